@@ -1,0 +1,73 @@
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+/// An authenticity number: 16 bytes that only the coin's owner and the server know.
+///
+/// Comparing takes the same time wherever two numbers differ, and printing one shows nothing of it
+/// (DESIGN.md invariant 7).
+///
+/// ```
+/// use raida::coin::An;
+/// let an = An::new([7; 16]);
+/// assert_eq!(format!("{an:?}"), "An(secret)");
+/// assert_eq!(an ^ an, An::ZERO);
+/// ```
+#[derive(Clone, Copy, Zeroize)]
+#[repr(transparent)]
+pub struct An([u8; 16]);
+
+impl An {
+    /// Bytes an authenticity number takes.
+    pub const SIZE: usize = 16;
+    /// Sixteen zero bytes: where an XOR of authenticity numbers starts.
+    pub const ZERO: An = An([0; 16]);
+
+    /// Takes the sixteen bytes as they are.
+    #[inline]
+    pub const fn new(bytes: [u8; 16]) -> An {
+        An(bytes)
+    }
+
+    /// The bytes themselves: for the wire, the disk and ciphers, never for a log or a listing.
+    #[inline]
+    pub fn expose(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Whether the number marks a locker: its last four bytes are FF (PROTOCOL.md, group 8).
+    #[inline]
+    pub fn is_locker_key(&self) -> bool {
+        self.0[12..] == [0xff; 4]
+    }
+}
+
+impl PartialEq for An {
+    #[inline]
+    fn eq(&self, other: &An) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for An {}
+
+impl std::ops::BitXor for An {
+    type Output = An;
+
+    #[inline]
+    fn bitxor(self, other: An) -> An {
+        An((u128::from_ne_bytes(self.0) ^ u128::from_ne_bytes(other.0)).to_ne_bytes())
+    }
+}
+
+impl std::ops::BitXorAssign for An {
+    #[inline]
+    fn bitxor_assign(&mut self, other: An) {
+        *self = *self ^ other;
+    }
+}
+
+impl std::fmt::Debug for An {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("An(secret)")
+    }
+}

@@ -1,0 +1,23 @@
+//! A node of the RAIDA network: 25 independent servers that together say who owns a digital coin.
+//!
+//! # Where things live
+//!
+//! A module may use those above it in this list, never those below (`tests/layers.rs` holds it to
+//! that).
+//!
+//! | module | what it is | does no |
+//! |---|---|---|
+//! | [`coin`] | denominations, serial numbers, authenticity numbers, page and shard arithmetic | I/O |
+//! | [`protocol`] | headers, bodies, statuses, ciphers, one file a command group | I/O, state |
+//! | [`store`] | pages, page files, log, checkpoint, recovery, free-coin bitmap | knowledge of commands |
+//! | [`shard`] | the owner of a part of the pages, fed by messages | sockets |
+//! | [`mesh`] | messages between shards, batched | knowledge of commands |
+//! | [`service`] | from a request to a response, through shards; one file a command group | sockets |
+//! | [`net`] | TCP and UDP sockets, connections, limits, steering | knowledge of commands |
+//! | [`client`] | the other side of the protocol: requests over sockets | server modules |
+//! | [`load`] | load generator | server modules |
+//! | [`cli`] | the subcommands, thin | logic |
+
+#![warn(missing_docs)]
+
+pub mod coin;
