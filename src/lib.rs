@@ -21,3 +21,6 @@
 #![warn(missing_docs)]
 
 pub mod coin;
+pub mod mesh;
+pub mod shard;
+pub mod store;

@@ -1,0 +1,121 @@
+use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
+
+use futures_util::future::{join_all, select};
+
+use super::link::Mesh;
+use crate::{
+    coin::ShardId,
+    shard::{Reply, Request},
+    store::{Environment, log::Position, pages::CheckpointCounts},
+};
+
+/// After a failed checkpoint, the time to the next try.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes one checkpoint of all shards, and lets their logs write over what it has.
+///
+/// First every log says how far it goes, once all before that is in the pages; then every shard
+/// writes its changed pages; only when all are durable is any log told. So a log never loses a
+/// record that some page image still lacks.
+///
+/// # Errors
+/// Where pages cannot be written. Nothing is lost then: the logs keep what they have.
+pub async fn checkpoint<E: Environment>(
+    mesh: &Mesh<E>,
+    round: u64,
+) -> io::Result<CheckpointCounts> {
+    let failed = || io::Error::other("a shard could not write its pages");
+    let marks = mesh.ask_all(|| Request::Mark).await.map_err(|_| failed())?;
+    let marks: Vec<Position> = marks
+        .into_iter()
+        .map(|reply| match reply {
+            Reply::Mark(position) => position,
+            other => unreachable!("a shard answers a mark with {other:?}"),
+        })
+        .collect();
+    let written = mesh.ask_all(|| Request::Checkpoint(round)).await;
+    let mut total = CheckpointCounts::default();
+    let Ok(written) = written else {
+        let _ = mesh.ask_all(|| Request::CheckpointFailed).await;
+        return Err(failed());
+    };
+    for reply in written {
+        match reply {
+            Reply::Checkpointed(counts) => total.pages += counts.pages,
+            other => unreachable!("a shard answers a checkpoint with {other:?}"),
+        }
+    }
+    let freed = marks
+        .into_iter()
+        .enumerate()
+        .map(|(shard, mark)| mesh.ask(ShardId::new(shard as u16), Request::Recycle(mark, round)));
+    join_all(freed).await;
+    Ok(total)
+}
+
+/// Checkpoints from time to time and on demand. Runs on shard 0's core.
+pub struct Checkpoints {
+    interval: Cell<Duration>,
+    round: Cell<u64>,
+}
+
+impl Checkpoints {
+    /// Rounds go on after `round`, the newest that the data folder knows.
+    pub fn new(interval: Duration, round: u64) -> Checkpoints {
+        Checkpoints {
+            interval: Cell::new(interval),
+            round: Cell::new(round),
+        }
+    }
+
+    /// Changes the interval, from the next checkpoint on.
+    pub fn set_interval(&self, interval: Duration) {
+        self.interval.set(interval);
+    }
+
+    /// Makes a checkpoint now.
+    ///
+    /// # Errors
+    /// As [`checkpoint`].
+    pub async fn make<E: Environment>(&self, mesh: &Mesh<E>) -> io::Result<CheckpointCounts> {
+        let round = self.round.get() + 1;
+        self.round.set(round);
+        let start = mesh.shard().environment.monotonic();
+        let made = checkpoint(mesh, round).await;
+        match &made {
+            Ok(counts) => {
+                let seconds = (mesh.shard().environment.monotonic() - start).as_secs_f32();
+                tracing::debug!(round, pages = counts.pages, seconds, "checkpoint");
+            }
+            Err(error) => tracing::error!(round, %error, "checkpoint failed; the logs are kept"),
+        }
+        made
+    }
+
+    /// Makes checkpoints, for as long as the node runs.
+    pub async fn run<E: Environment>(self: Rc<Self>, mesh: Rc<Mesh<E>>) {
+        let environment = &mesh.shard().environment;
+        let wanted = mesh.shard().checkpoint_wanted.clone();
+        loop {
+            let moment = wanted.moment();
+            select(
+                pin!(environment.sleep(self.interval.get())),
+                pin!(wanted.after(moment)),
+            )
+            .await;
+            if self.make(&mesh).await.is_err() {
+                environment.sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Passes a shard's wish for a checkpoint on to shard 0, for as long as the node runs.
+    pub async fn forward_wishes<E: Environment>(mesh: Rc<Mesh<E>>) {
+        let wanted = mesh.shard().checkpoint_wanted.clone();
+        loop {
+            let moment = wanted.moment();
+            wanted.after(moment).await;
+            let _ = mesh.ask(ShardId::new(0), Request::WantCheckpoint).await;
+        }
+    }
+}

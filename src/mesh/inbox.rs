@@ -1,0 +1,76 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::SegQueue;
+
+use crate::{
+    coin::ShardId,
+    shard::{Reply, Request, Unavailable},
+};
+
+/// A message on its way from one shard's core to another's.
+pub(super) enum Envelope {
+    /// A question; the answer goes back to `from` under `id`.
+    Request {
+        from: ShardId,
+        id: usize,
+        request: Request,
+    },
+    /// The answer to the question that the receiver asked under `id`.
+    Reply {
+        id: usize,
+        reply: Result<Reply, Unavailable>,
+    },
+}
+
+/// Where a shard's messages arrive. Messages of one sender are taken in the order they were sent.
+///
+/// Waking a core costs a system call, so only the first message since the receiver last looked
+/// wakes it; those that follow are found with it. What is in the queue is bounded by the requests
+/// that all cores have in flight.
+#[derive(Default)]
+pub struct Inbox {
+    queue: SegQueue<Envelope>,
+    is_woken: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// An inbox a shard, for all cores to share.
+pub fn inboxes(shards: u16) -> Arc<[Inbox]> {
+    (0..shards).map(|_| Inbox::default()).collect()
+}
+
+impl Inbox {
+    pub(super) fn send(&self, envelope: Envelope) {
+        self.queue.push(envelope);
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Has the receiver look up, though no message came.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// The next message, or a wake-up when there is one.
+    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Envelope> {
+        if let Some(envelope) = self.queue.pop() {
+            return Poll::Ready(envelope);
+        }
+        self.waker.register(context.waker());
+        // From here on a sender wakes. One whose swap came before this one is seen by it, and its
+        // message by the look that follows.
+        self.is_woken.swap(false, Ordering::AcqRel);
+        match self.queue.pop() {
+            Some(envelope) => Poll::Ready(envelope),
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+};
+
+use futures_util::future::{LocalBoxFuture, join_all};
+use slab::Slab;
+
+use super::inbox::{Envelope, Inbox};
+use crate::{
+    coin::ShardId,
+    shard::{Reply, Request, Shard, Unavailable},
+    store::{Environment, yield_now},
+};
+
+/// Messages handled before the core's other tasks get their turn.
+const MESSAGES_A_TURN: usize = 128;
+
+/// One core's end of the mesh: its own shard, reached directly, and the others, reached by message.
+pub struct Mesh<E: Environment> {
+    shard: Rc<Shard<E>>,
+    inboxes: Arc<[Inbox]>,
+    asked: RefCell<Slab<Asked>>,
+    pub(super) transactions: Cell<u64>,
+    is_stopped: Cell<bool>,
+}
+
+enum Asked {
+    Waiting(Option<Waker>),
+    Answered(Result<Reply, Unavailable>),
+}
+
+impl<E: Environment> Mesh<E> {
+    /// Joins the mesh and answers the other shards' messages from now on.
+    pub fn join(shard: Rc<Shard<E>>, inboxes: Arc<[Inbox]>) -> Rc<Self> {
+        assert_eq!(inboxes.len(), shard.shards as usize);
+        let mesh = Rc::new(Mesh {
+            shard: shard.clone(),
+            inboxes,
+            asked: RefCell::default(),
+            transactions: Cell::default(),
+            is_stopped: Cell::default(),
+        });
+        shard.environment.spawn(mesh.clone().run());
+        mesh
+    }
+
+    /// This core's shard.
+    pub fn shard(&self) -> &Rc<Shard<E>> {
+        &self.shard
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.shard.shards
+    }
+
+    /// Asks a shard. The question is on its way when this returns; the future gives the answer.
+    pub fn ask(
+        &self,
+        shard: ShardId,
+        request: Request,
+    ) -> impl Future<Output = Result<Reply, Unavailable>> {
+        let id = if shard == self.shard.id {
+            Err(request)
+        } else {
+            let id = self.asked.borrow_mut().insert(Asked::Waiting(None));
+            let from = self.shard.id;
+            self.inboxes[shard.index()].send(Envelope::Request { from, id, request });
+            Ok(id)
+        };
+        async move {
+            match id {
+                Ok(id) => self.reply(id).await,
+                Err(request) => self.answer(request).await,
+            }
+        }
+    }
+
+    /// Asks every shard the same at the same time; answers come in the order of the shards.
+    ///
+    /// # Errors
+    /// Where one of them is unavailable.
+    pub async fn ask_all(&self, request: impl Fn() -> Request) -> Result<Vec<Reply>, Unavailable> {
+        let questions = (0..self.shards()).map(|shard| self.ask(ShardId::new(shard), request()));
+        join_all(questions).await.into_iter().collect()
+    }
+
+    /// Takes no more messages.
+    pub fn stop(&self) {
+        self.is_stopped.set(true);
+        self.inboxes[self.shard.id.index()].wake();
+    }
+
+    async fn reply(&self, id: usize) -> Result<Reply, Unavailable> {
+        poll_fn(|context| {
+            let mut asked = self.asked.borrow_mut();
+            if let Asked::Waiting(waker) = &mut asked[id] {
+                *waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            match asked.remove(id) {
+                Asked::Answered(reply) => Poll::Ready(reply),
+                Asked::Waiting(_) => unreachable!("handled above"),
+            }
+        })
+        .await
+    }
+
+    async fn run(self: Rc<Self>) {
+        let inbox = &self.inboxes[self.shard.id.index()];
+        let mut handled = 0;
+        while let Some(envelope) = poll_fn(|context| match self.is_stopped.get() {
+            true => Poll::Ready(None),
+            false => inbox.poll_next(context).map(Some),
+        })
+        .await
+        {
+            self.handle(envelope);
+            handled += 1;
+            if handled % MESSAGES_A_TURN == 0 {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// What this core's shard answers.
+    async fn answer(&self, request: Request) -> Result<Reply, Unavailable> {
+        let Request::Checkpoint(round) = request else {
+            return self.shard.answer(request).await;
+        };
+        // Boxed because a flush asks all shards, this one among them.
+        let flush = async || {
+            let flushed: LocalBoxFuture<'_, _> = Box::pin(self.ask_all(|| Request::Flush));
+            let _ = flushed.await;
+        };
+        let written = self.shard.checkpoint(round, flush).await;
+        let counts = written.map_err(|error| {
+            let shard = self.shard.id.index();
+            tracing::error!(shard, round, %error, "pages cannot be written");
+            Unavailable
+        })?;
+        Ok(Reply::Checkpointed(counts))
+    }
+
+    fn handle(self: &Rc<Self>, envelope: Envelope) {
+        match envelope {
+            Envelope::Reply { id, reply } => {
+                let mut asked = self.asked.borrow_mut();
+                let answered = std::mem::replace(&mut asked[id], Asked::Answered(reply));
+                drop(asked);
+                if let Asked::Waiting(Some(waker)) = answered {
+                    waker.wake();
+                }
+            }
+            Envelope::Request { from, id, request } => {
+                if let Some(reply) = self.shard.answer_now(&request) {
+                    self.inboxes[from.index()].send(Envelope::Reply { id, reply });
+                    return;
+                }
+                let mesh = self.clone();
+                self.shard.environment.spawn(async move {
+                    let reply = mesh.answer(request).await;
+                    mesh.inboxes[from.index()].send(Envelope::Reply { id, reply });
+                });
+            }
+        }
+    }
+}

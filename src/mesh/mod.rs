@@ -1,0 +1,12 @@
+//! How shards work together: messages between them, changes of several coins over several shards,
+//! and checkpoints of them all. Knows no commands.
+
+mod checkpoint;
+mod inbox;
+mod link;
+mod together;
+
+pub use checkpoint::{Checkpoints, checkpoint};
+pub use inbox::{Inbox, inboxes};
+pub use link::Mesh;
+pub use together::Decision;

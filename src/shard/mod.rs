@@ -1,0 +1,16 @@
+//! The owner of a part of the pages, fed by messages. One a core; no other thread touches it. What
+//! it does depends on its messages and its [environment](crate::store::Environment) alone, so that
+//! a whole node runs in a simulator.
+//!
+//! It answers from memory at once where it can, and otherwise waits for pages to load, for its turn
+//! on a coin, and for its log.
+
+mod lockers;
+mod locks;
+mod message;
+mod owner;
+mod reservations;
+
+pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
+pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
+pub use reservations::RESERVATION;

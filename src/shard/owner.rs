@@ -1,0 +1,575 @@
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    rc::Rc,
+};
+
+use foldhash::fast::FixedState;
+use futures_util::stream::{self, StreamExt};
+
+use super::{
+    lockers::Lockers,
+    locks::Locks,
+    message::{Exchange, Locked, Replacement, Reply, Request, TransactionId},
+    reservations::Reservations,
+};
+use crate::{
+    coin::{An, Coin, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId, SerialNumber, ShardId},
+    store::{
+        Environment, NodeSecret, Signal,
+        log::{Durability, Log, LogSettings},
+        pages::{CheckpointCounts, Lookup, Pages},
+        record::{Change, PageSequence},
+        recovery::Recovered,
+        yield_now,
+    },
+};
+
+/// Pages loaded at once for one request.
+const LOADS_PARALLEL: usize = 32;
+/// Records of one request looked at before others get their turn: some 50 µs.
+pub const RECORDS_A_TURN: usize = 1_024;
+
+/// How a shard is set up.
+#[derive(Clone)]
+pub struct ShardSettings {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// Of how many.
+    pub shards: u16,
+    /// Pages that this shard keeps in memory.
+    pub cache_pages: usize,
+    /// The node's secret.
+    pub secret: NodeSecret,
+    /// The log's settings.
+    pub log: LogSettings,
+}
+
+/// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the storage cannot do this now")]
+pub struct Unavailable;
+
+/// What a shard's core has done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests received by this core.
+    pub requests: u64,
+    /// Echoes among them.
+    pub echoes: u64,
+    /// Coins that got a new owner.
+    pub coins_powned: u64,
+    /// Their worth in the smallest unit.
+    pub value_powned: u64,
+}
+
+/// A shard: its pages, its log, and who waits for what.
+pub struct Shard<E: Environment> {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// Of how many.
+    pub shards: u16,
+    /// Its pages.
+    pub pages: Pages<E>,
+    /// Its log.
+    pub log: Rc<Log<E>>,
+    /// Time, randomness and disk.
+    pub environment: E,
+    /// What this core has done.
+    pub counters: Cell<Counters>,
+    /// Notified when a checkpoint would help.
+    pub checkpoint_wanted: Rc<Signal>,
+    durability: Durability,
+    locks: Locks,
+    reservations: RefCell<Reservations>,
+    lockers: RefCell<Lockers>,
+    transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
+}
+
+struct Held {
+    coins: Vec<Coin>,
+    pages: Vec<PageSequence>,
+}
+
+impl<E: Environment> Shard<E> {
+    /// Takes over a shard's part of a recovered data folder and opens its log.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn open(
+        environment: E,
+        settings: ShardSettings,
+        recovered: &Recovered,
+    ) -> io::Result<Rc<Self>> {
+        let checkpoint_wanted = Rc::new(Signal::default());
+        let pages = Pages::open(
+            &environment,
+            settings.id,
+            settings.shards,
+            settings.cache_pages,
+            settings.secret,
+            &recovered.pages,
+            checkpoint_wanted.clone(),
+        )
+        .await?;
+        let log = Log::open(environment.clone(), settings.log, checkpoint_wanted.clone()).await?;
+        let shard = Rc::new(Shard {
+            id: settings.id,
+            shards: settings.shards,
+            pages,
+            log,
+            environment,
+            counters: Cell::default(),
+            checkpoint_wanted,
+            durability: settings.log.durability,
+            locks: Locks::default(),
+            reservations: RefCell::default(),
+            lockers: RefCell::default(),
+            transactions: RefCell::default(),
+        });
+        shard.find_lockers(recovered).await;
+        Ok(shard)
+    }
+
+    /// Whether a page is this shard's.
+    #[inline]
+    pub fn owns(&self, page: PageId) -> bool {
+        page.owner(self.shards) == self.id
+    }
+
+    /// Answers what needs no waiting; `None` where it does, and nothing has happened.
+    pub fn answer_now(&self, request: &Request) -> Option<Result<Reply, Unavailable>> {
+        Some(Ok(match request {
+            Request::Detect(records) if records.len() <= RECORDS_A_TURN => {
+                let mut passed = Vec::with_capacity(records.len());
+                let all = records.iter().map(|&(coin, an)| (coin, an));
+                match self.compare_now(all, |yes| passed.push(yes))? {
+                    Ok(()) => Reply::Passed(passed),
+                    Err(unavailable) => return Some(Err(unavailable)),
+                }
+            }
+            Request::Sum(coins) => match self.sum_now(coins.iter().copied())? {
+                Ok(sum) => Reply::Sum(sum),
+                Err(unavailable) => return Some(Err(unavailable)),
+            },
+            Request::An(coin) => match self.sum_now([*coin].into_iter())? {
+                Ok(sum) => Reply::Sum(sum),
+                Err(unavailable) => return Some(Err(unavailable)),
+            },
+            Request::LockerKeys(prefix) => Reply::Keys(self.lockers.borrow().keys(*prefix)),
+            Request::Circulating => Reply::Circulating(self.pages.circulating()),
+            Request::Circulation(denomination) => {
+                let pages = self.own_pages(*denomination);
+                Reply::Circulation(
+                    pages
+                        .map(|page| (page, self.pages.circulation(page)))
+                        .collect(),
+                )
+            }
+            Request::Reserve(session, denomination, most) => {
+                Reply::SerialNumbers(self.reserve(*session, *denomination, *most))
+            }
+            Request::Counters => Reply::Counters(self.counters.get(), self.log.counts()),
+            Request::Recycle(mark, round) => {
+                self.log.recycle(*mark, *round);
+                Reply::Done
+            }
+            Request::CheckpointFailed => {
+                self.log.checkpoint_failed();
+                Reply::Done
+            }
+            Request::WantCheckpoint => {
+                self.checkpoint_wanted.notify();
+                Reply::Done
+            }
+            _ => return None,
+        }))
+    }
+
+    /// Answers a request, however long it takes.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; nothing has changed then.
+    pub async fn answer(&self, request: Request) -> Result<Reply, Unavailable> {
+        if let Some(reply) = self.answer_now(&request) {
+            return reply;
+        }
+        Ok(match request {
+            Request::Detect(records) => Reply::Passed(self.detect(&records).await?),
+            Request::Sum(coins) => Reply::Sum(self.sum(&coins).await?),
+            Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
+            Request::Exchange(records) => Reply::Passed(self.exchange(&records).await?),
+            Request::Lock(id, coins, session) => {
+                Reply::Locked(self.lock(id, coins, session).await?)
+            }
+            Request::Apply(id, changes) => {
+                self.apply(id, &changes);
+                Reply::Done
+            }
+            Request::Release(id) => {
+                self.release(id);
+                Reply::Done
+            }
+            Request::Mark => Reply::Mark(self.log.mark().await),
+            Request::Flush => {
+                self.log.flush().await;
+                Reply::Done
+            }
+            _ => unreachable!("answer_now answers every other request, and the mesh checkpoints"),
+        })
+    }
+
+    /// Compares ANs, as far as memory can tell; `None` where a page would have to be loaded.
+    #[inline]
+    pub fn compare_now(
+        &self,
+        records: impl Iterator<Item = (Coin, An)>,
+        mut each: impl FnMut(bool),
+    ) -> Option<Result<(), Unavailable>> {
+        let mut outcome = Some(Ok(()));
+        self.pages.lookup_all(records, |an, found| {
+            match found {
+                Lookup::Circulating(real, _) => each(real == an),
+                Lookup::Free => each(false),
+                Lookup::Unloaded => outcome = None,
+                Lookup::Damaged => outcome = Some(Err(Unavailable)),
+            }
+            matches!(outcome, Some(Ok(())))
+        });
+        outcome
+    }
+
+    /// The XOR of ANs (`None` within where one is not in circulation); `None` where a page would
+    /// have to be loaded.
+    pub fn sum_now(
+        &self,
+        coins: impl Iterator<Item = Coin>,
+    ) -> Option<Result<Option<An>, Unavailable>> {
+        let mut outcome = Some(Ok(Some(An::ZERO)));
+        self.pages
+            .lookup_all(coins.map(|coin| (coin, ())), |(), found| {
+                match (found, &mut outcome) {
+                    (Lookup::Circulating(an, _), Some(Ok(Some(sum)))) => *sum ^= an,
+                    (Lookup::Free, Some(Ok(sum))) => *sum = None,
+                    (Lookup::Unloaded, _) => outcome = None,
+                    (Lookup::Damaged, _) => outcome = Some(Err(Unavailable)),
+                    _ => {}
+                }
+                matches!(outcome, Some(Ok(Some(_))))
+            });
+        outcome
+    }
+
+    async fn detect(&self, records: &[(Coin, An)]) -> Result<Vec<bool>, Unavailable> {
+        self.prefetch(records.iter().map(|(coin, _)| *coin)).await;
+        let mut passed = Vec::with_capacity(records.len());
+        for some in records.chunks(RECORDS_A_TURN) {
+            for &(coin, an) in some {
+                let value = self.value(coin).await?;
+                passed.push(value.is_some_and(|(real, _)| real == an));
+            }
+            yield_now().await;
+        }
+        Ok(passed)
+    }
+
+    async fn sum(&self, coins: &[Coin]) -> Result<Option<An>, Unavailable> {
+        self.prefetch(coins.iter().copied()).await;
+        let mut sum = An::ZERO;
+        for &coin in coins {
+            match self.value(coin).await? {
+                Some((an, _)) => sum ^= an,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(sum))
+    }
+
+    /// A coin's AN and months, loading its page where needed; `None` where it is free.
+    async fn value(&self, coin: Coin) -> Result<Option<(An, Mfs)>, Unavailable> {
+        loop {
+            match self.pages.lookup(coin) {
+                Lookup::Circulating(an, mfs) => return Ok(Some((an, mfs))),
+                Lookup::Free => return Ok(None),
+                Lookup::Damaged => return Err(Unavailable),
+                Lookup::Unloaded => {
+                    self.pages
+                        .load(coin.page())
+                        .await
+                        .map_err(|_| Unavailable)?;
+                }
+            }
+        }
+    }
+
+    /// Starts the loading of many pages together. They may be gone again when they are looked at,
+    /// in a small cache; whoever looks loads them then.
+    async fn prefetch(&self, coins: impl Iterator<Item = Coin>) {
+        let unloaded = coins.filter(|&coin| self.pages.lookup(coin) == Lookup::Unloaded);
+        let mut pages: Vec<PageId> = unloaded.map(Coin::page).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        if pages.len() > 1 {
+            let loads = stream::iter(pages).map(|page| self.pages.load(page));
+            // A page that cannot be read is met again, by the record that needs it.
+            loads
+                .buffer_unordered(LOADS_PARALLEL)
+                .for_each(async |_| ())
+                .await;
+        }
+    }
+
+    /// Changes every coin whose AN is right, each by itself; records of the same coin see each
+    /// other in the order they stand in. What passed is durable when this returns.
+    async fn exchange(&self, records: &[Exchange]) -> Result<Vec<bool>, Unavailable> {
+        let mut coins: Vec<Coin> = records.iter().map(|record| record.coin).collect();
+        coins.sort_unstable();
+        coins.dedup();
+        self.locks.acquire(&coins).await;
+        let result = self.exchange_held(records, &coins).await;
+        self.locks.release(&coins);
+        result
+    }
+
+    async fn exchange_held(
+        &self,
+        records: &[Exchange],
+        coins: &[Coin],
+    ) -> Result<Vec<bool>, Unavailable> {
+        self.prefetch(coins.iter().copied()).await;
+        let mut values = Vec::with_capacity(coins.len());
+        for &coin in coins {
+            values.push((self.value(coin).await?, false));
+        }
+        let month = Mfs::at_unix_seconds(self.environment.unix_seconds());
+        let mut passed = Vec::with_capacity(records.len());
+        for record in records {
+            let at = coins
+                .binary_search(&record.coin)
+                .expect("coins are those of the records");
+            let (value, changed) = &mut values[at];
+            let is_right = value.is_some_and(|(an, _)| an == record.an);
+            passed.push(is_right);
+            if is_right {
+                *changed = true;
+                *value = match record.becomes {
+                    Replacement::An(an) => Some((an, month)),
+                    Replacement::Free => None,
+                };
+            }
+        }
+        let changed = coins
+            .iter()
+            .zip(&values)
+            .filter(|(_, (_, changed))| *changed);
+        let changes: Vec<Change> = changed
+            .map(|(&coin, (value, _))| {
+                let (an, mfs) = value.unwrap_or_else(|| (self.unknown_an(), Mfs::FREE));
+                Change { coin, an, mfs }
+            })
+            .collect();
+        if !changes.is_empty() {
+            self.commit(&changes).await?;
+        }
+        Ok(passed)
+    }
+
+    /// An AN that nobody knows.
+    pub fn unknown_an(&self) -> An {
+        let mut bytes = [0; An::SIZE];
+        self.environment.random(&mut bytes);
+        An::new(bytes)
+    }
+
+    /// Makes changes of this shard's coins, which the caller holds, durable and then visible.
+    async fn commit(&self, changes: &[Change]) -> Result<(), Unavailable> {
+        let pages = self.begin(changes.iter().map(|change| change.coin)).await?;
+        let Ok(appended) = self.log.append(&pages, changes).await else {
+            self.give_up(&pages);
+            return Err(Unavailable);
+        };
+        let durable = self.log.durable(&appended).await;
+        match durable {
+            Ok(()) => self.put(&pages, changes),
+            Err(_) => self.give_up(&pages),
+        }
+        self.log.settle(appended);
+        durable.map_err(|_| Unavailable)
+    }
+
+    /// Loads the pages of these coins (rising) and gives the change a number in each, which keeps
+    /// them in memory.
+    async fn begin(
+        &self,
+        coins: impl Iterator<Item = Coin>,
+    ) -> Result<Vec<PageSequence>, Unavailable> {
+        let mut pages: Vec<PageSequence> = Vec::new();
+        for page in coins.map(Coin::page) {
+            if pages.last().is_some_and(|last| last.page == page) {
+                continue;
+            }
+            while !self.pages.is_loaded(page) {
+                if self.pages.load(page).await.is_err() {
+                    self.give_up(&pages);
+                    return Err(Unavailable);
+                }
+            }
+            let sequence = self.pages.begin(page);
+            pages.push(PageSequence { page, sequence });
+        }
+        Ok(pages)
+    }
+
+    fn give_up(&self, pages: &[PageSequence]) {
+        for page in pages {
+            self.pages.give_up(page.page, page.sequence);
+        }
+    }
+
+    /// Puts durable changes (rising) into their pages.
+    fn put(&self, pages: &[PageSequence], changes: &[Change]) {
+        let mut rest = changes;
+        let mut lockers = self.lockers.borrow_mut();
+        for page in pages {
+            let here = rest
+                .iter()
+                .take_while(|c| c.coin.page() == page.page)
+                .count();
+            let (these, others) = rest.split_at(here);
+            self.pages
+                .apply(page.page, page.sequence, these, |_, old, new| {
+                    lockers.replace(old, new);
+                });
+            rest = others;
+        }
+        assert!(rest.is_empty(), "a change of a page that was not begun");
+    }
+
+    async fn lock(
+        &self,
+        id: TransactionId,
+        coins: Vec<Coin>,
+        session: Option<u32>,
+    ) -> Result<Locked, Unavailable> {
+        self.locks.acquire(&coins).await;
+        match self.lock_held(&coins, session).await {
+            Ok(locked) => {
+                let pages = locked.pages.clone();
+                self.transactions
+                    .borrow_mut()
+                    .insert(id, Held { coins, pages });
+                Ok(locked)
+            }
+            Err(unavailable) => {
+                self.locks.release(&coins);
+                Err(unavailable)
+            }
+        }
+    }
+
+    async fn lock_held(&self, coins: &[Coin], session: Option<u32>) -> Result<Locked, Unavailable> {
+        self.prefetch(coins.iter().copied()).await;
+        let mut values = Vec::with_capacity(coins.len());
+        for &coin in coins {
+            values.push(self.value(coin).await?);
+        }
+        let pages = self.begin(coins.iter().copied()).await?;
+        let reserved = session.is_none_or(|session| {
+            let now = self.environment.monotonic();
+            let reservations = self.reservations.borrow();
+            pages
+                .iter()
+                .all(|page| reservations.is_reserved(page.page, session, now))
+        });
+        Ok(Locked {
+            values,
+            pages,
+            reserved,
+        })
+    }
+
+    fn apply(&self, id: TransactionId, changes: &[Change]) {
+        let held = self.transactions.borrow_mut().remove(&id);
+        let held = held.expect("a transaction holds coins before it changes them");
+        self.put(&held.pages, changes);
+        self.locks.release(&held.coins);
+    }
+
+    fn release(&self, id: TransactionId) {
+        let held = self.transactions.borrow_mut().remove(&id);
+        let held = held.expect("a transaction holds coins before it lets them go");
+        self.give_up(&held.pages);
+        self.locks.release(&held.coins);
+    }
+
+    fn own_pages(&self, denomination: Denomination) -> impl Iterator<Item = PageId> {
+        let pages = (0..PAGES_PER_DENOMINATION).filter_map(move |n| PageId::new(denomination, n));
+        pages.filter(|&page| self.owns(page))
+    }
+
+    /// Free serial numbers from the first pages that have some and are nobody else's.
+    fn reserve(&self, session: u32, denomination: Denomination, most: usize) -> Vec<SerialNumber> {
+        let now = self.environment.monotonic();
+        let mut reservations = self.reservations.borrow_mut();
+        let mut found = Vec::new();
+        for page in self.own_pages(denomination) {
+            if found.len() >= most {
+                break;
+            }
+            let circulation = self.pages.circulation(page);
+            if self.pages.is_damaged(page)
+                || circulation.iter().all(|&word| word == u64::MAX)
+                || !reservations.reserve(page, session, now)
+            {
+                continue;
+            }
+            let free = (0..crate::coin::COINS_PER_PAGE)
+                .filter(|place| circulation[place / 64] >> (place % 64) & 1 == 0)
+                .map(|place| page.coin(place).serial_number);
+            found.extend(free.take(most - found.len()));
+        }
+        found
+    }
+
+    /// Writes every page with changes that no image on disk has. In the periodic mode the logs are
+    /// written first, of all shards, by `flush`.
+    ///
+    /// # Errors
+    /// As the storage gives them; nothing is lost, and the logs are still needed.
+    pub async fn checkpoint(
+        &self,
+        round: u64,
+        flush: impl AsyncFn(),
+    ) -> io::Result<CheckpointCounts> {
+        let periodic = self.durability == Durability::Periodic;
+        let durable = async || {
+            if periodic {
+                flush().await;
+            }
+        };
+        self.pages.checkpoint(round, durable).await
+    }
+
+    /// Finds the coins under lockers' keys. Page heads count them, so only pages that have some
+    /// are read.
+    async fn find_lockers(&self, recovered: &Recovered) {
+        for page in PageId::all().filter(|&page| self.owns(page)) {
+            let summary = &recovered.pages[page.index()];
+            if summary.locker_coins == 0 || summary.damaged || self.pages.load(page).await.is_err()
+            {
+                continue;
+            }
+            let mut lockers = self.lockers.borrow_mut();
+            self.pages
+                .for_each_circulating(page, |_, an| lockers.replace(None, Some(an)));
+        }
+    }
+
+    /// Adds to this core's counters.
+    pub fn count(&self, add: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        add(&mut counters);
+        self.counters.set(counters);
+    }
+}

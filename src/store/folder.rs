@@ -1,0 +1,252 @@
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use super::{LOG_FOLDER, NodeSecret, PAGE_FOLDER};
+
+/// A data folder that this process alone works on, for as long as this value lives. The lock is the
+/// kernel's: it goes with the process, however that ends.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    created: bool,
+    _lock: File,
+}
+
+/// A data folder that cannot be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Another process works on it.
+    #[error(
+        "{folder} is in use by process {process}: a data folder serves one node at a time; stop that process, or name another folder with --data"
+    )]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// The other process, as it wrote it down, or "unknown".
+        process: String,
+    },
+    /// There is no data folder, and none was to be made.
+    #[error(
+        "{folder} is not a data folder: `raida serve` or `raida import` makes one, --data names another"
+    )]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The node's secret is not what it must be.
+    #[error(
+        "{path} must hold 32 hexadecimal digits: restore it from a backup, since free coins' numbers follow from it"
+    )]
+    Secret {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system failed.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl DataFolder {
+    /// Opens a data folder, making it where it is missing and `create` is set, and locks it.
+    ///
+    /// # Errors
+    /// Where it is in use, missing, or cannot be read and written.
+    pub fn open(path: &Path, create: bool) -> Result<DataFolder, FolderError> {
+        let secret = path.join("secret");
+        let created = !secret.exists();
+        if created && !create {
+            return Err(FolderError::Missing {
+                folder: path.to_owned(),
+            });
+        }
+        for folder in [
+            path.to_owned(),
+            path.join(PAGE_FOLDER),
+            path.join(LOG_FOLDER),
+        ] {
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder);
+            made.map_err(|error| FolderError::Io {
+                path: folder,
+                error,
+            })?;
+        }
+        let lock = lock(path)?;
+        if created {
+            let mut bytes = [0u8; NodeSecret::SIZE];
+            getrandom::fill(&mut bytes).map_err(|error| FolderError::Io {
+                path: secret.clone(),
+                error: io::Error::other(error.to_string()),
+            })?;
+            write_secret(&secret, &bytes).map_err(|error| FolderError::Io {
+                path: secret.clone(),
+                error,
+            })?;
+        }
+        Ok(DataFolder {
+            path: path.to_owned(),
+            created,
+            _lock: lock,
+        })
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether opening it made it.
+    pub fn was_created(&self) -> bool {
+        self.created
+    }
+
+    /// The secret that the folder was made with.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is not 32 hexadecimal digits.
+    pub fn secret(&self) -> Result<NodeSecret, FolderError> {
+        let path = self.path.join("secret");
+        let text = fs::read_to_string(&path).map_err(|error| FolderError::Io {
+            path: path.clone(),
+            error,
+        })?;
+        let bytes = from_hex(text.trim()).ok_or(FolderError::Secret { path })?;
+        Ok(NodeSecret::new(bytes))
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, FolderError> {
+    let path = folder.join("lock");
+    let failed = |error| FolderError::Io {
+        path: path.clone(),
+        error,
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    // SAFETY: flock takes a descriptor, which `file` keeps open, and no memory.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Err(failed(error));
+        }
+        let mut process = String::new();
+        let _ = file.read_to_string(&mut process);
+        let process = Some(process.trim())
+            .filter(|p| !p.is_empty())
+            .unwrap_or("unknown");
+        return Err(FolderError::InUse {
+            folder: folder.to_owned(),
+            process: process.to_owned(),
+        });
+    }
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    noted.map_err(failed)?;
+    Ok(file)
+}
+
+/// Writes 16 bytes as hexadecimal digits into a file that only its owner can read, durably and
+/// under its name only when it is whole.
+///
+/// # Errors
+/// As the file system gives them.
+pub fn write_secret(path: &Path, bytes: &[u8; 16]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    for byte in bytes {
+        write!(file, "{byte:02x}")?;
+    }
+    writeln!(file)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Reads 32 hexadecimal digits.
+pub fn from_hex(text: &str) -> Option<[u8; 16]> {
+    let digits = text.as_bytes();
+    if digits.len() != 32 {
+        return None;
+    }
+    let mut bytes = [0u8; 16];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |c: u8| (c as char).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_use_is_refused_with_the_process_number() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("data");
+        let first = DataFolder::open(&path, true).unwrap();
+        assert!(first.was_created());
+        let refused = DataFolder::open(&path, true).unwrap_err().to_string();
+        assert!(
+            refused.contains(&std::process::id().to_string()),
+            "{refused}"
+        );
+        drop(first);
+        assert!(!DataFolder::open(&path, false).unwrap().was_created());
+    }
+
+    #[test]
+    fn the_secret_stays_the_same_and_is_nobody_elses() {
+        let place = tempfile::tempdir().unwrap();
+        let secret = |path: &Path| {
+            *DataFolder::open(path, true)
+                .unwrap()
+                .secret()
+                .unwrap()
+                .expose()
+        };
+        let first = secret(place.path());
+        assert_eq!(first, secret(place.path()));
+        let mode = fs::metadata(place.path().join("secret"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_missing_folder_is_said_to_be_missing() {
+        let place = tempfile::tempdir().unwrap();
+        let missing = DataFolder::open(&place.path().join("none"), false).unwrap_err();
+        assert!(matches!(missing, FolderError::Missing { .. }));
+        assert!(!place.path().join("none").exists());
+    }
+}

@@ -1,0 +1,86 @@
+use std::{
+    cell::RefCell,
+    future::Future,
+    rc::Rc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{disk::Disk, environment::Environment};
+
+/// Bytes of randomness taken from the operating system at once: a call costs as much as a few
+/// hundred bytes do.
+const RANDOM_BYTES: usize = 1_024;
+
+/// The environment of a real node: a glommio executor, its clock, the system's random source and a
+/// folder on a [`Disk`].
+#[derive(Clone)]
+pub struct Live {
+    disk: Disk,
+    start: Instant,
+    random: Rc<RefCell<Random>>,
+}
+
+struct Random {
+    bytes: [u8; RANDOM_BYTES],
+    used: usize,
+}
+
+impl Live {
+    /// An environment for the executor that this runs on.
+    pub fn new(disk: Disk) -> Live {
+        Live {
+            disk,
+            start: Instant::now(),
+            random: Rc::new(RefCell::new(Random {
+                bytes: [0; RANDOM_BYTES],
+                used: RANDOM_BYTES,
+            })),
+        }
+    }
+}
+
+impl Environment for Live {
+    type Storage = Disk;
+
+    fn storage(&self) -> &Disk {
+        &self.disk
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        glommio::spawn_local(task).detach();
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        glommio::timer::sleep(duration).await;
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        if bytes.len() > RANDOM_BYTES / 4 {
+            return system_random(bytes);
+        }
+        let mut random = self.random.borrow_mut();
+        if random.used + bytes.len() > RANDOM_BYTES {
+            system_random(&mut random.bytes);
+            random.used = 0;
+        }
+        let used = random.used..random.used + bytes.len();
+        random.used = used.end;
+        bytes.copy_from_slice(&random.bytes[used.clone()]);
+        // What was given out is not kept: it becomes someone's AN.
+        random.bytes[used].fill(0);
+    }
+}
+
+fn system_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("Linux gives randomness to whoever asks since version 3.17");
+}

@@ -1,0 +1,722 @@
+//! A shard's log: records go in, and are durable before anyone hears of them.
+//!
+//! Group commit: while one write and sync is under way, the records that arrive collect in a buffer
+//! and go out together with the next. One batch is under way at a time, so whatever lies behind a
+//! torn batch was never promised to anyone.
+//!
+//! A write that failed leaves its outcome unknown: part of it may be on the disk, and surface after
+//! a restart as changes that were refused. So before such a batch is refused, its place is
+//! overwritten with zeros and that is made durable; until this succeeds, its requests stay
+//! unanswered and new ones are refused.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    io, mem,
+    rc::Rc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use slab::Slab;
+
+use super::{
+    environment::{BLOCK_BYTES, Environment, File, Storage},
+    record::{self, Change, PageSequence},
+    segment::{self, BATCH_HEAD_BYTES, FIRST_BATCH_OFFSET, SegmentHeader},
+    signal::Signal,
+};
+
+/// Segments a log may have; at this many, changes wait for a checkpoint to free one, and are refused
+/// where it fails.
+pub const SEGMENTS_MAX: usize = 16;
+/// Segments in use from which a checkpoint is asked for.
+const SEGMENTS_CHECKPOINT: usize = 6;
+/// A batch takes no more records beyond this, in bytes: a bound on how long one write takes.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Records that may wait to be written, in bytes; beyond it, appending waits.
+const BACKLOG_BYTES_MAX: usize = 16 << 20;
+/// Between tries to undo a write that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Written at once when a new segment is filled with zeros, in bytes.
+const FILL_BYTES: usize = 1 << 20;
+
+/// When an answer may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When the change is durable.
+    Commit,
+    /// At once; the change becomes durable within the flush interval, and a crash may lose it.
+    Periodic,
+}
+
+/// How a log is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSettings {
+    /// Which shard's log this is.
+    pub shard: u16,
+    /// Bytes of a segment, a multiple of [`BLOCK_BYTES`].
+    pub segment_bytes: u64,
+    /// When an answer may leave.
+    pub durability: Durability,
+    /// With [`Durability::Periodic`], the longest time between two writes.
+    pub flush_interval: Duration,
+    /// Random, the same for all logs of one run of the node.
+    pub run: u64,
+    /// The newest checkpoint round known complete.
+    pub round: u64,
+}
+
+/// A change that the log did not take; nothing of it is on the disk or ever will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The disk is full, or failing, or the log is at its limit and no checkpoint gets through.
+    #[error("the log cannot take changes now")]
+    Unavailable,
+    /// The record is larger than a segment.
+    #[error("a change of {bytes} bytes does not fit a log segment")]
+    TooLarge {
+        /// The record's size.
+        bytes: usize,
+    },
+}
+
+/// Counts since the log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounts {
+    /// Records made durable.
+    pub records: u64,
+    /// Batches written: one write and one sync each.
+    pub batches: u64,
+    /// Bytes written, padding included.
+    pub bytes: u64,
+    /// Batches that could not be written.
+    pub failures: u64,
+    /// Segments in use now.
+    pub segments: u64,
+}
+
+/// A record's place in the order of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(u64);
+
+/// A record on its way to the disk. [`Log::settle`] it once its changes are in the pages, or given
+/// up: until then no checkpoint can free its segment.
+#[must_use]
+#[derive(Debug)]
+pub struct Appended {
+    position: Position,
+    waiter: Option<usize>,
+}
+
+/// A shard's log. Dropping it loses records that are not durable: [`close`](Log::close) it.
+pub struct Log<E: Environment> {
+    environment: E,
+    settings: Cell<LogSettings>,
+    state: RefCell<State<FileOf<E>>>,
+    /// Something for the writer to do.
+    work: Signal,
+    /// The backlog shrank, or a batch failed.
+    drained: Signal,
+    /// A record was settled.
+    settled: Signal,
+    /// A checkpoint ended, well or not.
+    recycled: Signal,
+    /// A segment was taken into use or given up.
+    spare_wanted: Signal,
+    /// The writer has ended.
+    closed: Signal,
+    checkpoint_wanted: Rc<Signal>,
+}
+
+type FileOf<E> = <<E as Environment>::Storage as Storage>::File;
+
+struct State<F> {
+    /// Encoded records that wait, back to back, with each one's end, position and waiter.
+    backlog: Vec<u8>,
+    queue: VecDeque<Queued>,
+    next_position: u64,
+    waiters: Slab<Waiter>,
+    /// Segments that hold records, the oldest first; the last is being written.
+    used: VecDeque<Segment<F>>,
+    /// Ready for use, taken from the front: the longest unused is overwritten first, so that what
+    /// lies on disk of a log is always its newest segments without a gap.
+    spare: VecDeque<SpareFile<F>>,
+    making_spare: bool,
+    files: usize,
+    next_file: u64,
+    next_segment: u64,
+    next_batch: u64,
+    chain: u32,
+    /// One past the position of the last record in the batch under way.
+    batch_end: u64,
+    /// Which records from `settled_from` on are settled.
+    unsettled: VecDeque<bool>,
+    settled_from: u64,
+    /// A failed write is being undone.
+    undoing: bool,
+    /// The last checkpoint failed.
+    checkpoint_failed: bool,
+    closing: bool,
+    ended: bool,
+    counts: LogCounts,
+}
+
+struct Queued {
+    bytes: usize,
+    position: u64,
+    waiter: Option<usize>,
+}
+
+#[derive(Default)]
+struct Waiter {
+    outcome: Option<Result<(), Refusal>>,
+    waker: Option<Waker>,
+}
+
+struct Segment<F> {
+    file: Rc<F>,
+    header: SegmentHeader,
+    offset: u64,
+    /// One past the last record's position.
+    end: u64,
+}
+
+struct SpareFile<F> {
+    file: Rc<F>,
+}
+
+impl<E: Environment> Log<E> {
+    /// Opens the log of a shard, reusing the segment files of that shard that are there (whose
+    /// content must have been [recovered](super::recovery) and given up), and starts to write.
+    /// `checkpoint_wanted` is notified when the log has grown enough for a checkpoint to be worth
+    /// it.
+    ///
+    /// # Errors
+    /// As the storage gives them; a full disk is none: the log then opens and refuses changes until
+    /// there is room.
+    pub async fn open(
+        environment: E,
+        settings: LogSettings,
+        checkpoint_wanted: Rc<Signal>,
+    ) -> io::Result<Rc<Self>> {
+        let mut spare = VecDeque::new();
+        let mut next_file = 0;
+        for name in environment.storage().list(super::LOG_FOLDER).await? {
+            let Some((shard, number)) = parse_segment_name(&name) else {
+                continue;
+            };
+            if shard != settings.shard {
+                continue;
+            }
+            next_file = next_file.max(number + 1);
+            let path = format!("{}/{name}", super::LOG_FOLDER);
+            let file = environment.storage().open(&path, false).await?;
+            if file.length().await? == settings.segment_bytes && spare.len() < SEGMENTS_MAX {
+                spare.push_back(SpareFile {
+                    file: Rc::new(file),
+                });
+            } else {
+                drop(file);
+                environment.storage().remove(&path).await?;
+            }
+        }
+        let files = spare.len();
+        let log = Rc::new(Log {
+            environment,
+            settings: Cell::new(settings),
+            state: RefCell::new(State {
+                backlog: Vec::new(),
+                queue: VecDeque::new(),
+                next_position: 0,
+                waiters: Slab::new(),
+                used: VecDeque::new(),
+                spare,
+                making_spare: false,
+                files,
+                next_file,
+                next_segment: 0,
+                next_batch: 0,
+                chain: 0,
+                batch_end: 0,
+                unsettled: VecDeque::new(),
+                settled_from: 0,
+                undoing: false,
+                checkpoint_failed: false,
+                closing: false,
+                ended: false,
+                counts: LogCounts::default(),
+            }),
+            work: Signal::default(),
+            drained: Signal::default(),
+            settled: Signal::default(),
+            recycled: Signal::default(),
+            spare_wanted: Signal::default(),
+            closed: Signal::default(),
+            checkpoint_wanted,
+        });
+        if log.state.borrow().spare.is_empty()
+            && let Err(error) = log.make_spare().await
+        {
+            tracing::warn!(shard = settings.shard, %error, "no room for a log segment: changes are refused until there is");
+        }
+        log.environment.spawn(log.clone().write_batches());
+        log.environment.spawn(log.clone().keep_spare());
+        Ok(log)
+    }
+
+    /// Puts a record in line. It is durable once [`durable`](Log::durable) says so.
+    ///
+    /// # Errors
+    /// Where the log takes no changes now; nothing was put in line.
+    pub async fn append(
+        &self,
+        pages: &[PageSequence],
+        changes: &[Change],
+    ) -> Result<Appended, Refusal> {
+        let bytes = record::encoded_bytes(pages.len(), changes.len());
+        let settings = self.settings.get();
+        if BATCH_HEAD_BYTES as u64 + bytes as u64 + FIRST_BATCH_OFFSET > settings.segment_bytes {
+            return Err(Refusal::TooLarge { bytes });
+        }
+        loop {
+            let moment = self.drained.moment();
+            {
+                let mut state = self.state.borrow_mut();
+                if state.undoing || state.closing {
+                    return Err(Refusal::Unavailable);
+                }
+                if state.backlog.len() < BACKLOG_BYTES_MAX {
+                    let waiter = (settings.durability == Durability::Commit)
+                        .then(|| state.waiters.insert(Waiter::default()));
+                    let position = state.next_position;
+                    state.next_position += 1;
+                    state.unsettled.push_back(false);
+                    record::encode(pages, changes, &mut state.backlog);
+                    state.queue.push_back(Queued {
+                        bytes,
+                        position,
+                        waiter,
+                    });
+                    drop(state);
+                    self.work.notify();
+                    return Ok(Appended {
+                        position: Position(position),
+                        waiter,
+                    });
+                }
+            }
+            self.drained.after(moment).await;
+        }
+    }
+
+    /// Waits until the record is durable; with [`Durability::Periodic`] does not wait.
+    ///
+    /// # Errors
+    /// Where it could not be written: then nothing of it is on the disk.
+    pub async fn durable(&self, appended: &Appended) -> Result<(), Refusal> {
+        let Some(waiter) = appended.waiter else {
+            return Ok(());
+        };
+        poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            let entry = &mut state.waiters[waiter];
+            if let Some(outcome) = entry.outcome {
+                state.waiters.remove(waiter);
+                return Poll::Ready(outcome);
+            }
+            entry.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Says that a record's changes are in the pages, or that it was refused.
+    pub fn settle(&self, appended: Appended) {
+        let mut state = self.state.borrow_mut();
+        let index = (appended.position.0 - state.settled_from) as usize;
+        assert!(
+            !mem::replace(&mut state.unsettled[index], true),
+            "a record settles once"
+        );
+        while state.unsettled.front() == Some(&true) {
+            state.unsettled.pop_front();
+            state.settled_from += 1;
+        }
+        drop(state);
+        self.settled.notify();
+    }
+
+    /// Waits until every record appended before this call is settled. Gives the position up to
+    /// which a checkpoint that starts now will have everything.
+    pub async fn mark(&self) -> Position {
+        let mark = self.state.borrow().next_position;
+        loop {
+            let moment = self.settled.moment();
+            if self.state.borrow().settled_from >= mark {
+                return Position(mark);
+            }
+            self.settled.after(moment).await;
+        }
+    }
+
+    /// Waits until every record appended before this call is durable or refused: what pages may
+    /// be written to disk after this holds nothing that a crash could take back.
+    pub async fn flush(&self) {
+        let mark = self.state.borrow().next_position;
+        loop {
+            let moment = self.drained.moment();
+            match self.state.borrow().queue.front() {
+                Some(oldest) if oldest.position < mark => {}
+                _ => return,
+            }
+            self.work.notify();
+            self.drained.after(moment).await;
+        }
+    }
+
+    /// Frees the segments whose records all lie before `mark`: a checkpoint holds them, as of
+    /// `round`.
+    pub fn recycle(&self, mark: Position, round: u64) {
+        let mut settings = self.settings.get();
+        settings.round = round;
+        self.settings.set(settings);
+        let mut state = self.state.borrow_mut();
+        while state.used.len() > 1 && state.used[0].end <= mark.0 {
+            let segment = state.used.pop_front().expect("more than one is there");
+            state.spare.push_back(SpareFile { file: segment.file });
+        }
+        state.checkpoint_failed = false;
+        state.counts.segments = state.used.len() as u64;
+        drop(state);
+        self.recycled.notify();
+    }
+
+    /// Says that a checkpoint failed, so that nobody waits for it to free a segment.
+    pub fn checkpoint_failed(&self) {
+        self.state.borrow_mut().checkpoint_failed = true;
+        self.recycled.notify();
+    }
+
+    /// Changes the flush interval from now on.
+    pub fn set_flush_interval(&self, flush_interval: Duration) {
+        let mut settings = self.settings.get();
+        settings.flush_interval = flush_interval;
+        self.settings.set(settings);
+    }
+
+    /// Counts since the log was opened.
+    pub fn counts(&self) -> LogCounts {
+        self.state.borrow().counts
+    }
+
+    /// Writes what waits, then ends. Later appends are refused.
+    pub async fn close(&self) {
+        self.state.borrow_mut().closing = true;
+        self.work.notify();
+        self.spare_wanted.notify();
+        loop {
+            let moment = self.closed.moment();
+            if self.state.borrow().ended {
+                return;
+            }
+            self.closed.after(moment).await;
+        }
+    }
+
+    async fn write_batches(self: Rc<Self>) {
+        let mut frame = Vec::new();
+        loop {
+            let moment = self.work.moment();
+            let (empty, closing) = {
+                let state = self.state.borrow();
+                (state.queue.is_empty(), state.closing)
+            };
+            if empty && closing {
+                break;
+            }
+            if empty {
+                self.work.after(moment).await;
+                continue;
+            }
+            let settings = self.settings.get();
+            if settings.durability == Durability::Periodic && !closing {
+                self.environment.sleep(settings.flush_interval).await;
+            }
+            self.write_batch(&mut frame).await;
+        }
+        self.state.borrow_mut().ended = true;
+        self.closed.notify();
+    }
+
+    async fn write_batch(&self, frame: &mut Vec<u8>) {
+        let taken = self.state.borrow_mut().fill_frame(frame);
+        let outcome = match self.segment_for(frame.len()).await {
+            Ok(()) => self.write_frame(frame).await,
+            Err(refusal) => Err(refusal),
+        };
+        let mut wakers = Vec::new();
+        {
+            let mut state = self.state.borrow_mut();
+            match outcome {
+                Ok(()) => state.counts.records += taken as u64,
+                Err(_) => state.counts.failures += 1,
+            }
+            for _ in 0..taken {
+                let queued = state
+                    .queue
+                    .pop_front()
+                    .expect("was there when it was taken");
+                let Some(waiter) = queued.waiter else {
+                    continue;
+                };
+                let entry = &mut state.waiters[waiter];
+                entry.outcome = Some(outcome);
+                wakers.extend(entry.waker.take());
+            }
+        }
+        for waker in wakers {
+            waker.wake();
+        }
+        self.drained.notify();
+    }
+
+    /// Writes a frame at the end of the newest segment and makes it durable, or undoes it.
+    async fn write_frame(&self, frame: &mut Vec<u8>) -> Result<(), Refusal> {
+        let (file, offset, crc) = {
+            let state = self.state.borrow();
+            let segment = state.used.back().expect("segment_for made sure of it");
+            let usage = segment.header.usage;
+            let crc = segment::seal_batch(frame, usage, state.next_batch, state.chain);
+            (segment.file.clone(), segment.offset, crc)
+        };
+        let written = match file.write_at(frame, offset).await {
+            Ok(()) => file.sync().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            let shard = self.settings.get().shard;
+            tracing::error!(shard, offset, %error, "a log write failed: its changes are refused");
+            self.undo(&file, offset, frame.len()).await;
+            return Err(Refusal::Unavailable);
+        }
+        let mut state = self.state.borrow_mut();
+        state.next_batch += 1;
+        state.chain = crc;
+        state.counts.batches += 1;
+        state.counts.bytes += frame.len() as u64;
+        let end = state.batch_end;
+        let segment = state
+            .used
+            .back_mut()
+            .expect("it was there before the write");
+        segment.offset += frame.len() as u64;
+        segment.end = end;
+        Ok(())
+    }
+
+    /// Overwrites what a failed write may have left, for as long as it takes.
+    async fn undo(&self, file: &FileOf<E>, offset: u64, length: usize) {
+        self.state.borrow_mut().undoing = true;
+        let zeros = vec![0; length];
+        loop {
+            let undone = match file.write_at(&zeros, offset).await {
+                Ok(()) => file.sync().await,
+                Err(error) => Err(error),
+            };
+            match undone {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::error!(shard = self.settings.get().shard, offset, %error, "a failed log write cannot be undone yet: its requests wait");
+                    self.environment.sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+        self.state.borrow_mut().undoing = false;
+    }
+
+    /// Makes sure that the newest segment has room for a frame that will take up to
+    /// `length` bytes before padding.
+    async fn segment_for(&self, length: usize) -> Result<(), Refusal> {
+        let padded = length.next_multiple_of(BLOCK_BYTES) as u64;
+        let settings = self.settings.get();
+        if let Some(segment) = self.state.borrow().used.back()
+            && segment.offset + padded <= settings.segment_bytes
+        {
+            return Ok(());
+        }
+        let spare = self.take_spare().await?;
+        let header = {
+            let mut usage = [0; 8];
+            self.environment.random(&mut usage);
+            let state = self.state.borrow();
+            SegmentHeader {
+                shard: settings.shard,
+                number: state.next_segment,
+                run: settings.run,
+                usage: u64::from_le_bytes(usage),
+                first_batch: state.next_batch,
+                chain: state.chain,
+                round: self.settings.get().round,
+            }
+        };
+        let taken = match spare
+            .file
+            .write_at(&segment::encode_header(&header), 0)
+            .await
+        {
+            Ok(()) => spare.file.sync().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            tracing::error!(shard = settings.shard, %error, "a log segment cannot be taken into use");
+            self.state.borrow_mut().spare.push_front(spare);
+            return Err(Refusal::Unavailable);
+        }
+        let mut state = self.state.borrow_mut();
+        state.next_segment += 1;
+        state.used.push_back(Segment {
+            file: spare.file,
+            header,
+            offset: FIRST_BATCH_OFFSET,
+            end: 0,
+        });
+        state.counts.segments = state.used.len() as u64;
+        let used = state.used.len();
+        drop(state);
+        self.spare_wanted.notify();
+        if used >= SEGMENTS_CHECKPOINT {
+            self.checkpoint_wanted.notify();
+        }
+        Ok(())
+    }
+
+    async fn take_spare(&self) -> Result<SpareFile<FileOf<E>>, Refusal> {
+        loop {
+            let moment = self.recycled.moment();
+            {
+                let mut state = self.state.borrow_mut();
+                if let Some(spare) = state.spare.pop_front() {
+                    return Ok(spare);
+                }
+                if state.files >= SEGMENTS_MAX {
+                    self.checkpoint_wanted.notify();
+                    if state.checkpoint_failed || state.closing {
+                        return Err(Refusal::Unavailable);
+                    }
+                }
+            }
+            if self.state.borrow().files < SEGMENTS_MAX && !self.state.borrow().making_spare {
+                self.make_spare().await.map_err(|error| {
+                    tracing::warn!(shard = self.settings.get().shard, %error, "no room for a log segment: changes are refused");
+                    self.checkpoint_wanted.notify();
+                    Refusal::Unavailable
+                })?;
+            } else {
+                self.recycled.after(moment).await;
+            }
+        }
+    }
+
+    /// Keeps a segment ready, so that a full one is followed at once: filling a new one takes
+    /// longer than many commits.
+    async fn keep_spare(self: Rc<Self>) {
+        loop {
+            let moment = self.spare_wanted.moment();
+            let (closing, wanted) = {
+                let state = self.state.borrow();
+                let room = state.spare.is_empty() && state.files < SEGMENTS_MAX;
+                (state.closing, room && !state.making_spare)
+            };
+            if closing {
+                return;
+            }
+            if wanted && let Err(error) = self.make_spare().await {
+                tracing::warn!(shard = self.settings.get().shard, %error, "no room for a spare log segment");
+            }
+            self.spare_wanted.after(moment).await;
+        }
+    }
+
+    /// Makes a segment file, filled with zeros: blocks that the file system has already written
+    /// once need no journal entry when they are written again.
+    async fn make_spare(&self) -> io::Result<()> {
+        let settings = self.settings.get();
+        let number = {
+            let mut state = self.state.borrow_mut();
+            state.making_spare = true;
+            state.next_file
+        };
+        let name = segment_name(settings.shard, number);
+        let made = async {
+            let file = self.environment.storage().open(&name, true).await?;
+            let filled = fill(&file, settings.segment_bytes).await;
+            if filled.is_err() {
+                drop(file);
+                // The room it took is what the disk lacks; a failure here changes nothing.
+                let _ = self.environment.storage().remove(&name).await;
+                filled?;
+                unreachable!("the line above returns the error");
+            }
+            Ok(file)
+        }
+        .await;
+        let mut state = self.state.borrow_mut();
+        state.making_spare = false;
+        let result = made.map(|file| {
+            state.next_file += 1;
+            state.files += 1;
+            state.spare.push_back(SpareFile {
+                file: Rc::new(file),
+            });
+        });
+        drop(state);
+        self.recycled.notify();
+        result
+    }
+}
+
+impl<F> State<F> {
+    /// Moves the oldest records into `frame`, behind room for the batch's head. Gives how many.
+    fn fill_frame(&mut self, frame: &mut Vec<u8>) -> usize {
+        let mut bytes = 0;
+        let mut taken = 0;
+        for queued in &self.queue {
+            if taken > 0 && bytes + queued.bytes > BATCH_BYTES_MAX {
+                break;
+            }
+            bytes += queued.bytes;
+            taken += 1;
+        }
+        frame.clear();
+        frame.resize(BATCH_HEAD_BYTES, 0);
+        frame.extend_from_slice(&self.backlog[..bytes]);
+        self.backlog.drain(..bytes);
+        self.batch_end = self.queue[taken - 1].position + 1;
+        taken
+    }
+}
+
+async fn fill<F: File>(file: &F, length: u64) -> io::Result<()> {
+    file.reserve(length).await?;
+    let zeros = vec![0; FILL_BYTES];
+    let mut offset = 0;
+    while offset < length {
+        let bytes = FILL_BYTES.min((length - offset) as usize);
+        file.write_at(&zeros[..bytes], offset).await?;
+        offset += bytes as u64;
+    }
+    file.sync().await
+}
+
+/// The file of a log segment, relative to the data folder.
+fn segment_name(shard: u16, number: u64) -> String {
+    format!("{}/{shard}-{number:06}.segment", super::LOG_FOLDER)
+}
+
+/// Shard and number of a segment file's name; `None` for a foreign file.
+pub(super) fn parse_segment_name(name: &str) -> Option<(u16, u64)> {
+    let (shard, number) = name.strip_suffix(".segment")?.split_once('-')?;
+    Some((shard.parse().ok()?, number.parse().ok()?))
+}

@@ -1,0 +1,33 @@
+//! What is on disk and what is kept of it in memory: pages, page files, the log, checkpoints,
+//! recovery. Knows coins and their values; knows nothing of commands, requests or who asks.
+//!
+//! A data folder holds `pages/` (one file a denomination), `log/` (segments), `secret`, `lock` and,
+//! unless the configuration names another place, `admin.key`.
+
+mod disk;
+mod environment;
+mod folder;
+mod live;
+pub mod log;
+mod page_file;
+pub mod pages;
+pub mod record;
+pub mod recovery;
+mod secret;
+mod segment;
+mod signal;
+mod slot;
+
+pub use disk::{Disk, DiskFile};
+pub use environment::{BLOCK_BYTES, Environment, File, Storage};
+pub use folder::{DataFolder, FolderError, from_hex, write_secret};
+pub use live::Live;
+pub use page_file::{PageFiles, Slot, page_file_name, slot_offset};
+pub use secret::NodeSecret;
+pub use signal::{Moment, Signal, yield_now};
+pub use slot::{PageImage, SLOT_BYTES};
+
+/// Folder of log segments within a data folder.
+pub const LOG_FOLDER: &str = "log";
+/// Folder of page files within a data folder.
+pub const PAGE_FOLDER: &str = "pages";

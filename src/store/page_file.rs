@@ -1,0 +1,136 @@
+//! Where a page lies: one file a denomination, sparse, two slots a page.
+
+use std::io;
+
+use super::{
+    environment::{File, Storage},
+    slot::{self, HeadFault, PageImage, SLOT_BYTES, SLOT_META_BYTES, SlotMeta},
+};
+use crate::coin::{Denomination, PAGES_PER_DENOMINATION, PageId};
+
+/// Bytes of a page file: 1,000 pages of two slots. Sparse: what was never written takes no room.
+const FILE_BYTES: u64 = PAGES_PER_DENOMINATION as u64 * 2 * SLOT_BYTES as u64;
+
+/// One of a page's two slots. A checkpoint writes the one that holds the older image, so that a
+/// write cut short never costs the newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// The first in the file.
+    A,
+    /// The second.
+    B,
+}
+
+impl Slot {
+    /// The slot to write next, where this one holds the newest image.
+    pub fn other(self) -> Slot {
+        match self {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
+        }
+    }
+}
+
+/// The fifteen page files of a data folder, open.
+pub struct PageFiles<F> {
+    files: Vec<F>,
+}
+
+/// The page file of a denomination, relative to the data folder.
+pub fn page_file_name(denomination: Denomination) -> String {
+    format!("{}/{denomination}.pages", super::PAGE_FOLDER)
+}
+
+/// Where a slot starts in its file, in bytes.
+pub fn slot_offset(page: PageId, slot: Slot) -> u64 {
+    (page.number() as u64 * 2 + (slot == Slot::B) as u64) * SLOT_BYTES as u64
+}
+
+impl<F: File> PageFiles<F> {
+    /// Opens all page files, making those that are missing.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn open<S: Storage<File = F>>(storage: &S) -> io::Result<Self> {
+        let mut files = Vec::with_capacity(Denomination::COUNT);
+        for denomination in Denomination::all() {
+            let file = storage.open(&page_file_name(denomination), true).await?;
+            if file.length().await? < FILE_BYTES {
+                file.set_length(FILE_BYTES).await?;
+            }
+            files.push(file);
+        }
+        Ok(PageFiles { files })
+    }
+
+    /// Opens the page files that are there, for reading alone.
+    ///
+    /// # Errors
+    /// Where one is missing.
+    pub async fn open_existing<S: Storage<File = F>>(storage: &S) -> io::Result<Self> {
+        let mut files = Vec::with_capacity(Denomination::COUNT);
+        for denomination in Denomination::all() {
+            files.push(storage.open(&page_file_name(denomination), false).await?);
+        }
+        Ok(PageFiles { files })
+    }
+
+    /// Reads the first block of a slot: everything but its ANs.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn read_meta(
+        &self,
+        page: PageId,
+        slot: Slot,
+    ) -> io::Result<Result<Option<SlotMeta>, HeadFault>> {
+        let block = self
+            .file(page)
+            .read_at(slot_offset(page, slot), SLOT_META_BYTES)
+            .await?;
+        Ok(slot::decode_meta(&block, page))
+    }
+
+    /// Reads a whole slot into `image`; `None` where it is not whole, or was never written.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn read(
+        &self,
+        page: PageId,
+        slot: Slot,
+        image: &mut PageImage,
+    ) -> io::Result<Option<SlotMeta>> {
+        let bytes = self
+            .file(page)
+            .read_at(slot_offset(page, slot), SLOT_BYTES)
+            .await?;
+        Ok(match slot::decode_meta(&bytes, page) {
+            Ok(Some(meta)) if slot::decode(&bytes, &meta, image) => Some(meta),
+            _ => None,
+        })
+    }
+
+    /// Writes a slot. Durable after [`sync`](PageFiles::sync).
+    ///
+    /// # Errors
+    /// As the storage gives them; what the slot then holds is unknown.
+    pub async fn write(&self, page: PageId, slot: Slot, bytes: &[u8]) -> io::Result<()> {
+        debug_assert_eq!(bytes.len(), SLOT_BYTES);
+        self.file(page)
+            .write_at(bytes, slot_offset(page, slot))
+            .await
+    }
+
+    /// Makes every write to a denomination's pages durable.
+    ///
+    /// # Errors
+    /// As the storage gives them; what the slots written since the last sync hold is then unknown.
+    pub async fn sync(&self, denomination: Denomination) -> io::Result<()> {
+        self.files[denomination.index()].sync().await
+    }
+
+    fn file(&self, page: PageId) -> &F {
+        &self.files[page.denomination().index()]
+    }
+}

@@ -1,0 +1,604 @@
+//! The pages of a shard: which are in memory, which on disk, and the way between.
+//!
+//! Memory never holds a value that is not durable (DESIGN.md invariant 3): a change gets its
+//! sequence number first, is written to the log, and only then [`apply`](Pages::apply)ed. A page with
+//! changes under way, or with changes that no checkpoint holds yet, stays in memory.
+
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, task::Waker};
+
+use foldhash::fast::FixedState;
+use futures_util::stream::{self, StreamExt};
+
+use super::{
+    environment::{Environment, Storage},
+    page_file::{PageFiles, Slot, page_file_name, slot_offset},
+    record::Change,
+    recovery::PageSummary,
+    secret::NodeSecret,
+    signal::Signal,
+    slot::{self, MISSING_MAX, PageImage, SLOT_META_BYTES},
+};
+use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, Mfs, PAGES, PageId, ShardId};
+
+/// Page writes under way at once in a checkpoint: enough to keep a device busy, few enough that a
+/// commit's write does not queue behind many.
+const CHECKPOINT_PARALLEL: usize = 8;
+
+/// What the memory says of a coin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// In circulation, with its AN and months.
+    Circulating(An, Mfs),
+    /// Not in circulation.
+    Free,
+    /// In circulation, but the page is not in memory: [`Pages::load`] it and look again.
+    Unloaded,
+    /// The page is damaged and not served.
+    Damaged,
+}
+
+/// A page that cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{page} cannot be read: {file} at byte {offset}: {what}")]
+pub struct PageFault {
+    /// Which page.
+    pub page: PageId,
+    /// Its file, relative to the data folder.
+    pub file: String,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointCounts {
+    /// Pages written.
+    pub pages: u64,
+}
+
+/// The pages that one shard owns.
+pub struct Pages<E: Environment> {
+    shards: u16,
+    capacity: usize,
+    secret: NodeSecret,
+    files: PageFiles<<E::Storage as Storage>::File>,
+    table: RefCell<Table>,
+    /// Notified when a checkpoint would let pages go that memory has no room for.
+    checkpoint_wanted: Rc<Signal>,
+    /// A change ended, so that a page may have become writable.
+    ended: Signal,
+}
+
+struct Table {
+    /// By [`local_index`](Pages::local_index).
+    entries: Vec<Entry>,
+    frames: Vec<Frame>,
+    /// Where CLOCK goes on.
+    hand: usize,
+    loading: HashMap<PageId, Vec<Waker>, FixedState>,
+    /// Coins in circulation by denomination.
+    circulating: [u32; Denomination::COUNT],
+    dirty: usize,
+}
+
+#[derive(Default)]
+struct Entry {
+    circulation: [u64; COINS_PER_PAGE / 64],
+    /// The highest sequence number given.
+    sequence: u64,
+    /// Sequence numbers given and not yet applied or given up, rising.
+    under_way: Vec<u64>,
+    slot: Option<Slot>,
+    frame: Option<u32>,
+    dirty: bool,
+    /// Being written by a checkpoint: the disk does not have it yet.
+    writing: bool,
+    damaged: bool,
+}
+
+struct Frame {
+    page: PageId,
+    referenced: bool,
+    image: Box<PageImage>,
+}
+
+impl Entry {
+    fn is_circulating(&self, place: usize) -> bool {
+        self.circulation[place / 64] >> (place % 64) & 1 == 1
+    }
+
+    fn may_leave(&self) -> bool {
+        !self.dirty && !self.writing && self.under_way.is_empty()
+    }
+}
+
+impl<E: Environment> Pages<E> {
+    /// Takes over the pages that `shard` of `shards` owns, out of what recovery found. Keeps at
+    /// most `capacity` pages in memory, plus those that a change needs.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn open(
+        environment: &E,
+        shard: ShardId,
+        shards: u16,
+        capacity: usize,
+        secret: NodeSecret,
+        recovered: &[PageSummary],
+        checkpoint_wanted: Rc<Signal>,
+    ) -> io::Result<Self> {
+        assert_eq!(recovered.len(), PAGES);
+        let files = PageFiles::open(environment.storage()).await?;
+        let mut entries: Vec<Entry> = Vec::new();
+        entries.resize_with(PAGES.div_ceil(shards as usize) + 16, Entry::default);
+        let mut circulating = [0; Denomination::COUNT];
+        for page in PageId::all().filter(|page| page.owner(shards) == shard) {
+            let summary = &recovered[page.index()];
+            let coins: u32 = summary
+                .circulation
+                .iter()
+                .map(|word| word.count_ones())
+                .sum();
+            circulating[page.denomination().index()] += coins;
+            entries[local_index(page, shards)] = Entry {
+                circulation: summary.circulation,
+                sequence: summary.sequence,
+                slot: summary.slot,
+                damaged: summary.damaged,
+                ..Entry::default()
+            };
+        }
+        Ok(Pages {
+            shards,
+            capacity: capacity.max(1),
+            secret,
+            files,
+            table: RefCell::new(Table {
+                entries,
+                frames: Vec::new(),
+                hand: 0,
+                loading: HashMap::default(),
+                circulating,
+                dirty: 0,
+            }),
+            checkpoint_wanted,
+            ended: Signal::default(),
+        })
+    }
+
+    /// What memory says of a coin; never waits.
+    #[inline]
+    pub fn lookup(&self, coin: Coin) -> Lookup {
+        self.table.borrow_mut().lookup(coin, self.shards)
+    }
+
+    /// Looks at many coins in one go, until `each` says to stop by giving `false`.
+    pub fn lookup_all<'a, T>(
+        &self,
+        items: impl Iterator<Item = (Coin, T)> + 'a,
+        mut each: impl FnMut(T, Lookup) -> bool,
+    ) {
+        let mut table = self.table.borrow_mut();
+        for (coin, item) in items {
+            if !each(item, table.lookup(coin, self.shards)) {
+                return;
+            }
+        }
+    }
+
+    /// Brings a page into memory, if it is not there. What is in memory may leave again whenever
+    /// the caller waits for something else.
+    ///
+    /// # Errors
+    /// Where the page is damaged or cannot be read.
+    pub async fn load(&self, page: PageId) -> Result<(), PageFault> {
+        let index = local_index(page, self.shards);
+        loop {
+            let slot = {
+                let mut table = self.table.borrow_mut();
+                let entry = &table.entries[index];
+                if entry.damaged {
+                    return Err(self.fault(page, entry.slot, "is damaged"));
+                }
+                if entry.frame.is_some() {
+                    return Ok(());
+                }
+                let slot = entry.slot;
+                match slot {
+                    None => {
+                        let image = self.secret.derive_page(page);
+                        table.place(page, index, image, self.capacity, self.shards);
+                        return Ok(());
+                    }
+                    Some(slot) if !table.loading.contains_key(&page) => {
+                        table.loading.insert(page, Vec::new());
+                        slot
+                    }
+                    Some(_) => {
+                        drop(table);
+                        self.loaded(page).await;
+                        continue;
+                    }
+                }
+            };
+            let mut image = PageImage::blank();
+            let read = self.files.read(page, slot, &mut image).await;
+            let mut table = self.table.borrow_mut();
+            let result = match read {
+                Ok(Some(meta)) if meta.head.sequence <= table.entries[index].sequence => {
+                    table.place(page, index, image, self.capacity, self.shards);
+                    Ok(())
+                }
+                Ok(_) => {
+                    table.entries[index].damaged = true;
+                    Err(self.fault(page, Some(slot), "does not fit its checksum"))
+                }
+                Err(error) => Err(self.fault(page, Some(slot), &error.to_string())),
+            };
+            let waiting = table.loading.remove(&page).unwrap_or_default();
+            let crowded = table.dirty * 2 > self.capacity || table.frames.len() > self.capacity;
+            drop(table);
+            for waker in waiting {
+                waker.wake();
+            }
+            if crowded {
+                self.checkpoint_wanted.notify();
+            }
+            if let Err(fault) = &result {
+                tracing::error!(%fault, "a page is not served");
+            }
+            return result;
+        }
+    }
+
+    /// Gives the next change of a page its sequence number. The page stays in memory until the
+    /// change is [`apply`](Pages::apply)ed or [given up](Pages::give_up); [`load`](Pages::load) it
+    /// before.
+    pub fn begin(&self, page: PageId) -> u64 {
+        let mut table = self.table.borrow_mut();
+        let entry = &mut table.entries[local_index(page, self.shards)];
+        entry.sequence += 1;
+        entry.under_way.push(entry.sequence);
+        entry.sequence
+    }
+
+    /// Whether the page is in memory.
+    pub fn is_loaded(&self, page: PageId) -> bool {
+        self.table.borrow().entries[local_index(page, self.shards)]
+            .frame
+            .is_some()
+    }
+
+    /// Puts a durable change into the page. Tells `replaced` every coin's old and new AN where the
+    /// coin is in circulation.
+    ///
+    /// # Panics
+    /// When the change was not begun, or the page left memory in between: states that only a
+    /// mistake of this program leads to, and in which it must not go on.
+    pub fn apply(
+        &self,
+        page: PageId,
+        sequence: u64,
+        changes: &[Change],
+        mut replaced: impl FnMut(Coin, Option<An>, Option<An>),
+    ) {
+        let mut table = self.table.borrow_mut();
+        let Table {
+            entries,
+            frames,
+            circulating,
+            dirty,
+            ..
+        } = &mut *table;
+        let entry = &mut entries[local_index(page, self.shards)];
+        entry.end(page, sequence);
+        let frame = entry
+            .frame
+            .expect("a page with a change under way stays in memory");
+        let image = &mut frames[frame as usize].image;
+        let count = &mut circulating[page.denomination().index()];
+        for change in changes {
+            debug_assert_eq!(change.coin.page(), page);
+            let place = change.coin.place();
+            let old = (!image.mfs[place].is_free()).then_some(image.ans[place]);
+            let new = (!change.mfs.is_free()).then_some(change.an);
+            image.ans[place] = change.an;
+            image.mfs[place] = change.mfs;
+            *count = *count + u32::from(new.is_some()) - u32::from(old.is_some());
+            let bit = 1u64 << (place % 64);
+            match new {
+                Some(_) => entry.circulation[place / 64] |= bit,
+                None => entry.circulation[place / 64] &= !bit,
+            }
+            replaced(change.coin, old, new);
+        }
+        if !entry.dirty {
+            entry.dirty = true;
+            *dirty += 1;
+        }
+        drop(table);
+        self.ended.notify();
+    }
+
+    /// Ends a change that will not happen.
+    pub fn give_up(&self, page: PageId, sequence: u64) {
+        self.table.borrow_mut().entries[local_index(page, self.shards)].end(page, sequence);
+        self.ended.notify();
+    }
+
+    /// Coins in circulation in this shard's pages, by denomination index.
+    pub fn circulating(&self) -> [u32; Denomination::COUNT] {
+        self.table.borrow().circulating
+    }
+
+    /// One bit a coin of the page, set where it is in circulation.
+    pub fn circulation(&self, page: PageId) -> [u64; COINS_PER_PAGE / 64] {
+        self.table.borrow().entries[local_index(page, self.shards)].circulation
+    }
+
+    /// Whether the page is damaged and not served.
+    pub fn is_damaged(&self, page: PageId) -> bool {
+        self.table.borrow().entries[local_index(page, self.shards)].damaged
+    }
+
+    /// Pages in memory now.
+    pub fn loaded_count(&self) -> usize {
+        self.table.borrow().frames.len()
+    }
+
+    /// Calls `each` for every coin in circulation of a page that is in memory.
+    pub fn for_each_circulating(&self, page: PageId, mut each: impl FnMut(Coin, An)) {
+        let table = self.table.borrow();
+        let entry = &table.entries[local_index(page, self.shards)];
+        let Some(frame) = entry.frame else { return };
+        let image = &table.frames[frame as usize].image;
+        for (place, mfs) in image.mfs.iter().enumerate() {
+            if !mfs.is_free() {
+                each(page.coin(place), image.ans[place]);
+            }
+        }
+    }
+
+    /// Writes every page that has changes which its newest image lacks, and makes that durable.
+    /// `durable` is waited for between taking images and writing them, where their changes may not
+    /// be in a log on the disk yet.
+    ///
+    /// # Errors
+    /// As the storage gives them; the pages then remain to be written, and the logs must be kept.
+    pub async fn checkpoint(
+        &self,
+        round: u64,
+        durable: impl AsyncFn(),
+    ) -> io::Result<CheckpointCounts> {
+        let pages: Vec<PageId> = {
+            let table = self.table.borrow();
+            let dirty = table
+                .frames
+                .iter()
+                .filter(|frame| table.entries[local_index(frame.page, self.shards)].dirty);
+            dirty.map(|frame| frame.page).collect()
+        };
+        let written = self.write_pages(&pages, round, &durable).await;
+        let mut table = self.table.borrow_mut();
+        for page in &pages {
+            let entry = &mut table.entries[local_index(*page, self.shards)];
+            if !entry.writing {
+                continue;
+            }
+            entry.writing = false;
+            match &written {
+                Ok(()) => entry.slot = Some(entry.slot.map_or(Slot::A, Slot::other)),
+                Err(_) if entry.dirty => {}
+                Err(_) => {
+                    entry.dirty = true;
+                    table.dirty += 1;
+                }
+            }
+        }
+        written.map(|()| CheckpointCounts {
+            pages: pages.len() as u64,
+        })
+    }
+
+    async fn write_pages(
+        &self,
+        pages: &[PageId],
+        round: u64,
+        durable: &impl AsyncFn(),
+    ) -> io::Result<()> {
+        for some in pages.chunks(CHECKPOINT_PARALLEL) {
+            let mut images = Vec::with_capacity(some.len());
+            for &page in some {
+                images.push(self.take_image(page, round).await);
+            }
+            durable().await;
+            let writes = stream::iter(some.iter().zip(&images))
+                .map(|(&page, (slot, bytes))| self.files.write(page, *slot, bytes));
+            let mut writes = writes.buffer_unordered(CHECKPOINT_PARALLEL);
+            while let Some(written) = writes.next().await {
+                written?;
+            }
+        }
+        for denomination in Denomination::all() {
+            if pages.iter().any(|page| page.denomination() == denomination) {
+                self.files.sync(denomination).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The page as it is to be written now, and where to.
+    async fn take_image(&self, page: PageId, round: u64) -> (Slot, Vec<u8>) {
+        loop {
+            let moment = self.ended.moment();
+            {
+                let mut table = self.table.borrow_mut();
+                let Table {
+                    entries,
+                    frames,
+                    dirty,
+                    ..
+                } = &mut *table;
+                let entry = &mut entries[local_index(page, self.shards)];
+                if entry.under_way.len() <= MISSING_MAX {
+                    let frame = entry.frame.expect("a dirty page stays in memory");
+                    let image = &frames[frame as usize].image;
+                    let sequence = entry.sequence;
+                    let bytes = slot::encode(page, sequence, round, &entry.under_way, image);
+                    entry.dirty = false;
+                    entry.writing = true;
+                    *dirty -= 1;
+                    return (entry.slot.map_or(Slot::A, Slot::other), bytes);
+                }
+            }
+            self.ended.after(moment).await;
+        }
+    }
+
+    async fn loaded(&self, page: PageId) {
+        std::future::poll_fn(
+            |context| match self.table.borrow_mut().loading.get_mut(&page) {
+                Some(waiting) => {
+                    waiting.push(context.waker().clone());
+                    std::task::Poll::Pending
+                }
+                None => std::task::Poll::Ready(()),
+            },
+        )
+        .await
+    }
+
+    fn fault(&self, page: PageId, slot: Option<Slot>, what: &str) -> PageFault {
+        PageFault {
+            page,
+            file: page_file_name(page.denomination()),
+            offset: slot.map_or(0, |slot| slot_offset(page, slot) + SLOT_META_BYTES as u64),
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// The place of a page among those of its owner: dense, each page of a shard its own.
+#[inline]
+fn local_index(page: PageId, shards: u16) -> usize {
+    // A shard owns the pages whose (number + denomination index) leave the same remainder. Laid
+    // out by denomination, a run of `shards` pages has exactly one of each shard.
+    let denomination = page.denomination().index();
+    let number = page.number() as usize;
+    let stride = 1_000usize.div_ceil(shards as usize);
+    denomination * stride + number / shards as usize
+}
+
+impl Entry {
+    fn end(&mut self, page: PageId, sequence: u64) {
+        let at = self.under_way.iter().position(|&s| s == sequence);
+        let at = at.unwrap_or_else(|| panic!("change {sequence} of {page:?} was not begun"));
+        self.under_way.remove(at);
+    }
+}
+
+impl Table {
+    #[inline]
+    fn lookup(&mut self, coin: Coin, shards: u16) -> Lookup {
+        let entry = &self.entries[local_index(coin.page(), shards)];
+        let place = coin.place();
+        if entry.damaged {
+            return Lookup::Damaged;
+        }
+        if !entry.is_circulating(place) {
+            return Lookup::Free;
+        }
+        let Some(frame) = entry.frame else {
+            return Lookup::Unloaded;
+        };
+        let frame = &mut self.frames[frame as usize];
+        frame.referenced = true;
+        Lookup::Circulating(frame.image.ans[place], frame.image.mfs[place])
+    }
+
+    /// Gives a page a frame, another page's where memory is full.
+    fn place(
+        &mut self,
+        page: PageId,
+        index: usize,
+        image: Box<PageImage>,
+        capacity: usize,
+        shards: u16,
+    ) {
+        let frame = Frame {
+            page,
+            referenced: true,
+            image,
+        };
+        let at = match self.evict(capacity, shards) {
+            Some(at) => {
+                self.frames[at] = frame;
+                at
+            }
+            None => {
+                self.frames.push(frame);
+                self.frames.len() - 1
+            }
+        };
+        self.entries[index].frame = Some(at as u32);
+    }
+
+    /// Frees a frame by CLOCK; `None` where memory has room, or where no page may leave: then
+    /// memory grows past its capacity by the pages that changes hold, which requests in flight
+    /// bound.
+    fn evict(&mut self, capacity: usize, shards: u16) -> Option<usize> {
+        while self.frames.len() > capacity {
+            // Past its capacity: give back a frame for good, filling its place with the last.
+            let at = self.advance(shards)?;
+            self.frames.swap_remove(at);
+            if let Some(moved) = self.frames.get(at) {
+                self.entries[local_index(moved.page, shards)].frame = Some(at as u32);
+            }
+        }
+        if self.frames.len() < capacity {
+            return None;
+        }
+        self.advance(shards)
+    }
+
+    /// Moves the hand to the first page that was not looked at since it last came by, and takes
+    /// its frame.
+    fn advance(&mut self, shards: u16) -> Option<usize> {
+        for _ in 0..2 * self.frames.len() {
+            self.hand = (self.hand + 1) % self.frames.len();
+            let frame = &mut self.frames[self.hand];
+            let entry = &mut self.entries[local_index(frame.page, shards)];
+            if !entry.may_leave() {
+                continue;
+            }
+            if std::mem::take(&mut frame.referenced) {
+                continue;
+            }
+            entry.frame = None;
+            return Some(self.hand);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_one_shard_never_share_an_entry() {
+        for shards in 1..=9 {
+            let mut seen = std::collections::HashSet::new();
+            for page in PageId::all() {
+                let index = local_index(page, shards);
+                assert!(index < PAGES.div_ceil(shards as usize) + 16);
+                assert!(
+                    seen.insert((page.owner(shards), index)),
+                    "{page:?} of {shards}"
+                );
+            }
+        }
+    }
+}

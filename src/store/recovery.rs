@@ -1,0 +1,536 @@
+//! From what a crash left behind to pages that hold every answered change.
+//!
+//! Every log of whatever shards there were is read; what the page images lack is applied in the
+//! order of each page's sequence numbers; the images are written anew; then the logs are given up.
+//! A crash anywhere in this leads back to its start.
+//!
+//! What may be cut short is told from damage by checkpoint rounds: a segment's header names the
+//! newest round that was complete when the segment was taken into use. A slot of that round or an
+//! older one was made durable; it must be whole. A slot of a younger round may be torn, and then the
+//! other slot and the logs have everything.
+
+use std::{cmp::Reverse, collections::BTreeMap, fmt, io};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{
+    LOG_FOLDER,
+    environment::{BLOCK_BYTES, File, Storage},
+    log,
+    page_file::{PageFiles, Slot, page_file_name, slot_offset},
+    record::{self, Change},
+    secret::NodeSecret,
+    segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
+    slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
+};
+use crate::coin::{COINS_PER_PAGE, PAGES, PageId};
+
+/// Reads and writes under way at once.
+const PARALLEL: usize = 64;
+/// A page's changes are thinned out to the newest a coin when this many have collected.
+const THIN_OUT: usize = 2 * COINS_PER_PAGE;
+
+/// Where something on disk is not what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file, relative to the data folder.
+    pub file: String,
+    /// The first byte of the damaged part.
+    pub offset: u64,
+    /// What is wrong, and with what.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: {}", self.file, self.offset, self.what)
+    }
+}
+
+/// Why a data folder cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The storage failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Answered changes may be lost: the log, or a page that the log has changes for, is damaged.
+    #[error("damaged: {0}")]
+    Damaged(Fault),
+}
+
+/// What is known of a page at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageSummary {
+    /// Where its newest image is; `None` where it was never written.
+    pub slot: Option<Slot>,
+    /// The highest sequence number ever given to a change of the page that may be on disk.
+    pub sequence: u64,
+    /// One bit a coin, set where it is in circulation.
+    pub circulation: [u64; COINS_PER_PAGE / 64],
+    /// Coins in circulation whose AN is a locker's key.
+    pub locker_coins: u16,
+    /// The newest image cannot be read; nothing of the page is served.
+    pub damaged: bool,
+}
+
+/// A data folder in order: all pages hold all answered changes, and the logs nothing that counts.
+#[derive(Debug)]
+pub struct Recovered {
+    /// By page index.
+    pub pages: Vec<PageSummary>,
+    /// The checkpoint round that the recovery wrote, or the newest found.
+    pub round: u64,
+    /// Coin changes applied from the logs.
+    pub changes: u64,
+    /// Pages written.
+    pub pages_written: u64,
+    /// Batches at the end of a log that were cut short, none of them answered.
+    pub torn: u64,
+    /// Damaged pages, which are not served.
+    pub faults: Vec<Fault>,
+}
+
+/// What the logs and the heads of the pages say, before anything is changed.
+pub(super) struct Survey {
+    /// By page index.
+    pub pages: Vec<SurveyedPage>,
+    /// Segments in use, the oldest of each log first.
+    pub segments: Vec<(String, SegmentHeader)>,
+    /// Batches cut short.
+    pub torn: u64,
+    /// The newest round in any head or segment.
+    pub round: u64,
+    /// Damaged pages.
+    pub faults: Vec<Fault>,
+    /// Damage in the logs.
+    pub log_faults: Vec<Fault>,
+}
+
+/// A page's base image and the changes that it lacks.
+#[derive(Default)]
+pub(super) struct SurveyedPage {
+    pub summary: PageSummary,
+    missing: Vec<u64>,
+    /// Changes that the base lacks: sequence, and the change.
+    pub changes: Vec<(u64, Change)>,
+    /// The highest sequence number that the logs know.
+    logged: u64,
+    /// The newest slot was torn, or an older one is not whole.
+    rewrite: bool,
+    fault: Option<Fault>,
+}
+
+/// Brings a data folder in order.
+///
+/// # Errors
+/// Where the storage fails, or where damage means that answered changes may be lost.
+pub async fn recover<S: Storage>(
+    storage: &S,
+    secret: &NodeSecret,
+) -> Result<Recovered, RecoveryError> {
+    let files = PageFiles::open(storage).await?;
+    let mut survey = survey(storage, &files).await?;
+    if let Some(fault) = survey.log_faults.first() {
+        return Err(RecoveryError::Damaged(fault.clone()));
+    }
+    for page in &survey.pages {
+        if let Some(fault) = &page.fault
+            && !page.changes.is_empty()
+        {
+            return Err(RecoveryError::Damaged(fault.clone()));
+        }
+    }
+    let round = survey.round + 1;
+    let changes = survey.pages.iter().map(|p| p.changes.len() as u64).sum();
+    let stale: Vec<usize> = (0..PAGES)
+        .filter(|&i| {
+            let page = &survey.pages[i];
+            page.fault.is_none() && (!page.changes.is_empty() || page.rewrite)
+        })
+        .collect();
+    let mut taken: Vec<(usize, SurveyedPage)> = stale
+        .iter()
+        .map(|&i| (i, std::mem::take(&mut survey.pages[i])))
+        .collect();
+    let rewritten: Vec<(usize, PageSummary)> = stream::iter(taken.drain(..))
+        .map(|(index, page)| rewrite(&files, secret, index, page, round))
+        .buffer_unordered(PARALLEL)
+        .try_collect()
+        .await?;
+    let pages_written = rewritten.len() as u64;
+    let mut pages: Vec<PageSummary> = survey.pages.into_iter().map(|p| p.summary).collect();
+    for (index, summary) in rewritten {
+        pages[index] = summary;
+    }
+    for denomination in crate::coin::Denomination::all() {
+        files.sync(denomination).await?;
+    }
+    give_up_logs(storage, &survey.segments).await?;
+    Ok(Recovered {
+        pages,
+        round,
+        changes,
+        pages_written,
+        torn: survey.torn,
+        faults: survey.faults,
+    })
+}
+
+/// Reads all heads and logs, and finds for each page its base image and what that lacks. Changes
+/// nothing.
+pub(super) async fn survey<S: Storage>(
+    storage: &S,
+    files: &PageFiles<S::File>,
+) -> io::Result<Survey> {
+    let mut log_faults = Vec::new();
+    let segments = list_segments(storage, &mut log_faults).await?;
+    let complete = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
+    let mut pages: Vec<(usize, SurveyedPage, u64)> = stream::iter(PageId::all())
+        .map(|page| survey_page(files, page, complete))
+        .buffer_unordered(PARALLEL)
+        .try_collect()
+        .await?;
+    pages.sort_by_key(|(index, ..)| *index);
+    let round = pages
+        .iter()
+        .map(|(_, _, round)| *round)
+        .max()
+        .unwrap_or(0)
+        .max(complete);
+    let mut pages: Vec<SurveyedPage> = pages.into_iter().map(|(_, page, _)| page).collect();
+    let torn = read_logs(&segments, &mut pages, &mut log_faults).await?;
+    for page in &mut pages {
+        page.thin_out();
+        page.summary.sequence = page.summary.sequence.max(page.logged);
+    }
+    Ok(Survey {
+        faults: pages.iter().filter_map(|p| p.fault.clone()).collect(),
+        segments: segments.into_iter().map(|s| (s.name, s.header)).collect(),
+        pages,
+        torn,
+        round,
+        log_faults,
+    })
+}
+
+struct SegmentFile<F> {
+    name: String,
+    file: F,
+    header: SegmentHeader,
+}
+
+/// Opens the segments in use, the oldest of each log first.
+async fn list_segments<S: Storage>(
+    storage: &S,
+    faults: &mut Vec<Fault>,
+) -> io::Result<Vec<SegmentFile<S::File>>> {
+    let mut segments = Vec::new();
+    for name in storage.list(LOG_FOLDER).await? {
+        if log::parse_segment_name(&name).is_none() {
+            continue;
+        }
+        let name = format!("{LOG_FOLDER}/{name}");
+        let file = storage.open(&name, false).await?;
+        match segment::decode_header(&file.read_at(0, BLOCK_BYTES).await?) {
+            Header::Used(header) => segments.push(SegmentFile { name, file, header }),
+            Header::Unused => {}
+            Header::Damaged => faults.push(Fault {
+                file: name,
+                offset: 0,
+                what: "the log segment's header is damaged".to_owned(),
+            }),
+        }
+    }
+    segments.sort_by_key(|s| (s.header.run, s.header.shard, s.header.number));
+    Ok(segments)
+}
+
+/// Chooses a page's base image: the newest that is whole, where the newest may be torn.
+async fn survey_page<F: File>(
+    files: &PageFiles<F>,
+    page: PageId,
+    complete: u64,
+) -> io::Result<(usize, SurveyedPage, u64)> {
+    let mut surveyed = SurveyedPage::default();
+    let mut found: Vec<(Slot, SlotMeta)> = Vec::new();
+    for slot in [Slot::A, Slot::B] {
+        match files.read_meta(page, slot).await? {
+            Ok(Some(meta)) => found.push((slot, meta)),
+            Ok(None) => {}
+            Err(fault) => surveyed.damage(page, slot, &fault.to_string()),
+        }
+    }
+    found.sort_by_key(|(_, meta)| Reverse(meta.head.sequence));
+    let round = found
+        .iter()
+        .map(|(_, meta)| meta.head.round)
+        .max()
+        .unwrap_or(0);
+    if surveyed.fault.is_some() {
+        return Ok((page.index(), surveyed, round));
+    }
+    let mut image = None;
+    let both_written = found.len() == 2;
+    for (slot, meta) in found {
+        let durable = meta.head.round <= complete;
+        let whole = if durable {
+            meta.whole
+        } else {
+            let image = image.get_or_insert_with(PageImage::blank);
+            files.read(page, slot, image).await?.is_some()
+        };
+        if whole {
+            surveyed.summary.slot = Some(slot);
+            surveyed.summary.sequence = meta.head.sequence;
+            surveyed.summary.circulation = meta.circulation;
+            surveyed.summary.locker_coins = meta.head.locker_coins;
+            surveyed.missing = meta.missing;
+            break;
+        }
+        if durable {
+            surveyed.damage(page, slot, "the page's months do not fit their checksum");
+            break;
+        }
+        surveyed.rewrite = true;
+    }
+    if both_written && surveyed.summary.slot.is_none() {
+        // A write goes to one slot at a time, and only once the other is durable.
+        surveyed.damage(page, Slot::A, "neither of the page's slots is whole");
+    }
+    Ok((page.index(), surveyed, round))
+}
+
+/// Adds to each page the changes that its base lacks. Gives how many batches were cut short.
+async fn read_logs<F: File>(
+    segments: &[SegmentFile<F>],
+    pages: &mut [SurveyedPage],
+    faults: &mut Vec<Fault>,
+) -> io::Result<u64> {
+    let mut logs: BTreeMap<(u64, u16), Vec<&SegmentFile<F>>> = BTreeMap::new();
+    for segment in segments {
+        logs.entry((segment.header.run, segment.header.shard))
+            .or_default()
+            .push(segment);
+    }
+    let mut torn = 0;
+    for log in logs.values() {
+        // What comes next in the log; the oldest segment that is left says where that starts.
+        let first = log[0].header;
+        let mut next = (first.number, first.first_batch, first.chain);
+        for (i, segment) in log.iter().enumerate() {
+            let header = segment.header;
+            if (header.number, header.first_batch, header.chain) != next {
+                faults.push(Fault {
+                    file: segment.name.clone(),
+                    offset: 0,
+                    what: format!(
+                        "the log of shard {} has a gap before segment {}",
+                        header.shard, header.number
+                    ),
+                });
+                break;
+            }
+            let last = i + 1 == log.len();
+            let end = read_segment(segment, pages, last, faults).await?;
+            torn += end.torn as u64;
+            next = (header.number + 1, end.batch, end.chain);
+        }
+    }
+    Ok(torn)
+}
+
+struct SegmentEnd {
+    batch: u64,
+    chain: u32,
+    torn: bool,
+}
+
+async fn read_segment<F: File>(
+    segment: &SegmentFile<F>,
+    pages: &mut [SurveyedPage],
+    last: bool,
+    faults: &mut Vec<Fault>,
+) -> io::Result<SegmentEnd> {
+    let header = segment.header;
+    let length = segment.file.length().await?;
+    let mut end = SegmentEnd {
+        batch: header.first_batch,
+        chain: header.chain,
+        torn: false,
+    };
+    let mut window = Window {
+        file: &segment.file,
+        length,
+        start: 0,
+        bytes: Vec::new(),
+    };
+    let mut offset = FIRST_BATCH_OFFSET;
+    while offset < length {
+        let head = segment::decode_batch_head(window.at(offset, BLOCK_BYTES).await?);
+        let head = head.filter(|head| {
+            head.usage == header.usage && head.number == end.batch && head.chain == end.chain
+        });
+        let Some(head) = head else { break };
+        let bytes = segment::batch_bytes(head.length);
+        if offset + bytes as u64 > length {
+            break;
+        }
+        let batch = window.at(offset, bytes).await?;
+        let Some(records) = segment::decode_batch(batch, &head) else {
+            break;
+        };
+        let decoded = record::decode_all(records, |at, change| {
+            pages[at.page.index()].add(at.sequence, change);
+        });
+        if let Err(malformed) = decoded {
+            faults.push(Fault {
+                file: segment.name.clone(),
+                offset: offset + (segment::BATCH_HEAD_BYTES + malformed.at) as u64,
+                what: malformed.to_string(),
+            });
+        }
+        end.batch += 1;
+        end.chain = head.crc;
+        offset += bytes as u64;
+    }
+    // One batch is written at a time, so nothing whole can follow a torn one; something that does
+    // shows that what is unreadable here was once durable.
+    let stop = offset;
+    let mut later = None;
+    while offset < length {
+        let head = segment::decode_batch_head(window.at(offset, BLOCK_BYTES).await?);
+        if offset == stop {
+            end.torn = window
+                .at(offset, BLOCK_BYTES)
+                .await?
+                .iter()
+                .any(|&b| b != 0)
+                && head.is_none_or(|head| head.usage == header.usage);
+        }
+        if let Some(head) = head
+            && head.usage == header.usage
+            && head.number > end.batch
+        {
+            later = Some(head.number);
+            break;
+        }
+        offset += BLOCK_BYTES as u64;
+    }
+    if let Some(later) = later {
+        faults.push(Fault {
+            file: segment.name.clone(),
+            offset: stop,
+            what: format!(
+                "batch {} of shard {}'s log cannot be read, though batch {later} follows",
+                end.batch, header.shard
+            ),
+        });
+    }
+    if !last {
+        end.torn = false;
+    }
+    Ok(end)
+}
+
+/// A part of a file kept in memory, so that a segment is read in large pieces.
+struct Window<'a, F> {
+    file: &'a F,
+    length: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<F: File> Window<'_, F> {
+    const BYTES: usize = 4 << 20;
+
+    async fn at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        let end = self.start + self.bytes.len() as u64;
+        if offset < self.start || offset + length as u64 > end {
+            let most = (self.length - offset).min(Self::BYTES.max(length) as u64) as usize;
+            let most = most.next_multiple_of(BLOCK_BYTES);
+            self.bytes = self.file.read_at(offset, most).await?;
+            self.start = offset;
+        }
+        let from = (offset - self.start) as usize;
+        Ok(&self.bytes[from..from + length])
+    }
+}
+
+/// Applies a page's changes to its base and writes the result to the other slot.
+async fn rewrite<F: File>(
+    files: &PageFiles<F>,
+    secret: &NodeSecret,
+    index: usize,
+    page: SurveyedPage,
+    round: u64,
+) -> Result<(usize, PageSummary), RecoveryError> {
+    let id = PageId::from_index(index).expect("the survey has a page an index");
+    let mut summary = page.summary;
+    let mut image = match summary.slot {
+        None => secret.derive_page(id),
+        Some(slot) => {
+            let mut image = PageImage::blank();
+            if files.read(id, slot, &mut image).await?.is_none() {
+                return Err(RecoveryError::Damaged(Fault {
+                    file: page_file_name(id.denomination()),
+                    offset: slot_offset(id, slot) + SLOT_META_BYTES as u64,
+                    what: format!("the ANs of {id} do not fit their checksum"),
+                }));
+            }
+            image
+        }
+    };
+    for (_, change) in &page.changes {
+        image.ans[change.coin.place()] = change.an;
+        image.mfs[change.coin.place()] = change.mfs;
+    }
+    let target = summary.slot.map_or(Slot::A, Slot::other);
+    let bytes = slot::encode(id, summary.sequence, round, &[], &image);
+    files.write(id, target, &bytes).await?;
+    summary.slot = Some(target);
+    summary.circulation = image.circulation();
+    summary.locker_coins = image.locker_coins();
+    Ok((index, summary))
+}
+
+/// Makes the logs say that nothing in them counts, the oldest segment of each first, so that what a
+/// crash in between leaves is still a log without a gap.
+async fn give_up_logs<S: Storage>(
+    storage: &S,
+    segments: &[(String, SegmentHeader)],
+) -> io::Result<()> {
+    for (name, _) in segments {
+        let file = storage.open(name, false).await?;
+        file.write_at(&vec![0; BLOCK_BYTES], 0).await?;
+        file.sync().await?;
+    }
+    Ok(())
+}
+
+impl SurveyedPage {
+    fn damage(&mut self, page: PageId, slot: Slot, what: &str) {
+        self.summary.damaged = true;
+        self.fault.get_or_insert_with(|| Fault {
+            file: page_file_name(page.denomination()),
+            offset: slot_offset(page, slot),
+            what: format!("{page}: {what}"),
+        });
+    }
+
+    fn add(&mut self, sequence: u64, change: Change) {
+        self.logged = self.logged.max(sequence);
+        if sequence > self.summary.sequence || self.missing.binary_search(&sequence).is_ok() {
+            self.changes.push((sequence, change));
+            if self.changes.len() >= THIN_OUT {
+                self.thin_out();
+            }
+        }
+    }
+
+    /// Keeps the newest change of each coin.
+    fn thin_out(&mut self) {
+        self.changes
+            .sort_by_key(|(sequence, change)| (change.coin, Reverse(*sequence)));
+        self.changes.dedup_by_key(|(_, change)| change.coin);
+    }
+}
