@@ -32,6 +32,8 @@ pub mod pass_fail;
 pub mod records;
 pub mod request;
 pub mod response;
+#[cfg(test)]
+mod samples;
 pub mod status;
 pub mod status_group;
 

@@ -170,3 +170,44 @@ impl Request<'_> {
         header
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::samples::{protections, request};
+
+    #[test]
+    fn a_verified_request_has_no_long_form() {
+        let [.., coin_hmac, two_coins] = protections();
+        for protection in [coin_hmac, two_coins] {
+            let most = vec![0; 65_535 - 34];
+            let mut out = Vec::new();
+            assert!(request(protection, Some(&most)).compose(&mut out).is_ok());
+            let over = vec![0; most.len() + 1];
+            let mut out = Vec::new();
+            let refused = request(protection, Some(&over)).compose(&mut out);
+            assert_eq!(
+                refused.unwrap_err(),
+                RequestTooLong {
+                    body_bytes: 65_536,
+                    body_bytes_max: 65_535
+                }
+            );
+            assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn printing_what_was_sent_shows_no_key() {
+        let [_, coin_key, ..] = protections();
+        let request = request(coin_key, None);
+        let sent = request.compose(&mut Vec::new()).unwrap();
+        // The sample's key is 51 in every byte.
+        for printed in [format!("{request:?}"), format!("{sent:?}")] {
+            assert!(
+                printed.contains("secret") && !printed.contains("81, 81"),
+                "{printed}"
+            );
+        }
+    }
+}
