@@ -22,5 +22,6 @@
 
 pub mod coin;
 pub mod mesh;
+pub mod protocol;
 pub mod shard;
 pub mod store;

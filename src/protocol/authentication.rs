@@ -1,0 +1,323 @@
+//! Group 1: who owns a coin, and handing it on (PROTOCOL.md section 5). Sizes here are of the
+//! payload: the page's less the 18 bytes of challenge and trailer.
+
+use super::{
+    Status,
+    records::{Claimed, Coins, Records, write},
+};
+use crate::coin::{An, Coin};
+
+/// Detect: are these the coins' authenticity numbers? n x (DN SN AN), 21n bytes.
+///
+/// Answered by [`super::PassFail`] with [`super::pass_fail::Bitmap::IfMixed`]. An impossible coin
+/// just fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Detect<'a> {
+    records: Records<'a, (Claimed, An)>,
+}
+
+impl<'a> Detect<'a> {
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide.
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<Detect<'a>, Status> {
+        Records::parse(payload).map(|records| Detect { records })
+    }
+
+    /// Appends the payload that asks about these coins.
+    pub fn compose(records: impl IntoIterator<Item = (Coin, An)>, out: &mut Vec<u8>) {
+        write(records.into_iter().map(|(coin, an)| (Some(coin), an)), out);
+    }
+
+    /// How many coins are asked about: 1 or more.
+    #[inline]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a request has at least one record"
+    )]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The record with this number, counted from 0; `None` past the last.
+    #[inline]
+    pub fn record(&self, record: usize) -> Option<(Option<Coin>, An)> {
+        self.records.get(record)
+    }
+
+    /// The coins and the numbers claimed for them; `None` for a coin that cannot exist.
+    #[inline]
+    pub fn records(&self) -> impl ExactSizeIterator<Item = (Option<Coin>, An)> + Clone + use<'a> {
+        self.records.iter()
+    }
+}
+
+/// Detect sum: is this the XOR of the coins' authenticity numbers? n x (DN SN), then the XOR:
+/// 16 + 5n bytes. Answered with 241 or 242 and no payload.
+#[derive(Clone, Copy, Debug)]
+pub struct DetectSum<'a> {
+    coins: Coins<'a>,
+    sum: An,
+}
+
+impl<'a> DetectSum<'a> {
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide, 40 where a coin
+    /// cannot exist.
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<DetectSum<'a>, Status> {
+        let (coins, [sum]) = split_sums(payload)?;
+        Ok(DetectSum { coins, sum })
+    }
+
+    /// Appends the payload that asks about these coins.
+    pub fn compose(coins: impl IntoIterator<Item = Coin>, sum: An, out: &mut Vec<u8>) {
+        write(coins.into_iter().map(Some), out);
+        out.extend_from_slice(sum.expose());
+    }
+
+    /// The coins.
+    #[inline]
+    pub fn coins(&self) -> Coins<'a> {
+        self.coins
+    }
+
+    /// What the client says the XOR of their authenticity numbers is.
+    #[inline]
+    pub fn sum(&self) -> An {
+        self.sum
+    }
+}
+
+/// Pown: give these coins new authenticity numbers, each whose old one is right. n x (DN SN AN PAN),
+/// 37n bytes. Answered as [`Detect`]; an impossible coin just fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Pown<'a> {
+    records: Records<'a, (Claimed, An, An)>,
+}
+
+impl<'a> Pown<'a> {
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide.
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<Pown<'a>, Status> {
+        Records::parse(payload).map(|records| Pown { records })
+    }
+
+    /// Appends the payload: each coin with its authenticity number and the proposed one.
+    pub fn compose(records: impl IntoIterator<Item = (Coin, An, An)>, out: &mut Vec<u8>) {
+        let claimed = |(coin, an, proposed)| (Some(coin), an, proposed);
+        write(records.into_iter().map(claimed), out);
+    }
+
+    /// How many coins there are: 1 or more.
+    #[inline]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a request has at least one record"
+    )]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The record with this number, counted from 0; `None` past the last.
+    #[inline]
+    pub fn record(&self, record: usize) -> Option<(Option<Coin>, An, An)> {
+        self.records.get(record)
+    }
+
+    /// The coins, the numbers claimed for them and the proposed ones; `None` for a coin that cannot
+    /// exist.
+    #[inline]
+    pub fn records(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (Option<Coin>, An, An)> + Clone + use<'a> {
+        self.records.iter()
+    }
+}
+
+/// Pown sum: n x (DN SN), the XOR of their authenticity numbers, and a delta: 32 + 5n bytes. Where
+/// the XOR is right, every number becomes itself XOR delta: all coins or none. Answered with 241 or
+/// 242 and no payload.
+#[derive(Clone, Copy, Debug)]
+pub struct PownSum<'a> {
+    coins: Coins<'a>,
+    sum: An,
+    delta: An,
+}
+
+impl<'a> PownSum<'a> {
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide, 40 where a coin
+    /// cannot exist.
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<PownSum<'a>, Status> {
+        let (coins, [sum, delta]) = split_sums(payload)?;
+        Ok(PownSum { coins, sum, delta })
+    }
+
+    /// Appends the payload.
+    pub fn compose(coins: impl IntoIterator<Item = Coin>, sum: An, delta: An, out: &mut Vec<u8>) {
+        write(coins.into_iter().map(Some), out);
+        out.extend_from_slice(sum.expose());
+        out.extend_from_slice(delta.expose());
+    }
+
+    /// The coins.
+    #[inline]
+    pub fn coins(&self) -> Coins<'a> {
+        self.coins
+    }
+
+    /// What the client says the XOR of their authenticity numbers is.
+    #[inline]
+    pub fn sum(&self) -> An {
+        self.sum
+    }
+
+    /// What every authenticity number is to be changed by.
+    #[inline]
+    pub fn delta(&self) -> An {
+        self.delta
+    }
+}
+
+/// Splits a list of coins from the `N` sixteen-byte numbers that end the payload.
+#[inline]
+fn split_sums<const N: usize>(payload: &[u8]) -> Result<(Coins<'_>, [An; N]), Status> {
+    let mut list = payload;
+    let mut sums = [An::ZERO; N];
+    for sum in sums.iter_mut().rev() {
+        let (rest, &bytes) = list.split_last_chunk().ok_or(Status::INVALID_LENGTH)?;
+        list = rest;
+        *sum = An::new(bytes);
+    }
+    Ok((Records::<Claimed>::parse(list)?.all_possible()?, sums))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::samples::{any_an, any_coin, coin};
+    use proptest::prelude::*;
+
+    /// The status for a payload of zeros of each length: coin -8 is no coin of zeros, 0.0 is.
+    fn refusals<'a, T>(
+        parse: impl Fn(&'a [u8]) -> Result<T, Status>,
+        zeros: &'a [u8],
+    ) -> Vec<Option<Status>> {
+        (0..=zeros.len())
+            .map(|length| parse(&zeros[..length]).err())
+            .collect()
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_page() {
+        let zeros = [0; 200];
+        // The fixed part and the size of a record, both without challenge and trailer.
+        for (refusals, fixed, record) in [
+            (refusals(Detect::parse, &zeros), 0, 21),
+            (refusals(DetectSum::parse, &zeros), 16, 5),
+            (refusals(Pown::parse, &zeros), 0, 37),
+            (refusals(PownSum::parse, &zeros), 32, 5),
+        ] {
+            for (length, refusal) in refusals.into_iter().enumerate() {
+                let expected = if length < fixed + record {
+                    Some(Status::INVALID_LENGTH)
+                } else if (length - fixed) % record != 0 {
+                    Some(Status::UNEVEN_RECORDS)
+                } else {
+                    None
+                };
+                assert_eq!(refusal, expected, "{length} bytes, {fixed} + {record}n");
+            }
+        }
+    }
+
+    #[test]
+    fn an_impossible_coin_fails_alone_or_refuses_the_sum() {
+        let mut payload = Vec::new();
+        Detect::compose(
+            [(coin(6, 1), An::ZERO), (coin(0, 2), An::ZERO)],
+            &mut payload,
+        );
+        payload[0] = 7;
+        let coins: Vec<_> = Detect::parse(&payload)
+            .unwrap()
+            .records()
+            .map(|(c, _)| c)
+            .collect();
+        assert_eq!(coins, [None, Some(coin(0, 2))]);
+
+        payload.clear();
+        PownSum::compose([coin(6, 1), coin(0, 2)], An::ZERO, An::ZERO, &mut payload);
+        assert!(PownSum::parse(&payload).is_ok());
+        payload[6] = 0xff; // the second coin's SN
+        assert_eq!(PownSum::parse(&payload).unwrap_err(), Status::INVALID_COIN);
+        assert_eq!(
+            DetectSum::parse(&payload[..26]).unwrap_err(),
+            Status::INVALID_COIN
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_detect_reads_back(records in prop::collection::vec((any_coin(), any_an()), 1..40)) {
+            let mut payload = Vec::new();
+            Detect::compose(records.iter().copied(), &mut payload);
+            let detect = Detect::parse(&payload).unwrap();
+            let expected: Vec<_> = records.into_iter().map(|(coin, an)| (Some(coin), an)).collect();
+            prop_assert_eq!(detect.len(), expected.len());
+            prop_assert_eq!(detect.record(0), Some(expected[0]));
+            prop_assert_eq!(detect.record(expected.len()), None);
+            prop_assert_eq!(detect.records().collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn a_pown_reads_back(
+            records in prop::collection::vec((any_coin(), any_an(), any_an()), 1..40),
+        ) {
+            let mut payload = Vec::new();
+            Pown::compose(records.iter().copied(), &mut payload);
+            let pown = Pown::parse(&payload).unwrap();
+            let expected: Vec<_> =
+                records.into_iter().map(|(coin, an, pan)| (Some(coin), an, pan)).collect();
+            prop_assert_eq!(pown.len(), expected.len());
+            prop_assert_eq!(pown.record(0), Some(expected[0]));
+            prop_assert_eq!(pown.records().collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn the_sums_read_back(
+            coins in prop::collection::vec(any_coin(), 1..40),
+            sum in any_an(),
+            delta in any_an(),
+        ) {
+            let mut payload = Vec::new();
+            PownSum::compose(coins.iter().copied(), sum, delta, &mut payload);
+            let pown = PownSum::parse(&payload).unwrap();
+            prop_assert_eq!((pown.sum(), pown.delta()), (sum, delta));
+            prop_assert_eq!(pown.coins().iter().collect::<Vec<_>>(), coins.clone());
+
+            payload.clear();
+            DetectSum::compose(coins.iter().copied(), sum, &mut payload);
+            let detect = DetectSum::parse(&payload).unwrap();
+            prop_assert_eq!(detect.sum(), sum);
+            prop_assert_eq!(detect.coins().len(), coins.len());
+            prop_assert_eq!(detect.coins().get(0), Some(coins[0]));
+            prop_assert_eq!(detect.coins().iter().collect::<Vec<_>>(), coins);
+        }
+
+        #[test]
+        fn any_payload_is_parsed_without_a_panic(
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            if let Ok(detect) = Detect::parse(&payload) {
+                prop_assert_eq!(detect.records().count(), detect.len());
+            }
+            if let Ok(pown) = Pown::parse(&payload) {
+                prop_assert_eq!(pown.records().count(), pown.len());
+            }
+            if let Ok(sum) = DetectSum::parse(&payload) {
+                prop_assert_eq!(sum.coins().iter().count(), sum.coins().len());
+            }
+            let _ = PownSum::parse(&payload);
+        }
+    }
+}
