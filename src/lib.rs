@@ -22,6 +22,7 @@
 
 pub mod coin;
 pub mod mesh;
+pub mod net;
 pub mod protocol;
 pub mod shard;
 pub mod store;

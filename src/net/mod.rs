@@ -1,0 +1,124 @@
+//! Sockets: TCP and UDP on one port, connections, limits, and the kernel's steering of datagrams to
+//! the shard that owns their coin. Bytes come in here and answers go out; what a request means is
+//! for the [`Handler`] to say, so nothing in this folder knows a command, a status or a coin's state.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `settings` | what an operator chooses |
+//! | `limits` | those choices while the node runs, who is admitted, and what was turned away |
+//! | `listen`, `steering` | the sockets of all shards, and the program that spreads datagrams over them |
+//! | `serve` | one core: everything below, from start to graceful stop |
+//! | `tcp`, `inbound`, `pipeline`, `deadlines` | connections: bytes in, answers in order, time-outs |
+//! | `udp`, `datagrams` | datagrams, in batches |
+//! | `stop` | the signal that reaches every core |
+
+mod datagrams;
+mod deadlines;
+mod flight;
+mod inbound;
+mod limits;
+mod listen;
+mod pipeline;
+mod serve;
+mod settings;
+mod steering;
+mod stop;
+mod tcp;
+mod turn;
+mod udp;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+pub use limits::{Counters, Limits};
+pub use listen::{Sockets, bind};
+pub use serve::{Drained, serve};
+pub use settings::Settings;
+pub use stop::{Stop, Stopped};
+
+/// What the bytes at the start of a stream are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// The beginning of a request. `needed` bytes, counted from the request's first, are enough to
+    /// say more: more than there are now. While it is at most [`HEADER_BYTES_MAX`] the header time-out
+    /// runs, after that the body time-out.
+    Incomplete {
+        /// Bytes from the request's first.
+        needed: usize,
+    },
+    /// A whole request: the first `length` bytes, at least 1.
+    Whole {
+        /// Bytes of the request, header included.
+        length: usize,
+    },
+    /// A request that is not worth its body: answer now.
+    Refused {
+        /// The request's bytes, header included, where its framing can be trusted: they are skipped
+        /// and the stream goes on. `None`: nobody knows where the next request starts, so the
+        /// answer is the last and the connection closes.
+        length: Option<usize>,
+    },
+}
+
+/// The longest header there is, bytes (PROTOCOL.md section 3, encryption types 4 and 5). A stream's
+/// request may be this much longer than the body limit.
+pub const HEADER_BYTES_MAX: usize = 48;
+
+/// How a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A stream: requests one after the other, answers in the same order.
+    Tcp,
+    /// One request, one datagram; one answer, one datagram.
+    Udp,
+}
+
+/// Where a session's requests come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// How.
+    pub transport: Transport,
+    /// TCP: the client. UDP: the node's own address, for the one session has many clients.
+    pub peer: SocketAddr,
+}
+
+/// An answer that takes longer than this turn. It is run to its end whatever becomes of the
+/// connection, since it may be a change that others already see as made. An empty answer is none.
+pub type Later = Pin<Box<dyn Future<Output = Vec<u8>>>>;
+
+/// What became of a request.
+pub enum Handled {
+    /// The response has been appended.
+    Answered,
+    /// No response; whatever was appended is not sent.
+    Silent,
+    /// The response follows; whatever was appended is not sent.
+    Later(Later),
+}
+
+/// What gives meaning to bytes: one on each core, cheap to clone.
+pub trait Handler: Clone + 'static {
+    /// What it keeps for a connection, or for all datagrams of a core.
+    type Session: Session;
+
+    /// A new connection, or the start of the core's datagrams.
+    fn session(&self, origin: Origin) -> Self::Session;
+}
+
+/// The requests of one connection, or all datagrams of one core.
+///
+/// Nothing here may block or run long: the core does nothing else meanwhile. `peer` is an IPv4
+/// address where the client has one, also on a socket that listens on IPv6.
+pub trait Session: 'static {
+    /// What a stream's first bytes are; never asked about datagrams, which are one request each
+    /// whatever they say of themselves.
+    fn split(&self, bytes: &[u8]) -> Split;
+
+    /// Handles one whole request, or one whole datagram (possibly malformed). May decrypt it in
+    /// place. Appends the response to `out`, which may hold earlier responses.
+    fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled;
+
+    /// Appends the answer to a [`Split::Refused`]. `header` is as much of the request as has come.
+    fn refuse(&mut self, header: &[u8], out: &mut Vec<u8>);
+}

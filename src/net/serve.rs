@@ -1,0 +1,104 @@
+use std::cell::Cell;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use glommio::net::{TcpListener, UdpSocket};
+use glommio::timer::Timer;
+
+use super::deadlines::Deadlines;
+use super::flight::Flight;
+use super::inbound::Buffers;
+use super::listen::stop_listening;
+use super::udp::Outbox;
+use super::{Handler, Limits, Sockets, Stop, tcp, udp};
+
+/// How often a core that stops looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(2);
+
+/// What was left when the time to stop was over; nothing, if all went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut off: clients that did not take their answers, or whose answers
+    /// were not ready.
+    pub connections_cut: usize,
+    /// Requests that were still waiting for their answer.
+    pub requests_cut: usize,
+}
+
+/// What the connections and the datagrams of one core share.
+pub(super) struct Worker {
+    pub(super) limits: Arc<Limits>,
+    pub(super) stop: Stop,
+    pub(super) flight: Rc<Flight>,
+    pub(super) deadlines: Rc<Deadlines>,
+    pub(super) buffers: Buffers,
+    /// Whether the time to stop is over: connections close at once.
+    pub(super) cut: Cell<bool>,
+}
+
+/// Serves on this core until `stop`. Then accepts and reads no more, answers what was taken on, and
+/// closes; what is not done within `drain_timeout` is cut off.
+///
+/// To be awaited on a glommio executor. Other tasks of the executor that requests depend on have to
+/// run until this returns.
+pub async fn serve<H: Handler>(
+    sockets: Sockets,
+    handler: H,
+    limits: Arc<Limits>,
+    stop: Stop,
+) -> std::io::Result<Drained> {
+    let worker = Rc::new(Worker {
+        limits,
+        stop,
+        flight: Rc::default(),
+        deadlines: Deadlines::new(),
+        buffers: Buffers::default(),
+        cut: Cell::new(false),
+    });
+    let address = sockets.address();
+    let stopper = sockets.tcp.try_clone()?;
+    // SAFETY: `into_raw_fd` gives the descriptor of an open, listening socket away, to this owner.
+    let listener = unsafe { TcpListener::from_raw_fd(sockets.tcp.into_raw_fd()) };
+    // SAFETY: as above, of an open, bound UDP socket.
+    let socket = Rc::new(unsafe { UdpSocket::from_raw_fd(sockets.udp.into_raw_fd()) });
+
+    let outbox = Rc::new(Outbox::default());
+    let sending = glommio::spawn_local(udp::send(
+        Rc::clone(&socket),
+        Rc::clone(&worker),
+        Rc::clone(&outbox),
+    ));
+    let accepting =
+        glommio::spawn_local(tcp::accept(listener, Rc::clone(&worker), handler.clone()));
+    let receiving = glommio::spawn_local(udp::receive(
+        socket,
+        address,
+        handler,
+        Rc::clone(&worker),
+        Rc::clone(&outbox),
+    ));
+
+    worker.stop.stopped().await;
+    let deadline = Instant::now() + worker.limits.drain_timeout();
+    stop_listening(&stopper);
+    accepting.await;
+    receiving.await;
+    worker.deadlines.wake_all();
+    let left = || Drained {
+        connections_cut: worker.deadlines.connections(),
+        requests_cut: worker.flight.count(),
+    };
+    while (left() != Drained::default() || !outbox.is_sent()) && Instant::now() < deadline {
+        Timer::new(DRAIN_LOOK).await;
+    }
+    let cut = left();
+    worker.cut.set(true);
+    while worker.deadlines.connections() > 0 {
+        worker.deadlines.wake_all();
+        Timer::new(DRAIN_LOOK).await;
+    }
+    sending.cancel().await;
+    Ok(cut)
+}

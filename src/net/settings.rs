@@ -1,0 +1,40 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// What an operator chooses about sockets. `listen` holds from start to end, the rest can change
+/// while the node runs ([`Limits::change`](super::Limits::change)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where to listen, TCP and UDP. Port 0: any port that is free for both.
+    pub listen: SocketAddr,
+    /// TCP connections at a time, all cores together.
+    pub max_connections: usize,
+    /// TCP connections at a time from one IPv4 address or one IPv6 /64 network.
+    pub max_connections_per_address: usize,
+    /// The longest body, bytes, that a stream's request may have. What a longer one is told is up
+    /// to the handler; this bounds memory if it lets one through.
+    pub max_body_bytes: usize,
+    /// From the first byte of a request to the end of its header.
+    pub header_timeout: Duration,
+    /// From the end of the header to the end of the body.
+    pub body_timeout: Duration,
+    /// Between requests, and for a client to take the answers that wait for it.
+    pub idle_timeout: Duration,
+    /// From the signal to stop to the end of connections that are still open.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 50_000)),
+            max_connections: 10_000,
+            max_connections_per_address: 1_000,
+            max_body_bytes: 1024 * 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}

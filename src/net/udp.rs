@@ -1,0 +1,240 @@
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use glommio::net::UdpSocket;
+use glommio::timer::Timer;
+
+use super::datagrams::{BATCH, Received, Sending};
+use super::serve::Worker;
+use super::stop::Stopped;
+use super::turn::turn;
+use super::{Handled, Handler, Later, Origin, Session, Transport};
+
+/// The longest answer a datagram can carry, bytes: 65,535 less the IPv4 and UDP headers.
+const ANSWER_BYTES_MAX: usize = 65_507;
+
+/// Bytes of requests and answers handled before others get a turn: a batch of large datagrams holds
+/// thousands of coins each.
+const BYTES_A_TURN: usize = 64 * 1024;
+
+/// How long to leave a socket alone that fails for want of memory or the like.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How often to try again to send when the kernel has no room; a datagram may get lost anyway.
+const SEND_ATTEMPTS: usize = 10;
+
+/// Answers that came later than their datagram's turn and wait to be sent: all that become ready in
+/// one turn go out in one batch.
+#[derive(Default)]
+pub(super) struct Outbox {
+    answers: RefCell<VecDeque<(SocketAddr, Vec<u8>)>>,
+    waker: Cell<Option<Waker>>,
+    /// Whether answers have been taken out and are not sent yet.
+    sending: Cell<bool>,
+}
+
+impl Outbox {
+    /// Whether all answers have been sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.answers.borrow().is_empty() && !self.sending.get()
+    }
+
+    fn push(&self, peer: SocketAddr, answer: Vec<u8>) {
+        self.answers.borrow_mut().push_back((peer, answer));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Receives this core's datagrams and answers those that can be answered at once, until stopped.
+pub(super) async fn receive<H: Handler>(
+    socket: Rc<UdpSocket>,
+    address: SocketAddr,
+    handler: H,
+    worker: Rc<Worker>,
+    outbox: Rc<Outbox>,
+) {
+    let mut session = handler.session(Origin {
+        transport: Transport::Udp,
+        peer: address,
+    });
+    let counters = worker.limits.counters();
+    let mut stopped = worker.stop.stopped();
+    let (mut received, mut sending) = (Received::new(), Sending::new());
+    let mut bytes = Vec::new();
+    let mut answers: Vec<(SocketAddr, Range<usize>)> = Vec::with_capacity(BATCH);
+    let mut since_turn = 0;
+    while !worker.stop.is_stopped() {
+        let count = match received.receive(&*socket) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait(&socket, &mut stopped).await;
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                // Among them reports about answers that could not be delivered; none is a reason
+                // to stop receiving.
+                counters.receive_errors.fetch_add(1, Relaxed);
+                tracing::debug!(%error, "cannot receive datagrams, trying again");
+                Timer::new(PAUSE).await;
+                continue;
+            }
+        };
+        let mut handled_bytes = 0;
+        for index in 0..count {
+            let Some((datagram, peer)) = received.datagram(index) else {
+                continue;
+            };
+            if worker.flight.is_full() {
+                counters.datagrams_dropped.fetch_add(1, Relaxed);
+                continue;
+            }
+            handled_bytes += datagram.len();
+            let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let start = bytes.len();
+            match session.handle(datagram, client, &mut bytes) {
+                Handled::Answered if bytes.len() - start <= ANSWER_BYTES_MAX => {
+                    answers.push((peer, start..bytes.len()));
+                }
+                Handled::Answered => {
+                    bytes.truncate(start);
+                    counters.answers_dropped.fetch_add(1, Relaxed);
+                }
+                Handled::Silent => bytes.truncate(start),
+                Handled::Later(later) => {
+                    bytes.truncate(start);
+                    answer_later(later, peer, &worker, &outbox);
+                }
+            }
+            if handled_bytes + bytes.len() >= BYTES_A_TURN && index + 1 < count {
+                let ready = answers.iter().map(|(peer, at)| (*peer, &bytes[at.clone()]));
+                transmit(&socket, &worker, &mut sending, ready).await;
+                answers.clear();
+                bytes.clear();
+                handled_bytes = 0;
+                turn().await;
+            }
+        }
+        let ready = answers.iter().map(|(peer, at)| (*peer, &bytes[at.clone()]));
+        transmit(&socket, &worker, &mut sending, ready).await;
+        answers.clear();
+        bytes.clear();
+        // While more comes in than one batch, look for it at once: that costs less than to wait.
+        since_turn += count;
+        if since_turn >= BATCH {
+            since_turn = 0;
+            turn().await;
+        } else if wait(&socket, &mut stopped).await {
+            since_turn = 0;
+        }
+    }
+}
+
+/// Sends the answers that come later, until dropped.
+pub(super) async fn send(socket: Rc<UdpSocket>, worker: Rc<Worker>, outbox: Rc<Outbox>) {
+    let mut sending = Sending::new();
+    let mut batch: Vec<(SocketAddr, Vec<u8>)> = Vec::with_capacity(BATCH);
+    loop {
+        poll_fn(|cx| {
+            if !outbox.answers.borrow().is_empty() {
+                return Poll::Ready(());
+            }
+            outbox.waker.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        {
+            let mut answers = outbox.answers.borrow_mut();
+            let count = answers.len().min(BATCH);
+            batch.extend(answers.drain(..count));
+        }
+        outbox.sending.set(true);
+        let ready = batch.iter().map(|(peer, bytes)| (*peer, &bytes[..]));
+        transmit(&socket, &worker, &mut sending, ready).await;
+        batch.clear();
+        outbox.sending.set(false);
+    }
+}
+
+/// Waits until there is a datagram, or the signal to stop; says whether that took any waiting.
+async fn wait(socket: &UdpSocket, stopped: &mut Stopped) -> bool {
+    // Peeking leaves the datagram where it is: nothing is lost when this is dropped half-way.
+    let mut byte = [0];
+    let mut peek = pin!(socket.peek_from(&mut byte));
+    let mut waited = false;
+    poll_fn(|cx| {
+        // An error is the next call's to meet and to count.
+        if Pin::new(&mut *stopped).poll(cx).is_ready() || peek.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        waited = true;
+        Poll::Pending
+    })
+    .await;
+    waited
+}
+
+/// Runs an answer to its end and sends it.
+fn answer_later(later: Later, peer: SocketAddr, worker: &Worker, outbox: &Rc<Outbox>) {
+    let in_flight = worker.flight.enter();
+    let outbox = Rc::clone(outbox);
+    let limits = Arc::clone(&worker.limits);
+    glommio::spawn_local(async move {
+        let answer = later.await;
+        if answer.len() > ANSWER_BYTES_MAX {
+            limits.counters().answers_dropped.fetch_add(1, Relaxed);
+        } else if !answer.is_empty() {
+            outbox.push(peer, answer);
+        }
+        drop(in_flight);
+    })
+    .detach();
+}
+
+/// Sends answers; one that cannot be sent is dropped, as datagrams are.
+async fn transmit<'a>(
+    socket: &UdpSocket,
+    worker: &Worker,
+    sending: &mut Sending,
+    answers: impl Iterator<Item = (SocketAddr, &'a [u8])> + Clone,
+) {
+    let mut answers = answers.peekable();
+    let mut attempts = 0;
+    while answers.peek().is_some() {
+        match sending.send(socket, answers.clone()) {
+            Ok(sent) => {
+                attempts = 0;
+                answers.by_ref().take(sent).for_each(drop);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_full(&error) && attempts < SEND_ATTEMPTS => {
+                attempts += 1;
+                Timer::new(PAUSE).await;
+            }
+            Err(error) => {
+                // About the first alone: no way to that client, a firewall, a port of 0.
+                let counters = worker.limits.counters();
+                counters.answers_dropped.fetch_add(1, Relaxed);
+                tracing::debug!(%error, "cannot send an answer");
+                answers.next();
+            }
+        }
+    }
+}
+
+/// Whether the kernel has no room for a datagram just now.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+}
