@@ -20,4 +20,7 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
+pub mod client;
 pub mod coin;
+pub mod store;

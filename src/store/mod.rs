@@ -1,0 +1,3 @@
+//! Coins on disk.
+
+pub mod raidax;
