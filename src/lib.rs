@@ -23,4 +23,5 @@
 pub mod cli;
 pub mod client;
 pub mod coin;
+pub mod protocol;
 pub mod store;

@@ -124,6 +124,22 @@ impl Config {
     }
 }
 
+impl Problem {
+    /// The line of the file, 0 where it is not in a file.
+    fn line(&self) -> usize {
+        match self {
+            Problem::Syntax { line, .. } => *line,
+            Problem::UnknownSection { origin, .. }
+            | Problem::UnknownKey { origin, .. }
+            | Problem::NotASection { origin, .. }
+            | Problem::Value { origin, .. } => match origin {
+                Origin::File(_, line) => *line,
+                _ => 0,
+            },
+        }
+    }
+}
+
 /// A configuration being put together.
 #[derive(Default)]
 struct Reading {
@@ -147,6 +163,8 @@ impl Reading {
         };
         let origin_of =
             |name: &Spanned<_>| Origin::File(file.to_owned(), line_at(name.span().start));
+        // The parser hands sections and keys over by name; a person reads from top to bottom.
+        let before = self.problems.len();
         for (section_name, section) in root.get_ref() {
             let section_name_text: &str = section_name.get_ref();
             let Some(keys) = section.get_ref().as_table() else {
@@ -183,6 +201,7 @@ impl Reading {
                 }
             }
         }
+        self.problems[before..].sort_by_key(Problem::line);
     }
 
     fn take_environment(&mut self, environment: impl Iterator<Item = (OsString, OsString)>) {
@@ -406,13 +425,15 @@ mod tests {
     #[test]
     fn everything_wrong_is_found_at_once() {
         let problems = load_with(
-            "[node]\nraida_id = 25\nname = 1\n",
+            "[node]\nraida_id = 25\nname = 1\n[caches]\n",
             &[("RAIDA__LOG__LEVEL", "loud"), ("RAIDA__CACHE", "1")],
             &[],
         )
         .unwrap_err();
-        assert_eq!(problems.len(), 4, "{problems:?}");
-        assert!(problems[2].starts_with("environment RAIDA__CACHE: there is no section [cache]"));
+        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert!(problems[0].starts_with("node.toml:2"));
+        assert!(problems[2].starts_with("node.toml:4"));
+        assert!(problems[3].starts_with("environment RAIDA__CACHE: there is no section [cache]"));
     }
 
     #[test]

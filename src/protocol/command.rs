@@ -1,0 +1,124 @@
+//! Which command groups and commands there are.
+
+/// What a request asks for: the command group and the command within it, bytes 4 and 5 of its header
+/// (PROTOCOL.md section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// 0/0: are you there?
+    Echo,
+    /// 0/1: which software is it?
+    Version,
+    /// 0/2: what has it done since it started? (admin key)
+    Stats,
+    /// 0/3: how many coins of each denomination are in circulation?
+    Audit,
+    /// 1/10: are these the coins' authenticity numbers?
+    Detect,
+    /// 1/11: is this the XOR of the coins' authenticity numbers?
+    DetectSum,
+    /// 1/20: these coins are mine; give them new authenticity numbers.
+    Pown,
+    /// 1/21: as pown, for coins whose XOR the client knows, all or none.
+    PownSum,
+    /// 3/120: which serial numbers are free? (admin key)
+    AvailableSns,
+    /// 3/130: put coins into circulation. (admin key)
+    CreateCoins,
+    /// 3/140: take coins out of circulation, given their authenticity numbers. (admin key)
+    DeleteCoins,
+    /// 3/150: take coins out of circulation. (admin key)
+    FreeCoins,
+    /// 3/160: which serial numbers of a denomination are in circulation? (admin key)
+    AllSns,
+}
+
+/// The highest command group there can be; over it a request is refused with status 5.
+pub const GROUP_MAX: u8 = 15;
+
+impl Command {
+    /// Every command with its group and code: the one place that pairs them.
+    const TABLE: [(Command, u8, u8); 13] = [
+        (Command::Echo, 0, 0),
+        (Command::Version, 0, 1),
+        (Command::Stats, 0, 2),
+        (Command::Audit, 0, 3),
+        (Command::Detect, 1, 10),
+        (Command::DetectSum, 1, 11),
+        (Command::Pown, 1, 20),
+        (Command::PownSum, 1, 21),
+        (Command::AvailableSns, 3, 120),
+        (Command::CreateCoins, 3, 130),
+        (Command::DeleteCoins, 3, 140),
+        (Command::FreeCoins, 3, 150),
+        (Command::AllSns, 3, 160),
+    ];
+
+    /// The command that these two header bytes name; `None` where there is none.
+    #[inline]
+    pub fn from_codes(group: u8, code: u8) -> Option<Command> {
+        Self::TABLE
+            .iter()
+            .find(|&&(_, g, c)| g == group && c == code)
+            .map(|&(command, _, _)| command)
+    }
+
+    /// Every command, in the order of groups and codes.
+    pub fn all() -> impl ExactSizeIterator<Item = Command> {
+        Self::TABLE.iter().map(|&(command, _, _)| command)
+    }
+
+    /// The command group: byte 4 of a request, byte 3 of its response.
+    #[inline]
+    pub fn group(self) -> u8 {
+        // Variants stand in the table's order, which the tests hold them to.
+        Self::TABLE[self as usize].1
+    }
+
+    /// The command within its group: byte 5 of a request.
+    #[inline]
+    pub fn code(self) -> u8 {
+        Self::TABLE[self as usize].2
+    }
+
+    /// Whether a request of body length 0 will do (PROTOCOL.md section 3).
+    #[inline]
+    pub fn takes_no_body(self) -> bool {
+        matches!(self, Command::Echo | Command::Version | Command::Audit)
+    }
+
+    /// Whether the response may be longer than a datagram holds, so that only TCP will do.
+    #[inline]
+    pub fn needs_stream(self) -> bool {
+        matches!(self, Command::AllSns)
+    }
+}
+
+/// Whether a group has such a command: what a header is checked against. Groups that are not served
+/// have none.
+#[inline]
+pub fn command_is_known(group: u8, code: u8) -> bool {
+    Command::from_codes(group, code).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_stands_in_the_order_of_the_variants() {
+        for (index, (command, group, code)) in Command::TABLE.into_iter().enumerate() {
+            assert_eq!(command as usize, index);
+            assert_eq!((command.group(), command.code()), (group, code));
+            assert_eq!(Command::from_codes(group, code), Some(command));
+        }
+    }
+
+    #[test]
+    fn only_served_groups_have_commands() {
+        let known = (0..=255u8)
+            .flat_map(|group| (0..=255u8).map(move |code| (group, code)))
+            .filter(|&(group, code)| command_is_known(group, code))
+            .count();
+        assert_eq!(known, Command::all().len());
+    }
+}

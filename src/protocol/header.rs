@@ -1,0 +1,314 @@
+//! A request's header: its layout, which server and client share, and its checks.
+
+use super::{Command, Dialect, RaidaId, Rules, Status, command::GROUP_MAX};
+use crate::coin::Coin;
+
+/// How a request and its response are encrypted: byte 16 of a request (PROTOCOL.md section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encryption {
+    /// Type 0: not at all.
+    None,
+    /// Type 1: AES-128-CTR under a coin's authenticity number.
+    CoinKey,
+    /// Type 2: AES-128-CTR under a locker's key.
+    LockerKey,
+    /// Type 4: AES-256-CTR and HMAC-SHA-256 under the hash of a coin's authenticity number.
+    CoinKeyHmac,
+    /// Type 5: as type 4, under the hash of two coins' authenticity numbers.
+    TwoCoinKeyHmac,
+}
+
+impl Encryption {
+    /// The encryption of this type; `None` where there is no such type.
+    #[inline]
+    pub fn from_type(number: u8) -> Option<Encryption> {
+        Some(match number {
+            0 => Encryption::None,
+            1 => Encryption::CoinKey,
+            2 => Encryption::LockerKey,
+            4 => Encryption::CoinKeyHmac,
+            5 => Encryption::TwoCoinKeyHmac,
+            _ => return None,
+        })
+    }
+
+    /// The type's number on the wire.
+    #[inline]
+    pub fn type_number(self) -> u8 {
+        match self {
+            Encryption::None => 0,
+            Encryption::CoinKey => 1,
+            Encryption::LockerKey => 2,
+            Encryption::CoinKeyHmac => 4,
+            Encryption::TwoCoinKeyHmac => 5,
+        }
+    }
+
+    /// Whether an HMAC guards the body, and no challenge stands in it: types 4 and 5.
+    #[inline]
+    pub fn has_hmac(self) -> bool {
+        matches!(self, Encryption::CoinKeyHmac | Encryption::TwoCoinKeyHmac)
+    }
+
+    /// Bytes of the header, in both directions: 32 for types 0, 1 and 2, 48 for types 4 and 5.
+    #[inline]
+    pub fn header_size(self) -> usize {
+        if self.has_hmac() {
+            RequestHeader::SIZE_MAX
+        } else {
+            RequestHeader::SIZE_MIN
+        }
+    }
+}
+
+/// Whose key a request is encrypted with.
+///
+/// `None` in place of a coin: the header names one that cannot exist, so its key cannot be known;
+/// the request is refused with [`RequestHeader::missing_key_status`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// Nobody's: type 0.
+    None,
+    /// A coin's: types 1 and 4.
+    Coin(Option<Coin>),
+    /// A locker's, of which these are the key's first five bytes: type 2. Several may share them.
+    Locker([u8; 5]),
+    /// Two coins', in this order: type 5.
+    TwoCoins(Option<Coin>, Option<Coin>),
+}
+
+/// A request's header that passed every check of PROTOCOL.md section 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// What is asked for.
+    pub command: Command,
+    /// How the body is encrypted.
+    pub encryption: Encryption,
+    /// Bytes that follow the header, the final `>>` included.
+    pub body_length: usize,
+    /// DN and SN of the key coin, or the first five bytes of the locker's key, as they came.
+    pub(super) key_field: [u8; 5],
+    /// The header from byte 24 to its end: 8 bytes for types 0 to 2 (the rest stays 0), 24 for types
+    /// 4 and 5. Its last two bytes are the echo bytes.
+    pub(super) nonce: [u8; 24],
+}
+
+/// What the first 32 bytes of a header say about the request's end, before anything else is looked
+/// at. Only a header whose version is known can be believed that far.
+#[derive(Clone, Copy)]
+pub(super) struct Framing {
+    pub(super) encryption: Encryption,
+    pub(super) body_length: usize,
+}
+
+// Offsets in a request's header.
+const VERSION: usize = 0;
+const SPLIT: usize = 1;
+const RAIDA: usize = 2;
+const SHARD: usize = 3;
+const GROUP: usize = 4;
+const COMMAND: usize = 5;
+const COIN_ID: usize = 6;
+const PRESENTATION: usize = 14;
+const ENCRYPTION: usize = 16;
+const NONCE: usize = 24;
+
+/// What a client writes into the header's first byte: every dialect accepts it.
+const VERSION_SENT: u8 = 1;
+/// Shard ids run from 0 to this.
+const SHARD_MAX: u8 = 3;
+/// The two bytes of the body's length hold this, and bytes 24-27 the real length (types 0 to 2).
+const LONG_LENGTH: u16 = 0xffff;
+
+/// Where types 0 to 2 on the one hand, 4 and 5 on the other, keep the same two fields.
+struct Places {
+    key_field: usize,
+    body_length: usize,
+}
+
+impl Places {
+    #[inline]
+    fn of(encryption: Encryption) -> Places {
+        if encryption.has_hmac() {
+            Places {
+                body_length: 17,
+                key_field: 19,
+            }
+        } else {
+            Places {
+                key_field: 17,
+                body_length: 22,
+            }
+        }
+    }
+}
+
+impl RequestHeader {
+    /// Bytes of a header of types 0, 1 and 2, and what it takes to check any header.
+    pub const SIZE_MIN: usize = 32;
+    /// Bytes of a header of types 4 and 5.
+    pub const SIZE_MAX: usize = 48;
+
+    /// Bytes of this header: 32 or 48.
+    #[inline]
+    pub fn header_size(&self) -> usize {
+        self.encryption.header_size()
+    }
+
+    /// The two bytes that the response repeats, so that a client can tell answers apart.
+    #[inline]
+    pub fn echo(&self) -> [u8; 2] {
+        let end = self.header_size() - NONCE;
+        [self.nonce[end - 2], self.nonce[end - 1]]
+    }
+
+    /// Whose key the body is encrypted with.
+    #[inline]
+    pub fn key_source(&self) -> KeySource {
+        match self.encryption {
+            Encryption::None => KeySource::None,
+            Encryption::CoinKey | Encryption::CoinKeyHmac => {
+                KeySource::Coin(Coin::from_bytes(&self.key_field))
+            }
+            Encryption::LockerKey => KeySource::Locker(self.key_field),
+            Encryption::TwoCoinKeyHmac => {
+                let [a, b, c, d, e, ..] = self.nonce;
+                KeySource::TwoCoins(
+                    Coin::from_bytes(&self.key_field),
+                    Coin::from_bytes(&[a, b, c, d, e]),
+                )
+            }
+        }
+    }
+
+    /// The status for a key that cannot be found here: 34 for types 1 and 2, 25 for types 4 and 5.
+    #[inline]
+    pub fn missing_key_status(&self) -> Status {
+        if self.encryption.has_hmac() {
+            Status::UNKNOWN_KEY_COIN
+        } else {
+            Status::KEY_NOT_FOUND
+        }
+    }
+
+    /// The counter block that the body's key stream begins with: the 8 nonce bytes and 8 zero bytes
+    /// for types 1 and 2, header bytes 24 to 39 for types 4 and 5 (PROTOCOL.md section 3).
+    #[inline]
+    pub fn initial_counter(&self) -> [u8; 16] {
+        std::array::from_fn(|i| self.nonce[i])
+    }
+
+    /// Reads a header of at least [`RequestHeader::SIZE_MIN`] bytes that passed [`check`]; `None`
+    /// where types 4 and 5 need more bytes than there are.
+    #[inline]
+    pub(super) fn read(bytes: &[u8], command: Command, framing: Framing) -> Option<RequestHeader> {
+        let Framing {
+            encryption,
+            body_length,
+        } = framing;
+        let places = Places::of(encryption);
+        let end = encryption.header_size();
+        let mut nonce = [0; 24];
+        nonce[..end - NONCE].copy_from_slice(bytes.get(NONCE..end)?);
+        Some(RequestHeader {
+            command,
+            encryption,
+            body_length,
+            key_field: std::array::from_fn(|i| bytes[places.key_field + i]),
+            nonce,
+        })
+    }
+
+    /// Appends the header as a client sends it. The long form of the length takes bytes 24-27, which
+    /// then are no longer random: the nonce keeps those of this header.
+    ///
+    /// A body of 65,535 bytes or more must not be given with types 4 and 5: their length has no
+    /// long form.
+    pub(super) fn write(&self, to: RaidaId, coin_id: u16, out: &mut Vec<u8>) {
+        let start = out.len();
+        let end = self.header_size();
+        out.resize(start + end, 0);
+        let bytes = &mut out[start..];
+        let places = Places::of(self.encryption);
+        bytes[VERSION] = VERSION_SENT;
+        bytes[RAIDA] = to.get();
+        bytes[GROUP] = self.command.group();
+        bytes[COMMAND] = self.command.code();
+        bytes[COIN_ID..COIN_ID + 2].copy_from_slice(&coin_id.to_be_bytes());
+        bytes[PRESENTATION..PRESENTATION + 2].copy_from_slice(&[1, 1]);
+        bytes[ENCRYPTION] = self.encryption.type_number();
+        bytes[places.key_field..places.key_field + 5].copy_from_slice(&self.key_field);
+        let short = u16::try_from(self.body_length).unwrap_or(LONG_LENGTH);
+        bytes[places.body_length..places.body_length + 2].copy_from_slice(&short.to_be_bytes());
+        bytes[NONCE..end].copy_from_slice(&self.nonce[..end - NONCE]);
+    }
+
+    /// Puts the body's length where the long form keeps it, if this body needs the long form.
+    pub(super) fn mark_long_body(&mut self) {
+        if !self.encryption.has_hmac() && self.body_length >= usize::from(LONG_LENGTH) {
+            self.nonce[..4].copy_from_slice(&(self.body_length as u32).to_be_bytes());
+        }
+    }
+}
+
+/// Reads what the first 32 bytes say about the request's end. `None`: the version or the encryption
+/// type is unknown, so nothing says where the request ends.
+#[inline]
+pub(super) fn framing(bytes: &[u8; RequestHeader::SIZE_MIN], rules: &Rules) -> Option<Framing> {
+    if !version_is_known(bytes[VERSION], rules) {
+        return None;
+    }
+    let encryption = Encryption::from_type(bytes[ENCRYPTION])?;
+    let at = Places::of(encryption).body_length;
+    let short = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let body_length = if short == LONG_LENGTH && !encryption.has_hmac() {
+        let [a, b, c, d] = std::array::from_fn(|i| bytes[NONCE + i]);
+        u32::from_be_bytes([a, b, c, d]) as usize
+    } else {
+        usize::from(short)
+    };
+    Some(Framing {
+        encryption,
+        body_length,
+    })
+}
+
+/// Checks a header in the order of PROTOCOL.md section 3: bytes 0, 1, 2, 4, 3, 5, 6-7, 16.
+#[inline]
+pub(super) fn check(
+    bytes: &[u8; RequestHeader::SIZE_MIN],
+    rules: &Rules,
+) -> Result<Command, Status> {
+    if !version_is_known(bytes[VERSION], rules) {
+        return Err(Status::UNKNOWN_VERSION);
+    }
+    if bytes[SPLIT] != 0 {
+        return Err(Status::WRONG_SPLIT);
+    }
+    if bytes[RAIDA] != rules.raida.get() {
+        return Err(Status::WRONG_RAIDA);
+    }
+    if bytes[GROUP] > GROUP_MAX {
+        return Err(Status::UNKNOWN_GROUP);
+    }
+    if bytes[SHARD] > SHARD_MAX {
+        return Err(Status::WRONG_SHARD);
+    }
+    let command =
+        Command::from_codes(bytes[GROUP], bytes[COMMAND]).ok_or(Status::UNKNOWN_COMMAND)?;
+    if [bytes[COIN_ID], bytes[COIN_ID + 1]] != rules.coin_id.to_be_bytes() {
+        return Err(Status::WRONG_COIN_ID);
+    }
+    if Encryption::from_type(bytes[ENCRYPTION]).is_none() {
+        return Err(Status::UNKNOWN_ENCRYPTION);
+    }
+    Ok(command)
+}
+
+#[inline]
+fn version_is_known(version: u8, rules: &Rules) -> bool {
+    match rules.dialect {
+        Dialect::Spec => version <= 1,
+        Dialect::Raidax => version == 1,
+    }
+}

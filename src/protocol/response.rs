@@ -1,0 +1,402 @@
+//! Composing a response, and reading one: its layout, which server and client share.
+
+use super::{
+    Encryption, Key, RaidaId, RequestHeader, ResponseCounter, Rules, Sent, Status, TRAILER,
+    challenge::Challenge,
+    cipher::{HMAC_SIZE, counter_after},
+    header,
+};
+
+// Offsets in a response's header. Types 4 and 5 keep the execution time and the echo bytes elsewhere
+// (see [`Places`]), and the key coin and the nonce where the others have the challenge answer.
+const RAIDA: usize = 0;
+const STATUS: usize = 2;
+const GROUP: usize = 3;
+const BODY_LENGTH: usize = 9;
+const CHALLENGE_ANSWER: usize = 16;
+const ENCRYPTION: usize = 16;
+const KEY_FIELD: usize = 17;
+const NONCE: usize = 24;
+
+/// Bytes of the fresh nonce in a response of types 4 and 5.
+pub const RESPONSE_NONCE_SIZE: usize = 22;
+
+/// The longest payload a response can have, in bytes: its length has three bytes.
+pub const RESPONSE_PAYLOAD_MAX: usize = (1 << 24) - 1 - HMAC_SIZE - TRAILER.len();
+
+/// Where types 0 to 2 on the one hand, 4 and 5 on the other, keep the same two fields.
+struct Places {
+    execution_time: usize,
+    echo: usize,
+}
+
+impl Places {
+    #[inline]
+    fn of(encryption: Encryption) -> Places {
+        if encryption.has_hmac() {
+            Places {
+                execution_time: 4,
+                echo: 46,
+            }
+        } else {
+            Places {
+                execution_time: 12,
+                echo: 6,
+            }
+        }
+    }
+}
+
+/// A response being composed where it will be sent from: at the end of a buffer that may hold earlier
+/// responses. The payload is appended by the command, then sealed in place.
+///
+/// Dropping it without [`Response::finish`] leaves a header of zeros behind.
+#[derive(Debug)]
+pub struct Response<'b> {
+    out: &'b mut Vec<u8>,
+    start: usize,
+    request: RequestHeader,
+}
+
+/// What [`Response::finish`] needs besides the payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Sealing<'a> {
+    /// The node's number and response counter.
+    pub rules: &'a Rules,
+    /// How the request went.
+    pub status: Status,
+    /// The key the request was opened with; [`Key::None`] will do where there is no payload.
+    pub key: &'a Key,
+    /// From [`super::Opened`] or [`super::BodyRefusal`].
+    pub challenge_answer: [u8; 16],
+    /// How long the request took, in microseconds.
+    pub execution_micros: u32,
+    /// Fresh random bytes for types 4 and 5, never used twice with a key: a repeated nonce tells who
+    /// listens the XOR of two payloads. Types 0 to 2 ignore them.
+    pub nonce: [u8; RESPONSE_NONCE_SIZE],
+}
+
+impl<'b> Response<'b> {
+    /// Appends room for the response's header: 32 or 48 bytes, as the request's.
+    #[inline]
+    pub fn begin(out: &'b mut Vec<u8>, header: &RequestHeader) -> Response<'b> {
+        let start = out.len();
+        out.resize(start + header.header_size(), 0);
+        Response {
+            out,
+            start,
+            request: *header,
+        }
+    }
+
+    /// The buffer, to append the payload to: at most [`RESPONSE_PAYLOAD_MAX`] bytes. What is there
+    /// already must stay.
+    #[inline]
+    pub fn payload(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
+    /// Throws away whatever payload was appended: for a command that fails half way.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.out.truncate(self.start + self.request.header_size());
+    }
+
+    /// Encrypts the payload in place, adds HMAC and trailer, and fills in the header (PROTOCOL.md
+    /// section 4). Without a payload there is no body.
+    ///
+    /// # Panics
+    /// When there is a payload and the key is of another kind than the request's encryption (it
+    /// would go out readable), when it is longer than [`RESPONSE_PAYLOAD_MAX`], or when something
+    /// before it was removed from the buffer. None of this is up to the client: a request that
+    /// [`super::open`] accepted has a key that fits.
+    #[inline]
+    pub fn finish(self, sealing: Sealing<'_>) {
+        let Response {
+            out,
+            start,
+            request,
+        } = self;
+        let encryption = request.encryption;
+        let body = start + encryption.header_size();
+        assert!(out.len() >= body, "the payload is only ever appended to");
+        let payload_bytes = out.len() - body;
+        assert!(
+            payload_bytes <= RESPONSE_PAYLOAD_MAX,
+            "a command keeps its answer within what the length can say"
+        );
+        if encryption.has_hmac() {
+            let nonce = start + NONCE;
+            out[nonce..nonce + RESPONSE_NONCE_SIZE].copy_from_slice(&sealing.nonce);
+        }
+        if payload_bytes > 0 {
+            assert!(
+                sealing.key.fits(encryption),
+                "a payload is sealed with the key that its request was opened with"
+            );
+            let counter = if encryption.has_hmac() {
+                counter_at(&out[start..])
+            } else {
+                plain_counter(&request, sealing.rules.response_counter)
+            };
+            sealing.key.apply(counter, &mut out[body..]);
+            if let Key::Hashed(hashed) = sealing.key {
+                let hmac = hashed.hmac(&out[body..]);
+                out.extend_from_slice(&hmac);
+            }
+            out.extend_from_slice(&TRAILER);
+        }
+        let body_length = out.len() - body;
+        let bytes = &mut out[start..body];
+        fill(
+            bytes,
+            encryption,
+            sealing.rules.raida,
+            sealing.status,
+            sealing.execution_micros,
+            request.echo(),
+        );
+        bytes[GROUP] = request.command.group();
+        bytes[BODY_LENGTH..BODY_LENGTH + 3]
+            .copy_from_slice(&(body_length as u32).to_be_bytes()[1..]);
+        if encryption.has_hmac() {
+            bytes[ENCRYPTION] = encryption.type_number();
+            bytes[KEY_FIELD..KEY_FIELD + 5].copy_from_slice(&request.key_field);
+        } else {
+            bytes[CHALLENGE_ANSWER..CHALLENGE_ANSWER + Challenge::SIZE]
+                .copy_from_slice(&sealing.challenge_answer);
+        }
+    }
+}
+
+/// Appends the answer to a request whose header is refused: `header_bytes` is what there is of it.
+/// The command group is 0 and there is no body. It has 48 bytes for a request that is known to be of
+/// type 4 or 5, else 32; the echo bytes are the request's where they are there, else 0.
+pub fn refuse(
+    out: &mut Vec<u8>,
+    header_bytes: &[u8],
+    status: Status,
+    rules: &Rules,
+    execution_micros: u32,
+) {
+    let encryption = header_bytes
+        .first_chunk()
+        .and_then(|front| header::framing(front, rules))
+        .map_or(Encryption::None, |framing| framing.encryption);
+    let size = encryption.header_size();
+    let echo = header_bytes
+        .get(size - 2..size)
+        .map_or([0; 2], |echo| [echo[0], echo[1]]);
+    let start = out.len();
+    out.resize(start + size, 0);
+    let bytes = &mut out[start..];
+    fill(
+        bytes,
+        encryption,
+        rules.raida,
+        status,
+        execution_micros,
+        echo,
+    );
+    if encryption.has_hmac() {
+        bytes[ENCRYPTION] = encryption.type_number();
+    }
+}
+
+/// What every response has, served or refused.
+#[inline]
+fn fill(
+    bytes: &mut [u8],
+    encryption: Encryption,
+    raida: RaidaId,
+    status: Status,
+    execution_micros: u32,
+    echo: [u8; 2],
+) {
+    let places = Places::of(encryption);
+    bytes[RAIDA] = raida.get();
+    bytes[STATUS] = status.code();
+    if !encryption.has_hmac() {
+        // Bytes 4-5 are always 0, 1.
+        bytes[5] = 1;
+    }
+    bytes[places.execution_time..places.execution_time + 4]
+        .copy_from_slice(&execution_micros.to_be_bytes());
+    bytes[places.echo..places.echo + 2].copy_from_slice(&echo);
+}
+
+/// The counter block of a response of types 1 and 2.
+#[inline]
+fn plain_counter(request: &RequestHeader, counter: ResponseCounter) -> [u8; 16] {
+    match counter {
+        ResponseCounter::Restart => request.initial_counter(),
+        ResponseCounter::Continue => counter_after(
+            request.initial_counter(),
+            request.body_length.saturating_sub(TRAILER.len()),
+        ),
+    }
+}
+
+/// The counter block of a response of types 4 and 5: bytes 24-39 of its header.
+#[inline]
+fn counter_at(header: &[u8]) -> [u8; 16] {
+    std::array::from_fn(|i| header[NONCE + i])
+}
+
+/// A response's header as a client reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseHeader {
+    /// Which server answers; `None` for a number that no server has.
+    pub raida: Option<RaidaId>,
+    /// How the request went.
+    pub status: Status,
+    /// The command group; 0 where the request's header was refused.
+    pub group: u8,
+    /// The request's echo bytes.
+    pub echo: [u8; 2],
+    /// How long the server took, in microseconds.
+    pub execution_micros: u32,
+    /// Bytes that follow the header, the final `>>` included.
+    pub body_length: usize,
+    /// The challenge answer (types 0 to 2); zeros for types 4 and 5.
+    pub challenge_answer: [u8; 16],
+    counter: [u8; 16],
+}
+
+impl ResponseHeader {
+    /// Reads the header of a response to a request of this encryption type; `None` while there are
+    /// fewer bytes than [`Encryption::header_size`].
+    pub fn parse(bytes: &[u8], encryption: Encryption) -> Option<ResponseHeader> {
+        let bytes = bytes.get(..encryption.header_size())?;
+        let places = Places::of(encryption);
+        let at = places.execution_time;
+        let challenge_answer = if encryption.has_hmac() {
+            Challenge::NO_ANSWER
+        } else {
+            std::array::from_fn(|i| bytes[CHALLENGE_ANSWER + i])
+        };
+        let counter = if encryption.has_hmac() {
+            counter_at(bytes)
+        } else {
+            [0; 16]
+        };
+        Some(ResponseHeader {
+            raida: RaidaId::new(bytes[RAIDA]),
+            status: Status::new(bytes[STATUS]),
+            group: bytes[GROUP],
+            echo: [bytes[places.echo], bytes[places.echo + 1]],
+            execution_micros: u32::from_be_bytes(std::array::from_fn(|i| bytes[at + i])),
+            body_length: u32::from_be_bytes([
+                0,
+                bytes[BODY_LENGTH],
+                bytes[BODY_LENGTH + 1],
+                bytes[BODY_LENGTH + 2],
+            ]) as usize,
+            challenge_answer,
+            counter,
+        })
+    }
+}
+
+/// A response, read.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// How the request went.
+    pub status: Status,
+    /// What the command answered, decrypted; empty where there is no body.
+    pub payload: &'a [u8],
+    /// Whether only someone who knows the key (type 0: who saw the request) can have made it: the
+    /// challenge answer is right, or the body's HMAC is. The header's own bytes, the status among
+    /// them, are guarded by neither.
+    pub proven: bool,
+}
+
+/// Why a response is not to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResponseError {
+    /// Another server answered.
+    #[error("the answer comes from another server than the one asked")]
+    WrongRaida,
+    /// The echo bytes are another request's.
+    #[error("the answer is to another request")]
+    WrongEcho,
+    /// The body is shorter or longer than the header says, or too short to be one.
+    #[error("the answer is cut short or has bytes too many")]
+    WrongLength,
+    /// The body does not end in `>>`.
+    #[error("the answer's end is missing")]
+    WrongTrailer,
+    /// The challenge answer is wrong: the server did not read the request with this key.
+    #[error("the server did not prove that it knows the key")]
+    WrongChallengeAnswer,
+    /// The HMAC of the body is wrong.
+    #[error("the answer was altered on its way, or made with another key")]
+    WrongHmac,
+}
+
+/// Reads the response to a request, decrypting the body where it lies.
+///
+/// A response to another request or from another server is an error; so is one that reports an
+/// outcome, or carries a body, under a wrong challenge answer. A refusal under a wrong challenge
+/// answer is passed on with `proven` false: a server that could not read the challenge cannot answer
+/// it. The echo bytes of a refused header are not compared, since published servers send others.
+pub fn open_response<'a>(
+    sent: &Sent,
+    header: &ResponseHeader,
+    body: &'a mut [u8],
+    counter: ResponseCounter,
+) -> Result<Answer<'a>, ResponseError> {
+    let status = header.status;
+    if header.raida != Some(sent.to) {
+        return Err(ResponseError::WrongRaida);
+    }
+    if header.echo != sent.header.echo() && !status.is_header_refusal() {
+        return Err(ResponseError::WrongEcho);
+    }
+    if body.len() != header.body_length {
+        return Err(ResponseError::WrongLength);
+    }
+    let expected = sent
+        .challenge
+        .map(|challenge| challenge.answer(&sent.key))
+        .unwrap_or(Challenge::NO_ANSWER);
+    let answered = sent.header.encryption.has_hmac() || header.challenge_answer == expected;
+    if !answered && (status.is_verdict() || !body.is_empty()) {
+        return Err(ResponseError::WrongChallengeAnswer);
+    }
+    if body.is_empty() {
+        return Ok(Answer {
+            status,
+            payload: &[],
+            proven: answered && sent.challenge.is_some(),
+        });
+    }
+    let sealed = body
+        .len()
+        .checked_sub(TRAILER.len())
+        .ok_or(ResponseError::WrongLength)?;
+    if !body.ends_with(&TRAILER) {
+        return Err(ResponseError::WrongTrailer);
+    }
+    let sealed = &mut body[..sealed];
+    if let Key::Hashed(hashed) = &sent.key {
+        let (ciphertext, hmac) = sealed
+            .split_last_chunk_mut()
+            .ok_or(ResponseError::WrongLength)?;
+        if !hashed.verifies(ciphertext, hmac) {
+            return Err(ResponseError::WrongHmac);
+        }
+        sent.key.apply(header.counter, ciphertext);
+        return Ok(Answer {
+            status,
+            payload: ciphertext,
+            proven: true,
+        });
+    }
+    sent.key.apply(plain_counter(&sent.header, counter), sealed);
+    Ok(Answer {
+        status,
+        payload: sealed,
+        proven: sent.challenge.is_some(),
+    })
+}

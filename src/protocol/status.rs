@@ -1,0 +1,193 @@
+//! The byte that says how a request went. Groups 2 and 4 have statuses that depend on the dialect;
+//! those belong to their command groups and become one of these.
+
+/// How a request went: one byte of every response (PROTOCOL.md sections 3 to 6).
+///
+/// Printing one gives a sentence for the person who sent the request:
+///
+/// ```
+/// use raida::protocol::Status;
+/// assert_eq!(Status::MIXED.name(), "mixed");
+/// assert_eq!(
+///     Status::WRONG_CHALLENGE.to_string(),
+///     "wrong challenge: the request was encrypted with another key, or damaged on its way"
+/// );
+/// assert_eq!(Status::new(99).to_string(), "status 99, which this program does not know");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Status(u8);
+
+impl Status {
+    /// Takes the byte as it is: a client must be able to hold statuses it does not know.
+    #[inline]
+    pub const fn new(code: u8) -> Status {
+        Status(code)
+    }
+
+    /// The byte of the wire.
+    #[inline]
+    pub const fn code(self) -> u8 {
+        self.0
+    }
+
+    /// Whether the node did what was asked and this is the outcome. Anything else is a refusal.
+    #[inline]
+    pub fn is_verdict(self) -> bool {
+        matches!(
+            self,
+            Status::ALL_PASS | Status::ALL_FAIL | Status::MIXED | Status::SUCCESS
+        )
+    }
+
+    /// Whether the header itself was refused. A response with such a status names no command group
+    /// and carries nothing that only a reader of the request's body could know.
+    #[inline]
+    pub fn is_header_refusal(self) -> bool {
+        matches!(
+            self,
+            Status::UNKNOWN_VERSION
+                | Status::WRONG_SPLIT
+                | Status::WRONG_RAIDA
+                | Status::WRONG_SHARD
+                | Status::UNKNOWN_GROUP
+                | Status::UNKNOWN_COMMAND
+                | Status::WRONG_COIN_ID
+                | Status::UNKNOWN_ENCRYPTION
+        )
+    }
+}
+
+/// Writes each status once: its constant, its name and its sentence cannot part ways.
+macro_rules! statuses {
+    ($($(#[$doc:meta])* $constant:ident = $code:literal, $name:literal, $sentence:literal;)*) => {
+        impl Status {
+            $($(#[$doc])* pub const $constant: Status = Status($code);)*
+
+            /// A short name for listings, logs and metrics; "unknown" where there is none.
+            pub fn name(self) -> &'static str {
+                match self.0 {
+                    $($code => $name,)*
+                    _ => "unknown",
+                }
+            }
+
+            fn sentence(self) -> Option<&'static str> {
+                match self.0 {
+                    $($code => Some($sentence),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+statuses! {
+    /// Byte 1 of the header is not 0.
+    WRONG_SPLIT = 2, "wrong split",
+        "wrong split: the header's second byte must be 0";
+    /// Byte 2 of the header is another node's number.
+    WRONG_RAIDA = 3, "wrong raida",
+        "wrong RAIDA: the request names another server than the one it was sent to";
+    /// Byte 3 of the header is over 3.
+    WRONG_SHARD = 4, "wrong shard",
+        "wrong shard: the header's shard id must be 0 to 3";
+    /// Byte 4 of the header is over 15.
+    UNKNOWN_GROUP = 5, "unknown group",
+        "unknown command group: the server has no such group of commands";
+    /// Byte 5 of the header is no command of that group.
+    UNKNOWN_COMMAND = 6, "unknown command",
+        "unknown command: the server has no such command in that group";
+    /// Bytes 6-7 of the header are not the coin this node serves.
+    WRONG_COIN_ID = 7, "wrong coin id",
+        "wrong coin: the server serves another coin than the request names";
+    /// The body is shorter or longer than the command, the datagram or the limits allow.
+    INVALID_LENGTH = 16, "invalid length",
+        "invalid length: the request is too short or too long for what it asks";
+    /// Types 4 and 5: the key coin cannot exist or is not known here.
+    UNKNOWN_KEY_COIN = 25, "unknown key coin",
+        "unknown key coin: the server does not hold the coin whose key encrypts the request";
+    /// Byte 16 of the header is no encryption type of ours.
+    UNKNOWN_ENCRYPTION = 27, "unknown encryption",
+        "unknown encryption: the server takes encryption types 0, 1, 2, 4 and 5";
+    /// The body does not end in `>>`.
+    WRONG_TRAILER = 33, "wrong trailer",
+        "wrong end: the request's body does not end in two '>', it was cut or its length is wrong";
+    /// Types 1 and 2: the key coin or locker cannot exist or is not known here.
+    KEY_NOT_FOUND = 34, "key not found",
+        "key not found: the server knows no such coin or locker to decrypt the request with";
+    /// No body, where the command needs one.
+    EMPTY_BODY = 36, "empty body",
+        "empty request: this command needs a body and there is none";
+    /// The CRC in the challenge does not fit the challenge.
+    WRONG_CHALLENGE = 37, "wrong challenge",
+        "wrong challenge: the request was encrypted with another key, or damaged on its way";
+    /// The admin key is not this node's.
+    WRONG_ADMIN_KEY = 38, "wrong admin key",
+        "not allowed: the admin key is not this server's";
+    /// The payload does not divide into records.
+    UNEVEN_RECORDS = 39, "uneven records",
+        "invalid length: the request's records do not divide evenly";
+    /// A DN or SN that cannot exist; "create coins": a coin that is in circulation already.
+    INVALID_COIN = 40, "invalid coin",
+        "invalid coin: a coin of the request cannot exist, or is in circulation already";
+    /// A coin's page is not reserved by the session.
+    NOT_RESERVED = 41, "not reserved",
+        "not reserved: ask for available serial numbers first, and use them within 16 seconds";
+    /// Storage cannot take a change now: the disk is full, or a page is damaged.
+    UNAVAILABLE = 194, "unavailable",
+        "unavailable: the server's storage cannot take this now; nothing was changed, try later";
+    /// Types 4 and 5: the HMAC of the ciphertext is wrong.
+    WRONG_HMAC = 204, "wrong hmac",
+        "wrong HMAC: the request was encrypted with another key, or altered on its way";
+    /// Every record passed.
+    ALL_PASS = 241, "all pass",
+        "all pass: every coin passed";
+    /// No record passed.
+    ALL_FAIL = 242, "all fail",
+        "all fail: no coin passed";
+    /// Some records passed: the response carries which.
+    MIXED = 243, "mixed",
+        "mixed: some coins passed and some failed";
+    /// Done.
+    SUCCESS = 250, "success",
+        "success";
+    /// Byte 0 of the header is no version of ours.
+    UNKNOWN_VERSION = 255, "unknown version",
+        "unknown version: the server does not speak this version of the protocol";
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.sentence() {
+            Some(sentence) => f.write_str(sentence),
+            None => write!(f, "status {}, which this program does not know", self.0),
+        }
+    }
+}
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Status({} {})", self.0, self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_named_status_has_a_sentence() {
+        for code in 0..=255 {
+            let status = Status::new(code);
+            assert_eq!(status.sentence().is_some(), status.name() != "unknown");
+        }
+    }
+
+    #[test]
+    fn a_refused_header_is_no_verdict() {
+        for code in 0..=255 {
+            let status = Status::new(code);
+            assert!(!(status.is_verdict() && status.is_header_refusal()));
+        }
+    }
+}
