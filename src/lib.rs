@@ -20,6 +20,8 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
+pub mod client;
 pub mod coin;
 pub mod mesh;
 pub mod net;

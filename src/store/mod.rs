@@ -11,6 +11,7 @@ mod live;
 pub mod log;
 mod page_file;
 pub mod pages;
+pub mod raidax;
 pub mod record;
 pub mod recovery;
 mod secret;

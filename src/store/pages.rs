@@ -98,6 +98,16 @@ struct Entry {
     damaged: bool,
 }
 
+/// What stands between a page and memory.
+enum Step {
+    /// Nothing.
+    Loaded,
+    /// Someone else reads it.
+    Wait,
+    /// It is to be read from here.
+    Read(Slot),
+}
+
 struct Frame {
     page: PageId,
     referenced: bool,
@@ -196,32 +206,13 @@ impl<E: Environment> Pages<E> {
     pub async fn load(&self, page: PageId) -> Result<(), PageFault> {
         let index = local_index(page, self.shards);
         loop {
-            let slot = {
-                let mut table = self.table.borrow_mut();
-                let entry = &table.entries[index];
-                if entry.damaged {
-                    return Err(self.fault(page, entry.slot, "is damaged"));
+            let slot = match self.next_step(page, index)? {
+                Step::Loaded => return Ok(()),
+                Step::Wait => {
+                    self.loaded(page).await;
+                    continue;
                 }
-                if entry.frame.is_some() {
-                    return Ok(());
-                }
-                let slot = entry.slot;
-                match slot {
-                    None => {
-                        let image = self.secret.derive_page(page);
-                        table.place(page, index, image, self.capacity, self.shards);
-                        return Ok(());
-                    }
-                    Some(slot) if !table.loading.contains_key(&page) => {
-                        table.loading.insert(page, Vec::new());
-                        slot
-                    }
-                    Some(_) => {
-                        drop(table);
-                        self.loaded(page).await;
-                        continue;
-                    }
-                }
+                Step::Read(slot) => slot,
             };
             let mut image = PageImage::blank();
             let read = self.files.read(page, slot, &mut image).await;
@@ -251,6 +242,29 @@ impl<E: Environment> Pages<E> {
             }
             return result;
         }
+    }
+
+    /// What to do next to have a page in memory.
+    fn next_step(&self, page: PageId, index: usize) -> Result<Step, PageFault> {
+        let mut table = self.table.borrow_mut();
+        let entry = &table.entries[index];
+        let slot = entry.slot;
+        if entry.damaged {
+            return Err(self.fault(page, slot, "is damaged"));
+        }
+        if entry.frame.is_some() {
+            return Ok(Step::Loaded);
+        }
+        let Some(slot) = slot else {
+            let image = self.secret.derive_page(page);
+            table.place(page, index, image, self.capacity, self.shards);
+            return Ok(Step::Loaded);
+        };
+        if table.loading.contains_key(&page) {
+            return Ok(Step::Wait);
+        }
+        table.loading.insert(page, Vec::new());
+        Ok(Step::Read(slot))
     }
 
     /// Gives the next change of a page its sequence number. The page stays in memory until the

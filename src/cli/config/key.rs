@@ -1,0 +1,527 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Config, Dialect, Durability, LogFormat, LogLevel, ResponseCounter};
+use crate::cli::HostPort;
+use crate::coin::PAGES;
+
+/// One key of the configuration: its name, what it accepts, and the field it sets.
+pub struct Key {
+    /// The section it stands in.
+    pub section: &'static str,
+    /// Its name within the section.
+    pub name: &'static str,
+    /// What it accepts.
+    pub rule: Rule,
+    /// Whether a running node takes a new value over on SIGHUP.
+    pub changes_at_run_time: bool,
+    get: fn(&Config) -> Value,
+    set: fn(&mut Config, Value),
+}
+
+/// What a key accepts.
+#[derive(Clone, Copy, Debug)]
+pub enum Rule {
+    /// A whole number, both ends included.
+    Whole {
+        /// The smallest.
+        least: u64,
+        /// The largest.
+        most: u64,
+        /// It has to be a multiple of this.
+        multiple_of: u64,
+    },
+    /// `true` or `false`.
+    Switch,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A path, not empty.
+    Path,
+    /// An IP address and a port to listen on.
+    Listen,
+    /// The network's 25 nodes as `host:port`, or none.
+    Servers,
+}
+
+/// A value as a person writes it. Its text is what the file would hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A whole number.
+    Whole(u64),
+    /// `true` or `false`.
+    Switch(bool),
+    /// A text.
+    Text(String),
+    /// A list of texts.
+    List(Vec<String>),
+}
+
+/// The most shards a node can have: far more cores than one node can keep busy.
+pub(super) const SHARDS_MOST: u64 = 64;
+/// Servers in a RAIDA network (PROTOCOL.md section 1).
+const SERVERS: usize = 25;
+const DAY_S: u64 = 86_400;
+const TEN_MINUTES_MS: u64 = 600_000;
+
+/// Every key, in the order of the documentation.
+pub static KEYS: &[Key] = &[
+    Key {
+        section: "node",
+        name: "raida_id",
+        rule: whole(0, SERVERS as u64 - 1),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.node.raida_id.into()),
+        set: |config, value| config.node.raida_id = value.into_whole() as u8,
+    },
+    Key {
+        section: "node",
+        name: "coin_id",
+        rule: whole(0, u16::MAX as u64),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.node.coin_id.into()),
+        set: |config, value| config.node.coin_id = value.into_whole() as u16,
+    },
+    Key {
+        section: "node",
+        name: "data_dir",
+        rule: Rule::Path,
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.node.data_dir.display().to_string()),
+        set: |config, value| config.node.data_dir = PathBuf::from(value.into_text()),
+    },
+    Key {
+        section: "node",
+        name: "admin_key_file",
+        rule: Rule::Path,
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.node.admin_key_file.display().to_string()),
+        set: |config, value| config.node.admin_key_file = PathBuf::from(value.into_text()),
+    },
+    Key {
+        section: "network",
+        name: "listen",
+        rule: Rule::Listen,
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.network.listen.to_string()),
+        set: |config, value| {
+            config.network.listen = value.into_text().parse().expect(CHECKED);
+        },
+    },
+    Key {
+        section: "network",
+        name: "max_connections",
+        rule: whole(1, 1_000_000),
+        changes_at_run_time: true,
+        get: |config| Value::Whole(config.network.max_connections.into()),
+        set: |config, value| config.network.max_connections = value.into_whole() as u32,
+    },
+    Key {
+        section: "network",
+        name: "max_connections_per_address",
+        rule: whole(1, 1_000_000),
+        changes_at_run_time: true,
+        get: |config| Value::Whole(config.network.max_connections_per_address.into()),
+        set: |config, value| config.network.max_connections_per_address = value.into_whole() as u32,
+    },
+    Key {
+        section: "network",
+        name: "max_body_bytes",
+        // Below 4 KiB a UDP datagram's worth of coins would not fit; above 16 MiB - 1 a response's
+        // three bytes of length could not answer it.
+        rule: whole(4_096, (1 << 24) - 1),
+        changes_at_run_time: true,
+        get: |config| Value::Whole(config.network.max_body_bytes.into()),
+        set: |config, value| config.network.max_body_bytes = value.into_whole() as u32,
+    },
+    Key {
+        section: "network",
+        name: "header_timeout_ms",
+        rule: whole(1, TEN_MINUTES_MS),
+        changes_at_run_time: true,
+        get: |config| milliseconds(config.network.header_timeout),
+        set: |config, value| config.network.header_timeout = value.into_milliseconds(),
+    },
+    Key {
+        section: "network",
+        name: "body_timeout_ms",
+        rule: whole(1, TEN_MINUTES_MS),
+        changes_at_run_time: true,
+        get: |config| milliseconds(config.network.body_timeout),
+        set: |config, value| config.network.body_timeout = value.into_milliseconds(),
+    },
+    Key {
+        section: "network",
+        name: "idle_timeout_s",
+        rule: whole(1, DAY_S),
+        changes_at_run_time: true,
+        get: |config| Value::Whole(config.network.idle_timeout.as_secs()),
+        set: |config, value| config.network.idle_timeout = value.into_seconds(),
+    },
+    Key {
+        section: "shards",
+        name: "count",
+        rule: whole(1, SHARDS_MOST),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.shards.count.into()),
+        set: |config, value| config.shards.count = value.into_whole() as u16,
+    },
+    Key {
+        section: "shards",
+        name: "pin",
+        rule: Rule::Switch,
+        changes_at_run_time: false,
+        get: |config| Value::Switch(config.shards.pin),
+        set: |config, value| config.shards.pin = value.into_switch(),
+    },
+    Key {
+        section: "shards",
+        name: "spin_us",
+        rule: whole(0, 1_000_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.shards.spin.as_micros() as u64),
+        set: |config, value| config.shards.spin = Duration::from_micros(value.into_whole()),
+    },
+    Key {
+        section: "storage",
+        name: "durability",
+        rule: Rule::OneOf(Durability::NAMES),
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.storage.durability.name().into()),
+        set: |config, value| {
+            let name = value.into_text();
+            config.storage.durability = Durability::from_name(&name).expect(CHECKED);
+        },
+    },
+    Key {
+        section: "storage",
+        name: "flush_interval_ms",
+        rule: whole(1, 60_000),
+        changes_at_run_time: true,
+        get: |config| milliseconds(config.storage.flush_interval),
+        set: |config, value| config.storage.flush_interval = value.into_milliseconds(),
+    },
+    Key {
+        section: "storage",
+        name: "cache_pages",
+        // 64 pages are 1 MiB: enough for a test of eviction, and for every shard to hold the pages
+        // of one request while others come and go.
+        rule: whole(64, PAGES as u64),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.storage.cache_pages.into()),
+        set: |config, value| config.storage.cache_pages = value.into_whole() as u32,
+    },
+    Key {
+        section: "storage",
+        name: "segment_bytes",
+        // Direct writes go to the disk in blocks of 4 KiB.
+        rule: Rule::Whole {
+            least: 1 << 20,
+            most: 1 << 30,
+            multiple_of: 4_096,
+        },
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.storage.segment_bytes.into()),
+        set: |config, value| config.storage.segment_bytes = value.into_whole() as u32,
+    },
+    Key {
+        section: "storage",
+        name: "checkpoint_interval_s",
+        rule: whole(1, DAY_S),
+        changes_at_run_time: true,
+        get: |config| Value::Whole(config.storage.checkpoint_interval.as_secs()),
+        set: |config, value| config.storage.checkpoint_interval = value.into_seconds(),
+    },
+    Key {
+        section: "protocol",
+        name: "dialect",
+        rule: Rule::OneOf(Dialect::NAMES),
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.protocol.dialect.name().into()),
+        set: |config, value| {
+            let name = value.into_text();
+            config.protocol.dialect = Dialect::from_name(&name).expect(CHECKED);
+        },
+    },
+    Key {
+        section: "protocol",
+        name: "response_counter",
+        rule: Rule::OneOf(ResponseCounter::NAMES),
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.protocol.response_counter.name().into()),
+        set: |config, value| {
+            let name = value.into_text();
+            config.protocol.response_counter = ResponseCounter::from_name(&name).expect(CHECKED);
+        },
+    },
+    Key {
+        section: "peers",
+        name: "servers",
+        rule: Rule::Servers,
+        changes_at_run_time: true,
+        get: |config| {
+            Value::List(
+                config
+                    .peers
+                    .servers
+                    .iter()
+                    .map(HostPort::to_string)
+                    .collect(),
+            )
+        },
+        set: |config, value| {
+            let servers = value.into_list();
+            config.peers.servers = servers
+                .iter()
+                .map(|server| server.parse().expect(CHECKED))
+                .collect();
+        },
+    },
+    Key {
+        section: "log",
+        name: "level",
+        rule: Rule::OneOf(LogLevel::NAMES),
+        changes_at_run_time: true,
+        get: |config| Value::Text(config.log.level.name().into()),
+        set: |config, value| {
+            let name = value.into_text();
+            config.log.level = LogLevel::from_name(&name).expect(CHECKED);
+        },
+    },
+    Key {
+        section: "log",
+        name: "format",
+        rule: Rule::OneOf(LogFormat::NAMES),
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.log.format.name().into()),
+        set: |config, value| {
+            let name = value.into_text();
+            config.log.format = LogFormat::from_name(&name).expect(CHECKED);
+        },
+    },
+];
+
+/// Why the setters above cannot fail.
+const CHECKED: &str = "Key::set takes only what the key's rule accepts";
+
+impl Key {
+    /// The value in this configuration.
+    pub fn get(&self, config: &Config) -> Value {
+        (self.get)(config)
+    }
+
+    /// Sets the value in this configuration.
+    ///
+    /// # Panics
+    /// When the key's rule does not accept the value.
+    pub fn set(&self, config: &mut Config, value: Value) {
+        assert!(self.rule.accepts(&value), "{self} = {value}: {CHECKED}");
+        (self.set)(config, value);
+    }
+
+    /// The environment variable that sets this key.
+    pub fn variable(&self) -> String {
+        format!("RAIDA__{}__{}", self.section, self.name).to_uppercase()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.section, self.name)
+    }
+}
+
+impl Rule {
+    /// Whether the value has the right type and is within the permitted range.
+    pub fn accepts(&self, value: &Value) -> bool {
+        match (self, value) {
+            (
+                Rule::Whole {
+                    least,
+                    most,
+                    multiple_of,
+                },
+                Value::Whole(number),
+            ) => (least..=most).contains(&number) && number.is_multiple_of(*multiple_of),
+            (Rule::Switch, Value::Switch(_)) => true,
+            (Rule::OneOf(words), Value::Text(word)) => words.contains(&word.as_str()),
+            (Rule::Path, Value::Text(path)) => !path.is_empty() && !path.contains('\0'),
+            (Rule::Listen, Value::Text(address)) => address.parse::<std::net::SocketAddr>().is_ok(),
+            (Rule::Servers, Value::List(servers)) => {
+                (servers.is_empty() || servers.len() == SERVERS)
+                    && servers.iter().all(|s| s.parse::<HostPort>().is_ok())
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads a value from plain text, as the environment and flags have it. A list is separated by
+    /// commas. `None` where the text is not of the right type; the range is not looked at.
+    pub fn read(&self, text: &str) -> Option<Value> {
+        match self {
+            Rule::Whole { .. } => text.replace('_', "").parse().ok().map(Value::Whole),
+            Rule::Switch => text.parse().ok().map(Value::Switch),
+            Rule::OneOf(_) | Rule::Path | Rule::Listen => Some(Value::Text(text.to_owned())),
+            Rule::Servers => Some(Value::List(
+                text.split(',')
+                    .map(|server| server.trim().to_owned())
+                    .filter(|server| !server.is_empty())
+                    .collect(),
+            )),
+        }
+    }
+}
+
+/// Completes the sentence "permitted is ...".
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Whole {
+                least,
+                most,
+                multiple_of,
+            } => {
+                write!(f, "a whole number from {least} to {most}")?;
+                if *multiple_of > 1 {
+                    write!(f, ", a multiple of {multiple_of}")?;
+                }
+                Ok(())
+            }
+            Rule::Switch => f.write_str("true or false"),
+            Rule::OneOf(words) => {
+                let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+                write!(f, "one of {}", quoted.join(", "))
+            }
+            Rule::Path => f.write_str("a path in quotes, not empty"),
+            Rule::Listen => f.write_str("\"ADDRESS:PORT\" with a numeric address"),
+            Rule::Servers => f.write_str("a list of 25 times \"HOST:PORT\", or an empty list"),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Whole(number) => write!(f, "{number}"),
+            Value::Switch(on) => write!(f, "{on}"),
+            Value::Text(text) => write!(f, "{}", toml::Value::String(text.clone())),
+            Value::List(texts) => {
+                let texts = texts.iter().cloned().map(toml::Value::String).collect();
+                write!(f, "{}", toml::Value::Array(texts))
+            }
+        }
+    }
+}
+
+impl Value {
+    fn into_whole(self) -> u64 {
+        match self {
+            Value::Whole(number) => number,
+            _ => unreachable!("{CHECKED}"),
+        }
+    }
+
+    fn into_switch(self) -> bool {
+        match self {
+            Value::Switch(on) => on,
+            _ => unreachable!("{CHECKED}"),
+        }
+    }
+
+    fn into_text(self) -> String {
+        match self {
+            Value::Text(text) => text,
+            _ => unreachable!("{CHECKED}"),
+        }
+    }
+
+    fn into_list(self) -> Vec<String> {
+        match self {
+            Value::List(texts) => texts,
+            _ => unreachable!("{CHECKED}"),
+        }
+    }
+
+    fn into_milliseconds(self) -> Duration {
+        Duration::from_millis(self.into_whole())
+    }
+
+    fn into_seconds(self) -> Duration {
+        Duration::from_secs(self.into_whole())
+    }
+}
+
+const fn whole(least: u64, most: u64) -> Rule {
+    Rule::Whole {
+        least,
+        most,
+        multiple_of: 1,
+    }
+}
+
+fn milliseconds(time: Duration) -> Value {
+    Value::Whole(time.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_sets_the_field_it_reads() {
+        for key in KEYS {
+            let other = match key.rule {
+                Rule::Whole {
+                    least,
+                    most,
+                    multiple_of,
+                } => {
+                    let now = key.get(&Config::default());
+                    let value = if now == Value::Whole(most) {
+                        least
+                    } else {
+                        most
+                    };
+                    assert_eq!(value % multiple_of, 0);
+                    Value::Whole(value)
+                }
+                Rule::Switch => Value::Switch(false),
+                Rule::OneOf(words) => Value::Text(words[words.len() - 1].into()),
+                Rule::Path => Value::Text("/elsewhere".into()),
+                Rule::Listen => Value::Text("[::]:1".into()),
+                Rule::Servers => Value::List(vec!["[::1]:50000".into(); 25]),
+            };
+            let mut config = Config::default();
+            let untouched = Config::default();
+            assert_ne!(key.get(&config), other, "{key}");
+            key.set(&mut config, other.clone());
+            assert_eq!(key.get(&config), other, "{key}");
+            for neighbour in KEYS {
+                if neighbour.to_string() != key.to_string() {
+                    assert_eq!(neighbour.get(&config), neighbour.get(&untouched), "{key}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_outside_its_bounds_is_not_accepted() {
+        let key = |name: &str| KEYS.iter().find(|key| key.name == name).unwrap();
+        for (name, value) in [
+            ("raida_id", Value::Whole(25)),
+            ("raida_id", Value::Text("3".into())),
+            ("count", Value::Whole(0)),
+            ("count", Value::Whole(65)),
+            ("segment_bytes", Value::Whole((1 << 20) + 1)),
+            ("segment_bytes", Value::Whole((1 << 20) - 4_096)),
+            ("cache_pages", Value::Whole(63)),
+            ("idle_timeout_s", Value::Whole(0)),
+            ("listen", Value::Text("localhost:50000".into())),
+            ("servers", Value::List(vec!["127.0.0.1:50000".into(); 24])),
+            ("servers", Value::List(vec!["127.0.0.1".into(); 25])),
+            ("dialect", Value::Text("Spec".into())),
+        ] {
+            assert!(!key(name).rule.accepts(&value), "{name} = {value}");
+        }
+    }
+}

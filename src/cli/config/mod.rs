@@ -1,0 +1,377 @@
+//! The configuration of a node: what can be set ([`Config`]), by which names and within which
+//! bounds ([`Key`]), and where the values come from: flags over environment over file over the
+//! defaults of a development node (DESIGN.md section 7). What a value does is decided by the layer
+//! it is handed to, never here.
+
+mod command;
+mod key;
+mod source;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::HostPort;
+use crate::coin::PAGES;
+
+pub use command::ConfigCommand;
+pub use key::{KEYS, Key, Rule, Value};
+pub use source::{ConfigError, Flag, Origin, Problem};
+
+/// Everything that can be configured. [`Config::default`] is a development node: RAIDA 0 on the
+/// loopback address, data in `./raida-data`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who this node is and where its data lives.
+    pub node: Node,
+    /// Where it listens, and what it bears from clients.
+    pub network: Network,
+    /// How it uses the machine's cores.
+    pub shards: Shards,
+    /// When changes reach the disk, and how much memory and disk they may take.
+    pub storage: Storage,
+    /// Where published implementations differ, which one to follow.
+    pub protocol: Protocol,
+    /// The network's other nodes.
+    pub peers: Peers,
+    /// What is logged.
+    pub log: Log,
+    /// Where each value came from, by the key's place in [`KEYS`].
+    origins: Vec<Origin>,
+}
+
+/// Section `node`.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The RAIDA number, 0 to 24.
+    pub raida_id: u8,
+    /// The coin id; 6 is CloudCoin.
+    pub coin_id: u16,
+    /// The data folder, relative to the working directory unless absolute.
+    pub data_dir: PathBuf,
+    /// The file that holds the admin key as 32 hex digits; unless set, `admin.key` in `data_dir`.
+    pub admin_key_file: PathBuf,
+}
+
+/// Section `network`.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Address and port for TCP and UDP; port 0 lets the kernel choose one.
+    pub listen: SocketAddr,
+    /// TCP connections the node keeps open, all clients together.
+    pub max_connections: u32,
+    /// TCP connections the node keeps open for one address.
+    pub max_connections_per_address: u32,
+    /// The longest request body, in bytes; longer ones get status 16.
+    pub max_body_bytes: u32,
+    /// From a request's first byte to the end of its header.
+    pub header_timeout: Duration,
+    /// From the end of a request's header to the end of its body.
+    pub body_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Duration,
+}
+
+/// Section `shards`.
+#[derive(Clone, Debug)]
+pub struct Shards {
+    /// Shards, each with an executor of its own; unless set, the number of cores.
+    pub count: u16,
+    /// Whether each executor is bound to one core.
+    pub pin: bool,
+    /// How long an executor with nothing to do looks for work before it sleeps.
+    pub spin: Duration,
+}
+
+/// Section `storage`.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// When an answer that reports a change may leave.
+    pub durability: Durability,
+    /// How often the log is flushed with [`Durability::Periodic`].
+    pub flush_interval: Duration,
+    /// Pages of 1,024 coins kept in memory; 15,000 are all there can be, 261 MB.
+    pub cache_pages: u32,
+    /// Size of one log segment, in bytes; a multiple of 4,096.
+    pub segment_bytes: u32,
+    /// How often changed pages are written back so that log segments can be used again.
+    pub checkpoint_interval: Duration,
+}
+
+/// Section `protocol`.
+#[derive(Clone, Debug)]
+pub struct Protocol {
+    /// Whose statuses and layouts are spoken where implementations differ.
+    pub dialect: Dialect,
+    /// Where the key stream of an encrypted response starts.
+    pub response_counter: ResponseCounter,
+}
+
+/// Section `peers`.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// The network's 25 nodes by RAIDA number, this one included; or none.
+    pub servers: Vec<HostPort>,
+}
+
+/// Section `log`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The least important message that is still written.
+    pub level: LogLevel,
+    /// How a message is written.
+    pub format: LogFormat,
+}
+
+/// An enum whose values have one name each in the configuration.
+macro_rules! choice {
+    ($(#[$doc:meta])* $choice:ident { $($(#[$value_doc:meta])* $value:ident = $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $choice { $($(#[$value_doc])* $value,)* }
+
+        impl $choice {
+            /// The names accepted in the configuration.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// The name in the configuration.
+            pub fn name(self) -> &'static str {
+                match self { $($choice::$value => $name,)* }
+            }
+
+            /// The value of this name.
+            pub fn from_name(name: &str) -> Option<$choice> {
+                match name { $($name => Some($choice::$value),)* _ => None }
+            }
+        }
+    };
+}
+
+choice! {
+    /// When an answer that reports a change may leave (DESIGN.md invariant 1).
+    Durability {
+        /// When the change is on disk.
+        Commit = "commit",
+        /// At once: a crash loses up to `flush_interval_ms` of answered changes.
+        Periodic = "periodic",
+    }
+}
+
+choice! {
+    /// Whose statuses and layouts are spoken where implementations differ (PROTOCOL.md section 5).
+    Dialect {
+        /// The published specification's.
+        Spec = "spec",
+        /// The existing server's.
+        Raidax = "raidax",
+    }
+}
+
+choice! {
+    /// Where the key stream of a response of encryption types 1 and 2 starts (PROTOCOL.md
+    /// section 4).
+    ResponseCounter {
+        /// Again at the request's first counter block, as published clients expect.
+        Restart = "restart",
+        /// At the block after the request's last one.
+        Continue = "continue",
+    }
+}
+
+choice! {
+    /// The least important message that is still logged.
+    LogLevel {
+        /// Nothing at all.
+        Off = "off",
+        /// What an operator must act on.
+        Error = "error",
+        /// And what an operator should know.
+        Warn = "warn",
+        /// And what the node does: starts, checkpoints, stops.
+        Info = "info",
+        /// And each connection.
+        Debug = "debug",
+        /// And each request.
+        Trace = "trace",
+    }
+}
+
+choice! {
+    /// How a log message is written.
+    LogFormat {
+        /// A line for people.
+        Text = "text",
+        /// A JSON object on a line, for programs.
+        Json = "json",
+    }
+}
+
+/// A key whose value differs between two configurations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key, as in `network.max_connections`.
+    pub key: String,
+    /// The value in force until now, as the file would have it.
+    pub old: String,
+    /// The value asked for, as the file would have it.
+    pub new: String,
+}
+
+/// What differs between two configurations of a running node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What a running node can take over.
+    pub applied: Vec<Change>,
+    /// What waits for the next start.
+    pub needs_restart: Vec<Change>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            node: Node {
+                raida_id: 0,
+                coin_id: 6,
+                data_dir: "./raida-data".into(),
+                admin_key_file: "./raida-data/admin.key".into(),
+            },
+            network: Network {
+                listen: SocketAddr::from(([127, 0, 0, 1], 50_000)),
+                max_connections: 10_000,
+                max_connections_per_address: 1_000,
+                // 49,000 records of detect, or 28,000 of pown.
+                max_body_bytes: 1024 * 1024,
+                header_timeout: Duration::from_secs(5),
+                body_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(300),
+            },
+            shards: Shards {
+                count: cores(),
+                pin: true,
+                spin: Duration::ZERO,
+            },
+            storage: Storage {
+                durability: Durability::Commit,
+                flush_interval: Duration::from_millis(50),
+                cache_pages: PAGES as u32,
+                segment_bytes: 16 * 1024 * 1024,
+                checkpoint_interval: Duration::from_secs(60),
+            },
+            protocol: Protocol {
+                dialect: Dialect::Spec,
+                response_counter: ResponseCounter::Restart,
+            },
+            peers: Peers { servers: vec![] },
+            log: Log {
+                level: LogLevel::Info,
+                format: LogFormat::Text,
+            },
+            origins: vec![Origin::Default; KEYS.len()],
+        }
+    }
+}
+
+impl Config {
+    /// Takes over from `new` what a running node can change, and says what it took and what has to
+    /// wait for the next start.
+    pub fn take_over(&mut self, new: &Config) -> Changes {
+        let changes = changes(self, new);
+        for (place, key) in KEYS.iter().enumerate() {
+            if key.changes_at_run_time {
+                key.set(self, key.get(new));
+                self.origins[place] = new.origins[place].clone();
+            }
+        }
+        changes
+    }
+
+    /// Where the value of this key came from.
+    ///
+    /// # Panics
+    /// When `key` is not one of [`KEYS`].
+    pub fn origin(&self, key: &Key) -> &Origin {
+        let place = KEYS
+            .iter()
+            .position(|known| known.section == key.section && known.name == key.name)
+            .expect("keys are only ever taken from KEYS");
+        &self.origins[place]
+    }
+}
+
+/// What differs between two configurations: what a running node can take over on SIGHUP, and what
+/// waits for the next start.
+pub fn changes(old: &Config, new: &Config) -> Changes {
+    let mut changes = Changes::default();
+    for key in KEYS {
+        let (before, after) = (key.get(old), key.get(new));
+        if before == after {
+            continue;
+        }
+        let change = Change {
+            key: key.to_string(),
+            old: before.to_string(),
+            new: after.to_string(),
+        };
+        if key.changes_at_run_time {
+            changes.applied.push(change);
+        } else {
+            changes.needs_restart.push(change);
+        }
+    }
+    changes
+}
+
+/// The machine's cores, as far as this process may use them and a node can have shards.
+fn cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    cores.min(key::SHARDS_MOST as usize) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_their_own_bounds() {
+        let config = Config::default();
+        for key in KEYS {
+            let value = key.get(&config);
+            assert!(key.rule.accepts(&value), "{key} = {value}");
+        }
+    }
+
+    #[test]
+    fn limits_change_at_run_time_and_the_address_does_not() {
+        let mut old = Config::default();
+        let mut new = Config::default();
+        new.network.max_connections = 5;
+        new.network.listen = SocketAddr::from(([127, 0, 0, 1], 50_001));
+        new.storage.checkpoint_interval = Duration::from_secs(7);
+        new.log.level = LogLevel::Debug;
+        let changes = changes(&old, &new);
+        let names = |changes: &[Change]| -> Vec<String> {
+            changes.iter().map(|change| change.key.clone()).collect()
+        };
+        assert_eq!(
+            names(&changes.applied),
+            [
+                "network.max_connections",
+                "storage.checkpoint_interval_s",
+                "log.level"
+            ]
+        );
+        assert_eq!(
+            changes.needs_restart,
+            [Change {
+                key: "network.listen".into(),
+                old: "\"127.0.0.1:50000\"".into(),
+                new: "\"127.0.0.1:50001\"".into(),
+            }]
+        );
+
+        assert_eq!(old.take_over(&new), changes);
+        assert_eq!(old.network.max_connections, 5);
+        assert_eq!(old.network.listen.port(), 50_000);
+        assert_eq!(old.take_over(&new).applied, []);
+    }
+}

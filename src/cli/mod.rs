@@ -1,0 +1,151 @@
+//! The subcommands of `raida`, one file each, thin: they read the command line, hand over to the
+//! layer that does the work, and print what it found. Exit status 0, 1 (the answer is no) or 2 (it
+//! could not be asked).
+
+mod audit;
+mod check;
+pub mod config;
+mod detect;
+mod echo;
+mod error;
+mod export;
+mod host_port;
+mod import;
+mod logging;
+mod mint;
+mod node;
+mod output;
+mod pown;
+mod serve;
+mod settings;
+mod stats;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use self::output::Answer;
+
+pub use self::error::CliError;
+pub use self::host_port::{HostPort, NotHostPort};
+pub use self::logging::Logging;
+
+/// A node of the RAIDA network, and the commands to work with one.
+#[derive(Parser)]
+#[command(name = "raida", version, disable_help_subcommand = true)]
+#[command(after_help = "Examples:
+  raida serve                                     a development node, data in ./raida-data
+  raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
+  raida detect coins.csv
+Exit status: 0, 1 (the answer is no) or 2 (it could not be asked).")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Serve(serve::ServeCommand),
+    Import(import::ImportCommand),
+    Export(export::ExportCommand),
+    Check(check::CheckCommand),
+    Audit(audit::AuditCommand),
+    Config(config::ConfigCommand),
+    Echo(echo::EchoCommand),
+    Version(version::VersionCommand),
+    Detect(detect::DetectCommand),
+    Pown(pown::PownCommand),
+    Stats(stats::StatsCommand),
+    Mint(mint::MintCommand),
+}
+
+/// Runs the program: reads the command line, carries the command out, and says how it went.
+pub fn main() -> ExitCode {
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            _ => {
+                eprintln!("raida: {}", one_line(&error.to_string()));
+                return ExitCode::from(2);
+            }
+        },
+    };
+    let answer = match command {
+        Command::Serve(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Audit(command) => command.run(),
+        Command::Config(command) => command.run(),
+        Command::Echo(command) => command.run(),
+        Command::Version(command) => command.run(),
+        Command::Detect(command) => command.run(),
+        Command::Pown(command) => command.run(),
+        Command::Stats(command) => command.run(),
+        Command::Mint(command) => command.run(),
+    };
+    match answer {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("raida: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What the parser has to say about a wrong command line, on one line: what is wrong, how to write
+/// it, and where to read more.
+fn one_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let parts: Vec<String> = message
+        .split("\n\n")
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|part| !part.is_empty())
+        .map(|part| part.trim_end_matches('.').to_owned())
+        .collect();
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn look(command: &mut clap::Command) {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            assert!(
+                help.contains("Example") && help.contains("\n  raida")
+                    || help.contains("=debug raida"),
+                "{name} has no example:\n{help}"
+            );
+            assert!(
+                command.get_about().is_some(),
+                "{name} does not say what it does"
+            );
+            command.get_subcommands_mut().for_each(look);
+        }
+        look(&mut CommandLine::command());
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_one_line() {
+        let error = CommandLine::try_parse_from(["raida", "serve", "--shrads", "2"]);
+        let line = one_line(&error.err().unwrap().to_string());
+        assert!(!line.contains('\n') && line.contains("--shards"), "{line}");
+    }
+}

@@ -1,0 +1,46 @@
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::CliError;
+
+/// What a command that could be carried out found: the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Exit status 0.
+    Yes,
+    /// Exit status 1: a coin fails, a check finds damage, a configuration is refused.
+    No,
+}
+
+/// Prints text to standard output.
+///
+/// # Errors
+/// The output cannot be written. A reader that has seen enough and closed the pipe is no error.
+pub fn print(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a report as one line of JSON to standard output.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(report: &impl Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string(report).expect("reports have text keys and finite numbers");
+    print(&(text + "\n"))
+}
+
+/// A progress bar on standard error; invisible unless a person looks on.
+pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
+    if !std::io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}")
+        .expect("the template is a constant and well-formed");
+    ProgressBar::new(steps).with_style(style).with_message(what)
+}

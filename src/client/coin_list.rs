@@ -1,0 +1,554 @@
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use csv::StringRecord;
+
+use crate::coin::{An, Coin, Denomination, Mfs, SerialNumber};
+
+/// One line of a CSV of coins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoinRecord {
+    /// The coin.
+    pub coin: Coin,
+    /// Its authenticity number on one server.
+    pub an: An,
+    /// When it was last changed, never [`Mfs::FREE`]; `None` where the file has no such column.
+    pub mfs: Option<Mfs>,
+}
+
+/// Whether a CSV has to have the column `months_from_start`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Months {
+    /// For what becomes the state of a server.
+    Required,
+    /// For what is only asked about: the server knows the months.
+    Optional,
+}
+
+/// What to do with a file that exists where a new one is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave it, and fail: it may be the only copy of somebody's coins.
+    Keep,
+    /// Put the new file in its place.
+    Replace,
+}
+
+/// Why a CSV of coins could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CoinListError {
+    /// The file could not be opened or read.
+    #[error("cannot read {file}: {cause}", file = .0.display(), cause = .1)]
+    Unreadable(PathBuf, io::Error),
+    /// A line is not what it should be; lines are counted from 1, the header included.
+    #[error("{file}:{line}: {fault}", file = file.display())]
+    Line {
+        /// The file.
+        file: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+    /// The file to be written exists.
+    #[error("{file} exists and may hold coins; name another file", file = .0.display())]
+    Exists(PathBuf),
+    /// The file could not be written. Its content, as far as it got, is in the second file.
+    #[error("cannot write {file}: {cause}; what was written so far is in {so_far}", file = .0.display(), so_far = .1.display(), cause = .2)]
+    Unwritable(PathBuf, PathBuf, io::Error),
+}
+
+/// What is wrong with a line of a CSV of coins. The text of a fault never holds an authenticity
+/// number.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The first line does not name the columns.
+    #[error("the first line has to be `{HEADER}`{}", if *.0 == Months::Optional { " (the last column may be missing)" } else { "" })]
+    Header(Months),
+    /// Too many or too few values.
+    #[error("{found} values where there should be {expected}")]
+    Columns {
+        /// What the header promised.
+        expected: usize,
+        /// What the line has.
+        found: usize,
+    },
+    /// No such denomination.
+    #[error("{0:?} is not a denomination: a whole number from -8 to 6")]
+    Denomination(String),
+    /// No such serial number.
+    #[error("{0:?} is not a serial number: a whole number from 0 to 1023999")]
+    SerialNumber(String),
+    /// Not an authenticity number; its length in characters.
+    #[error("the authenticity number is not 32 hex digits ({0} characters)")]
+    AuthenticityNumber(usize),
+    /// No such month.
+    #[error("{0:?} is not a number of months from start: a whole number from 1 to 255")]
+    Months(String),
+    /// Months 0 would mean that the coin is not in circulation.
+    #[error("months from start is 0, which means that the coin is free: leave it out")]
+    Free,
+    /// The coin stands in the file already.
+    #[error("coin {0} is in this file a second time")]
+    Duplicate(Coin),
+    /// Not text at all.
+    #[error("not UTF-8 text")]
+    NotText,
+}
+
+const HEADER: &str = "denomination,serial_number,authenticity_number,months_from_start";
+const COLUMNS: usize = 4;
+
+/// Reads a CSV of coins, a line at a time: as an iterator it stops being useful at the first error.
+/// Memory: at most 1.9 MB, a bit for each coin that could be a duplicate.
+pub struct CoinListReader<R> {
+    file: PathBuf,
+    lines: csv::Reader<R>,
+    line: StringRecord,
+    columns: usize,
+    seen: SeenCoins,
+}
+
+impl CoinListReader<BufReader<File>> {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its header names other columns.
+    pub fn open(file: &Path, months: Months) -> Result<Self, CoinListError> {
+        let bytes =
+            File::open(file).map_err(|cause| CoinListError::Unreadable(file.to_owned(), cause))?;
+        CoinListReader::new(BufReader::new(bytes), file, months)
+    }
+}
+
+impl<R: Read> CoinListReader<R> {
+    /// Reads the header of what `bytes` gives; `file` is the name used in errors.
+    ///
+    /// # Errors
+    /// As [`CoinListReader::open`].
+    pub fn new(bytes: R, file: &Path, months: Months) -> Result<Self, CoinListError> {
+        let lines = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .quoting(false)
+            .trim(csv::Trim::All)
+            .from_reader(bytes);
+        let mut reader = CoinListReader {
+            file: file.to_owned(),
+            lines,
+            line: StringRecord::new(),
+            columns: COLUMNS,
+            seen: SeenCoins::default(),
+        };
+        let header: Vec<&str> = HEADER.split(',').collect();
+        let found = reader.next_line()?;
+        let names: Vec<&str> = reader.line.iter().collect();
+        let enough = match months {
+            Months::Required => COLUMNS,
+            Months::Optional => COLUMNS - 1,
+        };
+        reader.columns = names.len();
+        if !found || names.len() < enough || !header.starts_with(&names) {
+            return Err(reader.at_line(Fault::Header(months)));
+        }
+        Ok(reader)
+    }
+
+    /// Whether there was another line, which is in `self.line` then.
+    fn next_line(&mut self) -> Result<bool, CoinListError> {
+        self.lines
+            .read_record(&mut self.line)
+            .map_err(|error| match error.into_kind() {
+                csv::ErrorKind::Io(cause) => CoinListError::Unreadable(self.file.clone(), cause),
+                csv::ErrorKind::Utf8 { pos, .. } => CoinListError::Line {
+                    file: self.file.clone(),
+                    line: pos.map_or(1, |pos| pos.line()),
+                    fault: Fault::NotText,
+                },
+                other => CoinListError::Unreadable(
+                    self.file.clone(),
+                    io::Error::other(format!("{other:?}")),
+                ),
+            })
+    }
+
+    fn at_line(&self, fault: Fault) -> CoinListError {
+        CoinListError::Line {
+            file: self.file.clone(),
+            line: self.line.position().map_or(1, |position| position.line()),
+            fault,
+        }
+    }
+}
+
+impl<R: Read> Iterator for CoinListReader<R> {
+    type Item = Result<CoinRecord, CoinListError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.next_line() {
+            Ok(false) => None,
+            Ok(true) => Some(
+                parse(&self.line, self.columns)
+                    .and_then(|record| {
+                        if self.seen.insert(record.coin) {
+                            Ok(record)
+                        } else {
+                            Err(Fault::Duplicate(record.coin))
+                        }
+                    })
+                    .map_err(|fault| self.at_line(fault)),
+            ),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn parse(line: &StringRecord, columns: usize) -> Result<CoinRecord, Fault> {
+    if line.len() != columns {
+        return Err(Fault::Columns {
+            expected: columns,
+            found: line.len(),
+        });
+    }
+    let denomination = (line[0].parse().ok())
+        .and_then(Denomination::new)
+        .ok_or_else(|| Fault::Denomination(line[0].to_owned()))?;
+    let serial_number = (line[1].parse().ok())
+        .and_then(SerialNumber::new)
+        .ok_or_else(|| Fault::SerialNumber(line[1].to_owned()))?;
+    let an =
+        an_from_hex(&line[2]).ok_or_else(|| Fault::AuthenticityNumber(line[2].chars().count()))?;
+    let mfs = match line.get(3) {
+        None => None,
+        Some(months) => match months.parse() {
+            Ok(0) => return Err(Fault::Free),
+            Ok(months) => Some(Mfs::new(months)),
+            Err(_) => return Err(Fault::Months(months.to_owned())),
+        },
+    };
+    Ok(CoinRecord {
+        coin: Coin {
+            denomination,
+            serial_number,
+        },
+        an,
+        mfs,
+    })
+}
+
+fn an_from_hex(text: &str) -> Option<An> {
+    // from_str_radix alone would take a sign.
+    let hex = text.len() == 2 * An::SIZE && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
+    Some(An::new(number.to_be_bytes()))
+}
+
+/// The coins met so far, a bit each; a denomination's 128,000 bytes are there from its first coin on.
+#[derive(Default)]
+struct SeenCoins {
+    denominations: [Vec<u8>; Denomination::COUNT],
+}
+
+impl SeenCoins {
+    /// Whether the coin is met for the first time.
+    fn insert(&mut self, coin: Coin) -> bool {
+        let bits = &mut self.denominations[coin.denomination.index()];
+        if bits.is_empty() {
+            bits.resize(SerialNumber::COUNT as usize / 8, 0);
+        }
+        let number = coin.serial_number.get() as usize;
+        let (byte, bit) = (&mut bits[number / 8], 1 << (number % 8));
+        let first = *byte & bit == 0;
+        *byte |= bit;
+        first
+    }
+}
+
+/// Writes a CSV of coins so that it is either there as a whole or not at all: into a file beside it,
+/// readable by its owner only (who knows an authenticity number owns the coin), which takes the
+/// final name in [`CoinListWriter::finish`]. A writer that is dropped before leaves nothing behind
+/// unless [`CoinListWriter::sync`] was called, which is where its content starts to matter.
+pub struct CoinListWriter {
+    file: PathBuf,
+    so_far: PathBuf,
+    existing: Existing,
+    bytes: BufWriter<File>,
+    keep: bool,
+}
+
+impl CoinListWriter {
+    /// Opens the file beside `file` and writes the header.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or the file exists and [`Existing::Keep`] was asked for.
+    pub fn create(file: &Path, existing: Existing) -> Result<CoinListWriter, CoinListError> {
+        if existing == Existing::Keep && file.symlink_metadata().is_ok() {
+            return Err(CoinListError::Exists(file.to_owned()));
+        }
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        // The process number keeps two programs that write the same name apart.
+        name.push(format!(".{}.part", std::process::id()));
+        let so_far = file.with_file_name(name);
+        let failed = |cause| CoinListError::Unwritable(file.to_owned(), so_far.clone(), cause);
+        let bytes = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&so_far)
+            .map_err(failed)?;
+        let mut writer = CoinListWriter {
+            file: file.to_owned(),
+            so_far,
+            existing,
+            bytes: BufWriter::new(bytes),
+            keep: false,
+        };
+        writer.write_text(&format!("{HEADER}\n"))?;
+        Ok(writer)
+    }
+
+    /// Where the content is until [`CoinListWriter::finish`].
+    pub fn so_far(&self) -> &Path {
+        &self.so_far
+    }
+
+    /// Adds a coin.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    ///
+    /// # Panics
+    /// When the record has no months, or months 0: no reader would accept it.
+    pub fn write(&mut self, record: &CoinRecord) -> Result<(), CoinListError> {
+        let mfs = record.mfs.filter(|mfs| !mfs.is_free());
+        self.write_text(&format!(
+            "{},{},{:032x},{}\n",
+            record.coin.denomination,
+            record.coin.serial_number,
+            u128::from_be_bytes(*record.an.expose()),
+            mfs.expect("a coin that is written is in circulation").get(),
+        ))
+    }
+
+    /// Waits until everything written so far is on disk, and keeps it from now on whatever happens.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub fn sync(&mut self) -> Result<(), CoinListError> {
+        let synced = self
+            .bytes
+            .flush()
+            .and_then(|()| self.bytes.get_ref().sync_all());
+        synced.map_err(|cause| self.failed(cause))?;
+        self.keep = true;
+        Ok(())
+    }
+
+    /// Waits until everything is on disk and gives the file its name.
+    ///
+    /// # Errors
+    /// The disk is full or fails, or somebody else created a file of that name meanwhile and
+    /// [`Existing::Keep`] was asked for. What was written is kept beside it.
+    pub fn finish(mut self) -> Result<(), CoinListError> {
+        self.sync()?;
+        match self.existing {
+            Existing::Replace => {
+                std::fs::rename(&self.so_far, &self.file).map_err(|cause| self.failed(cause))?;
+            }
+            // A rename would replace a file that appeared since `create`; a second name does not.
+            Existing::Keep => {
+                std::fs::hard_link(&self.so_far, &self.file).map_err(|cause| self.failed(cause))?;
+                std::fs::remove_file(&self.so_far).map_err(|cause| self.failed(cause))?;
+            }
+        }
+        let folder = match self.file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|cause| self.failed(cause))
+    }
+
+    fn write_text(&mut self, text: &str) -> Result<(), CoinListError> {
+        let written = self.bytes.write_all(text.as_bytes());
+        written.map_err(|cause| self.failed(cause))
+    }
+
+    fn failed(&self, cause: io::Error) -> CoinListError {
+        CoinListError::Unwritable(self.file.clone(), self.so_far.clone(), cause)
+    }
+}
+
+impl Drop for CoinListWriter {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing in it matters, and nobody can be told.
+            let _ = std::fs::remove_file(&self.so_far);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn record(dn: i8, sn: u32, an: u8, months: u8) -> CoinRecord {
+        CoinRecord {
+            coin: Coin {
+                denomination: Denomination::new(dn).unwrap(),
+                serial_number: SerialNumber::new(sn).unwrap(),
+            },
+            an: An::new([an; 16]),
+            mfs: Some(Mfs::new(months)),
+        }
+    }
+
+    fn read(text: &str, months: Months) -> Result<Vec<CoinRecord>, String> {
+        CoinListReader::new(text.as_bytes(), Path::new("c.csv"), months)
+            .and_then(|reader| reader.collect())
+            .map_err(|error| error.to_string())
+    }
+
+    fn refusal(lines: &str) -> String {
+        read(&format!("{HEADER}\n{lines}"), Months::Required).unwrap_err()
+    }
+
+    const HEX: &str = "00112233445566778899aabbccddeeff";
+
+    #[test]
+    fn a_sorted_file_is_written_as_it_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coins.csv");
+        let text = format!("{HEADER}\n-8,0,{HEX},1\n-8,1023999,{HEX},255\n6,7,{HEX},40\n");
+        let coins = read(&text, Months::Required).unwrap();
+        assert_eq!(coins[1].an.expose()[..2], [0x00, 0x11]);
+
+        let mut writer = CoinListWriter::create(&file, Existing::Keep).unwrap();
+        for coin in &coins {
+            writer.write(coin).unwrap();
+        }
+        assert!(!file.exists());
+        writer.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_no_coin_is_refused_with_its_number() {
+        for (lines, fault) in [
+            (
+                format!("-9,1,{HEX},40"),
+                "c.csv:2: \"-9\" is not a denomination: a whole number from -8 to 6",
+            ),
+            (
+                format!("1,1,{HEX},40\n1,1024000,{HEX},40"),
+                "c.csv:3: \"1024000\" is not a serial number: a whole number from 0 to 1023999",
+            ),
+            (
+                format!("1,1,{},40", &HEX[1..]),
+                "c.csv:2: the authenticity number is not 32 hex digits (31 characters)",
+            ),
+            (
+                format!("1,1,+{},40", &HEX[1..]),
+                "c.csv:2: the authenticity number is not 32 hex digits (32 characters)",
+            ),
+            (
+                format!("1,1,{HEX},0"),
+                "c.csv:2: months from start is 0, which means that the coin is free: leave it out",
+            ),
+            (
+                format!("1,1,{HEX},256"),
+                "c.csv:2: \"256\" is not a number of months from start: a whole number from 1 to 255",
+            ),
+            (
+                format!("1,1,{HEX}"),
+                "c.csv:2: 3 values where there should be 4",
+            ),
+            (
+                format!("1,1,{HEX},40\n\n2,1,{HEX},40\n1,1,{HEX},41"),
+                "c.csv:5: coin 1.1 is in this file a second time",
+            ),
+        ] {
+            assert_eq!(refusal(&lines), fault);
+        }
+    }
+
+    #[test]
+    fn an_error_never_shows_an_authenticity_number() {
+        let secret = "5ec1e7";
+        for lines in [
+            format!("1,1,{secret},40"),
+            format!("1,1,{secret},40,{secret}"),
+            format!("1,1,{secret}{secret}{secret}{secret}{secret}xx,40"),
+        ] {
+            assert!(!refusal(&lines).contains(secret), "{}", refusal(&lines));
+        }
+    }
+
+    #[test]
+    fn months_may_be_missing_only_where_they_are_optional() {
+        let text = format!("denomination,serial_number,authenticity_number\r\n1,1,{HEX}\r\n");
+        assert_eq!(read(&text, Months::Optional).unwrap()[0].mfs, None);
+        assert_eq!(
+            read(&text, Months::Required).unwrap_err(),
+            format!("c.csv:1: the first line has to be `{HEADER}`")
+        );
+        assert!(read("", Months::Optional).unwrap_err().contains("c.csv:1"));
+        assert!(read(&format!("1,1,{HEX}\n"), Months::Optional).is_err());
+    }
+
+    #[test]
+    fn an_existing_file_is_replaced_only_when_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coins.csv");
+        std::fs::write(&file, "mine").unwrap();
+        let refused = CoinListWriter::create(&file, Existing::Keep);
+        assert!(matches!(refused.err(), Some(CoinListError::Exists(_))));
+
+        CoinListWriter::create(&file, Existing::Replace)
+            .unwrap()
+            .finish()
+            .unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&file).unwrap(),
+            format!("{HEADER}\n")
+        );
+    }
+
+    #[test]
+    fn a_file_that_appears_meanwhile_is_kept_and_so_is_what_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coins.csv");
+        let mut writer = CoinListWriter::create(&file, Existing::Keep).unwrap();
+        writer.write(&record(1, 2, 3, 4)).unwrap();
+        let so_far = writer.so_far().to_owned();
+        std::fs::write(&file, "mine").unwrap();
+        let error = writer.finish().unwrap_err().to_string();
+        assert!(error.contains(&so_far.display().to_string()), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+        assert_eq!(
+            CoinListReader::open(&so_far, Months::Required)
+                .unwrap()
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_writer_that_is_dropped_leaves_nothing_unless_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coins.csv");
+        drop(CoinListWriter::create(&file, Existing::Keep).unwrap());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        let mut writer = CoinListWriter::create(&file, Existing::Keep).unwrap();
+        writer.sync().unwrap();
+        drop(writer);
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+}
