@@ -8,7 +8,7 @@
 //! | [`status`] | the byte that says how a request went |
 //! | [`command`] | which groups and commands there are |
 //! | [`header`] | a request's header: layout and checks |
-//! | [`frame`] | where a request ends, in a stream and in a datagram |
+//! | [`mod@frame`] | where a request ends, in a stream and in a datagram |
 //! | [`cipher`] | keys, counter blocks, HMAC |
 //! | [`challenge`] | the sixteen bytes that prove a body was read with the right key |
 //! | [`body`] | a request's body: trailer, challenge or HMAC, payload |
