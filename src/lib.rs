@@ -26,5 +26,6 @@ pub mod coin;
 pub mod mesh;
 pub mod net;
 pub mod protocol;
+pub mod service;
 pub mod shard;
 pub mod store;

@@ -142,9 +142,10 @@ impl<E: Environment> Shard<E> {
     pub fn answer_now(&self, request: &Request) -> Option<Result<Reply, Unavailable>> {
         Some(Ok(match request {
             Request::Detect(records) if records.len() <= RECORDS_A_TURN => {
-                let mut passed = Vec::with_capacity(records.len());
-                let all = records.iter().map(|&(coin, an)| (coin, an));
-                match self.compare_now(all, |yes| passed.push(yes))? {
+                let mut passed = vec![false; records.len()];
+                let all = records.iter().enumerate();
+                let all = all.map(|(record, &(coin, an))| (coin, (record, an)));
+                match self.compare_now(all, |record| passed[record] = true)? {
                     Ok(()) => Reply::Passed(passed),
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
@@ -220,18 +221,19 @@ impl<E: Environment> Shard<E> {
         })
     }
 
-    /// Compares ANs, as far as memory can tell; `None` where a page would have to be loaded.
+    /// Tells `pass` which records have the right AN, as far as memory knows; `None` where a page
+    /// would have to be loaded, and what was told does not count.
     #[inline]
     pub fn compare_now(
         &self,
-        records: impl Iterator<Item = (Coin, An)>,
-        mut each: impl FnMut(bool),
+        records: impl Iterator<Item = (Coin, (usize, An))>,
+        mut pass: impl FnMut(usize),
     ) -> Option<Result<(), Unavailable>> {
         let mut outcome = Some(Ok(()));
-        self.pages.lookup_all(records, |an, found| {
+        self.pages.lookup_all(records, |(record, an), found| {
             match found {
-                Lookup::Circulating(real, _) => each(real == an),
-                Lookup::Free => each(false),
+                Lookup::Circulating(real, _) if real == an => pass(record),
+                Lookup::Circulating(..) | Lookup::Free => {}
                 Lookup::Unloaded => outcome = None,
                 Lookup::Damaged => outcome = Some(Err(Unavailable)),
             }

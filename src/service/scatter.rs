@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::Node;
+use crate::{
+    coin::{Coin, ShardId},
+    protocol::Status,
+    shard::{Reply, Request},
+    store::Environment,
+};
+
+/// The records of a request, grouped by the shard that owns their coin; records of coins that cannot
+/// exist are left out.
+pub(super) struct Scattered<R> {
+    by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<R>)>,
+}
+
+/// Groups records by shard, once.
+pub(super) fn scatter<R>(
+    shards: u16,
+    records: impl Iterator<Item = Option<(Coin, R)>>,
+) -> Scattered<R> {
+    let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<R>)> = BTreeMap::new();
+    for (index, record) in records.enumerate() {
+        let Some((coin, record)) = record else {
+            continue;
+        };
+        let (indices, records) = by_shard.entry(coin.page().owner(shards)).or_default();
+        indices.push(index);
+        records.push(record);
+    }
+    Scattered { by_shard }
+}
+
+impl<E: Environment> Node<E> {
+    /// Asks every shard about its records, all at the same time, and tells `pass` which passed.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now.
+    pub(super) async fn gather<R>(
+        &self,
+        scattered: Scattered<R>,
+        request: impl Fn(Vec<R>) -> Request,
+        mut pass: impl FnMut(usize),
+    ) -> Result<(), Status> {
+        let asked = scattered
+            .by_shard
+            .into_iter()
+            .map(|(shard, (indices, records))| {
+                let reply = self.mesh.ask(shard, request(records));
+                async move { (indices, reply.await) }
+            });
+        for (indices, reply) in join_all(asked).await {
+            let Reply::Passed(passed) = reply.map_err(|_| Status::UNAVAILABLE)? else {
+                unreachable!("a shard says of records which passed");
+            };
+            for (index, _) in indices
+                .into_iter()
+                .zip(passed)
+                .filter(|(_, passed)| *passed)
+            {
+                pass(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The XOR of the ANs of coins of any shards; `None` where one is not in circulation.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now.
+    pub(super) async fn sum(
+        &self,
+        coins: impl Iterator<Item = Coin>,
+    ) -> Result<Option<crate::coin::An>, Status> {
+        let scattered = scatter(self.mesh.shards(), coins.map(|coin| Some((coin, coin))));
+        let asked = scattered.by_shard.into_iter();
+        let asked = asked.map(|(shard, (_, coins))| self.mesh.ask(shard, Request::Sum(coins)));
+        let mut sum = Some(crate::coin::An::ZERO);
+        for reply in join_all(asked).await {
+            let Reply::Sum(part) = reply.map_err(|_| Status::UNAVAILABLE)? else {
+                unreachable!("a shard answers a sum with a sum");
+            };
+            sum = sum.zip(part).map(|(sum, part)| sum ^ part);
+        }
+        Ok(sum)
+    }
+}
