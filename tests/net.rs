@@ -1,14 +1,12 @@
 //! Real sockets against real executors, with a handler that knows nothing of coins: what must hold
 //! of connections and datagrams whatever the requests mean.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -43,52 +41,62 @@ fn request(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind][..], &length.to_be_bytes(), payload].concat()
 }
 
-/// What the test sees of the handlers on all cores.
+/// What the test and the handlers on all cores share.
 #[derive(Default)]
 struct Seen {
     held: AtomicUsize,
     released: AtomicUsize,
+    gates: Mutex<Gates>,
+}
+
+#[derive(Default)]
+struct Gates {
+    all: bool,
+    open: HashSet<Vec<u8>>,
+    waiting: Vec<Waker>,
+}
+
+impl Seen {
+    /// Lets requests that are held be answered: those with this payload, or all.
+    fn release(&self, payload: &[u8]) {
+        let mut gates = self.gates.lock().unwrap();
+        gates.all |= payload.is_empty();
+        gates.open.insert(payload.to_vec());
+        let waiting = std::mem::take(&mut gates.waiting);
+        drop(gates);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn release_all(&self) {
+        self.release(b"");
+    }
+
+    fn held(&self) -> usize {
+        self.held.load(SeqCst)
+    }
+
+    fn released(&self) -> usize {
+        self.released.load(SeqCst)
+    }
+
+    async fn wait_for_release(&self, payload: &[u8]) {
+        poll_fn(|cx| {
+            let mut gates = self.gates.lock().unwrap();
+            if gates.all || gates.open.contains(payload) {
+                return Poll::Ready(());
+            }
+            gates.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        self.released.fetch_add(1, SeqCst);
+    }
 }
 
 #[derive(Clone)]
 struct Test {
     shard: u8,
     seen: Arc<Seen>,
-    gates: Rc<Gates>,
-}
-
-#[derive(Default)]
-struct Gates {
-    all: Cell<bool>,
-    open: RefCell<Vec<Vec<u8>>>,
-    waiting: RefCell<HashMap<Vec<u8>, Vec<Waker>>>,
-}
-
-impl Gates {
-    fn release(&self, name: &[u8]) {
-        if name.is_empty() {
-            self.all.set(true);
-            let waiting = self.waiting.take();
-            waiting.into_values().flatten().for_each(Waker::wake);
-        } else {
-            self.open.borrow_mut().push(name.to_vec());
-            let waiting = self.waiting.borrow_mut().remove(name);
-            waiting.into_iter().flatten().for_each(Waker::wake);
-        }
-    }
-
-    async fn wait(&self, name: &[u8]) {
-        poll_fn(|cx| {
-            if self.all.get() || self.open.borrow().iter().any(|open| open == name) {
-                return Poll::Ready(());
-            }
-            let mut waiting = self.waiting.borrow_mut();
-            let wakers = waiting.entry(name.to_vec()).or_default();
-            wakers.push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
 }
 
 impl Handler for Test {
@@ -120,14 +128,13 @@ impl Session for Test {
         match request.first() {
             Some(&HOLD) => {
                 let (request, test) = (request.to_vec(), self.clone());
-                test.seen.held.fetch_add(1, Ordering::SeqCst);
+                test.seen.held.fetch_add(1, SeqCst);
                 return Handled::Later(Box::pin(async move {
-                    test.gates.wait(&request[HEADER..]).await;
-                    test.seen.released.fetch_add(1, Ordering::SeqCst);
+                    test.seen.wait_for_release(&request[HEADER..]).await;
                     request
                 }));
             }
-            Some(&RELEASE) => self.gates.release(payload),
+            Some(&RELEASE) => self.seen.release(payload),
             Some(&WHERE) => {
                 out.push(self.shard);
                 return Handled::Answered;
@@ -171,7 +178,6 @@ fn start(cores: u16, settings: Settings) -> Node {
                 let handler = Test {
                     shard: sockets.shard().index() as u8,
                     seen,
-                    gates: Rc::default(),
                 };
                 serve(sockets, handler, limits, stop)
             })
@@ -219,7 +225,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn get(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::SeqCst)
+    counter.load(SeqCst)
 }
 
 fn expect(stream: &mut TcpStream, bytes: &[u8]) {
@@ -275,7 +281,7 @@ fn a_request_may_be_cut_at_every_byte() {
     let node = start(1, Settings::default());
     let mut stream = node.connect();
     let two = [request(ECHO, b"payload"), request(HOLD, b"held")].concat();
-    node.connect().write_all(&request(RELEASE, b"")).unwrap();
+    node.seen.release_all();
     for cut in 1..two.len() {
         stream.write_all(&two[..cut]).unwrap();
         std::thread::sleep(Duration::from_millis(2)); // so that most cuts are seen as such
@@ -294,7 +300,7 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
     let node = start(1, Settings::default());
     let stream = node.connect();
     let numbered = |kind: u8, n: u32| request(kind, &n.to_be_bytes());
-    node.connect().write_all(&request(RELEASE, b"")).unwrap();
+    node.seen.release_all();
     let stream_of = |n: u32| numbered(if n.is_multiple_of(5) { HOLD } else { ECHO }, n);
     let all: Vec<u8> = (0..10_000).flat_map(stream_of).collect();
     std::thread::scope(|scope| {
@@ -362,7 +368,7 @@ fn a_refused_request_of_unknown_length_is_answered_last_even_with_more_on_its_wa
     let all = [&echo[..], &held, &request(LOST, b"x"), &[9; 100_000]].concat();
     stream.write_all(&all).unwrap();
     expect(&mut stream, &echo);
-    node.connect().write_all(&request(RELEASE, b"")).unwrap();
+    node.seen.release_all();
     expect(&mut stream, &held);
     assert_eq!(rest(&mut stream), request(LOST, b"refused"));
     node.finish();
@@ -376,8 +382,8 @@ fn a_client_that_only_closes_its_side_gets_all_its_answers() {
     stream.write_all(&all).unwrap();
     stream.write_all(&request(ECHO, b"not whole")[..7]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    until("held", || node.seen.held.load(Ordering::SeqCst) == 1);
-    node.connect().write_all(&request(RELEASE, b"")).unwrap();
+    until("held", || node.seen.held() == 1);
+    node.seen.release_all();
     assert_eq!(rest(&mut stream), all);
     until("closed", || node.limits.open_connections() == 0);
     node.finish();
@@ -388,18 +394,16 @@ fn a_request_is_carried_out_although_its_client_is_gone() {
     let node = start(1, Settings::default());
     let mut stream = node.connect();
     stream.write_all(&request(HOLD, b"change")).unwrap();
-    until("held", || node.seen.held.load(Ordering::SeqCst) == 1);
+    until("held", || node.seen.held() == 1);
     drop(stream);
     let udp = node.udp();
     udp.send(&request(HOLD, b"change")).unwrap();
-    until("held", || node.seen.held.load(Ordering::SeqCst) == 2);
+    until("held", || node.seen.held() == 2);
     drop(udp);
     let mut stream = node.connect();
     stream.write_all(&request(RELEASE, b"change")).unwrap();
     expect(&mut stream, &request(RELEASE, b"change"));
-    until("released", || {
-        node.seen.released.load(Ordering::SeqCst) == 2
-    });
+    until("released", || node.seen.released() == 2);
     node.finish();
 }
 
@@ -481,13 +485,13 @@ fn a_client_without_requests_is_closed_but_not_one_that_waits_for_its_answer() {
     let mut waiting = node.connect();
     let held = request(HOLD, b"held");
     waiting.write_all(&held).unwrap();
-    until("held", || node.seen.held.load(Ordering::SeqCst) == 1);
+    until("held", || node.seen.held() == 1);
     let mut idle = node.connect();
     assert!(rest(&mut idle).is_empty());
     let mut idle = node.connect();
     assert!(rest(&mut idle).is_empty());
     assert_eq!(get(&node.limits.counters().timed_out_idle), 2);
-    node.connect().write_all(&request(RELEASE, b"")).unwrap();
+    node.seen.release_all();
     expect(&mut waiting, &held);
     assert!(rest(&mut waiting).is_empty());
     node.finish();
@@ -589,10 +593,10 @@ fn a_connection_with_many_unanswered_requests_is_not_read_from() {
         .flat_map(|n| request(HOLD, &n.to_be_bytes()))
         .collect();
     stream.write_all(&held).unwrap();
-    until("256 held", || node.seen.held.load(Ordering::SeqCst) == 256);
+    until("256 held", || node.seen.held() == 256);
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(node.seen.held.load(Ordering::SeqCst), 256);
-    node.connect().write_all(&request(RELEASE, b"")).unwrap();
+    assert_eq!(node.seen.held(), 256);
+    node.seen.release_all();
     expect(&mut stream, &held);
     node.finish();
 }
@@ -608,28 +612,24 @@ fn a_core_with_too_many_requests_in_flight_pauses_streams_and_drops_datagrams() 
         stream.write_all(&held).unwrap();
     }
     let counters = node.limits.counters();
-    until("full", || node.seen.held.load(Ordering::SeqCst) == 4_096);
+    until("full", || node.seen.held() == 4_096);
     until("paused", || get(&counters.paused) > 0);
     let udp = node.udp();
     udp.send(&request(ECHO, b"dropped")).unwrap();
     until("dropped", || get(&counters.datagrams_dropped) == 1);
 
-    // Streams are paused, datagrams are dropped: what releases the requests has to come otherwise.
-    let mut released = 0;
-    node.limits.change(&Settings::default());
-    assert_eq!(node.seen.held.load(Ordering::SeqCst), 4_096);
-    node.stop.stop();
+    node.seen.release_all();
     for stream in &mut streams {
-        released += rest(stream).len();
+        expect(stream, &held);
     }
-    assert_eq!(released, 0);
-    let drained = node.finish();
-    assert_eq!(drained[0].requests_cut, 4_096);
-    assert!(drained[0].connections_cut > 0);
+    udp.send(&request(ECHO, b"taken again")).unwrap();
+    let received = udp.recv(&mut [0; 64]).unwrap();
+    assert_eq!(received, request(ECHO, b"taken again").len());
+    node.finish();
 }
 
 #[test]
-fn stopping_answers_what_was_taken_on_and_takes_on_no_more() {
+fn a_stop_answers_what_was_taken_on_and_takes_on_no_more() {
     let node = start(2, Settings::default());
     let mut streams: Vec<TcpStream> = (0..8).map(|_| node.connect()).collect();
     let held = request(HOLD, b"held");
@@ -638,7 +638,7 @@ fn stopping_answers_what_was_taken_on_and_takes_on_no_more() {
     }
     let udp = node.udp();
     udp.send(&held).unwrap();
-    until("held", || node.seen.held.load(Ordering::SeqCst) == 9);
+    until("held", || node.seen.held() == 9);
     let mut idle = node.connect();
     let echo = request(ECHO, b"echo");
     idle.write_all(&echo).unwrap();
@@ -649,8 +649,40 @@ fn stopping_answers_what_was_taken_on_and_takes_on_no_more() {
     until("not listening", || {
         TcpStream::connect(node.address).is_err()
     });
-    assert_eq!(node.seen.released.load(Ordering::SeqCst), 0);
-    drop((streams, udp, node));
+    for stream in &mut streams {
+        let _ = stream.write_all(&echo);
+    }
+    assert_eq!(node.seen.released(), 0);
+    node.seen.release_all();
+    for stream in &mut streams {
+        expect(stream, &held);
+        assert!(rest(stream).is_empty());
+    }
+    let mut answer = [0; 64];
+    let received = udp.recv(&mut answer).unwrap();
+    assert_eq!(answer[..received], held);
+    drop((streams, idle));
+    assert_eq!(node.finish(), [Drained::default(); 2]);
+}
+
+#[test]
+fn a_stop_cuts_off_what_takes_too_long_and_says_so() {
+    let settings = Settings {
+        drain_timeout: SHORT,
+        ..patient()
+    };
+    let node = start(1, settings);
+    let mut stream = node.connect();
+    stream.write_all(&request(HOLD, b"for ever")).unwrap();
+    until("held", || node.seen.held() == 1);
+    let start = Instant::now();
+    let cut = Drained {
+        connections_cut: 1,
+        requests_cut: 1,
+    };
+    assert_eq!(node.finish(), [cut]);
+    assert!((SHORT..PATIENCE).contains(&start.elapsed()));
+    assert!(rest(&mut stream).is_empty());
 }
 
 #[test]
