@@ -3,7 +3,7 @@
 
 use super::{
     Status,
-    records::{Claimed, Coins, Records, an_at, write},
+    records::{Claimed, Coins, Records, write},
 };
 use crate::coin::{An, Coin};
 
@@ -64,11 +64,8 @@ impl<'a> DetectSum<'a> {
     /// cannot exist.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<DetectSum<'a>, Status> {
-        let (coins, tail) = split_tail(payload, An::SIZE)?;
-        Ok(DetectSum {
-            coins,
-            sum: an_at(tail, 0),
-        })
+        let (coins, [sum]) = split_sums(payload)?;
+        Ok(DetectSum { coins, sum })
     }
 
     /// Appends the payload that asks about these coins.
@@ -151,12 +148,8 @@ impl<'a> PownSum<'a> {
     /// cannot exist.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<PownSum<'a>, Status> {
-        let (coins, tail) = split_tail(payload, 2 * An::SIZE)?;
-        Ok(PownSum {
-            coins,
-            sum: an_at(tail, 0),
-            delta: an_at(tail, An::SIZE),
-        })
+        let (coins, [sum, delta]) = split_sums(payload)?;
+        Ok(PownSum { coins, sum, delta })
     }
 
     /// Appends the payload.
@@ -185,13 +178,146 @@ impl<'a> PownSum<'a> {
     }
 }
 
-/// Splits a list of coins from the fixed number of bytes that end the payload.
+/// Splits a list of coins from the `N` sixteen-byte numbers that end the payload.
 #[inline]
-fn split_tail(payload: &[u8], tail: usize) -> Result<(Coins<'_>, &[u8]), Status> {
-    let coins = payload
-        .len()
-        .checked_sub(tail)
-        .ok_or(Status::INVALID_LENGTH)?;
-    let (coins, tail) = payload.split_at(coins);
-    Ok((Records::<Claimed>::parse(coins)?.all_possible()?, tail))
+fn split_sums<const N: usize>(payload: &[u8]) -> Result<(Coins<'_>, [An; N]), Status> {
+    let mut list = payload;
+    let mut sums = [An::ZERO; N];
+    for sum in sums.iter_mut().rev() {
+        let (rest, &bytes) = list.split_last_chunk().ok_or(Status::INVALID_LENGTH)?;
+        list = rest;
+        *sum = An::new(bytes);
+    }
+    Ok((Records::<Claimed>::parse(list)?.all_possible()?, sums))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::samples::{any_an, any_coin, coin};
+    use proptest::prelude::*;
+
+    /// The status for a payload of zeros of each length: coin -8 is no coin of zeros, 0.0 is.
+    fn refusals<'a, T>(
+        parse: impl Fn(&'a [u8]) -> Result<T, Status>,
+        zeros: &'a [u8],
+    ) -> Vec<Option<Status>> {
+        (0..=zeros.len())
+            .map(|length| parse(&zeros[..length]).err())
+            .collect()
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_page() {
+        let zeros = [0; 200];
+        // The fixed part and the size of a record, both without challenge and trailer.
+        for (refusals, fixed, record) in [
+            (refusals(Detect::parse, &zeros), 0, 21),
+            (refusals(DetectSum::parse, &zeros), 16, 5),
+            (refusals(Pown::parse, &zeros), 0, 37),
+            (refusals(PownSum::parse, &zeros), 32, 5),
+        ] {
+            for (length, refusal) in refusals.into_iter().enumerate() {
+                let expected = if length < fixed + record {
+                    Some(Status::INVALID_LENGTH)
+                } else if (length - fixed) % record != 0 {
+                    Some(Status::UNEVEN_RECORDS)
+                } else {
+                    None
+                };
+                assert_eq!(refusal, expected, "{length} bytes, {fixed} + {record}n");
+            }
+        }
+    }
+
+    #[test]
+    fn an_impossible_coin_fails_alone_or_refuses_the_sum() {
+        let mut payload = Vec::new();
+        Detect::compose(
+            [(coin(6, 1), An::ZERO), (coin(0, 2), An::ZERO)],
+            &mut payload,
+        );
+        payload[0] = 7;
+        let coins: Vec<_> = Detect::parse(&payload)
+            .unwrap()
+            .records()
+            .map(|(c, _)| c)
+            .collect();
+        assert_eq!(coins, [None, Some(coin(0, 2))]);
+
+        payload.clear();
+        PownSum::compose([coin(6, 1), coin(0, 2)], An::ZERO, An::ZERO, &mut payload);
+        assert!(PownSum::parse(&payload).is_ok());
+        payload[6] = 0xff; // the second coin's SN
+        assert_eq!(PownSum::parse(&payload).unwrap_err(), Status::INVALID_COIN);
+        assert_eq!(
+            DetectSum::parse(&payload[..26]).unwrap_err(),
+            Status::INVALID_COIN
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_detect_reads_back(records in prop::collection::vec((any_coin(), any_an()), 1..40)) {
+            let mut payload = Vec::new();
+            Detect::compose(records.iter().copied(), &mut payload);
+            let detect = Detect::parse(&payload).unwrap();
+            let expected: Vec<_> = records.into_iter().map(|(coin, an)| (Some(coin), an)).collect();
+            prop_assert_eq!(detect.len(), expected.len());
+            prop_assert_eq!(detect.record(0), Some(expected[0]));
+            prop_assert_eq!(detect.record(expected.len()), None);
+            prop_assert_eq!(detect.records().collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn a_pown_reads_back(
+            records in prop::collection::vec((any_coin(), any_an(), any_an()), 1..40),
+        ) {
+            let mut payload = Vec::new();
+            Pown::compose(records.iter().copied(), &mut payload);
+            let pown = Pown::parse(&payload).unwrap();
+            let expected: Vec<_> =
+                records.into_iter().map(|(coin, an, pan)| (Some(coin), an, pan)).collect();
+            prop_assert_eq!(pown.len(), expected.len());
+            prop_assert_eq!(pown.record(0), Some(expected[0]));
+            prop_assert_eq!(pown.records().collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn the_sums_read_back(
+            coins in prop::collection::vec(any_coin(), 1..40),
+            sum in any_an(),
+            delta in any_an(),
+        ) {
+            let mut payload = Vec::new();
+            PownSum::compose(coins.iter().copied(), sum, delta, &mut payload);
+            let pown = PownSum::parse(&payload).unwrap();
+            prop_assert_eq!((pown.sum(), pown.delta()), (sum, delta));
+            prop_assert_eq!(pown.coins().iter().collect::<Vec<_>>(), coins.clone());
+
+            payload.clear();
+            DetectSum::compose(coins.iter().copied(), sum, &mut payload);
+            let detect = DetectSum::parse(&payload).unwrap();
+            prop_assert_eq!(detect.sum(), sum);
+            prop_assert_eq!(detect.coins().len(), coins.len());
+            prop_assert_eq!(detect.coins().get(0), Some(coins[0]));
+            prop_assert_eq!(detect.coins().iter().collect::<Vec<_>>(), coins);
+        }
+
+        #[test]
+        fn any_payload_is_parsed_without_a_panic(
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            if let Ok(detect) = Detect::parse(&payload) {
+                prop_assert_eq!(detect.records().count(), detect.len());
+            }
+            if let Ok(pown) = Pown::parse(&payload) {
+                prop_assert_eq!(pown.records().count(), pown.len());
+            }
+            if let Ok(sum) = DetectSum::parse(&payload) {
+                prop_assert_eq!(sum.coins().iter().count(), sum.coins().len());
+            }
+            let _ = PownSum::parse(&payload);
+        }
+    }
 }

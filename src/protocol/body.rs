@@ -6,8 +6,7 @@ use super::{
     cipher::{HMAC_SIZE, HashedKey},
 };
 
-/// A request's body, read.
-#[derive(Debug)]
+/// A request's body, read. Payloads hold authenticity numbers: printing one shows its size only.
 pub struct Opened<'a> {
     /// What the command is given, decrypted; empty where the body's length is 0.
     pub payload: &'a [u8],
@@ -43,14 +42,14 @@ impl Encryption {
     }
 }
 
-/// The checks of a body that need no key: no body where the command needs one (36), a length other
+/// The checks of a body that need no key: no body where one is needed (36), a length other
 /// than the header's or over the limit (16), too short (16), no trailer (33). [`open`] makes them
 /// too; a node makes them first, so that a body which is wrong anyway costs no search for a key, and
 /// gets the same status whether the key exists or not.
 #[inline]
 pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result<(), BodyRefusal> {
     if header.body_length == 0 && body.is_empty() {
-        return if header.command.takes_no_body() {
+        return if may_be_bare(header) {
             Ok(())
         } else {
             Err(unread(Status::EMPTY_BODY))
@@ -123,6 +122,28 @@ pub fn try_challenge(header: &RequestHeader, body: &[u8], key: &Key) -> bool {
     Challenge::read(bytes).is_right()
 }
 
+impl std::fmt::Debug for Opened<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({} bytes)", self.payload.len())
+    }
+}
+
+/// Whether a request may come without a body.
+///
+/// Version and audit may not under types 1 and 2, which PROTOCOL.md section 3 does not say. Nothing
+/// in such a request shows that the client knows the key, and the answer, whose plain text anyone can
+/// ask for under type 0, would show it the key stream of a nonce of its own choosing. A second
+/// request with that nonce and a made-up body is answered with the challenge as decrypted XOR the
+/// key; so two datagrams would tell a stranger the authenticity number of any coin.
+#[inline]
+fn may_be_bare(header: &RequestHeader) -> bool {
+    let answer_shows_key_stream = matches!(
+        header.encryption,
+        Encryption::CoinKey | Encryption::LockerKey
+    ) && !header.command.answers_nothing();
+    header.command.takes_no_body() && !answer_shows_key_stream
+}
+
 /// Types 0 to 2: decrypts, then the challenge tells whether it was the right key.
 #[inline]
 fn open_challenged<'a>(
@@ -175,5 +196,211 @@ fn unread(status: Status) -> BodyRefusal {
     BodyRefusal {
         status,
         challenge_answer: Challenge::NO_ANSWER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coin::An;
+    use crate::protocol::{
+        Command, Frame, Protection, Request, Sent, frame,
+        samples::{any_bytes, any_request, protections, request, rules},
+    };
+    use proptest::prelude::*;
+
+    /// A detect request's header as sent, and its body.
+    fn composed(protection: Protection, payload: &[u8]) -> (Sent, Vec<u8>) {
+        let mut out = Vec::new();
+        let request = Request {
+            command: Command::Detect,
+            ..request(protection, Some(payload))
+        };
+        let sent = request.compose(&mut out).unwrap();
+        let body = out.split_off(sent.header.header_size());
+        (sent, body)
+    }
+
+    /// The status for a body of this length and content, as the header of one of just that length
+    /// would have it.
+    fn refusal(sent: &Sent, body: &[u8]) -> Option<Status> {
+        let header = RequestHeader {
+            body_length: body.len(),
+            ..sent.header
+        };
+        open(&header, &mut body.to_vec(), &sent.key, &rules())
+            .err()
+            .map(|refusal| refusal.status)
+    }
+
+    #[test]
+    fn only_echo_version_and_audit_come_without_a_body_and_only_echo_under_types_1_and_2() {
+        for protection in protections() {
+            for command in Command::all() {
+                let mut out = Vec::new();
+                let sent = Request {
+                    command,
+                    ..request(protection, None)
+                }
+                .compose(&mut out)
+                .unwrap();
+                let opened = open(&sent.header, &mut [], &sent.key, &rules());
+                let masked = [1, 2].contains(&protection.encryption().type_number());
+                if command == Command::Echo || (command.takes_no_body() && !masked) {
+                    let opened = opened.unwrap();
+                    assert_eq!(
+                        (opened.payload, opened.challenge_answer),
+                        (&[][..], [0; 16])
+                    );
+                } else {
+                    assert_eq!(opened.unwrap_err().status, Status::EMPTY_BODY);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_body_is_checked_for_length_end_length_and_challenge() {
+        let [plain, coin_key, locker_key, ..] = protections();
+        for protection in [plain, coin_key, locker_key] {
+            let (sent, body) = composed(protection, b"payload");
+            assert_eq!(refusal(&sent, b">"), Some(Status::INVALID_LENGTH));
+            assert_eq!(refusal(&sent, b"ab"), Some(Status::WRONG_TRAILER));
+            assert_eq!(refusal(&sent, b">>"), Some(Status::INVALID_LENGTH));
+            assert_eq!(
+                refusal(&sent, b"fifteen bytes..>>"),
+                Some(Status::INVALID_LENGTH)
+            );
+            assert_eq!(
+                refusal(&sent, b"sixteen bytes...>>"),
+                Some(Status::WRONG_CHALLENGE)
+            );
+            assert_eq!(refusal(&sent, &body), None);
+        }
+    }
+
+    #[test]
+    fn a_verified_body_is_checked_for_length_end_and_hmac() {
+        for protection in &protections()[3..] {
+            let (sent, body) = composed(*protection, b"payload");
+            assert_eq!(refusal(&sent, &[b'>'; 33]), Some(Status::INVALID_LENGTH));
+            assert_eq!(refusal(&sent, &[b'<'; 34]), Some(Status::WRONG_TRAILER));
+            assert_eq!(refusal(&sent, &[b'>'; 34]), Some(Status::WRONG_HMAC));
+            assert_eq!(refusal(&sent, &body), None);
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_length_than_the_header_says_is_refused() {
+        for protection in protections() {
+            let (sent, mut body) = composed(protection, b"payload>>>>");
+            let cut = body.len() - 1;
+            let refusal = open(&sent.header, &mut body[..cut], &sent.key, &rules()).unwrap_err();
+            assert_eq!(refusal.status, Status::INVALID_LENGTH);
+            let refusal = open(&sent.header, &mut [], &sent.key, &rules()).unwrap_err();
+            assert_eq!(refusal.status, Status::INVALID_LENGTH);
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_missing_or_of_another_kind_is_refused_whatever_the_body() {
+        for protection in &protections()[1..] {
+            let (sent, mut body) = composed(*protection, b"payload");
+            let refusal = open(&sent.header, &mut body, &Key::None, &rules()).unwrap_err();
+            assert_eq!(refusal.status, sent.header.missing_key_status());
+            let bare = request(*protection, None).compose(&mut Vec::new()).unwrap();
+            let refusal = open(&bare.header, &mut [], &Key::None, &rules()).unwrap_err();
+            assert_eq!(refusal.status, bare.header.missing_key_status());
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_is_answered_with_what_it_made_of_the_challenge() {
+        let [_, coin_key, ..] = protections();
+        let (sent, mut body) = composed(coin_key, b"payload");
+        let wrong = Key::from_an(An::new([9; 16]));
+        let mut challenge: [u8; 16] = std::array::from_fn(|i| body[i]);
+        wrong.apply(sent.header.initial_counter(), &mut challenge);
+        assert_eq!(
+            open(&sent.header, &mut body, &wrong, &rules()).unwrap_err(),
+            BodyRefusal {
+                status: Status::WRONG_CHALLENGE,
+                challenge_answer: challenge.map(|byte| byte ^ 9),
+            }
+        );
+    }
+
+    #[test]
+    fn the_right_locker_is_found_among_several_without_touching_the_body() {
+        let [_, _, locker_key, coin_hmac, _] = protections();
+        let (sent, body) = composed(locker_key, b"payload");
+        let before = body.clone();
+        assert!(!try_challenge(
+            &sent.header,
+            &body,
+            &Key::from_an(An::new([9; 16]))
+        ));
+        assert!(try_challenge(&sent.header, &body, &sent.key));
+        assert!(!try_challenge(&sent.header, &body[..15], &sent.key));
+        assert_eq!(body, before);
+        let (verified, body) = composed(coin_hmac, b"payload");
+        assert!(!try_challenge(&verified.header, &body, &verified.key));
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_opens_to_what_was_composed(
+            request in any_request(),
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut out = vec![0xee; 3];
+            let request = Request { payload: Some(&payload), ..request };
+            let sent = request.compose(&mut out).unwrap();
+            let mut bytes = out.split_off(3);
+            let Frame::Whole { header, length } = frame(&bytes, &rules()) else {
+                panic!("a composed request is whole");
+            };
+            prop_assert_eq!((header, length), (sent.header, bytes.len()));
+            prop_assert_eq!(header.command, request.command);
+            prop_assert_eq!(header.echo(), request.echo);
+            let opened = open(
+                &header,
+                &mut bytes[header.header_size()..],
+                &request.protection.key(),
+                &rules(),
+            )
+            .unwrap();
+            prop_assert_eq!(opened.payload, &payload[..]);
+            let answer = sent.challenge.map_or([0; 16], |challenge| challenge.answer(&sent.key));
+            prop_assert_eq!(opened.challenge_answer, answer);
+        }
+
+        #[test]
+        fn a_flipped_bit_in_a_verified_body_is_refused(
+            payload in prop::collection::vec(any::<u8>(), 0..50),
+            which in any::<prop::sample::Index>(),
+            two_coins in any::<bool>(),
+        ) {
+            let (sent, mut body) = composed(protections()[3 + usize::from(two_coins)], &payload);
+            let bit = which.index(body.len() * 8);
+            body[bit / 8] ^= 1 << (bit % 8);
+            let expected = if bit / 8 < body.len() - 2 {
+                Status::WRONG_HMAC
+            } else {
+                Status::WRONG_TRAILER
+            };
+            prop_assert_eq!(refusal(&sent, &body), Some(expected));
+        }
+
+        #[test]
+        fn any_bytes_are_opened_without_a_panic(mut bytes in any_bytes(), key in 0usize..5) {
+            let key = protections()[key].key();
+            if let Frame::Whole { header, length } = frame(&bytes, &rules()) {
+                let body = &mut bytes[header.header_size()..length];
+                let tried = try_challenge(&header, body, &key);
+                let status = open(&header, body, &key, &rules()).err().map(|r| r.status);
+                prop_assert!(!tried || status != Some(Status::WRONG_CHALLENGE));
+            }
+        }
     }
 }

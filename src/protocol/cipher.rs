@@ -140,3 +140,86 @@ impl std::fmt::Debug for HashedKey {
         f.write_str("HashedKey(secret)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // NIST SP 800-38A, F.5: first counter block and first two blocks of plain text.
+    const COUNTER: u128 = 0xf0f1_f2f3_f4f5_f6f7_f8f9_fafb_fcfd_feff;
+    const PLAIN: [u128; 2] = [
+        0x6bc1_bee2_2e40_9f96_e93d_7e11_7393_172a,
+        0xae2d_8a57_1e03_ac9c_9eb7_6fac_45af_8e51,
+    ];
+
+    fn encrypted(key: &Key) -> [u128; 2] {
+        let mut bytes: Vec<u8> = PLAIN.iter().flat_map(|block| block.to_be_bytes()).collect();
+        key.apply(COUNTER.to_be_bytes(), &mut bytes);
+        let (blocks, _) = bytes.as_chunks();
+        [0, 1].map(|i| u128::from_be_bytes(blocks[i]))
+    }
+
+    #[test]
+    fn aes_128_counts_as_the_standard_does() {
+        let key = 0x2b7e_1516_28ae_d2a6_abf7_1588_09cf_4f3c_u128;
+        assert_eq!(
+            encrypted(&Key::Plain(PlainKey(key.to_be_bytes()))),
+            [
+                0x874d_6191_b620_e326_1bef_6864_990d_b6ce,
+                0x9806_f66b_7970_fdff_8617_187b_b9ff_fdff,
+            ]
+        );
+    }
+
+    #[test]
+    fn aes_256_counts_as_the_standard_does() {
+        let mut key = [0; 32];
+        key[..16].copy_from_slice(&0x603d_eb10_15ca_71be_2b73_aef0_857d_7781_u128.to_be_bytes());
+        key[16..].copy_from_slice(&0x1f35_2c07_3b61_08d7_2d98_10a3_0914_dff4_u128.to_be_bytes());
+        assert_eq!(
+            encrypted(&Key::Hashed(HashedKey(key))),
+            [
+                0x601e_c313_7757_89a5_b7a7_f504_bbf3_d228,
+                0xf443_e3ca_4d62_b59a_ca84_e990_caca_f5c5,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_key_of_two_coins_depends_on_their_order() {
+        let (first, second) = (An::new([1; 16]), An::new([2; 16]));
+        let Key::Hashed(there) = Key::from_hashed_ans(first, second) else {
+            panic!("two coins make a hashed key");
+        };
+        let Key::Hashed(back) = Key::from_hashed_ans(second, first) else {
+            panic!("two coins make a hashed key");
+        };
+        assert_ne!(there.0, back.0);
+        let both: Vec<u8> = [[1; 16], [2; 16]].concat();
+        assert_eq!(there.0[..], Sha256::digest(both)[..]);
+    }
+
+    #[test]
+    fn a_block_used_in_part_is_used() {
+        let first = [0xff; 16];
+        assert_eq!(counter_after(first, 0), first);
+        assert_eq!(counter_after(first, 1), 0u128.to_be_bytes());
+        assert_eq!(counter_after(first, 16), 0u128.to_be_bytes());
+        assert_eq!(counter_after(first, 17), 1u128.to_be_bytes());
+    }
+
+    #[test]
+    fn printing_a_key_shows_nothing_of_it() {
+        for key in [
+            Key::None,
+            Key::from_an(An::new([0x41; 16])),
+            Key::from_hashed_an(An::new([0x41; 16])),
+        ] {
+            let printed = format!("{key:?}");
+            assert!(
+                !printed.contains("41") && !printed.contains("65"),
+                "{printed}"
+            );
+        }
+    }
+}

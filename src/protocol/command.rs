@@ -35,6 +35,18 @@ pub enum Command {
 /// The highest command group there can be; over it a request is refused with status 5.
 pub const GROUP_MAX: u8 = 15;
 
+/// [`Command::TABLE`] the other way round, by group and code: every request looks here.
+static BY_CODES: [[Option<Command>; 256]; GROUP_MAX as usize + 1] = {
+    let mut commands = [[None; 256]; GROUP_MAX as usize + 1];
+    let mut i = 0;
+    while i < Command::TABLE.len() {
+        let (command, group, code) = Command::TABLE[i];
+        commands[group as usize][code as usize] = Some(command);
+        i += 1;
+    }
+    commands
+};
+
 impl Command {
     /// Every command with its group and code: the one place that pairs them.
     const TABLE: [(Command, u8, u8); 13] = [
@@ -56,10 +68,7 @@ impl Command {
     /// The command that these two header bytes name; `None` where there is none.
     #[inline]
     pub fn from_codes(group: u8, code: u8) -> Option<Command> {
-        Self::TABLE
-            .iter()
-            .find(|&&(_, g, c)| g == group && c == code)
-            .map(|&(command, _, _)| command)
+        BY_CODES.get(usize::from(group))?[usize::from(code)]
     }
 
     /// Every command, in the order of groups and codes.
@@ -84,6 +93,12 @@ impl Command {
     #[inline]
     pub fn takes_no_body(self) -> bool {
         matches!(self, Command::Echo | Command::Version | Command::Audit)
+    }
+
+    /// Whether the answer never has a payload.
+    #[inline]
+    pub fn answers_nothing(self) -> bool {
+        matches!(self, Command::Echo)
     }
 
     /// Whether the response may be longer than a datagram holds, so that only TCP will do.

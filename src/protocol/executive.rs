@@ -119,7 +119,7 @@ impl<'a> CreateCoins<'a> {
         Ok(CreateCoins {
             session,
             key,
-            list: at_least::<Claimed>(list)?,
+            list: at_least_one::<Claimed>(list)?,
         })
     }
 
@@ -168,11 +168,17 @@ impl<'a> FreeCoins<'a> {
 
 /// Delete coins: key (16), n x (DN SN AN); 16 + 21n bytes. Answered by [`super::PassFail`]; an
 /// impossible coin just fails.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DeleteCoins<'a> {
     /// The key the client gave: to be compared with the node's, 38 where it is another.
     pub key: AdminKey,
     list: &'a [u8],
+}
+
+impl std::fmt::Debug for DeleteCoins<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DeleteCoins({} bytes)", self.list.len())
+    }
 }
 
 impl<'a> DeleteCoins<'a> {
@@ -182,7 +188,7 @@ impl<'a> DeleteCoins<'a> {
         let (key, list) = split_key(payload)?;
         Ok(DeleteCoins {
             key,
-            list: at_least::<(Claimed, An)>(list)?,
+            list: at_least_one::<(Claimed, An)>(list)?,
         })
     }
 
@@ -287,10 +293,145 @@ fn write_session(session: SessionId, key: &AdminKey, out: &mut Vec<u8>) {
 
 /// A list with room for one record; whether it divides is asked later, after the key.
 #[inline]
-fn at_least<R: Record>(list: &[u8]) -> Result<&[u8], Status> {
-    if list.len() < R::SIZE {
+fn at_least_one<R: Record>(list: &[u8]) -> Result<&[u8], Status> {
+    if list.len() < size_of::<R::Bytes>() {
         Err(Status::INVALID_LENGTH)
     } else {
         Ok(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::samples::{any_an, any_coin, coin};
+    use proptest::prelude::*;
+
+    const SESSION: SessionId = SessionId::new(0x0102_0304);
+
+    fn key() -> AdminKey {
+        AdminKey::new(*b"the admin's key!")
+    }
+
+    #[test]
+    fn available_sns_are_asked_for_in_36_bytes_exactly() {
+        let asked = [Denomination::from_index(0), Denomination::from_index(14)].map(Option::unwrap);
+        let mut payload = Vec::new();
+        AvailableSns::compose(SESSION, &key(), asked, &mut payload);
+        assert_eq!(payload.len(), 36);
+        let request = AvailableSns::parse(&payload).unwrap();
+        assert_eq!((request.session, request.key.clone()), (SESSION, key()));
+        assert_eq!(request.denominations().collect::<Vec<_>>(), asked);
+        // The sixteenth flag names no denomination.
+        payload[35] = 1;
+        assert_eq!(
+            AvailableSns::parse(&payload)
+                .unwrap()
+                .denominations()
+                .count(),
+            2
+        );
+        for wrong in [0, 4, 20, 35, 37] {
+            payload.resize(wrong, 0);
+            assert_eq!(
+                AvailableSns::parse(&payload).unwrap_err(),
+                Status::INVALID_LENGTH
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_list_is_refused_only_after_the_key_was_read() {
+        let mut payload = Vec::new();
+        CreateCoins::compose(SESSION, &key(), [coin(0, 1), coin(0, 2)], &mut payload);
+        for short in 0..25 {
+            let refusal = CreateCoins::parse(&payload[..short]).unwrap_err();
+            assert_eq!(refusal, Status::INVALID_LENGTH);
+            let refusal = FreeCoins::parse(&payload[..short]).unwrap_err();
+            assert_eq!(refusal, Status::INVALID_LENGTH);
+        }
+        let uneven = CreateCoins::parse(&payload[..26]).unwrap();
+        assert_eq!(uneven.key, key());
+        assert_eq!(uneven.coins().unwrap_err(), Status::UNEVEN_RECORDS);
+        payload[20] = 7;
+        let impossible = FreeCoins::parse(&payload).unwrap();
+        assert_eq!(impossible.key, key());
+        assert_eq!(impossible.coins().unwrap_err(), Status::INVALID_COIN);
+    }
+
+    #[test]
+    fn an_impossible_coin_just_fails_to_be_deleted() {
+        let mut payload = Vec::new();
+        DeleteCoins::compose(&key(), [(coin(0, 1), An::ZERO)], &mut payload);
+        let short = DeleteCoins::parse(&payload[..36]).unwrap_err();
+        assert_eq!(short, Status::INVALID_LENGTH);
+        payload[16] = 7;
+        let delete = DeleteCoins::parse(&payload).unwrap();
+        assert_eq!(delete.records().unwrap().get(0), Some((None, An::ZERO)));
+        payload.push(0);
+        let delete = DeleteCoins::parse(&payload).unwrap();
+        assert_eq!(delete.records().unwrap_err(), Status::UNEVEN_RECORDS);
+    }
+
+    #[test]
+    fn all_sns_of_a_denomination_that_there_is_not_are_refused_after_the_key() {
+        let mut payload = Vec::new();
+        AllSns::compose(&key(), Denomination::from_index(3).unwrap(), &mut payload);
+        let request = AllSns::parse(&payload).unwrap();
+        assert_eq!(request.key, key());
+        assert_eq!(
+            request.denomination(),
+            Ok(Denomination::from_index(3).unwrap())
+        );
+        assert_eq!(
+            AllSns::parse(&payload[..16]).unwrap_err(),
+            Status::INVALID_LENGTH
+        );
+        payload[16] = 7;
+        let request = AllSns::parse(&payload).unwrap();
+        assert_eq!(request.denomination(), Err(Status::INVALID_COIN));
+    }
+
+    #[test]
+    fn the_bitmap_of_all_sns_reads_low_bit_first() {
+        let mut reply = vec![0; AllSns::REPLY_SIZE];
+        assert_eq!(reply.len(), 128_000);
+        (reply[1], reply[127_999]) = (0b10, 0x80);
+        let sns: Vec<u32> = AllSns::read_reply(&reply)
+            .unwrap()
+            .map(SerialNumber::get)
+            .collect();
+        assert_eq!(sns, [9, 1_023_999]);
+        assert!(AllSns::read_reply(&reply[1..]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn created_coins_read_back(
+            coins in prop::collection::vec(any_coin(), 1..40),
+            an in any_an(),
+        ) {
+            let mut payload = Vec::new();
+            CreateCoins::compose(SESSION, &key(), coins.iter().copied(), &mut payload);
+            let request = CreateCoins::parse(&payload).unwrap();
+            prop_assert_eq!((request.session, &request.key), (SESSION, &key()));
+            prop_assert_eq!(request.coins().unwrap().iter().collect::<Vec<_>>(), coins.clone());
+            payload.clear();
+            write_created(coins.iter().map(|_| an), &mut payload);
+            prop_assert_eq!(payload.len(), 16 * coins.len());
+            prop_assert!(read_created(&payload, coins.len()).unwrap().all(|read| read == an));
+            prop_assert!(read_created(&payload, coins.len() + 1).is_none());
+        }
+
+        #[test]
+        fn any_payload_is_parsed_without_a_panic(
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let _ = AvailableSns::parse(&payload).map(|request| request.denominations().count());
+            let _ = CreateCoins::parse(&payload).and_then(|request| request.coins().map(|c| c.len()));
+            let _ = FreeCoins::parse(&payload).and_then(|request| request.coins().map(|c| c.len()));
+            let _ = DeleteCoins::parse(&payload).and_then(|r| r.records().map(|r| r.iter().count()));
+            let _ = AllSns::parse(&payload).and_then(|request| request.denomination());
+        }
     }
 }

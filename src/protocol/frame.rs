@@ -127,3 +127,179 @@ pub fn datagram(bytes: &[u8], rules: &Rules) -> Datagram {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::samples::{any_bytes, any_request, protections, request, rules};
+    use proptest::prelude::*;
+
+    fn composed(payload: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let [protection, ..] = protections();
+        request(protection, Some(&vec![7; payload]))
+            .compose(&mut out)
+            .unwrap();
+        out
+    }
+
+    #[test]
+    fn a_refused_header_does_not_wait_for_the_body_but_knows_where_it_ends() {
+        let mut bytes = composed(1_000);
+        bytes[2] = 15;
+        assert_eq!(
+            frame(&bytes[..32], &rules()),
+            Frame::Refused {
+                status: Status::WRONG_RAIDA,
+                length: Some(32 + 1_018),
+            }
+        );
+    }
+
+    #[test]
+    fn the_end_is_unknown_when_version_or_encryption_type_are() {
+        for (at, status) in [
+            (0, Status::UNKNOWN_VERSION),
+            (16, Status::UNKNOWN_ENCRYPTION),
+        ] {
+            let mut bytes = composed(10);
+            bytes[at] = 9;
+            assert_eq!(
+                frame(&bytes, &rules()),
+                Frame::Refused {
+                    status,
+                    length: None
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_encryption_type_hides_the_end_behind_an_earlier_refusal_too() {
+        let mut bytes = composed(10);
+        (bytes[2], bytes[16]) = (15, 9);
+        assert_eq!(
+            frame(&bytes, &rules()),
+            Frame::Refused {
+                status: Status::WRONG_RAIDA,
+                length: None
+            }
+        );
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_refused_at_once() {
+        let limit = rules().max_body_bytes;
+        let over = composed(limit - 17);
+        let refused = Frame::Refused {
+            status: Status::INVALID_LENGTH,
+            length: None,
+        };
+        assert_eq!(frame(&over[..32], &rules()), refused);
+        let most = composed(limit - 18);
+        assert!(matches!(frame(&most, &rules()), Frame::Whole { .. }));
+        let nothing_configured = Rules {
+            max_body_bytes: usize::MAX,
+            ..rules()
+        };
+        let mut huge = composed(limit);
+        huge[24..28].copy_from_slice(&[0xff; 4]);
+        assert_eq!(frame(&huge, &nothing_configured), refused);
+    }
+
+    #[test]
+    fn the_long_form_begins_at_65_535_bytes() {
+        for (payload, long) in [(65_534 - 18, false), (65_535 - 18, true)] {
+            let bytes = composed(payload);
+            assert_eq!(bytes[22..24] == [0xff; 2], long);
+            let Frame::Whole { header, length } = frame(&bytes, &rules()) else {
+                panic!("a whole request is whole");
+            };
+            assert_eq!((header.body_length, length), (payload + 18, bytes.len()));
+        }
+    }
+
+    #[test]
+    fn a_datagram_shorter_than_its_header_gets_no_answer() {
+        for protection in protections() {
+            let mut bytes = Vec::new();
+            let sent = request(protection, Some(&[])).compose(&mut bytes).unwrap();
+            let header = sent.header.header_size();
+            for length in 0..header {
+                assert_eq!(datagram(&bytes[..length], &rules()), Datagram::Silence);
+            }
+            for length in header..bytes.len() {
+                let header = sent.header;
+                assert_eq!(
+                    datagram(&bytes[..length], &rules()),
+                    Datagram::Cut { header }
+                );
+            }
+            // Not even where its header would be refused.
+            bytes[2] = 15;
+            assert_eq!(datagram(&bytes[..header - 1], &rules()), Datagram::Silence);
+            let status = Status::WRONG_RAIDA;
+            assert_eq!(
+                datagram(&bytes[..header], &rules()),
+                Datagram::Refused { status }
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_the_request_in_a_datagram_is_ignored() {
+        let mut bytes = composed(5);
+        let whole = bytes.len();
+        bytes.extend_from_slice(b"more");
+        let Datagram::Whole { length, .. } = datagram(&bytes, &rules()) else {
+            panic!("the request is all there");
+        };
+        assert_eq!(length, whole);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_framed_without_a_panic(bytes in any_bytes()) {
+            match frame(&bytes, &rules()) {
+                Frame::Incomplete { needed } => prop_assert!(needed > bytes.len()),
+                Frame::Whole { header, length } => {
+                    prop_assert_eq!(length, header.header_size() + header.body_length);
+                    prop_assert!(length <= bytes.len());
+                }
+                Frame::Refused { length, .. } => prop_assert!(length != Some(0)),
+            }
+            let silent = datagram(&bytes, &rules()) == Datagram::Silence;
+            prop_assert!(bytes.len() >= 32 || silent);
+            prop_assert!(bytes.len() < 48 || !silent);
+        }
+
+        #[test]
+        fn every_prefix_asks_for_no_more_than_the_whole(
+            request in any_request(),
+            payload in prop::collection::vec(any::<u8>(), 0..100),
+            next in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut bytes = Vec::new();
+            let request = crate::protocol::Request { payload: Some(&payload), ..request };
+            let sent = request.compose(&mut bytes).unwrap();
+            let whole = bytes.len();
+            let header_size = sent.header.header_size();
+            for length in 0..whole {
+                let expected = match length {
+                    0..32 => 32,
+                    _ if length < header_size => header_size,
+                    _ => whole,
+                };
+                prop_assert_eq!(
+                    frame(&bytes[..length], &rules()),
+                    Frame::Incomplete { needed: expected }
+                );
+            }
+            bytes.extend_from_slice(&next);
+            prop_assert_eq!(
+                frame(&bytes, &rules()),
+                Frame::Whole { header: sent.header, length: whole }
+            );
+        }
+    }
+}

@@ -65,7 +65,8 @@ impl Encryption {
 ///
 /// `None` in place of a coin: the header names one that cannot exist, so its key cannot be known;
 /// the request is refused with [`RequestHeader::missing_key_status`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Printing one shows nothing of a locker's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum KeySource {
     /// Nobody's: type 0.
     None,
@@ -77,8 +78,9 @@ pub enum KeySource {
     TwoCoins(Option<Coin>, Option<Coin>),
 }
 
-/// A request's header that passed every check of PROTOCOL.md section 3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A request's header that passed every check of PROTOCOL.md section 3. Printing one shows nothing of
+/// a locker's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestHeader {
     /// What is asked for.
     pub command: Command,
@@ -310,5 +312,141 @@ fn version_is_known(version: u8, rules: &Rules) -> bool {
     match rules.dialect {
         Dialect::Spec => version <= 1,
         Dialect::Raidax => version == 1,
+    }
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KeySource::None => f.write_str("None"),
+            KeySource::Coin(coin) => write!(f, "Coin({coin:?})"),
+            KeySource::Locker(_) => f.write_str("Locker(secret)"),
+            KeySource::TwoCoins(first, second) => write!(f, "TwoCoins({first:?}, {second:?})"),
+        }
+    }
+}
+
+impl std::fmt::Debug for RequestHeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestHeader")
+            .field("command", &self.command)
+            .field("key_source", &self.key_source())
+            .field("body_length", &self.body_length)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{
+        Protection,
+        samples::{protections, request, rules},
+    };
+
+    const ECHO: [u8; 32] = {
+        let mut bytes = [0; 32];
+        bytes[VERSION] = 1;
+        bytes[RAIDA] = 14;
+        bytes[COIN_ID + 1] = 6;
+        bytes
+    };
+
+    /// One way for each checked byte to be wrong, in the order of the checks.
+    const WRONG: [(usize, u8, Status); 8] = [
+        (VERSION, 2, Status::UNKNOWN_VERSION),
+        (SPLIT, 1, Status::WRONG_SPLIT),
+        (RAIDA, 15, Status::WRONG_RAIDA),
+        (GROUP, 16, Status::UNKNOWN_GROUP),
+        (SHARD, 4, Status::WRONG_SHARD),
+        (COMMAND, 99, Status::UNKNOWN_COMMAND),
+        (COIN_ID, 1, Status::WRONG_COIN_ID),
+        (ENCRYPTION, 3, Status::UNKNOWN_ENCRYPTION),
+    ];
+
+    #[test]
+    fn the_first_wrong_byte_in_the_order_of_the_checks_decides() {
+        assert_eq!(check(&ECHO, &rules()), Ok(Command::Echo));
+        for first in 0..WRONG.len() {
+            let mut bytes = ECHO;
+            for &(at, wrong, _) in &WRONG[first..] {
+                bytes[at] = wrong;
+            }
+            assert_eq!(check(&bytes, &rules()), Err(WRONG[first].2));
+        }
+    }
+
+    #[test]
+    fn each_wrong_byte_has_its_status() {
+        for (at, wrong, status) in WRONG {
+            let mut bytes = ECHO;
+            bytes[at] = wrong;
+            assert_eq!(check(&bytes, &rules()), Err(status));
+            assert!(status.is_header_refusal());
+        }
+    }
+
+    #[test]
+    fn version_0_is_accepted_in_the_spec_dialect_only() {
+        let mut bytes = ECHO;
+        bytes[VERSION] = 0;
+        assert!(check(&bytes, &rules()).is_ok());
+        let raidax = Rules {
+            dialect: Dialect::Raidax,
+            ..rules()
+        };
+        assert_eq!(check(&bytes, &raidax), Err(Status::UNKNOWN_VERSION));
+        assert!(check(&ECHO, &raidax).is_ok());
+    }
+
+    #[test]
+    fn a_group_that_is_not_served_has_no_commands() {
+        for group in [2, 4, 8, 15] {
+            let mut bytes = ECHO;
+            bytes[GROUP] = group;
+            assert_eq!(check(&bytes, &rules()), Err(Status::UNKNOWN_COMMAND));
+        }
+    }
+
+    #[test]
+    fn fields_stand_where_the_page_says() {
+        let [_, coin_key, locker_key, coin_hmac, two_coins] = protections();
+        let composed = |protection: Protection| {
+            let mut out = Vec::new();
+            request(protection, Some(&[9])).compose(&mut out).unwrap();
+            out
+        };
+        // Key coin 4.49495 is 04 0000c157; body of 1 + 18 bytes; echo bytes last.
+        let out = composed(coin_key);
+        assert_eq!(out[16..24], [1, 4, 0, 0, 0xc1, 0x57, 0, 19]);
+        assert_eq!(out[30..32], [0x5a, 0xa5]);
+        assert_eq!(
+            composed(locker_key)[16..24],
+            [2, 0x51, 0x51, 0x51, 0x51, 0x51, 0, 19]
+        );
+        // Body of 1 + 34 bytes, then the key coin.
+        let out = composed(coin_hmac);
+        assert_eq!(out[16..24], [4, 0, 35, 0xf8, 0, 0, 0, 0]);
+        assert_eq!(out[46..48], [0x5a, 0xa5]);
+        let out = composed(two_coins);
+        assert_eq!(
+            out[16..29],
+            [5, 0, 35, 6, 0, 0x0f, 0x9f, 0xff, 0, 0, 0, 0, 7]
+        );
+    }
+
+    #[test]
+    fn an_impossible_key_coin_is_no_coin() {
+        let header = RequestHeader {
+            command: Command::Echo,
+            encryption: Encryption::TwoCoinKeyHmac,
+            body_length: 0,
+            key_field: [7, 0, 0, 0, 0],
+            nonce: [0; 24],
+        };
+        let KeySource::TwoCoins(None, Some(_)) = header.key_source() else {
+            panic!("{:?}", header.key_source());
+        };
+        assert_eq!(header.missing_key_status(), Status::UNKNOWN_KEY_COIN);
     }
 }

@@ -2,23 +2,22 @@
 
 use super::Status;
 use crate::coin::{An, Coin};
-use std::marker::PhantomData;
 
 /// One record of a list in a payload: a fixed number of bytes that any bytes can be read as.
 pub trait Record: Copy {
-    /// Bytes a record takes.
-    const SIZE: usize;
-    /// Reads one; `bytes` has [`Record::SIZE`] bytes.
-    fn read(bytes: &[u8]) -> Self;
+    /// The bytes of one record: an array.
+    type Bytes;
+    /// Splits a list into its records and the bytes that are left over.
+    fn split(list: &[u8]) -> (&[Self::Bytes], &[u8]);
+    /// Reads one.
+    fn read(bytes: &Self::Bytes) -> Self;
     /// Appends one.
     fn write(&self, out: &mut Vec<u8>);
 }
 
 /// A list of records, borrowed from a payload: at least one.
-#[derive(Clone, Copy)]
-pub struct Records<'a, R> {
-    bytes: &'a [u8],
-    record: PhantomData<R>,
+pub struct Records<'a, R: Record> {
+    records: &'a [R::Bytes],
 }
 
 /// A coin as it stands in a request: DN, SN (5 bytes); `None` where it cannot exist.
@@ -32,40 +31,43 @@ impl<'a, R: Record> Records<'a, R> {
     /// Takes the bytes as a list: 16 where there is less than one record, 39 where they do not
     /// divide (PROTOCOL.md section 5).
     #[inline]
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Records<'a, R>, Status> {
-        if bytes.len() < R::SIZE {
-            Err(Status::INVALID_LENGTH)
-        } else if !bytes.len().is_multiple_of(R::SIZE) {
-            Err(Status::UNEVEN_RECORDS)
-        } else {
-            Ok(Records {
-                bytes,
-                record: PhantomData,
-            })
+    pub(super) fn parse(list: &'a [u8]) -> Result<Records<'a, R>, Status> {
+        match R::split(list) {
+            ([], _) => Err(Status::INVALID_LENGTH),
+            (records, []) => Ok(Records { records }),
+            _ => Err(Status::UNEVEN_RECORDS),
         }
     }
 
-    /// How many records there are.
+    /// How many records there are: 1 or more.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a list is never empty")]
     pub fn len(&self) -> usize {
-        self.bytes.len() / R::SIZE
+        self.records.len()
     }
 
     /// The record with this number, counted from 0; `None` past the last.
     #[inline]
     pub fn get(&self, record: usize) -> Option<R> {
-        let start = record.checked_mul(R::SIZE)?;
-        let end = start.checked_add(R::SIZE)?;
-        self.bytes.get(start..end).map(R::read)
+        self.records.get(record).map(R::read)
     }
 
     /// The records, in the order of the request.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = R> + Clone + use<'a, R> {
-        self.bytes.chunks_exact(R::SIZE).map(R::read)
+        self.records.iter().map(R::read)
     }
 }
+
+// Not derived: a derived one would ask it of the record as well.
+impl<R: Record> Clone for Records<'_, R> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: Record> Copy for Records<'_, R> {}
 
 impl<'a> Records<'a, Claimed> {
     /// The same coins, if all of them can exist; else 40.
@@ -107,21 +109,20 @@ pub(super) fn write<R: Record>(records: impl IntoIterator<Item = R>, out: &mut V
     }
 }
 
-/// Sixteen bytes from `at` on, as an authenticity number.
-#[inline]
-pub(super) fn an_at(bytes: &[u8], at: usize) -> An {
-    An::new(std::array::from_fn(|i| bytes[at + i]))
-}
-
 impl Record for Claimed {
-    const SIZE: usize = Coin::SIZE;
+    type Bytes = [u8; Coin::SIZE];
 
     #[inline]
-    fn read(bytes: &[u8]) -> Claimed {
-        Coin::from_bytes(&std::array::from_fn(|i| bytes[i]))
+    fn split(list: &[u8]) -> (&[Self::Bytes], &[u8]) {
+        list.as_chunks()
     }
 
-    /// A coin that cannot exist is written as one that no denomination has.
+    #[inline]
+    fn read(bytes: &Self::Bytes) -> Claimed {
+        Coin::from_bytes(bytes)
+    }
+
+    /// A coin that cannot exist is written as one of a denomination that there is not.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.map_or([0x7f, 0, 0, 0, 0], Coin::to_bytes));
     }
@@ -129,11 +130,19 @@ impl Record for Claimed {
 
 /// DN, SN, AN: 21 bytes.
 impl Record for (Claimed, An) {
-    const SIZE: usize = Coin::SIZE + An::SIZE;
+    type Bytes = [u8; Coin::SIZE + An::SIZE];
 
     #[inline]
-    fn read(bytes: &[u8]) -> (Claimed, An) {
-        (Claimed::read(bytes), an_at(bytes, Coin::SIZE))
+    fn split(list: &[u8]) -> (&[Self::Bytes], &[u8]) {
+        list.as_chunks()
+    }
+
+    #[inline]
+    fn read(bytes: &Self::Bytes) -> (Claimed, An) {
+        (
+            Claimed::read(&std::array::from_fn(|i| bytes[i])),
+            An::new(std::array::from_fn(|i| bytes[Coin::SIZE + i])),
+        )
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -144,14 +153,19 @@ impl Record for (Claimed, An) {
 
 /// DN, SN, AN, PAN: 37 bytes.
 impl Record for (Claimed, An, An) {
-    const SIZE: usize = Coin::SIZE + 2 * An::SIZE;
+    type Bytes = [u8; Coin::SIZE + 2 * An::SIZE];
 
     #[inline]
-    fn read(bytes: &[u8]) -> (Claimed, An, An) {
+    fn split(list: &[u8]) -> (&[Self::Bytes], &[u8]) {
+        list.as_chunks()
+    }
+
+    #[inline]
+    fn read(bytes: &Self::Bytes) -> (Claimed, An, An) {
         (
-            Claimed::read(bytes),
-            an_at(bytes, Coin::SIZE),
-            an_at(bytes, Coin::SIZE + An::SIZE),
+            Claimed::read(&std::array::from_fn(|i| bytes[i])),
+            An::new(std::array::from_fn(|i| bytes[Coin::SIZE + i])),
+            An::new(std::array::from_fn(|i| bytes[Coin::SIZE + An::SIZE + i])),
         )
     }
 

@@ -54,7 +54,8 @@ impl Protection {
 }
 
 /// A request as a client has it, before it is bytes. Everything random is given by the caller.
-#[derive(Clone, Copy, Debug)]
+/// Printing it shows neither payload nor challenge.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Which server it is for.
     pub to: RaidaId,
@@ -168,5 +169,56 @@ impl Request<'_> {
         };
         header.mark_long_body();
         header
+    }
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("to", &self.to)
+            .field("command", &self.command)
+            .field("protection", &self.protection)
+            .field("payload_bytes", &self.payload.map(<[u8]>::len))
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::samples::{protections, request};
+
+    #[test]
+    fn a_verified_request_has_no_long_form() {
+        let [.., coin_hmac, two_coins] = protections();
+        for protection in [coin_hmac, two_coins] {
+            let most = vec![0; 65_535 - 34];
+            let mut out = Vec::new();
+            assert!(request(protection, Some(&most)).compose(&mut out).is_ok());
+            let over = vec![0; most.len() + 1];
+            let mut out = Vec::new();
+            let refused = request(protection, Some(&over)).compose(&mut out);
+            assert_eq!(
+                refused.unwrap_err(),
+                RequestTooLong {
+                    body_bytes: 65_536,
+                    body_bytes_max: 65_535
+                }
+            );
+            assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn printing_what_was_sent_shows_neither_key_nor_payload_nor_challenge() {
+        let [_, coin_key, ..] = protections();
+        let request = request(coin_key, Some(&[81; 3]));
+        let sent = request.compose(&mut Vec::new()).unwrap();
+        // The sample's key is 81 in every byte, its challenge has "elv" in it.
+        for printed in [format!("{request:?}"), format!("{sent:?}")] {
+            assert!(printed.contains("secret"), "{printed}");
+            assert!(!printed.contains("81, 81"), "{printed}");
+            assert!(!printed.contains("101, 108, 118"), "{printed}");
+        }
     }
 }

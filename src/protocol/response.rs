@@ -51,7 +51,6 @@ impl Places {
 /// responses. The payload is appended by the command, then sealed in place.
 ///
 /// Dropping it without [`Response::finish`] leaves a header of zeros behind.
-#[derive(Debug)]
 pub struct Response<'b> {
     out: &'b mut Vec<u8>,
     start: usize,
@@ -166,6 +165,12 @@ impl<'b> Response<'b> {
             bytes[CHALLENGE_ANSWER..CHALLENGE_ANSWER + Challenge::SIZE]
                 .copy_from_slice(&sealing.challenge_answer);
         }
+    }
+}
+
+impl std::fmt::Debug for Response<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Response(to {:?})", self.request.command)
     }
 }
 
@@ -298,8 +303,7 @@ impl ResponseHeader {
     }
 }
 
-/// A response, read.
-#[derive(Debug)]
+/// A response, read. Payloads hold authenticity numbers: printing one shows its size only.
 pub struct Answer<'a> {
     /// How the request went.
     pub status: Status,
@@ -309,6 +313,16 @@ pub struct Answer<'a> {
     /// challenge answer is right, or the body's HMAC is. The header's own bytes, the status among
     /// them, are guarded by neither.
     pub proven: bool,
+}
+
+impl std::fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("payload_bytes", &self.payload.len())
+            .field("proven", &self.proven)
+            .finish()
+    }
 }
 
 /// Why a response is not to be believed.
@@ -399,4 +413,276 @@ pub fn open_response<'a>(
         payload: sealed,
         proven: sent.challenge.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{
+        Command, Protection, Request,
+        samples::{any_bytes, any_request, protections, request, rules},
+    };
+    use proptest::prelude::*;
+
+    const COUNTERS: [ResponseCounter; 2] = [ResponseCounter::Restart, ResponseCounter::Continue];
+
+    /// A version request under this protection, whose key is known to both sides.
+    fn sent(protection: Protection) -> Sent {
+        let request = Request {
+            command: Command::Version,
+            ..request(protection, Some(b"ignored"))
+        };
+        request.compose(&mut Vec::new()).unwrap()
+    }
+
+    fn sealing<'a>(rules: &'a Rules, sent: &'a Sent) -> Sealing<'a> {
+        Sealing {
+            rules,
+            status: Status::SUCCESS,
+            key: &sent.key,
+            challenge_answer: sent.challenge.map_or([0; 16], |c| c.answer(&sent.key)),
+            execution_micros: 0x0102_0304,
+            nonce: *b"a nonce that is fresh!",
+        }
+    }
+
+    fn respond(sent: &Sent, payload: &[u8], sealing: Sealing<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut response = Response::begin(&mut out, &sent.header);
+        response.payload().extend_from_slice(payload);
+        response.finish(sealing);
+        out
+    }
+
+    fn read(
+        sent: &Sent,
+        response: &[u8],
+        counter: ResponseCounter,
+    ) -> Result<(Status, Vec<u8>, bool), ResponseError> {
+        let encryption = sent.header.encryption;
+        let header = ResponseHeader::parse(response, encryption).unwrap();
+        let mut body = response[encryption.header_size()..].to_vec();
+        let answer = open_response(sent, &header, &mut body, counter)?;
+        Ok((answer.status, answer.payload.to_vec(), answer.proven))
+    }
+
+    #[test]
+    fn a_plain_response_stands_where_the_page_says() {
+        let rules = rules();
+        let sent = sent(Protection::None);
+        let response = respond(&sent, b"answer", sealing(&rules, &sent));
+        let mut expected = vec![14, 0, 250, 0, 0, 1, 0x5a, 0xa5, 0, 0, 0, 8, 1, 2, 3, 4];
+        expected.extend_from_slice(&sent.challenge.unwrap().bytes());
+        expected.extend_from_slice(b"answer>>");
+        assert_eq!(response, expected);
+    }
+
+    #[test]
+    fn a_verified_response_stands_where_the_page_says() {
+        let rules = rules();
+        let [.., coin_hmac, _] = protections();
+        let sent = sent(coin_hmac);
+        let response = respond(&sent, b"answer", sealing(&rules, &sent));
+        let mut expected = vec![14, 0, 250, 0, 1, 2, 3, 4, 0, 0, 0, 40, 0, 0, 0, 0];
+        expected.extend_from_slice(&[4, 0xf8, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(b"a nonce that is fresh!");
+        expected.extend_from_slice(&[0x5a, 0xa5]);
+        assert_eq!(response[..48], expected);
+        assert_eq!(response.len(), 48 + 40);
+        assert_eq!(response[86..], TRAILER);
+        assert_ne!(&response[48..54], b"answer");
+    }
+
+    #[test]
+    fn without_a_payload_there_is_no_body() {
+        let rules = rules();
+        for protection in protections() {
+            let sent = sent(protection);
+            let response = respond(&sent, &[], sealing(&rules, &sent));
+            assert_eq!(response.len(), sent.header.header_size());
+            let (status, payload, _) = read(&sent, &response, COUNTERS[0]).unwrap();
+            assert_eq!((status, payload), (Status::SUCCESS, vec![]));
+        }
+    }
+
+    #[test]
+    fn restarting_uses_the_requests_key_stream_and_continuing_the_blocks_after_it() {
+        let [_, coin_key, ..] = protections();
+        let sent = sent(coin_key);
+        // Challenge and payload are 23 bytes: two blocks, the second used in part.
+        let mut stream = [0; 48];
+        sent.key.apply(sent.header.initial_counter(), &mut stream);
+        for (response_counter, stream) in COUNTERS.into_iter().zip([&stream[..16], &stream[32..]]) {
+            let rules = Rules {
+                response_counter,
+                ..rules()
+            };
+            let response = respond(&sent, &[0; 16], sealing(&rules, &sent));
+            assert_eq!(&response[32..48], stream);
+        }
+    }
+
+    #[test]
+    fn a_payload_that_was_thrown_away_is_not_sent() {
+        let rules = rules();
+        let sent = sent(Protection::None);
+        let mut out = vec![7];
+        let mut response = Response::begin(&mut out, &sent.header);
+        response.payload().extend_from_slice(b"half an answer");
+        response.clear();
+        response.finish(sealing(&rules, &sent));
+        assert_eq!(out.len(), 1 + 32);
+    }
+
+    #[test]
+    fn a_refused_header_is_answered_with_group_0_and_the_echo_bytes_that_are_there() {
+        let mut bytes = Vec::new();
+        let [plain, .., coin_hmac, _] = protections();
+        request(plain, Some(&[])).compose(&mut bytes).unwrap();
+        let mut out = Vec::new();
+        refuse(&mut out, &bytes, Status::WRONG_RAIDA, &rules(), 5);
+        let mut expected = vec![14, 0, 3, 0, 0, 1, 0x5a, 0xa5, 0, 0, 0, 0, 0, 0, 0, 5];
+        expected.resize(32, 0);
+        assert_eq!(out, expected);
+
+        bytes.clear();
+        request(coin_hmac, Some(&[])).compose(&mut bytes).unwrap();
+        for (there, echo) in [(32, [0, 0]), (48, [0x5a, 0xa5])] {
+            out.clear();
+            refuse(
+                &mut out,
+                &bytes[..there],
+                Status::WRONG_COIN_ID,
+                &rules(),
+                0,
+            );
+            assert_eq!((out.len(), out[16]), (48, 4));
+            assert_eq!(out[46..], echo);
+        }
+
+        // Of a header whose version is unknown nothing else can be believed.
+        bytes[0] = 9;
+        out.clear();
+        refuse(&mut out, &bytes, Status::UNKNOWN_VERSION, &rules(), 0);
+        assert_eq!(out.len(), 32);
+    }
+
+    #[test]
+    fn an_outcome_under_a_wrong_challenge_answer_is_not_believed_but_a_refusal_is_passed_on() {
+        let rules = rules();
+        let [plain, coin_key, ..] = protections();
+        for protection in [plain, coin_key] {
+            let sent = sent(protection);
+            let wrong = Sealing {
+                challenge_answer: [0; 16],
+                ..sealing(&rules, &sent)
+            };
+            for payload in [&b""[..], b"payload"] {
+                assert_eq!(
+                    read(&sent, &respond(&sent, payload, wrong), COUNTERS[0]),
+                    Err(ResponseError::WrongChallengeAnswer)
+                );
+            }
+            let refusal = Sealing {
+                status: Status::WRONG_CHALLENGE,
+                ..wrong
+            };
+            assert_eq!(
+                read(&sent, &respond(&sent, &[], refusal), COUNTERS[0]),
+                Ok((Status::WRONG_CHALLENGE, vec![], false))
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_server_or_to_another_request_is_not_believed() {
+        let rules = rules();
+        for protection in protections() {
+            let sent = sent(protection);
+            let response = respond(&sent, b"payload", sealing(&rules, &sent));
+            let echo = Places::of(sent.header.encryption).echo;
+            for (at, error) in [
+                (0, ResponseError::WrongRaida),
+                (echo, ResponseError::WrongEcho),
+            ] {
+                let mut response = response.clone();
+                response[at] ^= 1;
+                assert_eq!(read(&sent, &response, COUNTERS[0]), Err(error));
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_verified_response_is_not_believed() {
+        let rules = rules();
+        for protection in &protections()[3..] {
+            let sent = sent(*protection);
+            let response = respond(&sent, b"payload", sealing(&rules, &sent));
+            for bit in 48 * 8..response.len() * 8 {
+                let mut response = response.clone();
+                response[bit / 8] ^= 1 << (bit % 8);
+                let expected = if bit / 8 < response.len() - 2 {
+                    ResponseError::WrongHmac
+                } else {
+                    ResponseError::WrongTrailer
+                };
+                assert_eq!(read(&sent, &response, COUNTERS[0]), Err(expected));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_client_reads_what_a_node_composed(
+            request in any_request(),
+            asked in prop::option::of(prop::collection::vec(any::<u8>(), 0..100)),
+            answered in prop::collection::vec(any::<u8>(), 0..300),
+            earlier in prop::collection::vec(any::<u8>(), 0..40),
+            response_counter in prop::sample::select(COUNTERS.to_vec()),
+        ) {
+            let request = Request { payload: asked.as_deref(), ..request };
+            let sent = request.compose(&mut Vec::new()).unwrap();
+            let rules = Rules { response_counter, ..rules() };
+            let mut out = earlier.clone();
+            let mut response = Response::begin(&mut out, &sent.header);
+            response.payload().extend_from_slice(&answered);
+            response.finish(sealing(&rules, &sent));
+            prop_assert_eq!(&out[..earlier.len()], &earlier[..]);
+            let bytes = &out[earlier.len()..];
+            let header = ResponseHeader::parse(bytes, sent.header.encryption).unwrap();
+            prop_assert_eq!(header.group, request.command.group());
+            prop_assert_eq!(header.execution_micros, 0x0102_0304);
+            let (status, payload, proven) = read(&sent, bytes, response_counter).unwrap();
+            prop_assert_eq!((status, &payload), (Status::SUCCESS, &answered));
+            let guarded = if sent.header.encryption.has_hmac() {
+                !answered.is_empty()
+            } else {
+                asked.is_some()
+            };
+            prop_assert_eq!(proven, guarded);
+        }
+
+        #[test]
+        fn any_response_is_read_without_a_panic(bytes in any_bytes(), which in 0usize..5) {
+            let sent = sent(protections()[which]);
+            let encryption = sent.header.encryption;
+            if let Some(header) = ResponseHeader::parse(&bytes, encryption) {
+                let mut body = bytes[encryption.header_size()..].to_vec();
+                let header = ResponseHeader {
+                    raida: Some(sent.to),
+                    echo: sent.header.echo(),
+                    body_length: body.len(),
+                    ..header
+                };
+                let _ = open_response(&sent, &header, &mut body, ResponseCounter::Restart);
+            }
+        }
+
+        #[test]
+        fn anything_is_refused_without_a_panic(bytes in any_bytes()) {
+            let mut out = Vec::new();
+            refuse(&mut out, &bytes, Status::WRONG_RAIDA, &rules(), 0);
+            prop_assert!(out.len() == 32 || out.len() == 48);
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The byte that says how a request went. Groups 2 and 4 have statuses that depend on the dialect;
-//! those belong to their command groups and become one of these.
+//! The byte that says how a request went. Statuses that depend on the dialect (groups 2 and 4) are
+//! chosen by their command groups; what is here means the same everywhere.
 
 /// How a request went: one byte of every response (PROTOCOL.md sections 3 to 6).
 ///

@@ -145,3 +145,67 @@ impl Audit {
         Some(Audit(counts))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn stats_are_little_endian() {
+        let stats = NodeStats {
+            echoes: 1,
+            coins_powned: 2,
+            value_powned: 3,
+            requests: 4,
+        };
+        let mut out = Vec::new();
+        stats.write(&mut out);
+        let mut expected = [0; 32];
+        (expected[0], expected[8], expected[16], expected[24]) = (1, 2, 3, 4);
+        assert_eq!(out, expected);
+        assert_eq!(NodeStats::read(&out), Some(stats));
+        assert_eq!(NodeStats::read(&out[1..]), None);
+    }
+
+    #[test]
+    fn a_key_that_is_cut_is_too_short() {
+        let mut payload = Vec::new();
+        Stats::compose(&AdminKey::new([3; 16]), &mut payload);
+        assert_eq!(Stats::parse(&payload).unwrap().key, AdminKey::new([3; 16]));
+        assert_eq!(
+            Stats::parse(&payload[1..]).unwrap_err(),
+            Status::INVALID_LENGTH
+        );
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_printed_is_none() {
+        let version = SoftwareVersion::new(*b"raida0.1").unwrap();
+        let mut out = Vec::new();
+        version.write(&mut out);
+        assert_eq!(SoftwareVersion::read(&out), Some(version));
+        assert_eq!(version.to_string(), "raida0.1");
+        assert_eq!(SoftwareVersion::read(b"raida\x1b[m"), None);
+        assert_eq!(SoftwareVersion::read(b"raida"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_audit_reads_back(counts in any::<[u32; Denomination::COUNT]>()) {
+            let mut out = Vec::new();
+            Audit(counts).write(&mut out);
+            prop_assert_eq!((out.len(), out[0], out[70]), (Audit::SIZE, 0xf8, 6));
+            prop_assert_eq!(Audit::read(&out), Some(Audit(counts)));
+            out.swap(0, 5);
+            prop_assert_eq!(Audit::read(&out), None);
+        }
+
+        #[test]
+        fn any_answer_is_read_without_a_panic(payload in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = NodeStats::read(&payload);
+            let _ = Audit::read(&payload);
+            let _ = SoftwareVersion::read(&payload);
+        }
+    }
+}
