@@ -2,6 +2,7 @@
 //! layer that does the work, and print what it found. Exit status 0, 1 (the answer is no) or 2 (it
 //! could not be asked).
 
+pub mod admin_key_file;
 mod audit;
 mod check;
 pub mod config;
@@ -20,6 +21,7 @@ mod serve;
 mod settings;
 mod stats;
 mod version;
+mod worth;
 
 use std::process::ExitCode;
 
