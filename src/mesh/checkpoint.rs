@@ -6,7 +6,7 @@ use super::link::Mesh;
 use crate::{
     coin::ShardId,
     shard::{Reply, Request},
-    store::{Environment, log::Position, pages::CheckpointCounts},
+    store::{Environment, Signal, log::Position, pages::CheckpointCounts},
 };
 
 /// After a failed checkpoint, the time to the next try.
@@ -57,6 +57,8 @@ pub async fn checkpoint<E: Environment>(
 pub struct Checkpoints {
     interval: Cell<Duration>,
     round: Cell<u64>,
+    is_busy: Cell<bool>,
+    ended: Signal,
 }
 
 impl Checkpoints {
@@ -65,6 +67,8 @@ impl Checkpoints {
         Checkpoints {
             interval: Cell::new(interval),
             round: Cell::new(round),
+            is_busy: Cell::new(false),
+            ended: Signal::default(),
         }
     }
 
@@ -73,11 +77,18 @@ impl Checkpoints {
         self.interval.set(interval);
     }
 
-    /// Makes a checkpoint now.
+    /// Makes a checkpoint now, after any that is under way.
     ///
     /// # Errors
     /// As [`checkpoint`].
     pub async fn make<E: Environment>(&self, mesh: &Mesh<E>) -> io::Result<CheckpointCounts> {
+        loop {
+            let moment = self.ended.moment();
+            if !self.is_busy.replace(true) {
+                break;
+            }
+            self.ended.after(moment).await;
+        }
         let round = self.round.get() + 1;
         self.round.set(round);
         let start = mesh.shard().environment.monotonic();
@@ -89,6 +100,8 @@ impl Checkpoints {
             }
             Err(error) => tracing::error!(round, %error, "checkpoint failed; the logs are kept"),
         }
+        self.is_busy.set(false);
+        self.ended.notify();
         made
     }
 
