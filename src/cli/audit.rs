@@ -69,5 +69,5 @@ impl AuditCommand {
 }
 
 fn audit_folder(_folder: &FolderArgs) -> Result<Audit, CliError> {
-    Err(CliError::NotWired("raida audit of a data folder"))
+    Err(CliError::NotWired("audit of a data folder"))
 }

@@ -22,6 +22,6 @@ impl CheckCommand {
     /// # Errors
     /// The data folder cannot be read.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida check"))
+        Err(CliError::NotWired("check"))
     }
 }

@@ -42,7 +42,7 @@ pub enum CliError {
     #[error("no random numbers from the system: {0}; nothing was sent")]
     NoRandomness(#[from] getrandom::Error),
     /// The command exists, what carries it out does not yet.
-    #[error("{0} is not wired yet; a later version of this program carries it out")]
+    #[error("`{0}` is not wired yet; a later version of this program carries it out")]
     NotWired(&'static str),
 }
 

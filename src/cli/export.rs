@@ -34,6 +34,6 @@ impl ExportCommand {
     /// # Errors
     /// The data folder cannot be read, or the output cannot be written.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida export"))
+        Err(CliError::NotWired("export"))
     }
 }

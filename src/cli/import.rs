@@ -31,6 +31,6 @@ impl ImportCommand {
     /// # Errors
     /// The input or the data folder cannot be read, or the folder cannot be written.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida import"))
+        Err(CliError::NotWired("import"))
     }
 }

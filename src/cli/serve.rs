@@ -23,6 +23,6 @@ impl ServeCommand {
     pub fn run(self) -> Result<Answer, CliError> {
         let config = self.settings.load()?;
         let _logging = Logging::start(&config.log)?;
-        Err(CliError::NotWired("raida serve"))
+        Err(CliError::NotWired("serve"))
     }
 }

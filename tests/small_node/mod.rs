@@ -1,6 +1,8 @@
 //! A node small enough to be seen through: it keeps coins in a map, forgets them when it ends, and
 //! can be told to go wrong. What it reads and writes is the real protocol over real sockets.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -333,7 +335,9 @@ impl State {
                     return Err(Status::INVALID_COIN);
                 }
                 for coin in coins {
-                    self.next_an += 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+                    self.next_an = self
+                        .next_an
+                        .wrapping_add(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
                     let an = An::new(self.next_an.to_be_bytes());
                     self.coins.insert(coin, (an, Mfs::new(2)));
                     write_created([an], out);
