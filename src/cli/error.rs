@@ -16,6 +16,9 @@ pub enum CliError {
     /// The admin key could not be read or written.
     #[error(transparent)]
     AdminKey(#[from] AdminKeyError),
+    /// A node cannot start, or had to give up.
+    #[error(transparent)]
+    Node(#[from] crate::node::StartError),
     /// The node did not do what was asked.
     #[error("{error}{next}", error = .0, next = next_step(.0))]
     Client(#[from] ClientError),

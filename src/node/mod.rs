@@ -10,4 +10,4 @@ mod start;
 
 pub use handler::Bytes;
 pub use settings::{Adjustable, Durability, Settings};
-pub use start::{Ended, Node, StartError, Summary};
+pub use start::{Control, Ended, Node, StartError, Summary};

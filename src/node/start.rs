@@ -32,14 +32,21 @@ use crate::{
 /// counts as used; a buffer that does not fit comes from the heap.
 const IO_MEMORY: usize = 1 << 20;
 
-/// A node that runs. Dropping it does not stop it: [`stop`](Node::stop), then [`join`](Node::join).
+/// A node that runs. Dropping it does not stop it: [`stop`](Control::stop) it, then
+/// [`join`](Node::join).
 pub struct Node {
     summary: Summary,
+    control: Control,
+    cores: Vec<ExecutorJoinHandle<io::Result<Drained>>>,
+    _folder: DataFolder,
+}
+
+/// What can be done to a node while it runs, from any thread.
+#[derive(Clone)]
+pub struct Control {
     stop: Stop,
     limits: Arc<Limits>,
     adjustable: Arc<Mutex<Adjustable>>,
-    cores: Vec<ExecutorJoinHandle<io::Result<Drained>>>,
-    _folder: DataFolder,
 }
 
 /// What there is to say of a node that has just started.
@@ -189,14 +196,16 @@ impl Node {
         drop(recovered);
         let mut node = Node {
             summary,
-            stop,
-            limits,
-            adjustable,
+            control: Control {
+                stop,
+                limits,
+                adjustable,
+            },
             cores,
             _folder: folder,
         };
         if let Err(error) = all_ready(&is_ready, settings.shards) {
-            node.stop();
+            node.control.stop();
             let _ = node.join();
             return Err(StartError::Shard(error));
         }
@@ -209,25 +218,9 @@ impl Node {
         &self.summary
     }
 
-    /// Limits and counters of the sockets.
-    pub fn limits(&self) -> &Arc<Limits> {
-        &self.limits
-    }
-
-    /// The signal that stops the node; for threads that outlive a borrow of it.
-    pub fn stop_signal(&self) -> Stop {
-        self.stop.clone()
-    }
-
-    /// Changes what can change while the node runs.
-    pub fn adjust(&self, network: &net::Settings, adjustable: Adjustable) {
-        self.limits.change(network);
-        *lock(&self.adjustable) = adjustable;
-    }
-
-    /// Has the node answer what it has accepted, write its pages, and end.
-    pub fn stop(&self) {
-        self.stop.stop();
+    /// What can be done to it while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Waits until the node has ended.
@@ -245,6 +238,24 @@ impl Node {
             ended.cut.requests_cut += drained.requests_cut;
         }
         Ok(ended)
+    }
+}
+
+impl Control {
+    /// Limits and counters of the sockets.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Changes what can change while the node runs.
+    pub fn adjust(&self, network: &net::Settings, adjustable: Adjustable) {
+        self.limits.change(network);
+        *lock(&self.adjustable) = adjustable;
+    }
+
+    /// Has the node answer what it has accepted, write its pages, and end.
+    pub fn stop(&self) {
+        self.stop.stop();
     }
 }
 
