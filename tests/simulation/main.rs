@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Instant,
@@ -23,6 +23,8 @@ use std::{
 use history::{Counts, Told};
 
 const HISTORIES: u64 = 10_000;
+/// Histories may go wrong in several ways: so many are told before the rest is left.
+const FAILURES_MAX: u64 = 20;
 
 fn setting(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -50,7 +52,7 @@ fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
     let histories = setting("RAIDA_SIMULATION_HISTORIES").unwrap_or(HISTORIES);
     let start = Instant::now();
     let next = AtomicU64::new(0);
-    let has_failed = AtomicBool::new(false);
+    let failures = AtomicU64::new(0);
     let total = Mutex::new(Counts::default());
     let threads = thread::available_parallelism().map_or(1, |n| n.get());
     thread::scope(|scope| {
@@ -58,12 +60,12 @@ fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
-                    if seed >= histories || has_failed.load(Relaxed) {
+                    if seed >= histories || failures.load(Relaxed) >= FAILURES_MAX {
                         return;
                     }
                     match catch_unwind(|| live(seed)) {
                         Ok(told) => *total.lock().unwrap() += told.counts,
-                        Err(_) => has_failed.store(true, Relaxed),
+                        Err(_) => drop(failures.fetch_add(1, Relaxed)),
                     }
                 }
             });
@@ -72,7 +74,8 @@ fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
     let seconds = start.elapsed().as_secs_f32();
     let total = *total.lock().unwrap();
     println!("{histories} histories in {seconds:.1} s\n{total:#?}");
-    assert!(!has_failed.into_inner(), "a history went wrong (above)");
+    let failures = failures.into_inner();
+    assert_eq!(failures, 0, "histories went wrong (above)");
 }
 
 #[test]
