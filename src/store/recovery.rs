@@ -260,7 +260,9 @@ async fn survey_page<F: File>(
             Err(fault) => surveyed.damage(page, slot, &fault.to_string()),
         }
     }
-    found.sort_by_key(|(_, meta)| Reverse(meta.head.sequence));
+    // By round, not by sequence: an image that lacked a change and the next, which has it, may be
+    // of the same sequence.
+    found.sort_by_key(|(_, meta)| Reverse(meta.head.round));
     let round = found
         .iter()
         .map(|(_, meta)| meta.head.round)
