@@ -63,6 +63,7 @@ pub struct Disk {
     removed: Vec<(String, FileId)>,
     blocks: usize,
     faults: Faults,
+    is_calm: bool,
     pub counts: DiskCounts,
     loaded: BTreeSet<(FileId, u64)>,
 }
@@ -146,17 +147,27 @@ impl Disk {
             removed: Vec::new(),
             blocks: 0,
             faults: Faults::default(),
+            is_calm: false,
             counts: DiskCounts::default(),
             loaded: BTreeSet::new(),
         }
     }
 
     pub fn set_faults(&mut self, faults: Faults) {
-        self.faults = faults;
+        if !self.is_calm {
+            self.faults = faults;
+        }
+    }
+
+    /// Nothing goes wrong until the process ends.
+    pub fn calm(&mut self) {
+        self.faults = Faults::default();
+        self.is_calm = true;
     }
 
     pub fn forget_faults(&mut self) {
         self.faults = Faults::default();
+        self.is_calm = false;
         self.loaded.clear();
     }
 

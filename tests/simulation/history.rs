@@ -29,6 +29,8 @@ const MONTH: Mfs = Mfs::new(45);
 const DENOMINATIONS: u64 = 3;
 const PAGES: u64 = 4;
 const PLACES: u64 = 4;
+/// Steps that a request takes, more or less.
+const STEPS_A_REQUEST: u64 = 20;
 /// More steps than any run takes that ends at all.
 const STEPS_MAX: u64 = 5_000_000;
 
@@ -181,11 +183,6 @@ impl History {
     /// in good order.
     fn run(&mut self, node: Node, setup: &Setup) -> Result<bool, String> {
         self.world.disk.borrow_mut().forget_loads();
-        let most = *self.random.pick(&[100, 1_000, 4_000, 8_000]);
-        let steps = match self.random.permille(800) {
-            true => self.random.between(1, most),
-            false => STEPS_MAX,
-        };
         if self.random.permille(600) {
             let seed = self.random.next();
             let faults: Vec<Faults> = (0..3).map(|_| self.draw_faults()).collect();
@@ -193,7 +190,12 @@ impl History {
             self.world.spawn(weather);
         }
         let requests = *self.random.pick(&[3, 10, 30]);
-        let clients: Vec<_> = (0..self.random.between(1, 6))
+        let clients = self.random.between(1, 6);
+        let steps = match self.random.permille(800) {
+            true => self.random.between(1, clients * requests * STEPS_A_REQUEST),
+            false => STEPS_MAX,
+        };
+        let clients: Vec<_> = (0..clients)
             .map(|_| {
                 let mut random = Random::new(self.random.next());
                 let client = Client {
@@ -224,7 +226,7 @@ impl History {
             let answers: Result<Vec<()>, String> = join_all(clients).await.into_iter().collect();
             answers?;
             if is_stopping {
-                world.disk.borrow_mut().set_faults(Faults::default());
+                world.disk.borrow_mut().calm();
                 node.stop().await;
             }
             Ok(())
