@@ -23,7 +23,7 @@ use super::{
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
 };
-use crate::coin::{COINS_PER_PAGE, PAGES, PageId};
+use crate::coin::{COINS_PER_PAGE, Denomination, PAGES, PageId};
 
 /// Reads and writes under way at once.
 const PARALLEL: usize = 64;
@@ -129,6 +129,7 @@ pub async fn recover<S: Storage>(
     secret: &NodeSecret,
 ) -> Result<Recovered, RecoveryError> {
     let files = PageFiles::open(storage).await?;
+    sync_all(storage, &files).await?;
     let survey = survey(storage, &files).await?;
     if let Some(fault) = survey.log_faults.first() {
         return Err(RecoveryError::Damaged(fault.clone()));
@@ -156,7 +157,7 @@ pub async fn recover<S: Storage>(
         pages[index] = summary;
     }
     drop(rewrites);
-    for denomination in crate::coin::Denomination::all() {
+    for denomination in Denomination::all() {
         files.sync(denomination).await?;
     }
     give_up_logs(storage, &survey.segments).await?;
@@ -168,6 +169,22 @@ pub async fn recover<S: Storage>(
         torn: survey.torn,
         faults: survey.faults,
     })
+}
+
+/// Makes all that can be read durable. A process that was killed leaves writes behind that are seen
+/// here and that a power failure would still undo, one by one: a record of which some pages are
+/// already rewritten, or the image that a rewritten page had before.
+async fn sync_all<S: Storage>(storage: &S, files: &PageFiles<S::File>) -> io::Result<()> {
+    for denomination in Denomination::all() {
+        files.sync(denomination).await?;
+    }
+    for name in storage.list(LOG_FOLDER).await? {
+        if log::parse_segment_name(&name).is_some() {
+            let file = storage.open(&format!("{LOG_FOLDER}/{name}"), false).await?;
+            file.sync().await?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads all heads and logs, and finds for each page its base image and what that lacks. Changes
