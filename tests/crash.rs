@@ -5,7 +5,7 @@
 
 mod node_process;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -87,7 +87,10 @@ struct Totals {
 fn what_was_answered_outlives_every_crash() {
     let rounds = setting("RAIDA_CRASH_ROUNDS", 20);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let seed = setting("RAIDA_CRASH_SEED", now.unwrap().as_nanos() as u64 % 1_000_000_007);
+    let seed = setting(
+        "RAIDA_CRASH_SEED",
+        now.unwrap().as_nanos() as u64 % 1_000_000_007,
+    );
     println!("{rounds} rounds, RAIDA_CRASH_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
@@ -129,15 +132,19 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
     let shards = pick_shards(random);
     let node = serve(data, shards).start();
     totals.started(&node);
-    assert_eq!(find_values(&node, book, &[]), book.values, "before the load");
+    assert_eq!(
+        find_values(&node, book, &[]),
+        book.values,
+        "before the load"
+    );
 
     let (history, moment) = load_and_kill(node, data, shards, book, random, totals);
     for _ in 0..random.random_range(0..3) {
         let starting = serve(data, pick_shards(random)).spawn();
         let most = totals.longest_start_ms.max(20);
         std::thread::sleep(Duration::from_millis(random.random_range(0..most)));
-        kill_spawned(starting);
-        totals.starts_killed += 1;
+        let served = kill_spawned(starting);
+        totals.starts_killed += usize::from(!served);
     }
     let node = serve(data, pick_shards(random)).start();
     totals.started(&node);
@@ -148,8 +155,14 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
     let open: Vec<usize> = (0..history.len())
         .filter(|&i| history[i].outcome == Outcome::Open)
         .collect();
-    let whole = open.iter().filter(|&&i| applied[i].iter().all(|&a| a)).count();
-    let none = open.iter().filter(|&&i| applied[i].iter().all(|&a| !a)).count();
+    let whole = open
+        .iter()
+        .filter(|&&i| applied[i].iter().all(|&a| a))
+        .count();
+    let none = open
+        .iter()
+        .filter(|&&i| applied[i].iter().all(|&a| !a))
+        .count();
     let answered = history
         .iter()
         .filter(|change| matches!(change.outcome, Outcome::Answered(_)))
@@ -220,9 +233,16 @@ fn load_and_kill(
             connection,
             random: StdRng::seed_from_u64(random.random()),
             by_shard: by_shard(&coins, book, shards),
-            predicted: coins.iter().map(|&coin| (coin, book.values[coin])).collect(),
-            confirmed: coins.iter().map(|&coin| (coin, book.values[coin])).collect(),
+            predicted: coins
+                .iter()
+                .map(|&coin| (coin, book.values[coin]))
+                .collect(),
+            confirmed: coins
+                .iter()
+                .map(|&coin| (coin, book.values[coin]))
+                .collect(),
             shared: Arc::clone(&shared),
+            at_risk: HashSet::new(),
             coins: book.coins.clone(),
             changes: Vec::new(),
             waiting: VecDeque::new(),
@@ -306,11 +326,13 @@ struct Load {
     /// What they were by the last answer.
     confirmed: HashMap<usize, Value>,
     shared: Arc<Shared>,
+    /// Its own coins in a request under way that others may make fail: nothing builds on that.
+    at_risk: HashSet<usize>,
     coins: Vec<Coin>,
     changes: Vec<Change>,
     /// Changes without an answer, and how many changes its shared coins were away from the first.
     waiting: VecDeque<(usize, Vec<u64>)>,
-    /// A change failed, so that what is predicted is wrong until nothing is under way.
+    /// A change failed: what is predicted is wrong, and counts again when nothing is under way.
     resync: bool,
 }
 
@@ -353,22 +375,27 @@ impl Load {
         let most = if random.random_bool(0.1) { 30 } else { 6 };
         let count = random.random_range(1..=most).min(coins.len());
         coins = coins.sample(random, count).copied().collect();
+        coins.retain(|coin| !self.at_risk.contains(coin));
+        let (command, delta) = match random.random_bool(0.6) {
+            true => (Command::Pown, None),
+            false => (Command::PownSum, Some(random.random::<Value>())),
+        };
         let mut depths = Vec::new();
         let mut old_values: Vec<Value> = coins.iter().map(|coin| self.predicted[coin]).collect();
-        if random.random_bool(0.15) {
+        if coins.is_empty() || random.random_bool(0.15) {
+            self.at_risk.extend(&coins);
+            // Two coins that someone else's sum has changed by the same delta would not be noticed
+            // by the sum of their old values.
+            let most = if command == Command::Pown { 2 } else { 1 };
             let shared = self.shared.lock().unwrap();
             let all: Vec<usize> = shared.keys().copied().collect();
-            for &coin in all.sample(random, 2) {
+            for &coin in all.sample(random, most) {
                 let (depth, value) = shared[&coin];
                 coins.push(coin);
                 old_values.push(value);
                 depths.push(depth);
             }
         }
-        let (command, delta) = match random.random_bool(0.6) {
-            true => (Command::Pown, None),
-            false => (Command::PownSum, Some(random.random::<Value>())),
-        };
         let new = |old| delta.map_or_else(|| random.random(), |delta| old ^ delta);
         let new_values: Vec<Value> = old_values.iter().copied().map(new).collect();
         let values = old_values.into_iter().zip(new_values);
@@ -409,6 +436,11 @@ impl Load {
         let (index, depths) = self.waiting.pop_front().unwrap();
         let change = &mut self.changes[index];
         let count = change.parts.len();
+        if !depths.is_empty() {
+            for part in &change.parts {
+                self.at_risk.remove(&part.coin);
+            }
+        }
         change.outcome = match Passed::read(status, payload, count) {
             Some(passed) => Outcome::Answered(passed.iter().collect()),
             None => Outcome::Refused(status),
@@ -499,8 +531,11 @@ fn judge(book: &Book, shards: u16, history: &[Change], found: &[Value]) -> Vec<V
                 tell()
             ),
             Outcome::Open => {
-                let owners = change.parts.iter().map(|p| owner(book.coins[p.coin], shards));
-                let owners: std::collections::HashSet<_> = owners.collect();
+                let owners = change
+                    .parts
+                    .iter()
+                    .map(|p| owner(book.coins[p.coin], shards));
+                let owners: HashSet<_> = owners.collect();
                 let is_whole = command == Command::PownSum;
                 // A coin that others change too may have had another value by then; one that still
                 // has the value that was to be replaced did not.

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -248,15 +248,13 @@ impl Ending {
     }
 }
 
-/// Waits for a process that was only spawned, after killing it.
-pub fn kill_spawned(mut child: Child) -> String {
+/// Kills a process that was only [spawned](Serve::spawn). Gives whether it served already.
+pub fn kill_spawned(mut child: Child) -> bool {
     child.kill().unwrap();
-    child.wait().unwrap();
-    let mut log = String::new();
-    if let Some(mut error) = child.stderr.take() {
-        error.read_to_string(&mut log).unwrap();
-    }
-    log
+    let ended = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    assert_eq!(text(ended.stderr), "");
+    text(ended.stdout).contains(GREETING_ENDS)
 }
 
 /// Runs another command of the program to its end.
