@@ -79,6 +79,10 @@ pub struct BenchCommand {
     /// CPUs of the node, for the bare echo to run on: a thread on each
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     node_cpus: Vec<usize>,
+    /// The node's process, to say what an answer costs in CPU time, which other programs on the
+    /// machine disturb less than the rate
+    #[arg(long, value_name = "PID")]
+    node_pid: Option<u32>,
     /// Folder on the disk to compare with, if not the data folder
     #[arg(long, value_name = "DIR")]
     disk_folder: Option<PathBuf>,
@@ -192,6 +196,7 @@ impl BenchCommand {
                 },
             },
             cpus: (0..threads).map(|i| on(&self.cpus, i)).collect(),
+            node_pid: self.node_pid,
             echo: has(Baseline::Echo).then(|| {
                 let threads = self.node_cpus.len().max(1);
                 (0..threads).map(|i| on(&self.node_cpus, i)).collect()
@@ -313,6 +318,25 @@ impl BenchCommand {
             let (least, median, most) = spread(ratios(&measured[0], one));
             let of = name_of_contender(one.contender);
             let _ = writeln!(text, "node / {of}: {median:.3} ({least:.3} to {most:.3})");
+            let by_cpu = ratios_by_cpu(&measured[0], one);
+            if !by_cpu.is_empty() {
+                let (least, median, most) = spread(by_cpu);
+                let _ = writeln!(
+                    text,
+                    "node / {of}, for each second on a CPU: {median:.3} ({least:.3} to {most:.3})"
+                );
+            }
+        }
+        for one in measured {
+            let by_cpu = one.rates_by_cpu();
+            if !by_cpu.is_empty() {
+                let (least, median, most) = spread(by_cpu.iter().map(|rate| 1e6 / rate).collect());
+                let _ = writeln!(
+                    text,
+                    "{}: {median:.3} µs of CPU an answer ({least:.3} to {most:.3})",
+                    name_of_contender(one.contender)
+                );
+            }
         }
         let total = measured[0].total();
         let Tally {
@@ -357,6 +381,7 @@ impl BenchCommand {
                     "name": name_of_contender(one.contender),
                     "per_second": median,
                     "per_second_by_slice": one.rates(),
+                    "per_cpu_second_by_slice": one.rates_by_cpu(),
                     "latency_us": {
                         "mean": latency.mean() / 1e3,
                         "p50": micros(0.5),
@@ -376,10 +401,15 @@ impl BenchCommand {
             .collect();
         let ratios: Vec<Value> = (measured[1..].iter())
             .map(|one| {
-                let (least, median, most) = spread(ratios(&measured[0], one));
+                let all = |values: Vec<f64>| {
+                    let (least, median, most) = spread(values);
+                    json!({ "least": least, "median": median, "most": most })
+                };
+                let by_cpu = ratios_by_cpu(&measured[0], one);
                 json!({
                     "to": name_of_contender(one.contender),
-                    "least": least, "median": median, "most": most,
+                    "of_rates": all(ratios(&measured[0], one)),
+                    "of_rates_by_cpu": (!by_cpu.is_empty()).then(|| all(by_cpu)),
                 })
             })
             .collect();
@@ -429,6 +459,12 @@ fn name_of_contender(contender: Contender) -> &'static str {
 /// The node's rate by another's, slice by slice.
 fn ratios(node: &Measured, other: &Measured) -> Vec<f64> {
     (node.rates().into_iter().zip(other.rates()))
+        .map(|(node, other)| node / other)
+        .collect()
+}
+
+fn ratios_by_cpu(node: &Measured, other: &Measured) -> Vec<f64> {
+    (node.rates_by_cpu().into_iter().zip(other.rates_by_cpu()))
         .map(|(node, other)| node / other)
         .collect()
 }

@@ -14,10 +14,12 @@
 //! | `flight` | requests under way: composed, matched, checked, timed |
 //! | `udp`, `datagrams`, `tcp` | what carries them |
 //! | [`baseline`] | what the machine can do without a node: a bare echo, a bare disk |
+//! | `cpu_clock` | what a server costs, whatever else runs on its CPU |
 //! | [`Plan`] | a run: who is asked when, on which CPUs |
 //! | [`Tally`] | what came of it |
 
 pub mod baseline;
+mod cpu_clock;
 mod datagrams;
 mod flight;
 pub mod kind;

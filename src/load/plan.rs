@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use super::baseline::{Disk, Echo};
+use super::cpu_clock::CpuClock;
 use super::flight::{Addressee, Flight, Peer, SLOTS_MAX};
 use super::kind::Kind;
 use super::purse::Held;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub stream: Stream,
     /// CPUs of the generator's threads, the first thread's first; `None` lets it run anywhere.
     pub cpus: Vec<Option<usize>>,
+    /// The node's process, where it runs on this machine and its CPU time is of interest.
+    pub node_pid: Option<u32>,
     /// A bare echo to compare with, a thread on each of these CPUs.
     pub echo: Option<Vec<Option<usize>>>,
     /// A folder on a disk to compare with.
@@ -87,6 +90,8 @@ pub struct Slice {
     pub tally: Tally,
     /// How long it took.
     pub took: Duration,
+    /// How long the server's threads were on a CPU meanwhile, where that is known.
+    pub server_cpu: Option<Duration>,
 }
 
 /// A run that could not be carried out.
@@ -126,6 +131,16 @@ impl Measured {
             total.add(&slice.tally);
         }
         total
+    }
+
+    /// Right answers for each second that the server was on a CPU, slice by slice; empty where that
+    /// is not known.
+    pub fn rates_by_cpu(&self) -> Vec<f64> {
+        let rate = |slice: &Slice| {
+            let seconds = slice.server_cpu?.as_secs_f64().max(1e-9);
+            Some(slice.tally.right as f64 / seconds)
+        };
+        self.slices.iter().filter_map(rate).collect()
     }
 
     /// Right answers a second, slice by slice.
@@ -173,7 +188,7 @@ impl Plan {
             (Some(cpus), Stream::Udp { .. }) => Some(Echo::udp(cpus).map_err(LoadError::Echo)?),
             (Some(cpus), Stream::Tcp { .. }) => Some(Echo::tcp(cpus).map_err(LoadError::Echo)?),
         };
-        let echo_address = echo.as_ref().map(Echo::address);
+        let echo_at = echo.as_ref().map(|echo| (echo.address(), echo.cpu_clock()));
         let timetable = self.timetable();
         let (ready, start) = (Barrier::new(kinds.len()), std::sync::OnceLock::new());
         let results: Vec<Result<_, LoadError>> = std::thread::scope(|scope| {
@@ -182,9 +197,10 @@ impl Plan {
                 .enumerate()
                 .map(|(index, kind)| {
                     let (timetable, ready, start) = (&timetable, &ready, &start);
+                    let echo_at = echo_at.clone();
                     scope.spawn(move || {
                         pin(self.cpus[index]);
-                        let thread = Thread::prepare(self, index, kind, echo_address);
+                        let thread = Thread::prepare(self, index, kind, echo_at);
                         ready.wait();
                         let start = *start.get_or_init(|| Instant::now() + LEAD);
                         thread?.run(timetable, start)
@@ -207,6 +223,7 @@ impl Plan {
                 let all = all.get_or_insert_default();
                 all.tally.add(&slice.tally);
                 all.took = all.took.max(slice.took);
+                all.server_cpu = all.server_cpu.or(slice.server_cpu);
             }
         }
         Ok((self.by_contender(&timetable, slices), coins))
@@ -300,6 +317,7 @@ struct Driver {
     who: &'static str,
     address: SocketAddr,
     socket: Carrier,
+    cpu_clock: Option<CpuClock>,
 }
 
 enum Carrier {
@@ -312,7 +330,7 @@ impl Thread {
         plan: &Plan,
         index: usize,
         kind: Box<dyn Kind>,
-        echo: Option<SocketAddr>,
+        echo: Option<(SocketAddr, CpuClock)>,
     ) -> Result<Thread, LoadError> {
         // One at a time, so one thread is enough.
         let disk = match &plan.disk {
@@ -325,12 +343,15 @@ impl Thread {
             }
             _ => None,
         };
-        let driver = |who, address| Driver::connect(plan, who, address);
+        // One thread looks at the clocks for all.
+        let driver = |who, address, clock: Option<CpuClock>| {
+            Driver::connect(plan, who, address, clock.filter(|_| index == 0))
+        };
         Ok(Thread {
             flight: Flight::new(kind, plan.addressee, plan.slots_per_thread()),
-            node: driver("the node", plan.node)?,
+            node: driver("the node", plan.node, plan.node_pid.map(CpuClock::Process))?,
             echo: echo
-                .map(|address| driver("the bare echo", address))
+                .map(|(address, clock)| driver("the bare echo", address, Some(clock)))
                 .transpose()?,
             disk,
         })
@@ -360,10 +381,15 @@ impl Thread {
             (Contender::Disk, _) => return self.write(until),
         };
         self.flight.turn_to(peer);
+        let cpu_before = driver.cpu_time()?;
         driver.run(&mut self.flight, until)?;
+        let cpu_after = driver.cpu_time()?;
         Ok(Slice {
             took: begun.elapsed(),
             tally: self.flight.turn_to(peer),
+            server_cpu: cpu_after
+                .zip(cpu_before)
+                .map(|(after, before)| after - before),
         })
     }
 
@@ -379,12 +405,18 @@ impl Thread {
         Ok(Slice {
             tally,
             took: begun.elapsed(),
+            server_cpu: None,
         })
     }
 }
 
 impl Driver {
-    fn connect(plan: &Plan, who: &'static str, address: SocketAddr) -> Result<Driver, LoadError> {
+    fn connect(
+        plan: &Plan,
+        who: &'static str,
+        address: SocketAddr,
+        cpu_clock: Option<CpuClock>,
+    ) -> Result<Driver, LoadError> {
         let socket = match plan.stream {
             Stream::Udp { .. } => Udp::connect(address, plan.timeout).map(Carrier::Udp),
             Stream::Tcp { connections, .. } => {
@@ -397,6 +429,7 @@ impl Driver {
                 who,
                 address,
                 socket,
+                cpu_clock,
             }),
             Err(cause) => Err(LoadError::Connection {
                 who,
@@ -404,6 +437,19 @@ impl Driver {
                 cause,
             }),
         }
+    }
+
+    fn cpu_time(&self) -> Result<Option<Duration>, LoadError> {
+        let Some(clock) = &self.cpu_clock else {
+            return Ok(None);
+        };
+        let read = clock.read().map_err(|cause| {
+            LoadError::Plan(format!(
+                "the CPU time of {} cannot be read: {cause}",
+                self.who
+            ))
+        });
+        read.map(Some)
     }
 
     fn run(&mut self, flight: &mut Flight, until: Instant) -> Result<(), LoadError> {

@@ -1,7 +1,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::load::cpu_clock::CpuClock;
 use crate::load::datagrams::Batch;
 use crate::load::plan::pin;
 
@@ -25,6 +26,7 @@ pub(in crate::load) struct Echo {
     address: SocketAddr,
     end: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    cpu_clock: CpuClock,
 }
 
 impl Echo {
@@ -85,16 +87,21 @@ impl Echo {
         serve: impl Fn(S, &AtomicBool) + Copy + Send + 'static,
     ) -> Echo {
         let end = Arc::new(AtomicBool::new(false));
+        let (started, ids) = mpsc::channel();
         let threads = sockets.into_iter().zip(cpus.to_vec()).map(|(socket, cpu)| {
-            let end = Arc::clone(&end);
+            let (end, started) = (Arc::clone(&end), started.clone());
             std::thread::spawn(move || {
                 pin(cpu);
+                let _ = started.send(rustix::thread::gettid().as_raw_nonzero().get());
                 serve(socket, &end);
             })
         });
+        let threads: Vec<_> = threads.collect();
+        let ids = ids.iter().take(threads.len());
         Echo {
             address,
-            threads: threads.collect(),
+            cpu_clock: CpuClock::Threads(ids.collect()),
+            threads,
             end,
         }
     }
@@ -102,6 +109,11 @@ impl Echo {
     /// Where it listens.
     pub(in crate::load) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it costs.
+    pub(in crate::load) fn cpu_clock(&self) -> CpuClock {
+        self.cpu_clock.clone()
     }
 }
 
