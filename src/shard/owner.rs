@@ -554,7 +554,7 @@ impl<E: Environment> Shard<E> {
     /// Finds the coins under lockers' keys. Page heads count them, so only pages that have some
     /// are read.
     async fn find_lockers(&self, recovered: &Recovered) {
-        for page in PageId::all().filter(|&page| self.owns(page)) {
+        for page in PageId::owned(self.id, self.shards) {
             let summary = &recovered.pages[page.index()];
             if summary.locker_coins == 0 || summary.damaged || self.pages.load(page).await.is_err()
             {

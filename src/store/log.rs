@@ -709,7 +709,7 @@ impl<F> State<F> {
 
 async fn fill<F: File>(file: &F, length: u64) -> io::Result<()> {
     file.reserve(length).await?;
-    let zeros = vec![0; FILL_BYTES];
+    let zeros = vec![0; FILL_BYTES.min(length as usize)];
     let mut offset = 0;
     while offset < length {
         let bytes = FILL_BYTES.min((length - offset) as usize);

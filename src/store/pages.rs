@@ -144,7 +144,7 @@ impl<E: Environment> Pages<E> {
         let mut entries: Vec<Entry> = Vec::new();
         entries.resize_with(PAGES.div_ceil(shards as usize) + 16, Entry::default);
         let mut circulating = [0; Denomination::COUNT];
-        for page in PageId::all().filter(|page| page.owner(shards) == shard) {
+        for page in PageId::owned(shard, shards) {
             let summary = &recovered[page.index()];
             if summary.slot.is_none() && !summary.damaged && summary.sequence == 0 {
                 continue; // never written: as an entry is by itself
