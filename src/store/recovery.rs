@@ -7,7 +7,8 @@
 //! What may be cut short is told from damage by checkpoint rounds: a segment's header names the
 //! newest round that was complete when the segment was taken into use. A slot of that round or an
 //! older one was made durable; it must be whole. A slot of a younger round may be torn, and then the
-//! other slot and the logs have everything.
+//! other slot and the logs have everything. Where no segment is in use, recovery once ended, and
+//! since then no change and so no page was written: then every slot must be whole.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt, io};
 
@@ -226,8 +227,9 @@ pub(super) async fn survey<S: Storage>(
 ) -> io::Result<Survey> {
     let mut log_faults = Vec::new();
     let segments = list_segments(storage, &mut log_faults).await?;
-    let complete = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
-    let mut round = complete;
+    let named = segments.iter().map(|s| s.header.round).max();
+    let complete = named.unwrap_or(u64::MAX);
+    let mut round = named.unwrap_or(0);
     let mut pages: Vec<Option<Box<SurveyedPage>>> = Vec::new();
     pages.resize_with(PAGES, || None);
     let mut surveys = stream::iter(files.reached().await?)
@@ -368,15 +370,29 @@ async fn read_logs<F: File>(
         let first = log[0].header;
         let mut next = (first.number, first.first_batch, first.chain);
         let mut tail = None;
+        let mut before: Option<(&SegmentFile<F>, u64)> = None;
         for (i, segment) in log.iter().enumerate() {
             let header = segment.header;
-            if (header.number, header.first_batch, header.chain) != next {
+            if header.number != next.0 {
                 faults.push(Fault {
                     file: segment.name.clone(),
                     offset: 0,
                     what: format!(
-                        "the log of shard {} has a gap before segment {}",
-                        header.shard, header.number
+                        "segment {} of shard {}'s log is missing",
+                        next.0, header.shard
+                    ),
+                });
+                break;
+            }
+            if let Some((before, stop)) = before
+                && (header.first_batch, header.chain) != (next.1, next.2)
+            {
+                faults.push(Fault {
+                    file: before.name.clone(),
+                    offset: stop,
+                    what: format!(
+                        "batch {} of shard {}'s log cannot be read, though segment {} follows",
+                        next.1, header.shard, header.number
                     ),
                 });
                 break;
@@ -385,6 +401,7 @@ async fn read_logs<F: File>(
             let end = read_segment(segment, pages, last, faults).await?;
             torn += end.torn as u64;
             next = (header.number + 1, end.batch, end.chain);
+            before = Some((segment, end.offset));
             if let Some((offset, bytes)) = end.last {
                 let file = segment.name.clone();
                 tail = Some(Tail {
@@ -402,6 +419,8 @@ async fn read_logs<F: File>(
 struct SegmentEnd {
     batch: u64,
     chain: u32,
+    /// Where the batches end.
+    offset: u64,
     /// Where the last whole batch starts, and its bytes.
     last: Option<(u64, usize)>,
     torn: bool,
@@ -418,6 +437,7 @@ async fn read_segment<F: File>(
     let mut end = SegmentEnd {
         batch: header.first_batch,
         chain: header.chain,
+        offset: FIRST_BATCH_OFFSET,
         last: None,
         torn: false,
     };
@@ -457,6 +477,7 @@ async fn read_segment<F: File>(
         end.chain = head.crc;
         end.last = Some((offset, bytes));
         offset += bytes as u64;
+        end.offset = offset;
     }
     // One batch is written at a time, so nothing whole can follow a torn one; something that does
     // shows that what is unreadable here was once durable.
