@@ -28,9 +28,11 @@ use crate::{
 const MONTH: Mfs = Mfs::new(45);
 const DENOMINATIONS: u64 = 3;
 const PAGES: u64 = 4;
-const PLACES: u64 = 4;
+const PLACES: u64 = 16;
+/// Of a page's coins, those that most requests are about.
+const HOT_PLACES: u64 = 4;
 /// Steps that a request takes, more or less.
-const STEPS_A_REQUEST: u64 = 20;
+const STEPS_A_REQUEST: u64 = 12;
 /// More steps than any run takes that ends at all.
 const STEPS_MAX: u64 = 5_000_000;
 
@@ -99,8 +101,10 @@ fn coin(index: u64) -> Coin {
     let denomination = denomination.expect("there are fifteen");
     let page = PageId::new(denomination, (index / PLACES % PAGES) as u16);
     let page = page.expect("there are a thousand");
-    // The first place, the last, and two that share a byte of the bitmap.
-    page.coin([0, 5, 6, COINS_PER_PAGE - 1][(index % PLACES) as usize])
+    match index % PLACES {
+        15 => page.coin(COINS_PER_PAGE - 1),
+        place => page.coin(place as usize * 5),
+    }
 }
 
 impl History {
@@ -395,11 +399,18 @@ impl Client {
         Ok(())
     }
 
-    /// Coins of this draw: most often a few, now and then all.
+    /// Coins of this draw: most often a few that others want too, now and then most of all.
     fn draw_coins(&mut self) -> Vec<usize> {
-        let all = DENOMINATIONS * PAGES * PLACES;
-        let few = *self.random.pick(&[1, 2, 4, 8, all]);
-        let mut coins: Vec<usize> = (0..few).map(|_| self.random.below(all) as usize).collect();
+        let pages = DENOMINATIONS * PAGES;
+        let (few, places) = *self.random.pick(&[
+            (1, HOT_PLACES),
+            (3, HOT_PLACES),
+            (8, HOT_PLACES),
+            (40, PLACES),
+            (200, PLACES),
+        ]);
+        let draw = |random: &mut Random| random.below(pages) * PLACES + random.below(places);
+        let mut coins: Vec<usize> = (0..few).map(|_| draw(&mut self.random) as usize).collect();
         coins.sort_unstable();
         coins.dedup();
         coins
