@@ -227,8 +227,8 @@ impl Disk {
     pub fn duration(&mut self, operation: &Operation) -> u64 {
         let (least, most) = match operation {
             Operation::Read(..) => (2_000, 40_000),
-            Operation::Write(..) => (5_000, 80_000),
-            Operation::Sync(..) => (20_000, 200_000),
+            Operation::Write(..) => (5_000, 120_000),
+            Operation::Sync(..) => (10_000, 120_000),
             _ => (2_000, 20_000),
         };
         let slow = if self.random.permille(30) { 30 } else { 1 };
@@ -304,12 +304,12 @@ impl Disk {
     }
 
     fn kept(&mut self) -> Kept {
-        match self.random.below(3) {
+        match self.random.below(4) {
             0 => {
                 self.counts.lost_writes += 1;
                 Kept::None
             }
-            1 => {
+            1 | 2 => {
                 self.counts.torn_writes += 1;
                 Kept::Some
             }
@@ -350,12 +350,7 @@ impl Disk {
         Ok(self.files[file].current.read(offset, length))
     }
 
-    fn write(
-        &mut self,
-        file: FileId,
-        offset: u64,
-        blocks: Vec<Content>,
-    ) -> io::Result<Vec<u8>> {
+    fn write(&mut self, file: FileId, offset: u64, blocks: Vec<Content>) -> io::Result<Vec<u8>> {
         if self.random.permille(self.faults.write_errors) {
             self.counts.failed_writes += 1;
             let kept = self.kept();
@@ -424,7 +419,9 @@ impl Disk {
                 continue;
             }
             match some.what {
-                PendingWhat::Block(index, content) => data.durable.put(index, &content, ALL_SECTORS),
+                PendingWhat::Block(index, content) => {
+                    data.durable.put(index, &content, ALL_SECTORS)
+                }
                 PendingWhat::Length(length) => data.durable.cut(length),
             }
         }

@@ -28,9 +28,11 @@ use crate::{
 const MONTH: Mfs = Mfs::new(45);
 const DENOMINATIONS: u64 = 3;
 const PAGES: u64 = 4;
-const PLACES: u64 = 4;
+const PLACES: u64 = 16;
+/// Of a page's coins, those that most requests are about.
+const HOT_PLACES: u64 = 4;
 /// Steps that a request takes, more or less.
-const STEPS_A_REQUEST: u64 = 20;
+const STEPS_A_REQUEST: u64 = 12;
 /// More steps than any run takes that ends at all.
 const STEPS_MAX: u64 = 5_000_000;
 
@@ -99,8 +101,10 @@ fn coin(index: u64) -> Coin {
     let denomination = denomination.expect("there are fifteen");
     let page = PageId::new(denomination, (index / PLACES % PAGES) as u16);
     let page = page.expect("there are a thousand");
-    // The first place, the last, and two that share a byte of the bitmap.
-    page.coin([0, 5, 6, COINS_PER_PAGE - 1][(index % PLACES) as usize])
+    match index % PLACES {
+        15 => page.coin(COINS_PER_PAGE - 1),
+        place => page.coin(place as usize * 5),
+    }
 }
 
 impl History {
@@ -141,7 +145,10 @@ impl History {
                 self.world.disk.borrow_mut().set_faults(faults);
             }
             let steps = self.random.between(1, 400);
-            match self.world.run(steps, node::recover_folder(self.world.clone())) {
+            match self
+                .world
+                .run(steps, node::recover_folder(self.world.clone()))
+            {
                 Err(Cut::Steps) => self.counts.borrow_mut().crashes_in_recovery += 1,
                 Err(Cut::Hang) => return Err("recovery hangs".to_owned()),
                 Ok(Ok(recovered)) => self.examine(&recovered)?,
@@ -296,10 +303,14 @@ async fn read_values(
 ) -> Result<Vec<Value>, String> {
     let mut values = Vec::with_capacity(coins.len());
     for &coin in coins {
-        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()].shard().pages;
+        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()]
+            .shard()
+            .pages;
         loop {
             match pages.lookup(coin) {
-                Lookup::Circulating(an, mfs) if mfs == MONTH => values.push(Some(model::number(an))),
+                Lookup::Circulating(an, mfs) if mfs == MONTH => {
+                    values.push(Some(model::number(an)))
+                }
                 Lookup::Circulating(_, mfs) => return Err(format!("{coin} is of {mfs:?}")),
                 Lookup::Free => values.push(None),
                 Lookup::Unloaded => {
@@ -388,11 +399,18 @@ impl Client {
         Ok(())
     }
 
-    /// Coins of this draw: most often a few, now and then all.
+    /// Coins of this draw: most often a few that others want too, now and then most of all.
     fn draw_coins(&mut self) -> Vec<usize> {
-        let all = DENOMINATIONS * PAGES * PLACES;
-        let few = *self.random.pick(&[1, 2, 4, 8, all]);
-        let mut coins: Vec<usize> = (0..few).map(|_| self.random.below(all) as usize).collect();
+        let pages = DENOMINATIONS * PAGES;
+        let (few, places) = *self.random.pick(&[
+            (1, HOT_PLACES),
+            (3, HOT_PLACES),
+            (8, HOT_PLACES),
+            (40, PLACES),
+            (200, PLACES),
+        ]);
+        let draw = |random: &mut Random| random.below(pages) * PLACES + random.below(places);
+        let mut coins: Vec<usize> = (0..few).map(|_| draw(&mut self.random) as usize).collect();
         coins.sort_unstable();
         coins.dedup();
         coins
@@ -482,7 +500,10 @@ impl Client {
         };
         let mut model = self.model.borrow_mut();
         for (ticket, glance) in tickets.into_iter().zip(glances) {
-            let of_coin = records.iter().zip(&passed).filter(|(r, _)| r.0 == ticket.coin);
+            let of_coin = records
+                .iter()
+                .zip(&passed)
+                .filter(|(r, _)| r.0 == ticket.coin);
             let (asked, told): (Vec<(u128, Value)>, Vec<bool>) =
                 of_coin.map(|(r, &passed)| ((r.1, r.2), passed)).unzip();
             let mut counts = self.counts.borrow_mut();
