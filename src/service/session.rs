@@ -133,9 +133,8 @@ impl<E: Environment> Session<E> {
             node.answer_refusal(&pending, refusal, out);
             return Outcome::Answered;
         }
-        let reads = || Footprint::of(Command::Echo, &[], key_coins(&header));
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => !order.would_block(reads()),
+            Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(&header)),
             _ => true,
         };
         let key = match node.key_now(&header) {
@@ -189,7 +188,7 @@ impl<E: Environment> Session<E> {
     fn unread_later(&self, pending: Pending, body: &[u8]) -> Outcome {
         let header = pending.header;
         let place = self.order.as_ref().map(|order| {
-            let needs = Footprint::of(Command::Echo, &[], key_coins(&header));
+            let needs = key_footprint(&header);
             (order.clone(), order.enter(needs, Footprint::EVERYTHING))
         });
         let (node, transport) = (self.node.clone(), self.transport);
@@ -306,6 +305,14 @@ fn unread(status: Status) -> BodyRefusal {
     BodyRefusal {
         status,
         challenge_answer: Challenge::NO_ANSWER,
+    }
+}
+
+/// What must be settled before the request's key is known.
+fn key_footprint(header: &RequestHeader) -> Footprint {
+    match header.key_source() {
+        KeySource::Locker(_) => Footprint::ANY_COIN,
+        _ => Footprint::of(Command::Echo, &[], key_coins(header)),
     }
 }
 
