@@ -4,6 +4,7 @@
 
 pub mod admin_key_file;
 mod audit;
+mod bench;
 mod check;
 pub mod config;
 mod detect;
@@ -61,6 +62,7 @@ enum Command {
     Pown(pown::PownCommand),
     Stats(stats::StatsCommand),
     Mint(mint::MintCommand),
+    Bench(bench::BenchCommand),
 }
 
 /// Runs the program: reads the command line, carries the command out, and says how it went.
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Pown(command) => command.run(),
         Command::Stats(command) => command.run(),
         Command::Mint(command) => command.run(),
+        Command::Bench(command) => command.run(),
     };
     match answer {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

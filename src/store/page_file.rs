@@ -8,9 +8,6 @@ use super::{
 };
 use crate::coin::{Denomination, PAGES_PER_DENOMINATION, PageId};
 
-/// Bytes of a page file: 1,000 pages of two slots. Sparse: what was never written takes no room.
-const FILE_BYTES: u64 = PAGES_PER_DENOMINATION as u64 * 2 * SLOT_BYTES as u64;
-
 /// One of a page's two slots. A checkpoint writes the one that holds the older image, so that a
 /// write cut short never costs the newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +55,7 @@ impl<F: File> PageFiles<F> {
     pub async fn open<S: Storage<File = F>>(storage: &S) -> io::Result<Self> {
         let mut files = Vec::with_capacity(Denomination::COUNT);
         for denomination in Denomination::all() {
-            let file = storage.open(&page_file_name(denomination), true).await?;
-            if file.length().await? < FILE_BYTES {
-                file.set_length(FILE_BYTES).await?;
-            }
-            files.push(file);
+            files.push(storage.open(&page_file_name(denomination), true).await?);
         }
         Ok(PageFiles { files })
     }
@@ -77,6 +70,21 @@ impl<F: File> PageFiles<F> {
             files.push(storage.open(&page_file_name(denomination), false).await?);
         }
         Ok(PageFiles { files })
+    }
+
+    /// Pages that may have been written: those that start before their file ends. A file grows
+    /// with the pages written to it, so that a node of few pages starts without reading holes.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn reached(&self) -> io::Result<Vec<PageId>> {
+        let mut pages = Vec::new();
+        for denomination in Denomination::all() {
+            let length = self.files[denomination.index()].length().await?;
+            let all = (0..PAGES_PER_DENOMINATION).map_while(|n| PageId::new(denomination, n));
+            pages.extend(all.take_while(|&page| slot_offset(page, Slot::A) < length));
+        }
+        Ok(pages)
     }
 
     /// Reads the first block of a slot: everything but its ANs.
