@@ -134,6 +134,16 @@ impl<F: File> PageFiles<F> {
             .await
     }
 
+    /// Writes to a slot what it holds.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn write_again(&self, page: PageId, slot: Slot) -> io::Result<()> {
+        let offset = slot_offset(page, slot);
+        let bytes = self.file(page).read_at(offset, SLOT_BYTES).await?;
+        self.write(page, slot, &bytes).await
+    }
+
     /// Makes every write to a denomination's pages durable.
     ///
     /// # Errors

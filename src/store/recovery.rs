@@ -7,7 +7,8 @@
 //! What may be cut short is told from damage by checkpoint rounds: a segment's header names the
 //! newest round that was complete when the segment was taken into use. A slot of that round or an
 //! older one was made durable; it must be whole. A slot of a younger round may be torn, and then the
-//! other slot and the logs have everything.
+//! other slot and the logs have everything. Where no segment is in use, recovery once ended, and
+//! since then no change and so no page was written: then every slot must be whole.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt, io};
 
@@ -96,6 +97,8 @@ pub(super) struct Survey {
     pub pages: Vec<Option<Box<SurveyedPage>>>,
     /// Segments in use, the oldest of each log first.
     pub segments: Vec<(String, SegmentHeader)>,
+    /// The last batch of each log: the one whose write nobody may have waited for.
+    tails: Vec<Tail>,
     /// Batches cut short.
     pub torn: u64,
     /// The newest round in any head or segment.
@@ -104,6 +107,12 @@ pub(super) struct Survey {
     pub faults: Vec<Fault>,
     /// Damage in the logs.
     pub log_faults: Vec<Fault>,
+}
+
+struct Tail {
+    file: String,
+    offset: u64,
+    bytes: usize,
 }
 
 /// A page's base image and the changes that it lacks.
@@ -117,6 +126,8 @@ pub(super) struct SurveyedPage {
     logged: u64,
     /// The newest slot was torn, or an older one is not whole.
     rewrite: bool,
+    /// The base is of a round not known complete: it can be read, and may not be durable.
+    unsure: bool,
     fault: Option<Fault>,
 }
 
@@ -129,11 +140,11 @@ pub async fn recover<S: Storage>(
     secret: &NodeSecret,
 ) -> Result<Recovered, RecoveryError> {
     let files = PageFiles::open(storage).await?;
-    sync_all(storage, &files).await?;
     let survey = survey(storage, &files).await?;
     if let Some(fault) = survey.log_faults.first() {
         return Err(RecoveryError::Damaged(fault.clone()));
     }
+    make_durable(storage, &files, &survey).await?;
     let round = survey.round + 1;
     let mut changes = 0;
     let mut pages = vec![PageSummary::default(); PAGES];
@@ -171,12 +182,33 @@ pub async fn recover<S: Storage>(
     })
 }
 
-/// Makes all that can be read durable. A process that was killed leaves writes behind that are seen
-/// here and that a power failure would still undo, one by one: a record of which some pages are
-/// already rewritten, or the image that a rewritten page had before.
-async fn sync_all<S: Storage>(storage: &S, files: &PageFiles<S::File>) -> io::Result<()> {
+/// Makes durable what the survey found and recovery builds on. A process that was killed, or whose
+/// sync failed, leaves writes behind that are seen here and that a power failure would still undo
+/// one by one: a record of which some pages are already rewritten, or the image that a rewritten
+/// page had before. No sync has to reach those of a failed one, so they are written again, the same
+/// bytes to the same place: however that is cut short, it costs nothing that is on the disk.
+async fn make_durable<S: Storage>(
+    storage: &S,
+    files: &PageFiles<S::File>,
+    survey: &Survey,
+) -> io::Result<()> {
+    let unsure = survey.pages.iter().enumerate().filter_map(|(index, page)| {
+        let summary = &page.as_ref().filter(|page| page.unsure)?.summary;
+        let page = PageId::from_index(index).expect("the survey has a page an index");
+        Some((page, summary.slot.expect("an image is in a slot")))
+    });
+    stream::iter(unsure)
+        .map(|(page, slot)| files.write_again(page, slot))
+        .buffer_unordered(PARALLEL)
+        .try_collect::<()>()
+        .await?;
     for denomination in Denomination::all() {
         files.sync(denomination).await?;
+    }
+    for tail in &survey.tails {
+        let file = storage.open(&tail.file, false).await?;
+        let bytes = file.read_at(tail.offset, tail.bytes).await?;
+        file.write_at(&bytes, tail.offset).await?;
     }
     for name in storage.list(LOG_FOLDER).await? {
         if log::parse_segment_name(&name).is_some() {
@@ -195,8 +227,9 @@ pub(super) async fn survey<S: Storage>(
 ) -> io::Result<Survey> {
     let mut log_faults = Vec::new();
     let segments = list_segments(storage, &mut log_faults).await?;
-    let complete = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
-    let mut round = complete;
+    let named = segments.iter().map(|s| s.header.round).max();
+    let complete = named.unwrap_or(u64::MAX);
+    let mut round = named.unwrap_or(0);
     let mut pages: Vec<Option<Box<SurveyedPage>>> = Vec::new();
     pages.resize_with(PAGES, || None);
     let mut surveys = stream::iter(files.reached().await?)
@@ -207,7 +240,8 @@ pub(super) async fn survey<S: Storage>(
         round = round.max(newest);
     }
     drop(surveys);
-    let torn = read_logs(&segments, &mut pages, &mut log_faults).await?;
+    let mut tails = Vec::new();
+    let torn = read_logs(&segments, &mut pages, &mut tails, &mut log_faults).await?;
     for page in pages.iter_mut().flatten() {
         page.thin_out();
         page.summary.sequence = page.summary.sequence.max(page.logged);
@@ -220,6 +254,7 @@ pub(super) async fn survey<S: Storage>(
             .collect(),
         segments: segments.into_iter().map(|s| (s.name, s.header)).collect(),
         pages,
+        tails,
         torn,
         round,
         log_faults,
@@ -295,6 +330,7 @@ async fn survey_page<F: File>(
             files.read(page, slot, image).await?.is_some()
         };
         if whole {
+            surveyed.unsure = !durable;
             surveyed.summary.slot = Some(slot);
             surveyed.summary.sequence = meta.head.sequence;
             surveyed.summary.circulation = meta.circulation;
@@ -319,6 +355,7 @@ async fn survey_page<F: File>(
 async fn read_logs<F: File>(
     segments: &[SegmentFile<F>],
     pages: &mut [Option<Box<SurveyedPage>>],
+    tails: &mut Vec<Tail>,
     faults: &mut Vec<Fault>,
 ) -> io::Result<u64> {
     let mut logs: BTreeMap<(u64, u16), Vec<&SegmentFile<F>>> = BTreeMap::new();
@@ -332,15 +369,30 @@ async fn read_logs<F: File>(
         // What comes next in the log; the oldest segment that is left says where that starts.
         let first = log[0].header;
         let mut next = (first.number, first.first_batch, first.chain);
+        let mut tail = None;
+        let mut before: Option<(&SegmentFile<F>, u64)> = None;
         for (i, segment) in log.iter().enumerate() {
             let header = segment.header;
-            if (header.number, header.first_batch, header.chain) != next {
+            if header.number != next.0 {
                 faults.push(Fault {
                     file: segment.name.clone(),
                     offset: 0,
                     what: format!(
-                        "the log of shard {} has a gap before segment {}",
-                        header.shard, header.number
+                        "segment {} of shard {}'s log is missing",
+                        next.0, header.shard
+                    ),
+                });
+                break;
+            }
+            if let Some((before, stop)) = before
+                && (header.first_batch, header.chain) != (next.1, next.2)
+            {
+                faults.push(Fault {
+                    file: before.name.clone(),
+                    offset: stop,
+                    what: format!(
+                        "batch {} of shard {}'s log cannot be read, though segment {} follows",
+                        next.1, header.shard, header.number
                     ),
                 });
                 break;
@@ -349,7 +401,17 @@ async fn read_logs<F: File>(
             let end = read_segment(segment, pages, last, faults).await?;
             torn += end.torn as u64;
             next = (header.number + 1, end.batch, end.chain);
+            before = Some((segment, end.offset));
+            if let Some((offset, bytes)) = end.last {
+                let file = segment.name.clone();
+                tail = Some(Tail {
+                    file,
+                    offset,
+                    bytes,
+                });
+            }
         }
+        tails.extend(tail);
     }
     Ok(torn)
 }
@@ -357,6 +419,10 @@ async fn read_logs<F: File>(
 struct SegmentEnd {
     batch: u64,
     chain: u32,
+    /// Where the batches end.
+    offset: u64,
+    /// Where the last whole batch starts, and its bytes.
+    last: Option<(u64, usize)>,
     torn: bool,
 }
 
@@ -371,6 +437,8 @@ async fn read_segment<F: File>(
     let mut end = SegmentEnd {
         batch: header.first_batch,
         chain: header.chain,
+        offset: FIRST_BATCH_OFFSET,
+        last: None,
         torn: false,
     };
     let mut window = Window {
@@ -407,7 +475,9 @@ async fn read_segment<F: File>(
         }
         end.batch += 1;
         end.chain = head.crc;
+        end.last = Some((offset, bytes));
         offset += bytes as u64;
+        end.offset = offset;
     }
     // One batch is written at a time, so nothing whole can follow a torn one; something that does
     // shows that what is unreadable here was once durable.

@@ -350,12 +350,7 @@ impl Disk {
         Ok(self.files[file].current.read(offset, length))
     }
 
-    fn write(
-        &mut self,
-        file: FileId,
-        offset: u64,
-        blocks: Vec<Content>,
-    ) -> io::Result<Vec<u8>> {
+    fn write(&mut self, file: FileId, offset: u64, blocks: Vec<Content>) -> io::Result<Vec<u8>> {
         if self.random.permille(self.faults.write_errors) {
             self.counts.failed_writes += 1;
             let kept = self.kept();
@@ -424,7 +419,9 @@ impl Disk {
                 continue;
             }
             match some.what {
-                PendingWhat::Block(index, content) => data.durable.put(index, &content, ALL_SECTORS),
+                PendingWhat::Block(index, content) => {
+                    data.durable.put(index, &content, ALL_SECTORS)
+                }
                 PendingWhat::Length(length) => data.durable.cut(length),
             }
         }

@@ -141,7 +141,10 @@ impl History {
                 self.world.disk.borrow_mut().set_faults(faults);
             }
             let steps = self.random.between(1, 400);
-            match self.world.run(steps, node::recover_folder(self.world.clone())) {
+            match self
+                .world
+                .run(steps, node::recover_folder(self.world.clone()))
+            {
                 Err(Cut::Steps) => self.counts.borrow_mut().crashes_in_recovery += 1,
                 Err(Cut::Hang) => return Err("recovery hangs".to_owned()),
                 Ok(Ok(recovered)) => self.examine(&recovered)?,
@@ -296,10 +299,14 @@ async fn read_values(
 ) -> Result<Vec<Value>, String> {
     let mut values = Vec::with_capacity(coins.len());
     for &coin in coins {
-        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()].shard().pages;
+        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()]
+            .shard()
+            .pages;
         loop {
             match pages.lookup(coin) {
-                Lookup::Circulating(an, mfs) if mfs == MONTH => values.push(Some(model::number(an))),
+                Lookup::Circulating(an, mfs) if mfs == MONTH => {
+                    values.push(Some(model::number(an)))
+                }
                 Lookup::Circulating(_, mfs) => return Err(format!("{coin} is of {mfs:?}")),
                 Lookup::Free => values.push(None),
                 Lookup::Unloaded => {
@@ -482,7 +489,10 @@ impl Client {
         };
         let mut model = self.model.borrow_mut();
         for (ticket, glance) in tickets.into_iter().zip(glances) {
-            let of_coin = records.iter().zip(&passed).filter(|(r, _)| r.0 == ticket.coin);
+            let of_coin = records
+                .iter()
+                .zip(&passed)
+                .filter(|(r, _)| r.0 == ticket.coin);
             let (asked, told): (Vec<(u128, Value)>, Vec<bool>) =
                 of_coin.map(|(r, &passed)| ((r.1, r.2), passed)).unzip();
             let mut counts = self.counts.borrow_mut();

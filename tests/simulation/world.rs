@@ -229,7 +229,8 @@ impl World {
             return;
         };
         let trace = self.trace.get() ^ (self.now.get() << 8) ^ id as u64;
-        self.trace.set(trace.rotate_left(7).wrapping_mul(0x9e37_79b9));
+        self.trace
+            .set(trace.rotate_left(7).wrapping_mul(0x9e37_79b9));
         let waker = Waker::from(waker);
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
         if polled.is_ready() {
