@@ -6,7 +6,7 @@ use super::Node;
 use crate::{
     coin::{Coin, ShardId},
     protocol::Status,
-    shard::{Reply, Request},
+    shard::{Exchange, Reply, Request},
     store::Environment,
 };
 
@@ -37,7 +37,7 @@ impl<E: Environment> Node<E> {
     /// Asks every shard about its records, all at the same time, and tells `pass` which passed.
     ///
     /// # Errors
-    /// 194 where a shard cannot answer now.
+    /// 194 where a shard cannot answer now; `pass` has been told all the same what passed elsewhere.
     pub(super) async fn gather<R>(
         &self,
         scattered: Scattered<R>,
@@ -51,9 +51,15 @@ impl<E: Environment> Node<E> {
                 let reply = self.mesh.ask(shard, request(records));
                 async move { (indices, reply.await) }
             });
+        let mut outcome = Ok(());
         for (indices, reply) in join_all(asked).await {
-            let Reply::Passed(passed) = reply.map_err(|_| Status::UNAVAILABLE)? else {
-                unreachable!("a shard says of records which passed");
+            let passed = match reply {
+                Ok(Reply::Passed(passed)) => passed,
+                Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
+                Err(_) => {
+                    outcome = Err(Status::UNAVAILABLE);
+                    continue;
+                }
             };
             for (index, _) in indices
                 .into_iter()
@@ -63,7 +69,29 @@ impl<E: Environment> Node<E> {
                 pass(index);
             }
         }
-        Ok(())
+        outcome
+    }
+
+    /// Gathers changes that each pass or fail by themselves. Where one shard cannot make its changes
+    /// and another has made some, the answer has to tell of these, since their old numbers are void:
+    /// the records that could not be changed are then among those that failed.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now and nothing was changed.
+    pub(super) async fn exchange(
+        &self,
+        scattered: Scattered<Exchange>,
+        mut pass: impl FnMut(usize),
+    ) -> Result<(), Status> {
+        let mut has_changed = false;
+        let gathered = self.gather(scattered, Request::Exchange, |record| {
+            has_changed = true;
+            pass(record);
+        });
+        match gathered.await {
+            Err(_) if has_changed => Ok(()),
+            gathered => gathered,
+        }
     }
 
     /// The XOR of the ANs of coins of any shards; `None` where one is not in circulation.

@@ -69,7 +69,7 @@ impl<E: Environment> Session<E> {
     /// What the bytes at the start of the stream are.
     #[inline]
     pub fn split(&self, bytes: &[u8]) -> Frame {
-        frame(bytes, &self.node.rules)
+        frame(bytes, &self.node.rules.get())
     }
 
     /// Answers what [`split`](Session::split) refused; `bytes` is what has come of it.
@@ -80,13 +80,13 @@ impl<E: Environment> Session<E> {
             // The caller cut the request off before it was whole.
             Frame::Incomplete { .. } | Frame::Whole { .. } => Status::INVALID_LENGTH,
         };
-        refuse(out, bytes, status, &self.node.rules, 0);
+        refuse(out, bytes, status, &self.node.rules.get(), 0);
     }
 
     /// Answers a whole request of a stream, decrypting it in place.
     #[inline]
     pub fn request(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
-        match frame(bytes, &self.node.rules) {
+        match frame(bytes, &self.node.rules.get()) {
             Frame::Whole { header, length } => {
                 self.handle(header, &mut bytes[header.header_size()..length], out)
             }
@@ -100,7 +100,7 @@ impl<E: Environment> Session<E> {
     /// Answers a datagram, decrypting it in place.
     #[inline]
     pub fn datagram(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
-        match datagram(bytes, &self.node.rules) {
+        match datagram(bytes, &self.node.rules.get()) {
             Datagram::Silence => Outcome::Silent,
             Datagram::Refused { .. } => {
                 self.refuse(bytes, out);
@@ -129,7 +129,7 @@ impl<E: Environment> Session<E> {
     fn handle(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let node = &self.node;
         let pending = self.begin(header);
-        if let Err(refusal) = body::check_shape(&header, body, &node.rules) {
+        if let Err(refusal) = body::check_shape(&header, body, &node.rules.get()) {
             node.answer_refusal(&pending, refusal, out);
             return Outcome::Answered;
         }
@@ -143,7 +143,7 @@ impl<E: Environment> Session<E> {
         };
         let opened = key
             .map_err(unread)
-            .and_then(|key| Ok((open(&header, body, &key, &node.rules)?, key)));
+            .and_then(|key| Ok((open(&header, body, &key, &node.rules.get())?, key)));
         let (opened, key) = match opened {
             Ok(opened) => opened,
             Err(refusal) => {
@@ -199,7 +199,7 @@ impl<E: Environment> Session<E> {
             }
             let key = node.key(&header, &body).await;
             let opened = key.map_err(unread).and_then(|key| {
-                let opened = open(&header, &mut body, &key, &node.rules)?;
+                let opened = open(&header, &mut body, &key, &node.rules.get())?;
                 Ok(Readable {
                     challenge_answer: opened.challenge_answer,
                     payload: opened.payload.to_vec(),
@@ -285,7 +285,7 @@ impl<E: Environment> Node<E> {
         }
         let took = environment.monotonic().saturating_sub(pending.start);
         response.finish(Sealing {
-            rules: &self.rules,
+            rules: &self.rules.get(),
             status,
             key,
             challenge_answer,
