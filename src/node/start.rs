@@ -99,6 +99,14 @@ pub enum StartError {
         /// What is wrong with it.
         error: RecoveryError,
     },
+    /// The recovery has pages to write and the disk has no room for them.
+    #[error(
+        "{folder}: the disk is full, and the recovery has pages to write: make room and start again; nothing is lost"
+    )]
+    NoRoom {
+        /// The data folder.
+        folder: String,
+    },
     /// The admin key cannot be had.
     #[error("admin key file {path}: {what}")]
     AdminKey {
@@ -276,9 +284,12 @@ fn recover_on_this_thread(
                 .make()
                 .map_err(|error| StartError::Core(error.to_string()))?;
             let recovered = executor.run(recover(&disk, secret));
-            let recovered = recovered.map_err(|error| StartError::Recovery {
-                folder: folder.display().to_string(),
-                error,
+            let recovered = recovered.map_err(|error| {
+                let folder = folder.display().to_string();
+                match error {
+                    RecoveryError::Io(error) if is_full(&error) => StartError::NoRoom { folder },
+                    error => StartError::Recovery { folder, error },
+                }
             })?;
             Ok((recovered, disk.is_direct()))
         });
@@ -286,6 +297,11 @@ fn recover_on_this_thread(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn coins(recovered: &Recovered) -> [u64; Denomination::COUNT] {
