@@ -17,8 +17,9 @@ use rand::{RngExt, SeedableRng};
 
 use super::{NodeProcess, PATIENCE, options};
 
-/// One coin in so many is everybody's; the others belong to one connection each.
-const SHARED_ONE_IN: usize = 16;
+/// One coin in so many is everybody's; the others belong to one connection each. No multiple of the
+/// connections, so that all of them have some.
+const SHARED_ONE_IN: usize = 17;
 
 /// An AN as a number, so that it can be looked up. Values proposed here are random, so no two
 /// changes ever give a coin the same.
@@ -92,6 +93,12 @@ impl Book {
 
     pub fn coin_and_an(&self, coin: usize) -> (Coin, An) {
         (self.coins[coin], self.an(coin))
+    }
+
+    /// Adds a coin that was put into circulation.
+    pub fn add(&mut self, coin: Coin, an: An) {
+        self.coins.push(coin);
+        self.values.push(value(an));
     }
 
     /// Notes a change that was made.
@@ -188,10 +195,12 @@ impl Book {
             let before = found[coin].replace(value);
             assert!(before.is_none_or(|b| b == value), "two values are right");
         }
-        let name = |(coin, value): (usize, Option<Value>)| {
-            value.unwrap_or_else(|| panic!("{} has a value nobody gave it", self.coins[coin]))
-        };
-        found.into_iter().enumerate().map(name).collect()
+        let lost: Vec<String> = (0..found.len())
+            .filter(|&coin| found[coin].is_none())
+            .map(|coin| self.coins[coin].to_string())
+            .collect();
+        assert!(lost.is_empty(), "neither old nor proposed: {lost:?}");
+        found.into_iter().flatten().collect()
     }
 
     /// Says which parts of which changes were made, and holds that against what was answered.
