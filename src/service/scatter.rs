@@ -6,7 +6,7 @@ use super::Node;
 use crate::{
     coin::{Coin, ShardId},
     protocol::Status,
-    shard::{Reply, Request},
+    shard::{Reply, Request, Unavailable},
     store::Environment,
 };
 
@@ -44,24 +44,28 @@ impl<E: Environment> Node<E> {
         request: impl Fn(Vec<R>) -> Request,
         mut pass: impl FnMut(usize),
     ) -> Result<(), Status> {
-        let asked = scattered
-            .by_shard
-            .into_iter()
-            .map(|(shard, (indices, records))| {
-                let reply = self.mesh.ask(shard, request(records));
-                async move { (indices, reply.await) }
-            });
-        for (indices, reply) in join_all(asked).await {
+        let mut tell = |indices: Vec<usize>, reply: Result<Reply, Unavailable>| {
             let Reply::Passed(passed) = reply.map_err(|_| Status::UNAVAILABLE)? else {
                 unreachable!("a shard says of records which passed");
             };
-            for (index, _) in indices
-                .into_iter()
-                .zip(passed)
+            let passed = indices.into_iter().zip(passed);
+            passed
                 .filter(|(_, passed)| *passed)
-            {
-                pass(index);
-            }
+                .for_each(|(index, _)| pass(index));
+            Ok(())
+        };
+        let mut by_shard = scattered.by_shard;
+        if by_shard.len() == 1
+            && let Some((shard, (indices, records))) = by_shard.pop_first()
+        {
+            return tell(indices, self.mesh.ask(shard, request(records)).await);
+        }
+        let asked = by_shard.into_iter().map(|(shard, (indices, records))| {
+            let reply = self.mesh.ask(shard, request(records));
+            async move { (indices, reply.await) }
+        });
+        for (indices, reply) in join_all(asked).await {
+            tell(indices, reply)?;
         }
         Ok(())
     }
