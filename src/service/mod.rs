@@ -100,6 +100,9 @@ impl<E: Environment> Node<E> {
     }
 
     /// Answers a command, however long it takes.
+    ///
+    /// What waits for an answer is as large as the largest command in it, and is allocated for each
+    /// request: so the commands that are rare are in a box of their own.
     async fn later(
         &self,
         command: Command,
@@ -108,6 +111,20 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Status {
         let answered = match command {
+            Command::Pown => self.pown(payload, out).await,
+            _ => Box::pin(self.rarely(command, payload, transport, out)).await,
+        };
+        answered.unwrap_or_else(|refusal| refusal)
+    }
+
+    async fn rarely(
+        &self,
+        command: Command,
+        payload: &[u8],
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        match command {
             Command::Echo => Ok(self.echo()),
             Command::Version => Ok(self.version(out)),
             Command::Stats => self.stats(payload, out).await,
@@ -121,7 +138,6 @@ impl<E: Environment> Node<E> {
             Command::DeleteCoins => self.delete_coins(payload, out).await,
             Command::FreeCoins => self.free_coins(payload).await,
             Command::AllSns => self.all_sns(payload, transport, out).await,
-        };
-        answered.unwrap_or_else(|refusal| refusal)
+        }
     }
 }

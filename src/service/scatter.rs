@@ -6,7 +6,7 @@ use super::Node;
 use crate::{
     coin::{Coin, ShardId},
     protocol::Status,
-    shard::{Exchange, Reply, Request},
+    shard::{Exchange, Reply, Request, Unavailable},
     store::Environment,
 };
 
@@ -44,30 +44,29 @@ impl<E: Environment> Node<E> {
         request: impl Fn(Vec<R>) -> Request,
         mut pass: impl FnMut(usize),
     ) -> Result<(), Status> {
-        let asked = scattered
-            .by_shard
-            .into_iter()
-            .map(|(shard, (indices, records))| {
-                let reply = self.mesh.ask(shard, request(records));
-                async move { (indices, reply.await) }
-            });
         let mut outcome = Ok(());
-        for (indices, reply) in join_all(asked).await {
-            let passed = match reply {
-                Ok(Reply::Passed(passed)) => passed,
-                Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
-                Err(_) => {
-                    outcome = Err(Status::UNAVAILABLE);
-                    continue;
-                }
-            };
-            for (index, _) in indices
-                .into_iter()
-                .zip(passed)
-                .filter(|(_, passed)| *passed)
-            {
-                pass(index);
+        let mut tell = |indices: Vec<usize>, reply: Result<Reply, Unavailable>| match reply {
+            Ok(Reply::Passed(passed)) => {
+                let records = indices.into_iter().zip(passed);
+                let passing = records.filter(|(_, passed)| *passed);
+                passing.for_each(|(record, _)| pass(record));
             }
+            Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
+            Err(Unavailable) => outcome = Err(Status::UNAVAILABLE),
+        };
+        let mut by_shard = scattered.by_shard;
+        if by_shard.len() == 1
+            && let Some((shard, (indices, records))) = by_shard.pop_first()
+        {
+            tell(indices, self.mesh.ask(shard, request(records)).await);
+            return outcome;
+        }
+        let asked = by_shard.into_iter().map(|(shard, (indices, records))| {
+            let reply = self.mesh.ask(shard, request(records));
+            async move { (indices, reply.await) }
+        });
+        for (indices, reply) in join_all(asked).await {
+            tell(indices, reply);
         }
         outcome
     }
