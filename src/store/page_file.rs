@@ -33,7 +33,8 @@ impl Slot {
 
 /// The fifteen page files of a data folder, open.
 pub struct PageFiles<F> {
-    files: Vec<F>,
+    /// By denomination index; `None` where there is no file, and so no page was ever written.
+    files: Vec<Option<F>>,
 }
 
 /// The page file of a denomination, relative to the data folder.
@@ -58,7 +59,7 @@ impl<F: File> PageFiles<F> {
             if file.length().await? < FILE_BYTES {
                 file.set_length(FILE_BYTES).await?;
             }
-            files.push(file);
+            files.push(Some(file));
         }
         Ok(PageFiles { files })
     }
@@ -66,11 +67,11 @@ impl<F: File> PageFiles<F> {
     /// Opens the page files that are there, for reading alone.
     ///
     /// # Errors
-    /// Where one is missing.
+    /// As the storage gives them.
     pub async fn open_existing<S: Storage<File = F>>(storage: &S) -> io::Result<Self> {
         let mut files = Vec::with_capacity(Denomination::COUNT);
         for denomination in Denomination::all() {
-            files.push(storage.open(&page_file_name(denomination), false).await?);
+            files.push(open_if_there(storage, denomination).await?);
         }
         Ok(PageFiles { files })
     }
@@ -84,8 +85,10 @@ impl<F: File> PageFiles<F> {
         page: PageId,
         slot: Slot,
     ) -> io::Result<Result<Option<SlotMeta>, HeadFault>> {
-        let block = self
-            .file(page)
+        let Some(file) = self.file(page) else {
+            return Ok(Ok(None));
+        };
+        let block = file
             .read_at(slot_offset(page, slot), SLOT_META_BYTES)
             .await?;
         Ok(slot::decode_meta(&block, page))
@@ -101,10 +104,10 @@ impl<F: File> PageFiles<F> {
         slot: Slot,
         image: &mut PageImage,
     ) -> io::Result<Option<SlotMeta>> {
-        let bytes = self
-            .file(page)
-            .read_at(slot_offset(page, slot), SLOT_BYTES)
-            .await?;
+        let Some(file) = self.file(page) else {
+            return Ok(None);
+        };
+        let bytes = file.read_at(slot_offset(page, slot), SLOT_BYTES).await?;
         Ok(match slot::decode_meta(&bytes, page) {
             Ok(Some(meta)) if slot::decode(&bytes, &meta, image) => Some(meta),
             _ => None,
@@ -117,9 +120,8 @@ impl<F: File> PageFiles<F> {
     /// As the storage gives them; what the slot then holds is unknown.
     pub async fn write(&self, page: PageId, slot: Slot, bytes: &[u8]) -> io::Result<()> {
         debug_assert_eq!(bytes.len(), SLOT_BYTES);
-        self.file(page)
-            .write_at(bytes, slot_offset(page, slot))
-            .await
+        let file = self.file(page).ok_or(io::ErrorKind::NotFound)?;
+        file.write_at(bytes, slot_offset(page, slot)).await
     }
 
     /// Makes every write to a denomination's pages durable.
@@ -127,10 +129,49 @@ impl<F: File> PageFiles<F> {
     /// # Errors
     /// As the storage gives them; what the slots written since the last sync hold is then unknown.
     pub async fn sync(&self, denomination: Denomination) -> io::Result<()> {
-        self.files[denomination.index()].sync().await
+        match &self.files[denomination.index()] {
+            Some(file) => file.sync().await,
+            None => Ok(()),
+        }
     }
 
-    fn file(&self, page: PageId) -> &F {
-        &self.files[page.denomination().index()]
+    /// Reads both slots of this page and of those that follow in its file: `pages` pages,
+    /// [`SLOT_BYTES`] a slot.
+    pub(super) async fn read_slots(&self, first: PageId, pages: usize) -> io::Result<Vec<u8>> {
+        let length = pages * 2 * SLOT_BYTES;
+        match self.file(first) {
+            Some(file) => file.read_at(slot_offset(first, Slot::A), length).await,
+            None => Ok(vec![0; length]),
+        }
+    }
+
+    fn file(&self, page: PageId) -> Option<&F> {
+        self.files[page.denomination().index()].as_ref()
+    }
+}
+
+/// The denominations whose page file is missing, or shorter than it was made, with its length.
+pub(super) async fn lost<S: Storage>(storage: &S) -> io::Result<Vec<(Denomination, Option<u64>)>> {
+    let mut lost = Vec::new();
+    for denomination in Denomination::all() {
+        let length = match open_if_there(storage, denomination).await? {
+            Some(file) => Some(file.length().await?),
+            None => None,
+        };
+        if length.is_none_or(|length| length < FILE_BYTES) {
+            lost.push((denomination, length));
+        }
+    }
+    Ok(lost)
+}
+
+async fn open_if_there<S: Storage>(
+    storage: &S,
+    denomination: Denomination,
+) -> io::Result<Option<S::File>> {
+    match storage.open(&page_file_name(denomination), false).await {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }

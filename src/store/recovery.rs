@@ -17,8 +17,9 @@ use super::{
     LOG_FOLDER,
     environment::{BLOCK_BYTES, File, Storage},
     log,
-    page_file::{PageFiles, Slot, page_file_name, slot_offset},
+    page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
+    round::{self, CompleteRound},
     secret::NodeSecret,
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
@@ -96,8 +97,10 @@ pub(super) struct Survey {
     pub pages: Vec<SurveyedPage>,
     /// Segments in use, the oldest of each log first.
     pub segments: Vec<(String, SegmentHeader)>,
+    /// Whole batches in the logs.
+    pub batches: u64,
     /// Batches cut short.
-    pub torn: u64,
+    pub torn: Vec<Fault>,
     /// The newest round in any head or segment.
     pub round: u64,
     /// Damaged pages.
@@ -116,8 +119,8 @@ pub(super) struct SurveyedPage {
     /// The highest sequence number that the logs know.
     logged: u64,
     /// The newest slot was torn, or an older one is not whole.
-    rewrite: bool,
-    fault: Option<Fault>,
+    pub rewrite: bool,
+    pub fault: Option<Fault>,
 }
 
 /// Brings a data folder in order.
@@ -128,6 +131,9 @@ pub async fn recover<S: Storage>(
     storage: &S,
     secret: &NodeSecret,
 ) -> Result<Recovered, RecoveryError> {
+    if let Some(fault) = lost_page_files(storage).await?.into_iter().next() {
+        return Err(RecoveryError::Damaged(fault));
+    }
     let files = PageFiles::open(storage).await?;
     let mut survey = survey(storage, &files).await?;
     if let Some(fault) = survey.log_faults.first() {
@@ -165,13 +171,14 @@ pub async fn recover<S: Storage>(
     for denomination in crate::coin::Denomination::all() {
         files.sync(denomination).await?;
     }
+    round::write(storage, round).await?;
     give_up_logs(storage, &survey.segments).await?;
     Ok(Recovered {
         pages,
         round,
         changes,
         pages_written,
-        torn: survey.torn,
+        torn: survey.torn.len() as u64,
         faults: survey.faults,
     })
 }
@@ -185,6 +192,7 @@ pub(super) async fn survey<S: Storage>(
     let mut log_faults = Vec::new();
     let segments = list_segments(storage, &mut log_faults).await?;
     let complete = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
+    let complete = complete.max(round::read(storage).await?.or_zero());
     let mut pages: Vec<(usize, SurveyedPage, u64)> = stream::iter(PageId::all())
         .map(|page| survey_page(files, page, complete))
         .buffer_unordered(PARALLEL)
@@ -198,7 +206,7 @@ pub(super) async fn survey<S: Storage>(
         .unwrap_or(0)
         .max(complete);
     let mut pages: Vec<SurveyedPage> = pages.into_iter().map(|(_, page, _)| page).collect();
-    let torn = read_logs(&segments, &mut pages, &mut log_faults).await?;
+    let (batches, torn) = read_logs(&segments, &mut pages, &mut log_faults).await?;
     for page in &mut pages {
         page.thin_out();
         page.summary.sequence = page.summary.sequence.max(page.logged);
@@ -207,10 +215,30 @@ pub(super) async fn survey<S: Storage>(
         faults: pages.iter().filter_map(|p| p.fault.clone()).collect(),
         segments: segments.into_iter().map(|s| (s.name, s.header)).collect(),
         pages,
+        batches,
         torn,
         round,
         log_faults,
     })
+}
+
+/// Page files that were there when a recovery ended, and are gone or cut short since.
+pub(super) async fn lost_page_files<S: Storage>(storage: &S) -> io::Result<Vec<Fault>> {
+    if round::read(storage).await? == CompleteRound::Unknown {
+        return Ok(Vec::new());
+    }
+    let lost = page_file::lost(storage).await?.into_iter();
+    Ok(lost
+        .map(|(denomination, length)| Fault {
+            file: page_file_name(denomination),
+            offset: length.unwrap_or(0),
+            what: match length {
+                None => "the page file is missing",
+                Some(_) => "the page file ends too early",
+            }
+            .to_owned(),
+        })
+        .collect())
 }
 
 struct SegmentFile<F> {
@@ -260,7 +288,8 @@ async fn survey_page<F: File>(
             Err(fault) => surveyed.damage(page, slot, &fault.to_string()),
         }
     }
-    found.sort_by_key(|(_, meta)| Reverse(meta.head.sequence));
+    // A recovery that adds what an image lacked writes the same sequence in a younger round.
+    found.sort_by_key(|(_, meta)| Reverse((meta.head.sequence, meta.head.round)));
     let round = found
         .iter()
         .map(|(_, meta)| meta.head.round)
@@ -300,19 +329,20 @@ async fn survey_page<F: File>(
     Ok((page.index(), surveyed, round))
 }
 
-/// Adds to each page the changes that its base lacks. Gives how many batches were cut short.
+/// Adds to each page the changes that its base lacks. Gives how many batches are whole, and those
+/// that were cut short.
 async fn read_logs<F: File>(
     segments: &[SegmentFile<F>],
     pages: &mut [SurveyedPage],
     faults: &mut Vec<Fault>,
-) -> io::Result<u64> {
+) -> io::Result<(u64, Vec<Fault>)> {
     let mut logs: BTreeMap<(u64, u16), Vec<&SegmentFile<F>>> = BTreeMap::new();
     for segment in segments {
         logs.entry((segment.header.run, segment.header.shard))
             .or_default()
             .push(segment);
     }
-    let mut torn = 0;
+    let (mut batches, mut torn) = (0, Vec::new());
     for log in logs.values() {
         // What comes next in the log; the oldest segment that is left says where that starts.
         let first = log[0].header;
@@ -332,16 +362,25 @@ async fn read_logs<F: File>(
             }
             let last = i + 1 == log.len();
             let end = read_segment(segment, pages, last, faults).await?;
-            torn += end.torn as u64;
+            batches += end.batch - header.first_batch;
+            if end.torn {
+                torn.push(Fault {
+                    file: segment.name.clone(),
+                    offset: end.offset,
+                    what: format!("batch {} was cut short", end.batch),
+                });
+            }
             next = (header.number + 1, end.batch, end.chain);
         }
     }
-    Ok(torn)
+    Ok((batches, torn))
 }
 
 struct SegmentEnd {
     batch: u64,
     chain: u32,
+    /// Where the last whole batch ends.
+    offset: u64,
     torn: bool,
 }
 
@@ -356,6 +395,7 @@ async fn read_segment<F: File>(
     let mut end = SegmentEnd {
         batch: header.first_batch,
         chain: header.chain,
+        offset: FIRST_BATCH_OFFSET,
         torn: false,
     };
     let mut window = Window {
@@ -396,6 +436,7 @@ async fn read_segment<F: File>(
     // One batch is written at a time, so nothing whole can follow a torn one; something that does
     // shows that what is unreadable here was once durable.
     let stop = offset;
+    end.offset = stop;
     let mut later = None;
     while offset < length {
         let head = segment::decode_batch_head(window.at(offset, BLOCK_BYTES).await?);
@@ -465,25 +506,8 @@ async fn rewrite<F: File>(
     round: u64,
 ) -> Result<(usize, PageSummary), RecoveryError> {
     let id = PageId::from_index(index).expect("the survey has a page an index");
+    let image = current_image(files, secret, id, &page).await?;
     let mut summary = page.summary;
-    let mut image = match summary.slot {
-        None => secret.derive_page(id),
-        Some(slot) => {
-            let mut image = PageImage::blank();
-            if files.read(id, slot, &mut image).await?.is_none() {
-                return Err(RecoveryError::Damaged(Fault {
-                    file: page_file_name(id.denomination()),
-                    offset: slot_offset(id, slot) + SLOT_META_BYTES as u64,
-                    what: format!("the ANs of {id} do not fit their checksum"),
-                }));
-            }
-            image
-        }
-    };
-    for (_, change) in &page.changes {
-        image.ans[change.coin.place()] = change.an;
-        image.mfs[change.coin.place()] = change.mfs;
-    }
     let target = summary.slot.map_or(Slot::A, Slot::other);
     let bytes = slot::encode(id, summary.sequence, round, &[], &image);
     files.write(id, target, &bytes).await?;
@@ -491,6 +515,47 @@ async fn rewrite<F: File>(
     summary.circulation = image.circulation();
     summary.locker_coins = image.locker_coins();
     Ok((index, summary))
+}
+
+/// A page as it is once the changes that its base lacks are applied.
+pub(super) async fn current_image<F: File>(
+    files: &PageFiles<F>,
+    secret: &NodeSecret,
+    id: PageId,
+    page: &SurveyedPage,
+) -> Result<Box<PageImage>, RecoveryError> {
+    let mut image = read_image(files, secret, id, page.summary.slot).await?;
+    for (_, change) in &page.changes {
+        image.ans[change.coin.place()] = change.an;
+        image.mfs[change.coin.place()] = change.mfs;
+    }
+    Ok(image)
+}
+
+/// The image in a slot, or that of a page never written.
+pub(super) async fn read_image<F: File>(
+    files: &PageFiles<F>,
+    secret: &NodeSecret,
+    id: PageId,
+    slot: Option<Slot>,
+) -> Result<Box<PageImage>, RecoveryError> {
+    let Some(slot) = slot else {
+        return Ok(secret.derive_page(id));
+    };
+    let mut image = PageImage::blank();
+    match files.read(id, slot, &mut image).await? {
+        Some(_) => Ok(image),
+        None => Err(RecoveryError::Damaged(an_fault(id, slot))),
+    }
+}
+
+/// A slot whose head and months are sound, and whose ANs are not.
+pub(super) fn an_fault(page: PageId, slot: Slot) -> Fault {
+    Fault {
+        file: page_file_name(page.denomination()),
+        offset: slot_offset(page, slot) + SLOT_META_BYTES as u64,
+        what: format!("the ANs of {page} do not fit their checksum"),
+    }
 }
 
 /// Makes the logs say that nothing in them counts, the oldest segment of each first, so that what a
@@ -508,6 +573,25 @@ async fn give_up_logs<S: Storage>(
 }
 
 impl SurveyedPage {
+    /// Whether anything was ever written to the page.
+    pub fn was_written(&self) -> bool {
+        self.summary.slot.is_some() || !self.changes.is_empty()
+    }
+
+    /// Coins in circulation once the changes are applied.
+    pub fn circulating(&self) -> u32 {
+        let mut circulation = self.summary.circulation;
+        for (_, change) in &self.changes {
+            let place = change.coin.place();
+            let bit = 1u64 << (place % 64);
+            match change.mfs.is_free() {
+                true => circulation[place / 64] &= !bit,
+                false => circulation[place / 64] |= bit,
+            }
+        }
+        circulation.iter().map(|word| word.count_ones()).sum()
+    }
+
     fn damage(&mut self, page: PageId, slot: Slot, what: &str) {
         self.summary.damaged = true;
         self.fault.get_or_insert_with(|| Fault {
