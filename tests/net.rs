@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use raida::coin::PageId;
 use raida::net::{
-    Drained, Handled, Handler, Limits, Origin, Session, Settings, Split, Stop, bind, serve,
+    Drained, Handled, Handler, Limits, Origin, Session, Settings, Sockets, Split, Stop, bind, serve,
 };
 
 /// Far beyond what anything here takes, so that only a hang meets it.
@@ -29,6 +29,8 @@ const HOLD: u8 = b'h';
 const RELEASE: u8 = b'r';
 /// Answered with the shard's number.
 const WHERE: u8 = b'w';
+/// Answered with the client's address, in text.
+const WHO: u8 = b'a';
 /// Answered with `payload` as a number of bytes.
 const LARGE: u8 = b'l';
 /// Refused, but where it ends is known.
@@ -123,7 +125,7 @@ impl Session for Test {
         }
     }
 
-    fn handle(&mut self, request: &mut [u8], _: SocketAddr, out: &mut Vec<u8>) -> Handled {
+    fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled {
         let payload = request.get(HEADER..).unwrap_or_default();
         match request.first() {
             Some(&HOLD) => {
@@ -137,6 +139,10 @@ impl Session for Test {
             Some(&RELEASE) => self.seen.release(payload),
             Some(&WHERE) => {
                 out.push(self.shard);
+                return Handled::Answered;
+            }
+            Some(&WHO) => {
+                write!(out, "{peer}").unwrap();
                 return Handled::Answered;
             }
             Some(&LARGE) => {
@@ -169,9 +175,13 @@ struct Node {
 
 fn start(cores: u16, settings: Settings) -> Node {
     let sockets = bind(SocketAddr::from(([127, 0, 0, 1], 0)), cores).unwrap();
+    start_with(sockets, settings)
+}
+
+fn start_with(sockets: Vec<Sockets>, settings: Settings) -> Node {
     let address = sockets[0].address();
     let (limits, stop, seen) = (Limits::new(&settings), Stop::default(), Arc::default());
-    let spawn = |sockets: raida::net::Sockets| {
+    let spawn = |sockets: Sockets| {
         let (limits, stop, seen) = (Arc::clone(&limits), stop.clone(), Arc::clone(&seen));
         LocalExecutorBuilder::new(Placement::Unbound)
             .spawn(move || {
@@ -498,6 +508,28 @@ fn a_client_without_requests_is_closed_but_not_one_that_waits_for_its_answer() {
 }
 
 #[test]
+fn a_client_that_never_rests_is_not_taken_for_idle() {
+    let settings = Settings {
+        header_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..patient()
+    };
+    let node = start(1, settings);
+    let stream = node.connect();
+    let all = request(ECHO, &[5; 100]).repeat(1_000);
+    let start = Instant::now();
+    while start.elapsed() < 4 * SHORT {
+        std::thread::scope(|scope| {
+            let (mut writer, mut reader) = (&stream, stream.try_clone().unwrap());
+            let all = &all;
+            scope.spawn(move || (0..100).for_each(|_| writer.write_all(all).unwrap()));
+            (0..100).for_each(|_| expect(&mut reader, all));
+        });
+    }
+    node.finish();
+}
+
+#[test]
 fn a_client_that_does_not_take_its_answers_is_closed() {
     let settings = Settings {
         idle_timeout: SHORT,
@@ -748,6 +780,30 @@ fn a_datagram_is_handled_by_the_core_that_owns_its_coin() {
         assert_eq!(udp.recv(&mut answer).unwrap(), 1);
         assert_eq!(usize::from(answer[0]), page.owner(3).index(), "{page}");
     }
+    node.finish();
+}
+
+#[test]
+fn a_client_has_its_ipv4_address_also_on_an_ipv6_socket() {
+    let Ok(sockets) = bind("[::]:0".parse().unwrap(), 1) else {
+        return; // a machine without IPv6
+    };
+    let port = sockets[0].address().port();
+    let node = start_with(sockets, Settings::default());
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(&request(WHO, b"")).unwrap();
+    let own = stream.local_addr().unwrap().to_string();
+    expect(&mut stream, own.as_bytes());
+
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    udp.send_to(&request(WHO, b""), ("127.0.0.1", port))
+        .unwrap();
+    let mut answer = [0; 64];
+    let received = udp.recv(&mut answer).unwrap();
+    let own = udp.local_addr().unwrap().to_string();
+    assert_eq!(answer[..received], *own.as_bytes());
+    drop(stream);
     node.finish();
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use glommio::{
     GlommioError,
-    io::{BufferedFile, Directory, DmaFile, OpenOptions},
+    io::{BufferedFile, DmaFile, OpenOptions},
 };
 
 use super::environment::{BLOCK_BYTES, File, Storage};
@@ -90,26 +90,35 @@ impl Storage for Disk {
             DiskFile::Buffered(options.buffered_open(&path).await.map_err(plain)?)
         };
         if is_new {
-            let parent = path.parent().expect("a file's path has a folder");
-            let folder = Directory::open(parent).await.map_err(plain)?;
-            folder.sync().await.map_err(plain)?;
-            folder.close().await.map_err(plain)?;
+            let parent = path
+                .parent()
+                .expect("a file's path has a folder")
+                .to_owned();
+            let synced = move || std::fs::File::open(parent)?.sync_all();
+            glommio::executor().spawn_blocking(synced).await?;
         }
         Ok(file)
     }
 
     async fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        let entries = match std::fs::read_dir(self.path(folder)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+        let path = self.path(folder);
+        let listed = move || {
+            let entries = match std::fs::read_dir(path) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            names.collect()
         };
-        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-        names.collect()
+        glommio::executor().spawn_blocking(listed).await
     }
 
     async fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path(name))
+        let path = self.path(name);
+        glommio::executor()
+            .spawn_blocking(move || std::fs::remove_file(path))
+            .await
     }
 }
 

@@ -37,9 +37,13 @@ pub struct PageFiles<F> {
     files: Vec<Option<F>>,
 }
 
-/// The page file of a denomination, relative to the data folder.
+/// The page file of a denomination, named by its byte on the wire, relative to the data folder.
 pub fn page_file_name(denomination: Denomination) -> String {
-    format!("{}/{denomination}.pages", super::PAGE_FOLDER)
+    format!(
+        "{}/{:02x}.pages",
+        super::PAGE_FOLDER,
+        denomination.to_byte()
+    )
 }
 
 /// Where a slot starts in its file, in bytes.
