@@ -2,10 +2,13 @@
 //! file system allows it.
 
 use std::{
-    io,
+    cell::Cell,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    process,
     rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use glommio::{
@@ -20,6 +23,8 @@ use super::environment::{BLOCK_BYTES, File, Storage};
 pub struct Disk {
     folder: Rc<Path>,
     direct: bool,
+    /// The executor knows whether the device can be polled.
+    probed: Rc<Cell<bool>>,
 }
 
 /// A file of a [`Disk`].
@@ -37,6 +42,7 @@ impl Disk {
         Disk {
             folder: folder.into(),
             direct: has_direct_io(folder),
+            probed: Rc::default(),
         }
     }
 
@@ -48,11 +54,37 @@ impl Disk {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+
+    /// Shows the executor a file with data in it. glommio reads the start of the first file that it
+    /// opens on a device, to find out whether the device can be polled, and remembers the answer for
+    /// the process. A new or sparse file reads without the device, so it would take any device for
+    /// one that can, and every later read and overwrite would fail with EOPNOTSUPP.
+    async fn probe(&self) -> io::Result<()> {
+        static PROBES: AtomicU64 = AtomicU64::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        let path = self.path(&format!(".probe-{}-{number}", process::id()));
+        let probe = path.clone();
+        let write = move || {
+            let mut file = std::fs::File::create(probe)?;
+            file.write_all(&[1; BLOCK_BYTES])?;
+            file.sync_all()
+        };
+        let mut probed = glommio::executor().spawn_blocking(write).await;
+        if probed.is_ok() {
+            probed = match DmaFile::open(&path).await {
+                Ok(file) => file.close().await.map_err(plain),
+                Err(error) => Err(plain(error)),
+            };
+        }
+        let remove = move || std::fs::remove_file(path);
+        let _ = glommio::executor().spawn_blocking(remove).await;
+        probed
+    }
 }
 
 /// Tries direct I/O with a file of its own, which it removes.
 fn has_direct_io(folder: &Path) -> bool {
-    let path = folder.join(format!(".direct-io-{}", std::process::id()));
+    let path = folder.join(format!(".direct-io-{}", process::id()));
     let opened = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -80,6 +112,11 @@ impl Storage for Disk {
     type File = DiskFile;
 
     async fn open(&self, name: &str, create: bool) -> io::Result<DiskFile> {
+        if self.direct && !self.probed.get() {
+            // Without room for a probe, what is there already has to do.
+            let _ = self.probe().await;
+            self.probed.set(true);
+        }
         let path = self.path(name);
         let is_new = create && !path.exists();
         let mut options = OpenOptions::new();

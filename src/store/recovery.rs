@@ -467,7 +467,7 @@ async fn read_segment<F: File>(
             ),
         });
     }
-    if !last {
+    if !last || later.is_some() {
         end.torn = false;
     }
     Ok(end)
@@ -616,5 +616,66 @@ impl SurveyedPage {
         self.changes
             .sort_by_key(|(sequence, change)| (change.coin, Reverse(*sequence)));
         self.changes.dedup_by_key(|(_, change)| change.coin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    use super::*;
+    use crate::{
+        coin::{An, Mfs},
+        store::{Disk, PAGE_FOLDER, record::PageSequence},
+    };
+
+    #[test]
+    fn a_change_that_an_image_lacked_survives_two_recoveries() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [PAGE_FOLDER, LOG_FOLDER] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let secret = NodeSecret::new([1; 16]);
+        let page = PageId::from_index(5).unwrap();
+        let late = Change {
+            coin: page.coin(7),
+            an: An::new([9; 16]),
+            mfs: Mfs::new(40),
+        };
+        // A checkpoint took the page's image while change 98 was under way and 100 was done.
+        let header = SegmentHeader {
+            shard: 0,
+            number: 0,
+            run: 1,
+            usage: 2,
+            first_batch: 0,
+            chain: 0,
+            round: 3,
+        };
+        let mut segment = segment::encode_header(&header);
+        let mut frame = vec![0; segment::BATCH_HEAD_BYTES];
+        let sequence = 98;
+        record::encode(&[PageSequence { page, sequence }], &[late], &mut frame);
+        segment::seal_batch(&mut frame, header.usage, 0, 0);
+        segment.extend(frame);
+        std::fs::write(folder.path().join("log/0-000000.segment"), segment).unwrap();
+
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
+            .make()
+            .unwrap();
+        executor.run(async {
+            let disk = Disk::new(folder.path());
+            let files = PageFiles::open(&disk).await.unwrap();
+            let bytes = slot::encode(page, 100, 3, &[98], &PageImage::blank());
+            files.write(page, Slot::A, &bytes).await.unwrap();
+            assert_eq!(recover(&disk, &secret).await.unwrap().changes, 1);
+            for _ in 0..2 {
+                let recovered = recover(&disk, &secret).await.unwrap();
+                assert_eq!(recovered.pages_written, 0);
+                let slot = recovered.pages[page.index()].slot;
+                let image = read_image(&files, &secret, page, slot).await.unwrap();
+                assert!(image.ans[7] == late.an && image.mfs[7] == late.mfs);
+            }
+        });
     }
 }
