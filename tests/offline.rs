@@ -2,9 +2,9 @@
 //! it, on real files.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -159,6 +159,13 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
+/// The same, with names that do not say where the folder is.
+fn relative(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let strip = |path: PathBuf| path.strip_prefix(root).unwrap().to_owned();
+    let found = files(root).into_iter();
+    found.map(|(path, bytes)| (strip(path), bytes)).collect()
+}
+
 /// Writes changes to a log of the data folder, a record a batch, as a node does that is killed
 /// before its first checkpoint.
 fn log_changes(data: &Path, changes: Vec<(PageSequence, Change)>) {
@@ -236,15 +243,7 @@ fn page_files_come_back_byte_for_byte() {
     }
     trial.succeed("import --data d --raidax-data Data");
     trial.succeed("export --data d --raidax-data Out");
-    let relative = |root: &str| -> Vec<(PathBuf, Vec<u8>)> {
-        let root = trial.path(root);
-        let strip = |path: PathBuf| path.strip_prefix(&root).unwrap().to_owned();
-        files(&root)
-            .into_iter()
-            .map(|(path, bytes)| (strip(path), bytes))
-            .collect()
-    };
-    assert!(relative("Data") == relative("Out"));
+    assert!(relative(&trial.path("Data")) == relative(&trial.path("Out")));
     assert_eq!(trial.check().0, 0);
 }
 
@@ -258,6 +257,41 @@ fn an_import_again_writes_nothing() {
     assert_eq!((&said["new"], &said["unchanged"]), (&0.into(), &940.into()));
     assert_eq!(said["pages_written"], 0);
     assert!(files(&trial.path("d/pages")) == before);
+}
+
+#[test]
+fn an_import_that_is_killed_is_finished_by_the_next() {
+    let trial = Trial::new();
+    for number in 0..600 {
+        let name = format!("Data/01/{:02x}/{number:04x}.bin", number >> 8);
+        trial.write(&name, raidax_page(number));
+    }
+    let mut import = Command::new(env!("CARGO_BIN_EXE_raida"))
+        .current_dir(trial.folder.path())
+        .args(["import", "--data", "d", "--raidax-data", "Data"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pages = trial.path("d/pages/01.pages");
+    let has_begun = || pages.metadata().is_ok_and(|file| file.blocks() > 0);
+    while !has_begun() && import.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    import.kill().unwrap();
+    import.wait().unwrap();
+    let (status, report) = trial.check();
+    assert_eq!(
+        (status, &report["can_start"]),
+        (0, &Value::Bool(true)),
+        "{report}"
+    );
+
+    trial.succeed("import --data d --raidax-data Data");
+    let (_, report) = trial.check();
+    assert_eq!(report["pages_written"], 600, "{report}");
+    assert_eq!(report["warnings"], Value::Array(vec![]));
+    trial.succeed("export --data d --raidax-data Out");
+    assert!(relative(&trial.path("Data")) == relative(&trial.path("Out")));
 }
 
 #[test]

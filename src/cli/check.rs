@@ -92,14 +92,27 @@ fn log_line(report: &Report) -> String {
     if report.segments == 0 {
         return "empty: the pages hold everything".to_owned();
     }
-    let mut line = format!(
-        "{} segments, {} batches, {} coin changes that the next start applies",
-        report.segments, report.batches, report.pending_changes
-    );
+    let mut parts = vec![
+        count(report.segments, "segment"),
+        count(report.batches, "batch"),
+    ];
     if report.torn_batches > 0 {
-        line += &format!(", {} batches cut short", report.torn_batches);
+        parts.push(format!("{} cut short", report.torn_batches));
     }
-    line
+    parts.push(match report.pending_changes {
+        0 => "the pages hold everything".to_owned(),
+        changes => count(changes, "coin change") + " that the next start applies",
+    });
+    parts.join(", ")
+}
+
+fn count(number: u64, what: &str) -> String {
+    let ending = match (number, what.ends_with('h')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{number} {what}{ending}")
 }
 
 fn as_json(report: &Report, took: Duration) -> Value {
