@@ -24,6 +24,7 @@
 pub mod cli;
 pub mod client;
 pub mod coin;
+pub mod load;
 pub mod mesh;
 pub mod net;
 pub mod node;

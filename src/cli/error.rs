@@ -34,6 +34,12 @@ pub enum CliError {
     /// The node did not do what was asked.
     #[error("{error}{next}", error = .0, next = next_step(.0))]
     Client(#[from] ClientError),
+    /// A load could not be put on a node.
+    #[error(transparent)]
+    Load(#[from] crate::load::LoadError),
+    /// There are no coins to put a load on a node with, or they are not what they were.
+    #[error(transparent)]
+    Purse(#[from] crate::load::PurseError),
     /// A command was given a file that holds too little.
     #[error("{file} holds {found} coins where {needed} are needed", file = file.display())]
     TooFewCoins {

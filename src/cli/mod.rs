@@ -4,6 +4,7 @@
 
 pub mod admin_key_file;
 mod audit;
+mod bench;
 mod check;
 pub mod config;
 mod detect;
@@ -62,6 +63,7 @@ enum Command {
     Pown(pown::PownCommand),
     Stats(stats::StatsCommand),
     Mint(mint::MintCommand),
+    Bench(bench::BenchCommand),
 }
 
 /// Runs the program: reads the command line, carries the command out, and says how it went.
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Pown(command) => command.run(),
         Command::Stats(command) => command.run(),
         Command::Mint(command) => command.run(),
+        Command::Bench(command) => command.run(),
     };
     match answer {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

@@ -18,13 +18,13 @@ pub struct NodeArgs {
     pub raida: RaidaId,
     /// Its coin id; 6 is CloudCoin
     #[arg(long, value_name = "N", default_value_t = 6)]
-    coin_id: u16,
+    pub coin_id: u16,
     /// Ask over UDP instead of TCP
     #[arg(long)]
-    udp: bool,
+    pub udp: bool,
     /// How long to wait for an answer, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
-    timeout_ms: u64,
+    pub timeout_ms: u64,
 }
 
 /// How a conversation with a node is encrypted.
@@ -57,7 +57,15 @@ impl NodeArgs {
     /// # Errors
     /// The node cannot be reached.
     pub fn connect(&self) -> Result<Client, CliError> {
-        self.connect_with(self.options())
+        self.connect_with(self.options(), self.udp)
+    }
+
+    /// Connects over TCP without encryption, whatever was asked for.
+    ///
+    /// # Errors
+    /// The node cannot be reached.
+    pub fn connect_tcp(&self) -> Result<Client, CliError> {
+        self.connect_with(self.options(), false)
     }
 
     /// Connects, and encrypts what is said.
@@ -70,7 +78,7 @@ impl NodeArgs {
         if encryption.continue_counter {
             options.response_counter = ResponseCounter::Continue;
         }
-        self.connect_with(options)
+        self.connect_with(options, self.udp)
     }
 
     fn options(&self) -> Options {
@@ -81,12 +89,8 @@ impl NodeArgs {
         }
     }
 
-    fn connect_with(&self, options: Options) -> Result<Client, CliError> {
-        let transport = if self.udp {
-            Transport::Udp
-        } else {
-            Transport::Tcp
-        };
+    fn connect_with(&self, options: Options, udp: bool) -> Result<Client, CliError> {
+        let transport = if udp { Transport::Udp } else { Transport::Tcp };
         let host = (self.host.host(), self.host.port());
         Ok(Client::connect(host, transport, options)?)
     }
@@ -117,6 +121,17 @@ impl EncryptionArgs {
 }
 
 impl AdminKeyArgs {
+    /// The data folder, where one was named.
+    ///
+    /// # Errors
+    /// There is no usable configuration.
+    pub fn data_folder(&self) -> Result<Option<PathBuf>, CliError> {
+        match self.folder.is_given() {
+            true => Ok(Some(self.folder.load()?.node.data_dir)),
+            false => Ok(None),
+        }
+    }
+
     /// The admin key.
     ///
     /// # Errors

@@ -57,7 +57,8 @@ pub async fn checkpoint<E: Environment>(
 pub struct Checkpoints {
     interval: Cell<Duration>,
     round: Cell<u64>,
-    is_busy: Cell<bool>,
+    is_under_way: Cell<bool>,
+    /// Notified when a checkpoint ends.
     ended: Signal,
 }
 
@@ -67,7 +68,7 @@ impl Checkpoints {
         Checkpoints {
             interval: Cell::new(interval),
             round: Cell::new(round),
-            is_busy: Cell::new(false),
+            is_under_way: Cell::new(false),
             ended: Signal::default(),
         }
     }
@@ -77,18 +78,26 @@ impl Checkpoints {
         self.interval.set(interval);
     }
 
-    /// Makes a checkpoint now, after any that is under way.
+    /// Makes a checkpoint now, or when the one under way has ended: two at a time would each take
+    /// the other's pages for written before they are. Run it to its end.
     ///
     /// # Errors
     /// As [`checkpoint`].
     pub async fn make<E: Environment>(&self, mesh: &Mesh<E>) -> io::Result<CheckpointCounts> {
         loop {
             let moment = self.ended.moment();
-            if !self.is_busy.replace(true) {
+            if !self.is_under_way.replace(true) {
                 break;
             }
             self.ended.after(moment).await;
         }
+        let made = self.make_alone(mesh).await;
+        self.is_under_way.set(false);
+        self.ended.notify();
+        made
+    }
+
+    async fn make_alone<E: Environment>(&self, mesh: &Mesh<E>) -> io::Result<CheckpointCounts> {
         let round = self.round.get() + 1;
         self.round.set(round);
         let start = mesh.shard().environment.monotonic();
@@ -100,8 +109,6 @@ impl Checkpoints {
             }
             Err(error) => tracing::error!(round, %error, "checkpoint failed; the logs are kept"),
         }
-        self.is_busy.set(false);
-        self.ended.notify();
         made
     }
 
@@ -109,13 +116,15 @@ impl Checkpoints {
     pub async fn run<E: Environment>(self: Rc<Self>, mesh: Rc<Mesh<E>>) {
         let environment = &mesh.shard().environment;
         let wanted = mesh.shard().checkpoint_wanted.clone();
+        let mut moment = wanted.moment();
         loop {
-            let moment = wanted.moment();
             select(
                 pin!(environment.sleep(self.interval.get())),
                 pin!(wanted.after(moment)),
             )
             .await;
+            // Taken before the checkpoint: what is wished for while it runs, it may not bring.
+            moment = wanted.moment();
             if self.make(&mesh).await.is_err() {
                 environment.sleep(RETRY_PAUSE).await;
             }
@@ -124,11 +133,16 @@ impl Checkpoints {
 
     /// Passes a shard's wish for a checkpoint on to shard 0, for as long as the node runs.
     pub async fn forward_wishes<E: Environment>(mesh: Rc<Mesh<E>>) {
+        let first = ShardId::new(0);
+        if mesh.shard().id == first {
+            return; // its wishes are heard where they are made
+        }
         let wanted = mesh.shard().checkpoint_wanted.clone();
+        let mut moment = wanted.moment();
         loop {
-            let moment = wanted.moment();
             wanted.after(moment).await;
-            let _ = mesh.ask(ShardId::new(0), Request::WantCheckpoint).await;
+            moment = wanted.moment();
+            let _ = mesh.ask(first, Request::WantCheckpoint).await;
         }
     }
 }

@@ -67,7 +67,7 @@ pub enum Request {
     Reserve(u32, Denomination, usize),
     /// Answered by [`Reply::Counters`].
     Counters,
-    /// Wait until all that is in the log is in the pages. Answered by [`Reply::Mark`].
+    /// Wait until all that the log has written is in the pages. Answered by [`Reply::Mark`].
     Mark,
     /// Write what waits in the log. Answered by [`Reply::Done`].
     Flush,

@@ -3,10 +3,9 @@
 
 use std::{
     cell::Cell,
-    io::{self, Write},
+    io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process,
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -22,9 +21,10 @@ use super::environment::{BLOCK_BYTES, File, Storage};
 #[derive(Clone)]
 pub struct Disk {
     folder: Rc<Path>,
-    direct: bool,
-    /// The executor knows whether the device can be polled.
-    probed: Rc<Cell<bool>>,
+    direct: Rc<Cell<bool>>,
+    /// Whether this thread's executor has been shown a file that tells whether the device can be
+    /// polled.
+    is_probed: Rc<Cell<bool>>,
 }
 
 /// A file of a [`Disk`].
@@ -41,50 +41,47 @@ impl Disk {
     pub fn new(folder: &Path) -> Disk {
         Disk {
             folder: folder.into(),
-            direct: has_direct_io(folder),
-            probed: Rc::default(),
+            direct: Rc::new(Cell::new(has_direct_io(folder))),
+            is_probed: Rc::default(),
         }
     }
 
     /// Whether files are read and written around the page cache.
     pub fn is_direct(&self) -> bool {
-        self.direct
+        self.direct.get()
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Shows the executor a file with data in it. glommio reads the start of the first file that it
-    /// opens on a device, to find out whether the device can be polled, and remembers the answer for
-    /// the process. A new or sparse file reads without the device, so it would take any device for
-    /// one that can, and every later read and overwrite would fail with EOPNOTSUPP.
+    /// Lets glommio find out from real data whether the device can be polled.
+    ///
+    /// It finds out once a thread, by a polled read of the first bytes of whatever file is opened
+    /// first, and takes any success for a yes. Where these bytes were never written, as at the start
+    /// of a sparse page file, the file system answers without asking the device, and on a device that
+    /// cannot be polled every later read of real data would fail with `EOPNOTSUPP`.
     async fn probe(&self) -> io::Result<()> {
-        static PROBES: AtomicU64 = AtomicU64::new(0);
-        let number = PROBES.fetch_add(1, Ordering::Relaxed);
-        let path = self.path(&format!(".probe-{}-{number}", process::id()));
-        let probe = path.clone();
+        let path = scratch(&self.folder);
+        let written = path.clone();
         let write = move || {
-            let mut file = std::fs::File::create(probe)?;
-            file.write_all(&[1; BLOCK_BYTES])?;
-            file.sync_all()
+            // A whole block and not zeros: nothing that a file system keeps elsewhere than in a block.
+            std::fs::write(&written, [0xa5; BLOCK_BYTES])?;
+            std::fs::File::open(&written)?.sync_all()
         };
-        let mut probed = glommio::executor().spawn_blocking(write).await;
-        if probed.is_ok() {
-            probed = match DmaFile::open(&path).await {
-                Ok(file) => file.close().await.map_err(plain),
-                Err(error) => Err(plain(error)),
-            };
-        }
-        let remove = move || std::fs::remove_file(path);
-        let _ = glommio::executor().spawn_blocking(remove).await;
-        probed
+        let probed = match glommio::executor().spawn_blocking(write).await {
+            Ok(()) => DmaFile::open(&path).await.map_err(plain),
+            Err(error) => Err(error),
+        };
+        let removed = glommio::executor().spawn_blocking(move || std::fs::remove_file(path));
+        let (file, ()) = (probed?, removed.await?);
+        file.close().await.map_err(plain)
     }
 }
 
 /// Tries direct I/O with a file of its own, which it removes.
 fn has_direct_io(folder: &Path) -> bool {
-    let path = folder.join(format!(".direct-io-{}", process::id()));
+    let path = scratch(folder);
     let opened = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -94,6 +91,14 @@ fn has_direct_io(folder: &Path) -> bool {
     let _ = std::fs::remove_file(&path);
     // tmpfs takes the flag on newer kernels, but keeps everything in the page cache regardless.
     opened.is_ok() && !is_tmpfs(folder)
+}
+
+/// A name for a file that is removed at once, never given twice: every core makes some, all in the
+/// same folder.
+fn scratch(folder: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    folder.join(format!(".direct-io-{}-{number}", std::process::id()))
 }
 
 fn is_tmpfs(folder: &Path) -> bool {
@@ -112,16 +117,19 @@ impl Storage for Disk {
     type File = DiskFile;
 
     async fn open(&self, name: &str, create: bool) -> io::Result<DiskFile> {
-        if self.direct && !self.probed.get() {
-            // Without room for a probe, what is there already has to do.
-            let _ = self.probe().await;
-            self.probed.set(true);
+        if self.is_direct() && !self.is_probed.get() {
+            if let Err(error) = self.probe().await {
+                // A full disk must not keep a node from starting.
+                tracing::warn!(%error, "cannot try direct I/O: files go through the page cache");
+                self.direct.set(false);
+            }
+            self.is_probed.set(true);
         }
         let path = self.path(name);
         let is_new = create && !path.exists();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
-        let file = if self.direct {
+        let file = if self.is_direct() {
             DiskFile::Direct(options.dma_open(&path).await.map_err(plain)?)
         } else {
             DiskFile::Buffered(options.buffered_open(&path).await.map_err(plain)?)
@@ -252,5 +260,44 @@ fn plain(error: GlommioError<()>) -> io::Error {
     match raw {
         Some(code) => io::Error::from_raw_os_error(code),
         None => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    use super::*;
+
+    #[test]
+    fn data_is_read_after_a_sparse_file_was_opened_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        // The first executor writes, the second opens a hole first, as a node that starts again.
+        for is_written in [false, true] {
+            let disk = path.clone();
+            let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(async move || {
+                let disk = Disk::new(&disk);
+                let sparse = disk.open("sparse", true).await.unwrap();
+                sparse.set_length(1 << 20).await.unwrap();
+                let file = disk.open("data", true).await.unwrap();
+                if !is_written {
+                    file.write_at(&[7; BLOCK_BYTES], 0).await.unwrap();
+                    file.sync().await.unwrap();
+                }
+                assert_eq!(
+                    file.read_at(0, BLOCK_BYTES).await.unwrap(),
+                    [7; BLOCK_BYTES]
+                );
+                assert_eq!(
+                    sparse.read_at(0, BLOCK_BYTES).await.unwrap(),
+                    [0; BLOCK_BYTES]
+                );
+            });
+            executor.unwrap().join().unwrap();
+        }
+        let mut left: Vec<_> = std::fs::read_dir(path).unwrap().collect();
+        left.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+        assert_eq!(left.len(), 2, "{left:?}");
     }
 }

@@ -197,7 +197,7 @@ pub async fn import<S: Storage>(
     counts.pages_written = stale.len() as u64;
     target.write(&stale, &import.pages, progress).await?;
     if !stale.is_empty() {
-        round::write(storage, target.round).await?;
+        round::write(storage, target.round, target.files.lengths().await?).await?;
     }
     Ok(Outcome::Done(counts))
 }

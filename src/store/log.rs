@@ -348,10 +348,13 @@ impl<E: Environment> Log<E> {
         self.settled.notify();
     }
 
-    /// Waits until every record appended before this call is settled. Gives the position up to
-    /// which a checkpoint that starts now will have everything.
+    /// Waits until every record written or refused before this call is settled. Gives the position
+    /// up to which a checkpoint that starts now will have everything.
+    ///
+    /// What still waits to be written does not count: where the log is at its limit, it waits for
+    /// this very checkpoint.
     pub async fn mark(&self) -> Position {
-        let mark = self.state.borrow().next_position;
+        let mark = self.state.borrow().first_waiting();
         loop {
             let moment = self.settled.moment();
             if self.state.borrow().settled_from >= mark {
@@ -678,6 +681,12 @@ impl<E: Environment> Log<E> {
 }
 
 impl<F> State<F> {
+    /// The position of the oldest record that is neither durable nor refused.
+    fn first_waiting(&self) -> u64 {
+        let oldest = self.queue.front();
+        oldest.map_or(self.next_position, |queued| queued.position)
+    }
+
     /// Moves the oldest records into `frame`, behind room for the batch's head. Gives how many.
     fn fill_frame(&mut self, frame: &mut Vec<u8>) -> usize {
         let mut bytes = 0;

@@ -120,7 +120,7 @@ impl OfflineFolder {
         let mut outcome = Ok(());
         self.run(async |disk| {
             let snapshot = Snapshot::open(&disk, &self.secret).await?;
-            start(snapshot.written().count() as u64);
+            start(snapshot.written() as u64);
             let each = |page, image: &PageImage| {
                 outcome = each(page, image);
                 outcome.is_ok()

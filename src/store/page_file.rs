@@ -8,9 +8,6 @@ use super::{
 };
 use crate::coin::{Denomination, PAGES_PER_DENOMINATION, PageId};
 
-/// Bytes of a page file: 1,000 pages of two slots. Sparse: what was never written takes no room.
-const FILE_BYTES: u64 = PAGES_PER_DENOMINATION as u64 * 2 * SLOT_BYTES as u64;
-
 /// One of a page's two slots. A checkpoint writes the one that holds the older image, so that a
 /// write cut short never costs the newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +57,6 @@ impl<F: File> PageFiles<F> {
         let mut files = Vec::with_capacity(Denomination::COUNT);
         for denomination in Denomination::all() {
             let file = storage.open(&page_file_name(denomination), true).await?;
-            if file.length().await? < FILE_BYTES {
-                file.set_length(FILE_BYTES).await?;
-            }
             files.push(Some(file));
         }
         Ok(PageFiles { files })
@@ -75,9 +69,42 @@ impl<F: File> PageFiles<F> {
     pub async fn open_existing<S: Storage<File = F>>(storage: &S) -> io::Result<Self> {
         let mut files = Vec::with_capacity(Denomination::COUNT);
         for denomination in Denomination::all() {
-            files.push(open_if_there(storage, denomination).await?);
+            let name = page_file_name(denomination);
+            files.push(match storage.open(&name, false).await {
+                Ok(file) => Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            });
         }
         Ok(PageFiles { files })
+    }
+
+    /// Pages that may have been written: those that start before their file ends. A file grows
+    /// with the pages written to it, so that a node of few pages starts without reading holes.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn reached(&self) -> io::Result<Vec<PageId>> {
+        let mut pages = Vec::new();
+        for (denomination, length) in Denomination::all().zip(self.lengths().await?) {
+            let all = (0..PAGES_PER_DENOMINATION).map_while(|n| PageId::new(denomination, n));
+            pages.extend(all.take_while(|&page| slot_offset(page, Slot::A) < length));
+        }
+        Ok(pages)
+    }
+
+    /// Bytes of each file, by denomination index.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn lengths(&self) -> io::Result<[u64; Denomination::COUNT]> {
+        let mut lengths = [0; Denomination::COUNT];
+        for (length, file) in lengths.iter_mut().zip(&self.files) {
+            if let Some(file) = file {
+                *length = file.length().await?;
+            }
+        }
+        Ok(lengths)
     }
 
     /// Reads the first block of a slot: everything but its ANs.
@@ -151,31 +178,5 @@ impl<F: File> PageFiles<F> {
 
     fn file(&self, page: PageId) -> Option<&F> {
         self.files[page.denomination().index()].as_ref()
-    }
-}
-
-/// The denominations whose page file is missing, or shorter than it was made, with its length.
-pub(super) async fn lost<S: Storage>(storage: &S) -> io::Result<Vec<(Denomination, Option<u64>)>> {
-    let mut lost = Vec::new();
-    for denomination in Denomination::all() {
-        let length = match open_if_there(storage, denomination).await? {
-            Some(file) => Some(file.length().await?),
-            None => None,
-        };
-        if length.is_none_or(|length| length < FILE_BYTES) {
-            lost.push((denomination, length));
-        }
-    }
-    Ok(lost)
-}
-
-async fn open_if_there<S: Storage>(
-    storage: &S,
-    denomination: Denomination,
-) -> io::Result<Option<S::File>> {
-    match storage.open(&page_file_name(denomination), false).await {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }

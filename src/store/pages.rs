@@ -146,6 +146,9 @@ impl<E: Environment> Pages<E> {
         let mut circulating = [0; Denomination::COUNT];
         for page in PageId::all().filter(|page| page.owner(shards) == shard) {
             let summary = &recovered[page.index()];
+            if summary.slot.is_none() && !summary.damaged && summary.sequence == 0 {
+                continue; // never written: as an entry is by itself
+            }
             let coins: u32 = summary
                 .circulation
                 .iter()

@@ -17,14 +17,14 @@ use super::{
     LOG_FOLDER,
     environment::{BLOCK_BYTES, File, Storage},
     log,
-    page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
+    page_file::{PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
     round::{self, CompleteRound},
     secret::NodeSecret,
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
 };
-use crate::coin::{COINS_PER_PAGE, PAGES, PageId};
+use crate::coin::{COINS_PER_PAGE, Denomination, PAGES, PageId};
 
 /// Reads and writes under way at once.
 const PARALLEL: usize = 64;
@@ -93,8 +93,8 @@ pub struct Recovered {
 
 /// What the logs and the heads of the pages say, before anything is changed.
 pub(super) struct Survey {
-    /// By page index.
-    pub pages: Vec<SurveyedPage>,
+    /// By page index; nothing for a page that nothing is known of.
+    pub pages: Vec<Option<Box<SurveyedPage>>>,
     /// Segments in use, the oldest of each log first.
     pub segments: Vec<(String, SegmentHeader)>,
     /// Whole batches in the logs.
@@ -135,43 +135,38 @@ pub async fn recover<S: Storage>(
         return Err(RecoveryError::Damaged(fault));
     }
     let files = PageFiles::open(storage).await?;
-    let mut survey = survey(storage, &files).await?;
+    sync_all(storage, &files).await?;
+    let survey = survey(storage, &files).await?;
     if let Some(fault) = survey.log_faults.first() {
         return Err(RecoveryError::Damaged(fault.clone()));
     }
-    for page in &survey.pages {
-        if let Some(fault) = &page.fault
-            && !page.changes.is_empty()
-        {
-            return Err(RecoveryError::Damaged(fault.clone()));
+    let round = survey.round + 1;
+    let mut changes = 0;
+    let mut pages = vec![PageSummary::default(); PAGES];
+    let mut stale: Vec<(usize, Box<SurveyedPage>)> = Vec::new();
+    for (index, surveyed) in survey.pages.into_iter().enumerate() {
+        let Some(page) = surveyed else { continue };
+        changes += page.changes.len() as u64;
+        match &page.fault {
+            Some(fault) if !page.changes.is_empty() => {
+                return Err(RecoveryError::Damaged(fault.clone()));
+            }
+            None if !page.changes.is_empty() || page.rewrite => stale.push((index, page)),
+            _ => pages[index] = page.summary,
         }
     }
-    let round = survey.round + 1;
-    let changes = survey.pages.iter().map(|p| p.changes.len() as u64).sum();
-    let stale: Vec<usize> = (0..PAGES)
-        .filter(|&i| {
-            let page = &survey.pages[i];
-            page.fault.is_none() && (!page.changes.is_empty() || page.rewrite)
-        })
-        .collect();
-    let mut taken: Vec<(usize, SurveyedPage)> = stale
-        .iter()
-        .map(|&i| (i, std::mem::take(&mut survey.pages[i])))
-        .collect();
-    let rewritten: Vec<(usize, PageSummary)> = stream::iter(taken.drain(..))
-        .map(|(index, page)| rewrite(&files, secret, index, page, round))
-        .buffer_unordered(PARALLEL)
-        .try_collect()
-        .await?;
-    let pages_written = rewritten.len() as u64;
-    let mut pages: Vec<PageSummary> = survey.pages.into_iter().map(|p| p.summary).collect();
-    for (index, summary) in rewritten {
+    let pages_written = stale.len() as u64;
+    let mut rewrites = stream::iter(stale)
+        .map(|(index, page)| rewrite(&files, secret, index, *page, round))
+        .buffer_unordered(PARALLEL);
+    while let Some((index, summary)) = rewrites.try_next().await? {
         pages[index] = summary;
     }
-    for denomination in crate::coin::Denomination::all() {
+    drop(rewrites);
+    for denomination in Denomination::all() {
         files.sync(denomination).await?;
     }
-    round::write(storage, round).await?;
+    round::write(storage, round, files.lengths().await?).await?;
     give_up_logs(storage, &survey.segments).await?;
     Ok(Recovered {
         pages,
@@ -181,6 +176,22 @@ pub async fn recover<S: Storage>(
         torn: survey.torn.len() as u64,
         faults: survey.faults,
     })
+}
+
+/// Makes all that can be read durable. A process that was killed leaves writes behind that are seen
+/// here and that a power failure would still undo, one by one: a record of which some pages are
+/// already rewritten, or the image that a rewritten page had before.
+async fn sync_all<S: Storage>(storage: &S, files: &PageFiles<S::File>) -> io::Result<()> {
+    for denomination in Denomination::all() {
+        files.sync(denomination).await?;
+    }
+    for name in storage.list(LOG_FOLDER).await? {
+        if log::parse_segment_name(&name).is_some() {
+            let file = storage.open(&format!("{LOG_FOLDER}/{name}"), false).await?;
+            file.sync().await?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads all heads and logs, and finds for each page its base image and what that lacks. Changes
@@ -193,26 +204,28 @@ pub(super) async fn survey<S: Storage>(
     let segments = list_segments(storage, &mut log_faults).await?;
     let complete = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
     let complete = complete.max(round::read(storage).await?.or_zero());
-    let mut pages: Vec<(usize, SurveyedPage, u64)> = stream::iter(PageId::all())
+    let mut round = complete;
+    let mut pages: Vec<Option<Box<SurveyedPage>>> = Vec::new();
+    pages.resize_with(PAGES, || None);
+    let mut surveys = stream::iter(files.reached().await?)
         .map(|page| survey_page(files, page, complete))
-        .buffer_unordered(PARALLEL)
-        .try_collect()
-        .await?;
-    pages.sort_by_key(|(index, ..)| *index);
-    let round = pages
-        .iter()
-        .map(|(_, _, round)| *round)
-        .max()
-        .unwrap_or(0)
-        .max(complete);
-    let mut pages: Vec<SurveyedPage> = pages.into_iter().map(|(_, page, _)| page).collect();
+        .buffer_unordered(PARALLEL);
+    while let Some((index, page, newest)) = surveys.try_next().await? {
+        pages[index] = Some(Box::new(page));
+        round = round.max(newest);
+    }
+    drop(surveys);
     let (batches, torn) = read_logs(&segments, &mut pages, &mut log_faults).await?;
-    for page in &mut pages {
+    for page in pages.iter_mut().flatten() {
         page.thin_out();
         page.summary.sequence = page.summary.sequence.max(page.logged);
     }
     Ok(Survey {
-        faults: pages.iter().filter_map(|p| p.fault.clone()).collect(),
+        faults: pages
+            .iter()
+            .flatten()
+            .filter_map(|p| p.fault.clone())
+            .collect(),
         segments: segments.into_iter().map(|s| (s.name, s.header)).collect(),
         pages,
         batches,
@@ -222,23 +235,25 @@ pub(super) async fn survey<S: Storage>(
     })
 }
 
-/// Page files that were there when a recovery ended, and are gone or cut short since.
+/// Page files that are gone, or shorter than when a recovery ended: they only ever grow.
 pub(super) async fn lost_page_files<S: Storage>(storage: &S) -> io::Result<Vec<Fault>> {
-    if round::read(storage).await? == CompleteRound::Unknown {
+    let CompleteRound::Known { lengths, .. } = round::read(storage).await? else {
         return Ok(Vec::new());
+    };
+    let files = PageFiles::open_existing(storage).await?;
+    let mut lost = Vec::new();
+    for (denomination, (was, is)) in
+        Denomination::all().zip(lengths.into_iter().zip(files.lengths().await?))
+    {
+        if is < was {
+            lost.push(Fault {
+                file: page_file_name(denomination),
+                offset: is,
+                what: format!("the page file ends here, or is missing; it had {was} bytes"),
+            });
+        }
     }
-    let lost = page_file::lost(storage).await?.into_iter();
-    Ok(lost
-        .map(|(denomination, length)| Fault {
-            file: page_file_name(denomination),
-            offset: length.unwrap_or(0),
-            what: match length {
-                None => "the page file is missing",
-                Some(_) => "the page file ends too early",
-            }
-            .to_owned(),
-        })
-        .collect())
+    Ok(lost)
 }
 
 struct SegmentFile<F> {
@@ -288,8 +303,9 @@ async fn survey_page<F: File>(
             Err(fault) => surveyed.damage(page, slot, &fault.to_string()),
         }
     }
-    // A recovery that adds what an image lacked writes the same sequence in a younger round.
-    found.sort_by_key(|(_, meta)| Reverse((meta.head.sequence, meta.head.round)));
+    // By round, not by sequence: an image that lacked a change and the next, which has it, may be
+    // of the same sequence.
+    found.sort_by_key(|(_, meta)| Reverse(meta.head.round));
     let round = found
         .iter()
         .map(|(_, meta)| meta.head.round)
@@ -333,7 +349,7 @@ async fn survey_page<F: File>(
 /// that were cut short.
 async fn read_logs<F: File>(
     segments: &[SegmentFile<F>],
-    pages: &mut [SurveyedPage],
+    pages: &mut [Option<Box<SurveyedPage>>],
     faults: &mut Vec<Fault>,
 ) -> io::Result<(u64, Vec<Fault>)> {
     let mut logs: BTreeMap<(u64, u16), Vec<&SegmentFile<F>>> = BTreeMap::new();
@@ -386,7 +402,7 @@ struct SegmentEnd {
 
 async fn read_segment<F: File>(
     segment: &SegmentFile<F>,
-    pages: &mut [SurveyedPage],
+    pages: &mut [Option<Box<SurveyedPage>>],
     last: bool,
     faults: &mut Vec<Fault>,
 ) -> io::Result<SegmentEnd> {
@@ -420,7 +436,8 @@ async fn read_segment<F: File>(
             break;
         };
         let decoded = record::decode_all(records, |at, change| {
-            pages[at.page.index()].add(at.sequence, change);
+            let page = pages[at.page.index()].get_or_insert_default();
+            page.add(at.sequence, change);
         });
         if let Err(malformed) = decoded {
             faults.push(Fault {

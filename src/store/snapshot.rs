@@ -20,8 +20,8 @@ const PARALLEL: usize = 32;
 pub struct Snapshot<S: Storage> {
     files: PageFiles<ReadOnlyFile<S::File>>,
     secret: NodeSecret,
-    /// By page index.
-    pages: Vec<SurveyedPage>,
+    /// The pages that were ever written, by rising index.
+    pages: Vec<(PageId, Box<SurveyedPage>)>,
 }
 
 impl<S: Storage> Snapshot<S> {
@@ -44,21 +44,25 @@ impl<S: Storage> Snapshot<S> {
             None => Ok(Snapshot {
                 files,
                 secret: secret.clone(),
-                pages: survey.pages,
+                pages: PageId::all()
+                    .zip(survey.pages)
+                    .filter_map(|(id, page)| Some((id, page?)))
+                    .filter(|(_, page)| page.was_written())
+                    .collect(),
             }),
         }
     }
 
-    /// Pages that something was ever written to, by rising index.
-    pub fn written(&self) -> impl Iterator<Item = PageId> {
-        PageId::all().filter(|page| self.pages[page.index()].was_written())
+    /// How many pages were ever written.
+    pub fn written(&self) -> usize {
+        self.pages.len()
     }
 
     /// Coins in circulation, by denomination index.
     pub fn coins(&self) -> [u32; Denomination::COUNT] {
         let mut coins = [0; Denomination::COUNT];
-        for (page, surveyed) in PageId::all().zip(&self.pages) {
-            coins[page.denomination().index()] += surveyed.circulating();
+        for (id, surveyed) in &self.pages {
+            coins[id.denomination().index()] += surveyed.circulating();
         }
         coins
     }
@@ -71,15 +75,14 @@ impl<S: Storage> Snapshot<S> {
         &self,
         mut each: impl FnMut(PageId, &PageImage) -> bool,
     ) -> Result<(), RecoveryError> {
-        let mut pages = stream::iter(self.written())
-            .map(async |page| {
-                let surveyed = &self.pages[page.index()];
-                let image = recovery::current_image(&self.files, &self.secret, page, surveyed);
-                (page, image.await)
+        let mut pages = stream::iter(&self.pages)
+            .map(async |(id, surveyed)| {
+                let image = recovery::current_image(&self.files, &self.secret, *id, surveyed);
+                (*id, image.await)
             })
             .buffered(PARALLEL);
-        while let Some((page, image)) = pages.next().await {
-            if !each(page, &*image?) {
+        while let Some((id, image)) = pages.next().await {
+            if !each(id, &*image?) {
                 break;
             }
         }

@@ -17,7 +17,7 @@ use super::{
         self, LOCKER_COINS_OFFSET, MISSING_OFFSET, PageImage, SLOT_BYTES, SLOT_META_BYTES, SlotMeta,
     },
 };
-use crate::coin::{Denomination, PAGES, PAGES_PER_DENOMINATION, PageId};
+use crate::coin::{Denomination, PAGES, PageId};
 
 /// Pages whose slots are read at once: 640 KB.
 const PAGES_AT_ONCE: usize = 16;
@@ -96,7 +96,8 @@ pub async fn verify<S: Storage>(
 
 /// Heads, segments and slots.
 async fn expected_bytes<S: Storage>(storage: &S) -> io::Result<u64> {
-    let mut bytes = (PAGES * 2 * (SLOT_META_BYTES + SLOT_BYTES)) as u64;
+    let pages = PageFiles::open_existing(storage).await?.reached().await?;
+    let mut bytes = (pages.len() * 2 * (SLOT_META_BYTES + SLOT_BYTES)) as u64;
     for name in storage.list(LOG_FOLDER).await? {
         let file = storage.open(&format!("{LOG_FOLDER}/{name}"), false).await?;
         bytes += file.length().await?;
@@ -134,26 +135,29 @@ async fn scan_pages<F: File>(
     report: &mut Report,
 ) -> io::Result<()> {
     // A denomination's pages lie in one file, so no read may go from one to the next.
-    let in_file = PAGES_PER_DENOMINATION as usize;
-    let reads = (0..PAGES).step_by(in_file).flat_map(|file| {
-        let firsts = (file..file + in_file).step_by(PAGES_AT_ONCE);
-        firsts.map(move |first| (first, PAGES_AT_ONCE.min(file + in_file - first)))
-    });
-    let mut reads = stream::iter(reads)
-        .map(async |(first, pages)| (first, files.read_slots(page(first), pages).await))
+    let reached = files.reached().await?;
+    let of_a_file = reached.chunk_by(|a, b| a.denomination() == b.denomination());
+    let at_once = of_a_file.flat_map(|pages| pages.chunks(PAGES_AT_ONCE));
+    let mut reads = stream::iter(at_once)
+        .map(async |pages| (pages, files.read_slots(pages[0], pages.len()).await))
         .buffered(PARALLEL);
     let mut image = PageImage::blank();
-    while let Some((first, slots)) = reads.next().await {
-        for (i, slots) in slots?.chunks_exact(2 * SLOT_BYTES).enumerate() {
-            let surveyed = &survey.pages[first + i];
-            scan_page(page(first + i), slots, surveyed, &mut image, report);
+    let mut has_image = vec![false; PAGES];
+    while let Some((pages, slots)) = reads.next().await {
+        for (&id, slots) in pages.iter().zip(slots?.chunks_exact(2 * SLOT_BYTES)) {
+            let surveyed = survey.pages[id.index()].as_ref();
+            let surveyed = surveyed.expect("the survey has every page that its file reaches");
+            has_image[id.index()] = true;
+            scan_page(id, slots, surveyed, &mut image, report);
+        }
+    }
+    // Pages that only the logs know.
+    for id in PageId::all().filter(|id| !has_image[id.index()]) {
+        if let Some(surveyed) = &survey.pages[id.index()] {
+            scan_page(id, &[], surveyed, &mut image, report);
         }
     }
     Ok(())
-}
-
-fn page(index: usize) -> PageId {
-    PageId::from_index(index).expect("a page index of a page file is below PAGES")
 }
 
 fn scan_page(

@@ -1,0 +1,623 @@
+//! One random history: a node runs, clients change coins, the disk fails now and then, the power
+//! goes, the node comes back, and everything it holds is compared with what it had said.
+
+use std::{cell::RefCell, collections::BTreeMap, ops::AddAssign, rc::Rc, time::Duration};
+
+use futures_util::future::join_all;
+use raida::{
+    coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId},
+    mesh::{Decision, Mesh},
+    shard::{Exchange, Replacement, Reply, Request},
+    store::{
+        log::Durability,
+        pages::Lookup,
+        record::Change,
+        recovery::{Recovered, RecoveryError},
+    },
+};
+
+use crate::{
+    disk::{DiskCounts, Faults},
+    model::{self, Model, Value},
+    node::{self, Node, Setup},
+    random::Random,
+    world::{Cut, SimEnvironment, World},
+};
+
+/// November 2026, the month of every change: [`crate::world`] starts there.
+const MONTH: Mfs = Mfs::new(45);
+const DENOMINATIONS: u64 = 3;
+const PAGES: u64 = 4;
+const PLACES: u64 = 4;
+/// Steps that a request takes, more or less.
+const STEPS_A_REQUEST: u64 = 20;
+/// More steps than any run takes that ends at all.
+const STEPS_MAX: u64 = 5_000_000;
+
+/// What happened in a history, or in many.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub histories: u64,
+    pub starts: u64,
+    pub crashes: u64,
+    pub crashes_in_recovery: u64,
+    pub torn_tails: u64,
+    pub recovered_changes: u64,
+    pub stops: u64,
+    pub exchanged: u64,
+    pub changed_together: u64,
+    pub refused_together: u64,
+    pub unavailable: u64,
+    pub unavailable_when_full: u64,
+    pub exact_answers: u64,
+    pub log_batches: u64,
+    pub disk: DiskCounts,
+}
+
+/// What one history did, to compare with another of the same seed.
+pub struct Told {
+    pub counts: Counts,
+    pub trace: u64,
+}
+
+struct History {
+    world: Rc<World>,
+    model: Rc<RefCell<Model>>,
+    counts: Rc<RefCell<Counts>>,
+    random: Random,
+}
+
+/// Lives through the history of a seed.
+///
+/// # Errors
+/// What the node got wrong.
+pub fn live(seed: u64) -> Result<Told, String> {
+    let mut random = Random::new(seed);
+    let world = World::new(random.next());
+    let coins = (0..DENOMINATIONS * PAGES * PLACES).map(coin);
+    let mut history = History {
+        world,
+        model: Rc::new(RefCell::new(Model::new(coins))),
+        counts: Rc::default(),
+        random,
+    };
+    let lived = history.live();
+    history.world.kill();
+    lived?;
+    let mut counts = *history.counts.borrow();
+    counts.histories = 1;
+    counts.disk = history.world.disk.borrow().counts;
+    Ok(Told {
+        counts,
+        trace: history.world.trace(),
+    })
+}
+
+/// Coins on a few pages of a few denominations, in rising order.
+fn coin(index: u64) -> Coin {
+    let denomination = Denomination::from_index((index / PLACES / PAGES) as usize * 4);
+    let denomination = denomination.expect("there are fifteen");
+    let page = PageId::new(denomination, (index / PLACES % PAGES) as u16);
+    let page = page.expect("there are a thousand");
+    // The first place, the last, and two that share a byte of the bitmap.
+    page.coin([0, 5, 6, COINS_PER_PAGE - 1][(index % PLACES) as usize])
+}
+
+impl History {
+    fn live(&mut self) -> Result<(), String> {
+        for _ in 0..self.random.between(1, 3) {
+            let setup = self.draw_setup();
+            let node = self.start(&setup)?;
+            self.check(&node)?;
+            let is_stopped = self.run(node, &setup)?;
+            match is_stopped || self.random.permille(300) {
+                true => self.world.kill(),
+                false => self.world.fail_power(),
+            }
+        }
+        let mut setup = self.draw_setup();
+        setup.durability = Durability::Commit;
+        let node = self.start(&setup)?;
+        self.check(&node)
+    }
+
+    fn draw_setup(&mut self) -> Setup {
+        let random = &mut self.random;
+        Setup {
+            shards: random.between(1, 4) as u16,
+            cache_pages: *random.pick(&[1, 1, 2, 3, 100]),
+            segment_bytes: *random.pick(&[8_192, 12_288, 16_384, 32_768, 131_072]),
+            checkpoint_interval: Duration::from_micros(random.between(500, 50_000)),
+            durability: Durability::Commit,
+            flush_interval: Duration::from_micros(random.between(10, 5_000)),
+        }
+    }
+
+    /// Recovers and opens the folder; the power may fail in the middle of that, again and again.
+    fn start(&mut self, setup: &Setup) -> Result<Node, String> {
+        while self.random.permille(200) {
+            if self.random.permille(300) {
+                let faults = self.draw_faults();
+                self.world.disk.borrow_mut().set_faults(faults);
+            }
+            let steps = self.random.between(1, 400);
+            match self
+                .world
+                .run(steps, node::recover_folder(self.world.clone()))
+            {
+                Err(Cut::Steps) => self.counts.borrow_mut().crashes_in_recovery += 1,
+                Err(Cut::Hang) => return Err("recovery hangs".to_owned()),
+                Ok(Ok(recovered)) => self.examine(&recovered)?,
+                Ok(Err(RecoveryError::Io(_))) => {}
+                Ok(Err(error)) => return Err(format!("recovery says {error}")),
+            }
+            match self.random.permille(500) {
+                true => self.world.kill(),
+                false => self.world.fail_power(),
+            }
+        }
+        let recovered = self
+            .world
+            .run(STEPS_MAX, node::recover_folder(self.world.clone()))
+            .map_err(|cut| format!("recovery does not end: {cut:?}"))?
+            .map_err(|error| format!("recovery says {error}"))?;
+        self.examine(&recovered)?;
+        let opened = node::open(self.world.clone(), setup.clone(), recovered);
+        let node = self
+            .world
+            .run(STEPS_MAX, opened)
+            .map_err(|cut| format!("opening does not end: {cut:?}"))?
+            .map_err(|error| format!("opening says {error}"))?;
+        self.counts.borrow_mut().starts += 1;
+        Ok(node)
+    }
+
+    fn examine(&self, recovered: &Recovered) -> Result<(), String> {
+        let mut counts = self.counts.borrow_mut();
+        counts.torn_tails += recovered.torn;
+        counts.recovered_changes += recovered.changes;
+        match recovered.faults.first() {
+            Some(fault) => Err(format!("recovery finds a fault: {fault}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets clients at the node until the power fails or all is done. Gives whether it was stopped
+    /// in good order.
+    fn run(&mut self, node: Node, setup: &Setup) -> Result<bool, String> {
+        self.world.disk.borrow_mut().forget_loads();
+        if self.random.permille(600) {
+            let seed = self.random.next();
+            let faults: Vec<Faults> = (0..3).map(|_| self.draw_faults()).collect();
+            let weather = weather(self.world.clone(), Random::new(seed), faults);
+            self.world.spawn(weather);
+        }
+        let requests = *self.random.pick(&[3, 10, 30]);
+        let clients = self.random.between(1, 6);
+        let steps = match self.random.permille(800) {
+            true => self.random.between(1, clients * requests * STEPS_A_REQUEST),
+            false => STEPS_MAX,
+        };
+        let clients: Vec<_> = (0..clients)
+            .map(|_| {
+                let mut random = Random::new(self.random.next());
+                let client = Client {
+                    world: self.world.clone(),
+                    mesh: random.pick(&node.meshes).clone(),
+                    model: self.model.clone(),
+                    counts: self.counts.clone(),
+                    random,
+                };
+                client.run(requests)
+            })
+            .collect();
+        let world = self.world.clone();
+        let meshes = node.meshes.clone();
+        let (extra, is_stopping) = (self.random.permille(200), self.random.permille(500));
+        let interval = setup.checkpoint_interval;
+        let work = async move {
+            if extra {
+                let (world, mesh) = (world.clone(), node.meshes[0].clone());
+                let checkpoints = node.checkpoints.clone();
+                world.clone().spawn(async move {
+                    for _ in 0..3 {
+                        world.sleep(interval / 3).await;
+                        let _ = checkpoints.make(&mesh).await;
+                    }
+                });
+            }
+            let answers: Result<Vec<()>, String> = join_all(clients).await.into_iter().collect();
+            answers?;
+            if is_stopping {
+                world.disk.borrow_mut().calm();
+                node.stop().await;
+            }
+            Ok(())
+        };
+        let ended = self.world.run(steps, work);
+        let batches = meshes.iter().map(|mesh| mesh.shard().log.counts().batches);
+        let mut counts = self.counts.borrow_mut();
+        counts.log_batches += batches.sum::<u64>();
+        match ended {
+            Err(Cut::Hang) => return Err("requests hang".to_owned()),
+            Err(Cut::Steps) => counts.crashes += 1,
+            Ok(Err(wrong)) => return Err(wrong),
+            Ok(Ok(())) => {
+                counts.stops += u64::from(is_stopping);
+                if let Some(contradiction) = self.model.borrow().contradiction() {
+                    return Err(contradiction);
+                }
+                return Ok(is_stopping);
+            }
+        }
+        Ok(false)
+    }
+
+    fn draw_faults(&mut self) -> Faults {
+        let random = &mut self.random;
+        let some = [0, 0, 20, 300, 1_000];
+        let blocks = self.world.disk.borrow().blocks() as u64;
+        Faults {
+            read_errors: *random.pick(&some),
+            write_errors: *random.pick(&some),
+            sync_errors: *random.pick(&some),
+            blocks_max: random
+                .permille(500)
+                .then(|| (blocks + random.below(40)) as usize),
+        }
+    }
+
+    /// Compares everything that the node holds with what can be.
+    fn check(&mut self, node: &Node) -> Result<(), String> {
+        let meshes = node.meshes.clone();
+        let coins: Vec<Coin> = self.model.borrow().coins.iter().map(|c| c.coin).collect();
+        let read = self.world.run(STEPS_MAX, async move {
+            let values = read_values(&meshes, &coins).await?;
+            check_derived(&meshes, &coins, &values).await?;
+            Ok::<_, String>(values)
+        });
+        let values = read.map_err(|cut| format!("reading does not end: {cut:?}"))??;
+        self.model.borrow_mut().restart(&values)
+    }
+}
+
+/// The disk fails, and is well again.
+async fn weather(world: Rc<World>, mut random: Random, faults: Vec<Faults>) {
+    for faults in faults {
+        let most = *random.pick(&[500, 5_000, 50_000]);
+        world.sleep(Duration::from_micros(random.below(most))).await;
+        world.disk.borrow_mut().set_faults(faults);
+        let most = *random.pick(&[1_000, 20_000, 500_000]);
+        world.sleep(Duration::from_micros(random.below(most))).await;
+        world.disk.borrow_mut().set_faults(Faults::default());
+    }
+}
+
+async fn read_values(
+    meshes: &[Rc<Mesh<SimEnvironment>>],
+    coins: &[Coin],
+) -> Result<Vec<Value>, String> {
+    let mut values = Vec::with_capacity(coins.len());
+    for &coin in coins {
+        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()]
+            .shard()
+            .pages;
+        loop {
+            match pages.lookup(coin) {
+                Lookup::Circulating(an, mfs) if mfs == MONTH => {
+                    values.push(Some(model::number(an)))
+                }
+                Lookup::Circulating(_, mfs) => return Err(format!("{coin} is of {mfs:?}")),
+                Lookup::Free => values.push(None),
+                Lookup::Unloaded => {
+                    let loaded = pages.load(coin.page()).await;
+                    loaded.map_err(|fault| fault.to_string())?;
+                    continue;
+                }
+                Lookup::Damaged => return Err(format!("{coin} is on a damaged page")),
+            }
+            break;
+        }
+    }
+    Ok(values)
+}
+
+/// What follows from the values: counts, bitmaps, lockers.
+async fn check_derived(
+    meshes: &[Rc<Mesh<SimEnvironment>>],
+    coins: &[Coin],
+    values: &[Value],
+) -> Result<(), String> {
+    let shards = meshes.len() as u16;
+    let mut circulating = vec![[0u32; Denomination::COUNT]; meshes.len()];
+    let mut bitmaps: BTreeMap<PageId, [u64; COINS_PER_PAGE / 64]> = BTreeMap::new();
+    let mut lockers: Vec<BTreeMap<u128, ()>> = vec![BTreeMap::new(); meshes.len()];
+    for (coin, value) in coins.iter().zip(values) {
+        let bitmap = bitmaps.entry(coin.page()).or_default();
+        let owner = coin.page().owner(shards).index();
+        if let Some(value) = value {
+            circulating[owner][coin.denomination.index()] += 1;
+            bitmap[coin.place() / 64] |= 1 << (coin.place() % 64);
+            if model::an(*value).is_locker_key() {
+                lockers[owner].insert(*value, ());
+            }
+        }
+    }
+    for (shard, mesh) in meshes.iter().enumerate() {
+        let pages = &mesh.shard().pages;
+        if pages.circulating() != circulating[shard] {
+            return Err(format!("shard {shard} counts {:?}", pages.circulating()));
+        }
+        for key in lockers.iter().flat_map(|keys| keys.keys()) {
+            let prefix = key.to_be_bytes()[..5].try_into().expect("five bytes");
+            let asked = mesh.ask(ShardId::new(shard as u16), Request::LockerKeys(prefix));
+            let Ok(Reply::Keys(found)) = asked.await else {
+                return Err("locker keys are not told".to_owned());
+            };
+            let found: Vec<u128> = found.into_iter().map(model::number).collect();
+            let wanted = lockers[shard].contains_key(key);
+            if found.contains(key) != wanted || found.len() != usize::from(wanted) {
+                return Err(format!("shard {shard} has lockers {found:x?} for {key:x}"));
+            }
+        }
+    }
+    for (page, bitmap) in bitmaps {
+        let pages = &meshes[page.owner(shards).index()].shard().pages;
+        if pages.circulation(page) != bitmap {
+            return Err(format!("{page}'s bitmap is wrong"));
+        }
+    }
+    Ok(())
+}
+
+/// Someone who changes coins, one request after the other.
+struct Client {
+    world: Rc<World>,
+    mesh: Rc<Mesh<SimEnvironment>>,
+    model: Rc<RefCell<Model>>,
+    counts: Rc<RefCell<Counts>>,
+    random: Random,
+}
+
+impl Client {
+    async fn run(mut self, requests: u64) -> Result<(), String> {
+        for _ in 0..requests {
+            if self.random.permille(100) {
+                let pause = Duration::from_micros(self.random.below(3_000));
+                self.world.sleep(pause).await;
+            }
+            match self.random.below(10) {
+                0..=1 => self.detect().await?,
+                2..=5 => self.exchange().await?,
+                _ => self.change_together().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Coins of this draw: most often a few, now and then all.
+    fn draw_coins(&mut self) -> Vec<usize> {
+        let all = DENOMINATIONS * PAGES * PLACES;
+        let few = *self.random.pick(&[1, 2, 4, 8, all]);
+        let mut coins: Vec<usize> = (0..few).map(|_| self.random.below(all) as usize).collect();
+        coins.sort_unstable();
+        coins.dedup();
+        coins
+    }
+
+    async fn detect(&mut self) -> Result<(), String> {
+        let mut coins = self.draw_coins();
+        let owner = self.owner(coins[0]);
+        coins.retain(|&coin| self.owner(coin) == owner);
+        let mut glances = Vec::new();
+        let mut records = Vec::new();
+        for &coin in &coins {
+            let glance = self.model.borrow().glance(coin);
+            glances.push(glance);
+            let an = match self.random.permille(900) {
+                true => glance.value.unwrap_or(0),
+                false => self.random.wide(),
+            };
+            records.push((coin, an));
+        }
+        let asked = records.iter().map(|&(c, an)| (self.coin(c), model::an(an)));
+        let request = Request::Detect(asked.collect());
+        let Ok(Reply::Passed(passed)) = self.mesh.ask(owner, request).await else {
+            return self.was_unavailable();
+        };
+        let mut model = self.model.borrow_mut();
+        for ((&(coin, an), passed), glance) in records.iter().zip(passed).zip(glances) {
+            if passed {
+                model.saw(coin, an);
+            }
+            if model.is_settled(glance, 0) {
+                self.counts.borrow_mut().exact_answers += 1;
+                if passed != (glance.value == Some(an)) {
+                    return Err(format!("detect of {} gives {passed}", self.coin(coin)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn exchange(&mut self) -> Result<(), String> {
+        let mut coins = self.draw_coins();
+        let owner = self.owner(coins[0]);
+        coins.retain(|&coin| self.owner(coin) == owner);
+        let mut records: Vec<(usize, u128, Value)> = Vec::new();
+        for &coin in &coins {
+            let mut an = match self.random.permille(900) {
+                true => self.model.borrow().coins[coin].current.unwrap_or(1),
+                false => self.random.wide(),
+            };
+            let times = if self.random.permille(150) { 2 } else { 1 };
+            for _ in 0..times {
+                let becomes = match self.random.permille(850) {
+                    true => Some(draw_an(&mut self.random)),
+                    false => None,
+                };
+                records.push((coin, an, becomes));
+                if self.random.permille(700) {
+                    an = becomes.unwrap_or(an);
+                }
+            }
+        }
+        // Records of a coin keep their order; coins come in any.
+        let turn = self.random.below(coins.len() as u64) as usize;
+        let first = records.iter().position(|r| r.0 == coins[turn]);
+        records.rotate_left(first.expect("each coin has a record"));
+        let mut model = self.model.borrow_mut();
+        let glances: Vec<_> = coins.iter().map(|&coin| model.glance(coin)).collect();
+        let of_coin = |coin: usize| records.iter().filter(move |r| r.0 == coin);
+        let tickets: Vec<_> = coins
+            .iter()
+            .map(|&coin| model.exchange(coin, of_coin(coin).map(|r| (r.1, r.2)).collect()))
+            .collect();
+        drop(model);
+        let asked = records.iter().map(|&(coin, an, becomes)| Exchange {
+            coin: self.coin(coin),
+            an: model::an(an),
+            becomes: becomes.map_or(Replacement::Free, |an| Replacement::An(model::an(an))),
+        });
+        let request = Request::Exchange(asked.collect());
+        let answer = self.mesh.ask(owner, request).await;
+        let Ok(Reply::Passed(passed)) = answer else {
+            for ticket in tickets {
+                self.model.borrow_mut().refused(ticket);
+            }
+            return self.was_unavailable();
+        };
+        let mut model = self.model.borrow_mut();
+        for (ticket, glance) in tickets.into_iter().zip(glances) {
+            let of_coin = records
+                .iter()
+                .zip(&passed)
+                .filter(|(r, _)| r.0 == ticket.coin);
+            let (asked, told): (Vec<(u128, Value)>, Vec<bool>) =
+                of_coin.map(|(r, &passed)| ((r.1, r.2), passed)).unzip();
+            let mut counts = self.counts.borrow_mut();
+            counts.exchanged += told.iter().filter(|&&passed| passed).count() as u64;
+            if model.is_settled(glance, 1) {
+                counts.exact_answers += 1;
+                if model::try_records(&asked, glance.value).1 != told {
+                    let coin = self.coin(ticket.coin);
+                    return Err(format!("exchange of {coin} answers {told:?}"));
+                }
+            }
+            model.done(ticket, told);
+        }
+        Ok(())
+    }
+
+    async fn change_together(&mut self) -> Result<(), String> {
+        let indices = self.draw_coins();
+        let coins: Vec<Coin> = indices.iter().map(|&coin| self.coin(coin)).collect();
+        let (mesh, model) = (self.mesh.clone(), self.model.clone());
+        let random = &mut self.random;
+        let glances: Vec<_> = indices
+            .iter()
+            .map(|&coin| model.borrow().glance(coin))
+            .collect();
+        let mut tickets = Vec::new();
+        let mut wrong = None;
+        let changed = mesh
+            .change_together(&coins, None, |values, _| {
+                let mut model = model.borrow_mut();
+                let mut changes = Vec::new();
+                let mut decided = Vec::new();
+                for ((&index, value), glance) in indices.iter().zip(values).zip(&glances) {
+                    let old = value.map(|(an, _)| model::number(an));
+                    if model.is_settled(*glance, 0) && glance.value != old {
+                        wrong = Some(format!("{} is not what it was", coin(index as u64)));
+                    }
+                    if let Some(old) = old {
+                        model.saw(index, old);
+                    }
+                    let new = match old {
+                        Some(_) if random.permille(150) => None,
+                        Some(old) => Some(old ^ random.wide()),
+                        None => Some(draw_an(random)),
+                    };
+                    let (an, mfs) = match new {
+                        Some(an) => (an, MONTH),
+                        None => (random.wide(), Mfs::FREE),
+                    };
+                    changes.push(Change {
+                        coin: coin(index as u64),
+                        an: model::an(an),
+                        mfs,
+                    });
+                    decided.push((index, old, new));
+                }
+                if random.permille(150) {
+                    return Decision::Refuse(());
+                }
+                tickets = model.together(&decided);
+                Decision::Change(changes)
+            })
+            .await;
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
+        let mut model = model.borrow_mut();
+        match changed {
+            Ok(Ok(())) => self.counts.borrow_mut().changed_together += 1,
+            Ok(Err(())) => self.counts.borrow_mut().refused_together += 1,
+            Err(_) => {
+                for ticket in tickets {
+                    model.refused(ticket);
+                }
+                drop(model);
+                return self.was_unavailable();
+            }
+        }
+        for ticket in tickets {
+            model.done(ticket, vec![true]);
+        }
+        Ok(())
+    }
+
+    fn was_unavailable(&self) -> Result<(), String> {
+        let mut counts = self.counts.borrow_mut();
+        counts.unavailable += 1;
+        counts.unavailable_when_full += u64::from(self.world.disk.borrow().is_full());
+        Ok(())
+    }
+
+    fn coin(&self, index: usize) -> Coin {
+        coin(index as u64)
+    }
+
+    fn owner(&self, index: usize) -> ShardId {
+        self.coin(index).page().owner(self.mesh.shards())
+    }
+}
+
+/// An AN, now and then a locker's.
+fn draw_an(random: &mut Random) -> u128 {
+    let an = random.wide();
+    match random.permille(200) {
+        true => an | 0xffff_ffff,
+        false => an & !1,
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Counts) {
+        self.histories += more.histories;
+        self.starts += more.starts;
+        self.crashes += more.crashes;
+        self.crashes_in_recovery += more.crashes_in_recovery;
+        self.torn_tails += more.torn_tails;
+        self.recovered_changes += more.recovered_changes;
+        self.stops += more.stops;
+        self.exchanged += more.exchanged;
+        self.changed_together += more.changed_together;
+        self.refused_together += more.refused_together;
+        self.unavailable += more.unavailable;
+        self.unavailable_when_full += more.unavailable_when_full;
+        self.exact_answers += more.exact_answers;
+        self.log_batches += more.log_batches;
+        self.disk += more.disk;
+    }
+}

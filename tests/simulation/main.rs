@@ -1,0 +1,86 @@
+//! The store, the shards and the mesh on a disk that fails in every way its contract allows.
+//!
+//! `RAIDA_SIMULATION_SEED=N cargo test --test simulation` lives through one history again;
+//! `RAIDA_SIMULATION_HISTORIES=N` sets how many there are (10,000 without).
+
+mod disk;
+mod history;
+mod model;
+mod node;
+mod random;
+mod world;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
+
+use history::{Counts, Told};
+
+const HISTORIES: u64 = 10_000;
+/// Histories may go wrong in several ways: so many are told before the rest is left.
+const FAILURES_MAX: u64 = 20;
+
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().expect("a number"))
+}
+
+fn live(seed: u64) -> Told {
+    let lived = catch_unwind(AssertUnwindSafe(|| history::live(seed)));
+    let wrong = match lived {
+        Ok(Ok(told)) => return told,
+        Ok(Err(wrong)) => wrong,
+        Err(_) => "a panic (above)".to_owned(),
+    };
+    panic!(
+        "history {seed}: {wrong}\nagain: RAIDA_SIMULATION_SEED={seed} cargo test --test simulation answered"
+    );
+}
+
+#[test]
+fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
+    if let Some(seed) = setting("RAIDA_SIMULATION_SEED") {
+        println!("{:#?}", live(seed).counts);
+        return;
+    }
+    let histories = setting("RAIDA_SIMULATION_HISTORIES").unwrap_or(HISTORIES);
+    let start = Instant::now();
+    let next = AtomicU64::new(0);
+    let failures = AtomicU64::new(0);
+    let total = Mutex::new(Counts::default());
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Relaxed);
+                    if seed >= histories || failures.load(Relaxed) >= FAILURES_MAX {
+                        return;
+                    }
+                    match catch_unwind(|| live(seed)) {
+                        Ok(told) => *total.lock().unwrap() += told.counts,
+                        Err(_) => drop(failures.fetch_add(1, Relaxed)),
+                    }
+                }
+            });
+        }
+    });
+    let seconds = start.elapsed().as_secs_f32();
+    let total = *total.lock().unwrap();
+    println!("{histories} histories in {seconds:.1} s\n{total:#?}");
+    let failures = failures.into_inner();
+    assert_eq!(failures, 0, "histories went wrong (above)");
+}
+
+#[test]
+fn a_seed_tells_the_same_history_again() {
+    for seed in 0..20 {
+        assert_eq!(live(seed).trace, live(seed).trace, "seed {seed}");
+    }
+}

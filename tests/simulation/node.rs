@@ -1,0 +1,99 @@
+//! A node in the simulator: recovered, opened, joined.
+
+use std::{rc::Rc, time::Duration};
+
+use raida::{
+    coin::{Denomination, ShardId},
+    mesh::{Checkpoints, Mesh, inboxes},
+    shard::{Shard, ShardSettings},
+    store::{
+        Environment, NodeSecret,
+        log::{Durability, LogSettings},
+        recovery::{Recovered, RecoveryError, recover},
+    },
+};
+
+use crate::world::{SimEnvironment, World};
+
+/// How a node is set up for one run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub shards: u16,
+    pub cache_pages: usize,
+    pub segment_bytes: u64,
+    pub checkpoint_interval: Duration,
+    pub durability: Durability,
+    pub flush_interval: Duration,
+}
+
+pub struct Node {
+    pub meshes: Vec<Rc<Mesh<SimEnvironment>>>,
+    pub checkpoints: Rc<Checkpoints>,
+}
+
+pub fn secret() -> NodeSecret {
+    NodeSecret::new(*b"a simulated node")
+}
+
+/// Brings the data folder in order.
+pub async fn recover_folder(world: Rc<World>) -> Result<Recovered, RecoveryError> {
+    let environment = SimEnvironment::new(&world);
+    recover(environment.storage(), &secret()).await
+}
+
+/// Opens all shards of a recovered folder.
+pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::io::Result<Node> {
+    let run = world.random(|random| random.next());
+    let mut shards = Vec::new();
+    for shard in 0..setup.shards {
+        let settings = ShardSettings {
+            id: ShardId::new(shard),
+            shards: setup.shards,
+            cache_pages: setup.cache_pages,
+            secret: secret(),
+            log: LogSettings {
+                shard,
+                segment_bytes: setup.segment_bytes,
+                durability: setup.durability,
+                flush_interval: setup.flush_interval,
+                run,
+                round: recovered.round,
+            },
+        };
+        shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);
+    }
+    let inboxes = inboxes(setup.shards);
+    let meshes: Vec<Rc<Mesh<SimEnvironment>>> = shards
+        .into_iter()
+        .map(|shard| Mesh::join(shard, inboxes.clone()))
+        .collect();
+    let checkpoints = Rc::new(Checkpoints::new(setup.checkpoint_interval, recovered.round));
+    world.spawn(checkpoints.clone().run(meshes[0].clone()));
+    for mesh in &meshes[1..] {
+        world.spawn(Checkpoints::forward_wishes(mesh.clone()));
+    }
+    Ok(Node {
+        meshes,
+        checkpoints,
+    })
+}
+
+impl Node {
+    /// Ends as `raida serve` does when it is told to: what was answered is checkpointed, then the
+    /// logs are closed.
+    pub async fn stop(&self) {
+        // An earlier failure of the disk is told of once more to every shard and page file.
+        let mut tries = 0;
+        while self.checkpoints.make(&self.meshes[0]).await.is_err() {
+            tries += 1;
+            assert!(
+                tries <= Denomination::COUNT * self.meshes.len(),
+                "nothing hinders a checkpoint any more"
+            );
+        }
+        for mesh in &self.meshes {
+            mesh.shard().log.close().await;
+            mesh.stop();
+        }
+    }
+}
