@@ -16,6 +16,8 @@ const WAYS_MAX: usize = 100_000;
 pub struct Model {
     pub coins: Vec<CoinModel>,
     next_together: u64,
+    /// What was answered may be lost.
+    is_loose: bool,
 }
 
 pub struct CoinModel {
@@ -82,6 +84,7 @@ impl Model {
         Model {
             coins: coins.collect(),
             next_together: 0,
+            is_loose: false,
         }
     }
 
@@ -156,13 +159,29 @@ impl Model {
         }
     }
 
+    /// From here to the next start, what was answered may be lost: a crash in the periodic mode. A
+    /// change that rests on a lost one may be there all the same, since logs are written one by one.
+    pub fn loosen(&mut self) {
+        self.is_loose = true;
+    }
+
     /// The values that the coins have after a start. Gives what cannot be explained, and takes
     /// them as the new beginning.
     pub fn restart(&mut self, values: &[Value]) -> Result<(), String> {
         // For each change of several coins: may it have happened, may it not have?
         let mut together: std::collections::BTreeMap<u64, (bool, bool, String)> =
             std::collections::BTreeMap::new();
+        let is_loose = std::mem::take(&mut self.is_loose);
         for (model, &value) in self.coins.iter().zip(values) {
+            if is_loose {
+                if !model.was_proposed(value) {
+                    let (coin, value, told) = (model.coin, show(value), model.tell());
+                    return Err(format!(
+                        "{coin} has {value}, which nobody proposed:\n{told}"
+                    ));
+                }
+                continue;
+            }
             let ways = model.ways(value);
             if ways.count == 0 {
                 return Err(format!(
@@ -237,6 +256,16 @@ impl CoinModel {
             self.current = attempt.leads_from(current).expect("it was found by that");
             attempt.is_linked = true;
         }
+    }
+
+    /// Whether some change that was not refused leads to this value, or none is needed.
+    fn was_proposed(&self, value: Value) -> bool {
+        let leads_here = |attempt: &Attempt| match &attempt.what {
+            _ if attempt.state == State::Refused => false,
+            What::Together { to, .. } => *to == value,
+            What::Exchange(records) => records.iter().any(|(_, becomes)| *becomes == value),
+        };
+        self.base == value || self.attempts.iter().any(leads_here)
     }
 
     fn ways(&self, end: Value) -> Ways {
