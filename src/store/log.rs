@@ -8,6 +8,9 @@
 //! a restart as changes that were refused. So before such a batch is refused, its place is
 //! overwritten with zeros and that is made durable; until this succeeds, its requests stay
 //! unanswered and new ones are refused.
+//!
+//! In the periodic mode requests are answered before that. Then a batch that cannot be written is
+//! tried until it can, and new requests are refused meanwhile.
 
 use std::{
     cell::{Cell, RefCell},
@@ -162,6 +165,8 @@ struct State<F> {
     flush_to: u64,
     /// A failed write is being undone.
     undoing: bool,
+    /// Records that were answered cannot be written, and are tried again and again.
+    failing: bool,
     /// The last checkpoint failed.
     checkpoint_failed: bool,
     closing: bool,
@@ -250,6 +255,7 @@ impl<E: Environment> Log<E> {
                 settled_from: 0,
                 flush_to: 0,
                 undoing: false,
+                failing: false,
                 checkpoint_failed: false,
                 closing: false,
                 ended: false,
@@ -292,7 +298,7 @@ impl<E: Environment> Log<E> {
             let moment = self.drained.moment();
             {
                 let mut state = self.state.borrow_mut();
-                if state.undoing || state.closing {
+                if state.undoing || state.failing || state.closing {
                     return Err(Refusal::Unavailable);
                 }
                 if state.backlog.len() < BACKLOG_BYTES_MAX {
@@ -477,10 +483,22 @@ impl<E: Environment> Log<E> {
         let room = self.settings.get().segment_bytes - FIRST_BATCH_OFFSET;
         let most = BATCH_BYTES_MAX.min(room as usize - BATCH_HEAD_BYTES);
         let taken = self.state.borrow_mut().fill_frame(frame, most);
-        let outcome = match self.segment_for(frame.len()).await {
-            Ok(()) => self.write_frame(frame).await,
-            Err(refusal) => Err(refusal),
+        let length = frame.len();
+        let outcome = loop {
+            frame.truncate(length);
+            let outcome = match self.segment_for(length).await {
+                Ok(()) => self.write_frame(frame).await,
+                Err(refusal) => Err(refusal),
+            };
+            let is_answered = self.settings.get().durability == Durability::Periodic;
+            if outcome.is_ok() || !is_answered || self.state.borrow().closing {
+                break outcome;
+            }
+            self.state.borrow_mut().failing = true;
+            self.drained.notify();
+            self.environment.sleep(RETRY_PAUSE).await;
         };
+        self.state.borrow_mut().failing = false;
         let mut wakers = Vec::new();
         {
             let mut state = self.state.borrow_mut();
@@ -596,7 +614,13 @@ impl<E: Environment> Log<E> {
         };
         if let Err(error) = taken {
             tracing::error!(shard = settings.shard, %error, "a log segment cannot be taken into use");
-            self.state.borrow_mut().spare.push_front(spare);
+            let mut state = self.state.borrow_mut();
+            state.spare.push_front(spare);
+            // Its header may be on the disk nevertheless, and says that the next batch is there: so
+            // none goes into the segment before any more.
+            if let Some(segment) = state.used.back_mut() {
+                segment.offset = settings.segment_bytes;
+            }
             return Err(Refusal::Unavailable);
         }
         let mut state = self.state.borrow_mut();

@@ -195,10 +195,6 @@ impl Disk {
         self.files[self.names[name]].current.read(offset, length)
     }
 
-    pub fn length(&self, name: &str) -> u64 {
-        self.files[self.names[name]].current.length
-    }
-
     /// Damages a byte for good.
     pub fn flip(&mut self, name: &str, offset: u64) {
         let file = &mut self.files[self.names[name]];
@@ -207,15 +203,6 @@ impl Disk {
             let mut block = image.block(index).map_or([0; BLOCK_BYTES], |b| *b);
             block[offset as usize % BLOCK_BYTES] ^= 0x20;
             image.set(index, Some(Rc::new(block)));
-        }
-    }
-
-    pub fn zero(&mut self, name: &str, offset: u64, blocks: usize) {
-        let file = &mut self.files[self.names[name]];
-        for index in 0..blocks {
-            let index = offset as usize / BLOCK_BYTES + index;
-            file.current.set(index, None);
-            file.durable.set(index, None);
         }
     }
 

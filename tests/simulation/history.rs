@@ -42,7 +42,9 @@ pub struct Counts {
     pub histories: u64,
     pub starts: u64,
     pub crashes: u64,
+    pub periodic_crashes: u64,
     pub crashes_in_recovery: u64,
+    pub failed_starts: u64,
     pub torn_tails: u64,
     pub recovered_changes: u64,
     pub stops: u64,
@@ -114,13 +116,16 @@ impl History {
             let node = self.start(&setup)?;
             self.check(&node)?;
             let is_stopped = self.run(node, &setup)?;
+            if setup.durability == Durability::Periodic && !is_stopped {
+                self.model.borrow_mut().loosen();
+                self.counts.borrow_mut().periodic_crashes += 1;
+            }
             match is_stopped || self.random.permille(300) {
                 true => self.world.kill(),
                 false => self.world.fail_power(),
             }
         }
-        let mut setup = self.draw_setup();
-        setup.durability = Durability::Commit;
+        let setup = self.draw_setup();
         let node = self.start(&setup)?;
         self.check(&node)
     }
@@ -132,8 +137,11 @@ impl History {
             cache_pages: *random.pick(&[1, 1, 2, 3, 100]),
             segment_bytes: *random.pick(&[8_192, 12_288, 16_384, 32_768, 131_072]),
             checkpoint_interval: Duration::from_micros(random.between(500, 50_000)),
-            durability: Durability::Commit,
-            flush_interval: Duration::from_micros(random.between(10, 5_000)),
+            durability: match random.permille(850) {
+                true => Durability::Commit,
+                false => Durability::Periodic,
+            },
+            flush_interval: Duration::from_micros(random.between(10, 20_000)),
         }
     }
 
@@ -160,20 +168,36 @@ impl History {
                 false => self.world.fail_power(),
             }
         }
-        let recovered = self
-            .world
-            .run(STEPS_MAX, node::recover_folder(self.world.clone()))
-            .map_err(|cut| format!("recovery does not end: {cut:?}"))?
-            .map_err(|error| format!("recovery says {error}"))?;
-        self.examine(&recovered)?;
-        let opened = node::open(self.world.clone(), setup.clone(), recovered);
-        let node = self
-            .world
-            .run(STEPS_MAX, opened)
-            .map_err(|cut| format!("opening does not end: {cut:?}"))?
-            .map_err(|error| format!("opening says {error}"))?;
-        self.counts.borrow_mut().starts += 1;
-        Ok(node)
+        loop {
+            let recovered = self
+                .world
+                .run(STEPS_MAX, node::recover_folder(self.world.clone()))
+                .map_err(|cut| format!("recovery does not end: {cut:?}"))?
+                .map_err(|error| format!("recovery says {error}"))?;
+            self.examine(&recovered)?;
+            let fails = self.random.permille(50);
+            if fails {
+                let faults = self.draw_faults();
+                self.world.disk.borrow_mut().set_faults(faults);
+            }
+            let opened = node::open(self.world.clone(), setup.clone(), recovered);
+            let opened = self
+                .world
+                .run(STEPS_MAX, opened)
+                .map_err(|cut| format!("opening does not end: {cut:?}"))?;
+            self.world.disk.borrow_mut().set_faults(Faults::default());
+            match opened {
+                Ok(node) => {
+                    self.counts.borrow_mut().starts += 1;
+                    return Ok(node);
+                }
+                Err(error) if !fails => return Err(format!("opening says {error}")),
+                Err(_) => {
+                    self.counts.borrow_mut().failed_starts += 1;
+                    self.world.kill();
+                }
+            }
+        }
     }
 
     fn examine(&self, recovered: &Recovered) -> Result<(), String> {
@@ -618,7 +642,9 @@ impl AddAssign for Counts {
         self.histories += more.histories;
         self.starts += more.starts;
         self.crashes += more.crashes;
+        self.periodic_crashes += more.periodic_crashes;
         self.crashes_in_recovery += more.crashes_in_recovery;
+        self.failed_starts += more.failed_starts;
         self.torn_tails += more.torn_tails;
         self.recovered_changes += more.recovered_changes;
         self.stops += more.stops;
