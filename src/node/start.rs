@@ -31,9 +31,6 @@ use crate::{
 /// Memory that an executor registers with the kernel for its I/O, in bytes. It is pinned, so it
 /// counts as used; a buffer that does not fit comes from the heap.
 const IO_MEMORY: usize = 1 << 20;
-/// How long an executor with work at hand may leave its rings unseen: what waits there is a commit
-/// that is done, or a client. glommio's default is 100 ms.
-const PREEMPT: Duration = Duration::from_micros(500);
 
 /// A node that runs. Dropping it does not stop it: [`stop`](Control::stop) it, then
 /// [`join`](Node::join).
@@ -190,7 +187,6 @@ impl Node {
                 .name(&format!("shard-{shard}"))
                 .io_memory(IO_MEMORY)
                 .spin_before_park(settings.spin)
-                .preempt_timer(PREEMPT)
                 .spawn(move || core.run());
             cores.push(spawned.map_err(|error| StartError::Core(error.to_string()))?);
         }
