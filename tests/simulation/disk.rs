@@ -218,7 +218,7 @@ impl Disk {
             Operation::Sync(..) => (10_000, 120_000),
             _ => (2_000, 20_000),
         };
-        let slow = if self.random.permille(30) { 30 } else { 1 };
+        let slow = if self.random.permille(60) { 30 } else { 1 };
         slow * self.random.between(least, most)
     }
 

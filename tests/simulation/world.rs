@@ -31,8 +31,8 @@ const START_UNIX_SECONDS: u64 = 1_795_219_200;
 /// between two tries that the store makes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The longest that a slow core keeps a task waiting at once.
-const LAG_MAX: Duration = Duration::from_millis(1);
+/// The longest that a slow core keeps a task waiting, in nanoseconds: some reads and writes long.
+const STALL_MAX: u64 = 500_000;
 
 /// Why a run came to no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct World {
     random: RefCell<Random>,
     events: RefCell<BinaryHeap<Reverse<Event>>>,
     events_made: Cell<u64>,
-    /// How often, in a thousand, time passes though some task could go on: a core that is slow.
+    /// How often, in a thousand, a task that could go on is kept waiting: a core that is slow.
     slowness: u64,
     tasks: RefCell<Slab<Task>>,
     ready: Arc<Mutex<Vec<usize>>>,
@@ -82,7 +82,7 @@ struct TaskWaker {
 impl World {
     pub fn new(seed: u64) -> Rc<World> {
         let mut random = Random::new(seed);
-        let slowness = *random.pick(&[0, 30, 300, 700]);
+        let slowness = *random.pick(&[0, 10, 50, 200]);
         let disk = Disk::new(Random::new(random.next()));
         Rc::new(World {
             now: Cell::new(0),
@@ -202,9 +202,6 @@ impl World {
     /// Polls one task that can go on, or lets time pass until one can.
     fn step(&self) -> bool {
         loop {
-            if self.random.borrow_mut().permille(self.slowness) {
-                self.lag();
-            }
             let next = {
                 let mut ready = self.ready.lock().unwrap();
                 match ready.len() {
@@ -217,6 +214,7 @@ impl World {
                 }
             };
             match next {
+                Some(id) if self.random.borrow_mut().permille(self.slowness) => self.stall(id),
                 Some(id) => {
                     self.poll(id);
                     return true;
@@ -224,6 +222,14 @@ impl World {
                 None if self.advance() => {}
                 None => return false,
             }
+        }
+    }
+
+    fn stall(&self, id: usize) {
+        if let Some(task) = self.tasks.borrow().get(id) {
+            let at = self.now.get() + self.random.borrow_mut().below(STALL_MAX);
+            task.waker.is_queued.store(false, Relaxed);
+            self.push(at, What::Wake(task.waker.clone().into()));
         }
     }
 
@@ -264,14 +270,6 @@ impl World {
             }
         }
         true
-    }
-
-    /// Lets the next thing happen before its time has come for the tasks, if it is not far off.
-    fn lag(&self) {
-        let next = self.events.borrow().peek().map(|event| event.0.at);
-        if next.is_some_and(|at| at < self.now.get() + LAG_MAX.as_nanos() as u64) {
-            self.advance();
-        }
     }
 
     fn push(&self, at: u64, what: What) {
