@@ -2,6 +2,9 @@ use super::admin_key_file::AdminKeyError;
 use super::config::ConfigError;
 use crate::client::{ClientError, CoinListError};
 use crate::protocol::Status;
+use crate::store::FolderError;
+use crate::store::offline::OfflineError;
+use crate::store::raidax::RaidaxError;
 
 /// Why a command could not be carried out. Its text is one sentence that ends with what to do next;
 /// the command then exits with status 2.
@@ -19,6 +22,15 @@ pub enum CliError {
     /// A node cannot start, or had to give up.
     #[error(transparent)]
     Node(#[from] crate::node::StartError),
+    /// The data folder cannot be had.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The data folder is damaged, or the disk failed.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
+    /// An existing server's Data folder could not be read or written.
+    #[error(transparent)]
+    Raidax(#[from] RaidaxError),
     /// The node did not do what was asked.
     #[error("{error}{next}", error = .0, next = next_step(.0))]
     Client(#[from] ClientError),
@@ -50,9 +62,6 @@ pub enum CliError {
     /// The system has no random numbers to give.
     #[error("no random numbers from the system: {0}; nothing was sent")]
     NoRandomness(#[from] getrandom::Error),
-    /// The command exists, what carries it out does not yet.
-    #[error("`{0}` is not wired yet; a later version of this program carries it out")]
-    NotWired(&'static str),
 }
 
 /// What a person can try after an error, as the end of a sentence.

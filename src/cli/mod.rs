@@ -21,6 +21,7 @@ mod pown;
 mod serve;
 mod settings;
 mod stats;
+mod totals;
 mod version;
 mod worth;
 

@@ -64,6 +64,15 @@ impl PageId {
         ShardId((self.0 % PAGES_PER_DENOMINATION + index) % shards)
     }
 
+    /// The pages that a shard of `shards` owns, by rising index.
+    pub fn owned(shard: ShardId, shards: u16) -> impl Iterator<Item = PageId> {
+        (0..Denomination::COUNT as u16).flat_map(move |index| {
+            let first = (shards + shard.0 - index % shards) % shards;
+            let numbers = (first..PAGES_PER_DENOMINATION).step_by(shards as usize);
+            numbers.map(move |number| PageId(index * PAGES_PER_DENOMINATION + number))
+        })
+    }
+
     /// All pages, by rising index.
     pub fn all() -> impl ExactSizeIterator<Item = PageId> {
         (0..PAGES).map(|index| PageId(index as u16))
@@ -118,6 +127,13 @@ mod tests {
     #[test]
     fn every_page_has_one_owner_and_shards_get_even_parts() {
         for shards in 1..=7 {
+            for shard in (0..shards).map(ShardId::new) {
+                let owned = PageId::all().filter(|page| page.owner(shards) == shard);
+                assert!(
+                    owned.eq(PageId::owned(shard, shards)),
+                    "{shard} of {shards}"
+                );
+            }
             let mut owned = vec![0usize; shards as usize];
             for page in PageId::all() {
                 owned[page.owner(shards).index()] += 1;

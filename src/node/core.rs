@@ -82,9 +82,13 @@ impl Core {
                 .environment
                 .spawn(Checkpoints::forward_wishes(mesh.clone()));
         }
-        shard
-            .environment
-            .spawn(follow(self.adjustable, shard.clone(), checkpoints.clone()));
+        shard.environment.spawn(follow(
+            self.adjustable,
+            self.limits.clone(),
+            service.clone(),
+            shard.clone(),
+            checkpoints.clone(),
+        ));
         // A starter that has gone away has no more use for the news.
         let _ = self.ready.send(Ok(()));
 
@@ -118,12 +122,15 @@ impl Core {
 /// Takes over changed settings, for as long as the node runs.
 async fn follow(
     adjustable: Arc<Mutex<Adjustable>>,
+    limits: Arc<Limits>,
+    service: Service<Live>,
     shard: Rc<Shard<Live>>,
     checkpoints: Rc<Checkpoints>,
 ) {
     let mut known = *lock(&adjustable);
     loop {
         sleep(SETTINGS_LOOK).await;
+        service.set_max_body_bytes(limits.max_body_bytes());
         let now = *lock(&adjustable);
         if now != known {
             known = now;

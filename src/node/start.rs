@@ -31,9 +31,6 @@ use crate::{
 /// Memory that an executor registers with the kernel for its I/O, in bytes. It is pinned, so it
 /// counts as used; a buffer that does not fit comes from the heap.
 const IO_MEMORY: usize = 1 << 20;
-/// How long an executor with work at hand may leave its rings unseen: what waits there is a commit
-/// that is done, or a client. glommio's default is 100 ms.
-const PREEMPT: Duration = Duration::from_micros(500);
 
 /// A node that runs. Dropping it does not stop it: [`stop`](Control::stop) it, then
 /// [`join`](Node::join).
@@ -98,6 +95,14 @@ pub enum StartError {
         folder: String,
         /// What is wrong with it.
         error: RecoveryError,
+    },
+    /// The recovery has pages to write and the disk has no room for them.
+    #[error(
+        "{folder}: the disk is full, and the recovery has pages to write: make room and start again; nothing is lost"
+    )]
+    NoRoom {
+        /// The data folder.
+        folder: String,
     },
     /// The admin key cannot be had.
     #[error("admin key file {path}: {what}")]
@@ -182,7 +187,6 @@ impl Node {
                 .name(&format!("shard-{shard}"))
                 .io_memory(IO_MEMORY)
                 .spin_before_park(settings.spin)
-                .preempt_timer(PREEMPT)
                 .spawn(move || core.run());
             cores.push(spawned.map_err(|error| StartError::Core(error.to_string()))?);
         }
@@ -276,9 +280,12 @@ fn recover_on_this_thread(
                 .make()
                 .map_err(|error| StartError::Core(error.to_string()))?;
             let recovered = executor.run(recover(&disk, secret));
-            let recovered = recovered.map_err(|error| StartError::Recovery {
-                folder: folder.display().to_string(),
-                error,
+            let recovered = recovered.map_err(|error| {
+                let folder = folder.display().to_string();
+                match error {
+                    RecoveryError::Io(error) if is_full(&error) => StartError::NoRoom { folder },
+                    error => StartError::Recovery { folder, error },
+                }
             })?;
             Ok((recovered, disk.is_direct()))
         });
@@ -286,6 +293,11 @@ fn recover_on_this_thread(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn coins(recovered: &Recovered) -> [u64; Denomination::COUNT] {

@@ -89,7 +89,7 @@ impl<E: Environment> Node<E> {
         let mut answer = PassFail::begin(out, request.len());
         let (mut coins, mut value) = (0, 0u64);
         let gathered = self
-            .gather(scattered, Request::Exchange, |record| {
+            .exchange(scattered, |record| {
                 answer.pass(record);
                 coins += 1;
                 let coin = request.record(record).and_then(|(coin, ..)| coin);

@@ -117,7 +117,7 @@ impl<E: Environment> Node<E> {
         });
         let scattered = scatter(self.mesh.shards(), exchanges);
         let mut answer = PassFail::begin(out, records.len());
-        self.gather(scattered, Request::Exchange, |record| answer.pass(record))
+        self.exchange(scattered, |record| answer.pass(record))
             .await?;
         Ok(answer.finish(Bitmap::IfMixed))
     }

@@ -12,7 +12,7 @@ mod scatter;
 mod session;
 mod status;
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use crate::{
     mesh::Mesh,
@@ -35,7 +35,7 @@ pub struct Service<E: Environment> {
 }
 
 struct Node<E: Environment> {
-    rules: Rules,
+    rules: Cell<Rules>,
     admin_key: AdminKey,
     mesh: Rc<Mesh<E>>,
 }
@@ -53,7 +53,7 @@ impl<E: Environment> Service<E> {
     pub fn new(mesh: Rc<Mesh<E>>, rules: Rules, admin_key: AdminKey) -> Self {
         Service {
             node: Rc::new(Node {
-                rules,
+                rules: Cell::new(rules),
                 admin_key,
                 mesh,
             }),
@@ -61,8 +61,17 @@ impl<E: Environment> Service<E> {
     }
 
     /// What the node is called and what it accepts.
-    pub fn rules(&self) -> &Rules {
-        &self.node.rules
+    pub fn rules(&self) -> Rules {
+        self.node.rules.get()
+    }
+
+    /// Changes the longest body that is accepted, in bytes, from the next request on.
+    pub fn set_max_body_bytes(&self, max_body_bytes: usize) {
+        let rules = Rules {
+            max_body_bytes,
+            ..self.rules()
+        };
+        self.node.rules.set(rules);
     }
 
     /// The requests of one connection, which take effect in the order they came where they touch

@@ -130,6 +130,13 @@ impl Footprint {
         changes: true,
     };
 
+    /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in the
+    /// locker.
+    pub const ANY_COIN: Footprint = Footprint {
+        mask: [u64::MAX; MASK_WORDS],
+        changes: false,
+    };
+
     /// What a request touches: `payload` is decrypted.
     pub fn of(command: Command, payload: &[u8], keys: impl Iterator<Item = Coin>) -> Footprint {
         let mut footprint = Footprint {

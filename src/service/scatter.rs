@@ -6,7 +6,7 @@ use super::Node;
 use crate::{
     coin::{Coin, ShardId},
     protocol::Status,
-    shard::{Reply, Request, Unavailable},
+    shard::{Exchange, Reply, Request, Unavailable},
     store::Environment,
 };
 
@@ -37,37 +37,60 @@ impl<E: Environment> Node<E> {
     /// Asks every shard about its records, all at the same time, and tells `pass` which passed.
     ///
     /// # Errors
-    /// 194 where a shard cannot answer now.
+    /// 194 where a shard cannot answer now; `pass` has been told all the same what passed elsewhere.
     pub(super) async fn gather<R>(
         &self,
         scattered: Scattered<R>,
         request: impl Fn(Vec<R>) -> Request,
         mut pass: impl FnMut(usize),
     ) -> Result<(), Status> {
-        let mut tell = |indices: Vec<usize>, reply: Result<Reply, Unavailable>| {
-            let Reply::Passed(passed) = reply.map_err(|_| Status::UNAVAILABLE)? else {
-                unreachable!("a shard says of records which passed");
-            };
-            let passed = indices.into_iter().zip(passed);
-            passed
-                .filter(|(_, passed)| *passed)
-                .for_each(|(index, _)| pass(index));
-            Ok(())
+        let mut outcome = Ok(());
+        let mut tell = |indices: Vec<usize>, reply: Result<Reply, Unavailable>| match reply {
+            Ok(Reply::Passed(passed)) => {
+                let records = indices.into_iter().zip(passed);
+                let passing = records.filter(|(_, passed)| *passed);
+                passing.for_each(|(record, _)| pass(record));
+            }
+            Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
+            Err(Unavailable) => outcome = Err(Status::UNAVAILABLE),
         };
         let mut by_shard = scattered.by_shard;
         if by_shard.len() == 1
             && let Some((shard, (indices, records))) = by_shard.pop_first()
         {
-            return tell(indices, self.mesh.ask(shard, request(records)).await);
+            tell(indices, self.mesh.ask(shard, request(records)).await);
+            return outcome;
         }
         let asked = by_shard.into_iter().map(|(shard, (indices, records))| {
             let reply = self.mesh.ask(shard, request(records));
             async move { (indices, reply.await) }
         });
         for (indices, reply) in join_all(asked).await {
-            tell(indices, reply)?;
+            tell(indices, reply);
         }
-        Ok(())
+        outcome
+    }
+
+    /// Gathers changes that each pass or fail by themselves. Where one shard cannot make its changes
+    /// and another has made some, the answer has to tell of these, since their old numbers are void:
+    /// the records that could not be changed are then among those that failed.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now and nothing was changed.
+    pub(super) async fn exchange(
+        &self,
+        scattered: Scattered<Exchange>,
+        mut pass: impl FnMut(usize),
+    ) -> Result<(), Status> {
+        let mut has_changed = false;
+        let gathered = self.gather(scattered, Request::Exchange, |record| {
+            has_changed = true;
+            pass(record);
+        });
+        match gathered.await {
+            Err(_) if has_changed => Ok(()),
+            gathered => gathered,
+        }
     }
 
     /// The XOR of the ANs of coins of any shards; `None` where one is not in circulation.

@@ -75,7 +75,7 @@ impl<E: Environment> Session<E> {
     /// What the bytes at the start of the stream are.
     #[inline]
     pub fn split(&self, bytes: &[u8]) -> Frame {
-        frame(bytes, &self.node.rules)
+        frame(bytes, &self.node.rules.get())
     }
 
     /// Answers what [`split`](Session::split) refused; `bytes` is what has come of it.
@@ -86,13 +86,13 @@ impl<E: Environment> Session<E> {
             // The caller cut the request off before it was whole.
             Frame::Incomplete { .. } | Frame::Whole { .. } => Status::INVALID_LENGTH,
         };
-        refuse(out, bytes, status, &self.node.rules, 0);
+        refuse(out, bytes, status, &self.node.rules.get(), 0);
     }
 
     /// Answers a whole request of a stream, decrypting it in place.
     #[inline]
     pub fn request(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
-        match frame(bytes, &self.node.rules) {
+        match frame(bytes, &self.node.rules.get()) {
             Frame::Whole { header, length } => {
                 self.handle(header, &mut bytes[header.header_size()..length], out)
             }
@@ -106,7 +106,7 @@ impl<E: Environment> Session<E> {
     /// Answers a datagram, decrypting it in place.
     #[inline]
     pub fn datagram(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
-        match datagram(bytes, &self.node.rules) {
+        match datagram(bytes, &self.node.rules.get()) {
             Datagram::Silence => Outcome::Silent,
             Datagram::Refused { .. } => {
                 self.refuse(bytes, out);
@@ -143,13 +143,12 @@ impl<E: Environment> Session<E> {
     fn handle(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let node = &self.node;
         let mut pending = self.begin(header);
-        if let Err(refusal) = body::check_shape(&header, body, &node.rules) {
+        if let Err(refusal) = body::check_shape(&header, body, &node.rules.get()) {
             node.answer_refusal(&pending, refusal, out);
             return Outcome::Answered;
         }
-        let reads = || Footprint::of(Command::Echo, &[], key_coins(&header));
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => !order.would_block(reads()),
+            Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(&header)),
             _ => true,
         };
         let key = match node.key_now(&header) {
@@ -158,7 +157,7 @@ impl<E: Environment> Session<E> {
         };
         let opened = key
             .map_err(unread)
-            .and_then(|key| Ok((open(&header, body, &key, &node.rules)?, key)));
+            .and_then(|key| Ok((open(&header, body, &key, &node.rules.get())?, key)));
         let (opened, key) = match opened {
             Ok(opened) => opened,
             Err(refusal) => {
@@ -205,7 +204,7 @@ impl<E: Environment> Session<E> {
         self.time(&mut pending);
         let header = pending.header;
         let place = self.order.as_ref().map(|order| {
-            let needs = Footprint::of(Command::Echo, &[], key_coins(&header));
+            let needs = key_footprint(&header);
             (order.clone(), order.enter(needs, Footprint::EVERYTHING))
         });
         let (node, transport) = (self.node.clone(), self.transport);
@@ -216,7 +215,7 @@ impl<E: Environment> Session<E> {
             }
             let key = node.key(&header, &body).await;
             let opened = key.map_err(unread).and_then(|key| {
-                let opened = open(&header, &mut body, &key, &node.rules)?;
+                let opened = open(&header, &mut body, &key, &node.rules.get())?;
                 Ok(Readable {
                     challenge_answer: opened.challenge_answer,
                     payload: opened.payload.to_vec(),
@@ -304,7 +303,7 @@ impl<E: Environment> Node<E> {
             environment.monotonic().saturating_sub(start)
         });
         response.finish(Sealing {
-            rules: &self.rules,
+            rules: &self.rules.get(),
             status,
             key,
             challenge_answer,
@@ -324,6 +323,14 @@ fn unread(status: Status) -> BodyRefusal {
     BodyRefusal {
         status,
         challenge_answer: Challenge::NO_ANSWER,
+    }
+}
+
+/// What must be settled before the request's key is known.
+fn key_footprint(header: &RequestHeader) -> Footprint {
+    match header.key_source() {
+        KeySource::Locker(_) => Footprint::ANY_COIN,
+        _ => Footprint::of(Command::Echo, &[], key_coins(header)),
     }
 }
 

@@ -128,7 +128,7 @@ impl<E: Environment> Shard<E> {
             lockers: RefCell::default(),
             transactions: RefCell::default(),
         });
-        shard.find_lockers(recovered).await;
+        shard.find_lockers(recovered).await?;
         Ok(shard)
     }
 
@@ -416,13 +416,15 @@ impl<E: Environment> Shard<E> {
             if pages.last().is_some_and(|last| last.page == page) {
                 continue;
             }
-            while !self.pages.is_loaded(page) {
-                if Box::pin(self.pages.load(page)).await.is_err() {
+            let sequence = loop {
+                if let Some(sequence) = self.pages.begin(page) {
+                    break sequence;
+                }
+                if Box::pin(self.pages.ready(page)).await.is_err() {
                     self.give_up(&pages);
                     return Err(Unavailable);
                 }
-            }
-            let sequence = self.pages.begin(page);
+            };
             pages.push(PageSequence { page, sequence });
         }
         Ok(pages)
@@ -559,18 +561,24 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Finds the coins under lockers' keys. Page heads count them, so only pages that have some
-    /// are read.
-    async fn find_lockers(&self, recovered: &Recovered) {
-        for page in PageId::all().filter(|&page| self.owns(page)) {
+    /// are read. A page that is damaged is not served, nor are its lockers; one that cannot be read
+    /// now could be later, and its coins would then leave lockers that nobody counted them into.
+    async fn find_lockers(&self, recovered: &Recovered) -> io::Result<()> {
+        for page in PageId::owned(self.id, self.shards) {
             let summary = &recovered.pages[page.index()];
-            if summary.locker_coins == 0 || summary.damaged || self.pages.load(page).await.is_err()
-            {
+            if summary.locker_coins == 0 || summary.damaged {
                 continue;
+            }
+            match self.pages.load(page).await {
+                Ok(()) => {}
+                Err(_) if self.pages.is_damaged(page) => continue,
+                Err(fault) => return Err(io::Error::other(fault)),
             }
             let mut lockers = self.lockers.borrow_mut();
             self.pages
                 .for_each_circulating(page, |_, an| lockers.replace(None, Some(an)));
         }
+        Ok(())
     }
 
     /// Adds to this core's counters.

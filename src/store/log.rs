@@ -8,17 +8,22 @@
 //! a restart as changes that were refused. So before such a batch is refused, its place is
 //! overwritten with zeros and that is made durable; until this succeeds, its requests stay
 //! unanswered and new ones are refused.
+//!
+//! In the periodic mode requests are answered before that. Then a batch that cannot be written is
+//! tried until it can, and new requests are refused meanwhile.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
     io, mem,
+    pin::pin,
     rc::Rc,
     task::{Poll, Waker},
     time::Duration,
 };
 
+use futures_util::future::select;
 use slab::Slab;
 
 use super::{
@@ -125,6 +130,8 @@ pub struct Log<E: Environment> {
     recycled: Signal,
     /// A segment was taken into use or given up.
     spare_wanted: Signal,
+    /// Records are to be written before their time.
+    flush_wanted: Signal,
     /// The writer has ended.
     closed: Signal,
     checkpoint_wanted: Rc<Signal>,
@@ -154,8 +161,12 @@ struct State<F> {
     /// Which records from `settled_from` on are settled.
     unsettled: VecDeque<bool>,
     settled_from: u64,
+    /// Records before this position are to be written at once.
+    flush_to: u64,
     /// A failed write is being undone.
     undoing: bool,
+    /// Records that were answered cannot be written, and are tried again and again.
+    failing: bool,
     /// The last checkpoint failed.
     checkpoint_failed: bool,
     closing: bool,
@@ -242,7 +253,9 @@ impl<E: Environment> Log<E> {
                 batch_end: 0,
                 unsettled: VecDeque::new(),
                 settled_from: 0,
+                flush_to: 0,
                 undoing: false,
+                failing: false,
                 checkpoint_failed: false,
                 closing: false,
                 ended: false,
@@ -253,6 +266,7 @@ impl<E: Environment> Log<E> {
             settled: Signal::default(),
             recycled: Signal::default(),
             spare_wanted: Signal::default(),
+            flush_wanted: Signal::default(),
             closed: Signal::default(),
             checkpoint_wanted,
         });
@@ -284,7 +298,7 @@ impl<E: Environment> Log<E> {
             let moment = self.drained.moment();
             {
                 let mut state = self.state.borrow_mut();
-                if state.undoing || state.closing {
+                if state.undoing || state.failing || state.closing {
                     return Err(Refusal::Unavailable);
                 }
                 if state.backlog.len() < BACKLOG_BYTES_MAX {
@@ -364,17 +378,23 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Waits until every record appended before this call is durable or refused: what pages may
-    /// be written to disk after this holds nothing that a crash could take back.
+    /// Has every record appended before this call written at once, and waits until it is durable or
+    /// refused: what pages may be written to disk after this holds nothing that a crash could take
+    /// back. A log at its limit takes another segment for this, because only the checkpoint that
+    /// waits here can free one.
     pub async fn flush(&self) {
-        let mark = self.state.borrow().next_position;
+        let mark = {
+            let mut state = self.state.borrow_mut();
+            state.flush_to = state.next_position;
+            state.next_position
+        };
+        self.flush_wanted.notify();
+        self.recycled.notify();
         loop {
             let moment = self.drained.moment();
-            match self.state.borrow().queue.front() {
-                Some(oldest) if oldest.position < mark => {}
-                _ => return,
+            if self.state.borrow().first_waiting() >= mark {
+                return;
             }
-            self.work.notify();
             self.drained.after(moment).await;
         }
     }
@@ -418,6 +438,7 @@ impl<E: Environment> Log<E> {
     pub async fn close(&self) {
         self.state.borrow_mut().closing = true;
         self.work.notify();
+        self.flush_wanted.notify();
         self.spare_wanted.notify();
         loop {
             let moment = self.closed.moment();
@@ -445,7 +466,12 @@ impl<E: Environment> Log<E> {
             }
             let settings = self.settings.get();
             if settings.durability == Durability::Periodic && !closing {
-                self.environment.sleep(settings.flush_interval).await;
+                let moment = self.flush_wanted.moment();
+                if !self.state.borrow().is_flushing() {
+                    let asked = pin!(self.flush_wanted.after(moment));
+                    let interval = pin!(self.environment.sleep(settings.flush_interval));
+                    select(interval, asked).await;
+                }
             }
             self.write_batch(&mut frame).await;
         }
@@ -454,11 +480,25 @@ impl<E: Environment> Log<E> {
     }
 
     async fn write_batch(&self, frame: &mut Vec<u8>) {
-        let taken = self.state.borrow_mut().fill_frame(frame);
-        let outcome = match self.segment_for(frame.len()).await {
-            Ok(()) => self.write_frame(frame).await,
-            Err(refusal) => Err(refusal),
+        let room = self.settings.get().segment_bytes - FIRST_BATCH_OFFSET;
+        let most = BATCH_BYTES_MAX.min(room as usize - BATCH_HEAD_BYTES);
+        let taken = self.state.borrow_mut().fill_frame(frame, most);
+        let length = frame.len();
+        let outcome = loop {
+            frame.truncate(length);
+            let outcome = match self.segment_for(length).await {
+                Ok(()) => self.write_frame(frame).await,
+                Err(refusal) => Err(refusal),
+            };
+            let is_answered = self.settings.get().durability == Durability::Periodic;
+            if outcome.is_ok() || !is_answered || self.state.borrow().closing {
+                break outcome;
+            }
+            self.state.borrow_mut().failing = true;
+            self.drained.notify();
+            self.environment.sleep(RETRY_PAUSE).await;
         };
+        self.state.borrow_mut().failing = false;
         let mut wakers = Vec::new();
         {
             let mut state = self.state.borrow_mut();
@@ -574,7 +614,13 @@ impl<E: Environment> Log<E> {
         };
         if let Err(error) = taken {
             tracing::error!(shard = settings.shard, %error, "a log segment cannot be taken into use");
-            self.state.borrow_mut().spare.push_front(spare);
+            let mut state = self.state.borrow_mut();
+            state.spare.push_front(spare);
+            // Its header may be on the disk nevertheless, and says that the next batch is there: so
+            // none goes into the segment before any more.
+            if let Some(segment) = state.used.back_mut() {
+                segment.offset = settings.segment_bytes;
+            }
             return Err(Refusal::Unavailable);
         }
         let mut state = self.state.borrow_mut();
@@ -603,14 +649,18 @@ impl<E: Environment> Log<E> {
                 if let Some(spare) = state.spare.pop_front() {
                     return Ok(spare);
                 }
-                if state.files >= SEGMENTS_MAX {
+                if state.files >= SEGMENTS_MAX && !state.is_flushing() {
                     self.checkpoint_wanted.notify();
                     if state.checkpoint_failed || state.closing {
                         return Err(Refusal::Unavailable);
                     }
                 }
             }
-            if self.state.borrow().files < SEGMENTS_MAX && !self.state.borrow().making_spare {
+            let may_make = {
+                let state = self.state.borrow();
+                (state.files < SEGMENTS_MAX || state.is_flushing()) && !state.making_spare
+            };
+            if may_make {
                 self.make_spare().await.map_err(|error| {
                     tracing::warn!(shard = self.settings.get().shard, %error, "no room for a log segment: changes are refused");
                     self.checkpoint_wanted.notify();
@@ -687,12 +737,18 @@ impl<F> State<F> {
         oldest.map_or(self.next_position, |queued| queued.position)
     }
 
-    /// Moves the oldest records into `frame`, behind room for the batch's head. Gives how many.
-    fn fill_frame(&mut self, frame: &mut Vec<u8>) -> usize {
+    /// Whether a checkpoint waits for records in line.
+    fn is_flushing(&self) -> bool {
+        self.first_waiting() < self.flush_to
+    }
+
+    /// Moves the oldest records into `frame`, behind room for the batch's head: one, and more while
+    /// they take no more than `most` bytes. Gives how many.
+    fn fill_frame(&mut self, frame: &mut Vec<u8>, most: usize) -> usize {
         let mut bytes = 0;
         let mut taken = 0;
         for queued in &self.queue {
-            if taken > 0 && bytes + queued.bytes > BATCH_BYTES_MAX {
+            if taken > 0 && bytes + queued.bytes > most {
                 break;
             }
             bytes += queued.bytes;
@@ -709,7 +765,7 @@ impl<F> State<F> {
 
 async fn fill<F: File>(file: &F, length: u64) -> io::Result<()> {
     file.reserve(length).await?;
-    let zeros = vec![0; FILL_BYTES];
+    let zeros = vec![0; FILL_BYTES.min(length as usize)];
     let mut offset = 0;
     while offset < length {
         let bytes = FILL_BYTES.min((length - offset) as usize);

@@ -67,7 +67,7 @@ pub struct Pages<E: Environment> {
     table: RefCell<Table>,
     /// Notified when a checkpoint would let pages go that memory has no room for.
     checkpoint_wanted: Rc<Signal>,
-    /// A change ended, so that a page may have become writable.
+    /// A change ended, so that another may begin.
     ended: Signal,
 }
 
@@ -144,7 +144,7 @@ impl<E: Environment> Pages<E> {
         let mut entries: Vec<Entry> = Vec::new();
         entries.resize_with(PAGES.div_ceil(shards as usize) + 16, Entry::default);
         let mut circulating = [0; Denomination::COUNT];
-        for page in PageId::all().filter(|page| page.owner(shards) == shard) {
+        for page in PageId::owned(shard, shards) {
             let summary = &recovered[page.index()];
             if summary.slot.is_none() && !summary.damaged && summary.sequence == 0 {
                 continue; // never written: as an entry is by itself
@@ -271,21 +271,39 @@ impl<E: Environment> Pages<E> {
     }
 
     /// Gives the next change of a page its sequence number. The page stays in memory until the
-    /// change is [`apply`](Pages::apply)ed or [given up](Pages::give_up); [`load`](Pages::load) it
-    /// before.
-    pub fn begin(&self, page: PageId) -> u64 {
+    /// change is [`apply`](Pages::apply)ed or [given up](Pages::give_up). `None`, and nothing has
+    /// happened, where the page has to be [made ready](Pages::ready) first.
+    pub fn begin(&self, page: PageId) -> Option<u64> {
         let mut table = self.table.borrow_mut();
         let entry = &mut table.entries[local_index(page, self.shards)];
+        if entry.frame.is_none() || entry.under_way.len() >= MISSING_MAX {
+            return None;
+        }
         entry.sequence += 1;
         entry.under_way.push(entry.sequence);
-        entry.sequence
+        Some(entry.sequence)
     }
 
-    /// Whether the page is in memory.
-    pub fn is_loaded(&self, page: PageId) -> bool {
-        self.table.borrow().entries[local_index(page, self.shards)]
-            .frame
-            .is_some()
+    /// Waits until a change of the page may [`begin`](Pages::begin): the page is in memory, and
+    /// not more of its changes are under way than a slot can list. Whoever begins changes of
+    /// several pages does so in rising order, so that no two wait for each other.
+    ///
+    /// # Errors
+    /// Where the page is damaged or cannot be read.
+    pub async fn ready(&self, page: PageId) -> Result<(), PageFault> {
+        loop {
+            let moment = self.ended.moment();
+            let under_way = {
+                let table = self.table.borrow();
+                table.entries[local_index(page, self.shards)]
+                    .under_way
+                    .len()
+            };
+            if under_way < MISSING_MAX {
+                return self.load(page).await;
+            }
+            self.ended.after(moment).await;
+        }
     }
 
     /// Puts a durable change into the page. Tells `replaced` every coin's old and new AN where the
@@ -428,15 +446,16 @@ impl<E: Environment> Pages<E> {
         for some in pages.chunks(CHECKPOINT_PARALLEL) {
             let mut images = Vec::with_capacity(some.len());
             for &page in some {
-                images.push(self.take_image(page, round).await);
+                images.push(self.take_image(page, round));
             }
             durable().await;
             let writes = stream::iter(some.iter().zip(&images))
                 .map(|(&page, (slot, bytes))| self.files.write(page, *slot, bytes));
-            let mut writes = writes.buffer_unordered(CHECKPOINT_PARALLEL);
-            while let Some(written) = writes.next().await {
-                written?;
-            }
+            // All are waited for, whatever becomes of one: a write left to itself may come after
+            // the next try's.
+            let writes = writes.buffer_unordered(CHECKPOINT_PARALLEL);
+            let written: Vec<io::Result<()>> = writes.collect().await;
+            written.into_iter().collect::<io::Result<()>>()?;
         }
         for denomination in Denomination::all() {
             if pages.iter().any(|page| page.denomination() == denomination) {
@@ -447,31 +466,22 @@ impl<E: Environment> Pages<E> {
     }
 
     /// The page as it is to be written now, and where to.
-    async fn take_image(&self, page: PageId, round: u64) -> (Slot, Vec<u8>) {
-        loop {
-            let moment = self.ended.moment();
-            {
-                let mut table = self.table.borrow_mut();
-                let Table {
-                    entries,
-                    frames,
-                    dirty,
-                    ..
-                } = &mut *table;
-                let entry = &mut entries[local_index(page, self.shards)];
-                if entry.under_way.len() <= MISSING_MAX {
-                    let frame = entry.frame.expect("a dirty page stays in memory");
-                    let image = &frames[frame as usize].image;
-                    let sequence = entry.sequence;
-                    let bytes = slot::encode(page, sequence, round, &entry.under_way, image);
-                    entry.dirty = false;
-                    entry.writing = true;
-                    *dirty -= 1;
-                    return (entry.slot.map_or(Slot::A, Slot::other), bytes);
-                }
-            }
-            self.ended.after(moment).await;
-        }
+    fn take_image(&self, page: PageId, round: u64) -> (Slot, Vec<u8>) {
+        let mut table = self.table.borrow_mut();
+        let Table {
+            entries,
+            frames,
+            dirty,
+            ..
+        } = &mut *table;
+        let entry = &mut entries[local_index(page, self.shards)];
+        let frame = entry.frame.expect("a dirty page stays in memory");
+        let image = &frames[frame as usize].image;
+        let bytes = slot::encode(page, entry.sequence, round, &entry.under_way, image);
+        entry.dirty = false;
+        entry.writing = true;
+        *dirty -= 1;
+        (entry.slot.map_or(Slot::A, Slot::other), bytes)
     }
 
     async fn loaded(&self, page: PageId) {

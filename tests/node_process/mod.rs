@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod changes;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -31,7 +33,7 @@ pub struct NodeProcess {
     pub address: SocketAddr,
     /// What it printed when it had started.
     pub greeting: String,
-    later: Receiver<String>,
+    later: Mutex<Receiver<String>>,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -120,14 +122,14 @@ impl Serve {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             greeting: String::new(),
-            later,
+            later: Mutex::new(later),
             log,
             readers,
         };
         let deadline = Instant::now() + PATIENCE;
         while !node.greeting.contains(GREETING_ENDS) {
             let left = deadline.saturating_duration_since(Instant::now());
-            match node.later.recv_timeout(left) {
+            match node.later.get_mut().unwrap().recv_timeout(left) {
                 Ok(line) => node.greeting.extend([line.as_str(), "\n"]),
                 Err(RecvTimeoutError::Disconnected) => {
                     let mut ending = node.ended();
@@ -228,7 +230,13 @@ impl NodeProcess {
         }
         Ending {
             status,
-            out: self.later.try_iter().collect::<Vec<_>>().join("\n"),
+            out: self
+                .later
+                .get_mut()
+                .unwrap()
+                .try_iter()
+                .collect::<Vec<_>>()
+                .join("\n"),
             log: self.log(),
         }
     }

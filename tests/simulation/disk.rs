@@ -195,10 +195,6 @@ impl Disk {
         self.files[self.names[name]].current.read(offset, length)
     }
 
-    pub fn length(&self, name: &str) -> u64 {
-        self.files[self.names[name]].current.length
-    }
-
     /// Damages a byte for good.
     pub fn flip(&mut self, name: &str, offset: u64) {
         let file = &mut self.files[self.names[name]];
@@ -210,15 +206,6 @@ impl Disk {
         }
     }
 
-    pub fn zero(&mut self, name: &str, offset: u64, blocks: usize) {
-        let file = &mut self.files[self.names[name]];
-        for index in 0..blocks {
-            let index = offset as usize / BLOCK_BYTES + index;
-            file.current.set(index, None);
-            file.durable.set(index, None);
-        }
-    }
-
     pub fn delete(&mut self, name: &str) {
         self.names.remove(name);
     }
@@ -227,8 +214,8 @@ impl Disk {
     pub fn duration(&mut self, operation: &Operation) -> u64 {
         let (least, most) = match operation {
             Operation::Read(..) => (2_000, 40_000),
-            Operation::Write(..) => (5_000, 80_000),
-            Operation::Sync(..) => (20_000, 200_000),
+            Operation::Write(..) => (5_000, 120_000),
+            Operation::Sync(..) => (10_000, 120_000),
             _ => (2_000, 20_000),
         };
         let slow = if self.random.permille(30) { 30 } else { 1 };
@@ -304,12 +291,12 @@ impl Disk {
     }
 
     fn kept(&mut self) -> Kept {
-        match self.random.below(3) {
+        match self.random.below(4) {
             0 => {
                 self.counts.lost_writes += 1;
                 Kept::None
             }
-            1 => {
+            1 | 2 => {
                 self.counts.torn_writes += 1;
                 Kept::Some
             }
@@ -350,12 +337,7 @@ impl Disk {
         Ok(self.files[file].current.read(offset, length))
     }
 
-    fn write(
-        &mut self,
-        file: FileId,
-        offset: u64,
-        blocks: Vec<Content>,
-    ) -> io::Result<Vec<u8>> {
+    fn write(&mut self, file: FileId, offset: u64, blocks: Vec<Content>) -> io::Result<Vec<u8>> {
         if self.random.permille(self.faults.write_errors) {
             self.counts.failed_writes += 1;
             let kept = self.kept();
@@ -424,7 +406,9 @@ impl Disk {
                 continue;
             }
             match some.what {
-                PendingWhat::Block(index, content) => data.durable.put(index, &content, ALL_SECTORS),
+                PendingWhat::Block(index, content) => {
+                    data.durable.put(index, &content, ALL_SECTORS)
+                }
                 PendingWhat::Length(length) => data.durable.cut(length),
             }
         }

@@ -28,9 +28,11 @@ use crate::{
 const MONTH: Mfs = Mfs::new(45);
 const DENOMINATIONS: u64 = 3;
 const PAGES: u64 = 4;
-const PLACES: u64 = 4;
+const PLACES: u64 = 16;
+/// Of a page's coins, those that most requests are about.
+const HOT_PLACES: u64 = 4;
 /// Steps that a request takes, more or less.
-const STEPS_A_REQUEST: u64 = 20;
+const STEPS_A_REQUEST: u64 = 12;
 /// More steps than any run takes that ends at all.
 const STEPS_MAX: u64 = 5_000_000;
 
@@ -40,7 +42,9 @@ pub struct Counts {
     pub histories: u64,
     pub starts: u64,
     pub crashes: u64,
+    pub periodic_crashes: u64,
     pub crashes_in_recovery: u64,
+    pub failed_starts: u64,
     pub torn_tails: u64,
     pub recovered_changes: u64,
     pub stops: u64,
@@ -99,8 +103,10 @@ fn coin(index: u64) -> Coin {
     let denomination = denomination.expect("there are fifteen");
     let page = PageId::new(denomination, (index / PLACES % PAGES) as u16);
     let page = page.expect("there are a thousand");
-    // The first place, the last, and two that share a byte of the bitmap.
-    page.coin([0, 5, 6, COINS_PER_PAGE - 1][(index % PLACES) as usize])
+    match index % PLACES {
+        15 => page.coin(COINS_PER_PAGE - 1),
+        place => page.coin(place as usize * 5),
+    }
 }
 
 impl History {
@@ -110,13 +116,16 @@ impl History {
             let node = self.start(&setup)?;
             self.check(&node)?;
             let is_stopped = self.run(node, &setup)?;
+            if setup.durability == Durability::Periodic && !is_stopped {
+                self.model.borrow_mut().loosen();
+                self.counts.borrow_mut().periodic_crashes += 1;
+            }
             match is_stopped || self.random.permille(300) {
                 true => self.world.kill(),
                 false => self.world.fail_power(),
             }
         }
-        let mut setup = self.draw_setup();
-        setup.durability = Durability::Commit;
+        let setup = self.draw_setup();
         let node = self.start(&setup)?;
         self.check(&node)
     }
@@ -128,8 +137,11 @@ impl History {
             cache_pages: *random.pick(&[1, 1, 2, 3, 100]),
             segment_bytes: *random.pick(&[8_192, 12_288, 16_384, 32_768, 131_072]),
             checkpoint_interval: Duration::from_micros(random.between(500, 50_000)),
-            durability: Durability::Commit,
-            flush_interval: Duration::from_micros(random.between(10, 5_000)),
+            durability: match random.permille(850) {
+                true => Durability::Commit,
+                false => Durability::Periodic,
+            },
+            flush_interval: Duration::from_micros(random.between(10, 20_000)),
         }
     }
 
@@ -141,7 +153,10 @@ impl History {
                 self.world.disk.borrow_mut().set_faults(faults);
             }
             let steps = self.random.between(1, 400);
-            match self.world.run(steps, node::recover_folder(self.world.clone())) {
+            match self
+                .world
+                .run(steps, node::recover_folder(self.world.clone()))
+            {
                 Err(Cut::Steps) => self.counts.borrow_mut().crashes_in_recovery += 1,
                 Err(Cut::Hang) => return Err("recovery hangs".to_owned()),
                 Ok(Ok(recovered)) => self.examine(&recovered)?,
@@ -153,20 +168,36 @@ impl History {
                 false => self.world.fail_power(),
             }
         }
-        let recovered = self
-            .world
-            .run(STEPS_MAX, node::recover_folder(self.world.clone()))
-            .map_err(|cut| format!("recovery does not end: {cut:?}"))?
-            .map_err(|error| format!("recovery says {error}"))?;
-        self.examine(&recovered)?;
-        let opened = node::open(self.world.clone(), setup.clone(), recovered);
-        let node = self
-            .world
-            .run(STEPS_MAX, opened)
-            .map_err(|cut| format!("opening does not end: {cut:?}"))?
-            .map_err(|error| format!("opening says {error}"))?;
-        self.counts.borrow_mut().starts += 1;
-        Ok(node)
+        loop {
+            let recovered = self
+                .world
+                .run(STEPS_MAX, node::recover_folder(self.world.clone()))
+                .map_err(|cut| format!("recovery does not end: {cut:?}"))?
+                .map_err(|error| format!("recovery says {error}"))?;
+            self.examine(&recovered)?;
+            let fails = self.random.permille(50);
+            if fails {
+                let faults = self.draw_faults();
+                self.world.disk.borrow_mut().set_faults(faults);
+            }
+            let opened = node::open(self.world.clone(), setup.clone(), recovered);
+            let opened = self
+                .world
+                .run(STEPS_MAX, opened)
+                .map_err(|cut| format!("opening does not end: {cut:?}"))?;
+            self.world.disk.borrow_mut().set_faults(Faults::default());
+            match opened {
+                Ok(node) => {
+                    self.counts.borrow_mut().starts += 1;
+                    return Ok(node);
+                }
+                Err(error) if !fails => return Err(format!("opening says {error}")),
+                Err(_) => {
+                    self.counts.borrow_mut().failed_starts += 1;
+                    self.world.kill();
+                }
+            }
+        }
     }
 
     fn examine(&self, recovered: &Recovered) -> Result<(), String> {
@@ -296,10 +327,14 @@ async fn read_values(
 ) -> Result<Vec<Value>, String> {
     let mut values = Vec::with_capacity(coins.len());
     for &coin in coins {
-        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()].shard().pages;
+        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()]
+            .shard()
+            .pages;
         loop {
             match pages.lookup(coin) {
-                Lookup::Circulating(an, mfs) if mfs == MONTH => values.push(Some(model::number(an))),
+                Lookup::Circulating(an, mfs) if mfs == MONTH => {
+                    values.push(Some(model::number(an)))
+                }
                 Lookup::Circulating(_, mfs) => return Err(format!("{coin} is of {mfs:?}")),
                 Lookup::Free => values.push(None),
                 Lookup::Unloaded => {
@@ -388,11 +423,18 @@ impl Client {
         Ok(())
     }
 
-    /// Coins of this draw: most often a few, now and then all.
+    /// Coins of this draw: most often a few that others want too, now and then most of all.
     fn draw_coins(&mut self) -> Vec<usize> {
-        let all = DENOMINATIONS * PAGES * PLACES;
-        let few = *self.random.pick(&[1, 2, 4, 8, all]);
-        let mut coins: Vec<usize> = (0..few).map(|_| self.random.below(all) as usize).collect();
+        let pages = DENOMINATIONS * PAGES;
+        let (few, places) = *self.random.pick(&[
+            (1, HOT_PLACES),
+            (3, HOT_PLACES),
+            (8, HOT_PLACES),
+            (40, PLACES),
+            (200, PLACES),
+        ]);
+        let draw = |random: &mut Random| random.below(pages) * PLACES + random.below(places);
+        let mut coins: Vec<usize> = (0..few).map(|_| draw(&mut self.random) as usize).collect();
         coins.sort_unstable();
         coins.dedup();
         coins
@@ -482,7 +524,10 @@ impl Client {
         };
         let mut model = self.model.borrow_mut();
         for (ticket, glance) in tickets.into_iter().zip(glances) {
-            let of_coin = records.iter().zip(&passed).filter(|(r, _)| r.0 == ticket.coin);
+            let of_coin = records
+                .iter()
+                .zip(&passed)
+                .filter(|(r, _)| r.0 == ticket.coin);
             let (asked, told): (Vec<(u128, Value)>, Vec<bool>) =
                 of_coin.map(|(r, &passed)| ((r.1, r.2), passed)).unzip();
             let mut counts = self.counts.borrow_mut();
@@ -597,7 +642,9 @@ impl AddAssign for Counts {
         self.histories += more.histories;
         self.starts += more.starts;
         self.crashes += more.crashes;
+        self.periodic_crashes += more.periodic_crashes;
         self.crashes_in_recovery += more.crashes_in_recovery;
+        self.failed_starts += more.failed_starts;
         self.torn_tails += more.torn_tails;
         self.recovered_changes += more.recovered_changes;
         self.stops += more.stops;

@@ -3,6 +3,7 @@
 //! `RAIDA_SIMULATION_SEED=N cargo test --test simulation` lives through one history again;
 //! `RAIDA_SIMULATION_HISTORIES=N` sets how many there are (10,000 without).
 
+mod damage;
 mod disk;
 mod history;
 mod model;
@@ -50,6 +51,7 @@ fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
         return;
     }
     let histories = setting("RAIDA_SIMULATION_HISTORIES").unwrap_or(HISTORIES);
+    keep_freed_memory();
     let start = Instant::now();
     let next = AtomicU64::new(0);
     let failures = AtomicU64::new(0);
@@ -76,6 +78,59 @@ fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
     println!("{histories} histories in {seconds:.1} s\n{total:#?}");
     let failures = failures.into_inner();
     assert_eq!(failures, 0, "histories went wrong (above)");
+    if histories >= HISTORIES {
+        assert_worth(&total);
+    }
+}
+
+/// What never happened was not tested.
+fn assert_worth(total: &Counts) {
+    let least = [
+        ("crashes", total.crashes, 5_000),
+        ("crashes in recovery", total.crashes_in_recovery, 500),
+        ("crashes in the periodic mode", total.periodic_crashes, 500),
+        ("starts that failed", total.failed_starts, 100),
+        ("tails cut short", total.torn_tails, 150),
+        ("changes found in logs", total.recovered_changes, 100_000),
+        ("stops in good order", total.stops, 1_000),
+        ("coins exchanged", total.exchanged, 100_000),
+        ("changes of several coins", total.changed_together, 50_000),
+        ("such changes refused", total.refused_together, 10_000),
+        ("answers of unavailable", total.unavailable, 10_000),
+        (
+            "of these, on a full disk",
+            total.unavailable_when_full,
+            5_000,
+        ),
+        ("answers known beforehand", total.exact_answers, 1_000_000),
+        ("writes torn", total.disk.torn_writes, 10_000),
+        ("writes lost", total.disk.lost_writes, 5_000),
+        ("writes failed", total.disk.failed_writes, 5_000),
+        ("syncs failed", total.disk.failed_syncs, 5_000),
+        ("reads failed", total.disk.failed_reads, 5_000),
+        (
+            "refusals for lack of room",
+            total.disk.refused_for_room,
+            5_000,
+        ),
+        ("segments recycled", total.disk.recycled_segments, 10_000),
+        ("writes undone", total.disk.undone_writes, 2_000),
+        ("page files made durable", total.disk.page_syncs, 100_000),
+        ("pages read again", total.disk.evictions, 50_000),
+    ];
+    for (what, count, least) in least {
+        assert!(count >= least, "only {count} {what}, not {least}");
+    }
+}
+
+/// Each start of a node fills and frees megabytes: giving them back to the system in between takes a
+/// third of the time.
+fn keep_freed_memory() {
+    // SAFETY: mallopt takes two numbers, and may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 20);
+    }
 }
 
 #[test]

@@ -5,17 +5,23 @@
 //! made it. What was answered as done must be on the path, what was answered as refused must not,
 //! and what was not answered may be.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use raida::coin::{An, Coin};
 
 /// The AN of a coin in circulation; `None` for a free coin.
 pub type Value = Option<u128>;
 
-/// Searches for a path give up here; a history has far fewer ways.
-const WAYS_MAX: usize = 100_000;
+/// Attempts on one coin in one run, at most: clients make far fewer.
+const ATTEMPTS_MAX: usize = 256;
+/// Searches for a path give up here; a history has far fewer states.
+const STATES_MAX: usize = 1_000_000;
 
 pub struct Model {
     pub coins: Vec<CoinModel>,
     next_together: u64,
+    /// What was answered may be lost.
+    is_loose: bool,
 }
 
 pub struct CoinModel {
@@ -82,6 +88,7 @@ impl Model {
         Model {
             coins: coins.collect(),
             next_together: 0,
+            is_loose: false,
         }
     }
 
@@ -90,7 +97,7 @@ impl Model {
         Glance {
             coin,
             attempts: model.attempts.len(),
-            is_quiet: model.waiting == 0,
+            is_quiet: model.waiting == 0 && model.is_linked(),
             value: model.current,
         }
     }
@@ -156,15 +163,30 @@ impl Model {
         }
     }
 
+    /// From here to the next start, what was answered may be lost: a crash in the periodic mode. A
+    /// change that rests on a lost one may be there all the same, since logs are written one by one.
+    pub fn loosen(&mut self) {
+        self.is_loose = true;
+    }
+
     /// The values that the coins have after a start. Gives what cannot be explained, and takes
     /// them as the new beginning.
     pub fn restart(&mut self, values: &[Value]) -> Result<(), String> {
         // For each change of several coins: may it have happened, may it not have?
-        let mut together: std::collections::BTreeMap<u64, (bool, bool, String)> =
-            std::collections::BTreeMap::new();
+        let mut together: BTreeMap<u64, (bool, bool, String)> = BTreeMap::new();
+        let is_loose = std::mem::take(&mut self.is_loose);
         for (model, &value) in self.coins.iter().zip(values) {
-            let ways = model.ways(value);
-            if ways.count == 0 {
+            if is_loose {
+                if !model.was_proposed(value) {
+                    let (coin, value, told) = (model.coin, show(value), model.tell());
+                    return Err(format!(
+                        "{coin} has {value}, which nobody proposed:\n{told}"
+                    ));
+                }
+                continue;
+            }
+            let ways = model.ways(Some(value));
+            if !ways.is_any {
                 return Err(format!(
                     "{} has {}, which nothing explains:\n{}",
                     model.coin,
@@ -200,10 +222,10 @@ impl Model {
 
     /// Whether answers contradict each other, seen at a time when none is under way.
     pub fn contradiction(&self) -> Option<String> {
-        let torn = self.coins.iter().find(|model| {
-            let is_loose = |a: &Attempt| !a.is_linked && matches!(a.state, State::Done(_));
-            model.waiting == 0 && model.attempts.iter().any(is_loose)
-        });
+        let torn = self
+            .coins
+            .iter()
+            .find(|model| model.waiting == 0 && !model.is_linked() && !model.ways(None).is_any);
         torn.map(|model| {
             format!(
                 "answers about {} contradict each other:\n{}",
@@ -214,9 +236,26 @@ impl Model {
     }
 }
 
+/// A set of attempts on a coin.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Attempts([u64; ATTEMPTS_MAX / 64]);
+
+impl Attempts {
+    fn contains(&self, index: usize) -> bool {
+        self.0[index / 64] >> (index % 64) & 1 == 1
+    }
+
+    fn with(mut self, index: usize) -> Attempts {
+        self.0[index / 64] |= 1 << (index % 64);
+        self
+    }
+}
+
 /// How a coin's value can have come about.
 struct Ways {
-    count: usize,
+    /// Where a path may be: its end and the attempts it took, which are all that matters of it.
+    states: BTreeSet<(Value, Attempts)>,
+    is_any: bool,
     /// By attempt: there is a way with it.
     with: Vec<bool>,
     /// By attempt: there is a way without it.
@@ -224,6 +263,12 @@ struct Ways {
 }
 
 impl CoinModel {
+    /// Whether all that was answered leads to the current value: answers may come out of turn.
+    fn is_linked(&self) -> bool {
+        let is_loose = |a: &Attempt| !a.is_linked && matches!(a.state, State::Done(_));
+        !self.attempts.iter().any(is_loose)
+    }
+
     /// Follows answered changes from the current value.
     fn link(&mut self) {
         loop {
@@ -239,46 +284,63 @@ impl CoinModel {
         }
     }
 
-    fn ways(&self, end: Value) -> Ways {
-        let mut ways = Ways {
-            count: 0,
-            with: vec![false; self.attempts.len()],
-            without: vec![false; self.attempts.len()],
+    /// Whether some change that was not refused leads to this value, or none is needed.
+    fn was_proposed(&self, value: Value) -> bool {
+        let leads_here = |attempt: &Attempt| match &attempt.what {
+            _ if attempt.state == State::Refused => false,
+            What::Together { to, .. } => *to == value,
+            What::Exchange(records) => records.iter().any(|(_, becomes)| *becomes == value),
         };
-        let mut used = vec![false; self.attempts.len()];
-        let mut path = vec![self.base];
-        self.follow(end, &mut used, &mut path, &mut ways);
+        self.base == value || self.attempts.iter().any(leads_here)
+    }
+
+    /// Paths that hold all that was answered and seen, and end at `end` where there is one.
+    fn ways(&self, end: Option<Value>) -> Ways {
+        let count = self.attempts.len();
+        assert!(count <= ATTEMPTS_MAX, "{count} attempts on a coin");
+        let mut ways = Ways {
+            states: BTreeSet::new(),
+            is_any: false,
+            with: vec![false; count],
+            without: vec![false; count],
+        };
+        let mut open = vec![(self.base, Attempts::default())];
+        while let Some((here, used)) = open.pop() {
+            if !ways.states.insert((here, used)) {
+                continue;
+            }
+            assert!(ways.states.len() < STATES_MAX, "a history of too many ways");
+            if end.is_none_or(|end| end == here) && self.is_complete(used) {
+                ways.is_any = true;
+                for index in 0..count {
+                    ways.with[index] |= used.contains(index);
+                    ways.without[index] |= !used.contains(index);
+                }
+            }
+            for (index, attempt) in self.attempts.iter().enumerate() {
+                if !used.contains(index)
+                    && let Some(next) = attempt.leads_from(here)
+                {
+                    open.push((next, used.with(index)));
+                }
+            }
+        }
         ways
     }
 
-    fn follow(&self, end: Value, used: &mut [bool], path: &mut Vec<Value>, ways: &mut Ways) {
-        assert!(ways.count < WAYS_MAX, "a history of too many ways");
-        let here = *path.last().expect("a path starts somewhere");
-        let all_done = self
-            .attempts
-            .iter()
-            .zip(&*used)
-            .all(|(attempt, used)| *used || !matches!(attempt.state, State::Done(_)));
-        if here == end && all_done && self.seen.iter().all(|&v| path.contains(&Some(v))) {
-            ways.count += 1;
-            for (index, used) in used.iter().enumerate() {
-                ways.with[index] |= used;
-                ways.without[index] |= !used;
-            }
-        }
-        for (index, attempt) in self.attempts.iter().enumerate() {
-            if used[index] {
-                continue;
-            }
-            let Some(next) = attempt.leads_from(here) else {
-                continue;
+    /// Whether a path of these attempts holds all that was answered and seen. The values on it are
+    /// those that the attempts lead to, and the first.
+    fn is_complete(&self, used: Attempts) -> bool {
+        let all_done = self.attempts.iter().enumerate().all(|(index, attempt)| {
+            used.contains(index) || !matches!(attempt.state, State::Done(_))
+        });
+        let was_there = |&value: &u128| {
+            let leads_there = |(index, attempt): (usize, &Attempt)| {
+                used.contains(index) && attempt.may_lead_to(Some(value))
             };
-            used[index] = true;
-            path.push(next);
-            self.follow(end, used, path, ways);
-            path.pop();
-            used[index] = false;
-        }
+            self.base == Some(value) || self.attempts.iter().enumerate().any(leads_there)
+        };
+        all_done && self.seen.iter().all(was_there)
     }
 
     fn tell(&self) -> String {
@@ -309,6 +371,19 @@ impl CoinModel {
 }
 
 impl Attempt {
+    /// Whether the attempt, where it happened, may have left this value. Of records of one request
+    /// only the last that passed is ever seen.
+    fn may_lead_to(&self, value: Value) -> bool {
+        match &self.what {
+            What::Together { to, .. } => *to == value,
+            What::Exchange(records) => {
+                let starts = records.iter().map(|(an, _)| Some(*an));
+                let mut ends = starts.filter_map(|from| self.leads_from(from));
+                ends.any(|end| end == value)
+            }
+        }
+    }
+
     /// The value that this attempt changes `from` to, where it may have done so.
     fn leads_from(&self, from: Value) -> Option<Value> {
         match (&self.what, &self.state) {

@@ -67,10 +67,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
         .into_iter()
         .map(|shard| Mesh::join(shard, inboxes.clone()))
         .collect();
-    let checkpoints = Rc::new(Checkpoints::new(
-        setup.checkpoint_interval,
-        recovered.round,
-    ));
+    let checkpoints = Rc::new(Checkpoints::new(setup.checkpoint_interval, recovered.round));
     world.spawn(checkpoints.clone().run(meshes[0].clone()));
     for mesh in &meshes[1..] {
         world.spawn(Checkpoints::forward_wishes(mesh.clone()));
@@ -89,7 +86,10 @@ impl Node {
         let mut tries = 0;
         while self.checkpoints.make(&self.meshes[0]).await.is_err() {
             tries += 1;
-            assert!(tries <= Denomination::COUNT * self.meshes.len(), "nothing hinders a checkpoint any more");
+            assert!(
+                tries <= Denomination::COUNT * self.meshes.len(),
+                "nothing hinders a checkpoint any more"
+            );
         }
         for mesh in &self.meshes {
             mesh.shard().log.close().await;

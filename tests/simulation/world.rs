@@ -31,6 +31,9 @@ const START_UNIX_SECONDS: u64 = 1_795_219_200;
 /// between two tries that the store makes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The longest that a slow core keeps a task waiting at once.
+const LAG_MAX: Duration = Duration::from_millis(1);
+
 /// Why a run came to no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -45,6 +48,8 @@ pub struct World {
     random: RefCell<Random>,
     events: RefCell<BinaryHeap<Reverse<Event>>>,
     events_made: Cell<u64>,
+    /// How often, in a thousand, time passes though some task could go on: a core that is slow.
+    slowness: u64,
     tasks: RefCell<Slab<Task>>,
     ready: Arc<Mutex<Vec<usize>>>,
     pub disk: RefCell<Disk>,
@@ -77,12 +82,14 @@ struct TaskWaker {
 impl World {
     pub fn new(seed: u64) -> Rc<World> {
         let mut random = Random::new(seed);
+        let slowness = *random.pick(&[0, 30, 300, 700]);
         let disk = Disk::new(Random::new(random.next()));
         Rc::new(World {
             now: Cell::new(0),
             random: RefCell::new(random),
             events: RefCell::default(),
             events_made: Cell::new(0),
+            slowness,
             tasks: RefCell::default(),
             ready: Arc::default(),
             disk: RefCell::new(disk),
@@ -195,6 +202,9 @@ impl World {
     /// Polls one task that can go on, or lets time pass until one can.
     fn step(&self) -> bool {
         loop {
+            if self.random.borrow_mut().permille(self.slowness) {
+                self.lag();
+            }
             let next = {
                 let mut ready = self.ready.lock().unwrap();
                 match ready.len() {
@@ -229,7 +239,8 @@ impl World {
             return;
         };
         let trace = self.trace.get() ^ (self.now.get() << 8) ^ id as u64;
-        self.trace.set(trace.rotate_left(7).wrapping_mul(0x9e37_79b9));
+        self.trace
+            .set(trace.rotate_left(7).wrapping_mul(0x9e37_79b9));
         let waker = Waker::from(waker);
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
         if polled.is_ready() {
@@ -253,6 +264,14 @@ impl World {
             }
         }
         true
+    }
+
+    /// Lets the next thing happen before its time has come for the tasks, if it is not far off.
+    fn lag(&self) {
+        let next = self.events.borrow().peek().map(|event| event.0.at);
+        if next.is_some_and(|at| at < self.now.get() + LAG_MAX.as_nanos() as u64) {
+            self.advance();
+        }
     }
 
     fn push(&self, at: u64, what: What) {
