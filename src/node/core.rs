@@ -20,7 +20,7 @@ use crate::{
     protocol::{AdminKey, Rules},
     service::Service,
     shard::{Shard, ShardSettings},
-    store::{Disk, Environment, Live, recovery::Recovered},
+    store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
 };
 
 /// The last checkpoint of a node that stops may take so long; what it does not get done is in the
@@ -53,6 +53,7 @@ pub(super) struct Core {
 impl Core {
     /// Runs on a core until the node stops. Gives what was cut off.
     pub async fn run(self) -> std::io::Result<Drained> {
+        keep_awake();
         let environment = Live::new(Disk::new(&self.data));
         let opened = Shard::open(environment, self.shard.clone(), &self.recovered).await;
         let shard = match opened {
