@@ -56,9 +56,8 @@ fn client(node: &SmallNode) -> Client {
 }
 
 /// Powns for a while, then gives the coins their own numbers back.
-fn pown(node: &SmallNode, stream: Stream) -> (Measured, Settled) {
+fn pown(plan: Plan, node: &SmallNode) -> (Measured, Settled) {
     let mut purse = Purse::new(owned(64)).unwrap();
-    let plan = plan(node, stream);
     let kind = PownKind::new(purse.deal(1).remove(0), 2, plan.slots_per_thread());
     let (mut measured, coins) = plan.run(vec![Box::new(kind)]).unwrap();
     purse.collect(coins);
@@ -93,7 +92,7 @@ fn powned_coins_have_their_own_numbers_again_afterwards() {
     for stream in [UDP, TCP] {
         let node = SmallNode::start();
         node.put(owned(64));
-        let (measured, settled) = pown(&node, stream);
+        let (measured, settled) = pown(plan(&node, stream), &node);
         let total = measured.whole();
         assert!(total.right > 10, "{total:?}");
         assert_eq!((total.wrong, total.lost), (0, 0));
