@@ -31,9 +31,6 @@ const START_UNIX_SECONDS: u64 = 1_795_219_200;
 /// between two tries that the store makes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The longest that a slow core keeps a task waiting, in nanoseconds: some reads and writes long.
-const STALL_MAX: u64 = 500_000;
-
 /// Why a run came to no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -50,6 +47,8 @@ pub struct World {
     events_made: Cell<u64>,
     /// How often, in a thousand, a task that could go on is kept waiting: a core that is slow.
     slowness: u64,
+    /// And how long at most, in nanoseconds.
+    stall_max: u64,
     tasks: RefCell<Slab<Task>>,
     ready: Arc<Mutex<Vec<usize>>>,
     pub disk: RefCell<Disk>,
@@ -83,6 +82,7 @@ impl World {
     pub fn new(seed: u64) -> Rc<World> {
         let mut random = Random::new(seed);
         let slowness = *random.pick(&[0, 10, 50, 200]);
+        let stall_max = *random.pick(&[50_000, 500_000, 5_000_000]);
         let disk = Disk::new(Random::new(random.next()));
         Rc::new(World {
             now: Cell::new(0),
@@ -90,6 +90,7 @@ impl World {
             events: RefCell::default(),
             events_made: Cell::new(0),
             slowness,
+            stall_max,
             tasks: RefCell::default(),
             ready: Arc::default(),
             disk: RefCell::new(disk),
@@ -227,7 +228,7 @@ impl World {
 
     fn stall(&self, id: usize) {
         if let Some(task) = self.tasks.borrow().get(id) {
-            let at = self.now.get() + self.random.borrow_mut().below(STALL_MAX);
+            let at = self.now.get() + self.random.borrow_mut().below(self.stall_max);
             task.waker.is_queued.store(false, Relaxed);
             self.push(at, What::Wake(task.waker.clone().into()));
         }
