@@ -108,7 +108,7 @@ fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
     let node = SmallNode::start();
     node.put(owned(64));
     node.fail(Command::Pown, 4, Fault::Silent);
-    let (measured, settled) = pown(&node, UDP);
+    let (measured, settled) = pown(plan(&node, UDP), &node);
     let whole = measured.whole();
     assert_eq!((whole.wrong, whole.lost), (0, 1));
     assert_eq!((settled.wrong, settled.astray), (0, 0));
