@@ -126,7 +126,7 @@ fn slow_clients_are_closed_while_others_are_served() {
     load.wait_for_answers(&node, 100);
     load.quiet();
     let history = load.join();
-    assert!(history.iter().all(|change| answered(change)));
+    assert!(history.iter().all(answered));
     trial.book.settle(&node, SHARDS, &history);
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use node_process::changes::{Book, Change, Outcome, Running};
-use node_process::{NodeProcess, Serve, admin_key, kill_spawned, mint};
+use node_process::{NodeProcess, Serve, admin_key, kill_spawned, mint, raida};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -86,6 +86,7 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
 
     let load = book.load(&node, shards, CONNECTIONS, random);
     let (history, moment) = load_and_kill(node, data, load, random, totals);
+    assert_sound(data);
     for _ in 0..random.random_range(0..3) {
         let starting = serve(data, pick_shards(random)).spawn();
         let most = totals.longest_start_ms.max(20);
@@ -127,6 +128,7 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
     } else {
         node.kill();
     }
+    assert_sound(data);
     let mut line = String::new();
     let _ = write!(
         line,
@@ -135,6 +137,21 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
         open.len(),
     );
     line
+}
+
+/// Asserts that `raida check` finds nothing wrong with the folder, and that no start left anything
+/// behind in it.
+fn assert_sound(data: &Path) {
+    let check = raida(&["check".as_ref(), "--data".as_ref(), data.as_os_str()]);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (out, error) = (text(check.stdout), text(check.stderr));
+    assert_eq!(check.status.code(), Some(0), "{out}{error}");
+    let names = std::fs::read_dir(data)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.collect();
+    names.retain(|name| name.to_string_lossy().starts_with('.'));
+    assert!(names.is_empty(), "{names:?}");
 }
 
 fn serve(data: &Path, shards: u16) -> Serve {

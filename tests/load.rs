@@ -56,9 +56,8 @@ fn client(node: &SmallNode) -> Client {
 }
 
 /// Powns for a while, then gives the coins their own numbers back.
-fn pown(node: &SmallNode, stream: Stream) -> (Measured, Settled) {
+fn pown(plan: Plan, node: &SmallNode) -> (Measured, Settled) {
     let mut purse = Purse::new(owned(64)).unwrap();
-    let plan = plan(node, stream);
     let kind = PownKind::new(purse.deal(1).remove(0), 2, plan.slots_per_thread());
     let (mut measured, coins) = plan.run(vec![Box::new(kind)]).unwrap();
     purse.collect(coins);
@@ -79,7 +78,7 @@ fn every_answer_of_a_good_node_is_right() {
             let kinds: [Box<dyn Kind>; 2] = [Box::new(kind), Box::new(EchoKind)];
             for kind in kinds {
                 let (measured, _) = plan.run(vec![kind]).unwrap();
-                let total = measured[0].total();
+                let total = measured[0].whole();
                 assert!(total.right > 10, "{total:?}");
                 assert_eq!((total.wrong, total.refused, total.lost), (0, 0, 0));
                 assert_eq!(total.latency_ns.len(), total.right);
@@ -93,8 +92,8 @@ fn powned_coins_have_their_own_numbers_again_afterwards() {
     for stream in [UDP, TCP] {
         let node = SmallNode::start();
         node.put(owned(64));
-        let (measured, settled) = pown(&node, stream);
-        let total = measured.total();
+        let (measured, settled) = pown(plan(&node, stream), &node);
+        let total = measured.whole();
         assert!(total.right > 10, "{total:?}");
         assert_eq!((total.wrong, total.lost), (0, 0));
         assert_eq!((settled.wrong, settled.astray), (0, 0));
@@ -109,8 +108,9 @@ fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
     let node = SmallNode::start();
     node.put(owned(64));
     node.fail(Command::Pown, 4, Fault::Silent);
-    let (measured, settled) = pown(&node, UDP);
-    assert_eq!((measured.total().wrong, measured.total().lost), (0, 1));
+    let (measured, settled) = pown(plan(&node, UDP), &node);
+    let whole = measured.whole();
+    assert_eq!((whole.wrong, whole.lost), (0, 1));
     assert_eq!((settled.wrong, settled.astray), (0, 0));
     for (coin, an) in owned(64) {
         assert_eq!(node.an(coin), Some(an));
@@ -125,7 +125,7 @@ fn a_node_that_knows_other_numbers_is_wrong() {
     let plan = plan(&node, UDP);
     let kind = DetectKind::new(held, 1, plan.slots_per_thread());
     let (measured, _) = plan.run(vec![Box::new(kind)]).unwrap();
-    let total = measured[0].total();
+    let total = measured[0].whole();
     assert!(total.wrong > 0 && total.first_wrong.is_some(), "{total:?}");
 }
 

@@ -148,7 +148,7 @@ impl BenchCommand {
             true => print_json(&self.report_json(&plan, &measured, settled))?,
             false => print(&self.report(&plan, &measured, settled))?,
         }
-        let total = measured[0].total();
+        let total = measured[0].whole();
         let is_settled = settled.is_none_or(|s| s.wrong == 0 && s.astray == 0);
         match total.wrong == 0 && total.right > 0 && is_settled {
             true => Ok(Answer::Yes),
@@ -338,7 +338,7 @@ impl BenchCommand {
                 );
             }
         }
-        let total = measured[0].total();
+        let total = measured[0].whole();
         let Tally {
             right,
             wrong,
@@ -349,7 +349,7 @@ impl BenchCommand {
         } = total;
         let _ = writeln!(
             text,
-            "{right} right, {wrong} wrong, {refused} refused, {lost} lost, {stray} stray answers"
+            "warm-up included: {right} right, {wrong} wrong, {refused} refused, {lost} lost, {stray} stray answers"
         );
         for (what, first) in [
             ("wrong", total.first_wrong),
@@ -373,7 +373,7 @@ impl BenchCommand {
     fn report_json(&self, plan: &Plan, measured: &[Measured], settled: Option<Settled>) -> Value {
         let contenders: Vec<Value> = (measured.iter())
             .map(|one| {
-                let total = one.total();
+                let (total, whole) = (one.total(), one.whole());
                 let latency = &total.latency_ns;
                 let micros = |q: f64| latency.value_at_quantile(q) as f64 / 1e3;
                 let (_, median, _) = spread(one.rates());
@@ -390,12 +390,15 @@ impl BenchCommand {
                         "max": latency.max() as f64 / 1e3,
                     },
                     "right": total.right,
-                    "wrong": total.wrong,
-                    "refused": total.refused,
-                    "lost": total.lost,
-                    "stray": total.stray,
-                    "first_wrong": total.first_wrong,
-                    "first_refused": total.first_refused,
+                    "with_warm_up": {
+                        "right": whole.right,
+                        "wrong": whole.wrong,
+                        "refused": whole.refused,
+                        "lost": whole.lost,
+                        "stray": whole.stray,
+                    },
+                    "first_wrong": whole.first_wrong,
+                    "first_refused": whole.first_refused,
                 })
             })
             .collect();

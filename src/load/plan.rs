@@ -81,6 +81,8 @@ pub struct Measured {
     pub contender: Contender,
     /// The slices, in the order of time: slice i of every contender is of about the same time.
     pub slices: Vec<Slice>,
+    /// What came of the requests between the slices and before: no rate, but answers to be checked.
+    pub between: Tally,
 }
 
 /// What one contender did in one slice.
@@ -124,7 +126,14 @@ pub enum LoadError {
 }
 
 impl Measured {
-    /// Everything together.
+    /// Every request, in the slices and between them.
+    pub fn whole(&self) -> Tally {
+        let mut whole = self.total();
+        whole.add(&self.between);
+        whole
+    }
+
+    /// The slices together.
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
         for slice in &self.slices {
@@ -291,14 +300,17 @@ impl Plan {
             .map(|contender| Measured {
                 contender,
                 slices: vec![],
+                between: Tally::default(),
             })
             .collect();
         for (turn, slice) in timetable.iter().zip(slices) {
             let of = measured.iter_mut().find(|m| m.contender == turn.contender);
-            if let (Some(of), Some(slice)) = (of, slice)
-                && turn.is_counted
-            {
-                of.slices.push(slice);
+            let (Some(of), Some(slice)) = (of, slice) else {
+                continue;
+            };
+            match turn.is_counted {
+                true => of.slices.push(slice),
+                false => of.between.add(&slice.tally),
             }
         }
         measured

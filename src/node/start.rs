@@ -21,7 +21,7 @@ use crate::{
     protocol::AdminKey,
     shard::ShardSettings,
     store::{
-        DataFolder, Disk, FolderError, from_hex,
+        DataFolder, Disk, FolderError, from_hex, keep_awake,
         log::LogSettings,
         recovery::{Recovered, RecoveryError, recover},
         write_secret,
@@ -279,7 +279,10 @@ fn recover_on_this_thread(
             let executor: LocalExecutor = executor
                 .make()
                 .map_err(|error| StartError::Core(error.to_string()))?;
-            let recovered = executor.run(recover(&disk, secret));
+            let recovered = executor.run(async {
+                keep_awake();
+                recover(&disk, secret).await
+            });
             let recovered = recovered.map_err(|error| {
                 let folder = folder.display().to_string();
                 match error {

@@ -93,12 +93,26 @@ fn has_direct_io(folder: &Path) -> bool {
     opened.is_ok() && !is_tmpfs(folder)
 }
 
+/// How the names of files begin that are removed at once.
+const SCRATCH: &str = ".direct-io-";
+
+/// Removes what a killed process had no time to remove. For whoever has the folder alone.
+pub(super) fn remove_scratch(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A name for a file that is removed at once, never given twice: every core makes some, all in the
 /// same folder.
 fn scratch(folder: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    folder.join(format!(".direct-io-{}-{number}", std::process::id()))
+    folder.join(format!("{SCRATCH}{}-{number}", std::process::id()))
 }
 
 fn is_tmpfs(folder: &Path) -> bool {

@@ -8,6 +8,7 @@ use super::{
     disk::Disk,
     folder::{DataFolder, FolderError},
     import::{self, Import, OnConflict, Outcome},
+    pulse::keep_awake,
     recovery::RecoveryError,
     secret::NodeSecret,
     slot::PageImage,
@@ -138,7 +139,10 @@ impl OfflineFolder {
             .make()
             .map_err(|error| OfflineError::Executor(error.to_string()))?;
         let path = self.folder.path();
-        let done = executor.run(async { work(Disk::new(path)).await });
+        let done = executor.run(async {
+            keep_awake();
+            work(Disk::new(path)).await
+        });
         done.map_err(|error| OfflineError::Store {
             folder: path.display().to_string(),
             error,

@@ -220,6 +220,10 @@ async fn make_durable<S: Storage>(
     for name in storage.list(LOG_FOLDER).await? {
         if log::parse_segment_name(&name).is_some() {
             let file = storage.open(&format!("{LOG_FOLDER}/{name}"), false).await?;
+            if file.length().await? > 0 {
+                let header = file.read_at(0, BLOCK_BYTES).await?;
+                file.write_at(&header, 0).await?;
+            }
             file.sync().await?;
         }
     }

@@ -218,7 +218,11 @@ impl Disk {
             Operation::Sync(..) => (10_000, 120_000),
             _ => (2_000, 20_000),
         };
-        let slow = if self.random.permille(30) { 30 } else { 1 };
+        let slow = match self.random.below(1_000) {
+            0..10 => 200,
+            10..60 => 30,
+            _ => 1,
+        };
         slow * self.random.between(least, most)
     }
 

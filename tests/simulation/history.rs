@@ -136,7 +136,10 @@ impl History {
             shards: random.between(1, 4) as u16,
             cache_pages: *random.pick(&[1, 1, 2, 3, 100]),
             segment_bytes: *random.pick(&[8_192, 12_288, 16_384, 32_768, 131_072]),
-            checkpoint_interval: Duration::from_micros(random.between(500, 50_000)),
+            checkpoint_interval: match random.permille(800) {
+                true => Duration::from_micros(random.between(500, 50_000)),
+                false => Duration::from_secs(3_600), // on demand alone
+            },
             durability: match random.permille(850) {
                 true => Durability::Commit,
                 false => Durability::Periodic,
@@ -147,7 +150,7 @@ impl History {
 
     /// Recovers and opens the folder; the power may fail in the middle of that, again and again.
     fn start(&mut self, setup: &Setup) -> Result<Node, String> {
-        while self.random.permille(200) {
+        while self.random.permille(300) {
             if self.random.permille(300) {
                 let faults = self.draw_faults();
                 self.world.disk.borrow_mut().set_faults(faults);
@@ -241,21 +244,33 @@ impl History {
             .collect();
         let world = self.world.clone();
         let meshes = node.meshes.clone();
-        let (extra, is_stopping) = (self.random.permille(200), self.random.permille(500));
-        let interval = setup.checkpoint_interval;
+        let (extra, is_stopping) = (self.random.permille(300), self.random.permille(500));
+        let is_looking = self.random.permille(500);
+        let is_durable = setup.durability == Durability::Commit;
+        let model = self.model.clone();
+        let coins: Vec<Coin> = model.borrow().coins.iter().map(|c| c.coin).collect();
+        let pause = Duration::from_micros(self.random.below(5_000));
         let work = async move {
             if extra {
                 let (world, mesh) = (world.clone(), node.meshes[0].clone());
                 let checkpoints = node.checkpoints.clone();
                 world.clone().spawn(async move {
-                    for _ in 0..3 {
-                        world.sleep(interval / 3).await;
+                    world.sleep(pause).await;
+                    for _ in 0..5 {
                         let _ = checkpoints.make(&mesh).await;
                     }
                 });
             }
             let answers: Result<Vec<()>, String> = join_all(clients).await.into_iter().collect();
             answers?;
+            if is_looking {
+                world.disk.borrow_mut().calm();
+                let values = read_values(&node.meshes, &coins).await?;
+                check_derived(&node.meshes, &coins, &values).await?;
+                if is_durable {
+                    model.borrow_mut().restart(&values)?;
+                }
+            }
             if is_stopping {
                 world.disk.borrow_mut().calm();
                 node.stop().await;
@@ -501,14 +516,16 @@ impl Client {
         let turn = self.random.below(coins.len() as u64) as usize;
         let first = records.iter().position(|r| r.0 == coins[turn]);
         records.rotate_left(first.expect("each coin has a record"));
-        let mut model = self.model.borrow_mut();
-        let glances: Vec<_> = coins.iter().map(|&coin| model.glance(coin)).collect();
-        let of_coin = |coin: usize| records.iter().filter(move |r| r.0 == coin);
-        let tickets: Vec<_> = coins
-            .iter()
-            .map(|&coin| model.exchange(coin, of_coin(coin).map(|r| (r.1, r.2)).collect()))
-            .collect();
-        drop(model);
+        let (glances, tickets): (Vec<_>, Vec<_>) = {
+            let mut model = self.model.borrow_mut();
+            let of_coin = |coin: usize| records.iter().filter(move |r| r.0 == coin);
+            let glances = coins.iter().map(|&coin| model.glance(coin)).collect();
+            let exchange = |&coin: &usize| {
+                let changes = of_coin(coin).map(|r| (r.1, r.2)).collect();
+                model.exchange(coin, changes)
+            };
+            (glances, coins.iter().map(exchange).collect())
+        };
         let asked = records.iter().map(|&(coin, an, becomes)| Exchange {
             coin: self.coin(coin),
             an: model::an(an),

@@ -31,9 +31,6 @@ const START_UNIX_SECONDS: u64 = 1_795_219_200;
 /// between two tries that the store makes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The longest that a slow core keeps a task waiting at once.
-const LAG_MAX: Duration = Duration::from_millis(1);
-
 /// Why a run came to no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -48,8 +45,10 @@ pub struct World {
     random: RefCell<Random>,
     events: RefCell<BinaryHeap<Reverse<Event>>>,
     events_made: Cell<u64>,
-    /// How often, in a thousand, time passes though some task could go on: a core that is slow.
+    /// How often, in a thousand, a task that could go on is kept waiting: a core that is slow.
     slowness: u64,
+    /// And how long at most, in nanoseconds.
+    stall_max: u64,
     tasks: RefCell<Slab<Task>>,
     ready: Arc<Mutex<Vec<usize>>>,
     pub disk: RefCell<Disk>,
@@ -82,7 +81,8 @@ struct TaskWaker {
 impl World {
     pub fn new(seed: u64) -> Rc<World> {
         let mut random = Random::new(seed);
-        let slowness = *random.pick(&[0, 30, 300, 700]);
+        let slowness = *random.pick(&[0, 10, 50, 200]);
+        let stall_max = *random.pick(&[50_000, 500_000, 5_000_000]);
         let disk = Disk::new(Random::new(random.next()));
         Rc::new(World {
             now: Cell::new(0),
@@ -90,6 +90,7 @@ impl World {
             events: RefCell::default(),
             events_made: Cell::new(0),
             slowness,
+            stall_max,
             tasks: RefCell::default(),
             ready: Arc::default(),
             disk: RefCell::new(disk),
@@ -202,9 +203,6 @@ impl World {
     /// Polls one task that can go on, or lets time pass until one can.
     fn step(&self) -> bool {
         loop {
-            if self.random.borrow_mut().permille(self.slowness) {
-                self.lag();
-            }
             let next = {
                 let mut ready = self.ready.lock().unwrap();
                 match ready.len() {
@@ -217,6 +215,7 @@ impl World {
                 }
             };
             match next {
+                Some(id) if self.random.borrow_mut().permille(self.slowness) => self.stall(id),
                 Some(id) => {
                     self.poll(id);
                     return true;
@@ -224,6 +223,14 @@ impl World {
                 None if self.advance() => {}
                 None => return false,
             }
+        }
+    }
+
+    fn stall(&self, id: usize) {
+        if let Some(task) = self.tasks.borrow().get(id) {
+            let at = self.now.get() + self.random.borrow_mut().below(self.stall_max);
+            task.waker.is_queued.store(false, Relaxed);
+            self.push(at, What::Wake(task.waker.clone().into()));
         }
     }
 
@@ -264,14 +271,6 @@ impl World {
             }
         }
         true
-    }
-
-    /// Lets the next thing happen before its time has come for the tasks, if it is not far off.
-    fn lag(&self) {
-        let next = self.events.borrow().peek().map(|event| event.0.at);
-        if next.is_some_and(|at| at < self.now.get() + LAG_MAX.as_nanos() as u64) {
-            self.advance();
-        }
     }
 
     fn push(&self, at: u64, what: What) {
