@@ -8,6 +8,7 @@ mod disk;
 mod history;
 mod model;
 mod node;
+mod order;
 mod random;
 mod world;
 
