@@ -14,6 +14,7 @@
 //! | [`mesh`] | messages between shards, batched | knowledge of commands |
 //! | [`service`] | from a request to a response, through shards; one file a command group | sockets |
 //! | [`net`] | TCP and UDP sockets, connections, limits, steering | knowledge of commands |
+//! | [`node`] | one running node, put together from the above, from start to stop | decisions |
 //! | [`client`] | the other side of the protocol: requests over sockets | server modules |
 //! | [`load`] | load generator | server modules |
 //! | [`cli`] | the subcommands, thin | logic |
@@ -23,8 +24,11 @@
 pub mod cli;
 pub mod client;
 pub mod coin;
+pub mod load;
 pub mod mesh;
 pub mod net;
+pub mod node;
 pub mod protocol;
+pub mod service;
 pub mod shard;
 pub mod store;

@@ -1,7 +1,9 @@
 use super::CliError;
 use super::node::NodeArgs;
-use super::output::Answer;
+use super::output::{Answer, print, print_json};
 use super::settings::FolderArgs;
+use super::totals::Totals;
+use crate::store::offline::OfflineFolder;
 
 /// Count the coins in circulation, of a node or of a data folder.
 #[derive(clap::Args, Debug)]
@@ -24,6 +26,18 @@ impl AuditCommand {
     /// # Errors
     /// The node gives no answer, or the data folder cannot be read.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida audit"))
+        let coins = if self.folder.is_given() {
+            let path = self.folder.load()?.node.data_dir;
+            OfflineFolder::open(&path, false)?.coins()?
+        } else {
+            self.node.connect()?.audit()?.0
+        };
+        let totals = Totals(coins);
+        if self.json {
+            print_json(&totals.json())?;
+        } else {
+            print(&totals.table())?;
+        }
+        Ok(Answer::Yes)
     }
 }

@@ -1,5 +1,10 @@
+use super::admin_key_file::AdminKeyError;
 use super::config::ConfigError;
-use crate::client::CoinListError;
+use crate::client::{ClientError, CoinListError};
+use crate::protocol::Status;
+use crate::store::FolderError;
+use crate::store::offline::OfflineError;
+use crate::store::raidax::RaidaxError;
 
 /// Why a command could not be carried out. Its text is one sentence that ends with what to do next;
 /// the command then exits with status 2.
@@ -11,13 +16,79 @@ pub enum CliError {
     /// A CSV of coins could not be read or written.
     #[error(transparent)]
     CoinList(#[from] CoinListError),
+    /// The admin key could not be read or written.
+    #[error(transparent)]
+    AdminKey(#[from] AdminKeyError),
+    /// A node cannot start, or had to give up.
+    #[error(transparent)]
+    Node(#[from] crate::node::StartError),
+    /// The data folder cannot be had.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The data folder is damaged, or the disk failed.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
+    /// An existing server's Data folder could not be read or written.
+    #[error(transparent)]
+    Raidax(#[from] RaidaxError),
+    /// The node did not do what was asked.
+    #[error("{error}{next}", error = .0, next = next_step(.0))]
+    Client(#[from] ClientError),
+    /// A load could not be put on a node.
+    #[error(transparent)]
+    Load(#[from] crate::load::LoadError),
+    /// There are no coins to put a load on a node with, or they are not what they were.
+    #[error(transparent)]
+    Purse(#[from] crate::load::PurseError),
+    /// A command was given a file that holds too little.
+    #[error("{file} holds {found} coins where {needed} are needed", file = file.display())]
+    TooFewCoins {
+        /// The file.
+        file: std::path::PathBuf,
+        /// Coins in it.
+        found: usize,
+        /// Coins needed.
+        needed: usize,
+    },
+    /// The work was begun and not finished: what was done, what was not, and what to do now.
+    #[error("{0}")]
+    Unfinished(String),
     /// The log could not be set up, which happens when something else in the process has.
     #[error("the log cannot be set up: {0}")]
     Logging(String),
     /// The answer could not be printed.
     #[error("cannot write to standard output: {0}; send it to another file")]
     Output(#[from] std::io::Error),
-    /// The command exists, what carries it out does not yet.
-    #[error("{0} is not wired yet; a later version of this program carries it out")]
-    NotWired(&'static str),
+    /// The system has no random numbers to give.
+    #[error("no random numbers from the system: {0}; nothing was sent")]
+    NoRandomness(#[from] getrandom::Error),
+}
+
+/// What a person can try after an error, as the end of a sentence.
+fn next_step(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Unreachable(..) => {
+            "; is a node running there (`raida serve`), and is --host right?"
+        }
+        ClientError::TimedOut(..) => {
+            "; is --host right, does the node speak this encryption type, is --timeout-ms long enough?"
+        }
+        ClientError::Broken(..) => "; try again",
+        ClientError::OtherRaida(..) => "; give that number with --raida, or another --host",
+        ClientError::Refused(_, Status::WRONG_COIN_ID) => "; give the node's own with --coin-id",
+        ClientError::Refused(_, Status::WRONG_ADMIN_KEY) => {
+            "; name the file of its key with --admin-key-file, or its data folder with --data"
+        }
+        ClientError::Refused(
+            _,
+            Status::KEY_NOT_FOUND
+            | Status::UNKNOWN_KEY_COIN
+            | Status::WRONG_CHALLENGE
+            | Status::WRONG_HMAC,
+        ) => "; put a coin that this node knows first in --key-file",
+        ClientError::Malformed(..) => {
+            "; does a node listen there, and does it know the coin in --key-file as it is there?"
+        }
+        _ => "",
+    }
 }

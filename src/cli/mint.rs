@@ -1,11 +1,22 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
 
 use super::CliError;
 use super::node::{AdminKeyArgs, NodeArgs};
-use super::output::Answer;
-use crate::coin::Denomination;
+use super::output::{Answer, print, print_json, progress};
+use super::worth::Worth;
+use crate::client::{Client, ClientError, CoinListWriter, CoinRecord, Existing};
+use crate::coin::{An, Coin, Denomination, Mfs};
+use crate::protocol::AdminKey;
+use crate::protocol::executive::SessionId;
 
 /// Create coins and write them to a CSV.
+///
+/// The CSV is opened before anything is created and holds each batch of coins before the next one is
+/// asked for; coins that cannot be written are taken out of circulation again.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
@@ -33,10 +44,187 @@ impl MintCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The admin key cannot be read, the CSV cannot be written; the node gives no answer, or refuses.
+    /// The admin key cannot be read, the CSV cannot be written; the node gives no answer, or
+    /// refuses. The coins made before are in the CSV.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida mint"))
+        let key = self.admin.read()?;
+        let mut writer = CoinListWriter::create(&self.out, Existing::Keep)?;
+        let mut session = [0; SessionId::SIZE];
+        getrandom::fill(&mut session)?;
+        let mut missing: BTreeMap<Denomination, u32> = BTreeMap::new();
+        for &denomination in &self.denomination {
+            *missing.entry(denomination).or_default() += self.count;
+        }
+        let asked: u64 = missing.values().map(|&count| u64::from(count)).sum();
+        let bar = progress(asked, "minting");
+        let mut minting = Minting {
+            node: &self.node,
+            client: self.node.connect()?,
+            session: SessionId::new(u32::from_be_bytes(session)),
+            key,
+            made: vec![],
+        };
+        let mut ended: Option<CliError> = None;
+        while ended.is_none() && !missing.is_empty() {
+            ended = minting.round(&mut missing, &mut writer).err();
+            bar.set_position(minting.made.len() as u64);
+        }
+        bar.finish_and_clear();
+
+        let made = minting.made;
+        if made.is_empty() {
+            // Nothing was written, so nothing is kept.
+            return Err(ended.expect("a first round makes coins or fails"));
+        }
+        let so_far = writer.so_far().to_owned();
+        if let Err(error) = writer.finish() {
+            let before = ended.map_or(String::new(), |ended| format!("{ended}; then "));
+            return Err(CliError::Unfinished(format!(
+                "{before}{error}; the {} coins made are safe in {}: rename it",
+                made.len(),
+                so_far.display()
+            )));
+        }
+        if let Some(ended) = ended {
+            return Err(CliError::Unfinished(format!(
+                "{ended}; {} of {asked} coins were made before, they are in {}",
+                made.len(),
+                self.out.display()
+            )));
+        }
+        self.report(&made)?;
+        Ok(Answer::Yes)
     }
+
+    fn report(&self, made: &[Coin]) -> Result<(), CliError> {
+        let worth = made
+            .iter()
+            .map(|coin| u128::from(coin.denomination.worth_units()))
+            .sum();
+        let worth = Worth(worth);
+        if self.json {
+            let worth = worth.to_string();
+            return print_json(&json!({ "out": self.out, "coins": made.len(), "worth": worth }));
+        }
+        let out = self.out.display();
+        let coins = match made.len() {
+            1 => "1 coin".to_owned(),
+            more => format!("{more} coins"),
+        };
+        print(&format!(
+            "{coins} worth {worth} in {out}, which is all there is of them: keep it safe\ntry: raida detect {out}\n"
+        ))
+    }
+}
+
+/// Coins being made, in rounds of what one answer lists.
+struct Minting<'a> {
+    node: &'a NodeArgs,
+    client: Client,
+    session: SessionId,
+    key: AdminKey,
+    made: Vec<Coin>,
+}
+
+/// How long pages stay reserved for a session (PROTOCOL.md section 5), less some time on the way.
+const RESERVED: Duration = Duration::from_secs(14);
+
+impl Minting<'_> {
+    /// Makes coins of what is free and missing, and takes them off what is missing.
+    fn round(
+        &mut self,
+        missing: &mut BTreeMap<Denomination, u32>,
+        writer: &mut CoinListWriter,
+    ) -> Result<(), CliError> {
+        let reserved = Instant::now();
+        let denominations: Vec<Denomination> = missing.keys().copied().collect();
+        let free = (self.client).available_sns(self.session, &self.key, &denominations)?;
+        let mut wanted: Vec<Coin> = Vec::new();
+        for (&denomination, &count) in missing.iter() {
+            let before = wanted.len();
+            let of_it = free.iter().filter(|coin| coin.denomination == denomination);
+            wanted.extend(of_it.take(count as usize));
+            if wanted.len() == before {
+                return Err(CliError::Unfinished(format!(
+                    "no serial number of denomination {denomination} is free, or others have reserved them: try again in 16 seconds"
+                )));
+            }
+        }
+        for coins in wanted.chunks(self.client.created_at_once()) {
+            if reserved.elapsed() > RESERVED {
+                // A slow node: the next round reserves again.
+                return Ok(());
+            }
+            self.create(coins, reserved, writer)?;
+            for coin in coins {
+                let left = missing.get_mut(&coin.denomination);
+                let left = left.expect("only coins that are missing are asked for");
+                *left -= 1;
+                if *left == 0 {
+                    missing.remove(&coin.denomination);
+                }
+            }
+            self.made.extend(coins);
+        }
+        Ok(())
+    }
+
+    /// Makes these coins and writes them down; what cannot be written down is freed again.
+    fn create(
+        &mut self,
+        coins: &[Coin],
+        reserved: Instant,
+        writer: &mut CoinListWriter,
+    ) -> Result<(), CliError> {
+        let created = self.client.create_coins(self.session, &self.key, coins);
+        let written: Result<(), CliError> = match created {
+            Ok(ans) => write(coins, &ans, writer),
+            Err(error @ (ClientError::Refused(..) | ClientError::TooLong(_))) => {
+                return Err(error.into());
+            }
+            Err(doubtful) => Err(doubtful.into()),
+        };
+        let Err(error) = written else {
+            return Ok(());
+        };
+        let freed = if reserved.elapsed() > RESERVED {
+            Err("the reservation has run out".to_owned())
+        } else {
+            self.free(coins).map_err(|error| error.to_string())
+        };
+        Err(CliError::Unfinished(match freed {
+            Ok(()) => {
+                format!("{error}; the coins this was about were taken out of circulation again")
+            }
+            Err(cause) => format!(
+                "{error}; these coins may be in circulation without an owner, and could not be freed ({cause}): {}",
+                coins
+                    .iter()
+                    .map(Coin::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            ),
+        }))
+    }
+
+    fn free(&mut self, coins: &[Coin]) -> Result<(), CliError> {
+        // After a missing answer the old connection is of no more use.
+        self.client = self.node.connect()?;
+        Ok(self.client.free_coins(self.session, &self.key, coins)?)
+    }
+}
+
+fn write(coins: &[Coin], ans: &[An], writer: &mut CoinListWriter) -> Result<(), CliError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let mfs = Mfs::at_unix_seconds(now.map_or(0, |since| since.as_secs()));
+    for (&coin, &an) in coins.iter().zip(ans) {
+        writer.write(&CoinRecord {
+            coin,
+            an,
+            mfs: Some(mfs),
+        })?;
+    }
+    Ok(writer.sync()?)
 }
 
 fn denomination(text: &str) -> Result<Denomination, String> {

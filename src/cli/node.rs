@@ -1,8 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::HostPort;
 use super::settings::FolderArgs;
+use super::{CliError, HostPort, admin_key_file};
+use crate::client::{Client, CoinListReader, CoinRecord, Months, Options, Transport};
+use crate::coin::{An, Coin};
+use crate::protocol::{AdminKey, Protection, RaidaId, ResponseCounter};
 
 /// Which node a command talks to, and how.
 #[derive(clap::Args, Debug)]
@@ -10,9 +13,9 @@ pub struct NodeArgs {
     /// The node
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50000")]
     pub host: HostPort,
-    /// Its RAIDA number; a node answers only to its own
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..25))]
-    pub raida: u8,
+    /// Its RAIDA number; a node answers to no other
+    #[arg(long, value_name = "N", default_value = "0", value_parser = raida_id)]
+    pub raida: RaidaId,
     /// Its coin id; 6 is CloudCoin
     #[arg(long, value_name = "N", default_value_t = 6)]
     pub coin_id: u16,
@@ -28,28 +31,138 @@ pub struct NodeArgs {
 #[derive(clap::Args, Debug)]
 pub struct EncryptionArgs {
     /// 0 none; 1 AES-128; 4 AES-256 with HMAC; 5 the same with two coins
-    #[arg(long, value_name = "TYPE", default_value_t = 0, value_parser = encryption_type)]
-    pub encryption: u8,
+    #[arg(long, value_name = "TYPE", default_value = "0", value_parser = encryption_type)]
+    encryption: u8,
     /// CSV whose first coin (type 5: first two) is the key
     #[arg(long, value_name = "FILE", required_if_eq_any = [("encryption", "1"), ("encryption", "4"), ("encryption", "5")])]
-    pub key_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    /// The node answers types 1 and 2 as [protocol] response_counter = "continue" has it
+    #[arg(long)]
+    continue_counter: bool,
 }
 
-/// Where the admin key is.
+/// Where the admin key is: a file of its own, or where the node with this data folder keeps it.
 #[derive(clap::Args, Debug)]
 pub struct AdminKeyArgs {
     /// File with the admin key as 32 hex digits
     #[arg(long, value_name = "FILE")]
-    pub admin_key_file: Option<PathBuf>,
+    admin_key_file: Option<PathBuf>,
     #[command(flatten)]
-    pub folder: FolderArgs,
+    folder: FolderArgs,
 }
 
 impl NodeArgs {
-    /// How long to wait for an answer.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
+    /// Connects without encryption.
+    ///
+    /// # Errors
+    /// The node cannot be reached.
+    pub fn connect(&self) -> Result<Client, CliError> {
+        self.connect_with(self.options(), self.udp)
     }
+
+    /// Connects over TCP without encryption, whatever was asked for.
+    ///
+    /// # Errors
+    /// The node cannot be reached.
+    pub fn connect_tcp(&self) -> Result<Client, CliError> {
+        self.connect_with(self.options(), false)
+    }
+
+    /// Connects, and encrypts what is said.
+    ///
+    /// # Errors
+    /// The key coins cannot be read, or the node cannot be reached.
+    pub fn connect_encrypted(&self, encryption: &EncryptionArgs) -> Result<Client, CliError> {
+        let mut options = self.options();
+        options.protection = encryption.protection()?;
+        if encryption.continue_counter {
+            options.response_counter = ResponseCounter::Continue;
+        }
+        self.connect_with(options, self.udp)
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            coin_id: self.coin_id,
+            timeout: Duration::from_millis(self.timeout_ms),
+            ..Options::new(self.raida)
+        }
+    }
+
+    fn connect_with(&self, options: Options, udp: bool) -> Result<Client, CliError> {
+        let transport = if udp { Transport::Udp } else { Transport::Tcp };
+        let host = (self.host.host(), self.host.port());
+        Ok(Client::connect(host, transport, options)?)
+    }
+}
+
+impl EncryptionArgs {
+    fn protection(&self) -> Result<Protection, CliError> {
+        let Some(file) = &self.key_file else {
+            return Ok(Protection::None);
+        };
+        Ok(match self.encryption {
+            1 => {
+                let [(coin, an)] = key_coins(file)?;
+                Protection::Coin(coin, an)
+            }
+            4 => {
+                let [(coin, an)] = key_coins(file)?;
+                Protection::CoinHmac(coin, an)
+            }
+            5 => {
+                let [first, second] = key_coins(file)?;
+                Protection::TwoCoinsHmac(first, second)
+            }
+            // A key file alone asks for nothing: better no encryption than one that was not named.
+            _ => Protection::None,
+        })
+    }
+}
+
+impl AdminKeyArgs {
+    /// The data folder, where one was named.
+    ///
+    /// # Errors
+    /// There is no usable configuration.
+    pub fn data_folder(&self) -> Result<Option<PathBuf>, CliError> {
+        match self.folder.is_given() {
+            true => Ok(Some(self.folder.load()?.node.data_dir)),
+            false => Ok(None),
+        }
+    }
+
+    /// The admin key.
+    ///
+    /// # Errors
+    /// There is no usable configuration, or the file cannot be read.
+    pub fn read(&self) -> Result<AdminKey, CliError> {
+        let file = match &self.admin_key_file {
+            Some(file) => file.clone(),
+            None => self.folder.load()?.node.admin_key_file,
+        };
+        Ok(admin_key_file::read(&file)?)
+    }
+}
+
+/// The first coins of a CSV; the rest is not looked at.
+fn key_coins<const N: usize>(file: &Path) -> Result<[(Coin, An); N], CliError> {
+    let coins = CoinListReader::open(file, Months::Optional)?
+        .take(N)
+        .map(|record| record.map(|CoinRecord { coin, an, .. }| (coin, an)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let found = coins.len();
+    coins.try_into().map_err(|_| CliError::TooFewCoins {
+        file: file.to_owned(),
+        found,
+        needed: N,
+    })
+}
+
+fn raida_id(text: &str) -> Result<RaidaId, String> {
+    (text.parse().ok())
+        .and_then(RaidaId::new)
+        .ok_or_else(|| "permitted is a whole number from 0 to 24".to_owned())
 }
 
 fn encryption_type(text: &str) -> Result<u8, String> {

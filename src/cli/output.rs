@@ -37,10 +37,23 @@ pub fn print_json(report: &impl Serialize) -> Result<(), CliError> {
 
 /// A progress bar on standard error; invisible unless a person looks on.
 pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
+    bar(
+        steps,
+        what,
+        "{msg} {wide_bar} {human_pos}/{human_len} {eta}",
+    )
+}
+
+/// The same, where the steps are bytes.
+pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
+    bar(bytes, what, "{msg} {wide_bar} {bytes}/{total_bytes} {eta}")
+}
+
+fn bar(steps: u64, what: &'static str, template: &'static str) -> ProgressBar {
     if !std::io::stdout().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}")
-        .expect("the template is a constant and well-formed");
+    let style = ProgressStyle::with_template(template)
+        .expect("the templates are constants and well-formed");
     ProgressBar::new(steps).with_style(style).with_message(what)
 }

@@ -1,13 +1,20 @@
 use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde_json::json;
 
 use super::CliError;
 use super::node::{EncryptionArgs, NodeArgs};
-use super::output::Answer;
+use super::output::{Answer, print, print_json, progress};
+use crate::client::{
+    Client, ClientError, CoinListReader, CoinListWriter, CoinRecord, Existing, Months, Outcome,
+};
+use crate::coin::{An, Coin, Mfs};
 
 /// Take coins over: give each one a new random authenticity number.
 ///
 /// The new numbers are written to --out before anything is sent, so that none is ever lost. Exit
-/// status 1 if any coin was not taken over.
+/// status 1 if the node says of any coin that its number in FILE is not the right one.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida pown received.csv --out mine.csv
@@ -27,12 +34,212 @@ pub struct PownCommand {
     json: bool,
 }
 
+/// Coins sent between two steps of the progress bar.
+const STEP: usize = 5_000;
+
+/// A coin with its present authenticity number and the proposed one.
+type Proposal = (Coin, An, An);
+
 impl PownCommand {
     /// Carries the command out.
     ///
     /// # Errors
     /// A file cannot be read or written; the node gives no answer, or refuses.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida pown"))
+        let records = CoinListReader::open(&self.file, Months::Optional)?
+            .collect::<Result<Vec<CoinRecord>, _>>()?;
+        let mut proposals: Vec<Proposal> = Vec::with_capacity(records.len());
+        for record in &records {
+            proposals.push((record.coin, record.an, random_an()?));
+        }
+        let mut client = self.node.connect_encrypted(&self.encryption)?;
+        // Whoever is not answered here, as for a wrong RAIDA number or key, has changed nothing yet
+        // and has no file of numbers to wonder about.
+        client.echo()?;
+        self.write(
+            Existing::Keep,
+            proposals
+                .iter()
+                .zip(&records)
+                .map(|(&(coin, _, proposed), record)| CoinRecord {
+                    coin,
+                    an: proposed,
+                    mfs: Some(record.mfs.unwrap_or_else(this_month)),
+                }),
+        )?;
+
+        let (outcomes, error) = send(&mut client, &proposals);
+        let kept: Vec<CoinRecord> = proposals
+            .iter()
+            .zip(&records)
+            .zip(&outcomes)
+            .filter_map(|((&(coin, _, proposed), record), outcome)| {
+                let mfs = match outcome {
+                    Outcome::Changed => Some(this_month()),
+                    Outcome::Unknown => Some(record.mfs.unwrap_or_else(this_month)),
+                    Outcome::Failed | Outcome::NotAsked => return None,
+                };
+                Some(CoinRecord {
+                    coin,
+                    an: proposed,
+                    mfs,
+                })
+            })
+            .collect();
+        self.rewrite(&kept, error.as_ref())?;
+        self.report(&proposals, &outcomes, error)
     }
+
+    /// Leaves in the new file the coins whose proposed number is, or may be, in force: what it
+    /// held before is safe, so a failure here loses nothing, but has to be told.
+    fn rewrite(&self, kept: &[CoinRecord], error: Option<&ClientError>) -> Result<(), CliError> {
+        let rewritten = if kept.is_empty() {
+            std::fs::remove_file(&self.out).map_err(|cause| cause.to_string())
+        } else {
+            self.write(Existing::Replace, kept.iter().copied())
+                .map_err(|error| error.to_string())
+        };
+        rewritten.map_err(|cause| {
+            let before = error.map_or(String::new(), |error| format!("{error}; then "));
+            CliError::Unfinished(format!(
+                "{before}{cause}; {} still holds the new number of every coin: find out with `raida detect` which are in force",
+                self.out.display()
+            ))
+        })
+    }
+
+    fn write(
+        &self,
+        existing: Existing,
+        coins: impl Iterator<Item = CoinRecord>,
+    ) -> Result<(), CliError> {
+        let mut writer = CoinListWriter::create(&self.out, existing)?;
+        for coin in coins {
+            writer.write(&coin)?;
+        }
+        Ok(writer.finish()?)
+    }
+
+    fn report(
+        &self,
+        proposals: &[Proposal],
+        outcomes: &[Outcome],
+        error: Option<ClientError>,
+    ) -> Result<Answer, CliError> {
+        let with = |outcome: Outcome| -> Vec<Coin> {
+            let coins = proposals.iter().zip(outcomes);
+            coins
+                .filter(|&(_, found)| *found == outcome)
+                .map(|(&(coin, ..), _)| coin)
+                .collect()
+        };
+        let (changed, failed) = (with(Outcome::Changed), with(Outcome::Failed));
+        let (not_asked, unknown) = (with(Outcome::NotAsked), with(Outcome::Unknown));
+        if self.json {
+            let numbers = |coins: &[Coin]| -> Vec<serde_json::Value> {
+                coins
+                    .iter()
+                    .map(|coin| {
+                        json!({
+                            "denomination": coin.denomination.exponent(),
+                            "serial_number": coin.serial_number.get(),
+                        })
+                    })
+                    .collect()
+            };
+            print_json(&json!({
+                "out": self.out,
+                "changed": numbers(&changed),
+                "failed": numbers(&failed),
+                "not_asked": numbers(&not_asked),
+                "unknown": numbers(&unknown),
+            }))?;
+        } else {
+            self.report_text(&changed, &failed, &not_asked, &unknown)?;
+        }
+        match error {
+            None if failed.is_empty() => Ok(Answer::Yes),
+            None => Ok(Answer::No),
+            Some(error) => Err(error.into()),
+        }
+    }
+
+    fn report_text(
+        &self,
+        changed: &[Coin],
+        failed: &[Coin],
+        not_asked: &[Coin],
+        unknown: &[Coin],
+    ) -> Result<(), CliError> {
+        let (file, out) = (self.file.display(), self.out.display());
+        let mut text = String::new();
+        for (word, coins) in [("failed", failed), ("unknown", unknown)] {
+            for coin in coins {
+                text += &format!("{word}  {coin}\n");
+            }
+        }
+        let count = |coins: &[Coin]| match coins.len() {
+            1 => "1 coin".to_owned(),
+            more => format!("{more} coins"),
+        };
+        if changed.is_empty() {
+            text += "no coin was taken over\n";
+        } else {
+            text += &format!("{} taken over, now in {out}\n", count(changed));
+        }
+        if !failed.is_empty() {
+            text += &format!(
+                "{} failed: their numbers in {file} are not the right ones here, and nothing was changed; if an earlier pown of them was interrupted, its output has them, otherwise ask who gave them to you\n",
+                count(failed)
+            );
+        }
+        if !not_asked.is_empty() {
+            text += &format!("{} left as in {file}: pown them again\n", count(not_asked));
+        }
+        if !unknown.is_empty() {
+            text += &format!(
+                "{} sent and not answered: keep both {file} and {out}; `raida detect` of each says which numbers are in force\n",
+                count(unknown)
+            );
+        }
+        print(&text)
+    }
+}
+
+/// Sends the proposals until all are answered or something goes wrong.
+fn send(client: &mut Client, proposals: &[Proposal]) -> (Vec<Outcome>, Option<ClientError>) {
+    let bar = progress(proposals.len() as u64, "powning");
+    let mut outcomes = Vec::with_capacity(proposals.len());
+    let mut error = None;
+    for some in proposals.chunks(STEP) {
+        let (found, failed) = client.pown(some);
+        outcomes.extend(found);
+        bar.inc(some.len() as u64);
+        error = failed;
+        if error.is_some() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    outcomes.resize(proposals.len(), Outcome::NotAsked);
+    (outcomes, error)
+}
+
+/// A number that nobody can guess. One that ends in FF FF FF FF would put the coin into a locker,
+/// one in four billion that does is drawn again.
+fn random_an() -> Result<An, CliError> {
+    loop {
+        let mut bytes = [0; An::SIZE];
+        getrandom::fill(&mut bytes)?;
+        let an = An::new(bytes);
+        if !an.is_locker_key() {
+            return Ok(an);
+        }
+    }
+}
+
+fn this_month() -> Mfs {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    // A clock before 1970 is as wrong as any: the month is for show, the server has its own.
+    Mfs::at_unix_seconds(now.map_or(0, |since| since.as_secs()))
 }

@@ -1,10 +1,23 @@
-use super::output::Answer;
+use std::fmt::Write as _;
+use std::sync::mpsc;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::config::{self, Config};
+use super::output::{Answer, print};
 use super::settings::SettingsArgs;
+use super::worth::Worth;
 use super::{CliError, Logging};
+use crate::coin::Denomination;
+use crate::net;
+use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
+use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules};
 
 /// Run a node.
 ///
 /// Without any configuration: a development node, RAIDA 0 on 127.0.0.1:50000, data in ./raida-data.
+/// SIGTERM and SIGINT stop it in order, SIGHUP has it read its configuration again.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida serve
@@ -22,7 +35,239 @@ impl ServeCommand {
     /// The node cannot start, or had to stop because of an impossible state or a failed disk.
     pub fn run(self) -> Result<Answer, CliError> {
         let config = self.settings.load()?;
-        let _logging = Logging::start(&config.log)?;
-        Err(CliError::NotWired("raida serve"))
+        let logging = Logging::start(&config.log)?;
+        die_of_panics();
+        // Before the node's threads start, so that they inherit nothing else to do with signals.
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let node = Node::start(&settings(&config)?)?;
+        if config.protocol.response_counter == config::ResponseCounter::Restart {
+            tracing::debug!(
+                "response_counter = \"restart\" encrypts an answer of types 1 and 2 with the request's key stream; types 4 and 5 do not"
+            );
+        }
+        for fault in &node.summary().faults {
+            tracing::error!(%fault, "damaged and not served");
+        }
+        print(&greeting(&config, node.summary()))?;
+        let control = node.control();
+        let (ended, has_ended) = mpsc::channel();
+        let handle = signals.handle();
+        std::thread::spawn(move || {
+            obey(signals, &control, &self.settings, config, &logging, &ended)
+        });
+        let ended = node.join();
+        handle.close();
+        // The signal thread has nothing more to say once the channel is closed.
+        while has_ended.recv().is_ok() {}
+        let Ended { cut } = ended?;
+        let (connections, requests) = (cut.connections_cut, cut.requests_cut);
+        if connections + requests > 0 {
+            tracing::warn!(connections, requests, "cut off: they took too long to end");
+        }
+        print("stopped: what was accepted is answered, what was answered is on disk\n")?;
+        Ok(Answer::Yes)
     }
+}
+
+/// A shard that meets an impossible state must not go on, nor must the others without it.
+fn die_of_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        eprintln!(
+            "raida: an impossible state: the node ends at once; what it answered is on disk, start it again"
+        );
+        std::process::abort();
+    }));
+}
+
+/// Does what signals ask for, until the node has ended.
+fn obey(
+    mut signals: Signals,
+    control: &Control,
+    settings: &SettingsArgs,
+    mut config: Config,
+    logging: &Logging,
+    _alive: &mpsc::Sender<()>,
+) {
+    let mut is_stopping = false;
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => read_again(settings, &mut config, control, logging),
+            _ if is_stopping => {
+                tracing::warn!("stopped a second time: ends at once; what it answered is on disk");
+                std::process::exit(1);
+            }
+            _ => {
+                tracing::info!(
+                    "stops: answers what it has accepted; a second signal ends it at once"
+                );
+                is_stopping = true;
+                control.stop();
+            }
+        }
+    }
+}
+
+fn read_again(settings: &SettingsArgs, config: &mut Config, control: &Control, logging: &Logging) {
+    let new = match settings.load() {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::error!(%error, "the configuration is not taken over; all stays as it was");
+            return;
+        }
+    };
+    let changes = config.take_over(&new);
+    for change in &changes.applied {
+        tracing::info!(
+            key = change.key,
+            old = change.old,
+            new = change.new,
+            "changed"
+        );
+    }
+    for change in &changes.needs_restart {
+        tracing::warn!(
+            key = change.key,
+            new = change.new,
+            "changes at the next start only"
+        );
+    }
+    if changes.applied.is_empty() && changes.needs_restart.is_empty() {
+        tracing::info!("the configuration is as it was");
+    }
+    logging.set_level(config.log.level);
+    control.adjust(&network(config), adjustable(config));
+}
+
+fn settings(config: &Config) -> Result<Settings, CliError> {
+    let raida = RaidaId::new(config.node.raida_id).expect("the configuration allows 0 to 24");
+    Ok(Settings {
+        rules: Rules {
+            raida,
+            coin_id: config.node.coin_id,
+            dialect: match config.protocol.dialect {
+                config::Dialect::Spec => Dialect::Spec,
+                config::Dialect::Raidax => Dialect::Raidax,
+            },
+            response_counter: match config.protocol.response_counter {
+                config::ResponseCounter::Restart => ResponseCounter::Restart,
+                config::ResponseCounter::Continue => ResponseCounter::Continue,
+            },
+            max_body_bytes: config.network.max_body_bytes as usize,
+        },
+        data: config.node.data_dir.clone(),
+        admin_key_file: config.node.admin_key_file.clone(),
+        network: network(config),
+        shards: config.shards.count,
+        pin: config.shards.pin,
+        spin: config.shards.spin,
+        durability: match config.storage.durability {
+            config::Durability::Commit => Durability::Commit,
+            config::Durability::Periodic => Durability::Periodic,
+        },
+        cache_pages: config.storage.cache_pages as usize,
+        segment_bytes: u64::from(config.storage.segment_bytes),
+        adjustable: adjustable(config),
+    })
+}
+
+fn network(config: &Config) -> net::Settings {
+    let network = &config.network;
+    net::Settings {
+        listen: network.listen,
+        max_connections: network.max_connections as usize,
+        max_connections_per_address: network.max_connections_per_address as usize,
+        max_body_bytes: network.max_body_bytes as usize,
+        header_timeout: network.header_timeout,
+        body_timeout: network.body_timeout,
+        idle_timeout: network.idle_timeout,
+        ..net::Settings::default()
+    }
+}
+
+fn adjustable(config: &Config) -> Adjustable {
+    Adjustable {
+        flush_interval: config.storage.flush_interval,
+        checkpoint_interval: config.storage.checkpoint_interval,
+    }
+}
+
+/// What a person sees when the node has started: where it is, what it promises, what it holds, and
+/// what to do next.
+fn greeting(config: &Config, summary: &Summary) -> String {
+    let data = config.node.data_dir.display();
+    let coins: u64 = summary.coins.iter().sum();
+    let units = Denomination::all()
+        .zip(summary.coins)
+        .map(|(denomination, count)| u128::from(denomination.worth_units()) * u128::from(count))
+        .sum();
+    let mut text = format!(
+        "raida {version}: RAIDA {raida} for coin {coin}, listening on {address} (TCP and UDP)\n",
+        version = env!("CARGO_PKG_VERSION"),
+        raida = config.node.raida_id,
+        coin = config.node.coin_id,
+        address = summary.address,
+    );
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<11} {value}");
+    };
+    line("shards", config.shards.count.to_string());
+    let durability = match config.storage.durability {
+        config::Durability::Commit => "commit: an answer leaves when its change is on disk".into(),
+        config::Durability::Periodic => format!(
+            "periodic: a crash may lose the last {} ms of answered changes",
+            config.storage.flush_interval.as_millis()
+        ),
+    };
+    line("durability", durability);
+    let io = match summary.is_direct {
+        true => "",
+        false => ", through the page cache: this file system has no direct I/O",
+    };
+    let new = if summary.is_new { " (new)" } else { "" };
+    line("data", format!("{data}{new}{io}"));
+    line("dialect", config.protocol.dialect.name().to_owned());
+    line(
+        "coins",
+        format!("{coins} in circulation, worth {}", Worth(units)),
+    );
+    if summary.changes_recovered > 0 || summary.torn_batches > 0 {
+        let torn = match summary.torn_batches {
+            0 => String::new(),
+            n => format!("; {n} unanswered log batches were cut short"),
+        };
+        line(
+            "recovered",
+            format!(
+                "{} coin changes from the log{torn}",
+                summary.changes_recovered
+            ),
+        );
+    }
+    if !summary.faults.is_empty() {
+        line(
+            "damaged",
+            format!(
+                "{} pages, not served: raida check --data {data}",
+                summary.faults.len()
+            ),
+        );
+    }
+    line("ready in", format!("{} ms", summary.took.as_millis()));
+    let mut to = String::new();
+    if summary.address.to_string() != "127.0.0.1:50000" {
+        let _ = write!(to, " --host {}", summary.address);
+    }
+    if config.node.raida_id != 0 {
+        let _ = write!(to, " --raida {}", config.node.raida_id);
+    }
+    let _ = write!(
+        text,
+        "Try:  raida echo{to}
+      raida mint{to} --data {data} --count 5 --denomination 1 --out coins.csv
+      raida detect{to} coins.csv
+"
+    );
+    text
 }

@@ -1,6 +1,9 @@
+use serde_json::json;
+
 use super::CliError;
 use super::node::{AdminKeyArgs, NodeArgs};
-use super::output::Answer;
+use super::output::{Answer, print, print_json};
+use super::worth::Worth;
 
 /// Ask a node how much it has done since it started.
 #[derive(clap::Args, Debug)]
@@ -23,6 +26,22 @@ impl StatsCommand {
     /// # Errors
     /// The admin key cannot be read; the node gives no answer, or refuses.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida stats"))
+        let key = self.admin.read()?;
+        let stats = self.node.connect()?.stats(&key)?;
+        let value = Worth(stats.value_powned.into());
+        if self.json {
+            print_json(&json!({
+                "requests": stats.requests,
+                "echoes": stats.echoes,
+                "coins_powned": stats.coins_powned,
+                "value_powned": value.to_string(),
+            }))?;
+        } else {
+            print(&format!(
+                "requests      {}\nechoes        {}\ncoins powned  {}\nvalue powned  {value}\n",
+                stats.requests, stats.echoes, stats.coins_powned
+            ))?;
+        }
+        Ok(Answer::Yes)
     }
 }

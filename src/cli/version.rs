@@ -1,6 +1,8 @@
+use serde_json::json;
+
 use super::CliError;
 use super::node::NodeArgs;
-use super::output::Answer;
+use super::output::{Answer, print, print_json};
 
 /// Ask a node for its version.
 #[derive(clap::Args, Debug)]
@@ -20,6 +22,13 @@ impl VersionCommand {
     /// # Errors
     /// The node gives no answer, or refuses.
     pub fn run(self) -> Result<Answer, CliError> {
-        Err(CliError::NotWired("raida version"))
+        let version = self.node.connect()?.version()?;
+        let version = version.as_str().trim();
+        if self.json {
+            print_json(&json!({ "version": version }))?;
+        } else {
+            print(&format!("{version}\n"))?;
+        }
+        Ok(Answer::Yes)
     }
 }

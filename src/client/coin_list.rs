@@ -1,9 +1,10 @@
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
+use zeroize::Zeroize;
 
 use crate::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 
@@ -55,8 +56,8 @@ pub enum CoinListError {
     /// The file to be written exists.
     #[error("{file} exists and may hold coins; name another file", file = .0.display())]
     Exists(PathBuf),
-    /// The file could not be written. Its content, as far as it got, is in the second file.
-    #[error("cannot write {file}: {cause}; what was written so far is in {so_far}", file = .0.display(), so_far = .1.display(), cause = .2)]
+    /// The file could not be written. What was synced before is in the second file.
+    #[error("cannot write {file}: {cause}; what was written before, if anything, is in {so_far}", file = .0.display(), so_far = .1.display(), cause = .2)]
     Unwritable(PathBuf, PathBuf, io::Error),
 }
 
@@ -268,15 +269,22 @@ impl SeenCoins {
 
 /// Writes a CSV of coins so that it is either there as a whole or not at all: into a file beside it,
 /// readable by its owner only (who knows an authenticity number owns the coin), which takes the
-/// final name in [`CoinListWriter::finish`]. A writer that is dropped before leaves nothing behind
-/// unless [`CoinListWriter::sync`] was called, which is where its content starts to matter.
+/// final name in [`CoinListWriter::finish`].
+///
+/// What [`CoinListWriter::sync`] was called for is kept whatever happens, in that file; what comes
+/// after the last such call is lost with the writer.
 pub struct CoinListWriter {
     file: PathBuf,
     so_far: PathBuf,
     existing: Existing,
-    bytes: BufWriter<File>,
-    keep: bool,
+    output: File,
+    waiting: Vec<u8>,
+    /// Bytes of the file up to the last [`CoinListWriter::sync`]; 0 before the first.
+    synced_bytes: u64,
 }
+
+/// Bytes that wait in memory before they go to the file.
+const WAITING_BYTES: usize = 64 * 1024;
 
 impl CoinListWriter {
     /// Opens the file beside `file` and writes the header.
@@ -291,22 +299,20 @@ impl CoinListWriter {
         // The process number keeps two programs that write the same name apart.
         name.push(format!(".{}.part", std::process::id()));
         let so_far = file.with_file_name(name);
-        let failed = |cause| CoinListError::Unwritable(file.to_owned(), so_far.clone(), cause);
-        let bytes = OpenOptions::new()
+        let output = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&so_far)
-            .map_err(failed)?;
-        let mut writer = CoinListWriter {
+            .map_err(|cause| CoinListError::Unwritable(file.to_owned(), so_far.clone(), cause))?;
+        Ok(CoinListWriter {
             file: file.to_owned(),
             so_far,
             existing,
-            bytes: BufWriter::new(bytes),
-            keep: false,
-        };
-        writer.write_text(&format!("{HEADER}\n"))?;
-        Ok(writer)
+            output,
+            waiting: format!("{HEADER}\n").into_bytes(),
+            synced_bytes: 0,
+        })
     }
 
     /// Where the content is until [`CoinListWriter::finish`].
@@ -323,34 +329,50 @@ impl CoinListWriter {
     /// When the record has no months, or months 0: no reader would accept it.
     pub fn write(&mut self, record: &CoinRecord) -> Result<(), CoinListError> {
         let mfs = record.mfs.filter(|mfs| !mfs.is_free());
-        self.write_text(&format!(
-            "{},{},{:032x},{}\n",
-            record.coin.denomination,
-            record.coin.serial_number,
-            u128::from_be_bytes(*record.an.expose()),
-            mfs.expect("a coin that is written is in circulation").get(),
-        ))
+        let months = mfs.expect("a coin that is written is in circulation").get();
+        let an = u128::from_be_bytes(*record.an.expose());
+        let coin = record.coin;
+        let line = format!(
+            "{},{},{an:032x},{months}\n",
+            coin.denomination, coin.serial_number
+        );
+        self.waiting.extend_from_slice(line.as_bytes());
+        if self.waiting.len() < WAITING_BYTES {
+            return Ok(());
+        }
+        self.flush().map_err(|cause| self.failed(cause))
     }
 
-    /// Waits until everything written so far is on disk, and keeps it from now on whatever happens.
+    /// Waits until everything written so far is on disk, and keeps it from now on.
     ///
     /// # Errors
-    /// The disk is full or fails.
+    /// The disk is full or fails; the file then ends where the last successful call left it.
     pub fn sync(&mut self) -> Result<(), CoinListError> {
-        let synced = self
-            .bytes
+        let length = self
             .flush()
-            .and_then(|()| self.bytes.get_ref().sync_all());
-        synced.map_err(|cause| self.failed(cause))?;
-        self.keep = true;
-        Ok(())
+            .and_then(|()| self.output.sync_all())
+            .and_then(|()| self.output.metadata())
+            .map(|metadata| metadata.len());
+        match length {
+            Ok(length) => {
+                self.synced_bytes = length;
+                Ok(())
+            }
+            Err(cause) => {
+                self.waiting.zeroize();
+                // The first error is the one to tell; a line cut short is refused by every reader.
+                let _ = self.output.set_len(self.synced_bytes);
+                let _ = self.output.seek(SeekFrom::Start(self.synced_bytes));
+                Err(self.failed(cause))
+            }
+        }
     }
 
     /// Waits until everything is on disk and gives the file its name.
     ///
     /// # Errors
     /// The disk is full or fails, or somebody else created a file of that name meanwhile and
-    /// [`Existing::Keep`] was asked for. What was written is kept beside it.
+    /// [`Existing::Keep`] was asked for. What was synced is kept beside it.
     pub fn finish(mut self) -> Result<(), CoinListError> {
         self.sync()?;
         match self.existing {
@@ -372,9 +394,10 @@ impl CoinListWriter {
             .map_err(|cause| self.failed(cause))
     }
 
-    fn write_text(&mut self, text: &str) -> Result<(), CoinListError> {
-        let written = self.bytes.write_all(text.as_bytes());
-        written.map_err(|cause| self.failed(cause))
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.write_all(&self.waiting)?;
+        self.waiting.zeroize();
+        Ok(())
     }
 
     fn failed(&self, cause: io::Error) -> CoinListError {
@@ -384,10 +407,11 @@ impl CoinListWriter {
 
 impl Drop for CoinListWriter {
     fn drop(&mut self) {
-        if !self.keep {
+        if self.synced_bytes == 0 {
             // Nothing in it matters, and nobody can be told.
             let _ = std::fs::remove_file(&self.so_far);
         }
+        self.waiting.zeroize();
     }
 }
 

@@ -129,9 +129,14 @@ impl<E: Environment> Mesh<E> {
 
     /// What this core's shard answers.
     async fn answer(&self, request: Request) -> Result<Reply, Unavailable> {
-        let Request::Checkpoint(round) = request else {
-            return self.shard.answer(request).await;
-        };
+        match request {
+            // Boxed so that no other request has to carry its size.
+            Request::Checkpoint(round) => Box::pin(self.checkpoint(round)).await,
+            request => self.shard.answer(request).await,
+        }
+    }
+
+    async fn checkpoint(&self, round: u64) -> Result<Reply, Unavailable> {
         // Boxed because a flush asks all shards, this one among them.
         let flush = async || {
             let flushed: LocalBoxFuture<'_, _> = Box::pin(self.ask_all(|| Request::Flush));

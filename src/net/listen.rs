@@ -1,7 +1,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
@@ -17,6 +17,10 @@ const DATAGRAM_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Ports to try when any will do: the one that TCP got may be taken for UDP.
 const PORT_ATTEMPTS: usize = 64;
+
+/// How long a port that is taken may still become free, and how often to look.
+const PORT_WAIT: Duration = Duration::from_secs(1);
+const PORT_LOOK: Duration = Duration::from_millis(20);
 
 /// A client that vanished without a word is noticed after 60 s + 5 x 10 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -81,10 +85,10 @@ pub fn bind(listen: SocketAddr, shards: u16) -> io::Result<Vec<Sockets>> {
 /// then get some of our clients: so first try to have the port alone.
 fn first(listen: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)> {
     if listen.port() != 0 {
-        let alone = tcp_bound(listen, Sharing::Alone).map_err(|e| explain(e, listen, "TCP"))?;
-        drop(alone);
-        let alone = udp_bound(listen, Sharing::Alone).map_err(|e| explain(e, listen, "UDP"))?;
-        drop(alone);
+        let alone = when_free(|| tcp_bound(listen, Sharing::Alone));
+        drop(alone.map_err(|e| explain(e, listen, "TCP"))?);
+        let alone = when_free(|| udp_bound(listen, Sharing::Alone));
+        drop(alone.map_err(|e| explain(e, listen, "UDP"))?);
         let tcp = tcp_socket(listen).map_err(|e| explain(e, listen, "TCP"))?;
         let udp = udp_socket(listen).map_err(|e| explain(e, listen, "UDP"))?;
         return Ok((listen, tcp, udp));
@@ -107,6 +111,24 @@ fn first(listen: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)>
         io::ErrorKind::AddrInUse,
         format!("no port on {} is free for both TCP and UDP", listen.ip()),
     ))
+}
+
+/// Tries again for a while where an address is taken. The kernel takes the io_uring rings of a
+/// process that was killed apart after the process is gone, and with them the sockets that they
+/// waited for: so a node that is started again at once finds its own port taken, for some tens of
+/// milliseconds.
+fn when_free(mut bind: impl FnMut() -> io::Result<Socket>) -> io::Result<Socket> {
+    let start = Instant::now();
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PORT_WAIT =>
+            {
+                std::thread::sleep(PORT_LOOK);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]

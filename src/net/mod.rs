@@ -83,7 +83,7 @@ pub struct Origin {
     pub peer: SocketAddr,
 }
 
-/// An answer that takes longer than this turn. It is run to its end whatever becomes of the
+/// An answer that takes longer than this turn, with a copy of whatever it needs. It is run to its end whatever becomes of the
 /// connection, since it may be a change that others already see as made. An empty answer is none.
 pub type Later = Pin<Box<dyn Future<Output = Vec<u8>>>>;
 

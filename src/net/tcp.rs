@@ -239,6 +239,7 @@ impl<S: Session> Connection<S> {
             return Poll::Ready(Next::Close);
         }
         self.inbound.settle(&self.worker.buffers);
+        self.set_deadline(halt, budget < REQUESTS_A_TURN);
         // Whatever paused it may have gone with the write, and then nothing would wake it.
         if halt == Halt::Budget || halt == Halt::Paused && !self.is_paused() {
             return Poll::Ready(Next::Turn);
@@ -250,7 +251,6 @@ impl<S: Session> Connection<S> {
         {
             return self.end(cx);
         }
-        self.set_deadline(halt, budget < REQUESTS_A_TURN);
         Poll::Pending
     }
 

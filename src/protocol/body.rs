@@ -6,8 +6,7 @@ use super::{
     cipher::{HMAC_SIZE, HashedKey},
 };
 
-/// A request's body, read.
-#[derive(Debug)]
+/// A request's body, read. Payloads hold authenticity numbers: printing one shows its size only.
 pub struct Opened<'a> {
     /// What the command is given, decrypted; empty where the body's length is 0.
     pub payload: &'a [u8],
@@ -43,14 +42,14 @@ impl Encryption {
     }
 }
 
-/// The checks of a body that need no key: no body where the command needs one (36), a length other
+/// The checks of a body that need no key: no body where one is needed (36), a length other
 /// than the header's or over the limit (16), too short (16), no trailer (33). [`open`] makes them
 /// too; a node makes them first, so that a body which is wrong anyway costs no search for a key, and
 /// gets the same status whether the key exists or not.
 #[inline]
 pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result<(), BodyRefusal> {
     if header.body_length == 0 && body.is_empty() {
-        return if header.command.takes_no_body() {
+        return if may_be_bare(header) {
             Ok(())
         } else {
             Err(unread(Status::EMPTY_BODY))
@@ -121,6 +120,28 @@ pub fn try_challenge(header: &RequestHeader, body: &[u8], key: &Key) -> bool {
     let mut bytes = front;
     key.apply(header.initial_counter(), &mut bytes);
     Challenge::read(bytes).is_right()
+}
+
+impl std::fmt::Debug for Opened<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({} bytes)", self.payload.len())
+    }
+}
+
+/// Whether a request may come without a body.
+///
+/// Version and audit may not under types 1 and 2, which PROTOCOL.md section 3 does not say. Nothing
+/// in such a request shows that the client knows the key, and the answer, whose plain text anyone can
+/// ask for under type 0, would show it the key stream of a nonce of its own choosing. A second
+/// request with that nonce and a made-up body is answered with the challenge as decrypted XOR the
+/// key; so two datagrams would tell a stranger the authenticity number of any coin.
+#[inline]
+fn may_be_bare(header: &RequestHeader) -> bool {
+    let answer_shows_key_stream = matches!(
+        header.encryption,
+        Encryption::CoinKey | Encryption::LockerKey
+    ) && !header.command.answers_nothing();
+    header.command.takes_no_body() && !answer_shows_key_stream
 }
 
 /// Types 0 to 2: decrypts, then the challenge tells whether it was the right key.
@@ -213,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_echo_version_and_audit_come_without_a_body() {
+    fn only_echo_version_and_audit_come_without_a_body_and_only_echo_under_types_1_and_2() {
         for protection in protections() {
             for command in Command::all() {
                 let mut out = Vec::new();
@@ -224,7 +245,8 @@ mod tests {
                 .compose(&mut out)
                 .unwrap();
                 let opened = open(&sent.header, &mut [], &sent.key, &rules());
-                if command.takes_no_body() {
+                let masked = [1, 2].contains(&protection.encryption().type_number());
+                if command == Command::Echo || (command.takes_no_body() && !masked) {
                     let opened = opened.unwrap();
                     assert_eq!(
                         (opened.payload, opened.challenge_answer),

@@ -5,7 +5,10 @@ use super::Key;
 /// Twelve random bytes and their CRC-32: the front of every body of types 0, 1 and 2. A right CRC
 /// shows that the body was decrypted with the right key; the answer shows the client that the server
 /// knows the key (PROTOCOL.md sections 3 and 4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The answer to an encrypted challenge is the challenge XOR the key and travels in the clear: who
+/// learns the challenge has the key. So printing one shows nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Challenge([u8; 16]);
 
 impl Challenge {
@@ -45,6 +48,12 @@ impl Challenge {
     #[inline]
     pub fn answer(self, key: &Key) -> [u8; 16] {
         key.mask(self.0)
+    }
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Challenge(secret)")
     }
 }
 

@@ -95,6 +95,12 @@ impl Command {
         matches!(self, Command::Echo | Command::Version | Command::Audit)
     }
 
+    /// Whether the answer never has a payload.
+    #[inline]
+    pub fn answers_nothing(self) -> bool {
+        matches!(self, Command::Echo)
+    }
+
     /// Whether the response may be longer than a datagram holds, so that only TCP will do.
     #[inline]
     pub fn needs_stream(self) -> bool {

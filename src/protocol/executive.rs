@@ -168,11 +168,17 @@ impl<'a> FreeCoins<'a> {
 
 /// Delete coins: key (16), n x (DN SN AN); 16 + 21n bytes. Answered by [`super::PassFail`]; an
 /// impossible coin just fails.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DeleteCoins<'a> {
     /// The key the client gave: to be compared with the node's, 38 where it is another.
     pub key: AdminKey,
     list: &'a [u8],
+}
+
+impl std::fmt::Debug for DeleteCoins<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DeleteCoins({} bytes)", self.list.len())
+    }
 }
 
 impl<'a> DeleteCoins<'a> {

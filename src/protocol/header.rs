@@ -65,7 +65,8 @@ impl Encryption {
 ///
 /// `None` in place of a coin: the header names one that cannot exist, so its key cannot be known;
 /// the request is refused with [`RequestHeader::missing_key_status`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Printing one shows nothing of a locker's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum KeySource {
     /// Nobody's: type 0.
     None,
@@ -77,8 +78,9 @@ pub enum KeySource {
     TwoCoins(Option<Coin>, Option<Coin>),
 }
 
-/// A request's header that passed every check of PROTOCOL.md section 3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A request's header that passed every check of PROTOCOL.md section 3. Printing one shows nothing of
+/// a locker's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestHeader {
     /// What is asked for.
     pub command: Command,
@@ -310,6 +312,27 @@ fn version_is_known(version: u8, rules: &Rules) -> bool {
     match rules.dialect {
         Dialect::Spec => version <= 1,
         Dialect::Raidax => version == 1,
+    }
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KeySource::None => f.write_str("None"),
+            KeySource::Coin(coin) => write!(f, "Coin({coin:?})"),
+            KeySource::Locker(_) => f.write_str("Locker(secret)"),
+            KeySource::TwoCoins(first, second) => write!(f, "TwoCoins({first:?}, {second:?})"),
+        }
+    }
+}
+
+impl std::fmt::Debug for RequestHeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestHeader")
+            .field("command", &self.command)
+            .field("key_source", &self.key_source())
+            .field("body_length", &self.body_length)
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,7 @@
 //! | [`status`] | the byte that says how a request went |
 //! | [`command`] | which groups and commands there are |
 //! | [`header`] | a request's header: layout and checks |
-//! | [`frame`] | where a request ends, in a stream and in a datagram |
+//! | [`mod@frame`] | where a request ends, in a stream and in a datagram |
 //! | [`cipher`] | keys, counter blocks, HMAC |
 //! | [`challenge`] | the sixteen bytes that prove a body was read with the right key |
 //! | [`body`] | a request's body: trailer, challenge or HMAC, payload |
@@ -64,9 +64,12 @@ pub enum Dialect {
 
 /// Where the key stream of a response of encryption types 1 and 2 begins (PROTOCOL.md section 4).
 ///
-/// `Restart` uses the same key stream for the response as for the request: who sees both learns the
-/// XOR of the two plain texts. It is the default only because published clients expect it; types 4
-/// and 5 have a nonce of their own in each direction.
+/// `Restart` uses the same key stream for the response as for the request. Who sees both learns the
+/// XOR of the two plain texts; and since the challenge answer is the challenge XOR the key, who can
+/// also guess the first 16 bytes of the response ("audit", say) learns **the key itself**: answer XOR
+/// the challenge's ciphertext XOR the response's ciphertext XOR the guess. It is the default only
+/// because published clients expect it. `Continue` has neither weakness, and types 4 and 5 have a
+/// nonce of their own in each direction and no challenge answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ResponseCounter {
     /// Again at the initial counter block, as published clients expect.

@@ -15,7 +15,6 @@ use super::Status;
 /// assert_eq!(answer.finish(Bitmap::IfMixed), Status::MIXED);
 /// assert_eq!(payload, [0b101]);
 /// ```
-#[derive(Debug)]
 pub struct PassFail<'b> {
     payload: &'b mut Vec<u8>,
     start: usize,
@@ -71,6 +70,12 @@ impl<'b> PassFail<'b> {
             self.payload.truncate(self.start);
         }
         status
+    }
+}
+
+impl std::fmt::Debug for PassFail<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PassFail({} of {} so far)", self.passed, self.records)
     }
 }
 

@@ -51,7 +51,6 @@ impl Places {
 /// responses. The payload is appended by the command, then sealed in place.
 ///
 /// Dropping it without [`Response::finish`] leaves a header of zeros behind.
-#[derive(Debug)]
 pub struct Response<'b> {
     out: &'b mut Vec<u8>,
     start: usize,
@@ -166,6 +165,12 @@ impl<'b> Response<'b> {
             bytes[CHALLENGE_ANSWER..CHALLENGE_ANSWER + Challenge::SIZE]
                 .copy_from_slice(&sealing.challenge_answer);
         }
+    }
+}
+
+impl std::fmt::Debug for Response<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Response(to {:?})", self.request.command)
     }
 }
 
@@ -298,8 +303,7 @@ impl ResponseHeader {
     }
 }
 
-/// A response, read.
-#[derive(Debug)]
+/// A response, read. Payloads hold authenticity numbers: printing one shows its size only.
 pub struct Answer<'a> {
     /// How the request went.
     pub status: Status,
@@ -309,6 +313,16 @@ pub struct Answer<'a> {
     /// challenge answer is right, or the body's HMAC is. The header's own bytes, the status among
     /// them, are guarded by neither.
     pub proven: bool,
+}
+
+impl std::fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("payload_bytes", &self.payload.len())
+            .field("proven", &self.proven)
+            .finish()
+    }
 }
 
 /// Why a response is not to be believed.

@@ -8,7 +8,10 @@ use std::{
 
 use foldhash::fast::FixedState;
 
-use crate::coin::Coin;
+use crate::{coin::Coin, store::yield_now};
+
+/// Coins taken before the core's other tasks get their turn.
+const COINS_A_TURN: usize = 1_024;
 
 /// Who may change which coin. Writers of a coin take turns in the order they came; readers do not
 /// ask.
@@ -30,7 +33,10 @@ impl Locks {
     /// Waits until all these coins are the caller's. `coins` are rising, each once.
     pub async fn acquire(&self, coins: &[Coin]) {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
-        for &coin in coins {
+        for (index, &coin) in coins.iter().enumerate() {
+            if index % COINS_A_TURN == COINS_A_TURN - 1 {
+                yield_now().await;
+            }
             let turn = match self.held.borrow_mut().entry(coin) {
                 Entry::Vacant(free) => {
                     free.insert(VecDeque::new());

@@ -142,9 +142,10 @@ impl<E: Environment> Shard<E> {
     pub fn answer_now(&self, request: &Request) -> Option<Result<Reply, Unavailable>> {
         Some(Ok(match request {
             Request::Detect(records) if records.len() <= RECORDS_A_TURN => {
-                let mut passed = Vec::with_capacity(records.len());
-                let all = records.iter().map(|&(coin, an)| (coin, an));
-                match self.compare_now(all, |yes| passed.push(yes))? {
+                let mut passed = vec![false; records.len()];
+                let all = records.iter().enumerate();
+                let all = all.map(|(record, &(coin, an))| (coin, (record, an)));
+                match self.compare_now(all, |record| passed[record] = true)? {
                     Ok(()) => Reply::Passed(passed),
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
@@ -195,11 +196,18 @@ impl<E: Environment> Shard<E> {
         if let Some(reply) = self.answer_now(&request) {
             return reply;
         }
+        match request {
+            Request::Exchange(records) => Ok(Reply::Passed(self.exchange(&records).await?)),
+            // Boxed so that an exchange, the most frequent that waits, has not to carry their size.
+            request => Box::pin(self.answer_rarely(request)).await,
+        }
+    }
+
+    async fn answer_rarely(&self, request: Request) -> Result<Reply, Unavailable> {
         Ok(match request {
             Request::Detect(records) => Reply::Passed(self.detect(&records).await?),
             Request::Sum(coins) => Reply::Sum(self.sum(&coins).await?),
             Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
-            Request::Exchange(records) => Reply::Passed(self.exchange(&records).await?),
             Request::Lock(id, coins, session) => {
                 Reply::Locked(self.lock(id, coins, session).await?)
             }
@@ -216,22 +224,23 @@ impl<E: Environment> Shard<E> {
                 self.log.flush().await;
                 Reply::Done
             }
-            _ => unreachable!("answer_now answers every other request, and the mesh checkpoints"),
+            _ => unreachable!("the callers answer every other request"),
         })
     }
 
-    /// Compares ANs, as far as memory can tell; `None` where a page would have to be loaded.
+    /// Tells `pass` which records have the right AN, as far as memory knows; `None` where a page
+    /// would have to be loaded, and what was told does not count.
     #[inline]
     pub fn compare_now(
         &self,
-        records: impl Iterator<Item = (Coin, An)>,
-        mut each: impl FnMut(bool),
+        records: impl Iterator<Item = (Coin, (usize, An))>,
+        mut pass: impl FnMut(usize),
     ) -> Option<Result<(), Unavailable>> {
         let mut outcome = Some(Ok(()));
-        self.pages.lookup_all(records, |an, found| {
+        self.pages.lookup_all(records, |(record, an), found| {
             match found {
-                Lookup::Circulating(real, _) => each(real == an),
-                Lookup::Free => each(false),
+                Lookup::Circulating(real, _) if real == an => pass(record),
+                Lookup::Circulating(..) | Lookup::Free => {}
                 Lookup::Unloaded => outcome = None,
                 Lookup::Damaged => outcome = Some(Err(Unavailable)),
             }
@@ -294,10 +303,8 @@ impl<E: Environment> Shard<E> {
                 Lookup::Free => return Ok(None),
                 Lookup::Damaged => return Err(Unavailable),
                 Lookup::Unloaded => {
-                    self.pages
-                        .load(coin.page())
-                        .await
-                        .map_err(|_| Unavailable)?;
+                    let load = Box::pin(self.pages.load(coin.page()));
+                    load.await.map_err(|_| Unavailable)?;
                 }
             }
         }
@@ -313,10 +320,10 @@ impl<E: Environment> Shard<E> {
         if pages.len() > 1 {
             let loads = stream::iter(pages).map(|page| self.pages.load(page));
             // A page that cannot be read is met again, by the record that needs it.
-            loads
+            let loaded = loads
                 .buffer_unordered(LOADS_PARALLEL)
-                .for_each(async |_| ())
-                .await;
+                .for_each(async |_| ());
+            Box::pin(loaded).await;
         }
     }
 
@@ -413,7 +420,7 @@ impl<E: Environment> Shard<E> {
                 if let Some(sequence) = self.pages.begin(page) {
                     break sequence;
                 }
-                if self.pages.ready(page).await.is_err() {
+                if Box::pin(self.pages.ready(page)).await.is_err() {
                     self.give_up(&pages);
                     return Err(Unavailable);
                 }

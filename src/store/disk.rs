@@ -2,15 +2,17 @@
 //! file system allows it.
 
 use std::{
+    cell::Cell,
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use glommio::{
     GlommioError,
-    io::{BufferedFile, Directory, DmaFile, OpenOptions},
+    io::{BufferedFile, DmaFile, OpenOptions},
 };
 
 use super::environment::{BLOCK_BYTES, File, Storage};
@@ -19,7 +21,10 @@ use super::environment::{BLOCK_BYTES, File, Storage};
 #[derive(Clone)]
 pub struct Disk {
     folder: Rc<Path>,
-    direct: bool,
+    direct: Rc<Cell<bool>>,
+    /// Whether this thread's executor has been shown a file that tells whether the device can be
+    /// polled.
+    is_probed: Rc<Cell<bool>>,
 }
 
 /// A file of a [`Disk`].
@@ -36,23 +41,47 @@ impl Disk {
     pub fn new(folder: &Path) -> Disk {
         Disk {
             folder: folder.into(),
-            direct: has_direct_io(folder),
+            direct: Rc::new(Cell::new(has_direct_io(folder))),
+            is_probed: Rc::default(),
         }
     }
 
     /// Whether files are read and written around the page cache.
     pub fn is_direct(&self) -> bool {
-        self.direct
+        self.direct.get()
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+
+    /// Lets glommio find out from real data whether the device can be polled.
+    ///
+    /// It finds out once a thread, by a polled read of the first bytes of whatever file is opened
+    /// first, and takes any success for a yes. Where these bytes were never written, as at the start
+    /// of a sparse page file, the file system answers without asking the device, and on a device that
+    /// cannot be polled every later read of real data would fail with `EOPNOTSUPP`.
+    async fn probe(&self) -> io::Result<()> {
+        let path = scratch(&self.folder);
+        let written = path.clone();
+        let write = move || {
+            // A whole block and not zeros: nothing that a file system keeps elsewhere than in a block.
+            std::fs::write(&written, [0xa5; BLOCK_BYTES])?;
+            std::fs::File::open(&written)?.sync_all()
+        };
+        let probed = match glommio::executor().spawn_blocking(write).await {
+            Ok(()) => DmaFile::open(&path).await.map_err(plain),
+            Err(error) => Err(error),
+        };
+        let removed = glommio::executor().spawn_blocking(move || std::fs::remove_file(path));
+        let (file, ()) = (probed?, removed.await?);
+        file.close().await.map_err(plain)
+    }
 }
 
 /// Tries direct I/O with a file of its own, which it removes.
 fn has_direct_io(folder: &Path) -> bool {
-    let path = folder.join(format!(".direct-io-{}", std::process::id()));
+    let path = scratch(folder);
     let opened = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -62,6 +91,28 @@ fn has_direct_io(folder: &Path) -> bool {
     let _ = std::fs::remove_file(&path);
     // tmpfs takes the flag on newer kernels, but keeps everything in the page cache regardless.
     opened.is_ok() && !is_tmpfs(folder)
+}
+
+/// How the names of files begin that are removed at once.
+const SCRATCH: &str = ".direct-io-";
+
+/// Removes what a killed process had no time to remove. For whoever has the folder alone.
+pub(super) fn remove_scratch(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A name for a file that is removed at once, never given twice: every core makes some, all in the
+/// same folder.
+fn scratch(folder: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    folder.join(format!("{SCRATCH}{}-{number}", std::process::id()))
 }
 
 fn is_tmpfs(folder: &Path) -> bool {
@@ -80,36 +131,53 @@ impl Storage for Disk {
     type File = DiskFile;
 
     async fn open(&self, name: &str, create: bool) -> io::Result<DiskFile> {
+        if self.is_direct() && !self.is_probed.get() {
+            if let Err(error) = self.probe().await {
+                // A full disk must not keep a node from starting.
+                tracing::warn!(%error, "cannot try direct I/O: files go through the page cache");
+                self.direct.set(false);
+            }
+            self.is_probed.set(true);
+        }
         let path = self.path(name);
         let is_new = create && !path.exists();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
-        let file = if self.direct {
+        let file = if self.is_direct() {
             DiskFile::Direct(options.dma_open(&path).await.map_err(plain)?)
         } else {
             DiskFile::Buffered(options.buffered_open(&path).await.map_err(plain)?)
         };
         if is_new {
-            let parent = path.parent().expect("a file's path has a folder");
-            let folder = Directory::open(parent).await.map_err(plain)?;
-            folder.sync().await.map_err(plain)?;
-            folder.close().await.map_err(plain)?;
+            let parent = path
+                .parent()
+                .expect("a file's path has a folder")
+                .to_owned();
+            let synced = move || std::fs::File::open(parent)?.sync_all();
+            glommio::executor().spawn_blocking(synced).await?;
         }
         Ok(file)
     }
 
     async fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        let entries = match std::fs::read_dir(self.path(folder)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+        let path = self.path(folder);
+        let listed = move || {
+            let entries = match std::fs::read_dir(path) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            names.collect()
         };
-        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-        names.collect()
+        glommio::executor().spawn_blocking(listed).await
     }
 
     async fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path(name))
+        let path = self.path(name);
+        glommio::executor()
+            .spawn_blocking(move || std::fs::remove_file(path))
+            .await
     }
 }
 
@@ -206,5 +274,44 @@ fn plain(error: GlommioError<()>) -> io::Error {
     match raw {
         Some(code) => io::Error::from_raw_os_error(code),
         None => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    use super::*;
+
+    #[test]
+    fn data_is_read_after_a_sparse_file_was_opened_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        // The first executor writes, the second opens a hole first, as a node that starts again.
+        for is_written in [false, true] {
+            let disk = path.clone();
+            let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(async move || {
+                let disk = Disk::new(&disk);
+                let sparse = disk.open("sparse", true).await.unwrap();
+                sparse.set_length(1 << 20).await.unwrap();
+                let file = disk.open("data", true).await.unwrap();
+                if !is_written {
+                    file.write_at(&[7; BLOCK_BYTES], 0).await.unwrap();
+                    file.sync().await.unwrap();
+                }
+                assert_eq!(
+                    file.read_at(0, BLOCK_BYTES).await.unwrap(),
+                    [7; BLOCK_BYTES]
+                );
+                assert_eq!(
+                    sparse.read_at(0, BLOCK_BYTES).await.unwrap(),
+                    [0; BLOCK_BYTES]
+                );
+            });
+            executor.unwrap().join().unwrap();
+        }
+        let mut left: Vec<_> = std::fs::read_dir(path).unwrap().collect();
+        left.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+        assert_eq!(left.len(), 2, "{left:?}");
     }
 }

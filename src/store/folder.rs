@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{LOG_FOLDER, NodeSecret, PAGE_FOLDER};
+use super::{LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk};
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
@@ -86,6 +86,10 @@ impl DataFolder {
             })?;
         }
         let lock = lock(path)?;
+        disk::remove_scratch(path).map_err(|error| FolderError::Io {
+            path: path.to_owned(),
+            error,
+        })?;
         if created {
             let mut bytes = [0u8; NodeSecret::SIZE];
             getrandom::fill(&mut bytes).map_err(|error| FolderError::Io {

@@ -1,29 +1,38 @@
 //! What is on disk and what is kept of it in memory: pages, page files, the log, checkpoints,
 //! recovery. Knows coins and their values; knows nothing of commands, requests or who asks.
 //!
-//! A data folder holds `pages/` (one file a denomination), `log/` (segments), `secret`, `lock` and,
-//! unless the configuration names another place, `admin.key`.
+//! A data folder holds `pages/` (one file a denomination), `log/` (segments), `round` (the newest
+//! checkpoint round that a recovery completed), `secret`, `lock` and, unless the configuration names
+//! another place, `admin.key`.
 
 mod disk;
 mod environment;
 mod folder;
+pub mod import;
 mod live;
 pub mod log;
+pub mod offline;
 mod page_file;
 pub mod pages;
+mod pulse;
 pub mod raidax;
+mod read_only;
 pub mod record;
 pub mod recovery;
+mod round;
 mod secret;
 mod segment;
 mod signal;
 mod slot;
+pub mod snapshot;
+pub mod verify;
 
 pub use disk::{Disk, DiskFile};
 pub use environment::{BLOCK_BYTES, Environment, File, Storage};
 pub use folder::{DataFolder, FolderError, from_hex, write_secret};
 pub use live::Live;
 pub use page_file::{PageFiles, Slot, page_file_name, slot_offset};
+pub use pulse::keep_awake;
 pub use secret::NodeSecret;
 pub use signal::{Moment, Signal, yield_now};
 pub use slot::{PageImage, SLOT_BYTES};

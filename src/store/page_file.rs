@@ -30,12 +30,17 @@ impl Slot {
 
 /// The fifteen page files of a data folder, open.
 pub struct PageFiles<F> {
-    files: Vec<F>,
+    /// By denomination index; `None` where there is no file, and so no page was ever written.
+    files: Vec<Option<F>>,
 }
 
-/// The page file of a denomination, relative to the data folder.
+/// The page file of a denomination, named by its byte on the wire, relative to the data folder.
 pub fn page_file_name(denomination: Denomination) -> String {
-    format!("{}/{denomination}.pages", super::PAGE_FOLDER)
+    format!(
+        "{}/{:02x}.pages",
+        super::PAGE_FOLDER,
+        denomination.to_byte()
+    )
 }
 
 /// Where a slot starts in its file, in bytes.
@@ -51,7 +56,8 @@ impl<F: File> PageFiles<F> {
     pub async fn open<S: Storage<File = F>>(storage: &S) -> io::Result<Self> {
         let mut files = Vec::with_capacity(Denomination::COUNT);
         for denomination in Denomination::all() {
-            files.push(storage.open(&page_file_name(denomination), true).await?);
+            let file = storage.open(&page_file_name(denomination), true).await?;
+            files.push(Some(file));
         }
         Ok(PageFiles { files })
     }
@@ -59,11 +65,16 @@ impl<F: File> PageFiles<F> {
     /// Opens the page files that are there, for reading alone.
     ///
     /// # Errors
-    /// Where one is missing.
+    /// As the storage gives them.
     pub async fn open_existing<S: Storage<File = F>>(storage: &S) -> io::Result<Self> {
         let mut files = Vec::with_capacity(Denomination::COUNT);
         for denomination in Denomination::all() {
-            files.push(storage.open(&page_file_name(denomination), false).await?);
+            let name = page_file_name(denomination);
+            files.push(match storage.open(&name, false).await {
+                Ok(file) => Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            });
         }
         Ok(PageFiles { files })
     }
@@ -75,12 +86,25 @@ impl<F: File> PageFiles<F> {
     /// As the storage gives them.
     pub async fn reached(&self) -> io::Result<Vec<PageId>> {
         let mut pages = Vec::new();
-        for denomination in Denomination::all() {
-            let length = self.files[denomination.index()].length().await?;
+        for (denomination, length) in Denomination::all().zip(self.lengths().await?) {
             let all = (0..PAGES_PER_DENOMINATION).map_while(|n| PageId::new(denomination, n));
             pages.extend(all.take_while(|&page| slot_offset(page, Slot::A) < length));
         }
         Ok(pages)
+    }
+
+    /// Bytes of each file, by denomination index.
+    ///
+    /// # Errors
+    /// As the storage gives them.
+    pub async fn lengths(&self) -> io::Result<[u64; Denomination::COUNT]> {
+        let mut lengths = [0; Denomination::COUNT];
+        for (length, file) in lengths.iter_mut().zip(&self.files) {
+            if let Some(file) = file {
+                *length = file.length().await?;
+            }
+        }
+        Ok(lengths)
     }
 
     /// Reads the first block of a slot: everything but its ANs.
@@ -92,8 +116,10 @@ impl<F: File> PageFiles<F> {
         page: PageId,
         slot: Slot,
     ) -> io::Result<Result<Option<SlotMeta>, HeadFault>> {
-        let block = self
-            .file(page)
+        let Some(file) = self.file(page) else {
+            return Ok(Ok(None));
+        };
+        let block = file
             .read_at(slot_offset(page, slot), SLOT_META_BYTES)
             .await?;
         Ok(slot::decode_meta(&block, page))
@@ -109,10 +135,10 @@ impl<F: File> PageFiles<F> {
         slot: Slot,
         image: &mut PageImage,
     ) -> io::Result<Option<SlotMeta>> {
-        let bytes = self
-            .file(page)
-            .read_at(slot_offset(page, slot), SLOT_BYTES)
-            .await?;
+        let Some(file) = self.file(page) else {
+            return Ok(None);
+        };
+        let bytes = file.read_at(slot_offset(page, slot), SLOT_BYTES).await?;
         Ok(match slot::decode_meta(&bytes, page) {
             Ok(Some(meta)) if slot::decode(&bytes, &meta, image) => Some(meta),
             _ => None,
@@ -125,9 +151,8 @@ impl<F: File> PageFiles<F> {
     /// As the storage gives them; what the slot then holds is unknown.
     pub async fn write(&self, page: PageId, slot: Slot, bytes: &[u8]) -> io::Result<()> {
         debug_assert_eq!(bytes.len(), SLOT_BYTES);
-        self.file(page)
-            .write_at(bytes, slot_offset(page, slot))
-            .await
+        let file = self.file(page).ok_or(io::ErrorKind::NotFound)?;
+        file.write_at(bytes, slot_offset(page, slot)).await
     }
 
     /// Writes to a slot what it holds.
@@ -136,7 +161,8 @@ impl<F: File> PageFiles<F> {
     /// As the storage gives them.
     pub async fn write_again(&self, page: PageId, slot: Slot) -> io::Result<()> {
         let offset = slot_offset(page, slot);
-        let bytes = self.file(page).read_at(offset, SLOT_BYTES).await?;
+        let file = self.file(page).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = file.read_at(offset, SLOT_BYTES).await?;
         self.write(page, slot, &bytes).await
     }
 
@@ -145,10 +171,23 @@ impl<F: File> PageFiles<F> {
     /// # Errors
     /// As the storage gives them; what the slots written since the last sync hold is then unknown.
     pub async fn sync(&self, denomination: Denomination) -> io::Result<()> {
-        self.files[denomination.index()].sync().await
+        match &self.files[denomination.index()] {
+            Some(file) => file.sync().await,
+            None => Ok(()),
+        }
     }
 
-    fn file(&self, page: PageId) -> &F {
-        &self.files[page.denomination().index()]
+    /// Reads both slots of this page and of those that follow in its file: `pages` pages,
+    /// [`SLOT_BYTES`] a slot.
+    pub(super) async fn read_slots(&self, first: PageId, pages: usize) -> io::Result<Vec<u8>> {
+        let length = pages * 2 * SLOT_BYTES;
+        match self.file(first) {
+            Some(file) => file.read_at(slot_offset(first, Slot::A), length).await,
+            None => Ok(vec![0; length]),
+        }
+    }
+
+    fn file(&self, page: PageId) -> Option<&F> {
+        self.files[page.denomination().index()].as_ref()
     }
 }

@@ -3,11 +3,13 @@
 //! coin's AN (16 bytes) and months from start (1 byte). Read to import from such a server, written
 //! to go back to it; what is read and written again is the same byte for byte.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::slot::PageImage;
 use crate::coin::{An, COINS_PER_PAGE, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId};
 
 const RECORD_SIZE: usize = An::SIZE + 1;
@@ -18,10 +20,8 @@ pub const FILE_SIZE: usize = COINS_PER_PAGE * RECORD_SIZE;
 pub struct RaidaxPage {
     /// Which page.
     pub page: PageId,
-    /// The AN of each place.
-    pub ans: Box<[An; COINS_PER_PAGE]>,
-    /// The months of each place; [`Mfs::FREE`] where the coin is not in circulation.
-    pub mfs: Box<[Mfs; COINS_PER_PAGE]>,
+    /// What it holds.
+    pub image: Box<PageImage>,
 }
 
 /// Why a Data folder could not be read or written.
@@ -49,7 +49,10 @@ pub enum RaidaxError {
     /// Two files claim to be the same page, one with capital letters in its name.
     #[error("{first} and {second} are the same page: move one away", first = .0.display(), second = .1.display())]
     Twice(PathBuf, PathBuf),
-    /// A page file could not be written.
+    /// There is something where a Data folder is to be written.
+    #[error("{path} exists and may hold coins; name another folder, or replace it with --overwrite", path = .0.display())]
+    Exists(PathBuf),
+    /// A file or folder could not be written.
     #[error("cannot write {path}: {cause}", path = .0.display(), cause = .1)]
     Unwritable(PathBuf, io::Error),
 }
@@ -133,38 +136,126 @@ pub fn page_path(folder: &Path, page: PageId) -> PathBuf {
         .join(format!("{:04x}.bin", page.number()))
 }
 
-/// Writes one page file into a Data folder, and its folders where they are missing; on disk when
-/// this returns, readable by its owner only.
-///
-/// # Errors
-/// The file exists, or cannot be written.
-pub fn write_page(
-    folder: &Path,
-    page: PageId,
-    ans: &[An; COINS_PER_PAGE],
-    mfs: &[Mfs; COINS_PER_PAGE],
-) -> Result<(), RaidaxError> {
-    let path = page_path(folder, page);
-    let mut bytes = Vec::with_capacity(FILE_SIZE);
-    for (an, mfs) in ans.iter().zip(mfs) {
-        bytes.extend_from_slice(an.expose());
-        bytes.push(mfs.get());
+/// Writes a Data folder so that it is either there as a whole or not at all: into a folder beside
+/// it, readable by its owner only (who knows an authenticity number owns the coin), which takes the
+/// final name in [`RaidaxWriter::finish`] and is removed where it comes to no end.
+pub struct RaidaxWriter {
+    folder: PathBuf,
+    so_far: PathBuf,
+    overwrite: bool,
+    finished: bool,
+}
+
+impl RaidaxWriter {
+    /// Starts a folder. One that exists and is not empty is replaced only where `overwrite` is set
+    /// and it holds nothing but page files.
+    ///
+    /// # Errors
+    /// There is something that must stay, or the folder cannot be made.
+    pub fn create(folder: &Path, overwrite: bool) -> Result<RaidaxWriter, RaidaxError> {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        if folder.symlink_metadata().is_ok() {
+            if overwrite {
+                RaidaxPages::open(&folder)?;
+            } else if !folder.is_dir() || !entries(&folder)?.is_empty() {
+                return Err(RaidaxError::Exists(folder));
+            }
+        }
+        let so_far = beside(&folder, "part");
+        let made = DirBuilder::new().mode(0o700).create(&so_far);
+        made.map_err(|cause| RaidaxError::Unwritable(so_far.clone(), cause))?;
+        Ok(RaidaxWriter {
+            folder,
+            so_far,
+            overwrite,
+            finished: false,
+        })
     }
-    let parent = path.parent().expect("page_path joins three names");
-    let written = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(parent)
-        .and_then(|()| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
+
+    /// Adds a page.
+    ///
+    /// # Errors
+    /// It cannot be written, or was written before.
+    pub fn write(&mut self, page: PageId, image: &PageImage) -> Result<(), RaidaxError> {
+        let path = page_path(&self.so_far, page);
+        let mut bytes = Vec::with_capacity(FILE_SIZE);
+        for (an, mfs) in image.ans.iter().zip(&image.mfs) {
+            bytes.extend_from_slice(an.expose());
+            bytes.push(mfs.get());
+        }
+        let parent = path.parent().expect("page_path joins three names");
+        let written = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .and_then(|()| {
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&path)?;
+                file.write_all(&bytes)
+            });
+        written.map_err(|cause| RaidaxError::Unwritable(path, cause))
+    }
+
+    /// Waits until everything is on disk and gives the folder its name.
+    ///
+    /// # Errors
+    /// The disk is full or fails, or somebody put something in the folder's place meanwhile.
+    pub fn finish(mut self) -> Result<(), RaidaxError> {
+        let failed = |cause| RaidaxError::Unwritable(self.folder.clone(), cause);
+        sync_file_system(&self.so_far).map_err(failed)?;
+        let old = beside(&self.folder, "old");
+        let replaced = std::fs::rename(&self.so_far, &self.folder).or_else(|error| {
+            if error.kind() != io::ErrorKind::DirectoryNotEmpty || !self.overwrite {
+                return Err(error);
+            }
+            RaidaxPages::open(&self.folder).map_err(io::Error::other)?;
+            std::fs::rename(&self.folder, &old)?;
+            std::fs::rename(&self.so_far, &self.folder)
         });
-    written.map_err(|cause| RaidaxError::Unwritable(path, cause))
+        replaced.map_err(failed)?;
+        self.finished = true;
+        let parent = self.folder.parent().filter(|p| !p.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))
+            .and_then(|parent| parent.sync_all())
+            .map_err(failed)?;
+        match std::fs::remove_dir_all(&old) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(RaidaxError::Unwritable(old, cause))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for RaidaxWriter {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nobody can be told, and half a folder is of no use.
+            let _ = std::fs::remove_dir_all(&self.so_far);
+        }
+    }
+}
+
+/// A name in the same folder. The process number keeps two programs that write the same folder
+/// apart.
+fn beside(folder: &Path, ending: &str) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.{ending}", std::process::id()));
+    folder.with_file_name(name)
+}
+
+/// Waits until all that was written to a file system is on disk: for thousands of small files a
+/// tenth of the time that one sync a file takes.
+fn sync_file_system(folder: &Path) -> io::Result<()> {
+    let folder = File::open(folder)?;
+    // SAFETY: syncfs takes a descriptor, which `folder` keeps open, and no memory.
+    match unsafe { libc::syncfs(folder.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn read_page(page: PageId, path: PathBuf) -> Result<RaidaxPage, RaidaxError> {
@@ -178,14 +269,13 @@ fn read_page(page: PageId, path: PathBuf) -> Result<RaidaxPage, RaidaxError> {
             size: bytes.len() as u64,
         });
     }
-    let mut ans = Box::new([An::ZERO; COINS_PER_PAGE]);
-    let mut mfs = Box::new([Mfs::FREE; COINS_PER_PAGE]);
+    let mut image = PageImage::blank();
     for (place, record) in bytes.as_chunks::<RECORD_SIZE>().0.iter().enumerate() {
         let [an @ .., months] = record;
-        ans[place] = An::new(*an);
-        mfs[place] = Mfs::new(*months);
+        image.ans[place] = An::new(*an);
+        image.mfs[place] = Mfs::new(*months);
     }
-    Ok(RaidaxPage { page, ans, mfs })
+    Ok(RaidaxPage { page, image })
 }
 
 /// Name and path of everything in a folder.
@@ -245,7 +335,8 @@ mod tests {
 
     #[test]
     fn what_is_read_is_written_byte_for_byte() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let to = place.path().join("Data");
         let names = [
             "F8/00/0000.bin",
             "ff/01/01aB.bin",
@@ -257,12 +348,16 @@ mod tests {
         }
         let pages = RaidaxPages::open(from.path()).unwrap();
         assert_eq!(pages.len(), 4);
+        let mut writer = RaidaxWriter::create(&to, false).unwrap();
         for page in pages {
             let page = page.unwrap();
-            write_page(to.path(), page.page, &page.ans, &page.mfs).unwrap();
+            writer.write(page.page, &page.image).unwrap();
         }
+        assert!(!to.exists());
+        writer.finish().unwrap();
+        assert_eq!(place.path().read_dir().unwrap().count(), 1);
         for (seed, name) in names.iter().enumerate() {
-            let written = std::fs::read(to.path().join(name.to_lowercase())).unwrap();
+            let written = std::fs::read(to.join(name.to_lowercase())).unwrap();
             assert_eq!(written, page_bytes(seed), "{name}");
         }
     }
@@ -277,8 +372,11 @@ mod tests {
         let page = RaidaxPages::open(folder.path()).unwrap().next().unwrap();
         let page = page.unwrap();
         assert_eq!(page.page.denomination().exponent(), -8);
-        assert_eq!(page.ans[1], An::new([0xaa; 16]));
-        assert_eq!((page.mfs[0], page.mfs[1]), (Mfs::FREE, Mfs::new(40)));
+        assert_eq!(page.image.ans[1], An::new([0xaa; 16]));
+        assert_eq!(
+            (page.image.mfs[0], page.image.mfs[1]),
+            (Mfs::FREE, Mfs::new(40))
+        );
     }
 
     #[test]
@@ -329,20 +427,48 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_page_file_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        put(folder.path(), "00/00/0000.bin", b"somebody's coins");
+    fn a_folder_that_holds_something_is_replaced_only_where_that_is_asked_for() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("Data");
+        put(&folder, "00/00/0000.bin", &page_bytes(1));
+        let refused = RaidaxWriter::create(&folder, false);
+        assert!(matches!(refused.err(), Some(RaidaxError::Exists(_))));
+
+        RaidaxWriter::create(&folder, true)
+            .unwrap()
+            .finish()
+            .unwrap();
+        assert_eq!(folder.read_dir().unwrap().count(), 0);
+        RaidaxWriter::create(&folder, false)
+            .unwrap()
+            .finish()
+            .unwrap();
+        assert_eq!(place.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_holds_something_else_is_never_replaced() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("Data");
+        put(&folder, "holiday.jpg", b"mine");
+        let refused = RaidaxWriter::create(&folder, true);
+        assert!(matches!(refused.err(), Some(RaidaxError::Foreign { .. })));
+
+        std::fs::remove_file(folder.join("holiday.jpg")).unwrap();
+        let writer = RaidaxWriter::create(&folder, true).unwrap();
+        put(&folder, "holiday.jpg", b"mine");
+        assert!(writer.finish().is_err());
+        assert_eq!(std::fs::read(folder.join("holiday.jpg")).unwrap(), b"mine");
+        assert_eq!(place.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_writer_that_is_dropped_leaves_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = RaidaxWriter::create(&place.path().join("Data"), false).unwrap();
         let page = PageId::new(Denomination::new(0).unwrap(), 0).unwrap();
-        let refused = write_page(
-            folder.path(),
-            page,
-            &[An::ZERO; COINS_PER_PAGE],
-            &[Mfs::FREE; COINS_PER_PAGE],
-        );
-        assert!(matches!(refused, Err(RaidaxError::Unwritable(..))));
-        assert_eq!(
-            std::fs::read(page_path(folder.path(), page)).unwrap(),
-            b"somebody's coins"
-        );
+        writer.write(page, &PageImage::blank()).unwrap();
+        drop(writer);
+        assert_eq!(place.path().read_dir().unwrap().count(), 0);
     }
 }

@@ -20,6 +20,7 @@ use super::{
     log,
     page_file::{PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
+    round::{self, CompleteRound},
     secret::NodeSecret,
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
@@ -99,8 +100,10 @@ pub(super) struct Survey {
     pub segments: Vec<(String, SegmentHeader)>,
     /// The last batch of each log: the one whose write nobody may have waited for.
     tails: Vec<Tail>,
+    /// Whole batches in the logs.
+    pub batches: u64,
     /// Batches cut short.
-    pub torn: u64,
+    pub torn: Vec<Fault>,
     /// The newest round in any head or segment.
     pub round: u64,
     /// Damaged pages.
@@ -125,10 +128,10 @@ pub(super) struct SurveyedPage {
     /// The highest sequence number that the logs know.
     logged: u64,
     /// The newest slot was torn, or an older one is not whole.
-    rewrite: bool,
+    pub rewrite: bool,
     /// The base is of a round not known complete: it can be read, and may not be durable.
     unsure: bool,
-    fault: Option<Fault>,
+    pub fault: Option<Fault>,
 }
 
 /// Brings a data folder in order.
@@ -139,6 +142,9 @@ pub async fn recover<S: Storage>(
     storage: &S,
     secret: &NodeSecret,
 ) -> Result<Recovered, RecoveryError> {
+    if let Some(fault) = lost_page_files(storage).await?.into_iter().next() {
+        return Err(RecoveryError::Damaged(fault));
+    }
     let files = PageFiles::open(storage).await?;
     let survey = survey(storage, &files).await?;
     if let Some(fault) = survey.log_faults.first() {
@@ -171,13 +177,14 @@ pub async fn recover<S: Storage>(
     for denomination in Denomination::all() {
         files.sync(denomination).await?;
     }
+    round::write(storage, round, files.lengths().await?).await?;
     give_up_logs(storage, &survey.segments).await?;
     Ok(Recovered {
         pages,
         round,
         changes,
         pages_written,
-        torn: survey.torn,
+        torn: survey.torn.len() as u64,
         faults: survey.faults,
     })
 }
@@ -231,9 +238,13 @@ pub(super) async fn survey<S: Storage>(
 ) -> io::Result<Survey> {
     let mut log_faults = Vec::new();
     let segments = list_segments(storage, &mut log_faults).await?;
-    let named = segments.iter().map(|s| s.header.round).max();
-    let complete = named.unwrap_or(u64::MAX);
-    let mut round = named.unwrap_or(0);
+    let named = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
+    let (mut round, complete) = match round::read(storage).await? {
+        CompleteRound::Unknown => (named, named),
+        CompleteRound::Known { round, .. } => (named.max(round), named.max(round)),
+        // Nobody knows what may be torn, so nothing may.
+        CompleteRound::Damaged => (named, u64::MAX),
+    };
     let mut pages: Vec<Option<Box<SurveyedPage>>> = Vec::new();
     pages.resize_with(PAGES, || None);
     let mut surveys = stream::iter(files.reached().await?)
@@ -245,7 +256,7 @@ pub(super) async fn survey<S: Storage>(
     }
     drop(surveys);
     let mut tails = Vec::new();
-    let torn = read_logs(&segments, &mut pages, &mut tails, &mut log_faults).await?;
+    let (batches, torn) = read_logs(&segments, &mut pages, &mut tails, &mut log_faults).await?;
     for page in pages.iter_mut().flatten() {
         page.thin_out();
         page.summary.sequence = page.summary.sequence.max(page.logged);
@@ -259,10 +270,32 @@ pub(super) async fn survey<S: Storage>(
         segments: segments.into_iter().map(|s| (s.name, s.header)).collect(),
         pages,
         tails,
+        batches,
         torn,
         round,
         log_faults,
     })
+}
+
+/// Page files that are gone, or shorter than when a recovery ended: they only ever grow.
+pub(super) async fn lost_page_files<S: Storage>(storage: &S) -> io::Result<Vec<Fault>> {
+    let CompleteRound::Known { lengths, .. } = round::read(storage).await? else {
+        return Ok(Vec::new());
+    };
+    let files = PageFiles::open_existing(storage).await?;
+    let mut lost = Vec::new();
+    for (denomination, (was, is)) in
+        Denomination::all().zip(lengths.into_iter().zip(files.lengths().await?))
+    {
+        if is < was {
+            lost.push(Fault {
+                file: page_file_name(denomination),
+                offset: is,
+                what: format!("the page file ends here, or is missing; it had {was} bytes"),
+            });
+        }
+    }
+    Ok(lost)
 }
 
 struct SegmentFile<F> {
@@ -355,20 +388,21 @@ async fn survey_page<F: File>(
     Ok((page.index(), surveyed, round))
 }
 
-/// Adds to each page the changes that its base lacks. Gives how many batches were cut short.
+/// Adds to each page the changes that its base lacks. Gives how many batches are whole, and those
+/// that were cut short.
 async fn read_logs<F: File>(
     segments: &[SegmentFile<F>],
     pages: &mut [Option<Box<SurveyedPage>>],
     tails: &mut Vec<Tail>,
     faults: &mut Vec<Fault>,
-) -> io::Result<u64> {
+) -> io::Result<(u64, Vec<Fault>)> {
     let mut logs: BTreeMap<(u64, u16), Vec<&SegmentFile<F>>> = BTreeMap::new();
     for segment in segments {
         logs.entry((segment.header.run, segment.header.shard))
             .or_default()
             .push(segment);
     }
-    let mut torn = 0;
+    let (mut batches, mut torn) = (0, Vec::new());
     for log in logs.values() {
         // What comes next in the log; the oldest segment that is left says where that starts.
         let first = log[0].header;
@@ -403,7 +437,14 @@ async fn read_logs<F: File>(
             }
             let last = i + 1 == log.len();
             let end = read_segment(segment, pages, last, faults).await?;
-            torn += end.torn as u64;
+            batches += end.batch - header.first_batch;
+            if end.torn {
+                torn.push(Fault {
+                    file: segment.name.clone(),
+                    offset: end.offset,
+                    what: format!("batch {} was cut short", end.batch),
+                });
+            }
             next = (header.number + 1, end.batch, end.chain);
             before = Some((segment, end.offset));
             if let Some((offset, bytes)) = end.last {
@@ -417,7 +458,7 @@ async fn read_logs<F: File>(
         }
         tails.extend(tail);
     }
-    Ok(torn)
+    Ok((batches, torn))
 }
 
 struct SegmentEnd {
@@ -486,6 +527,7 @@ async fn read_segment<F: File>(
     // One batch is written at a time, so nothing whole can follow a torn one; something that does
     // shows that what is unreadable here was once durable.
     let stop = offset;
+    end.offset = stop;
     let mut later = None;
     while offset < length {
         let head = segment::decode_batch_head(window.at(offset, BLOCK_BYTES).await?);
@@ -516,7 +558,7 @@ async fn read_segment<F: File>(
             ),
         });
     }
-    if !last {
+    if !last || later.is_some() {
         end.torn = false;
     }
     Ok(end)
@@ -555,25 +597,8 @@ async fn rewrite<F: File>(
     round: u64,
 ) -> Result<(usize, PageSummary), RecoveryError> {
     let id = PageId::from_index(index).expect("the survey has a page an index");
+    let image = current_image(files, secret, id, &page).await?;
     let mut summary = page.summary;
-    let mut image = match summary.slot {
-        None => secret.derive_page(id),
-        Some(slot) => {
-            let mut image = PageImage::blank();
-            if files.read(id, slot, &mut image).await?.is_none() {
-                return Err(RecoveryError::Damaged(Fault {
-                    file: page_file_name(id.denomination()),
-                    offset: slot_offset(id, slot) + SLOT_META_BYTES as u64,
-                    what: format!("the ANs of {id} do not fit their checksum"),
-                }));
-            }
-            image
-        }
-    };
-    for (_, change) in &page.changes {
-        image.ans[change.coin.place()] = change.an;
-        image.mfs[change.coin.place()] = change.mfs;
-    }
     let target = summary.slot.map_or(Slot::A, Slot::other);
     let bytes = slot::encode(id, summary.sequence, round, &[], &image);
     files.write(id, target, &bytes).await?;
@@ -581,6 +606,47 @@ async fn rewrite<F: File>(
     summary.circulation = image.circulation();
     summary.locker_coins = image.locker_coins();
     Ok((index, summary))
+}
+
+/// A page as it is once the changes that its base lacks are applied.
+pub(super) async fn current_image<F: File>(
+    files: &PageFiles<F>,
+    secret: &NodeSecret,
+    id: PageId,
+    page: &SurveyedPage,
+) -> Result<Box<PageImage>, RecoveryError> {
+    let mut image = read_image(files, secret, id, page.summary.slot).await?;
+    for (_, change) in &page.changes {
+        image.ans[change.coin.place()] = change.an;
+        image.mfs[change.coin.place()] = change.mfs;
+    }
+    Ok(image)
+}
+
+/// The image in a slot, or that of a page never written.
+pub(super) async fn read_image<F: File>(
+    files: &PageFiles<F>,
+    secret: &NodeSecret,
+    id: PageId,
+    slot: Option<Slot>,
+) -> Result<Box<PageImage>, RecoveryError> {
+    let Some(slot) = slot else {
+        return Ok(secret.derive_page(id));
+    };
+    let mut image = PageImage::blank();
+    match files.read(id, slot, &mut image).await? {
+        Some(_) => Ok(image),
+        None => Err(RecoveryError::Damaged(an_fault(id, slot))),
+    }
+}
+
+/// A slot whose head and months are sound, and whose ANs are not.
+pub(super) fn an_fault(page: PageId, slot: Slot) -> Fault {
+    Fault {
+        file: page_file_name(page.denomination()),
+        offset: slot_offset(page, slot) + SLOT_META_BYTES as u64,
+        what: format!("the ANs of {page} do not fit their checksum"),
+    }
 }
 
 /// Makes the logs say that nothing in them counts, the oldest segment of each first, so that what a
@@ -598,6 +664,25 @@ async fn give_up_logs<S: Storage>(
 }
 
 impl SurveyedPage {
+    /// Whether anything was ever written to the page.
+    pub fn was_written(&self) -> bool {
+        self.summary.slot.is_some() || !self.changes.is_empty()
+    }
+
+    /// Coins in circulation once the changes are applied.
+    pub fn circulating(&self) -> u32 {
+        let mut circulation = self.summary.circulation;
+        for (_, change) in &self.changes {
+            let place = change.coin.place();
+            let bit = 1u64 << (place % 64);
+            match change.mfs.is_free() {
+                true => circulation[place / 64] &= !bit,
+                false => circulation[place / 64] |= bit,
+            }
+        }
+        circulation.iter().map(|word| word.count_ones()).sum()
+    }
+
     fn damage(&mut self, page: PageId, slot: Slot, what: &str) {
         self.summary.damaged = true;
         self.fault.get_or_insert_with(|| Fault {
@@ -622,5 +707,66 @@ impl SurveyedPage {
         self.changes
             .sort_by_key(|(sequence, change)| (change.coin, Reverse(*sequence)));
         self.changes.dedup_by_key(|(_, change)| change.coin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    use super::*;
+    use crate::{
+        coin::{An, Mfs},
+        store::{Disk, PAGE_FOLDER, record::PageSequence},
+    };
+
+    #[test]
+    fn a_change_that_an_image_lacked_survives_two_recoveries() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [PAGE_FOLDER, LOG_FOLDER] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let secret = NodeSecret::new([1; 16]);
+        let page = PageId::from_index(5).unwrap();
+        let late = Change {
+            coin: page.coin(7),
+            an: An::new([9; 16]),
+            mfs: Mfs::new(40),
+        };
+        // A checkpoint took the page's image while change 98 was under way and 100 was done.
+        let header = SegmentHeader {
+            shard: 0,
+            number: 0,
+            run: 1,
+            usage: 2,
+            first_batch: 0,
+            chain: 0,
+            round: 3,
+        };
+        let mut segment = segment::encode_header(&header);
+        let mut frame = vec![0; segment::BATCH_HEAD_BYTES];
+        let sequence = 98;
+        record::encode(&[PageSequence { page, sequence }], &[late], &mut frame);
+        segment::seal_batch(&mut frame, header.usage, 0, 0);
+        segment.extend(frame);
+        std::fs::write(folder.path().join("log/0-000000.segment"), segment).unwrap();
+
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
+            .make()
+            .unwrap();
+        executor.run(async {
+            let disk = Disk::new(folder.path());
+            let files = PageFiles::open(&disk).await.unwrap();
+            let bytes = slot::encode(page, 100, 3, &[98], &PageImage::blank());
+            files.write(page, Slot::A, &bytes).await.unwrap();
+            assert_eq!(recover(&disk, &secret).await.unwrap().changes, 1);
+            for _ in 0..2 {
+                let recovered = recover(&disk, &secret).await.unwrap();
+                assert_eq!(recovered.pages_written, 0);
+                let slot = recovered.pages[page.index()].slot;
+                let image = read_image(&files, &secret, page, slot).await.unwrap();
+                assert!(image.ans[7] == late.an && image.mfs[7] == late.mfs);
+            }
+        });
     }
 }

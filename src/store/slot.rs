@@ -23,7 +23,10 @@ pub const MISSING_MAX: usize = 320;
 const MAGIC: [u8; 8] = *b"RAIDAPAG";
 const FORMAT_VERSION: u32 = 1;
 const HEAD_BYTES: usize = 512;
-const MISSING_OFFSET: usize = HEAD_BYTES;
+/// Where the sequences that the image lacks start, in bytes.
+pub(super) const MISSING_OFFSET: usize = HEAD_BYTES;
+/// Where the head has the count of locker coins, in bytes.
+pub(super) const LOCKER_COINS_OFFSET: usize = 40;
 const MFS_OFFSET: usize = 3_072;
 const _: () = assert!(MISSING_OFFSET + MISSING_MAX * 8 == MFS_OFFSET);
 
@@ -149,7 +152,7 @@ pub fn encode(
     slot[24..32].copy_from_slice(&round.to_le_bytes());
     slot[32..36].copy_from_slice(&meta_crc.to_le_bytes());
     slot[36..40].copy_from_slice(&an_crc.to_le_bytes());
-    slot[40..42].copy_from_slice(&image.locker_coins().to_le_bytes());
+    slot[LOCKER_COINS_OFFSET..][..2].copy_from_slice(&image.locker_coins().to_le_bytes());
     let head_crc = crc32c::crc32c(&slot[..HEAD_BYTES - 4]);
     slot[HEAD_BYTES - 4..HEAD_BYTES].copy_from_slice(&head_crc.to_le_bytes());
     slot
@@ -183,7 +186,7 @@ pub fn decode_meta(block: &[u8], page: PageId) -> Result<Option<SlotMeta>, HeadF
         page,
         sequence: u64_at(16),
         round: u64_at(24),
-        locker_coins: u16_at(40),
+        locker_coins: u16_at(LOCKER_COINS_OFFSET),
         missing: u16_at(14),
         meta_crc: u32_at(32),
         an_crc: u32_at(36),

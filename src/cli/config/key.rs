@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Config, Dialect, Durability, LogFormat, LogLevel, ResponseCounter};
 use crate::cli::HostPort;
 use crate::coin::PAGES;
+use crate::protocol::{RaidaId, Rules};
 
 /// One key of the configuration: its name, what it accepts, and the field it sets.
 pub struct Key {
@@ -59,8 +60,8 @@ pub enum Value {
 
 /// The most shards a node can have: far more cores than one node can keep busy.
 pub(super) const SHARDS_MOST: u64 = 64;
-/// Servers in a RAIDA network (PROTOCOL.md section 1).
-const SERVERS: usize = 25;
+/// Servers in a RAIDA network.
+const SERVERS: usize = RaidaId::COUNT;
 const DAY_S: u64 = 86_400;
 const TEN_MINUTES_MS: u64 = 600_000;
 
@@ -127,9 +128,8 @@ pub static KEYS: &[Key] = &[
     Key {
         section: "network",
         name: "max_body_bytes",
-        // Below 4 KiB a UDP datagram's worth of coins would not fit; above 16 MiB - 1 a response's
-        // three bytes of length could not answer it.
-        rule: whole(4_096, (1 << 24) - 1),
+        // Below 4 KiB a UDP datagram's worth of coins would not fit.
+        rule: whole(4_096, Rules::BODY_BYTES_CEILING as u64),
         changes_at_run_time: true,
         get: |config| Value::Whole(config.network.max_body_bytes.into()),
         set: |config, value| config.network.max_body_bytes = value.into_whole() as u32,

@@ -1,0 +1,397 @@
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::{ClientError, Connection, Options, Reply, Transport};
+use crate::coin::{An, Coin, Denomination, SerialNumber};
+use crate::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
+use crate::protocol::executive::{
+    AllSns, AvailableSns, AvailableSnsReply, CreateCoins, DeleteCoins, FreeCoins, SessionId,
+    read_created,
+};
+use crate::protocol::response::RESPONSE_PAYLOAD_MAX;
+use crate::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
+use crate::protocol::{AdminKey, Command, Passed, Status};
+
+/// The commands of a node. Lists of any length are split into requests that fit, several of which
+/// are under way at a time; what the protocol does all or nothing is one request, or an error.
+///
+/// After an error other than [`ClientError::Refused`] a client over TCP is of no more use: connect
+/// again.
+pub struct Client {
+    connection: Connection,
+    payload: Vec<u8>,
+}
+
+/// What became of a coin that a list of changes was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The change was made.
+    Changed,
+    /// The node says that the coin's authenticity number is another; nothing was changed.
+    Failed,
+    /// The coin was never sent, or the node refused the request it was in; nothing was changed.
+    NotAsked,
+    /// It was sent and there is no usable answer: the change was made, or it was not.
+    Unknown,
+}
+
+/// Longest body over TCP, in bytes: what two bytes of length can say, in every encryption type, so
+/// that every node takes it whose limit is not set lower.
+const BODY_BYTES_MAX: usize = u16::MAX as usize - 1;
+/// Requests of a long list under way at a time: enough to keep a node busy while answers travel,
+/// few enough that neither side's socket buffers fill up with what nobody reads.
+const IN_FLIGHT_MAX: usize = 4;
+
+const DETECT_RECORD: usize = Coin::SIZE + An::SIZE;
+const POWN_RECORD: usize = Coin::SIZE + 2 * An::SIZE;
+const SESSION_AND_KEY: usize = SessionId::SIZE + AdminKey::SIZE;
+
+impl Client {
+    /// Connects to a node.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub fn connect(
+        host: (&str, u16),
+        transport: Transport,
+        options: Options,
+    ) -> Result<Client, ClientError> {
+        Ok(Client {
+            connection: Connection::open(host, transport, options)?,
+            payload: vec![],
+        })
+    }
+
+    /// The connection, for what the commands do not cover.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Asks whether the node is there, with a body, so that the answer proves that node and client
+    /// have the same key. Returns how long the node took, in microseconds.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn echo(&mut self) -> Result<u32, ClientError> {
+        let reply = self.ask(Command::Echo, |_| {})?;
+        let done = reply.status == Status::SUCCESS;
+        self.some(Command::Echo, done.then_some(reply.execution_micros))
+    }
+
+    /// Asks which software the node runs.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn version(&mut self) -> Result<SoftwareVersion, ClientError> {
+        let reply = self.ask(Command::Version, |_| {})?;
+        let version = SoftwareVersion::read(&reply.payload);
+        self.some(Command::Version, version)
+    }
+
+    /// Asks what the node did since it started.
+    ///
+    /// # Errors
+    /// No answer, or a refusal, as for a wrong admin key.
+    pub fn stats(&mut self, key: &AdminKey) -> Result<NodeStats, ClientError> {
+        let reply = self.ask(Command::Stats, |out| Stats::compose(key, out))?;
+        self.some(Command::Stats, NodeStats::read(&reply.payload))
+    }
+
+    /// Asks how many coins of each denomination are in circulation.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn audit(&mut self) -> Result<Audit, ClientError> {
+        let reply = self.ask(Command::Audit, |_| {})?;
+        self.some(Command::Audit, Audit::read(&reply.payload))
+    }
+
+    /// Asks which of these are the coins' authenticity numbers, in the order asked. Any number of
+    /// coins.
+    ///
+    /// # Errors
+    /// No answer to one of the requests, or a refusal.
+    pub fn detect(&mut self, coins: &[(Coin, An)]) -> Result<Vec<bool>, ClientError> {
+        let batch = self.records_per_request(DETECT_RECORD, 0, 0);
+        let mut passed = vec![false; coins.len()];
+        let error = self.in_batches(
+            Command::Detect,
+            coins,
+            batch,
+            |coins, out| Detect::compose(coins.iter().copied(), out),
+            |asked, reply| {
+                let answer = Passed::read(reply?.status, &reply?.payload, asked.len())?;
+                for (place, verdict) in asked.zip(answer.iter()) {
+                    passed[place] = verdict;
+                }
+                Some(())
+            },
+        );
+        error.map_or(Ok(passed), Err)
+    }
+
+    /// Asks whether this is the XOR of the coins' authenticity numbers: one request.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn detect_sum(&mut self, coins: &[Coin], sum: An) -> Result<bool, ClientError> {
+        let reply = self.ask(Command::DetectSum, |out| {
+            DetectSum::compose(coins.iter().copied(), sum, out);
+        })?;
+        self.all_or_none(Command::DetectSum, &reply)
+    }
+
+    /// Proposes a new authenticity number (the last of each three) for each coin whose present one
+    /// is right. Any number of coins; each one's outcome in the order given, and the first error.
+    ///
+    /// Write the proposed numbers down first: once a coin has changed, nothing else claims it.
+    pub fn pown(&mut self, coins: &[(Coin, An, An)]) -> (Vec<Outcome>, Option<ClientError>) {
+        let batch = self.records_per_request(POWN_RECORD, 0, 0);
+        self.change(Command::Pown, coins, batch, |coins, out| {
+            Pown::compose(coins.iter().copied(), out);
+        })
+    }
+
+    /// Changes every coin's authenticity number by `delta`, if `sum` is their XOR: all coins or
+    /// none, one request. Whether it was done.
+    ///
+    /// # Errors
+    /// No answer, or a refusal. Without an answer it may have been done.
+    pub fn pown_sum(&mut self, coins: &[Coin], sum: An, delta: An) -> Result<bool, ClientError> {
+        let reply = self.ask(Command::PownSum, |out| {
+            PownSum::compose(coins.iter().copied(), sum, delta, out);
+        })?;
+        self.all_or_none(Command::PownSum, &reply)
+    }
+
+    /// Asks for free serial numbers of these denominations, at most 1,024 of each, whose pages are
+    /// reserved for the session for 16 seconds. A denomination may have none.
+    ///
+    /// # Errors
+    /// No answer, or a refusal, as for a wrong admin key.
+    pub fn available_sns(
+        &mut self,
+        session: SessionId,
+        key: &AdminKey,
+        denominations: &[Denomination],
+    ) -> Result<Vec<Coin>, ClientError> {
+        let reply = self.ask(Command::AvailableSns, |out| {
+            AvailableSns::compose(session, key, denominations.iter().copied(), out);
+        })?;
+        let mut list = AvailableSnsReply::new(&reply.payload);
+        let mut coins = vec![];
+        for free in &mut list {
+            coins.extend(free.serial_numbers().map(|serial_number| Coin {
+                denomination: free.denomination,
+                serial_number,
+            }));
+        }
+        self.some(Command::AvailableSns, list.is_whole().then_some(coins))
+    }
+
+    /// Most coins that [`Client::create_coins`] takes at a time.
+    pub fn created_at_once(&self) -> usize {
+        self.records_per_request(Coin::SIZE, SESSION_AND_KEY, An::SIZE)
+    }
+
+    /// Puts coins into circulation whose pages the session has reserved: all or none, one request.
+    /// Their authenticity numbers, in the order asked: nobody else knows them.
+    ///
+    /// # Errors
+    /// No answer, or a refusal. Without an answer it may have been done; the coins' numbers are
+    /// lost then, so [`Client::free_coins`] should take them back while the session lasts.
+    pub fn create_coins(
+        &mut self,
+        session: SessionId,
+        key: &AdminKey,
+        coins: &[Coin],
+    ) -> Result<Vec<An>, ClientError> {
+        let reply = self.ask(Command::CreateCoins, |out| {
+            CreateCoins::compose(session, key, coins.iter().copied(), out);
+        })?;
+        let created = read_created(&reply.payload, coins.len()).map(|ans| ans.collect());
+        self.some(Command::CreateCoins, created)
+    }
+
+    /// Takes coins out of circulation whose authenticity numbers are known. Any number of coins;
+    /// each one's outcome in the order given, and the first error.
+    pub fn delete_coins(
+        &mut self,
+        key: &AdminKey,
+        coins: &[(Coin, An)],
+    ) -> (Vec<Outcome>, Option<ClientError>) {
+        let batch = self.records_per_request(DETECT_RECORD, AdminKey::SIZE, 0);
+        self.change(Command::DeleteCoins, coins, batch, |coins, out| {
+            DeleteCoins::compose(key, coins.iter().copied(), out);
+        })
+    }
+
+    /// Takes coins out of circulation, whoever owns them. Any number of coins.
+    ///
+    /// # Errors
+    /// No answer to one of the requests, or a refusal; some of the coins may be free then.
+    pub fn free_coins(
+        &mut self,
+        session: SessionId,
+        key: &AdminKey,
+        coins: &[Coin],
+    ) -> Result<(), ClientError> {
+        let batch = self.records_per_request(Coin::SIZE, SESSION_AND_KEY, 0);
+        let error = self.in_batches(
+            Command::FreeCoins,
+            coins,
+            batch,
+            |coins, out| FreeCoins::compose(session, key, coins.iter().copied(), out),
+            |_, reply| (reply?.status == Status::SUCCESS).then_some(()),
+        );
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Asks which serial numbers of a denomination are in circulation. Only over TCP.
+    ///
+    /// # Errors
+    /// No answer, or a refusal, as for a wrong admin key.
+    pub fn all_sns(
+        &mut self,
+        key: &AdminKey,
+        denomination: Denomination,
+    ) -> Result<Vec<SerialNumber>, ClientError> {
+        let reply = self.ask(Command::AllSns, |out| {
+            AllSns::compose(key, denomination, out);
+        })?;
+        let numbers = AllSns::read_reply(&reply.payload).map(|numbers| numbers.collect());
+        self.some(Command::AllSns, numbers)
+    }
+
+    /// How many records of so many bytes fit a request beside `fixed` bytes of payload, with so
+    /// many bytes of answer for each.
+    fn records_per_request(&self, record: usize, fixed: usize, answer: usize) -> usize {
+        let encryption = self.connection.options().protection.encryption();
+        let outside = encryption.header_size() + encryption.body_overhead();
+        let (request_max, answer_max) = match self.connection.transport() {
+            Transport::Tcp => (
+                encryption.header_size() + BODY_BYTES_MAX,
+                RESPONSE_PAYLOAD_MAX,
+            ),
+            Transport::Udp => (
+                Connection::DATAGRAM_BYTES_MAX,
+                Connection::DATAGRAM_BYTES_MAX - outside,
+            ),
+        };
+        let asked = (request_max - outside - fixed) / record;
+        let answered = answer_max.checked_div(answer).unwrap_or(usize::MAX);
+        asked.min(answered)
+    }
+
+    /// One request and its answer.
+    fn ask(
+        &mut self,
+        command: Command,
+        compose: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Reply, ClientError> {
+        self.payload.clear();
+        compose(&mut self.payload);
+        self.connection.send(command, Some(&self.payload))?;
+        let reply = self.connection.receive()?;
+        if reply.status.is_verdict() {
+            Ok(reply)
+        } else {
+            let host = self.connection.host().to_owned();
+            Err(ClientError::Refused(host, reply.status))
+        }
+    }
+
+    /// A change of many coins that each pass or fail by themselves.
+    fn change<T>(
+        &mut self,
+        command: Command,
+        coins: &[T],
+        batch: usize,
+        compose: impl Fn(&[T], &mut Vec<u8>),
+    ) -> (Vec<Outcome>, Option<ClientError>) {
+        let mut outcomes = vec![Outcome::NotAsked; coins.len()];
+        let error = self.in_batches(command, coins, batch, compose, |asked, reply| {
+            outcomes[asked.clone()].fill(Outcome::Unknown);
+            let answer = Passed::read(reply?.status, &reply?.payload, asked.len())?;
+            for (place, passed) in asked.zip(answer.iter()) {
+                outcomes[place] = if passed {
+                    Outcome::Changed
+                } else {
+                    Outcome::Failed
+                };
+            }
+            Some(())
+        });
+        (outcomes, error)
+    }
+
+    /// Sends a list in requests of `batch` records, some of them under way at a time, and hands over
+    /// which records each answer is for: `None` where a request was sent and has no usable answer.
+    /// Nothing is handed over for what was not sent, or refused. `take` says `None` where the answer
+    /// makes no sense. After an error nothing more is sent, but what is under way is waited for. The
+    /// first error.
+    fn in_batches<T>(
+        &mut self,
+        command: Command,
+        coins: &[T],
+        batch: usize,
+        compose: impl Fn(&[T], &mut Vec<u8>),
+        mut take: impl FnMut(Range<usize>, Option<&Reply>) -> Option<()>,
+    ) -> Option<ClientError> {
+        let mut error = None;
+        let mut under_way: VecDeque<Range<usize>> = VecDeque::new();
+        let mut next = 0;
+        loop {
+            while error.is_none() && next < coins.len() && under_way.len() < IN_FLIGHT_MAX {
+                let asked = next..coins.len().min(next + batch);
+                next = asked.end;
+                self.payload.clear();
+                compose(&coins[asked.clone()], &mut self.payload);
+                match self.connection.send(command, Some(&self.payload)) {
+                    Ok(()) => under_way.push_back(asked),
+                    Err(failed) => {
+                        if failed.leaves_doubt() {
+                            take(asked, None);
+                        }
+                        error = Some(failed);
+                    }
+                }
+            }
+            let Some(asked) = under_way.pop_front() else {
+                return error;
+            };
+            let answer = self.connection.receive();
+            let host = || self.connection.host().to_owned();
+            let failed = match answer {
+                Ok(reply) if !reply.status.is_verdict() => {
+                    Some(ClientError::Refused(host(), reply.status))
+                }
+                Ok(reply) => match take(asked, Some(&reply)) {
+                    Some(()) => None,
+                    None => Some(ClientError::NotAnAnswer(host(), command)),
+                },
+                // Even where the node cannot be reached now: it could when this was sent.
+                Err(failed) => {
+                    take(asked, None);
+                    Some(failed)
+                }
+            };
+            error = error.or(failed);
+        }
+    }
+
+    fn all_or_none(&self, command: Command, reply: &Reply) -> Result<bool, ClientError> {
+        self.some(
+            command,
+            match reply.status {
+                Status::ALL_PASS => Some(true),
+                Status::ALL_FAIL => Some(false),
+                _ => None,
+            },
+        )
+    }
+
+    fn some<T>(&self, command: Command, answer: Option<T>) -> Result<T, ClientError> {
+        answer.ok_or_else(|| ClientError::NotAnAnswer(self.connection.host().to_owned(), command))
+    }
+}

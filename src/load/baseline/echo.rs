@@ -1,0 +1,199 @@
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::load::cpu_clock::CpuClock;
+use crate::load::datagrams::Batch;
+use crate::load::plan::pin;
+
+/// How long until a thread that waits looks whether it is to end.
+const WAIT: Duration = Duration::from_millis(100);
+/// Bytes read from a connection at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Connections looked at after one wait.
+const EVENTS: usize = 64;
+
+/// A server that sends back what it gets, a thread on each of a node's CPUs: the least that any
+/// server does, and so the most that a node could do. It sleeps while nobody asks.
+pub(in crate::load) struct Echo {
+    address: SocketAddr,
+    end: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    cpu_clock: CpuClock,
+}
+
+impl Echo {
+    /// Over UDP: all that has come received with one call and sent back with another.
+    ///
+    /// # Errors
+    /// A socket cannot be had.
+    pub(in crate::load) fn udp(cpus: &[Option<usize>]) -> io::Result<Echo> {
+        let mut sockets: Vec<UdpSocket> = Vec::new();
+        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        for _ in cpus {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            let socket = UdpSocket::from(socket);
+            socket.set_read_timeout(Some(WAIT))?;
+            address = socket.local_addr()?;
+            sockets.push(socket);
+        }
+        Ok(Echo::start(address, cpus, sockets, |socket, end| {
+            let mut batch = Batch::new();
+            while !end.load(Relaxed) {
+                if batch.receive(&socket).is_ok() {
+                    // One that cannot be sent is lost, and counted by who misses it.
+                    let _ = batch.send_back(&socket);
+                }
+            }
+        }))
+    }
+
+    /// Over TCP: what one read gives is written back with one write.
+    ///
+    /// # Errors
+    /// A socket cannot be had.
+    pub(in crate::load) fn tcp(cpus: &[Option<usize>]) -> io::Result<Echo> {
+        let mut listeners: Vec<TcpListener> = Vec::new();
+        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        for _ in cpus {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(1_024)?;
+            socket.set_nonblocking(true)?;
+            let listener = TcpListener::from(socket);
+            address = listener.local_addr()?;
+            listeners.push(listener);
+        }
+        Ok(Echo::start(address, cpus, listeners, |listener, end| {
+            // Whoever misses the answers counts them.
+            let _ = echo_streams(&listener, end);
+        }))
+    }
+
+    fn start<S: Send + 'static>(
+        address: SocketAddr,
+        cpus: &[Option<usize>],
+        sockets: Vec<S>,
+        serve: impl Fn(S, &AtomicBool) + Copy + Send + 'static,
+    ) -> Echo {
+        let end = Arc::new(AtomicBool::new(false));
+        let (started, ids) = mpsc::channel();
+        let threads = sockets.into_iter().zip(cpus.to_vec()).map(|(socket, cpu)| {
+            let (end, started) = (Arc::clone(&end), started.clone());
+            std::thread::spawn(move || {
+                pin(cpu);
+                let _ = started.send(rustix::thread::gettid().as_raw_nonzero().get());
+                serve(socket, &end);
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let ids = ids.iter().take(threads.len());
+        Echo {
+            address,
+            cpu_clock: CpuClock::Threads(ids.collect()),
+            threads,
+            end,
+        }
+    }
+
+    /// Where it listens.
+    pub(in crate::load) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it costs.
+    pub(in crate::load) fn cpu_clock(&self) -> CpuClock {
+        self.cpu_clock.clone()
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.end.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+const LISTENER: u64 = u64::MAX;
+
+fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
+    let wait = Timespec::try_from(WAIT).expect("a tenth of a second");
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let data = epoll::EventData::new_u64(LISTENER);
+    epoll::add(&epoll, listener, data, epoll::EventFlags::IN)?;
+    let mut streams: Vec<Option<TcpStream>> = Vec::new();
+    let mut bytes = vec![0; READ_BYTES];
+    let mut events = Vec::with_capacity(EVENTS);
+    while !end.load(Relaxed) {
+        events.clear();
+        let buffer = rustix::buffer::spare_capacity(&mut events);
+        match epoll::wait(&epoll, buffer, Some(&wait)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in &events {
+            match event.data.u64() {
+                LISTENER => accept(listener, &epoll, &mut streams)?,
+                index => {
+                    let stream = &mut streams[index as usize];
+                    if stream
+                        .as_ref()
+                        .is_some_and(|s| echo(s, &mut bytes).is_err())
+                    {
+                        *stream = None; // closing it takes it out of the epoll
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn accept(
+    listener: &TcpListener,
+    epoll: &OwnedFd,
+    streams: &mut Vec<Option<TcpStream>>,
+) -> io::Result<()> {
+    let Ok((stream, _)) = listener.accept() else {
+        return Ok(()); // another thread was faster
+    };
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    let data = epoll::EventData::new_u64(streams.len() as u64);
+    epoll::add(epoll, &stream, data, epoll::EventFlags::IN)?;
+    streams.push(Some(stream));
+    Ok(())
+}
+
+/// Reads once and writes that back. An error is the end of the connection.
+fn echo(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<()> {
+    let length = match stream.read(bytes) {
+        Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+        Ok(length) => length,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut rest = &bytes[..length];
+    while !rest.is_empty() {
+        match stream.write(rest) {
+            Ok(written) => rest = &rest[written..],
+            // Only a client that leaves megabytes of answers unread gets here.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+use crate::client::{Client, ClientError, Outcome};
+use crate::coin::{An, Coin, Denomination};
+use crate::protocol::AdminKey;
+use crate::protocol::executive::SessionId;
+
+/// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one, one of
+/// which is in force: a load that changes numbers goes back and forth between the two, so that at no
+/// moment a coin has a number that was not written down before the load began.
+pub struct Purse {
+    coins: Vec<Held>,
+}
+
+/// One coin of a [`Purse`].
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Which one.
+    pub coin: Coin,
+    own: An,
+    spare: An,
+    has_spare: bool,
+    in_doubt: bool,
+}
+
+/// Why there are no coins to ask about, or why they are not what they were.
+#[derive(Debug, thiserror::Error)]
+pub enum PurseError {
+    /// The node did not answer, or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// There are no free serial numbers.
+    #[error("the node has no free serial numbers, or others have reserved them")]
+    NoneFree,
+    /// The system has no random numbers to give.
+    #[error("no random numbers from the system: {0}")]
+    NoRandomness(#[from] getrandom::Error),
+}
+
+/// How a node's coins were found after a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Coins whose number in force is not the one that the node's answers made it.
+    pub wrong: usize,
+    /// Coins that the node would not give back their own number.
+    pub astray: usize,
+}
+
+impl Held {
+    /// The number in force.
+    #[inline]
+    pub fn an(&self) -> An {
+        match self.has_spare {
+            true => self.spare,
+            false => self.own,
+        }
+    }
+
+    /// The number not in force.
+    #[inline]
+    pub fn other_an(&self) -> An {
+        match self.has_spare {
+            true => self.own,
+            false => self.spare,
+        }
+    }
+
+    /// Whether nobody knows which number is in force.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// The other number is in force from now on.
+    pub(super) fn change(&mut self) {
+        self.has_spare = !self.has_spare;
+    }
+
+    pub(super) fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+}
+
+impl Purse {
+    /// Coins with their own numbers in force, and new spare ones.
+    ///
+    /// # Errors
+    /// The system has no random numbers to give.
+    pub fn new(coins: impl IntoIterator<Item = (Coin, An)>) -> Result<Purse, PurseError> {
+        let mut held = Vec::new();
+        for (coin, own) in coins {
+            let mut spare = [0; An::SIZE];
+            getrandom::fill(&mut spare)?;
+            held.push(Held {
+                coin,
+                own,
+                spare: An::new(spare),
+                has_spare: false,
+                in_doubt: false,
+            });
+        }
+        Ok(Purse { coins: held })
+    }
+
+    /// Has a node make coins: up to `count`, evenly of all denominations.
+    ///
+    /// # Errors
+    /// The node refuses, or has no serial numbers free. What it made before is lost then, and in
+    /// circulation.
+    pub fn mint(client: &mut Client, key: &AdminKey, count: usize) -> Result<Purse, PurseError> {
+        let mut session = [0; SessionId::SIZE];
+        getrandom::fill(&mut session)?;
+        let session = SessionId::new(u32::from_be_bytes(session));
+        let all: Vec<Denomination> = Denomination::all().collect();
+        let of_each = count.div_ceil(all.len());
+        let free = client.available_sns(session, key, &all)?;
+        let mut wanted: Vec<Coin> = Vec::new();
+        for denomination in all {
+            let of_it = free.iter().filter(|coin| coin.denomination == denomination);
+            wanted.extend(of_it.take(of_each));
+        }
+        wanted.truncate(count);
+        if wanted.is_empty() {
+            return Err(PurseError::NoneFree);
+        }
+        let mut made = Vec::with_capacity(wanted.len());
+        for coins in wanted.chunks(client.created_at_once()) {
+            let ans = client.create_coins(session, key, coins)?;
+            made.extend(coins.iter().copied().zip(ans));
+        }
+        Purse::new(made)
+    }
+
+    /// How many coins there are.
+    pub fn len(&self) -> usize {
+        self.coins.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.coins.is_empty()
+    }
+
+    /// The coins with their spare numbers, to be written down before a load changes any.
+    pub fn spares(&self) -> impl Iterator<Item = (Coin, An)> {
+        self.coins.iter().map(|held| (held.coin, held.spare))
+    }
+
+    /// Takes the coins out in so many parts of about the same size.
+    pub fn deal(&mut self, parts: usize) -> Vec<Vec<Held>> {
+        let mut dealt = vec![Vec::new(); parts];
+        for (index, held) in self.coins.drain(..).enumerate() {
+            dealt[index % parts].push(held);
+        }
+        dealt
+    }
+
+    /// Puts coins back.
+    pub fn collect(&mut self, coins: Vec<Held>) {
+        self.coins.extend(coins);
+    }
+
+    /// Compares all coins with the node, then gives every one its own number back.
+    ///
+    /// # Errors
+    /// The node does not answer, or refuses; then some coins may have their spare numbers.
+    pub fn settle(&mut self, client: &mut Client) -> Result<Settled, PurseError> {
+        let known = |held: &&Held| !held.in_doubt;
+        let claimed: Vec<(Coin, An)> = (self.coins.iter())
+            .filter(known)
+            .map(|held| (held.coin, held.an()))
+            .collect();
+        let wrong = failing(client, &claimed)?;
+        let changed = |held: &&Held| held.has_spare || held.in_doubt;
+        let back: Vec<(Coin, An, An)> = (self.coins.iter())
+            .filter(changed)
+            .map(|held| (held.coin, held.spare, held.own))
+            .collect();
+        let (outcomes, error) = client.pown(&back);
+        if let Some(error) = error {
+            return Err(error.into());
+        }
+        debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotAsked));
+        let own: Vec<(Coin, An)> = (self.coins.iter())
+            .map(|held| (held.coin, held.own))
+            .collect();
+        let astray = failing(client, &own)?;
+        for held in &mut self.coins {
+            (held.has_spare, held.in_doubt) = (false, false);
+        }
+        Ok(Settled { wrong, astray })
+    }
+
+    /// Takes the coins out of circulation. They have to have their own numbers.
+    ///
+    /// # Errors
+    /// The node does not answer, or refuses.
+    pub fn delete(&mut self, client: &mut Client, key: &AdminKey) -> Result<(), PurseError> {
+        let coins: Vec<(Coin, An)> = self.coins.drain(..).map(|h| (h.coin, h.own)).collect();
+        match client.delete_coins(key, &coins).1 {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn failing(client: &mut Client, coins: &[(Coin, An)]) -> Result<usize, PurseError> {
+    let passed = client.detect(coins)?;
+    Ok(passed.into_iter().filter(|passed| !passed).count())
+}

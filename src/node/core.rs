@@ -1,0 +1,160 @@
+use std::{
+    path::PathBuf,
+    pin::pin,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender},
+    },
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+use glommio::timer::sleep;
+
+use super::{Adjustable, meeting::Meeting};
+use crate::{
+    coin::ShardId,
+    mesh::{Checkpoints, Inbox, Mesh},
+    net::{self, Drained, Limits, Sockets, Stop},
+    protocol::{AdminKey, Rules},
+    service::Service,
+    shard::{Shard, ShardSettings},
+    store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
+};
+
+/// The last checkpoint of a node that stops may take so long, and the end of its logs once more;
+/// what it does not get done is in the logs. With the 5 s that clients have for their answers, the
+/// node ends within 10 s whatever its disk does.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(2);
+/// How often a core looks whether settings have changed. They change on an operator's signal, and
+/// nobody waits for it.
+const SETTINGS_LOOK: Duration = Duration::from_secs(1);
+
+/// What a core needs to become part of a node.
+pub(super) struct Core {
+    pub data: PathBuf,
+    pub shard: ShardSettings,
+    pub recovered: Arc<Recovered>,
+    pub inboxes: Arc<[Inbox]>,
+    pub sockets: Sockets,
+    pub limits: Arc<Limits>,
+    pub stop: Stop,
+    pub rules: Rules,
+    pub admin_key: AdminKey,
+    pub adjustable: Arc<Mutex<Adjustable>>,
+    /// Told once whether the shard is open.
+    pub ready: Sender<std::io::Result<()>>,
+    /// All cores have answered their last request.
+    pub drained: Meeting,
+    /// The last checkpoint is made.
+    pub checkpointed: Meeting,
+}
+
+impl Core {
+    /// Runs on a core until the node stops. Gives what was cut off.
+    pub async fn run(self) -> std::io::Result<Drained> {
+        keep_awake();
+        let environment = Live::new(Disk::new(&self.data));
+        let opened = Shard::open(environment, self.shard.clone(), &self.recovered).await;
+        let shard = match opened {
+            Ok(shard) => shard,
+            Err(error) => {
+                // The starter hears of it, and stops the others.
+                let _ = self.ready.send(Err(error));
+                self.stop.stopped().await;
+                self.drained.attend().await;
+                self.checkpointed.attend().await;
+                return Ok(Drained::default());
+            }
+        };
+        let round = self.recovered.round;
+        drop(self.recovered);
+        let mesh = Mesh::join(shard.clone(), self.inboxes);
+        let service = Service::new(mesh.clone(), self.rules, self.admin_key);
+        let adjustable = *lock(&self.adjustable);
+        let checkpoints = Rc::new(Checkpoints::new(adjustable.checkpoint_interval, round));
+        let is_first = shard.id == ShardId::new(0);
+        if is_first {
+            shard
+                .environment
+                .spawn(checkpoints.clone().run(mesh.clone()));
+        } else {
+            shard
+                .environment
+                .spawn(Checkpoints::forward_wishes(mesh.clone()));
+        }
+        shard.environment.spawn(follow(
+            self.adjustable,
+            self.limits.clone(),
+            service.clone(),
+            shard.clone(),
+            checkpoints.clone(),
+        ));
+        // A starter that has gone away has no more use for the news.
+        let _ = self.ready.send(Ok(()));
+
+        let drained = net::serve(self.sockets, service, self.limits, self.stop.clone()).await;
+        if drained.is_err() {
+            // A core that cannot serve takes the node down with it, in order.
+            self.stop.stop();
+        }
+        self.drained.attend().await;
+        if is_first {
+            let last = pin!(checkpoints.make(&mesh));
+            if let Either::Right(_) = select(last, pin!(sleep(LAST_CHECKPOINT))).await {
+                tracing::warn!(
+                    "the last checkpoint was not done in time: the next start reads the logs"
+                );
+            }
+        }
+        self.checkpointed.attend().await;
+        let closed = pin!(shard.log.close());
+        if let Either::Right(_) = select(closed, pin!(sleep(LAST_CHECKPOINT))).await {
+            tracing::error!(
+                shard = shard.id.index(),
+                "the log could not be written to its end"
+            );
+        }
+        mesh.stop();
+        drained
+    }
+}
+
+/// Takes over changed settings, for as long as the node runs.
+async fn follow(
+    adjustable: Arc<Mutex<Adjustable>>,
+    limits: Arc<Limits>,
+    service: Service<Live>,
+    shard: Rc<Shard<Live>>,
+    checkpoints: Rc<Checkpoints>,
+) {
+    let mut known = *lock(&adjustable);
+    loop {
+        sleep(SETTINGS_LOOK).await;
+        service.set_max_body_bytes(limits.max_body_bytes());
+        let now = *lock(&adjustable);
+        if now != known {
+            known = now;
+            shard.log.set_flush_interval(now.flush_interval);
+            checkpoints.set_interval(now.checkpoint_interval);
+        }
+    }
+}
+
+/// The settings are copied in and out whole, so a panic elsewhere leaves them sound.
+pub(super) fn lock(adjustable: &Mutex<Adjustable>) -> std::sync::MutexGuard<'_, Adjustable> {
+    adjustable.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until every core has said that it is ready.
+///
+/// # Errors
+/// The first core's that is not.
+pub(super) fn all_ready(ready: &Receiver<std::io::Result<()>>, cores: u16) -> std::io::Result<()> {
+    for _ in 0..cores {
+        let gone = |_| std::io::Error::other("a core ended before it was ready");
+        ready.recv().map_err(gone)??;
+    }
+    Ok(())
+}

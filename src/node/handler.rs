@@ -1,0 +1,59 @@
+//! The node's commands as the meaning of bytes: the one place where sockets and service meet.
+
+use std::net::SocketAddr;
+
+use crate::net::{Handled, Handler, Origin, Session, Split, Transport};
+use crate::{
+    protocol::Frame,
+    service::{self, Outcome, Service},
+    store::Environment,
+};
+
+/// A session of the service, with the transport that it came by.
+pub struct Bytes<E: Environment> {
+    session: service::Session<E>,
+    transport: Transport,
+}
+
+impl<E: Environment> Handler for Service<E> {
+    type Session = Bytes<E>;
+
+    fn session(&self, origin: Origin) -> Bytes<E> {
+        let transport = match origin.transport {
+            Transport::Tcp => service::Transport::Tcp,
+            Transport::Udp => service::Transport::Udp,
+        };
+        Bytes {
+            session: Service::session(self, transport),
+            transport: origin.transport,
+        }
+    }
+}
+
+impl<E: Environment> Session for Bytes<E> {
+    #[inline]
+    fn split(&self, bytes: &[u8]) -> Split {
+        match self.session.split(bytes) {
+            Frame::Incomplete { needed } => Split::Incomplete { needed },
+            Frame::Whole { length, .. } => Split::Whole { length },
+            Frame::Refused { length, .. } => Split::Refused { length },
+        }
+    }
+
+    #[inline]
+    fn handle(&mut self, request: &mut [u8], _: SocketAddr, out: &mut Vec<u8>) -> Handled {
+        let outcome = match self.transport {
+            Transport::Tcp => self.session.request(request, out),
+            Transport::Udp => self.session.datagram(request, out),
+        };
+        match outcome {
+            Outcome::Answered => Handled::Answered,
+            Outcome::Silent => Handled::Silent,
+            Outcome::Later(later) => Handled::Later(later),
+        }
+    }
+
+    fn refuse(&mut self, header: &[u8], out: &mut Vec<u8>) {
+        self.session.refuse(header, out);
+    }
+}

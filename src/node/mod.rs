@@ -1,0 +1,13 @@
+//! One running node, from its data folder and settings to its stop: recovery, an executor a core,
+//! and on each a shard, its end of the mesh, the commands and the sockets. Decides nothing itself;
+//! it is where the layers above are put together.
+
+mod core;
+mod handler;
+mod meeting;
+mod settings;
+mod start;
+
+pub use handler::Bytes;
+pub use settings::{Adjustable, Durability, Settings};
+pub use start::{Control, Ended, Node, StartError, Summary};

@@ -1,0 +1,42 @@
+use std::{path::PathBuf, time::Duration};
+
+use crate::{net, protocol::Rules};
+
+pub use crate::store::log::Durability;
+
+/// What a node is to be.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its number, coin, dialect and limits of the wire.
+    pub rules: Rules,
+    /// The data folder, made where it is missing.
+    pub data: PathBuf,
+    /// The file with the admin key, 32 hexadecimal digits; made, with a random key, where it is
+    /// missing from a data folder.
+    pub admin_key_file: PathBuf,
+    /// Sockets and their limits.
+    pub network: net::Settings,
+    /// Shards, one a core.
+    pub shards: u16,
+    /// Whether each shard's thread stays on a CPU of its own.
+    pub pin: bool,
+    /// How long a core looks for work before it sleeps.
+    pub spin: Duration,
+    /// When an answer that reports a change may leave.
+    pub durability: Durability,
+    /// Pages in memory, of all shards together.
+    pub cache_pages: usize,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// What can change while the node runs.
+    pub adjustable: Adjustable,
+}
+
+/// Settings of the storage that can change while the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjustable {
+    /// With [`Durability::Periodic`], the longest time between two log writes.
+    pub flush_interval: Duration,
+    /// The longest time between two checkpoints.
+    pub checkpoint_interval: Duration,
+}

@@ -1,0 +1,362 @@
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, Instant},
+};
+
+use glommio::{ExecutorJoinHandle, LocalExecutor, LocalExecutorBuilder, Placement};
+
+use super::{
+    Adjustable, Settings,
+    core::{Core, all_ready, lock},
+    meeting::Meeting,
+};
+use crate::{
+    coin::{Denomination, PageId, ShardId},
+    mesh::inboxes,
+    net::{self, Drained, Limits, Stop},
+    protocol::AdminKey,
+    shard::ShardSettings,
+    store::{
+        DataFolder, Disk, FolderError, from_hex, keep_awake,
+        log::LogSettings,
+        recovery::{Recovered, RecoveryError, recover},
+        write_secret,
+    },
+};
+
+/// Memory that an executor registers with the kernel for its I/O, in bytes. It is pinned, so it
+/// counts as used; a buffer that does not fit comes from the heap.
+const IO_MEMORY: usize = 1 << 20;
+
+/// A node that runs. Dropping it does not stop it: [`stop`](Control::stop) it, then
+/// [`join`](Node::join).
+pub struct Node {
+    summary: Summary,
+    control: Control,
+    cores: Vec<ExecutorJoinHandle<io::Result<Drained>>>,
+    _folder: DataFolder,
+}
+
+/// What can be done to a node while it runs, from any thread.
+#[derive(Clone)]
+pub struct Control {
+    stop: Stop,
+    limits: Arc<Limits>,
+    adjustable: Arc<Mutex<Adjustable>>,
+}
+
+/// What there is to say of a node that has just started.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Where it listens, TCP and UDP.
+    pub address: SocketAddr,
+    /// Coins in circulation, by denomination index.
+    pub coins: [u64; Denomination::COUNT],
+    /// The data folder was made by this start.
+    pub is_new: bool,
+    /// Files are read and written around the page cache.
+    pub is_direct: bool,
+    /// The admin key's file, where this start made it.
+    pub made_admin_key: Option<PathBuf>,
+    /// Coin changes that only the logs had.
+    pub changes_recovered: u64,
+    /// Batches cut short at the end of a log, none of them answered.
+    pub torn_batches: u64,
+    /// What is damaged, and not served.
+    pub faults: Vec<String>,
+    /// From the start to the first request.
+    pub took: Duration,
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// What was cut off because its time was over.
+    pub cut: Drained,
+}
+
+/// A node that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be worked on.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The sockets cannot be opened.
+    #[error("{0}")]
+    Listen(io::Error),
+    /// The data cannot be served.
+    #[error("{folder}: {error}; `raida check --data {folder}` says more")]
+    Recovery {
+        /// The data folder.
+        folder: String,
+        /// What is wrong with it.
+        error: RecoveryError,
+    },
+    /// The recovery has pages to write and the disk has no room for them.
+    #[error(
+        "{folder}: the disk is full, and the recovery has pages to write: make room and start again; nothing is lost"
+    )]
+    NoRoom {
+        /// The data folder.
+        folder: String,
+    },
+    /// The admin key cannot be had.
+    #[error("admin key file {path}: {what}")]
+    AdminKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A core cannot run.
+    #[error("cannot run on a core: {0}")]
+    Core(String),
+    /// A shard cannot be opened.
+    #[error("cannot open a shard: {0}")]
+    Shard(io::Error),
+}
+
+impl Node {
+    /// Starts a node; it serves when this returns.
+    ///
+    /// # Errors
+    /// Where anything it needs is not to be had; nothing of it runs then.
+    pub fn start(settings: &Settings) -> Result<Node, StartError> {
+        let start = Instant::now();
+        let folder = DataFolder::open(&settings.data, true)?;
+        let (admin_key, made_admin_key) = admin_key(&settings.admin_key_file, folder.path())?;
+        let secret = folder.secret()?;
+        let sockets =
+            net::bind(settings.network.listen, settings.shards).map_err(StartError::Listen)?;
+        let address = sockets[0].address();
+
+        let (recovered, is_direct) = recover_on_this_thread(folder.path(), &secret)?;
+        let recovered = Arc::new(recovered);
+        let mut run = [0; 8];
+        getrandom::fill(&mut run).map_err(|error| StartError::Core(error.to_string()))?;
+
+        let stop = Stop::default();
+        let limits = Limits::new(&settings.network);
+        let adjustable = Arc::new(Mutex::new(settings.adjustable));
+        let inboxes = inboxes(settings.shards);
+        let (drained, checkpointed) = (
+            Meeting::of(settings.shards.into()),
+            Meeting::of(settings.shards.into()),
+        );
+        let (ready, is_ready) = mpsc::channel();
+        let cpus = allowed_cpus();
+        let mut cores = Vec::new();
+        for (shard, sockets) in (0..settings.shards).zip(sockets) {
+            let core = Core {
+                data: folder.path().to_owned(),
+                shard: ShardSettings {
+                    id: ShardId::new(shard),
+                    shards: settings.shards,
+                    cache_pages: settings.cache_pages.div_ceil(settings.shards.into()),
+                    secret: secret.clone(),
+                    log: LogSettings {
+                        shard,
+                        segment_bytes: settings.segment_bytes,
+                        durability: settings.durability,
+                        flush_interval: settings.adjustable.flush_interval,
+                        run: u64::from_le_bytes(run),
+                        round: recovered.round,
+                    },
+                },
+                recovered: recovered.clone(),
+                inboxes: inboxes.clone(),
+                sockets,
+                limits: limits.clone(),
+                stop: stop.clone(),
+                rules: settings.rules,
+                admin_key: admin_key.clone(),
+                adjustable: adjustable.clone(),
+                ready: ready.clone(),
+                drained: drained.clone(),
+                checkpointed: checkpointed.clone(),
+            };
+            let placement = match settings.pin && usize::from(settings.shards) <= cpus.len() {
+                true => Placement::Fixed(cpus[usize::from(shard)]),
+                false => Placement::Unbound,
+            };
+            let spawned = LocalExecutorBuilder::new(placement)
+                .name(&format!("shard-{shard}"))
+                .io_memory(IO_MEMORY)
+                .spin_before_park(settings.spin)
+                .spawn(move || core.run());
+            cores.push(spawned.map_err(|error| StartError::Core(error.to_string()))?);
+        }
+        let summary = Summary {
+            address,
+            coins: coins(&recovered),
+            is_new: folder.was_created(),
+            is_direct,
+            made_admin_key,
+            changes_recovered: recovered.changes,
+            torn_batches: recovered.torn,
+            faults: recovered.faults.iter().map(ToString::to_string).collect(),
+            took: Duration::ZERO,
+        };
+        drop(recovered);
+        let mut node = Node {
+            summary,
+            control: Control {
+                stop,
+                limits,
+                adjustable,
+            },
+            cores,
+            _folder: folder,
+        };
+        if let Err(error) = all_ready(&is_ready, settings.shards) {
+            node.control.stop();
+            let _ = node.join();
+            return Err(StartError::Shard(error));
+        }
+        node.summary.took = start.elapsed();
+        Ok(node)
+    }
+
+    /// What there is to say of the start.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// What can be done to it while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Waits until the node has ended.
+    ///
+    /// # Errors
+    /// Where a core had to give up.
+    pub fn join(self) -> Result<Ended, StartError> {
+        let mut ended = Ended::default();
+        for core in self.cores {
+            let drained = core
+                .join()
+                .map_err(|error| StartError::Core(error.to_string()))?;
+            let drained = drained.map_err(|error| StartError::Core(error.to_string()))?;
+            ended.cut.connections_cut += drained.connections_cut;
+            ended.cut.requests_cut += drained.requests_cut;
+        }
+        Ok(ended)
+    }
+}
+
+impl Control {
+    /// Limits and counters of the sockets.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Changes what can change while the node runs.
+    pub fn adjust(&self, network: &net::Settings, adjustable: Adjustable) {
+        self.limits.change(network);
+        *lock(&self.adjustable) = adjustable;
+    }
+
+    /// Has the node answer what it has accepted, write its pages, and end.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+}
+
+fn recover_on_this_thread(
+    folder: &Path,
+    secret: &crate::store::NodeSecret,
+) -> Result<(Recovered, bool), StartError> {
+    // On a thread of its own, since an executor leaves its mark on the thread it ran on.
+    std::thread::scope(|scope| {
+        let recovered = scope.spawn(|| {
+            let disk = Disk::new(folder);
+            let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(IO_MEMORY);
+            let executor: LocalExecutor = executor
+                .make()
+                .map_err(|error| StartError::Core(error.to_string()))?;
+            let recovered = executor.run(async {
+                keep_awake();
+                recover(&disk, secret).await
+            });
+            let recovered = recovered.map_err(|error| {
+                let folder = folder.display().to_string();
+                match error {
+                    RecoveryError::Io(error) if is_full(&error) => StartError::NoRoom { folder },
+                    error => StartError::Recovery { folder, error },
+                }
+            })?;
+            Ok((recovered, disk.is_direct()))
+        });
+        recovered
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+fn coins(recovered: &Recovered) -> [u64; Denomination::COUNT] {
+    let mut coins = [0; Denomination::COUNT];
+    for (page, summary) in PageId::all().zip(&recovered.pages) {
+        let count: u32 = summary
+            .circulation
+            .iter()
+            .map(|word| word.count_ones())
+            .sum();
+        coins[page.denomination().index()] += u64::from(count);
+    }
+    coins
+}
+
+/// The admin key, and its file where it was made.
+fn admin_key(path: &Path, folder: &Path) -> Result<(AdminKey, Option<PathBuf>), StartError> {
+    let failed = |what: String| StartError::AdminKey {
+        path: path.to_owned(),
+        what,
+    };
+    let mut made = None;
+    if !path.exists() {
+        if path.parent() != Some(folder) {
+            return Err(failed(
+                "is not there; write 32 hexadecimal digits into it".to_owned(),
+            ));
+        }
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| failed(error.to_string()))?;
+        write_secret(path, &bytes).map_err(|error| failed(error.to_string()))?;
+        made = Some(path.to_owned());
+    }
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let bytes = from_hex(text.trim())
+        .ok_or_else(|| failed("must hold 32 hexadecimal digits and nothing else".to_owned()))?;
+    if let Ok(metadata) = fs::metadata(path)
+        && metadata.permissions().mode() & 0o077 != 0
+    {
+        tracing::warn!(path = %path.display(), "others can read the admin key: chmod 600 it");
+    }
+    Ok((AdminKey::new(bytes), made))
+}
+
+/// The CPUs that this process may run on.
+fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: a cpu_set_t is plain bits, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a cpu_set_t of the size that is given, for the kernel to fill.
+    let outcome = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    if outcome != 0 {
+        return Vec::new();
+    }
+    let within = 0..libc::CPU_SETSIZE as usize;
+    // SAFETY: every number is below CPU_SETSIZE, so within the set.
+    within
+        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
+        .collect()
+}

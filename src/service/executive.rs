@@ -1,0 +1,175 @@
+//! Group 3: available serial numbers, create, delete, free, and all serial numbers. All of it with
+//! the admin key.
+
+use super::{Node, session::Transport};
+use crate::{
+    coin::{An, COINS_PER_PAGE, Coin, Mfs, SerialNumber, ShardId},
+    mesh::Decision,
+    protocol::{
+        AdminKey, PassFail, Status,
+        executive::{
+            AllSns, AvailableSns, CreateCoins, DeleteCoins, FreeCoins, write_created,
+            write_free_sns,
+        },
+        pass_fail::Bitmap,
+    },
+    service::scatter::scatter,
+    shard::{Exchange, Replacement, Reply, Request},
+    store::{Environment, record::Change, yield_now},
+};
+
+/// Free serial numbers shown of a denomination, at most (PROTOCOL.md, command 120).
+const SNS_SHOWN: usize = 1_024;
+/// Coins whose new ANs a datagram can answer with: 65,507 bytes less the longest header, HMAC and
+/// trailer, by 16 bytes each. More would be created, and their ANs lost.
+const CREATED_IN_DATAGRAM: usize = (65_507 - 48 - 32 - 2) / An::SIZE;
+
+impl<E: Environment> Node<E> {
+    pub(super) fn check_admin(&self, key: &AdminKey) -> Result<(), Status> {
+        match *key == self.admin_key {
+            true => Ok(()),
+            false => Err(Status::WRONG_ADMIN_KEY),
+        }
+    }
+
+    pub(super) async fn available_sns(
+        &self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let request = AvailableSns::parse(payload)?;
+        self.check_admin(&request.key)?;
+        let session = request.session.get();
+        for denomination in request.denominations() {
+            let mut free: Vec<SerialNumber> = Vec::new();
+            // Sessions start at different shards, so that they seldom want the same pages.
+            for step in 0..self.mesh.shards() {
+                let most = SNS_SHOWN - free.len();
+                if most == 0 {
+                    break;
+                }
+                let shard = (session as u16).wrapping_add(step) % self.mesh.shards();
+                let reserve = Request::Reserve(session, denomination, most);
+                let reply = self.mesh.ask(ShardId::new(shard), reserve).await;
+                let Ok(Reply::SerialNumbers(more)) = reply else {
+                    return Err(Status::UNAVAILABLE);
+                };
+                free.extend(more);
+            }
+            free.sort_unstable();
+            write_free_sns(denomination, free, out);
+        }
+        Ok(Status::SUCCESS)
+    }
+
+    pub(super) async fn create_coins(
+        &self,
+        payload: &[u8],
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let request = CreateCoins::parse(payload)?;
+        self.check_admin(&request.key)?;
+        let asked = request.coins()?;
+        if transport == Transport::Udp && asked.len() > CREATED_IN_DATAGRAM {
+            return Err(Status::INVALID_LENGTH);
+        }
+        let mut coins: Vec<Coin> = asked.iter().collect();
+        coins.sort_unstable();
+        if coins.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Status::INVALID_COIN);
+        }
+        let mfs = self.month();
+        let ans: Vec<An> = coins.iter().map(|_| self.shard().unknown_an()).collect();
+        let session = Some(request.session.get());
+        let created = self
+            .mesh
+            .change_together(&coins, session, |values, reserved| {
+                if !reserved {
+                    return Decision::Refuse(Status::NOT_RESERVED);
+                }
+                if values.iter().any(Option::is_some) {
+                    return Decision::Refuse(Status::INVALID_COIN);
+                }
+                let new = coins
+                    .iter()
+                    .zip(&ans)
+                    .map(|(&coin, &an)| Change { coin, an, mfs });
+                Decision::Change(new.collect())
+            });
+        created.await.map_err(|_| Status::UNAVAILABLE)??;
+        let an_of = |coin: Coin| ans[coins.binary_search(&coin).expect("it was asked for")];
+        write_created(asked.iter().map(an_of), out);
+        Ok(Status::SUCCESS)
+    }
+
+    pub(super) async fn delete_coins(
+        &self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let request = DeleteCoins::parse(payload)?;
+        self.check_admin(&request.key)?;
+        let records = request.records()?;
+        let exchanges = records.iter().map(|(coin, an)| {
+            let becomes = Replacement::Free;
+            coin.map(|coin| (coin, Exchange { coin, an, becomes }))
+        });
+        let scattered = scatter(self.mesh.shards(), exchanges);
+        let mut answer = PassFail::begin(out, records.len());
+        self.exchange(scattered, |record| answer.pass(record))
+            .await?;
+        Ok(answer.finish(Bitmap::IfMixed))
+    }
+
+    pub(super) async fn free_coins(&self, payload: &[u8]) -> Result<Status, Status> {
+        let request = FreeCoins::parse(payload)?;
+        self.check_admin(&request.key)?;
+        let mut coins: Vec<Coin> = request.coins()?.iter().collect();
+        coins.sort_unstable();
+        coins.dedup();
+        let freed = self.mesh.change_together(&coins, None, |_, _| {
+            let new = coins.iter().map(|&coin| Change {
+                coin,
+                an: self.shard().unknown_an(),
+                mfs: Mfs::FREE,
+            });
+            Decision::<Status>::Change(new.collect())
+        });
+        freed.await.map_err(|_| Status::UNAVAILABLE)??;
+        Ok(Status::SUCCESS)
+    }
+
+    pub(super) async fn all_sns(
+        &self,
+        payload: &[u8],
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let request = AllSns::parse(payload)?;
+        self.check_admin(&request.key)?;
+        let denomination = request.denomination()?;
+        if transport == Transport::Udp {
+            return Err(Status::INVALID_LENGTH);
+        }
+        let start = out.len();
+        out.resize(start + AllSns::REPLY_SIZE, 0);
+        for reply in self.ask_all(|| Request::Circulation(denomination)).await? {
+            let Reply::Circulation(pages) = reply else {
+                unreachable!("a shard answers circulation with pages");
+            };
+            for (page, bits) in pages {
+                let at = start + page.number() as usize * COINS_PER_PAGE / 8;
+                for (bytes, word) in out[at..].chunks_exact_mut(8).zip(bits) {
+                    bytes.copy_from_slice(&word.to_le_bytes());
+                }
+            }
+            yield_now().await;
+        }
+        Ok(Status::SUCCESS)
+    }
+
+    pub(super) fn month(&self) -> Mfs {
+        Mfs::at_unix_seconds(self.shard().environment.unix_seconds())
+    }
+}

@@ -1,0 +1,108 @@
+//! Finding the key that a request is encrypted with.
+
+use super::Node;
+use crate::{
+    coin::{An, Coin},
+    protocol::{Encryption, Key, RequestHeader, Status, header::KeySource, try_challenge},
+    shard::{Reply, Request},
+    store::Environment,
+};
+
+impl<E: Environment> Node<E> {
+    /// The key, where this shard's memory knows it; `None` where it has to be asked for.
+    #[inline]
+    pub(super) fn key_now(&self, header: &RequestHeader) -> Option<Result<Key, Status>> {
+        match header.key_source() {
+            KeySource::None => Some(Ok(Key::None)),
+            KeySource::Coin(None) | KeySource::TwoCoins(None, _) | KeySource::TwoCoins(_, None) => {
+                Some(Err(header.missing_key_status()))
+            }
+            KeySource::Coin(Some(coin)) => match self.an_now(coin)? {
+                Ok(an) => Some(one_coin_key(header, an)),
+                Err(status) => Some(Err(status)),
+            },
+            KeySource::TwoCoins(Some(first), Some(second)) => {
+                match (self.an_now(first)?, self.an_now(second)?) {
+                    (Ok(first), Ok(second)) => Some(two_coin_key(header, first, second)),
+                    (Err(status), _) | (_, Err(status)) => Some(Err(status)),
+                }
+            }
+            KeySource::Locker(_) => None,
+        }
+    }
+
+    /// The key, wherever it is.
+    pub(super) async fn key(&self, header: &RequestHeader, body: &[u8]) -> Result<Key, Status> {
+        if let Some(key) = self.key_now(header) {
+            return key;
+        }
+        match header.key_source() {
+            KeySource::Coin(Some(coin)) => one_coin_key(header, self.an(coin).await?),
+            KeySource::TwoCoins(Some(first), Some(second)) => {
+                two_coin_key(header, self.an(first).await?, self.an(second).await?)
+            }
+            KeySource::Locker(prefix) => self.locker_key(header, body, prefix).await,
+            _ => unreachable!("key_now knows the others"),
+        }
+    }
+
+    /// Of the lockers that share the five bytes, the one under which the challenge is right. Where
+    /// none is, any of them: the request is then refused for its challenge.
+    async fn locker_key(
+        &self,
+        header: &RequestHeader,
+        body: &[u8],
+        prefix: [u8; 5],
+    ) -> Result<Key, Status> {
+        let mut found = Err(header.missing_key_status());
+        for reply in self.ask_all(|| Request::LockerKeys(prefix)).await? {
+            let Reply::Keys(keys) = reply else {
+                unreachable!("a shard answers locker keys with keys");
+            };
+            for an in keys {
+                let key = Key::from_an(an);
+                let is_right = try_challenge(header, body, &key);
+                found = Ok(key);
+                if is_right {
+                    return found;
+                }
+            }
+        }
+        found
+    }
+
+    fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Status>> {
+        if !self.shard().owns(coin.page()) {
+            return None;
+        }
+        let sum = self.shard().sum_now([coin].into_iter())?;
+        Some(sum.map_err(|_| Status::UNAVAILABLE))
+    }
+
+    async fn an(&self, coin: Coin) -> Result<Option<An>, Status> {
+        let owner = coin.page().owner(self.mesh.shards());
+        match self.mesh.ask(owner, Request::An(coin)).await {
+            Ok(Reply::Sum(an)) => Ok(an),
+            Ok(other) => unreachable!("a shard answers an AN with {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+}
+
+/// A free coin is nobody's, so it is no key.
+fn one_coin_key(header: &RequestHeader, an: Option<An>) -> Result<Key, Status> {
+    let an = an.ok_or(header.missing_key_status())?;
+    Ok(match header.encryption {
+        Encryption::CoinKeyHmac => Key::from_hashed_an(an),
+        _ => Key::from_an(an),
+    })
+}
+
+fn two_coin_key(
+    header: &RequestHeader,
+    first: Option<An>,
+    second: Option<An>,
+) -> Result<Key, Status> {
+    let both = first.zip(second).ok_or(header.missing_key_status())?;
+    Ok(Key::from_hashed_ans(both.0, both.1))
+}

@@ -1,0 +1,143 @@
+//! From a request to its response, through shards: one file a command group. Knows commands and
+//! statuses; knows no sockets, so that a simulated client speaks to the same code as a real one.
+//!
+//! A request that memory can answer is answered in one go, with no wait, no copy and no allocation
+//! (`now` in each group's file). Everything else is answered by a task of its own (`later`).
+
+mod authentication;
+mod executive;
+mod keys;
+mod order;
+mod scatter;
+mod session;
+mod status;
+
+use std::{cell::Cell, rc::Rc};
+
+use crate::{
+    mesh::Mesh,
+    protocol::{AdminKey, Command, Rules, Status, status_group::SoftwareVersion},
+    shard::Shard,
+    store::Environment,
+};
+
+pub use session::{Outcome, Session, Transport};
+
+/// What the version command answers: eight characters.
+pub const SOFTWARE_VERSION: SoftwareVersion = match SoftwareVersion::new(*b"raida0.1") {
+    Some(version) => version,
+    None => panic!("eight printable characters"),
+};
+
+/// The commands of one core.
+pub struct Service<E: Environment> {
+    node: Rc<Node<E>>,
+}
+
+struct Node<E: Environment> {
+    rules: Cell<Rules>,
+    admin_key: AdminKey,
+    mesh: Rc<Mesh<E>>,
+}
+
+impl<E: Environment> Clone for Service<E> {
+    fn clone(&self) -> Self {
+        Service {
+            node: self.node.clone(),
+        }
+    }
+}
+
+impl<E: Environment> Service<E> {
+    /// The commands, by these rules, on this core's end of the mesh.
+    pub fn new(mesh: Rc<Mesh<E>>, rules: Rules, admin_key: AdminKey) -> Self {
+        Service {
+            node: Rc::new(Node {
+                rules: Cell::new(rules),
+                admin_key,
+                mesh,
+            }),
+        }
+    }
+
+    /// What the node is called and what it accepts.
+    pub fn rules(&self) -> Rules {
+        self.node.rules.get()
+    }
+
+    /// Changes the longest body that is accepted, in bytes, from the next request on.
+    pub fn set_max_body_bytes(&self, max_body_bytes: usize) {
+        let rules = Rules {
+            max_body_bytes,
+            ..self.rules()
+        };
+        self.node.rules.set(rules);
+    }
+
+    /// The requests of one connection, which take effect in the order they came where they touch
+    /// the same coins; or all datagrams of a core, which have no order.
+    pub fn session(&self, transport: Transport) -> Session<E> {
+        Session::new(self.node.clone(), transport)
+    }
+}
+
+impl<E: Environment> Node<E> {
+    fn shard(&self) -> &Shard<E> {
+        self.mesh.shard()
+    }
+
+    /// Answers a command from memory, appending the payload to `out`; `None` where it has to wait:
+    /// then nothing has happened and `out` may hold rubbish past its old end.
+    #[inline]
+    fn now(&self, command: Command, payload: &[u8], out: &mut Vec<u8>) -> Option<Status> {
+        match command {
+            Command::Echo => Some(self.echo()),
+            Command::Version => Some(self.version(out)),
+            Command::Detect => self.detect_now(payload, out),
+            Command::DetectSum => self.detect_sum_now(payload),
+            _ => None,
+        }
+    }
+
+    /// Answers a command, however long it takes.
+    ///
+    /// What waits for an answer is as large as the largest command in it, and is allocated for each
+    /// request: so the commands that are rare are in a box of their own.
+    async fn later(
+        &self,
+        command: Command,
+        payload: &[u8],
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Status {
+        let answered = match command {
+            Command::Pown => self.pown(payload, out).await,
+            _ => Box::pin(self.rarely(command, payload, transport, out)).await,
+        };
+        answered.unwrap_or_else(|refusal| refusal)
+    }
+
+    async fn rarely(
+        &self,
+        command: Command,
+        payload: &[u8],
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        match command {
+            Command::Echo => Ok(self.echo()),
+            Command::Version => Ok(self.version(out)),
+            Command::Stats => self.stats(payload, out).await,
+            Command::Audit => self.audit(out).await,
+            Command::Detect => self.detect(payload, out).await,
+            Command::DetectSum => self.detect_sum(payload).await,
+            Command::Pown => self.pown(payload, out).await,
+            Command::PownSum => self.pown_sum(payload).await,
+            Command::AvailableSns => self.available_sns(payload, out).await,
+            Command::CreateCoins => self.create_coins(payload, transport, out).await,
+            Command::DeleteCoins => self.delete_coins(payload, out).await,
+            Command::FreeCoins => self.free_coins(payload).await,
+            Command::AllSns => self.all_sns(payload, transport, out).await,
+        }
+    }
+}

@@ -1,0 +1,270 @@
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use crate::{
+    coin::Coin,
+    protocol::{
+        Command,
+        authentication::{Detect, DetectSum, Pown, PownSum},
+    },
+    store::Signal,
+};
+
+/// Words of a [`Footprint`]'s mask.
+const MASK_WORDS: usize = 4;
+
+/// The order of one connection's requests. They run side by side, but where two touch the same coin
+/// and one of them changes it, the later waits for the earlier: so a client that sends on without
+/// waiting for answers sees what it would have seen one request at a time.
+#[derive(Default)]
+pub(super) struct Order {
+    /// Requests under way, in the order they came.
+    under_way: RefCell<VecDeque<Entry>>,
+    next: Cell<u64>,
+    changes: Cell<usize>,
+    moved: Signal,
+}
+
+/// Which coins a request touches, and whether it changes them. Two footprints that share no bit
+/// share no coin; now and then two share a bit only.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Footprint {
+    mask: [u64; MASK_WORDS],
+    changes: bool,
+}
+
+/// A request's place in the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(u64);
+
+struct Entry {
+    place: Place,
+    /// What it waits for.
+    needs: Footprint,
+    /// What waits for it.
+    touches: Footprint,
+}
+
+impl Order {
+    /// Whether a request that changes nothing may be answered at once.
+    #[inline]
+    pub fn lets_reads_pass(&self) -> bool {
+        self.changes.get() == 0
+    }
+
+    /// Whether a request that needs these coins would have to wait now.
+    pub fn would_block(&self, needs: Footprint) -> bool {
+        let under_way = self.under_way.borrow();
+        under_way
+            .iter()
+            .any(|earlier| needs.conflicts_with(&earlier.touches))
+    }
+
+    /// Puts a request behind all that came before it. While it cannot be read it `needs` its key
+    /// only, and `touches` everything.
+    pub fn enter(&self, needs: Footprint, touches: Footprint) -> Place {
+        let place = Place(self.next.get());
+        self.next.set(place.0 + 1);
+        self.changes
+            .set(self.changes.get() + usize::from(touches.changes));
+        self.under_way.borrow_mut().push_back(Entry {
+            place,
+            needs,
+            touches,
+        });
+        place
+    }
+
+    /// Says better what a request touches than was known when it came.
+    pub fn narrow(&self, place: Place, footprint: Footprint) {
+        let mut under_way = self.under_way.borrow_mut();
+        let entry = under_way.iter_mut().find(|entry| entry.place == place);
+        let entry = entry.expect("a request is under way until it leaves");
+        let before = usize::from(entry.touches.changes);
+        self.changes
+            .set(self.changes.get() - before + usize::from(footprint.changes));
+        (entry.needs, entry.touches) = (footprint, footprint);
+        drop(under_way);
+        self.moved.notify();
+    }
+
+    /// Waits until nothing that came earlier stands in the way.
+    pub async fn turn(&self, place: Place) {
+        loop {
+            let moment = self.moved.moment();
+            if !self.is_blocked(place) {
+                return;
+            }
+            self.moved.after(moment).await;
+        }
+    }
+
+    /// Ends a request.
+    pub fn leave(&self, place: Place) {
+        let mut under_way = self.under_way.borrow_mut();
+        let at = under_way.iter().position(|entry| entry.place == place);
+        let at = at.expect("a request leaves once");
+        let entry = under_way.remove(at).expect("it was just found");
+        self.changes
+            .set(self.changes.get() - usize::from(entry.touches.changes));
+        drop(under_way);
+        self.moved.notify();
+    }
+
+    fn is_blocked(&self, place: Place) -> bool {
+        let under_way = self.under_way.borrow();
+        let mine = under_way.iter().find(|entry| entry.place == place);
+        let mine = mine.expect("a request waits before it leaves").needs;
+        let earlier = under_way.iter().take_while(|entry| entry.place < place);
+        earlier
+            .map(|entry| entry.touches)
+            .any(|other| mine.conflicts_with(&other))
+    }
+}
+
+impl Footprint {
+    /// Touches everything: of a request that cannot be read yet, or that is about no coin in
+    /// particular.
+    pub const EVERYTHING: Footprint = Footprint {
+        mask: [u64::MAX; MASK_WORDS],
+        changes: true,
+    };
+
+    /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in the
+    /// locker.
+    pub const ANY_COIN: Footprint = Footprint {
+        mask: [u64::MAX; MASK_WORDS],
+        changes: false,
+    };
+
+    /// What a request touches: `payload` is decrypted.
+    pub fn of(command: Command, payload: &[u8], keys: impl Iterator<Item = Coin>) -> Footprint {
+        let mut footprint = Footprint {
+            mask: [0; MASK_WORDS],
+            changes: false,
+        };
+        keys.for_each(|coin| footprint.add(coin));
+        match command {
+            Command::Echo | Command::Version => {}
+            Command::Detect => {
+                if let Ok(request) = Detect::parse(payload) {
+                    request
+                        .records()
+                        .filter_map(|(coin, _)| coin)
+                        .for_each(|c| footprint.add(c));
+                }
+            }
+            Command::DetectSum => {
+                if let Ok(request) = DetectSum::parse(payload) {
+                    request.coins().iter().for_each(|coin| footprint.add(coin));
+                }
+            }
+            Command::Pown => {
+                footprint.changes = true;
+                if let Ok(request) = Pown::parse(payload) {
+                    let coins = request.records().filter_map(|(coin, ..)| coin);
+                    coins.for_each(|coin| footprint.add(coin));
+                }
+            }
+            Command::PownSum => {
+                footprint.changes = true;
+                if let Ok(request) = PownSum::parse(payload) {
+                    request.coins().iter().for_each(|coin| footprint.add(coin));
+                }
+            }
+            _ => return Footprint::EVERYTHING,
+        }
+        footprint
+    }
+
+    fn add(&mut self, coin: Coin) {
+        let number = coin.page().index() as u64 * 1_024 + coin.place() as u64;
+        // Fibonacci hashing: the high bits of the product spread runs of coins evenly.
+        let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        self.mask[hash as usize / 64] |= 1 << (hash % 64);
+    }
+
+    fn conflicts_with(&self, other: &Footprint) -> bool {
+        (self.changes || other.changes)
+            && self
+                .mask
+                .iter()
+                .zip(&other.mask)
+                .any(|(mine, other)| mine & other != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Waker},
+    };
+
+    use super::*;
+    use crate::coin::{An, PageId};
+
+    fn coin(place: usize) -> Coin {
+        PageId::from_index(77).unwrap().coin(place)
+    }
+
+    fn enter(order: &Order, footprint: Footprint) -> Place {
+        order.enter(footprint, footprint)
+    }
+
+    fn pown(coins: &[Coin]) -> Footprint {
+        let mut payload = Vec::new();
+        Pown::compose(coins.iter().map(|&c| (c, An::ZERO, An::ZERO)), &mut payload);
+        Footprint::of(Command::Pown, &payload, std::iter::empty())
+    }
+
+    fn detect(coins: &[Coin]) -> Footprint {
+        let mut payload = Vec::new();
+        Detect::compose(coins.iter().map(|&c| (c, An::ZERO)), &mut payload);
+        Footprint::of(Command::Detect, &payload, std::iter::empty())
+    }
+
+    #[test]
+    fn a_later_request_waits_for_an_earlier_change_of_its_coin_and_for_no_other() {
+        let order = Order::default();
+        let first = enter(&order, pown(&[coin(1), coin(2)]));
+        let other = enter(&order, pown(&[coin(500)]));
+        let reader = enter(&order, detect(&[coin(2)]));
+        let writer = enter(&order, pown(&[coin(2)]));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(order.turn(other)).poll(&mut context).is_ready());
+        let mut reads = pin!(order.turn(reader));
+        let mut writes = pin!(order.turn(writer));
+        assert!(reads.as_mut().poll(&mut context).is_pending());
+        order.leave(first);
+        assert!(reads.as_mut().poll(&mut context).is_ready());
+        assert!(writes.as_mut().poll(&mut context).is_pending());
+        order.leave(reader);
+        assert!(writes.as_mut().poll(&mut context).is_ready());
+        order.leave(writer);
+        order.leave(other);
+        assert!(order.lets_reads_pass());
+    }
+
+    #[test]
+    fn readers_do_not_wait_for_readers() {
+        let order = Order::default();
+        enter(&order, detect(&[coin(1)]));
+        let second = enter(&order, detect(&[coin(1)]));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(order.turn(second)).poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn a_request_that_is_read_later_stops_others_only_until_then() {
+        let order = Order::default();
+        let unread = order.enter(detect(&[coin(3)]), Footprint::EVERYTHING);
+        let other = enter(&order, detect(&[coin(9)]));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turn = pin!(order.turn(other));
+        assert!(turn.as_mut().poll(&mut context).is_pending());
+        order.narrow(unread, pown(&[coin(500)]));
+        assert!(turn.as_mut().poll(&mut context).is_ready());
+    }
+}

@@ -1,0 +1,116 @@
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::Node;
+use crate::{
+    coin::{Coin, ShardId},
+    protocol::Status,
+    shard::{Exchange, Reply, Request, Unavailable},
+    store::Environment,
+};
+
+/// The records of a request, grouped by the shard that owns their coin; records of coins that cannot
+/// exist are left out.
+pub(super) struct Scattered<R> {
+    by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<R>)>,
+}
+
+/// Groups records by shard, once.
+pub(super) fn scatter<R>(
+    shards: u16,
+    records: impl Iterator<Item = Option<(Coin, R)>>,
+) -> Scattered<R> {
+    let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<R>)> = BTreeMap::new();
+    for (index, record) in records.enumerate() {
+        let Some((coin, record)) = record else {
+            continue;
+        };
+        let (indices, records) = by_shard.entry(coin.page().owner(shards)).or_default();
+        indices.push(index);
+        records.push(record);
+    }
+    Scattered { by_shard }
+}
+
+impl<E: Environment> Node<E> {
+    /// Asks every shard about its records, all at the same time, and tells `pass` which passed.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now; `pass` has been told all the same what passed elsewhere.
+    pub(super) async fn gather<R>(
+        &self,
+        scattered: Scattered<R>,
+        request: impl Fn(Vec<R>) -> Request,
+        mut pass: impl FnMut(usize),
+    ) -> Result<(), Status> {
+        let mut outcome = Ok(());
+        let mut tell = |indices: Vec<usize>, reply: Result<Reply, Unavailable>| match reply {
+            Ok(Reply::Passed(passed)) => {
+                let records = indices.into_iter().zip(passed);
+                let passing = records.filter(|(_, passed)| *passed);
+                passing.for_each(|(record, _)| pass(record));
+            }
+            Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
+            Err(Unavailable) => outcome = Err(Status::UNAVAILABLE),
+        };
+        let mut by_shard = scattered.by_shard;
+        if by_shard.len() == 1
+            && let Some((shard, (indices, records))) = by_shard.pop_first()
+        {
+            tell(indices, self.mesh.ask(shard, request(records)).await);
+            return outcome;
+        }
+        let asked = by_shard.into_iter().map(|(shard, (indices, records))| {
+            let reply = self.mesh.ask(shard, request(records));
+            async move { (indices, reply.await) }
+        });
+        for (indices, reply) in join_all(asked).await {
+            tell(indices, reply);
+        }
+        outcome
+    }
+
+    /// Gathers changes that each pass or fail by themselves. Where one shard cannot make its changes
+    /// and another has made some, the answer has to tell of these, since their old numbers are void:
+    /// the records that could not be changed are then among those that failed.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now and nothing was changed.
+    pub(super) async fn exchange(
+        &self,
+        scattered: Scattered<Exchange>,
+        mut pass: impl FnMut(usize),
+    ) -> Result<(), Status> {
+        let mut has_changed = false;
+        let gathered = self.gather(scattered, Request::Exchange, |record| {
+            has_changed = true;
+            pass(record);
+        });
+        match gathered.await {
+            Err(_) if has_changed => Ok(()),
+            gathered => gathered,
+        }
+    }
+
+    /// The XOR of the ANs of coins of any shards; `None` where one is not in circulation.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now.
+    pub(super) async fn sum(
+        &self,
+        coins: impl Iterator<Item = Coin>,
+    ) -> Result<Option<crate::coin::An>, Status> {
+        let scattered = scatter(self.mesh.shards(), coins.map(|coin| Some((coin, coin))));
+        let asked = scattered.by_shard.into_iter();
+        let asked = asked.map(|(shard, (_, coins))| self.mesh.ask(shard, Request::Sum(coins)));
+        let mut sum = Some(crate::coin::An::ZERO);
+        for reply in join_all(asked).await {
+            let Reply::Sum(part) = reply.map_err(|_| Status::UNAVAILABLE)? else {
+                unreachable!("a shard answers a sum with a sum");
+            };
+            sum = sum.zip(part).map(|(sum, part)| sum ^ part);
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,151 @@
+//! Work on a data folder that no node serves, from an ordinary thread.
+
+use std::{io, path::Path};
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::{
+    disk::Disk,
+    folder::{DataFolder, FolderError},
+    import::{self, Import, OnConflict, Outcome},
+    pulse::keep_awake,
+    recovery::RecoveryError,
+    secret::NodeSecret,
+    slot::PageImage,
+    snapshot::Snapshot,
+    verify::{self, Report},
+};
+use crate::coin::{Denomination, PageId};
+
+/// A data folder that this process alone works on, and serves to nobody.
+///
+/// Its methods block until they are done. They run an executor on the calling thread, which must not
+/// be one already.
+pub struct OfflineFolder {
+    folder: DataFolder,
+    secret: NodeSecret,
+}
+
+/// Why a data folder could not be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// It is in use, missing, or cannot be opened.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// It is damaged, or the disk failed.
+    #[error("{folder}: {error}{next}", next = next_step(.folder, .error))]
+    Store {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it.
+        error: RecoveryError,
+    },
+    /// The kernel gives no io_uring.
+    #[error(
+        "cannot read and write with io_uring: {0}; it takes a Linux kernel from 5.8 on, and permission to use it"
+    )]
+    Executor(String),
+}
+
+/// What a person can do about it, as the end of a sentence.
+fn next_step(folder: &str, error: &RecoveryError) -> String {
+    match error {
+        RecoveryError::Damaged(_) => format!(
+            "; `raida check --data {folder}` says all that is damaged, a backup brings it back"
+        ),
+        RecoveryError::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
+            "; make room and run the same command again".to_owned()
+        }
+        RecoveryError::Io(_) => String::new(),
+    }
+}
+
+impl OfflineFolder {
+    /// Opens a data folder and locks it, making it where it is missing and `create` is set.
+    ///
+    /// # Errors
+    /// Where it is in use, missing, or cannot be read and written.
+    pub fn open(path: &Path, create: bool) -> Result<OfflineFolder, FolderError> {
+        let folder = DataFolder::open(path, create)?;
+        let secret = folder.secret()?;
+        Ok(OfflineFolder { folder, secret })
+    }
+
+    /// Whether opening it made it.
+    pub fn was_created(&self) -> bool {
+        self.folder.was_created()
+    }
+
+    /// Verifies everything in it, changing nothing. Tells `progress` bytes read and bytes to read.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn verify(&self, progress: impl Fn(u64, u64) + 'static) -> Result<Report, OfflineError> {
+        self.run(async |disk| Ok(verify::verify(&disk, progress).await?))
+    }
+
+    /// Puts coins into it. Tells `progress` twice a page of the import.
+    ///
+    /// # Errors
+    /// It is damaged, or the disk failed or is full.
+    pub fn import(
+        &self,
+        import: &Import,
+        on_conflict: OnConflict,
+        progress: impl Fn(),
+    ) -> Result<Outcome, OfflineError> {
+        self.run(async |disk| {
+            import::import(&disk, &self.secret, import, on_conflict, progress).await
+        })
+    }
+
+    /// Coins in circulation by denomination index, changing nothing.
+    ///
+    /// # Errors
+    /// It is damaged, or the disk failed.
+    pub fn coins(&self) -> Result<[u32; Denomination::COUNT], OfflineError> {
+        self.run(async |disk| Ok(Snapshot::open(&disk, &self.secret).await?.coins()))
+    }
+
+    /// Calls `each` for every page that was ever written, by rising index, changing nothing. Tells
+    /// `start` first how many there are.
+    ///
+    /// # Errors
+    /// It is damaged, the disk failed, or `each` fails.
+    pub fn for_each_page<E: From<OfflineError>>(
+        &self,
+        start: impl FnOnce(u64),
+        mut each: impl FnMut(PageId, &PageImage) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // What `each` says is kept aside, so that the store's errors and its own stay apart.
+        let mut outcome = Ok(());
+        self.run(async |disk| {
+            let snapshot = Snapshot::open(&disk, &self.secret).await?;
+            start(snapshot.written() as u64);
+            let each = |page, image: &PageImage| {
+                outcome = each(page, image);
+                outcome.is_ok()
+            };
+            snapshot.for_each_page(each).await
+        })?;
+        outcome
+    }
+
+    fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(Disk) -> Result<T, RecoveryError>,
+    ) -> Result<T, OfflineError> {
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
+            .make()
+            .map_err(|error| OfflineError::Executor(error.to_string()))?;
+        let path = self.folder.path();
+        let done = executor.run(async {
+            keep_awake();
+            work(Disk::new(path)).await
+        });
+        done.map_err(|error| OfflineError::Store {
+            folder: path.display().to_string(),
+            error,
+        })
+    }
+}

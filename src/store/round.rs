@@ -1,0 +1,131 @@
+//! The newest checkpoint round that is known to be complete, where no log says so.
+//!
+//! A page slot of a complete round is durable, so one that is not whole is damage; a slot of a
+//! younger round may have been cut short by a crash. Logs in use name the round in their headers;
+//! once recovery has given them up, this file does. Without it a damaged page of a folder with empty
+//! logs would pass for one that was never written, and so would the pages of a file cut short.
+
+use std::io;
+
+use super::environment::{BLOCK_BYTES, File, Storage};
+use crate::coin::Denomination;
+
+/// The file, relative to the data folder: outside the folder of pages, so that it still tells when
+/// that is gone.
+pub(super) const ROUND_FILE: &str = "round";
+
+const MAGIC: [u8; 8] = *b"RAIDARND";
+const SECTOR_BYTES: usize = 512;
+const LENGTHS_OFFSET: usize = 16;
+const CRC_OFFSET: usize = LENGTHS_OFFSET + Denomination::COUNT * 8;
+const COPY_BYTES: usize = CRC_OFFSET + 4;
+
+/// What the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CompleteRound {
+    /// There is no such file, or a crash kept it from being filled: no recovery ever ended.
+    Unknown,
+    /// A recovery has ended.
+    Known {
+        /// Every slot of this round or an older one is durable.
+        round: u64,
+        /// Bytes that each page file had, by denomination index.
+        lengths: [u64; Denomination::COUNT],
+    },
+    /// Neither of its copies can be read.
+    Damaged,
+}
+
+/// Reads the file.
+pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<CompleteRound> {
+    match storage.open(ROUND_FILE, false).await {
+        Ok(file) => Ok(decode(&file.read_at(0, BLOCK_BYTES).await?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(CompleteRound::Unknown),
+        Err(error) => Err(error),
+    }
+}
+
+/// Says, durably, that all slots of `round` and of older rounds are durable, in page files of these
+/// lengths.
+pub(super) async fn write<S: Storage>(
+    storage: &S,
+    round: u64,
+    lengths: [u64; Denomination::COUNT],
+) -> io::Result<()> {
+    let file = storage.open(ROUND_FILE, true).await?;
+    file.write_at(&encode(round, lengths), 0).await?;
+    file.sync().await
+}
+
+/// A block with the same in each of its first two sectors, of which a write cut short leaves one:
+/// the old or the new.
+fn encode(round: u64, lengths: [u64; Denomination::COUNT]) -> Vec<u8> {
+    let mut block = vec![0; BLOCK_BYTES];
+    for at in [0, SECTOR_BYTES] {
+        let copy = &mut block[at..at + COPY_BYTES];
+        copy[..8].copy_from_slice(&MAGIC);
+        copy[8..16].copy_from_slice(&round.to_le_bytes());
+        for (bytes, length) in copy[LENGTHS_OFFSET..].chunks_exact_mut(8).zip(lengths) {
+            bytes.copy_from_slice(&length.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&copy[..CRC_OFFSET]);
+        copy[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
+    }
+    block
+}
+
+fn decode(block: &[u8]) -> CompleteRound {
+    let u64_at = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().expect("8 bytes"));
+    let is_sound = |at: &usize| {
+        let copy = &block[*at..*at + COPY_BYTES];
+        let crc = crc32c::crc32c(&copy[..CRC_OFFSET]).to_le_bytes();
+        copy[..8] == MAGIC && copy[CRC_OFFSET..] == crc
+    };
+    let sound = [0, SECTOR_BYTES].into_iter().filter(is_sound);
+    match sound.max_by_key(|at| u64_at(at + 8)) {
+        Some(at) => CompleteRound::Known {
+            round: u64_at(at + 8),
+            lengths: std::array::from_fn(|i| u64_at(at + LENGTHS_OFFSET + i * 8)),
+        },
+        None if block.iter().all(|&byte| byte == 0) => CompleteRound::Unknown,
+        None => CompleteRound::Damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(round: u64) -> CompleteRound {
+        let lengths = std::array::from_fn(|i| round * 1_000 + i as u64);
+        CompleteRound::Known { round, lengths }
+    }
+
+    fn block(round: u64) -> Vec<u8> {
+        match known(round) {
+            CompleteRound::Known { round, lengths } => encode(round, lengths),
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn a_write_cut_short_between_sectors_leaves_a_round() {
+        let (old, new) = (block(7), block(8));
+        assert_eq!(decode(&new), known(8));
+        for kept in [0, SECTOR_BYTES] {
+            let mut torn = new.clone();
+            torn[kept..kept + SECTOR_BYTES].copy_from_slice(&old[kept..kept + SECTOR_BYTES]);
+            assert_eq!(decode(&torn), known(8));
+        }
+        assert_eq!(decode(&[0; BLOCK_BYTES]), CompleteRound::Unknown);
+    }
+
+    #[test]
+    fn one_damaged_copy_does_no_harm_and_two_are_told() {
+        let mut block = block(7);
+        block[9] ^= 1;
+        assert_eq!(decode(&block), known(7));
+        block[SECTOR_BYTES + 9] ^= 1;
+        assert_eq!(decode(&block), CompleteRound::Damaged);
+    }
+}

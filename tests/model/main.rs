@@ -1,0 +1,243 @@
+//! A plain map against a real node: long random conversations on several connections at once, over
+//! TCP and UDP, many requests at a time, with every answer predicted.
+//!
+//! Each client has denominations of its own, so its map predicts every answer about them exactly,
+//! however many of its requests are under way: requests of one connection that touch the same coins
+//! take effect in the order they came. Some coins belong to all; see `shared`. Between phases the
+//! node stops and starts with another number of shards. Its cache holds far fewer pages than are
+//! touched.
+//!
+//! `RAIDA_MODEL_SEED=<number>` repeats a conversation, save for how its clients interleave.
+
+mod ask;
+mod owner;
+#[path = "../real_node/mod.rs"]
+mod real_node;
+mod shared;
+mod world;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use raida::{
+    coin::{An, Coin, Denomination, Mfs, PageId},
+    protocol::{ResponseCounter, Status, status_group::NodeStats},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use ask::Ask;
+use owner::Owner;
+use real_node::{RealNode, wire::Wire};
+use shared::Shared;
+use world::Counts;
+
+/// Clients over TCP; as many denominations each.
+const TCP_CLIENTS: u8 = 4;
+/// Clients over UDP.
+const UDP_CLIENTS: u8 = 2;
+const CLIENTS: u8 = TCP_CLIENTS + UDP_CLIENTS;
+const DENOMINATIONS_EACH: usize = 2;
+/// The denomination whose coins belong to all.
+const SHARED_DENOMINATION: usize = CLIENTS as usize * DENOMINATIONS_EACH;
+/// Pages of each denomination with coins that are asked about: 240 in all, and
+const PAGES_EACH: usize = 20;
+/// so many in memory.
+const CACHE_PAGES: usize = 64;
+const COINS_A_PAGE: usize = 4;
+/// Requests of a client in a phase.
+const REQUESTS: usize = 1_000;
+
+fn seed() -> u64 {
+    let seed = match std::env::var("RAIDA_MODEL_SEED") {
+        Ok(seed) => seed.parse().expect("RAIDA_MODEL_SEED is a number"),
+        Err(_) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.expect("a clock after 1970").as_nanos() as u64
+        }
+    };
+    // Shown where the test fails.
+    println!("RAIDA_MODEL_SEED={seed}");
+    seed
+}
+
+fn pages(denomination: usize, random: &mut StdRng) -> Vec<PageId> {
+    let denomination = Denomination::from_index(denomination).expect("a denomination");
+    let mut numbers: Vec<u16> = (3..900).collect();
+    numbers.shuffle(random);
+    // The first pages too, which are shown to those who create coins.
+    let numbers = (0..3).chain(numbers).take(PAGES_EACH);
+    let page = |number| PageId::new(denomination, number).expect("a page");
+    numbers.map(page).collect()
+}
+
+struct Network {
+    node: RealNode,
+    owners: Vec<Owner>,
+    shared: Shared,
+}
+
+fn start(seed: u64, counter: ResponseCounter, shards: u16) -> Network {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut owners = Vec::new();
+    let mut coins: Vec<(Coin, An, Mfs)> = Vec::new();
+    let months = Mfs::new(40);
+    for number in 0..CLIENTS {
+        let first = usize::from(number) * DENOMINATIONS_EACH;
+        let mut pool = Vec::new();
+        for denomination in first..first + DENOMINATIONS_EACH {
+            for page in pages(denomination, &mut random) {
+                for _ in 0..COINS_A_PAGE {
+                    let coin = page.coin(random.random_range(0..1_024));
+                    let an = An::new(random.random());
+                    pool.push((coin, random.random_bool(0.7).then_some(an)));
+                }
+            }
+        }
+        pool.sort_unstable_by_key(|(coin, _)| *coin);
+        pool.dedup_by_key(|(coin, _)| *coin);
+        pool.shuffle(&mut random);
+        coins.extend(
+            pool.iter()
+                .filter_map(|&(coin, an)| Some((coin, an?, months))),
+        );
+        let denominations = (first..first + DENOMINATIONS_EACH)
+            .filter_map(Denomination::from_index)
+            .collect();
+        let random = StdRng::seed_from_u64(seed ^ (u64::from(number) + 1) << 32);
+        owners.push(Owner::new(number, denominations, pool, counter, random));
+    }
+    let shared = Shared::default();
+    for register in pages(SHARED_DENOMINATION, &mut random).chunks(3) {
+        // Three coins on different pages that change together, or each by itself.
+        let register: Vec<Coin> = register.iter().map(|page| page.coin(7)).collect();
+        let together = random.random_bool(0.3);
+        let size = if together && register.len() == 3 {
+            3
+        } else {
+            1
+        };
+        for register in register.chunks(size) {
+            let ans: Vec<An> = register.iter().map(|_| An::new(random.random())).collect();
+            let sum = ans.iter().fold(An::ZERO, |sum, an| sum ^ *an);
+            shared.add(register.to_vec(), sum);
+            coins.extend(
+                register
+                    .iter()
+                    .zip(ans)
+                    .map(|(&coin, an)| (coin, an, months)),
+            );
+        }
+    }
+    let node = RealNode::start(&coins, |settings| {
+        settings.shards = shards;
+        settings.rules.response_counter = counter;
+        settings.cache_pages = CACHE_PAGES;
+    });
+    Network {
+        node,
+        owners,
+        shared,
+    }
+}
+
+/// All clients talk at once.
+fn converse(network: &mut Network) {
+    let (address, shared) = (network.node.address(), &network.shared);
+    std::thread::scope(|scope| {
+        let owners = network.owners.iter_mut().enumerate();
+        let clients: Vec<_> = owners
+            .map(|(number, owner)| {
+                scope.spawn(move || {
+                    let connect = match number < usize::from(TCP_CLIENTS) {
+                        true => Wire::tcp,
+                        false => Wire::udp,
+                    };
+                    for part in [REQUESTS / 3, REQUESTS - REQUESTS / 3] {
+                        owner.converse(&mut connect(address), part, shared);
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            if let Err(panic) = client.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// Nobody else talks: the node holds what the models do, coin by coin.
+fn compare(network: &mut Network) {
+    let mut wire = Wire::tcp(network.node.address());
+    for owner in &mut network.owners {
+        let coins: Vec<Coin> = owner.world.coins().collect();
+        let known = coins
+            .iter()
+            .filter_map(|&coin| Some((Some(coin), owner.world.an(coin)?)));
+        owner.ask(&mut wire, Ask::Detect(known.collect()));
+        owner.ask(&mut wire, Ask::Audit);
+        let mut denominations: Vec<Denomination> = coins.iter().map(|c| c.denomination).collect();
+        denominations.dedup();
+        for denomination in denominations {
+            owner.ask(&mut wire, Ask::AllSns(denomination));
+        }
+    }
+    let first = &mut network.owners[0];
+    for (coins, value) in network.shared.explain() {
+        let ask = Ask::DetectSum(coins.into_iter().map(Some).collect(), value);
+        let answer = first.ask_unpredicted(&mut wire, &ask);
+        assert_eq!(
+            answer.status,
+            Status::ALL_PASS,
+            "a shared coin is not what it was last"
+        );
+    }
+    let answer = first.ask(&mut wire, Ask::Stats);
+    let stats = NodeStats::read(&answer.payload).expect("stats");
+    let mut all = Counts::default();
+    for Counts {
+        requests,
+        echoes,
+        coins_powned,
+        value_powned,
+    } in network.owners.iter().map(|owner| owner.world.counts)
+    {
+        all.requests += requests;
+        all.echoes += echoes;
+        all.coins_powned += coins_powned;
+        all.value_powned += value_powned;
+    }
+    let told = Counts {
+        requests: stats.requests,
+        echoes: stats.echoes,
+        coins_powned: stats.coins_powned,
+        value_powned: stats.value_powned,
+    };
+    assert_eq!(told, all, "the node's counters");
+}
+
+fn hold(counter: ResponseCounter, phases: &[u16]) {
+    let seed = seed();
+    let mut network = start(seed, counter, phases[0]);
+    for &shards in phases {
+        println!("{shards} shards");
+        if network.node.settings().shards != shards {
+            network.node.restart(|settings| settings.shards = shards);
+            let owners = network.owners.iter_mut();
+            owners.for_each(Owner::node_has_restarted);
+            compare(&mut network);
+        }
+        converse(&mut network);
+        compare(&mut network);
+    }
+    network.node.stop();
+}
+
+#[test]
+fn a_model_predicts_every_answer_with_response_streams_that_restart() {
+    hold(ResponseCounter::Restart, &[1, 3, 2]);
+}
+
+#[test]
+fn a_model_predicts_every_answer_with_response_streams_that_continue() {
+    hold(ResponseCounter::Continue, &[2, 1, 3]);
+}

@@ -1,0 +1,194 @@
+//! A whole node in the test's process: real sockets on a free port of the loopback, real files in a
+//! folder of its own. Knows nothing of what is asked of it.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+pub mod wire;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use glommio::{LocalExecutorBuilder, Placement};
+use raida::{
+    client::{CoinListReader, CoinRecord, Months},
+    coin::{An, Coin, Mfs, ShardId},
+    mesh::{Decision, Mesh, inboxes},
+    net::{self, Drained},
+    node::{Adjustable, Durability, Ended, Node, Settings},
+    protocol::{Dialect, RaidaId, ResponseCounter, Rules},
+    shard::{Shard, ShardSettings},
+    store::{DataFolder, Disk, Live, log::LogSettings, record::Change, recovery::recover},
+};
+
+/// Far beyond what an answer takes, so that only a hang meets it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A node stops within this time, whatever its clients do.
+pub const STOP_MAX: Duration = Duration::from_secs(10);
+/// The number of the server that the recorded conversation was held with.
+pub const RAIDA: RaidaId = match RaidaId::new(14) {
+    Some(raida) => raida,
+    None => panic!("14 is a server's number"),
+};
+/// The coin it serves.
+pub const COIN_ID: u16 = 6;
+/// The admin key of the recorded conversation.
+pub const ADMIN_KEY: [u8; 16] = 0x6de9_4398_34c9_1475_6974_1d3c_9c9f_c010_u128.to_be_bytes();
+
+const SEGMENT_BYTES: u64 = 4 << 20;
+const ALL_PAGES: usize = 15_000;
+
+/// A node, from its start to its stop; its data outlives it.
+pub struct RealNode {
+    settings: Settings,
+    running: Option<Node>,
+    _folder: tempfile::TempDir,
+}
+
+impl RealNode {
+    /// Puts these coins into a new data folder and starts a node on it.
+    pub fn start(coins: &[(Coin, An, Mfs)], change: impl FnOnce(&mut Settings)) -> RealNode {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        let mut settings = Settings {
+            rules: Rules {
+                raida: RAIDA,
+                coin_id: COIN_ID,
+                dialect: Dialect::Raidax,
+                response_counter: ResponseCounter::Restart,
+                max_body_bytes: 1 << 20,
+            },
+            admin_key_file: data.join("admin.key"),
+            data,
+            network: net::Settings {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                ..net::Settings::default()
+            },
+            shards: 1,
+            pin: false,
+            spin: Duration::ZERO,
+            durability: Durability::Commit,
+            cache_pages: ALL_PAGES,
+            segment_bytes: SEGMENT_BYTES,
+            adjustable: Adjustable {
+                flush_interval: Duration::from_millis(100),
+                checkpoint_interval: Duration::from_secs(30),
+            },
+        };
+        change(&mut settings);
+        put_coins(&settings, coins);
+        raida::store::write_secret(&settings.admin_key_file, &ADMIN_KEY).expect("the admin key");
+        let mut node = RealNode {
+            settings,
+            running: None,
+            _folder: folder,
+        };
+        node.run();
+        node
+    }
+
+    /// Stops the node and starts another on the same data.
+    pub fn restart(&mut self, change: impl FnOnce(&mut Settings)) {
+        self.stop();
+        change(&mut self.settings);
+        self.run();
+    }
+
+    fn run(&mut self) {
+        let node = Node::start(&self.settings).expect("the node starts");
+        assert_eq!(node.summary().faults, [] as [String; 0]);
+        self.running = Some(node);
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.node().summary().address
+    }
+
+    /// The node itself.
+    pub fn node(&self) -> &Node {
+        self.running.as_ref().expect("the node runs")
+    }
+
+    /// What it was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Stops the node, which has to end in time and with everything answered.
+    pub fn stop(&mut self) {
+        let node = self.running.take().expect("the node runs");
+        let start = Instant::now();
+        node.control().stop();
+        let ended = node.join().expect("the node ends in order");
+        assert_eq!(
+            ended,
+            Ended {
+                cut: Drained::default()
+            }
+        );
+        assert!(start.elapsed() < STOP_MAX, "it took {:?}", start.elapsed());
+    }
+}
+
+impl Drop for RealNode {
+    fn drop(&mut self) {
+        // After a failed test: its executors must not outlive the folder.
+        if let Some(node) = self.running.take() {
+            node.control().stop();
+            let _ = node.join();
+        }
+    }
+}
+
+/// The coins of a list in tests/data.
+pub fn coin_list(name: &str) -> Vec<(Coin, An, Mfs)> {
+    let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
+    let list = CoinListReader::open(path.as_ref(), Months::Required).expect("a list of coins");
+    list.map(|record| {
+        let CoinRecord { coin, an, mfs } = record.expect("a coin");
+        (coin, an, mfs.expect("months are required"))
+    })
+    .collect()
+}
+
+/// Puts coins into a data folder as one change of a node that serves nobody.
+fn put_coins(settings: &Settings, coins: &[(Coin, An, Mfs)]) {
+    let folder = DataFolder::open(&settings.data, true).expect("a data folder");
+    let secret = folder.secret().expect("the folder's secret");
+    let mut changes: Vec<Change> = coins
+        .iter()
+        .map(|&(coin, an, mfs)| Change { coin, an, mfs })
+        .collect();
+    changes.sort_unstable_by_key(|change| change.coin);
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(async move || {
+        let disk = Disk::new(folder.path());
+        let recovered = recover(&disk, &secret).await.expect("an empty folder");
+        let settings = ShardSettings {
+            id: ShardId::new(0),
+            shards: 1,
+            cache_pages: ALL_PAGES,
+            secret,
+            log: LogSettings {
+                shard: 0,
+                segment_bytes: SEGMENT_BYTES,
+                durability: Durability::Commit,
+                flush_interval: Duration::ZERO,
+                run: 1,
+                round: recovered.round,
+            },
+        };
+        let shard = Shard::open(Live::new(disk), settings, &recovered).await;
+        let mesh = Mesh::join(shard.expect("a shard"), inboxes(1));
+        let held: Vec<Coin> = changes.iter().map(|change| change.coin).collect();
+        let put = mesh.change_together(&held, None, |_, _| Decision::<()>::Change(changes));
+        assert_eq!(put.await, Ok(Ok(())));
+        mesh.shard().log.close().await;
+        mesh.stop();
+        drop(folder);
+    });
+    executor
+        .expect("an executor")
+        .join()
+        .expect("coins are put");
+}

@@ -1,0 +1,400 @@
+//! A node small enough to be seen through: it keeps coins in a map, forgets them when it ends, and
+//! can be told to go wrong. What it reads and writes is the real protocol over real sockets.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex};
+
+use raida::coin::{An, Coin, Denomination, Mfs, SerialNumber};
+use raida::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
+use raida::protocol::executive::{
+    AllSns, AvailableSns, CreateCoins, DeleteCoins, FreeCoins, write_created, write_free_sns,
+};
+use raida::protocol::pass_fail::Bitmap;
+use raida::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
+use raida::protocol::{
+    AdminKey, Command, Datagram, Dialect, Frame, Key, KeySource, PassFail, RaidaId, RequestHeader,
+    Response, ResponseCounter, Rules, Sealing, Status, datagram, frame, open, refuse,
+};
+
+/// What the node does with a request instead of answering it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Carries it out and says nothing.
+    Silent,
+    /// Carries it out and closes the connection.
+    Hangup,
+    /// Refuses it.
+    Refuse(Status),
+    /// Answers with the wrong number of bytes.
+    Nonsense,
+    /// Over UDP: answers after the next request's answer.
+    Late,
+}
+
+pub struct SmallNode {
+    pub address: SocketAddr,
+    pub state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub coins: BTreeMap<Coin, (An, Mfs)>,
+    pub stats: NodeStats,
+    /// The faults to come: the request of this command with this number, counted from 0.
+    pub faults: Vec<(Command, usize, Fault)>,
+    /// Requests of each command so far.
+    pub asked: BTreeMap<u8, usize>,
+    next_an: u128,
+    held_back: Option<(Vec<u8>, SocketAddr)>,
+}
+
+pub const RAIDA: u8 = 14;
+pub const ADMIN_KEY: AdminKey = AdminKey::new([0x5e; 16]);
+
+fn rules() -> Rules {
+    Rules {
+        raida: RaidaId::new(RAIDA).unwrap(),
+        coin_id: 6,
+        dialect: Dialect::Spec,
+        response_counter: ResponseCounter::Restart,
+        max_body_bytes: 1 << 20,
+    }
+}
+
+impl SmallNode {
+    pub fn start() -> SmallNode {
+        // A port that is free for TCP may be taken for UDP: try until both are.
+        let (tcp, udp) = loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()) {
+                break (tcp, udp);
+            }
+        };
+        let address = tcp.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = state.clone();
+        std::thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let shared = shared.clone();
+                std::thread::spawn(move || serve_stream(stream.unwrap(), &shared));
+            }
+        });
+        let shared = state.clone();
+        std::thread::spawn(move || serve_datagrams(&udp, &shared));
+        SmallNode { address, state }
+    }
+
+    pub fn put(&self, coins: impl IntoIterator<Item = (Coin, An)>) {
+        let mut state = self.state.lock().unwrap();
+        for (coin, an) in coins {
+            state.coins.insert(coin, (an, Mfs::new(1)));
+        }
+    }
+
+    pub fn fail(&self, command: Command, number: usize, fault: Fault) {
+        let mut state = self.state.lock().unwrap();
+        state.faults.push((command, number, fault));
+    }
+
+    pub fn asked(&self, command: Command) -> usize {
+        let state = self.state.lock().unwrap();
+        state.asked.get(&command.code()).copied().unwrap_or(0)
+    }
+
+    pub fn an(&self, coin: Coin) -> Option<An> {
+        let state = self.state.lock().unwrap();
+        state.coins.get(&coin).map(|&(an, _)| an)
+    }
+
+    pub fn coins(&self) -> usize {
+        self.state.lock().unwrap().coins.len()
+    }
+}
+
+fn serve_stream(mut stream: TcpStream, state: &Mutex<State>) {
+    let mut bytes = vec![];
+    let mut more = vec![0; 65_536];
+    loop {
+        match frame(&bytes, &rules()) {
+            Frame::Incomplete { .. } => match stream.read(&mut more) {
+                Ok(read @ 1..) => bytes.extend_from_slice(&more[..read]),
+                _ => return,
+            },
+            Frame::Whole { header, length } => {
+                let mut out = vec![];
+                let body = header.header_size();
+                match state
+                    .lock()
+                    .unwrap()
+                    .answer(&header, &mut bytes[body..length], &mut out)
+                {
+                    Some(Fault::Hangup) => return,
+                    Some(Fault::Silent) => {}
+                    _ => stream.write_all(&out).unwrap(),
+                }
+                bytes.drain(..length);
+            }
+            Frame::Refused { status, .. } => {
+                let mut out = vec![];
+                refuse(&mut out, &bytes, status, &rules(), 0);
+                let _ = stream.write_all(&out);
+                return;
+            }
+        }
+    }
+}
+
+fn serve_datagrams(socket: &UdpSocket, state: &Mutex<State>) {
+    let mut bytes = vec![0; 65_536];
+    loop {
+        let (length, from) = socket.recv_from(&mut bytes).unwrap();
+        let mut out = vec![];
+        let mut state = state.lock().unwrap();
+        let fault = match datagram(&bytes[..length], &rules()) {
+            Datagram::Whole { header, length } => {
+                let body = header.header_size();
+                state.answer(&header, &mut bytes[body..length], &mut out)
+            }
+            Datagram::Refused { status } => {
+                refuse(&mut out, &bytes[..length], status, &rules(), 0);
+                None
+            }
+            _ => continue,
+        };
+        match fault {
+            Some(Fault::Silent | Fault::Hangup) => {}
+            Some(Fault::Late) => state.held_back = Some((out, from)),
+            _ => {
+                socket.send_to(&out, from).unwrap();
+                if let Some((late, from)) = state.held_back.take() {
+                    socket.send_to(&late, from).unwrap();
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn answer(
+        &mut self,
+        header: &RequestHeader,
+        body: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Option<Fault> {
+        let command = header.command;
+        let number = self.asked.entry(command.code()).or_default();
+        let this = (command, *number);
+        *number += 1;
+        let fault = (self.faults.iter())
+            .find(|&&(command, number, _)| (command, number) == this)
+            .map(|&(_, _, fault)| fault);
+
+        let key = self.key(header);
+        let rules = rules();
+        let mut response = Response::begin(out, header);
+        let (status, challenge_answer) = match open(header, body, &key, &rules) {
+            Ok(opened) => {
+                let status = match fault {
+                    Some(Fault::Refuse(status)) => status,
+                    _ => {
+                        let status = self.carry_out(command, opened.payload, response.payload());
+                        status.unwrap_or_else(|refused| {
+                            response.clear();
+                            refused
+                        })
+                    }
+                };
+                (status, opened.challenge_answer)
+            }
+            Err(refusal) => (refusal.status, refusal.challenge_answer),
+        };
+        let status = if fault == Some(Fault::Nonsense) {
+            response.clear();
+            response.payload().push(1);
+            Status::MIXED
+        } else {
+            status
+        };
+        response.finish(Sealing {
+            rules: &rules,
+            status,
+            key: &key,
+            challenge_answer,
+            execution_micros: 7,
+            nonce: std::array::from_fn(|i| i as u8),
+        });
+        fault
+    }
+
+    fn key(&self, header: &RequestHeader) -> Key {
+        let an = |coin: Option<Coin>| self.coins.get(&coin?).map(|&(an, _)| an);
+        let key = match header.key_source() {
+            KeySource::None | KeySource::Locker(_) => None,
+            KeySource::Coin(coin) if header.encryption.has_hmac() => {
+                an(coin).map(Key::from_hashed_an)
+            }
+            KeySource::Coin(coin) => an(coin).map(Key::from_an),
+            KeySource::TwoCoins(first, second) => an(first)
+                .zip(an(second))
+                .map(|(first, second)| Key::from_hashed_ans(first, second)),
+        };
+        key.unwrap_or(Key::None)
+    }
+
+    fn carry_out(
+        &mut self,
+        command: Command,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let check = |key: &AdminKey| {
+            if *key == ADMIN_KEY {
+                Ok(())
+            } else {
+                Err(Status::WRONG_ADMIN_KEY)
+            }
+        };
+        self.stats.requests += 1;
+        match command {
+            Command::Echo => self.stats.echoes += 1,
+            Command::Version => SoftwareVersion::new(*b"small 1 ").unwrap().write(out),
+            Command::Stats => {
+                check(&Stats::parse(payload)?.key)?;
+                self.stats.write(out);
+            }
+            Command::Audit => {
+                let mut audit = Audit::default();
+                for coin in self.coins.keys() {
+                    audit.0[coin.denomination.index()] += 1;
+                }
+                audit.write(out);
+            }
+            Command::Detect => {
+                let request = Detect::parse(payload)?;
+                let mut answer = PassFail::begin(out, request.len());
+                for (record, (coin, an)) in request.records().enumerate() {
+                    if coin.is_some_and(|coin| self.holds(coin, an)) {
+                        answer.pass(record);
+                    }
+                }
+                return Ok(answer.finish(Bitmap::IfMixed));
+            }
+            Command::DetectSum => {
+                let request = DetectSum::parse(payload)?;
+                let sum = self.sum(request.coins().iter());
+                return Ok(self.verdict(sum == request.sum()));
+            }
+            Command::Pown => {
+                let request = Pown::parse(payload)?;
+                let mut answer = PassFail::begin(out, request.len());
+                for (record, (coin, an, proposed)) in request.records().enumerate() {
+                    if let Some(coin) = coin.filter(|&coin| self.holds(coin, an)) {
+                        self.coins.insert(coin, (proposed, Mfs::new(2)));
+                        self.stats.coins_powned += 1;
+                        answer.pass(record);
+                    }
+                }
+                return Ok(answer.finish(Bitmap::IfMixed));
+            }
+            Command::PownSum => {
+                let request = PownSum::parse(payload)?;
+                let right = self.sum(request.coins().iter()) == request.sum();
+                if right {
+                    for coin in request.coins().iter() {
+                        let held = self.coins.get_mut(&coin).unwrap();
+                        held.0 ^= request.delta();
+                    }
+                }
+                return Ok(self.verdict(right));
+            }
+            Command::AvailableSns => {
+                let request = AvailableSns::parse(payload)?;
+                check(&request.key)?;
+                for denomination in request.denominations() {
+                    let coins = &self.coins;
+                    let free = (0..SerialNumber::COUNT).filter_map(SerialNumber::new);
+                    let free = free.filter(|&serial_number| {
+                        let coin = Coin {
+                            denomination,
+                            serial_number,
+                        };
+                        !coins.contains_key(&coin)
+                    });
+                    write_free_sns(denomination, free, out);
+                }
+            }
+            Command::CreateCoins => {
+                let request = CreateCoins::parse(payload)?;
+                check(&request.key)?;
+                let coins: Vec<Coin> = request.coins()?.iter().collect();
+                if coins.iter().any(|coin| self.coins.contains_key(coin)) {
+                    return Err(Status::INVALID_COIN);
+                }
+                for coin in coins {
+                    self.next_an = self
+                        .next_an
+                        .wrapping_add(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+                    let an = An::new(self.next_an.to_be_bytes());
+                    self.coins.insert(coin, (an, Mfs::new(2)));
+                    write_created([an], out);
+                }
+            }
+            Command::DeleteCoins => {
+                let request = DeleteCoins::parse(payload)?;
+                check(&request.key)?;
+                let records = request.records()?;
+                let mut answer = PassFail::begin(out, records.len());
+                for (record, (coin, an)) in records.iter().enumerate() {
+                    if let Some(coin) = coin.filter(|&coin| self.holds(coin, an)) {
+                        self.coins.remove(&coin);
+                        answer.pass(record);
+                    }
+                }
+                return Ok(answer.finish(Bitmap::IfMixed));
+            }
+            Command::FreeCoins => {
+                let request = FreeCoins::parse(payload)?;
+                check(&request.key)?;
+                for coin in request.coins()?.iter() {
+                    self.coins.remove(&coin);
+                }
+            }
+            Command::AllSns => {
+                let request = AllSns::parse(payload)?;
+                check(&request.key)?;
+                let denomination: Denomination = request.denomination()?;
+                let start = out.len();
+                out.resize(start + AllSns::REPLY_SIZE, 0);
+                for coin in self.coins.keys() {
+                    if coin.denomination == denomination {
+                        let sn = coin.serial_number.get() as usize;
+                        out[start + sn / 8] |= 1 << (sn % 8);
+                    }
+                }
+            }
+        }
+        Ok(Status::SUCCESS)
+    }
+
+    fn holds(&self, coin: Coin, an: An) -> bool {
+        self.coins.get(&coin).is_some_and(|&(held, _)| held == an)
+    }
+
+    fn sum(&self, coins: impl Iterator<Item = Coin>) -> An {
+        coins
+            .map(|coin| self.coins.get(&coin).map_or(An::ZERO, |&(an, _)| an))
+            .fold(An::ZERO, |sum, an| sum ^ an)
+    }
+
+    fn verdict(&self, right: bool) -> Status {
+        if right {
+            Status::ALL_PASS
+        } else {
+            Status::ALL_FAIL
+        }
+    }
+}
