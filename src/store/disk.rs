@@ -140,7 +140,6 @@ impl Storage for Disk {
             self.is_probed.set(true);
         }
         let path = self.path(name);
-        let is_new = create && !path.exists();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
         let file = if self.is_direct() {
@@ -148,7 +147,8 @@ impl Storage for Disk {
         } else {
             DiskFile::Buffered(options.buffered_open(&path).await.map_err(plain)?)
         };
-        if is_new {
+        // Whether or not it was there: one that a killed process made may not be durable yet.
+        if create {
             let parent = path
                 .parent()
                 .expect("a file's path has a folder")
@@ -260,11 +260,15 @@ impl File for DiskFile {
     }
 
     async fn reserve(&self, length: u64) -> io::Result<()> {
-        match self {
+        let reserved = match self {
             DiskFile::Direct(file) => file.pre_allocate(length, false).await,
             DiskFile::Buffered(file) => file.pre_allocate(length, false).await,
+        };
+        match reserved.map_err(plain) {
+            // A file system that cannot say beforehand says so when the file is filled.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            other => other,
         }
-        .map_err(plain)
     }
 }
 

@@ -65,8 +65,7 @@ impl DataFolder {
     /// Where it is in use, missing, or cannot be read and written.
     pub fn open(path: &Path, create: bool) -> Result<DataFolder, FolderError> {
         let secret = path.join("secret");
-        let created = !secret.exists();
-        if created && !create {
+        if !secret.exists() && !create {
             return Err(FolderError::Missing {
                 folder: path.to_owned(),
             });
@@ -86,6 +85,8 @@ impl DataFolder {
             })?;
         }
         let lock = lock(path)?;
+        // Looked at under the lock: another process may just have made it.
+        let created = !secret.exists();
         disk::remove_scratch(path).map_err(|error| FolderError::Io {
             path: path.to_owned(),
             error,
@@ -96,7 +97,9 @@ impl DataFolder {
                 path: secret.clone(),
                 error: io::Error::other(error.to_string()),
             })?;
-            write_secret(&secret, &bytes).map_err(|error| FolderError::Io {
+            // Makes the names in the folder durable too, but not the folder's own.
+            let written = write_secret(&secret, &bytes).and_then(|()| sync_parent(path));
+            written.map_err(|error| FolderError::Io {
                 path: secret.clone(),
                 error,
             })?;
@@ -191,7 +194,15 @@ pub fn write_secret(path: &Path, bytes: &[u8; 16]) -> io::Result<()> {
     writeln!(file)?;
     file.sync_all()?;
     fs::rename(&partial, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    sync_parent(path)
+}
+
+/// Makes a name durable: that of the folder or file at `path`.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Reads 32 hexadecimal digits.

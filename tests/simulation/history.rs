@@ -516,16 +516,16 @@ impl Client {
         let turn = self.random.below(coins.len() as u64) as usize;
         let first = records.iter().position(|r| r.0 == coins[turn]);
         records.rotate_left(first.expect("each coin has a record"));
-        let glances: Vec<_> = coins
-            .iter()
-            .map(|&coin| self.model.borrow().glance(coin))
-            .collect();
-        let of_coin = |coin: usize| records.iter().filter(move |r| r.0 == coin);
-        let ask = |&coin: &usize| {
-            let asked = of_coin(coin).map(|r| (r.1, r.2)).collect();
-            self.model.borrow_mut().exchange(coin, asked)
+        let (glances, tickets): (Vec<_>, Vec<_>) = {
+            let mut model = self.model.borrow_mut();
+            let of_coin = |coin: usize| records.iter().filter(move |r| r.0 == coin);
+            let glances = coins.iter().map(|&coin| model.glance(coin)).collect();
+            let exchange = |&coin: &usize| {
+                let changes = of_coin(coin).map(|r| (r.1, r.2)).collect();
+                model.exchange(coin, changes)
+            };
+            (glances, coins.iter().map(exchange).collect())
         };
-        let tickets: Vec<_> = coins.iter().map(ask).collect();
         let asked = records.iter().map(|&(coin, an, becomes)| Exchange {
             coin: self.coin(coin),
             an: model::an(an),
