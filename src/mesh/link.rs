@@ -13,7 +13,7 @@ use super::inbox::{Envelope, Inbox};
 use crate::{
     coin::ShardId,
     shard::{Reply, Request, Shard, Unavailable},
-    store::{Environment, yield_now},
+    store::Environment,
 };
 
 /// Messages handled before the core's other tasks get their turn.
@@ -122,7 +122,7 @@ impl<E: Environment> Mesh<E> {
             self.handle(envelope);
             handled += 1;
             if handled % MESSAGES_A_TURN == 0 {
-                yield_now().await;
+                self.shard.environment.turn().await;
             }
         }
     }

@@ -24,7 +24,6 @@ mod settings;
 mod steering;
 mod stop;
 mod tcp;
-mod turn;
 mod udp;
 
 use std::future::Future;

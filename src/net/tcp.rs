@@ -18,8 +18,8 @@ use super::inbound::{Inbound, READ_BYTES};
 use super::limits::Admission;
 use super::pipeline::Pipeline;
 use super::serve::Worker;
-use super::turn::turn;
 use super::{HEADER_BYTES_MAX, Handled, Handler, Origin, Session, Split, Transport};
+use crate::store::turn;
 
 /// Connections accepted before others get a turn.
 const ACCEPTS_A_TURN: usize = 16;

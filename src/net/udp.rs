@@ -17,8 +17,8 @@ use glommio::timer::Timer;
 use super::datagrams::{BATCH, Received, Sending};
 use super::serve::Worker;
 use super::stop::Stopped;
-use super::turn::turn;
 use super::{Handled, Handler, Later, Origin, Session, Transport};
+use crate::store::turn;
 
 /// The longest answer a datagram can carry, bytes: 65,535 less the IPv4 and UDP headers.
 const ANSWER_BYTES_MAX: usize = 65_507;

@@ -14,7 +14,7 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{Exchange, Replacement, Reply, Request},
-    store::{Environment, record::Change, yield_now},
+    store::{Environment, record::Change},
 };
 
 /// Free serial numbers shown of a denomination, at most (PROTOCOL.md, command 120).
@@ -162,7 +162,7 @@ impl<E: Environment> Node<E> {
                     bytes.copy_from_slice(&word.to_le_bytes());
                 }
             }
-            yield_now().await;
+            self.shard().environment.turn().await;
         }
         Ok(Status::SUCCESS)
     }

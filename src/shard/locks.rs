@@ -8,7 +8,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 
-use crate::{coin::Coin, store::yield_now};
+use crate::coin::Coin;
 
 /// Coins taken before the core's other tasks get their turn.
 const COINS_A_TURN: usize = 1_024;
@@ -30,12 +30,13 @@ struct Turn {
 }
 
 impl Locks {
-    /// Waits until all these coins are the caller's. `coins` are rising, each once.
-    pub async fn acquire(&self, coins: &[Coin]) {
+    /// Waits until all these coins are the caller's. `coins` are rising, each once. Where they are
+    /// many, `let_others` gives other tasks their turn now and then.
+    pub async fn acquire(&self, coins: &[Coin], let_others: impl AsyncFn()) {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
         for (index, &coin) in coins.iter().enumerate() {
             if index % COINS_A_TURN == COINS_A_TURN - 1 {
-                yield_now().await;
+                let_others().await;
             }
             let turn = match self.held.borrow_mut().entry(coin) {
                 Entry::Vacant(free) => {
@@ -98,9 +99,9 @@ mod tests {
         let coin = [PageId::from_index(1).unwrap().coin(1)];
         let locks = Locks::default();
         let mut context = Context::from_waker(Waker::noop());
-        let mut first = pin!(locks.acquire(&coin));
-        let mut second = pin!(locks.acquire(&coin));
-        let mut third = pin!(locks.acquire(&coin));
+        let mut first = pin!(locks.acquire(&coin, async || ()));
+        let mut second = pin!(locks.acquire(&coin, async || ()));
+        let mut third = pin!(locks.acquire(&coin, async || ()));
         assert!(first.as_mut().poll(&mut context).is_ready());
         assert!(second.as_mut().poll(&mut context).is_pending());
         assert!(third.as_mut().poll(&mut context).is_pending());

@@ -1,5 +1,7 @@
 use std::{future::Future, io, time::Duration};
 
+use super::signal::yield_now;
+
 /// Alignment and granularity of every read and write: offsets and lengths are multiples of this, in
 /// bytes, so that direct I/O can serve them on any device.
 pub const BLOCK_BYTES: usize = 4_096;
@@ -16,6 +18,11 @@ pub trait Environment: Clone + 'static {
 
     /// Runs a task on this core until it ends; nobody waits for it.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Lets this core's other tasks run, and what the kernel has finished be seen.
+    fn turn(&self) -> impl Future<Output = ()> {
+        yield_now()
+    }
 
     /// Waits at least this long.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;

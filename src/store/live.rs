@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{disk::Disk, environment::Environment};
+use super::{disk::Disk, environment::Environment, turn::turn};
 
 /// Bytes of randomness taken from the operating system at once: a call costs as much as a few
 /// hundred bytes do.
@@ -48,6 +48,10 @@ impl Environment for Live {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(task).detach();
+    }
+
+    async fn turn(&self) {
+        turn().await;
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -25,6 +25,7 @@ mod segment;
 mod signal;
 mod slot;
 pub mod snapshot;
+mod turn;
 pub mod verify;
 
 pub use disk::{Disk, DiskFile};
@@ -36,6 +37,7 @@ pub use pulse::keep_awake;
 pub use secret::NodeSecret;
 pub use signal::{Moment, Signal, yield_now};
 pub use slot::{PageImage, SLOT_BYTES};
+pub use turn::turn;
 
 /// Folder of log segments within a data folder.
 pub const LOG_FOLDER: &str = "log";

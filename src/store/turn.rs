@@ -15,7 +15,7 @@ const INSTANT: Duration = Duration::from_nanos(500);
 /// unless configured): a task that merely yields keeps that from happening, and with it everybody
 /// else's reads, writes and timers. So a task that has more to do waits here for a timer that is
 /// already over by the time the rings have been seen.
-pub(super) async fn turn() {
+pub async fn turn() {
     let mut timer = Timer::new(INSTANT);
     let mut waited = false;
     poll_fn(|cx| {
