@@ -234,7 +234,7 @@ impl Totals {
     fn line(&self, rounds: u64) -> String {
         format!(
             "{rounds} rounds: {} requests answered, {} refused, {} unanswered: {} found applied, \
-             {} not, {} in part over several shards; {} times killed in a checkpoint, {} times \
+             {} not, {} in part, another client having been first; {} times killed in a checkpoint, {} times \
              while starting; {} starts, {} with something to recover, {} changes recovered, the \
              longest start {} ms",
             self.answered,

@@ -1,420 +1,670 @@
-//! Any header, any body, any length, split at any byte, over TCP and UDP: the status of PROTOCOL.md or
-//! silence, and the neighbours undisturbed.
+//! Any header, any body, any length, split at any byte, over TCP and UDP: the status of PROTOCOL.md
+//! or silence, and nobody else notices.
+//!
+//! What is sent is random, or a right request that was damaged. A few lines here say after
+//! PROTOCOL.md which answers are possible; meanwhile other clients have all their right answers.
+//!
+//! `RAIDA_GARBAGE_SEED=<number>` sends the same again.
 
 mod real_node;
 
 use std::{
-    io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream, UdpSocket},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use raida::{
-    coin::{An, Coin, Mfs, PageId},
+    coin::{An, Coin, Denomination, Mfs, PageId},
     protocol::{
-        Command, Protection, ResponseCounter, Status,
-        authentication::{Detect, Pown},
+        AdminKey, Command, Dialect, Protection, ResponseCounter, Status, TRAILER,
+        authentication::{Detect, DetectSum, Pown, PownSum},
+        challenge::Challenge,
+        executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, SessionId},
+        status_group::Stats,
     },
 };
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
 use real_node::{
-    RealNode,
+    ADMIN_KEY, COIN_ID, PATIENCE, RAIDA, RealNode,
     wire::{Wire, compose},
 };
 
-/// Requests of each kind; `RAIDA_GARBAGE_REQUESTS` sets another number.
-const REQUESTS: u64 = 2_000;
-/// The node's memory may grow by so much under garbage, in bytes.
-const GROWTH_MAX: u64 = 64 << 20;
-/// How long to wait for an answer that may not come.
-const SHORT: Duration = Duration::from_millis(150);
+/// Longest body that the node here takes, bytes.
+const BODY_MAX: usize = 256 * 1024;
+const STREAMS: usize = 800;
+const DATAGRAMS: usize = 8_000;
+/// Resident memory may grow by so much under garbage, bytes: far less than what garbage asks for.
+const GROWTH_MAX: usize = 64 << 20;
+/// Few, since garbage has any page looked at, and what is in memory then is no leak.
+const CACHE_PAGES: usize = 256;
+/// Connections that announce a long body and send little of it.
+const ANNOUNCERS: usize = 400;
 
-fn requests() -> u64 {
-    let asked = std::env::var("RAIDA_GARBAGE_REQUESTS").ok();
-    asked.map_or(REQUESTS, |n| n.parse().expect("a number"))
-}
+// Where types 4 and 5 differ from the others in a header.
+const HEADER_MIN: usize = 32;
+const HEADER_MAX: usize = 48;
 
-/// The random source of a test; its seed is printed, and `RAIDA_GARBAGE_SEED` sets another.
-fn random(test: &str) -> StdRng {
-    let asked = std::env::var("RAIDA_GARBAGE_SEED").ok();
-    let seed = asked.map_or_else(rand::random, |seed| seed.parse().expect("a number"));
-    println!("{test}: repeat with RAIDA_GARBAGE_SEED={seed}");
-    StdRng::seed_from_u64(seed)
-}
-
-fn coin(number: usize) -> (Coin, An) {
-    let page = PageId::from_index(4_000 + number).unwrap();
-    (page.coin(number), An::new([number as u8 + 1; 16]))
-}
-
-fn node() -> RealNode {
-    let coins: Vec<_> = (0..8)
-        .map(|n| (coin(n).0, coin(n).1, Mfs::new(40)))
-        .collect();
-    RealNode::start(&coins, |settings| {
-        settings.shards = 2;
-        settings.network.header_timeout = Duration::from_millis(400);
-        settings.network.body_timeout = Duration::from_millis(400);
-        settings.network.max_connections = 5_000;
-        settings.network.max_connections_per_address = 5_000;
-    })
-}
-
-fn detect_payload(numbers: std::ops::Range<usize>) -> Vec<u8> {
-    let mut payload = Vec::new();
-    Detect::compose(numbers.map(coin), &mut payload);
-    payload
-}
-
-/// A valid request of any kind that changes nothing a neighbour looks at.
-fn valid(random: &mut StdRng, unique: u64) -> Vec<u8> {
-    let (key, an) = coin(random.random_range(0..4));
-    let other = coin(5);
-    let protection = match random.random_range(0..5) {
-        0 => Protection::Coin(key, an),
-        1 => Protection::CoinHmac(key, an),
-        2 => Protection::TwoCoinsHmac((key, an), other),
-        _ => Protection::None,
-    };
-    let (command, payload) = match random.random_range(0..3) {
-        0 => (Command::Echo, Vec::new()),
-        1 => (
-            Command::Detect,
-            detect_payload(0..random.random_range(1..8)),
-        ),
-        _ => {
-            // The number that is given is wrong, so that no mutation but a guess of it changes a coin.
-            let mut payload = Vec::new();
-            Pown::compose([(coin(6).0, An::ZERO, An::ZERO)], &mut payload);
-            (Command::Pown, payload)
+fn seed() -> u64 {
+    let seed = match std::env::var("RAIDA_GARBAGE_SEED") {
+        Ok(seed) => seed.parse().expect("RAIDA_GARBAGE_SEED is a number"),
+        Err(_) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.expect("a clock after 1970").as_nanos() as u64
         }
     };
-    compose(command, protection, Some(&payload), unique).bytes
+    // Shown where the test fails.
+    println!("RAIDA_GARBAGE_SEED={seed}");
+    seed
 }
 
-/// What PROTOCOL.md section 3 says to the first 32 bytes, for the raidax dialect of RAIDA 14; `None`
-/// where nothing is wrong with them.
-fn header_status(header: &[u8]) -> Option<u8> {
-    let commands: &[(u8, &[u8])] = &[
-        (0, &[0, 1, 2, 3]),
-        (1, &[10, 11, 20, 21]),
-        (3, &[120, 130, 140, 150, 160]),
+/// What a node may answer to the request at the front of some bytes.
+#[derive(Debug)]
+struct Verdict {
+    /// Any of these; none: silence.
+    statuses: Vec<Status>,
+    /// Bytes of the answer's header.
+    header: usize,
+    /// The answer's group and echo bytes.
+    group: u8,
+    echo: [u8; 2],
+    /// Bytes of the request, where it is known where it ends.
+    length: Option<usize>,
+}
+
+/// PROTOCOL.md section 3, for what has come of a request; `None` where there must come more.
+fn judge(bytes: &[u8], dialect: Dialect, is_datagram: bool) -> Option<Verdict> {
+    if bytes.len() < HEADER_MIN {
+        return None;
+    }
+    let knows_version = bytes[0] == 1 || bytes[0] == 0 && dialect == Dialect::Spec;
+    let kind = bytes[16];
+    let knows_framing = knows_version && [0, 1, 2, 4, 5].contains(&kind);
+    let is_verified = knows_framing && kind >= 4;
+    let header = if is_verified { HEADER_MAX } else { HEADER_MIN };
+    if is_datagram && bytes.len() < header {
+        return None;
+    }
+    let number = |at: usize, size: usize| {
+        let bytes = bytes[at..at + size].iter();
+        bytes.fold(0usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let mut body = if is_verified {
+        number(17, 2)
+    } else {
+        number(22, 2)
+    };
+    if !is_verified && body == 0xffff {
+        body = number(24, 4);
+    }
+    let echo = bytes.get(header - 2..header);
+    let mut verdict = Verdict {
+        statuses: vec![],
+        header,
+        group: 0,
+        echo: echo.map_or([0; 2], |echo| [echo[0], echo[1]]),
+        length: (knows_framing && body <= BODY_MAX).then_some(header + body),
+    };
+    let command = Command::from_codes(bytes[4], bytes[5]);
+    let checks = [
+        (knows_version, Status::UNKNOWN_VERSION),
+        (bytes[1] == 0, Status::WRONG_SPLIT),
+        (bytes[2] == RAIDA.get(), Status::WRONG_RAIDA),
+        (bytes[4] <= 15, Status::UNKNOWN_GROUP),
+        (bytes[3] <= 3, Status::WRONG_SHARD),
+        (command.is_some(), Status::UNKNOWN_COMMAND),
+        (number(6, 2) == usize::from(COIN_ID), Status::WRONG_COIN_ID),
+        (knows_framing, Status::UNKNOWN_ENCRYPTION),
+        (body <= BODY_MAX, Status::INVALID_LENGTH),
     ];
-    let known = |group: u8, code: u8| {
-        commands
-            .iter()
-            .any(|(g, codes)| *g == group && codes.contains(&code))
+    if let Some((_, status)) = checks.iter().find(|(is_right, _)| !is_right) {
+        // It is answered as soon as 32 bytes are there, so perhaps without the echo bytes.
+        if !is_datagram && is_verified {
+            verdict.echo = [0; 2];
+        }
+        verdict.statuses = vec![*status];
+        return Some(verdict);
+    }
+    let command = command.expect("checked");
+    if bytes.len() < header + body {
+        if !is_datagram {
+            return None;
+        }
+        verdict.group = command.group();
+        verdict.statuses = vec![Status::INVALID_LENGTH];
+        return Some(verdict);
+    }
+    verdict.group = command.group();
+    verdict.statuses = body_statuses(command, kind, &bytes[header..header + body]);
+    Some(verdict)
+}
+
+/// PROTOCOL.md sections 3 and 5, for a body that is whole. Whether a key is right is not looked at.
+fn body_statuses(command: Command, kind: u8, body: &[u8]) -> Vec<Status> {
+    let unread = match kind {
+        0 => vec![],
+        1 | 2 => vec![Status::KEY_NOT_FOUND, Status::WRONG_CHALLENGE],
+        _ => vec![Status::UNKNOWN_KEY_COIN, Status::WRONG_HMAC],
     };
-    match header {
-        h if h[0] != 1 => Some(255),
-        h if h[1] != 0 => Some(2),
-        h if h[2] != 14 => Some(3),
-        h if h[4] > 15 => Some(5),
-        h if h[3] > 3 => Some(4),
-        h if !known(h[4], h[5]) => Some(6),
-        h if h[6..8] != [0, 6] => Some(7),
-        h if ![0, 1, 2, 4, 5].contains(&h[16]) => Some(27),
-        _ => None,
+    let served = match command {
+        Command::Echo | Command::Version | Command::Audit => vec![Status::SUCCESS],
+        Command::Stats => vec![
+            Status::INVALID_LENGTH,
+            Status::WRONG_ADMIN_KEY,
+            Status::SUCCESS,
+        ],
+        Command::Detect | Command::Pown => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+            Status::MIXED,
+        ],
+        Command::DetectSum | Command::PownSum => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::INVALID_COIN,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+        ],
+        Command::AvailableSns | Command::CreateCoins | Command::FreeCoins | Command::AllSns => {
+            vec![
+                Status::INVALID_LENGTH,
+                Status::WRONG_ADMIN_KEY,
+                Status::UNEVEN_RECORDS,
+                Status::INVALID_COIN,
+                Status::NOT_RESERVED,
+                Status::SUCCESS,
+            ]
+        }
+        Command::DeleteCoins => vec![
+            Status::INVALID_LENGTH,
+            Status::WRONG_ADMIN_KEY,
+            Status::UNEVEN_RECORDS,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+            Status::MIXED,
+        ],
+    };
+    let is_verified = kind >= 4;
+    let shortest = if is_verified { 34 } else { 2 };
+    let is_bare = body.is_empty();
+    if is_bare && !command.takes_no_body() {
+        return vec![Status::EMPTY_BODY];
     }
+    if is_bare && [1, 2].contains(&kind) && command != Command::Echo {
+        // What it answers would show key stream.
+        return vec![Status::EMPTY_BODY];
+    }
+    if !is_bare && body.len() < shortest {
+        return vec![Status::INVALID_LENGTH];
+    }
+    if !is_bare && !body.ends_with(&TRAILER) {
+        return vec![Status::WRONG_TRAILER];
+    }
+    if !is_bare && !is_verified && body.len() < 18 {
+        return vec![Status::INVALID_LENGTH];
+    }
+    if let (0, Some(challenge)) = (kind, body.first_chunk())
+        && !is_bare
+        && !Challenge::read(*challenge).is_right()
+    {
+        return vec![Status::WRONG_CHALLENGE];
+    }
+    [served, unread].concat()
 }
 
-#[test]
-fn any_header_gets_the_status_of_its_first_fault() {
-    let node = node();
-    let mut random = random("headers");
-    let mut udp = Wire::udp(node.address());
-    let mut wrong_order = Vec::new();
-    for request in 0..requests() {
-        // A header with nothing behind it; each field is off now and then.
-        let mut header = compose(Command::Echo, Protection::None, None, request).bytes;
-        let fields = [0, 1, 2, 3, 4, 5, 6, 7, 16];
-        for field in fields {
-            if random.random_bool(0.12) {
-                header[field] = match random.random_bool(0.5) {
-                    true => random.random(),
-                    false => random.random_range(0..6),
-                };
-            }
+/// The answers to a stream, in order; whether the node closes after the last.
+fn judge_stream(mut bytes: &[u8], dialect: Dialect) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    while let Some(verdict) = judge(bytes, dialect, false) {
+        let length = verdict.length;
+        verdicts.push(verdict);
+        match length {
+            Some(length) => bytes = bytes.get(length..).unwrap_or_default(),
+            None => break,
         }
-        let Some(status) = header_status(&header) else {
-            continue;
+    }
+    verdicts
+}
+
+/// The statuses that have been answered.
+type Seen = [bool; 256];
+
+/// What garbage is answered sooner or later: everything that section 3 and groups 0, 1 and 3 know.
+const ANSWERED: [u8; 23] = [
+    2, 3, 4, 5, 6, 7, 16, 25, 27, 33, 34, 36, 37, 38, 39, 40, 41, 204, 241, 242, 243, 250, 255,
+];
+
+/// Takes the answer at the front off, which must be a possible one.
+fn check<'a>(verdict: &Verdict, answer: &'a [u8], request: &[u8], seen: &mut Seen) -> &'a [u8] {
+    let shown = || {
+        let front = &request[..request.len().min(64)];
+        format!(
+            "{verdict:?}\n  request {front:02x?}\n  answer {:02x?}",
+            &answer[..answer.len().min(48)]
+        )
+    };
+    assert!(answer.len() >= verdict.header, "no answer: {}", shown());
+    let status = Status::new(answer[2]);
+    assert!(verdict.statuses.contains(&status), "{}", shown());
+    seen[usize::from(answer[2])] = true;
+    assert_eq!(answer[..2], [RAIDA.get(), 0], "{}", shown());
+    assert_eq!(answer[3], verdict.group, "{}", shown());
+    let echo = if verdict.header == HEADER_MAX { 46 } else { 6 };
+    // A refusal may know the echo bytes or not, by how much of the header was there.
+    let is_echo = answer[echo..echo + 2] == verdict.echo || verdict.echo == [0; 2];
+    assert!(is_echo, "{}", shown());
+    let body = u32::from_be_bytes([0, answer[9], answer[10], answer[11]]) as usize;
+    assert!(answer.len() >= verdict.header + body, "cut: {}", shown());
+    let (this, rest) = answer.split_at(verdict.header + body);
+    assert!(body == 0 || this.ends_with(&TRAILER), "{}", shown());
+    rest
+}
+
+/// Makes up requests, right and wrong.
+struct Maker {
+    random: StdRng,
+    coins: Vec<(Coin, An)>,
+    locker: An,
+    next: u64,
+}
+
+impl Maker {
+    fn new(seed: u64, coins: &[(Coin, An, Mfs)]) -> Maker {
+        Maker {
+            random: StdRng::seed_from_u64(seed),
+            coins: coins.iter().map(|&(coin, an, _)| (coin, an)).collect(),
+            locker: coins.last().expect("some").1,
+            next: seed,
+        }
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.random.random()).collect()
+    }
+
+    fn protection(&mut self) -> Protection {
+        let mut coin = || *self.coins.choose(&mut self.random).expect("some");
+        let ((coin, an), other) = (coin(), coin());
+        match self.random.random_range(0..5) {
+            0 => Protection::None,
+            1 => Protection::Coin(coin, an),
+            2 => Protection::Locker(self.locker),
+            3 => Protection::CoinHmac(coin, an),
+            _ => Protection::TwoCoinsHmac((coin, an), other),
+        }
+    }
+
+    /// A payload that the command takes, or one that starts like it, or anything. Free coins comes
+    /// without the admin key: damaged, it would free the coins of others.
+    fn payload(&mut self, command: Command) -> Vec<u8> {
+        let mut out = Vec::new();
+        let count = self.random.random_range(1..30).min(self.coins.len());
+        let coins: Vec<(Coin, An)> = self
+            .coins
+            .sample(&mut self.random, count)
+            .copied()
+            .collect();
+        let named = || coins.iter().map(|(coin, _)| *coin);
+        let key = AdminKey::new(ADMIN_KEY);
+        let session = SessionId::new(7);
+        let sum = coins.iter().fold(An::ZERO, |sum, (_, an)| sum ^ *an);
+        match command {
+            Command::Echo | Command::Version | Command::Audit => {}
+            Command::Stats => Stats::compose(&key, &mut out),
+            Command::Detect => Detect::compose(coins.iter().copied(), &mut out),
+            Command::DetectSum => DetectSum::compose(named(), sum, &mut out),
+            Command::Pown => {
+                // To what it is already: later requests find the same coins.
+                Pown::compose(coins.iter().map(|&(c, an)| (c, an, an)), &mut out);
+            }
+            Command::PownSum => PownSum::compose(named(), sum, An::ZERO, &mut out),
+            Command::AvailableSns => {
+                let all = Denomination::all();
+                AvailableSns::compose(session, &key, all, &mut out);
+            }
+            Command::CreateCoins => CreateCoins::compose(session, &key, named(), &mut out),
+            Command::DeleteCoins => {
+                let wrong = coins.iter().map(|&(coin, an)| (coin, an ^ sum));
+                DeleteCoins::compose(&key, wrong, &mut out);
+            }
+            Command::FreeCoins => return self.any_bytes(),
+            Command::AllSns => AllSns::compose(&key, coins[0].0.denomination, &mut out),
+        }
+        match self.random.random_range(0..4) {
+            0 => out.truncate(self.random.random_range(0..=out.len())),
+            1 => out.extend(self.any_bytes()),
+            _ => {}
+        }
+        out
+    }
+
+    fn any_bytes(&mut self) -> Vec<u8> {
+        let length = match self.random.random_range(0..10) {
+            0..6 => self.random.random_range(0..100),
+            6..9 => self.random.random_range(0..2_000),
+            _ => self.random.random_range(0..20_000),
         };
-        let mut tcp = Wire::tcp(node.address());
-        tcp.send(&header);
-        if let Wire::Tcp(stream) = &tcp {
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
-        }
-        let by_tcp = tcp.receive_all();
-        // Types 4 and 5 have a header of 48 bytes: as a datagram this one is cut off.
-        let is_long = matches!(header[16], 4 | 5) && header[0] == 1;
-        let by_udp = match is_long {
-            true => by_tcp.clone(),
-            false => {
-                udp.send(&header);
-                udp.receive_all()
-            }
+        self.bytes(length)
+    }
+
+    /// A request whose frame is right, whatever it holds.
+    fn framed(&mut self) -> Vec<u8> {
+        let commands: Vec<Command> = Command::all().collect();
+        let command = *commands.choose(&mut self.random).expect("some");
+        let protection = self.protection();
+        let payload = match self.random.random_range(0..10) {
+            0 => None,
+            1 if command != Command::FreeCoins => Some(self.any_bytes()),
+            _ => Some(self.payload(command)),
         };
-        for answer in [by_tcp, by_udp] {
-            let size = if is_long { 48 } else { 32 };
-            if answer.len() != size || answer[2] != status || answer[0] != 14 || answer[3] != 0 {
-                wrong_order.push((header.clone(), status, answer));
+        self.next += 1;
+        compose(command, protection, payload.as_deref(), self.next).bytes
+    }
+
+    /// A request that was damaged, or bytes that never were one.
+    fn damaged(&mut self) -> Vec<u8> {
+        let mut bytes = self.framed();
+        for _ in 0..self.random.random_range(1..3) {
+            let at = self.random.random_range(0..bytes.len().max(1));
+            match self.random.random_range(0..12) {
+                0..3 if !bytes.is_empty() => bytes[at] ^= 1 << self.random.random_range(0..8),
+                3 if !bytes.is_empty() => {
+                    let at = at % 32.min(bytes.len());
+                    bytes[at] = self.random.random();
+                }
+                4 => bytes.truncate(at),
+                5 => bytes.extend(self.any_bytes()),
+                6..9 if bytes.len() >= 32 => self.change_length(&mut bytes),
+                9 if bytes.len() >= 32 => {
+                    bytes[16] = self.random.random_range(0..7);
+                }
+                10 if bytes.len() >= 32 => {
+                    // Types 4 and 5 whose header is cut short.
+                    bytes[16] = self.random.random_range(4..6);
+                    bytes.truncate(self.random.random_range(32..=48));
+                }
+                11 => {
+                    let random = self.any_bytes();
+                    let from = self.random.random_range(0..32).min(bytes.len());
+                    bytes.truncate(from);
+                    bytes.extend(random);
+                }
+                _ => {}
             }
         }
+        bytes
     }
-    assert!(
-        wrong_order.is_empty(),
-        "{:x?}",
-        &wrong_order[..wrong_order.len().min(3)]
-    );
-}
 
-#[test]
-fn a_request_split_at_any_byte_is_answered_as_if_whole() {
-    let node = node();
-    let asked = [
-        compose(
-            Command::Detect,
-            Protection::None,
-            Some(&detect_payload(0..2)),
-            7,
-        ),
-        compose(
-            Command::Detect,
-            Protection::CoinHmac(coin(0).0, coin(0).1),
-            Some(&detect_payload(0..2)),
-            8,
-        ),
-    ];
-    for asked in asked {
-        for split in 1..asked.bytes.len() {
-            let mut wire = Wire::tcp(node.address());
-            wire.send(&asked.bytes[..split]);
-            std::thread::sleep(Duration::from_micros(300));
-            wire.send(&asked.bytes[split..]);
-            let answer = wire.answer(&asked.sent, ResponseCounter::Restart);
-            assert_eq!(answer.status, Status::ALL_PASS, "split at {split}");
+    /// Has the header claim another length: a little off, none, the longest, too long, or far too
+    /// long in the long form.
+    fn change_length(&mut self, bytes: &mut [u8]) {
+        let at = if bytes[16] >= 4 { 17 } else { 22 };
+        let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let near = old
+            .wrapping_add(self.random.random_range(0..5))
+            .wrapping_sub(2);
+        let length = [near, 0, 1, 2, 17, 18, 33, 34, 0xfffe, 0xffff];
+        let length = *length.choose(&mut self.random).expect("some");
+        bytes[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        if at == 22 && length == 0xffff {
+            let long = [
+                0,
+                18,
+                old.into(),
+                BODY_MAX as u32,
+                BODY_MAX as u32 + 1,
+                u32::MAX,
+            ];
+            let long = *long.choose(&mut self.random).expect("some");
+            bytes[24..28].copy_from_slice(&long.to_be_bytes());
         }
     }
 }
 
-#[test]
-fn garbage_disturbs_no_neighbour_and_leaves_nothing_behind() {
-    let mut node = node();
-    let address = node.address();
-    let is_over = AtomicBool::new(false);
-    let served = AtomicU64::new(0);
-    let mut seeds = random("garbage");
-    let mut next = || StdRng::seed_from_u64(seeds.next_u64());
-    let (a, b, c, d) = (next(), next(), next(), next());
+/// Sends bytes in pieces of any size and gives all that is answered.
+fn stream(node: SocketAddr, bytes: &[u8], random: &mut StdRng) -> Vec<u8> {
+    let mut stream = TcpStream::connect(node).expect("a connection");
+    stream.set_nodelay(true).expect("an option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let piece = match random.random_range(0..4) {
+            0 => random.random_range(1..=8),
+            1 => random.random_range(1..=64),
+            _ => random.random_range(1..=rest.len()),
+        };
+        let (now, later) = rest.split_at(piece.min(rest.len()));
+        if stream.write_all(now).is_err() {
+            break; // the node has answered its last and closed
+        }
+        rest = later;
+    }
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answers = Vec::new();
+    let mut buffer = [0; 65_536];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return answers,
+            Ok(length) => answers.extend_from_slice(&buffer[..length]),
+            // Whether all answers are there is the caller's to see.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return answers,
+            Err(error) => panic!("the node neither answers nor closes: {error}"),
+        }
+    }
+}
+
+fn throw_streams(node: SocketAddr, dialect: Dialect, mut maker: Maker) -> Seen {
+    let mut seen = [false; 256];
+    for _ in 0..STREAMS {
+        let mut bytes = Vec::new();
+        for _ in 0..maker.random.random_range(1..12) {
+            match maker.random.random_bool(0.7) {
+                true => bytes.extend(maker.framed()),
+                false => bytes.extend(maker.damaged()),
+            }
+        }
+        let answers = stream(node, &bytes, &mut maker.random);
+        let mut rest = &answers[..];
+        let mut request = &bytes[..];
+        for verdict in judge_stream(&bytes, dialect) {
+            rest = check(&verdict, rest, request, &mut seen);
+            let length = verdict.length.unwrap_or(request.len());
+            request = request.get(length..).unwrap_or_default();
+        }
+        assert!(rest.is_empty(), "answered more than was asked: {rest:02x?}");
+    }
+    seen
+}
+
+fn throw_datagrams(node: SocketAddr, dialect: Dialect, mut maker: Maker) -> Seen {
+    let mut seen = [false; 256];
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(node).expect("an address");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let mut answer = vec![0; 65_536];
+    let mut silent = 0;
+    for number in 0..DATAGRAMS {
+        let mut bytes = match maker.random.random_bool(0.3) {
+            true => maker.framed(),
+            false => maker.damaged(),
+        };
+        bytes.truncate(65_507);
+        socket.send(&bytes).expect("the node takes datagrams");
+        match judge(&bytes, dialect, true) {
+            Some(verdict) => {
+                let length = socket.recv(&mut answer).expect("an answer in time");
+                let rest = check(&verdict, &answer[..length], &bytes, &mut seen);
+                assert!(rest.is_empty(), "more than an answer");
+            }
+            None => silent += 1,
+        }
+        if number % 100 == 99 {
+            // Had anything been answered that must not, it would come before this.
+            let asked = compose(Command::Echo, Protection::None, None, u64::MAX);
+            socket.send(&asked.bytes).expect("the node takes datagrams");
+            let length = socket.recv(&mut answer).expect("an answer in time");
+            assert_eq!((length, answer[2]), (32, Status::SUCCESS.code()));
+            assert_eq!(answer[6..8], [0xff; 2], "an answer that must not be");
+        }
+    }
+    assert!(silent > 0, "nothing was made up that gets no answer");
+    seen
+}
+
+/// A client that does all right, until told to stop; gives how many answers it had.
+fn be_a_neighbour(mut wire: Wire, coin: Coin, mut an: An, is_over: &AtomicBool) -> u64 {
+    let mut answers = 0;
+    let counter = ResponseCounter::Restart;
+    while answers < 20 || !is_over.load(Ordering::Relaxed) {
+        let mut new = *an.expose();
+        new[..8].copy_from_slice(&u64::to_be_bytes(answers));
+        let new = An::new(new);
+        let mut payload = Vec::new();
+        Pown::compose([(coin, an, new)], &mut payload);
+        let pown = compose(
+            Command::Pown,
+            Protection::Coin(coin, an),
+            Some(&payload),
+            answers,
+        );
+        assert_eq!(wire.ask(&pown, counter).status, Status::ALL_PASS);
+        payload.clear();
+        Detect::compose([(coin, new), (coin, an)], &mut payload);
+        let protection = Protection::CoinHmac(coin, new);
+        let detect = compose(Command::Detect, protection, Some(&payload), answers);
+        let answer = wire.ask(&detect, counter);
+        assert_eq!(
+            (answer.status, &answer.payload[..]),
+            (Status::MIXED, &[0b01][..])
+        );
+        an = new;
+        answers += 2;
+    }
+    answers
+}
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1));
+    let kibibytes: usize = kibibytes.expect("a line").parse().expect("a number");
+    kibibytes * 1024
+}
+
+/// Many connections announce a body of the longest kind and send none of it.
+fn announce(node: SocketAddr) {
+    let mut payload = compose(Command::Detect, Protection::None, Some(&[0; 21]), 1).bytes;
+    payload[22..24].copy_from_slice(&[0xff; 2]);
+    payload[24..28].copy_from_slice(&(BODY_MAX as u32).to_be_bytes());
     let before = resident_bytes();
-    std::thread::scope(|scope| {
-        for neighbour in 0..2 {
-            let (is_over, served) = (&is_over, &served);
-            scope.spawn(move || serve_neighbour(address, neighbour == 0, is_over, served));
-        }
-        let garbage = [
-            scope.spawn(move || mutations_by_tcp(address, a)),
-            scope.spawn(move || mutations_by_udp(address, b)),
-            scope.spawn(move || noise_by_tcp(address, c)),
-            scope.spawn(move || noise_by_udp(address, d)),
-        ];
-        for thread in garbage {
-            thread.join().expect("garbage is sent to its end");
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
+    let streams: Vec<TcpStream> = (0..ANNOUNCERS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(node).expect("a connection");
+            stream.write_all(&payload).expect("the node takes requests");
+            stream
+        })
+        .collect();
+    // Answered after the node has seen those before, or most of them.
+    let echo = compose(Command::Echo, Protection::None, None, 1);
+    for _ in 0..50 {
+        let answer = Wire::tcp(node).ask(&echo, ResponseCounter::Restart);
+        assert_eq!(answer.status, Status::SUCCESS);
+    }
+    let growth = resident_bytes().saturating_sub(before);
     assert!(
-        served.load(Ordering::Relaxed) > 100,
-        "the neighbours were hardly served"
+        growth < ANNOUNCERS * BODY_MAX / 4,
+        "grown by {growth} bytes"
     );
-    let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < GROWTH_MAX, "garbage took {grown} bytes of memory");
-    let all = compose(
-        Command::Detect,
-        Protection::None,
-        Some(&detect_payload(0..8)),
-        1,
-    );
-    let answer = Wire::tcp(address).ask(&all, ResponseCounter::Restart);
-    assert_eq!(answer.status, Status::ALL_PASS);
+    drop(streams);
+}
+
+fn survive(shards: u16, dialect: Dialect) {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let months = Mfs::new(40);
+    let coins: Vec<(Coin, An, Mfs)> = (0..60)
+        .map(|number| {
+            let page = PageId::from_index(number * 241 % 15_000).expect("a page");
+            let mut an: [u8; 16] = random.random();
+            if number >= 58 {
+                an[12..].fill(0xff);
+            }
+            (page.coin(number), An::new(an), months)
+        })
+        .collect();
+    let mut node = RealNode::start(&coins, |settings| {
+        settings.shards = shards;
+        settings.rules.dialect = dialect;
+        settings.cache_pages = CACHE_PAGES;
+        settings.rules.max_body_bytes = BODY_MAX;
+        settings.network.max_body_bytes = BODY_MAX;
+        settings.network.header_timeout = Duration::from_secs(20);
+        settings.network.body_timeout = Duration::from_secs(20);
+    });
+    let address = node.address();
+    let (neighbours, coins) = coins.split_at(4);
+    // Never named in what is thrown: a damaged pown may still be a pown.
+    let (witness, coins) = coins.split_at(1);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let neighbours: Vec<_> = neighbours
+            .iter()
+            .enumerate()
+            .map(|(number, &(coin, an, _))| {
+                let wire = match number % 2 {
+                    0 => Wire::tcp(address),
+                    _ => Wire::udp(address),
+                };
+                let is_over = &is_over;
+                scope.spawn(move || be_a_neighbour(wire, coin, an, is_over))
+            })
+            .collect();
+        let throw = || {
+            let streams = Maker::new(seed ^ 1, coins);
+            let datagrams = Maker::new(seed ^ 2, coins);
+            let streams = scope.spawn(move || throw_streams(address, dialect, streams));
+            let datagrams = scope.spawn(move || throw_datagrams(address, dialect, datagrams));
+            [streams, datagrams].map(|thrower| thrower.join())
+        };
+        // The first time fills buffers that are kept; the same again must not need more.
+        let first = throw();
+        let before = resident_bytes();
+        let second = throw();
+        let growth = resident_bytes().saturating_sub(before);
+        let announced = std::panic::catch_unwind(|| announce(address));
+        is_over.store(true, Ordering::Relaxed);
+        let resumed = |panic| std::panic::resume_unwind(panic);
+        for seen in first.into_iter().chain(second) {
+            let seen = seen.unwrap_or_else(resumed);
+            let missing = ANSWERED.iter().find(|status| !seen[usize::from(**status)]);
+            assert_eq!(missing, None, "a status that nothing was made up for");
+        }
+        announced.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert!(growth < GROWTH_MAX, "grown by {growth} bytes");
+        for neighbour in neighbours {
+            assert!(neighbour.join().expect("a neighbour undisturbed") >= 20);
+        }
+    });
+    let mut payload = Vec::new();
+    Detect::compose([(witness[0].0, witness[0].1)], &mut payload);
+    for mut wire in [Wire::tcp(address), Wire::udp(address)] {
+        let detect = compose(Command::Detect, Protection::None, Some(&payload), 9);
+        let answer = wire.ask(&detect, ResponseCounter::Restart);
+        assert_eq!(answer.status, Status::ALL_PASS);
+    }
     node.stop();
 }
 
-/// A client that gets all its right answers, whatever others do.
-fn serve_neighbour(node: SocketAddr, tcp: bool, is_over: &AtomicBool, served: &AtomicU64) {
-    let mut wire = if tcp {
-        Wire::tcp(node)
-    } else {
-        Wire::udp(node)
-    };
-    let mut unique = 0;
-    while !is_over.load(Ordering::Relaxed) {
-        unique += 1;
-        let asked = compose(
-            Command::Detect,
-            Protection::None,
-            Some(&detect_payload(0..8)),
-            unique,
-        );
-        if !tcp {
-            // A datagram may be lost where the node's buffer is full of garbage: then ask again.
-            let Wire::Udp(socket) = &wire else {
-                unreachable!("it is a datagram socket")
-            };
-            socket
-                .set_read_timeout(Some(Duration::from_secs(2)))
-                .unwrap();
-            socket.send(&asked.bytes).unwrap();
-            if socket.peek(&mut [0; 64]).is_err() {
-                continue;
-            }
-        } else {
-            wire.send(&asked.bytes);
-        }
-        let answer = wire.answer(&asked.sent, ResponseCounter::Restart);
-        assert_eq!(answer.status, Status::ALL_PASS);
-        served.fetch_add(1, Ordering::Relaxed);
-    }
+#[test]
+fn one_shard_answers_garbage_by_the_protocol_and_neighbours_as_ever() {
+    survive(1, Dialect::Spec);
 }
 
-/// Flips, cuts, extends and relabels a valid request.
-fn mutate(bytes: &mut Vec<u8>, random: &mut StdRng) {
-    for _ in 0..random.random_range(1..4) {
-        let at = random.random_range(0..bytes.len());
-        match random.random_range(0..8) {
-            0 | 1 => bytes[at] ^= 1 << random.random_range(0..8),
-            2 => bytes[at] = random.random(),
-            3 => bytes.truncate(at.max(1)),
-            4 => bytes.extend((0..random.random_range(1..40)).map(|_| random.random::<u8>())),
-            // Another length, the longest, and the long form with any length behind it.
-            5 if bytes.len() >= 32 => random.fill(&mut bytes[22..24]),
-            6 if bytes.len() >= 32 => bytes[22..24].fill(0xff),
-            7 if bytes.len() >= 32 => {
-                bytes[22..24].fill(0xff);
-                random.fill(&mut bytes[24..28]);
-            }
-            _ => bytes.swap(0, at),
-        }
-    }
-}
-
-fn mutations_by_tcp(node: SocketAddr, mut random: StdRng) {
-    for request in 0..requests() / 4 {
-        let mut bytes = valid(&mut random, request);
-        mutate(&mut bytes, &mut random);
-        // Valid ones before and after, so that what is skipped or closed shows.
-        bytes.splice(0..0, valid(&mut random, request + 1));
-        bytes.extend(valid(&mut random, request + 2));
-        send_and_drain(node, &bytes, &mut random);
-    }
-}
-
-fn noise_by_tcp(node: SocketAddr, mut random: StdRng) {
-    for _ in 0..requests() / 8 {
-        let mut bytes = vec![0; random.random_range(1..3_000)];
-        random.fill(&mut bytes[..]);
-        if random.random_bool(0.3) {
-            bytes[0] = 1;
-        }
-        send_and_drain(node, &bytes, &mut random);
-    }
-}
-
-/// Sends in pieces, and reads whatever comes until the node closes or has nothing to say. All that
-/// comes has to be answers, one behind the other.
-fn send_and_drain(node: SocketAddr, bytes: &[u8], random: &mut StdRng) {
-    let mut stream = TcpStream::connect(node).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(SHORT)).unwrap();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let piece = random.random_range(1..=rest.len());
-        // The node may have answered and closed in the middle of it.
-        if stream.write_all(&rest[..piece]).is_err() {
-            break;
-        }
-        rest = &rest[piece..];
-    }
-    if random.random_bool(0.7) {
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-    }
-    let mut answers = Vec::new();
-    match stream.read_to_end(&mut answers) {
-        Ok(_) => {}
-        Err(error) => {
-            let expected = [
-                ErrorKind::WouldBlock,
-                ErrorKind::TimedOut,
-                ErrorKind::ConnectionReset,
-            ];
-            assert!(expected.contains(&error.kind()), "{error}");
-        }
-    }
-    let mut rest = &answers[..];
-    while !rest.is_empty() {
-        let length = answer_length(rest);
-        assert!(
-            length <= rest.len(),
-            "an answer was cut short: {answers:x?}"
-        );
-        rest = &rest[length..];
-    }
-}
-
-/// Bytes of the answer at the start of `bytes`, which has to be one.
-fn answer_length(bytes: &[u8]) -> usize {
-    assert!(bytes.len() >= 32 && bytes[0] == 14, "no answer: {bytes:x?}");
-    // Byte 16 is the encryption type of a long header; of a short one it is the challenge's first.
-    let body = usize::from(bytes[9]) << 16 | usize::from(bytes[10]) << 8 | usize::from(bytes[11]);
-    let is_long = bytes[4..6] != [0, 1] || bytes.len() >= 48 && is_long_header(bytes, body);
-    if is_long { 48 + body } else { 32 + body }
-}
-
-/// A short header has 0, 1 in bytes 4 and 5; a long one has the execution time there, which may be
-/// the same: then what follows has to start like an answer.
-fn is_long_header(bytes: &[u8], body: usize) -> bool {
-    let starts = |at: usize| bytes.len() == at || bytes.get(at) == Some(&14);
-    matches!(bytes[16], 4 | 5) && !starts(32 + body) && starts(48 + body)
-}
-
-fn mutations_by_udp(node: SocketAddr, mut random: StdRng) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(node).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    for request in 0..requests() * 4 {
-        let mut bytes = valid(&mut random, request);
-        mutate(&mut bytes, &mut random);
-        let _ = socket.send(&bytes);
-        drain(&socket);
-    }
-}
-
-fn noise_by_udp(node: SocketAddr, mut random: StdRng) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(node).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    for _ in 0..requests() * 4 {
-        let mut bytes = vec![0; random.random_range(0..1_500)];
-        random.fill(&mut bytes[..]);
-        let _ = socket.send(&bytes);
-        drain(&socket);
-    }
-}
-
-fn drain(socket: &UdpSocket) {
-    let mut answer = vec![0; 65_536];
-    while let Ok(length) = socket.recv(&mut answer) {
-        assert!(
-            length >= 32 && answer[0] == 14,
-            "no answer: {:x?}",
-            &answer[..length]
-        );
-    }
-}
-
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4_096
+#[test]
+fn three_shards_answer_garbage_by_the_protocol_and_neighbours_as_ever() {
+    survive(3, Dialect::Raidax);
 }

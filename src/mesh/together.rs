@@ -14,7 +14,7 @@ use crate::{
 
 /// What to do with coins that are held, once their values are known.
 pub enum Decision<R> {
-    /// Change them all; the changes stand in the order of the coins.
+    /// Make these changes, in the order of the coins; a coin that is not among them stays as it is.
     Change(Vec<Change>),
     /// Change nothing, for this reason.
     Refuse(R),
@@ -82,13 +82,19 @@ impl<E: Environment> Mesh<E> {
                 return Ok(Err(reason));
             }
         };
+        let is_held = |change: &Change| coins.binary_search(&change.coin).is_ok();
         assert!(
-            changes
-                .iter()
-                .map(|change| change.coin)
-                .eq(coins.iter().copied()),
-            "a decision changes every coin that is held"
+            changes.iter().all(is_held),
+            "a decision changes coins that are held"
         );
+        pages.retain(|page| {
+            let at = changes.binary_search_by_key(&page.page, |change| change.coin.page());
+            at.is_ok()
+        });
+        if changes.is_empty() {
+            self.release(id, &held).await;
+            return Ok(Ok(()));
+        }
 
         let log = &self.shard().log;
         let Ok(appended) = log.append(&pages, &changes).await else {
@@ -100,8 +106,9 @@ impl<E: Environment> Mesh<E> {
             log.settle(appended);
             return Err(Unavailable);
         }
-        let applied = parts.iter().map(|(&shard, indices)| {
-            let changes = indices.iter().map(|&index| changes[index]).collect();
+        let applied = parts.keys().map(|&shard| {
+            let own = |change: &&Change| change.coin.page().owner(self.shards()) == shard;
+            let changes: Vec<Change> = changes.iter().filter(own).copied().collect();
             self.ask(shard, Request::Apply(id, changes))
         });
         for reply in join_all(applied).await {

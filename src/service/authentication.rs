@@ -83,21 +83,18 @@ impl<E: Environment> Node<E> {
         let request = Pown::parse(payload)?;
         let records = request.records().map(|(coin, an, pan)| {
             let becomes = Replacement::An(pan);
-            coin.map(|coin| (coin, Exchange { coin, an, becomes }))
+            coin.map(|coin| Exchange { coin, an, becomes })
         });
-        let scattered = scatter(self.mesh.shards(), records);
         let mut answer = PassFail::begin(out, request.len());
         let (mut coins, mut value) = (0, 0u64);
-        let gathered = self
-            .exchange(scattered, |record| {
-                answer.pass(record);
-                coins += 1;
-                let coin = request.record(record).and_then(|(coin, ..)| coin);
-                value += coin.map_or(0, |coin| coin.denomination.worth_units());
-            })
-            .await;
+        self.exchange(records, |record| {
+            answer.pass(record);
+            coins += 1;
+            let coin = request.record(record).and_then(|(coin, ..)| coin);
+            value += coin.map_or(0, |coin| coin.denomination.worth_units());
+        })
+        .await?;
         self.count_powned(coins, value);
-        gathered?;
         Ok(answer.finish(Bitmap::IfMixed))
     }
 

@@ -13,7 +13,6 @@ use crate::{
         },
         pass_fail::Bitmap,
     },
-    service::scatter::scatter,
     shard::{Exchange, Replacement, Reply, Request},
     store::{Environment, record::Change, yield_now},
 };
@@ -113,11 +112,10 @@ impl<E: Environment> Node<E> {
         let records = request.records()?;
         let exchanges = records.iter().map(|(coin, an)| {
             let becomes = Replacement::Free;
-            coin.map(|coin| (coin, Exchange { coin, an, becomes }))
+            coin.map(|coin| Exchange { coin, an, becomes })
         });
-        let scattered = scatter(self.mesh.shards(), exchanges);
         let mut answer = PassFail::begin(out, records.len());
-        self.exchange(scattered, |record| answer.pass(record))
+        self.exchange(exchanges, |record| answer.pass(record))
             .await?;
         Ok(answer.finish(Bitmap::IfMixed))
     }

@@ -5,8 +5,9 @@ use futures_util::future::join_all;
 use super::Node;
 use crate::{
     coin::{Coin, ShardId},
+    mesh::Decision,
     protocol::Status,
-    shard::{Exchange, Reply, Request, Unavailable},
+    shard::{Exchange, Reply, Request, Unavailable, exchange},
     store::Environment,
 };
 
@@ -71,26 +72,53 @@ impl<E: Environment> Node<E> {
         outcome
     }
 
-    /// Gathers changes that each pass or fail by themselves. Where one shard cannot make its changes
-    /// and another has made some, the answer has to tell of these, since their old numbers are void:
-    /// the records that could not be changed are then among those that failed.
+    /// Changes coins that each pass or fail by themselves, and tells `pass` which passed. Those that
+    /// pass change together: after a crash all of them have, or none.
     ///
     /// # Errors
-    /// 194 where a shard cannot answer now and nothing was changed.
+    /// 194 where a shard cannot answer now; nothing was changed.
     pub(super) async fn exchange(
         &self,
-        scattered: Scattered<Exchange>,
+        records: impl Iterator<Item = Option<Exchange>>,
         mut pass: impl FnMut(usize),
     ) -> Result<(), Status> {
-        let mut has_changed = false;
-        let gathered = self.gather(scattered, Request::Exchange, |record| {
-            has_changed = true;
-            pass(record);
+        let (indices, records): (Vec<usize>, Vec<Exchange>) = records
+            .enumerate()
+            .filter_map(|(index, record)| Some((index, record?)))
+            .unzip();
+        let owner = |record: &Exchange| record.coin.page().owner(self.mesh.shards());
+        let Some(first) = records.first().map(owner) else {
+            return Ok(());
+        };
+        let passed = match records.iter().all(|record| owner(record) == first) {
+            true => match self.mesh.ask(first, Request::Exchange(records)).await {
+                Ok(Reply::Passed(passed)) => passed,
+                Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
+                Err(Unavailable) => return Err(Status::UNAVAILABLE),
+            },
+            false => self.exchange_over_shards(&records).await?,
+        };
+        let passing = indices
+            .into_iter()
+            .zip(passed)
+            .filter(|(_, passed)| *passed);
+        passing.for_each(|(record, _)| pass(record));
+        Ok(())
+    }
+
+    async fn exchange_over_shards(&self, records: &[Exchange]) -> Result<Vec<bool>, Status> {
+        let mut coins: Vec<Coin> = records.iter().map(|record| record.coin).collect();
+        coins.sort_unstable();
+        coins.dedup();
+        let mut passed = Vec::new();
+        let changed = self.mesh.change_together(&coins, None, |values, _| {
+            let unknown_an = || self.shard().unknown_an();
+            let done = exchange(records, &coins, values, self.month(), unknown_an);
+            passed = done.passed;
+            Decision::<Status>::Change(done.changes)
         });
-        match gathered.await {
-            Err(_) if has_changed => Ok(()),
-            gathered => gathered,
-        }
+        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        Ok(passed)
     }
 
     /// The XOR of the ANs of coins of any shards; `None` where one is not in circulation.

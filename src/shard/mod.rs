@@ -5,12 +5,14 @@
 //! It answers from memory at once where it can, and otherwise waits for pages to load, for its turn
 //! on a coin, and for its log.
 
+mod exchange;
 mod lockers;
 mod locks;
 mod message;
 mod owner;
 mod reservations;
 
+pub use exchange::{Exchanged, exchange};
 pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;

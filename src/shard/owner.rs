@@ -9,9 +9,10 @@ use foldhash::fast::FixedState;
 use futures_util::stream::{self, StreamExt};
 
 use super::{
+    exchange::exchange,
     lockers::Lockers,
     locks::Locks,
-    message::{Exchange, Locked, Replacement, Reply, Request, TransactionId},
+    message::{Exchange, Locked, Reply, Request, TransactionId},
     reservations::Reservations,
 };
 use crate::{
@@ -347,39 +348,14 @@ impl<E: Environment> Shard<E> {
         self.prefetch(coins.iter().copied()).await;
         let mut values = Vec::with_capacity(coins.len());
         for &coin in coins {
-            values.push((self.value(coin).await?, false));
+            values.push(self.value(coin).await?);
         }
         let month = Mfs::at_unix_seconds(self.environment.unix_seconds());
-        let mut passed = Vec::with_capacity(records.len());
-        for record in records {
-            let at = coins
-                .binary_search(&record.coin)
-                .expect("coins are those of the records");
-            let (value, changed) = &mut values[at];
-            let is_right = value.is_some_and(|(an, _)| an == record.an);
-            passed.push(is_right);
-            if is_right {
-                *changed = true;
-                *value = match record.becomes {
-                    Replacement::An(an) => Some((an, month)),
-                    Replacement::Free => None,
-                };
-            }
+        let done = exchange(records, coins, &values, month, || self.unknown_an());
+        if !done.changes.is_empty() {
+            self.commit(&done.changes).await?;
         }
-        let changed = coins
-            .iter()
-            .zip(&values)
-            .filter(|(_, (_, changed))| *changed);
-        let changes: Vec<Change> = changed
-            .map(|(&coin, (value, _))| {
-                let (an, mfs) = value.unwrap_or_else(|| (self.unknown_an(), Mfs::FREE));
-                Change { coin, an, mfs }
-            })
-            .collect();
-        if !changes.is_empty() {
-            self.commit(&changes).await?;
-        }
-        Ok(passed)
+        Ok(done.passed)
     }
 
     /// An AN that nobody knows.
@@ -446,6 +422,11 @@ impl<E: Environment> Shard<E> {
                 .take_while(|c| c.coin.page() == page.page)
                 .count();
             let (these, others) = rest.split_at(here);
+            if these.is_empty() {
+                // Held for a transaction that left it as it was.
+                self.pages.give_up(page.page, page.sequence);
+                continue;
+            }
             self.pages
                 .apply(page.page, page.sequence, these, |_, old, new| {
                     lockers.replace(old, new);

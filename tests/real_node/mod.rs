@@ -9,16 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use glommio::{LocalExecutorBuilder, Placement};
 use raida::{
     client::{CoinListReader, CoinRecord, Months},
-    coin::{An, Coin, Mfs, ShardId},
-    mesh::{Decision, Mesh, inboxes},
+    coin::{An, Coin, Mfs},
     net::{self, Drained},
     node::{Adjustable, Durability, Ended, Node, Settings},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
-    shard::{Shard, ShardSettings},
-    store::{DataFolder, Disk, Live, log::LogSettings, record::Change, recovery::recover},
+    store::{
+        import::{Import, OnConflict, Outcome},
+        offline::OfflineFolder,
+    },
 };
 
 /// Far beyond what an answer takes, so that only a hang meets it.
@@ -152,43 +152,22 @@ pub fn coin_list(name: &str) -> Vec<(Coin, An, Mfs)> {
     .collect()
 }
 
-/// Puts coins into a data folder as one change of a node that serves nobody.
+/// Puts coins into a new data folder.
 fn put_coins(settings: &Settings, coins: &[(Coin, An, Mfs)]) {
-    let folder = DataFolder::open(&settings.data, true).expect("a data folder");
-    let secret = folder.secret().expect("the folder's secret");
-    let mut changes: Vec<Change> = coins
-        .iter()
-        .map(|&(coin, an, mfs)| Change { coin, an, mfs })
-        .collect();
-    changes.sort_unstable_by_key(|change| change.coin);
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(async move || {
-        let disk = Disk::new(folder.path());
-        let recovered = recover(&disk, &secret).await.expect("an empty folder");
-        let settings = ShardSettings {
-            id: ShardId::new(0),
-            shards: 1,
-            cache_pages: ALL_PAGES,
-            secret,
-            log: LogSettings {
-                shard: 0,
-                segment_bytes: SEGMENT_BYTES,
-                durability: Durability::Commit,
-                flush_interval: Duration::ZERO,
-                run: 1,
-                round: recovered.round,
-            },
+    let mut import = Import::default();
+    for &(coin, an, mfs) in coins {
+        import.add_coin(coin, an, mfs);
+    }
+    // On a thread of its own, since an executor leaves its mark on the thread it ran on.
+    let done = std::thread::scope(|scope| {
+        let work = || {
+            let folder = OfflineFolder::open(&settings.data, true).expect("a data folder");
+            folder.import(&import, OnConflict::Refuse, || ())
         };
-        let shard = Shard::open(Live::new(disk), settings, &recovered).await;
-        let mesh = Mesh::join(shard.expect("a shard"), inboxes(1));
-        let held: Vec<Coin> = changes.iter().map(|change| change.coin).collect();
-        let put = mesh.change_together(&held, None, |_, _| Decision::<()>::Change(changes));
-        assert_eq!(put.await, Ok(Ok(())));
-        mesh.shard().log.close().await;
-        mesh.stop();
-        drop(folder);
+        scope.spawn(work).join()
     });
-    executor
-        .expect("an executor")
-        .join()
-        .expect("coins are put");
+    match done.expect("an import without a panic").expect("an import") {
+        Outcome::Done(counts) => assert_eq!(counts.new, coins.len() as u64),
+        Outcome::Refused(conflicts) => panic!("an empty folder refuses {conflicts:?}"),
+    }
 }

@@ -22,11 +22,11 @@ use crate::{
     world::World,
 };
 
-const STEPS: u64 = 1_000_000;
+pub const STEPS: u64 = 1_000_000;
 /// Where a log segment's first batch starts.
 const FIRST_BATCH: u64 = 4_096;
 
-fn setup() -> Setup {
+pub fn setup() -> Setup {
     Setup {
         shards: 1,
         cache_pages: 100,
@@ -37,15 +37,15 @@ fn setup() -> Setup {
     }
 }
 
-fn coin(page: usize) -> Coin {
+pub fn coin(page: usize) -> Coin {
     PageId::from_index(page).unwrap().coin(7)
 }
 
-fn an(number: u8) -> An {
+pub fn an(number: u8) -> An {
     An::new([number; 16])
 }
 
-fn recover(world: &Rc<World>) -> Result<Recovered, RecoveryError> {
+pub fn recover(world: &Rc<World>) -> Result<Recovered, RecoveryError> {
     let recovered = node::recover_folder(world.clone());
     world.run(STEPS, recovered).unwrap()
 }
@@ -61,7 +61,7 @@ fn open(world: &Rc<World>, recovered: Recovered) -> Node {
 }
 
 /// Gives each of these coins an AN, in a batch of its own.
-fn change(world: &Rc<World>, node: &Node, coins: &[(Coin, u8)]) {
+pub fn change(world: &Rc<World>, node: &Node, coins: &[(Coin, u8)]) {
     for &(coin, number) in coins {
         let mesh = node.meshes[0].clone();
         let changed = world.run(STEPS, async move {

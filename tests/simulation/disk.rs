@@ -66,6 +66,8 @@ pub struct Disk {
     is_calm: bool,
     pub counts: DiskCounts,
     loaded: BTreeSet<(FileId, u64)>,
+    /// Writes under way: file, first block, blocks.
+    writing: Vec<(FileId, usize, usize)>,
 }
 
 #[derive(Default)]
@@ -150,6 +152,7 @@ impl Disk {
             is_calm: false,
             counts: DiskCounts::default(),
             loaded: BTreeSet::new(),
+            writing: Vec::new(),
         }
     }
 
@@ -210,8 +213,24 @@ impl Disk {
         self.names.remove(name);
     }
 
-    /// Nanoseconds until an operation ends.
-    pub fn duration(&mut self, operation: &Operation) -> u64 {
+    /// Takes note of an operation, and gives the nanoseconds until it ends.
+    ///
+    /// # Panics
+    /// When a write is asked for where another is under way: nobody knows which comes last.
+    pub fn begin(&mut self, operation: &Operation) -> u64 {
+        if let Operation::Write(file, offset, blocks) = operation {
+            let first = *offset as usize / BLOCK_BYTES;
+            let end = first + blocks.len();
+            let overlaps = |&(other, start, count): &(FileId, usize, usize)| {
+                other == *file && start < end && first < start + count
+            };
+            let name = &self.files[*file].name;
+            assert!(
+                !self.writing.iter().any(overlaps),
+                "two writes at a time to byte {offset} of {name}"
+            );
+            self.writing.push((*file, first, blocks.len()));
+        }
         let (least, most) = match operation {
             Operation::Read(..) => (2_000, 40_000),
             Operation::Write(..) => (5_000, 120_000),
@@ -231,7 +250,13 @@ impl Disk {
             Operation::Create(name) => self.create(name),
             Operation::Remove(name) => self.remove(&name),
             Operation::Read(file, offset, length) => self.read(file, offset, length),
-            Operation::Write(file, offset, blocks) => self.write(file, offset, blocks),
+            Operation::Write(file, offset, blocks) => {
+                let this = (file, offset as usize / BLOCK_BYTES, blocks.len());
+                let at = self.writing.iter().position(|write| *write == this);
+                self.writing
+                    .swap_remove(at.expect("a write that ends was begun"));
+                self.write(file, offset, blocks)
+            }
             Operation::Sync(file, write, seen) => self.sync(file, write, &seen),
             Operation::SetLength(file, length) => {
                 self.files[file].set_length(length);
@@ -245,6 +270,7 @@ impl Disk {
     pub fn abandon(&mut self, operation: Operation) {
         match operation {
             Operation::Write(file, offset, blocks) => {
+                self.writing.clear();
                 let kept = self.kept();
                 self.write_some(file, offset, blocks, kept);
             }

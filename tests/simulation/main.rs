@@ -9,6 +9,7 @@ mod history;
 mod import;
 mod model;
 mod node;
+mod order;
 mod random;
 mod world;
 

@@ -140,7 +140,7 @@ impl World {
     /// io_uring do.
     pub fn submit(&self, operation: Operation) -> Rc<Answer> {
         let answer = Rc::new(Answer::default());
-        let nanoseconds = self.disk.borrow_mut().duration(&operation);
+        let nanoseconds = self.disk.borrow_mut().begin(&operation);
         let at = self.now.get() + nanoseconds;
         self.push(at, What::Disk(operation, answer.clone()));
         answer

@@ -1,0 +1,103 @@
+use super::message::{Exchange, Replacement};
+use crate::{
+    coin::{An, Coin, Mfs},
+    store::record::Change,
+};
+
+/// What becomes of coins that are held.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// By record, whether it passed.
+    pub passed: Vec<bool>,
+    /// What changes, by rising coin; a coin that no record passed for is not in it.
+    pub changes: Vec<Change>,
+}
+
+/// Judges records one after the other: each that names the right AN changes its coin, and records of
+/// the same coin see each other in the order they stand in. `coins` are those of the records, rising,
+/// each once, and `values` what they are worth now (`None` for a free coin); `unknown_an` gives an AN
+/// that nobody knows.
+pub fn exchange(
+    records: &[Exchange],
+    coins: &[Coin],
+    values: &[Option<(An, Mfs)>],
+    month: Mfs,
+    unknown_an: impl Fn() -> An,
+) -> Exchanged {
+    let mut values: Vec<_> = values.iter().map(|&value| (value, false)).collect();
+    let mut passed = Vec::with_capacity(records.len());
+    for record in records {
+        let at = coins
+            .binary_search(&record.coin)
+            .expect("coins are those of the records");
+        let (value, changed) = &mut values[at];
+        let is_right = value.is_some_and(|(an, _)| an == record.an);
+        passed.push(is_right);
+        if is_right {
+            *changed = true;
+            *value = match record.becomes {
+                Replacement::An(an) => Some((an, month)),
+                Replacement::Free => None,
+            };
+        }
+    }
+    let changed = coins
+        .iter()
+        .zip(values)
+        .filter(|(_, (_, changed))| *changed);
+    let changes = changed.map(|(&coin, (value, _))| {
+        let (an, mfs) = value.unwrap_or_else(|| (unknown_an(), Mfs::FREE));
+        Change { coin, an, mfs }
+    });
+    Exchanged {
+        changes: changes.collect(),
+        passed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coin::PageId;
+
+    fn an(number: u8) -> An {
+        An::new([number; 16])
+    }
+
+    #[test]
+    fn records_of_a_coin_see_each_other_and_others_do_not_change() {
+        let coin = |place| PageId::from_index(5).unwrap().coin(place);
+        let coins = [coin(1), coin(2), coin(3)];
+        let month = Mfs::new(7);
+        let values = [Some((an(1), month)), Some((an(2), month)), None];
+        let record = |place, old, becomes| Exchange {
+            coin: coin(place),
+            an: an(old),
+            becomes,
+        };
+        let records = [
+            record(1, 1, Replacement::An(an(10))),
+            record(2, 9, Replacement::An(an(20))),
+            record(1, 10, Replacement::An(an(11))),
+            record(1, 1, Replacement::An(an(12))),
+            record(3, 0, Replacement::An(an(30))),
+        ];
+        let done = exchange(&records, &coins, &values, Mfs::new(8), || an(99));
+        assert_eq!(done.passed, [true, false, true, false, false]);
+        assert_eq!(done.changes.len(), 1);
+        assert_eq!(
+            (done.changes[0].an, done.changes[0].mfs),
+            (an(11), Mfs::new(8))
+        );
+        let freed = [
+            record(1, 1, Replacement::Free),
+            record(1, 1, Replacement::Free),
+        ];
+        let done = exchange(&freed, &coins, &values, Mfs::new(8), || an(99));
+        assert_eq!(done.passed, [true, false]);
+        assert_eq!(
+            (done.changes[0].an, done.changes[0].mfs),
+            (an(99), Mfs::FREE)
+        );
+    }
+}
