@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
     environment::{File, Storage},
-    page_file::{PageFiles, Slot},
+    page_file::{self, PageFiles, Slot},
     recovery::{self, PageSummary, RecoveryError},
     round,
     secret::NodeSecret,
@@ -197,7 +197,17 @@ pub async fn import<S: Storage>(
     counts.pages_written = stale.len() as u64;
     target.write(&stale, &import.pages, progress).await?;
     if !stale.is_empty() {
-        round::write(storage, target.round, target.files.lengths().await?).await?;
+        let images = recovered
+            .pages
+            .iter()
+            .enumerate()
+            .filter_map(|(index, summary)| {
+                let id = PageId::from_index(index).expect("there is a summary a page");
+                Some((id, summary.slot?))
+            });
+        let images = images.chain(stale.iter().map(|&id| (id, target.slot(id))));
+        let lengths = page_file::least_lengths(images);
+        round::write(storage, target.round, lengths).await?;
     }
     Ok(Outcome::Done(counts))
 }
@@ -289,7 +299,6 @@ impl<F: File> Target<'_, F> {
     async fn write_page(&self, id: PageId, page: &Page) -> Result<(), RecoveryError> {
         let summary = &self.summaries[id.index()];
         let sequence = summary.sequence + 1;
-        let slot = summary.slot.map_or(Slot::A, Slot::other);
         let merged;
         let image = if page.is_whole() {
             &page.image
@@ -303,7 +312,12 @@ impl<F: File> Target<'_, F> {
             &merged
         };
         let bytes = slot::encode(id, sequence, self.round, &[], image);
-        Ok(self.files.write(id, slot, &bytes).await?)
+        Ok(self.files.write(id, self.slot(id), &bytes).await?)
+    }
+
+    /// The slot of a page to write: the one without its newest image.
+    fn slot(&self, id: PageId) -> Slot {
+        self.summaries[id.index()].slot.map_or(Slot::A, Slot::other)
     }
 }
 

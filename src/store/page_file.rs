@@ -48,6 +48,18 @@ pub fn slot_offset(page: PageId, slot: Slot) -> u64 {
     (page.number() as u64 * 2 + (slot == Slot::B) as u64) * SLOT_BYTES as u64
 }
 
+/// Bytes that each file must have, by denomination index, to hold these slots.
+pub(super) fn least_lengths(
+    slots: impl Iterator<Item = (PageId, Slot)>,
+) -> [u64; Denomination::COUNT] {
+    let mut lengths = [0; Denomination::COUNT];
+    for (page, slot) in slots {
+        let length = &mut lengths[page.denomination().index()];
+        *length = (*length).max(slot_offset(page, slot) + SLOT_BYTES as u64);
+    }
+    lengths
+}
+
 impl<F: File> PageFiles<F> {
     /// Opens all page files, making those that are missing.
     ///

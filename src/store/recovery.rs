@@ -18,7 +18,7 @@ use super::{
     LOG_FOLDER,
     environment::{BLOCK_BYTES, File, Storage},
     log,
-    page_file::{PageFiles, Slot, page_file_name, slot_offset},
+    page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
     round::{self, CompleteRound},
     secret::NodeSecret,
@@ -177,7 +177,11 @@ pub async fn recover<S: Storage>(
     for denomination in Denomination::all() {
         files.sync(denomination).await?;
     }
-    round::write(storage, round, files.lengths().await?).await?;
+    let images = pages.iter().enumerate().filter_map(|(index, summary)| {
+        let page = PageId::from_index(index).expect("there is a summary a page");
+        Some((page, summary.slot?))
+    });
+    round::write(storage, round, page_file::least_lengths(images)).await?;
     give_up_logs(storage, &survey.segments).await?;
     Ok(Recovered {
         pages,
@@ -277,7 +281,8 @@ pub(super) async fn survey<S: Storage>(
     })
 }
 
-/// Page files that are gone, or shorter than when a recovery ended: they only ever grow.
+/// Page files that are gone, or too short for the images that a recovery left in them: they only ever
+/// grow.
 pub(super) async fn lost_page_files<S: Storage>(storage: &S) -> io::Result<Vec<Fault>> {
     let CompleteRound::Known { lengths, .. } = round::read(storage).await? else {
         return Ok(Vec::new());
@@ -291,7 +296,7 @@ pub(super) async fn lost_page_files<S: Storage>(storage: &S) -> io::Result<Vec<F
             lost.push(Fault {
                 file: page_file_name(denomination),
                 offset: is,
-                what: format!("the page file ends here, or is missing; it had {was} bytes"),
+                what: format!("the page file ends here, or is missing; it had {was} bytes or more"),
             });
         }
     }

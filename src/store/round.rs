@@ -29,7 +29,8 @@ pub(super) enum CompleteRound {
     Known {
         /// Every slot of this round or an older one is durable.
         round: u64,
-        /// Bytes that each page file had, by denomination index.
+        /// Bytes that each page file had at least, by denomination index: what its durable images
+        /// take. It may have been longer by a write that no power failure has to keep.
         lengths: [u64; Denomination::COUNT],
     },
     /// Neither of its copies can be read.
@@ -45,8 +46,8 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<CompleteRound> {
     }
 }
 
-/// Says, durably, that all slots of `round` and of older rounds are durable, in page files of these
-/// lengths.
+/// Says, durably, that all slots of `round` and of older rounds are durable, in page files of at
+/// least these lengths.
 pub(super) async fn write<S: Storage>(
     storage: &S,
     round: u64,

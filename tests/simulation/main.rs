@@ -6,6 +6,7 @@
 mod damage;
 mod disk;
 mod history;
+mod import;
 mod model;
 mod node;
 mod order;
