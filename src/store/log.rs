@@ -434,7 +434,8 @@ impl<E: Environment> Log<E> {
         self.state.borrow().counts
     }
 
-    /// Writes what waits, then ends. Later appends are refused.
+    /// Writes what waits, then ends. Later appends are refused. Waits for a segment that is being
+    /// made: an executor that ends under a call it has handed to its blocking thread panics there.
     pub async fn close(&self) {
         self.state.borrow_mut().closing = true;
         self.work.notify();
@@ -442,7 +443,11 @@ impl<E: Environment> Log<E> {
         self.spare_wanted.notify();
         loop {
             let moment = self.closed.moment();
-            if self.state.borrow().ended {
+            let is_over = {
+                let state = self.state.borrow();
+                state.ended && !state.making_spare
+            };
+            if is_over {
                 return;
             }
             self.closed.after(moment).await;
@@ -726,6 +731,7 @@ impl<E: Environment> Log<E> {
         });
         drop(state);
         self.recycled.notify();
+        self.closed.notify();
         result
     }
 }
