@@ -10,6 +10,7 @@
 //! | `serve` | one core: everything below, from start to graceful stop |
 //! | `tcp`, `inbound`, `pipeline`, `deadlines` | connections: bytes in, answers in order, time-outs |
 //! | `udp`, `datagrams` | datagrams, in batches |
+//! | `readiness` | which sockets can be read or written |
 //! | `stop` | the signal that reaches every core |
 
 mod datagrams;
@@ -19,6 +20,7 @@ mod inbound;
 mod limits;
 mod listen;
 mod pipeline;
+mod readiness;
 mod serve;
 mod settings;
 mod steering;

@@ -4,13 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::net::{TcpListener, UdpSocket};
+use glommio::net::UdpSocket;
 use glommio::timer::Timer;
 
 use super::deadlines::Deadlines;
 use super::flight::Flight;
 use super::inbound::Buffers;
 use super::listen::stop_listening;
+use super::readiness::{Interest, Readiness};
 use super::udp::Outbox;
 use super::{Handler, Limits, Sockets, Stop, tcp, udp};
 
@@ -34,6 +35,7 @@ pub(super) struct Worker {
     pub(super) flight: Rc<Flight>,
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) buffers: Buffers,
+    pub(super) readiness: Rc<Readiness>,
     /// Whether the time to stop is over: connections close at once.
     pub(super) cut: Cell<bool>,
 }
@@ -49,21 +51,24 @@ pub async fn serve<H: Handler>(
     limits: Arc<Limits>,
     stop: Stop,
 ) -> std::io::Result<Drained> {
+    let readiness = Readiness::new()?;
     let worker = Rc::new(Worker {
         limits,
         stop,
         flight: Rc::default(),
         deadlines: Deadlines::new(),
         buffers: Buffers::default(),
+        readiness: Rc::clone(&readiness),
         cut: Cell::new(false),
     });
     let address = sockets.address();
     let stopper = sockets.tcp.try_clone()?;
-    // SAFETY: `into_raw_fd` gives the descriptor of an open, listening socket away, to this owner.
-    let listener = unsafe { TcpListener::from_raw_fd(sockets.tcp.into_raw_fd()) };
-    // SAFETY: as above, of an open, bound UDP socket.
+    sockets.tcp.set_nonblocking(true)?;
+    let listener = readiness.watch(sockets.tcp, Interest::Read)?;
+    // SAFETY: `into_raw_fd` gives the descriptor of an open, bound socket away, to this owner.
     let socket = Rc::new(unsafe { UdpSocket::from_raw_fd(sockets.udp.into_raw_fd()) });
 
+    let watching = glommio::spawn_local(readiness.run());
     let outbox = Rc::new(Outbox::default());
     let sending = glommio::spawn_local(udp::send(
         Rc::clone(&socket),
@@ -100,5 +105,6 @@ pub async fn serve<H: Handler>(
         Timer::new(DRAIN_LOOK).await;
     }
     sending.cancel().await;
+    watching.cancel().await;
     Ok(cut)
 }

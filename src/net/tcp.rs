@@ -1,22 +1,19 @@
 use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::pin::Pin;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use futures_util::io::{AsyncRead, AsyncWrite};
-use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 use glommio::timer::Timer;
-use socket2::SockRef;
+use rustix::net::SocketFlags;
 
 use super::deadlines::Deadline;
 use super::inbound::{Inbound, READ_BYTES};
 use super::limits::Admission;
 use super::pipeline::Pipeline;
+use super::readiness::{Interest, Watched};
 use super::serve::Worker;
 use super::{HEADER_BYTES_MAX, Handled, Handler, Origin, Session, Split, Transport};
 use crate::store::turn;
@@ -43,17 +40,27 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 const LINGER_MS: u64 = 500;
 
 /// Accepts this core's connections until listening stops.
-pub(super) async fn accept<H: Handler>(listener: TcpListener, worker: Rc<Worker>, handler: H) {
+pub(super) async fn accept<H: Handler>(
+    listener: Watched<TcpListener>,
+    worker: Rc<Worker>,
+    handler: H,
+) {
     let mut accepted = 0;
     while !worker.stop.is_stopped() {
-        match listener.shared_accept().await {
+        poll_fn(|cx| listener.poll_readable(cx)).await;
+        // Not to be inherited by programs that this process might start.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        match rustix::net::accept_with(listener.socket(), flags) {
             Ok(connection) => {
-                start(connection, &worker, &handler);
+                start(TcpStream::from(connection), &worker, &handler);
                 accepted += 1;
                 if accepted % ACCEPTS_A_TURN == 0 {
                     turn().await;
                 }
             }
+            Err(rustix::io::Errno::AGAIN) => listener.is_drained(),
+            // Interrupted, or gone before it was accepted.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
             Err(_) if worker.stop.is_stopped() => break,
             Err(error) => {
                 count(&worker.limits.counters().accept_errors);
@@ -64,16 +71,21 @@ pub(super) async fn accept<H: Handler>(listener: TcpListener, worker: Rc<Worker>
     }
 }
 
-fn start<H: Handler>(accepted: AcceptedTcpStream, worker: &Rc<Worker>, handler: &H) {
-    let stream = accepted.bind_to_executor(); // first of all, so that it is closed on return
+fn start<H: Handler>(stream: TcpStream, worker: &Rc<Worker>, handler: &H) {
     let Ok(peer) = stream.peer_addr() else {
         return; // gone already
     };
     let Some(admission) = worker.limits.admit(peer) else {
         return;
     };
-    // Not to be inherited by programs that this process might start. Cannot fail on an open socket.
-    let _ = borrow(&stream, |socket| socket.set_cloexec(true));
+    let stream = match worker.readiness.watch(stream, Interest::ReadAndWrite) {
+        Ok(stream) => stream,
+        Err(error) => {
+            count(&worker.limits.counters().accept_errors);
+            tracing::warn!(%error, "cannot watch a connection, closing it");
+            return;
+        }
+    };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let session = handler.session(Origin {
         transport: Transport::Tcp,
@@ -84,7 +96,7 @@ fn start<H: Handler>(accepted: AcceptedTcpStream, worker: &Rc<Worker>, handler: 
 
 /// One connection, from its first byte to its last.
 async fn run<S: Session>(
-    stream: TcpStream,
+    stream: Watched<TcpStream>,
     session: S,
     peer: SocketAddr,
     admission: Admission,
@@ -119,7 +131,7 @@ async fn run<S: Session>(
 
 struct Connection<S> {
     worker: Rc<Worker>,
-    stream: TcpStream,
+    stream: Watched<TcpStream>,
     session: S,
     peer: SocketAddr,
     state: State,
@@ -372,32 +384,47 @@ impl<S: Session> Connection<S> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let needed = self.needed.max(self.inbound.pending().len() + 1);
-        let room = self.inbound.room(needed, &self.worker.buffers);
-        let length = ready!(Pin::new(&mut self.stream).poll_read(cx, room))?;
-        self.inbound.filled(length);
-        Poll::Ready(Ok(length))
+        loop {
+            ready!(self.stream.poll_readable(cx));
+            let needed = self.needed.max(self.inbound.pending().len() + 1);
+            let room = self.inbound.room(needed, &self.worker.buffers);
+            match self.stream.socket().read(room) {
+                Ok(length) => {
+                    if length < room.len() {
+                        self.stream.is_drained();
+                    }
+                    self.inbound.filled(length);
+                    return Poll::Ready(Ok(length));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.is_drained();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     /// Sends what the client's window takes.
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.out_sent < self.out.len() {
-            let unsent = &self.out[self.out_sent..];
-            match Pin::new(&mut self.stream).poll_write(cx, unsent) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(length)) => {
+            if self.stream.poll_writable(cx).is_pending() {
+                // A client that always leaves something must not make this grow for ever.
+                if self.out_sent >= self.out.len() / 2 {
+                    self.out.drain(..self.out_sent);
+                    self.out_sent = 0;
+                }
+                return Ok(());
+            }
+            match self.stream.socket().write(&self.out[self.out_sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => {
                     self.out_sent += length;
                     self.sent += length as u64;
                 }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    // A client that always leaves something must not make this grow for ever.
-                    if self.out_sent >= self.out.len() / 2 {
-                        self.out.drain(..self.out_sent);
-                        self.out_sent = 0;
-                    }
-                    return Ok(());
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.is_full(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         self.out_sent = 0;
@@ -407,7 +434,7 @@ impl<S: Session> Connection<S> {
 
     /// Everything is answered and sent.
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if self.ended || borrow(&self.stream, |s| s.shutdown(std::net::Shutdown::Write)).is_err() {
+        if self.ended || self.stream.socket().shutdown(Shutdown::Write).is_err() {
             return Poll::Ready(Next::Close);
         }
         self.state = State::Lingering;
@@ -497,12 +524,4 @@ impl<S: Session> Connection<S> {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
-}
-
-/// The options of a stream's socket.
-fn borrow<R>(stream: &TcpStream, with: impl FnOnce(SockRef<'_>) -> R) -> R {
-    // SAFETY: the stream owns the descriptor and is borrowed for longer than this one, which does
-    // not leave `with`: `R` cannot name its lifetime.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    with(SockRef::from(&descriptor))
 }
