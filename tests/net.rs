@@ -1,19 +1,22 @@
 //! Real sockets against real executors, with a handler that knows nothing of coins: what must hold
 //! of connections and datagrams whatever the requests mean.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use raida::coin::PageId;
 use raida::net::{
-    Drained, Handled, Handler, Limits, Origin, Session, Settings, Sockets, Split, Stop, bind, serve,
+    Drained, Handled, Handler, Limits, Origin, Release, Session, Settings, Sockets, Split, Stop,
+    bind, serve,
 };
 
 /// Far beyond what anything here takes, so that only a hang meets it.
@@ -27,6 +30,9 @@ const SILENT: u8 = b's';
 /// Answered once a RELEASE with the same payload has come, or a RELEASE without one.
 const HOLD: u8 = b'h';
 const RELEASE: u8 = b'r';
+/// Answered with the request, its last byte replaced, once an UNPARK has come to this core.
+const PARK: u8 = b'p';
+const UNPARK: u8 = b'u';
 /// Answered with the shard's number.
 const WHERE: u8 = b'w';
 /// Answered with the client's address, in text.
@@ -99,10 +105,61 @@ impl Seen {
 struct Test {
     shard: u8,
     seen: Arc<Seen>,
+    parked: Rc<Parked>,
+}
+
+/// The parked answers of one core.
+#[derive(Default)]
+struct Parked {
+    next: Cell<usize>,
+    waiting: RefCell<Vec<usize>>,
+    released: RefCell<Vec<Released>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+struct Released(usize);
+
+impl Release for Released {
+    fn id(&self) -> usize {
+        self.0
+    }
+
+    fn complete(&self, response: &mut [u8]) {
+        *response.last_mut().unwrap() = b'!';
+    }
+}
+
+impl Parked {
+    fn park(&self) -> usize {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        self.waiting.borrow_mut().push(id);
+        id
+    }
+
+    /// The last first, so that order is somebody else's merit.
+    fn release_all(&self) {
+        let waiting = self.waiting.take();
+        let mut released = self.released.borrow_mut();
+        released.extend(waiting.into_iter().rev().map(Released));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Handler for Test {
     type Session = Test;
+    type Release = Released;
+
+    fn poll_released(&self, cx: &mut Context<'_>, released: &mut Vec<Released>) -> Poll<()> {
+        *released = self.parked.released.take();
+        *self.parked.waker.borrow_mut() = Some(cx.waker().clone());
+        match released.is_empty() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }
 
     fn session(&self, _: Origin) -> Test {
         self.clone()
@@ -137,6 +194,11 @@ impl Session for Test {
                 }));
             }
             Some(&RELEASE) => self.seen.release(payload),
+            Some(&PARK) => {
+                out.extend_from_slice(request);
+                return Handled::Parked(self.parked.park());
+            }
+            Some(&UNPARK) => self.parked.release_all(),
             Some(&WHERE) => {
                 out.push(self.shard);
                 return Handled::Answered;
@@ -188,6 +250,7 @@ fn start_with(sockets: Vec<Sockets>, settings: Settings) -> Node {
                 let handler = Test {
                     shard: sockets.shard().index() as u8,
                     seen,
+                    parked: Rc::default(),
                 };
                 serve(sockets, handler, limits, stop)
             })
@@ -816,4 +879,53 @@ fn all_cores_stop_at_once_and_without_clients_need_no_time() {
     let start = Instant::now();
     assert_eq!(node.finish(), [Drained::default(); 3]);
     assert!(start.elapsed() < Settings::default().drain_timeout);
+}
+
+#[test]
+fn parked_answers_go_when_released_in_the_order_of_their_requests() {
+    let node = start(1, Settings::default());
+    let (mut stream, mut gone, mut other) = (node.connect(), node.connect(), node.connect());
+    let udp = node.udp();
+    gone.write_all(&request(PARK, b"lost")).unwrap();
+    drop(gone);
+    let sent = [
+        request(PARK, b"one"),
+        request(ECHO, b"two"),
+        request(HOLD, b"three"),
+        request(PARK, b"four"),
+        request(ECHO, b"five"),
+    ];
+    stream.write_all(&sent.concat()).unwrap();
+    udp.send(&request(PARK, b"datagram")).unwrap();
+    // What came before is handled before this is, which another connection brings.
+    until("the last request is handled", || node.seen.held() > 0);
+    let mut none = [0];
+    stream.set_nonblocking(true).unwrap();
+    let early = stream.read(&mut none).unwrap_err();
+    assert_eq!(early.kind(), io::ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).unwrap();
+    // The datagram may be seen later than the streams: ask until it has been.
+    let datagram = loop {
+        let unpark = request(UNPARK, b"");
+        other.write_all(&unpark).unwrap();
+        expect(&mut other, &unpark);
+        udp.set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let mut bytes = [0; 100];
+        if let Ok(length) = udp.recv(&mut bytes) {
+            break bytes[..length].to_vec();
+        }
+    };
+    assert_eq!(datagram, request(PARK, b"datagra!"));
+    node.seen.release_all();
+    let wanted = [
+        request(PARK, b"on!"),
+        request(ECHO, b"two"),
+        request(HOLD, b"three"),
+        request(PARK, b"fou!"),
+        request(ECHO, b"five"),
+    ]
+    .concat();
+    expect(&mut stream, &wanted);
+    assert_eq!(node.finish(), [Drained::default()]);
 }

@@ -11,7 +11,7 @@ use crossbeam_queue::SegQueue;
 
 use crate::{
     coin::ShardId,
-    shard::{Reply, Request, Unavailable},
+    shard::{Reply, Request, Single, Unavailable},
 };
 
 /// A message on its way from one shard's core to another's.
@@ -26,6 +26,17 @@ pub(super) enum Envelope {
     Reply {
         id: usize,
         reply: Result<Reply, Unavailable>,
+    },
+    /// A question about one coin; the answer goes back to `from` under `id`.
+    Single {
+        from: ShardId,
+        id: usize,
+        single: Single,
+    },
+    /// The answer to the question about one coin that the receiver asked under `id`.
+    Passed {
+        id: usize,
+        passed: Result<bool, Unavailable>,
     },
 }
 

@@ -1,5 +1,5 @@
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::{Future, poll_fn},
     rc::Rc,
     sync::Arc,
@@ -12,7 +12,7 @@ use slab::Slab;
 use super::inbox::{Envelope, Inbox};
 use crate::{
     coin::ShardId,
-    shard::{Reply, Request, Shard, Unavailable},
+    shard::{Asked, Asker, Reply, Request, Shard, Single, Unavailable},
     store::Environment,
 };
 
@@ -23,12 +23,17 @@ const MESSAGES_A_TURN: usize = 128;
 pub struct Mesh<E: Environment> {
     shard: Rc<Shard<E>>,
     inboxes: Arc<[Inbox]>,
-    asked: RefCell<Slab<Asked>>,
+    asked: RefCell<Slab<Question>>,
+    on_passed: OnceCell<PassedListener>,
     pub(super) transactions: Cell<u64>,
     is_stopped: Cell<bool>,
 }
 
-enum Asked {
+/// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once, by
+/// the number they were asked under: whether the coin passed.
+pub type PassedListener = Box<dyn Fn(usize, Result<bool, Unavailable>)>;
+
+enum Question {
     Waiting(Option<Waker>),
     Answered(Result<Reply, Unavailable>),
 }
@@ -41,11 +46,39 @@ impl<E: Environment> Mesh<E> {
             shard: shard.clone(),
             inboxes,
             asked: RefCell::default(),
+            on_passed: OnceCell::new(),
             transactions: Cell::default(),
             is_stopped: Cell::default(),
         });
+        let end = Rc::downgrade(&mesh);
+        shard.listen(Box::new(move |asker, passed| {
+            if let Some(mesh) = end.upgrade() {
+                mesh.tell(asker, passed);
+            }
+        }));
         shard.environment.spawn(mesh.clone().run());
         mesh
+    }
+
+    /// Asks the owner of one coin about it, without a task that waits for the answer: where that is
+    /// not known at once, the [listener](Mesh::listen) is told under `id`.
+    ///
+    /// [`Asked::HasToWait`] comes only from this core's own shard.
+    pub fn ask_one(&self, single: Single, id: usize) -> Asked {
+        let owner = single.coin().page().owner(self.shards());
+        if owner == self.shard.id {
+            return self.shard.ask_one(&single, Asker::Here(id));
+        }
+        let from = self.shard.id;
+        self.inboxes[owner.index()].send(Envelope::Single { from, id, single });
+        Asked::UnderWay
+    }
+
+    /// Has `listener` told what became of questions about one coin. To be called once, before any
+    /// is asked.
+    pub fn listen(&self, listener: PassedListener) {
+        let first = self.on_passed.set(listener).is_ok();
+        assert!(first, "an end of the mesh has one listener");
     }
 
     /// This core's shard.
@@ -67,7 +100,7 @@ impl<E: Environment> Mesh<E> {
         let id = if shard == self.shard.id {
             Err(request)
         } else {
-            let id = self.asked.borrow_mut().insert(Asked::Waiting(None));
+            let id = self.asked.borrow_mut().insert(Question::Waiting(None));
             let from = self.shard.id;
             self.inboxes[shard.index()].send(Envelope::Request { from, id, request });
             Ok(id)
@@ -98,13 +131,13 @@ impl<E: Environment> Mesh<E> {
     async fn reply(&self, id: usize) -> Result<Reply, Unavailable> {
         poll_fn(|context| {
             let mut asked = self.asked.borrow_mut();
-            if let Asked::Waiting(waker) = &mut asked[id] {
+            if let Question::Waiting(waker) = &mut asked[id] {
                 *waker = Some(context.waker().clone());
                 return Poll::Pending;
             }
             match asked.remove(id) {
-                Asked::Answered(reply) => Poll::Ready(reply),
-                Asked::Waiting(_) => unreachable!("handled above"),
+                Question::Answered(reply) => Poll::Ready(reply),
+                Question::Waiting(_) => unreachable!("handled above"),
             }
         })
         .await
@@ -136,6 +169,30 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
+    /// Answers a question about one of this shard's coins, however long it takes.
+    async fn answer_one(&self, single: Single) -> Result<bool, Unavailable> {
+        let request = match single {
+            Single::Detect(coin, an) => Request::Detect(vec![(coin, an)]),
+            Single::Exchange(exchange) => Request::Exchange(vec![exchange]),
+        };
+        match self.answer(request).await? {
+            Reply::Passed(passed) => Ok(passed[0]),
+            other => unreachable!("a shard says of a coin whether it passed, not {other:?}"),
+        }
+    }
+
+    fn tell(&self, asker: Asker, passed: Result<bool, Unavailable>) {
+        match asker {
+            Asker::Here(id) => {
+                let listener = self.on_passed.get();
+                listener.expect("whoever asks listens first")(id, passed);
+            }
+            Asker::Shard(shard, id) => {
+                self.inboxes[shard.index()].send(Envelope::Passed { id, passed });
+            }
+        }
+    }
+
     async fn checkpoint(&self, round: u64) -> Result<Reply, Unavailable> {
         // Boxed because a flush asks all shards, this one among them.
         let flush = async || {
@@ -155,10 +212,25 @@ impl<E: Environment> Mesh<E> {
         match envelope {
             Envelope::Reply { id, reply } => {
                 let mut asked = self.asked.borrow_mut();
-                let answered = std::mem::replace(&mut asked[id], Asked::Answered(reply));
+                let answered = std::mem::replace(&mut asked[id], Question::Answered(reply));
                 drop(asked);
-                if let Asked::Waiting(Some(waker)) = answered {
+                if let Question::Waiting(Some(waker)) = answered {
                     waker.wake();
+                }
+            }
+            Envelope::Passed { id, passed } => self.tell(Asker::Here(id), passed),
+            Envelope::Single { from, id, single } => {
+                let asker = Asker::Shard(from, id);
+                match self.shard.ask_one(&single, asker) {
+                    Asked::Now(passed) => self.tell(asker, passed),
+                    Asked::UnderWay => {}
+                    Asked::HasToWait => {
+                        let mesh = self.clone();
+                        self.shard.environment.spawn(async move {
+                            let passed = mesh.answer_one(single).await;
+                            mesh.tell(asker, passed);
+                        });
+                    }
                 }
             }
             Envelope::Request { from, id, request } => {

@@ -8,5 +8,5 @@ mod together;
 
 pub use checkpoint::{Checkpoints, checkpoint};
 pub use inbox::{Inbox, inboxes};
-pub use link::Mesh;
+pub use link::{Mesh, PassedListener};
 pub use together::Decision;

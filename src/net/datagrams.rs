@@ -3,12 +3,11 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
-use libc::{iovec, mmsghdr, sockaddr_storage};
-use socket2::{SockAddr, SockAddrStorage};
+use libc::{iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
 
 /// Datagrams a call takes, at most. More gain nothing measurable.
 pub(super) const BATCH: usize = 64;
@@ -20,33 +19,109 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// would compete for the same few lines of the processor's cache.
 const STRIDE: usize = DATAGRAM_BYTES_MAX + 1 + 192;
 
-/// An address of no family.
-// SAFETY: every field is a number or an array of numbers, for which zeros are a value.
-const NO_ADDRESS: sockaddr_storage = unsafe { MaybeUninit::zeroed().assume_init() };
+/// What the kernel may write of an address: sockets of this node are of no other family than IP.
+const ADDRESS_BYTES: socklen_t = size_of::<sockaddr_in6>() as socklen_t;
+
+/// Where a datagram came from, or goes to, as the kernel has it: never looked into where it is only
+/// passed back.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) union Address {
+    v4: sockaddr_in,
+    v6: sockaddr_in6,
+}
 
 /// Datagrams that came with one call.
 pub(super) struct Received {
     /// Touched, and so backed by memory, only as far as datagrams reach.
     bytes: Vec<u8>,
-    addresses: Vec<sockaddr_storage>,
+    addresses: Vec<Address>,
+    /// What `headers` point at.
+    _iovecs: Vec<iovec>,
+    /// One a place, each pointing at its place's iovec and address. No vector here ever grows, so
+    /// what is pointed at stays where it is.
+    headers: Vec<mmsghdr>,
+    /// How many of them the last call filled.
+    count: usize,
+}
+
+/// Answers on their way, many with one call.
+pub(super) struct Sending {
+    /// The answers, back to back.
+    bytes: Vec<u8>,
+    queued: Vec<Queued>,
+    /// How many of them have gone.
+    sent: usize,
     iovecs: Vec<iovec>,
     headers: Vec<mmsghdr>,
 }
 
-/// What a call that sends many datagrams needs.
-pub(super) struct Sending {
-    addresses: Vec<SockAddr>,
-    iovecs: Vec<iovec>,
-    headers: Vec<mmsghdr>,
+struct Queued {
+    to: Address,
+    end: usize,
+}
+
+impl Address {
+    /// Of no family.
+    // SAFETY: every field is a number or an array of numbers, for which zeros are a value.
+    const NONE: Address = unsafe { MaybeUninit::zeroed().assume_init() };
+
+    fn family(&self) -> libc::sa_family_t {
+        // SAFETY: both variants are structs of numbers that begin with the family, and all bytes are
+        // initialised from the start (`NONE`), so either may be read.
+        unsafe { self.v4.sin_family }
+    }
+
+    fn length(&self) -> socklen_t {
+        match i32::from(self.family()) {
+            libc::AF_INET => size_of::<sockaddr_in>() as socklen_t,
+            _ => ADDRESS_BYTES,
+        }
+    }
+
+    /// The client, as IPv4 where it is one; `None` for an address that is not IP.
+    #[inline]
+    pub(super) fn client(&self) -> Option<SocketAddr> {
+        match i32::from(self.family()) {
+            libc::AF_INET => {
+                // SAFETY: as in `family`.
+                let v4 = unsafe { self.v4 };
+                let ip = v4.sin_addr.s_addr.to_ne_bytes();
+                Some(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as in `family`.
+                let v6 = unsafe { self.v6 };
+                let ip = IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr));
+                let port = u16::from_be(v6.sin6_port);
+                Some(SocketAddr::new(ip.to_canonical(), port))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Received {
     pub(super) fn new() -> Received {
+        let mut bytes = vec![0; BATCH * STRIDE];
+        let mut addresses = vec![Address::NONE; BATCH];
+        let places = bytes.chunks_exact_mut(STRIDE);
+        let mut iovecs: Vec<iovec> = places
+            .map(|place| iovec {
+                iov_base: place.as_mut_ptr().cast(),
+                iov_len: DATAGRAM_BYTES_MAX,
+            })
+            .collect();
+        let both = iovecs.iter_mut().zip(&mut addresses);
+        let headers = both
+            .map(|(iovec, address)| header(ptr::from_mut(address), ADDRESS_BYTES, iovec))
+            .collect();
         Received {
-            bytes: vec![0; BATCH * STRIDE],
-            addresses: vec![NO_ADDRESS; BATCH],
-            iovecs: Vec::with_capacity(BATCH),
-            headers: Vec::with_capacity(BATCH),
+            bytes,
+            addresses,
+            _iovecs: iovecs,
+            headers,
+            count: 0,
         }
     }
 
@@ -55,23 +130,14 @@ impl Received {
     /// # Errors
     /// `WouldBlock` where there is none; otherwise what the kernel says of the socket.
     pub(super) fn receive(&mut self, socket: &impl AsRawFd) -> io::Result<usize> {
-        self.iovecs.clear();
-        self.headers.clear();
-        for place in self.bytes.chunks_exact_mut(STRIDE) {
-            self.iovecs.push(iovec {
-                iov_base: place.as_mut_ptr().cast(),
-                iov_len: DATAGRAM_BYTES_MAX,
-            });
+        for header in &mut self.headers[..self.count] {
+            header.msg_hdr.msg_namelen = ADDRESS_BYTES;
         }
-        for (iovec, address) in self.iovecs.iter_mut().zip(&mut self.addresses) {
-            let name = ptr::from_mut(address).cast();
-            let length = size_of::<sockaddr_storage>() as libc::socklen_t;
-            self.headers.push(header(name, length, iovec));
-        }
-        // SAFETY: `headers` are BATCH initialised headers; each points at an address storage of the
-        // length given and at one iovec, which points at DATAGRAM_BYTES_MAX bytes of its own place.
-        // All of that is owned by `self` and not moved until the call is over; the kernel writes
-        // nowhere else.
+        self.count = 0;
+        // SAFETY: `headers` are BATCH initialised headers; each points at an address of the length
+        // given and at one iovec, which points at DATAGRAM_BYTES_MAX bytes of its own place. All of
+        // that is on the heap and owned by `self`, which nobody else uses until the call is over; the
+        // kernel writes nowhere else.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd() as RawFd,
@@ -81,75 +147,103 @@ impl Received {
                 ptr::null_mut(),
             )
         };
-        match usize::try_from(received) {
-            Ok(received) => {
-                self.headers.truncate(received);
-                Ok(received)
-            }
-            Err(_) => {
-                self.headers.clear();
-                Err(io::Error::last_os_error())
-            }
-        }
+        self.count = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.count)
     }
 
-    /// One datagram of the last call, and who sent it; `None` for an address that is not IP.
+    /// One datagram of the last call, and where it came from.
     ///
     /// # Panics
     /// When the last call received no such datagram.
-    pub(super) fn datagram(&mut self, index: usize) -> Option<(&mut [u8], SocketAddr)> {
-        let header = &self.headers[index];
-        let length = header.msg_len as usize;
-        let address_length = header.msg_hdr.msg_namelen;
-        let mut storage = SockAddrStorage::zeroed();
-        // SAFETY: both are a sockaddr_storage, and the kernel wrote an address of that length into
-        // ours, which was all zeros or an earlier address before.
-        let address = unsafe {
-            *storage.view_as::<sockaddr_storage>() = self.addresses[index];
-            SockAddr::new(storage, address_length)
-        };
-        let address = address.as_socket()?;
+    #[inline]
+    pub(super) fn datagram(&mut self, index: usize) -> (&mut [u8], Address) {
+        assert!(index < self.count, "only what was received is looked at");
+        let length = self.headers[index].msg_len as usize;
         let start = index * STRIDE;
-        Some((&mut self.bytes[start..start + length], address))
+        (
+            &mut self.bytes[start..start + length],
+            self.addresses[index],
+        )
     }
 }
 
 impl Sending {
     pub(super) fn new() -> Sending {
         Sending {
-            addresses: Vec::with_capacity(BATCH),
+            bytes: Vec::new(),
+            queued: Vec::with_capacity(BATCH),
+            sent: 0,
             iovecs: Vec::with_capacity(BATCH),
             headers: Vec::with_capacity(BATCH),
         }
     }
 
-    /// Sends the first [`BATCH`] of these, and says how many of them have been taken: from the
-    /// first, at least one.
+    /// Whether nothing waits to be sent.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued.is_empty()
+    }
+
+    /// Bytes that have been put in line since it was empty.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Where to append an answer, which [`queue`](Sending::queue) then puts in line.
+    #[inline]
+    pub(super) fn answer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The answer that has been appended and is not in line.
+    #[inline]
+    pub(super) fn appended(&self) -> &[u8] {
+        &self.bytes[self.end()..]
+    }
+
+    /// Puts the appended answer in line.
+    #[inline]
+    pub(super) fn queue(&mut self, to: Address) {
+        let end = self.bytes.len();
+        self.queued.push(Queued { to, end });
+    }
+
+    /// Throws away what was appended.
+    #[inline]
+    pub(super) fn cancel(&mut self) {
+        let end = self.end();
+        self.bytes.truncate(end);
+    }
+
+    /// Sends the first [`BATCH`] of those in line, and takes those out of it that have gone: at
+    /// least one.
     ///
     /// # Errors
-    /// Why the first could not be sent.
-    pub(super) fn send<'a>(
-        &mut self,
-        socket: &impl AsRawFd,
-        datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>,
-    ) -> io::Result<usize> {
-        self.addresses.clear();
+    /// Why the first could not be sent; it stays in line.
+    pub(super) fn send(&mut self, socket: &impl AsRawFd) -> io::Result<()> {
         self.iovecs.clear();
         self.headers.clear();
-        for (address, bytes) in datagrams.take(BATCH) {
-            self.addresses.push(SockAddr::from(address));
+        let mut start = match self.sent {
+            0 => 0,
+            sent => self.queued[sent - 1].end,
+        };
+        let next = self.sent..self.queued.len().min(self.sent + BATCH);
+        for queued in &self.queued[next.clone()] {
             self.iovecs.push(iovec {
-                iov_base: bytes.as_ptr().cast_mut().cast(), // sendmmsg only reads it
-                iov_len: bytes.len(),
+                iov_base: self.bytes[start..].as_ptr().cast_mut().cast(), // only read
+                iov_len: queued.end - start,
             });
+            start = queued.end;
         }
-        for (iovec, address) in self.iovecs.iter_mut().zip(&self.addresses) {
-            let name = address.as_ptr().cast_mut().cast();
-            self.headers.push(header(name, address.len(), iovec));
+        for (iovec, queued) in self.iovecs.iter_mut().zip(&mut self.queued[next]) {
+            let length = queued.to.length();
+            self.headers
+                .push(header(ptr::from_mut(&mut queued.to), length, iovec));
         }
         // SAFETY: `headers` are initialised headers; each points at an address of the length given
-        // and at one iovec, both owned by `self` and not moved until the call is over, and through
-        // it at bytes borrowed for 'a. The kernel writes only `msg_len` of the headers.
+        // and at one iovec, and through it at bytes, all owned by `self` and left alone until the
+        // call is over. The kernel writes only `msg_len` of the headers.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd() as RawFd,
@@ -158,16 +252,33 @@ impl Sending {
                 libc::MSG_DONTWAIT,
             )
         };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+        self.leave_out(sent);
+        Ok(())
+    }
+
+    /// Takes the first ones out of the line.
+    pub(super) fn leave_out(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.queued.len() {
+            self.sent = 0;
+            self.queued.clear();
+            self.bytes.clear();
+        }
+    }
+
+    #[inline]
+    fn end(&self) -> usize {
+        self.queued.last().map_or(0, |queued| queued.end)
     }
 }
 
 /// A message of one piece and without control data.
-fn header(name: *mut libc::c_void, name_length: libc::socklen_t, iovec: &mut iovec) -> mmsghdr {
+fn header(name: *mut Address, name_length: socklen_t, iovec: &mut iovec) -> mmsghdr {
     // SAFETY: every field is a number or a pointer, for which zeros are a value; there may be
     // padding fields, so it cannot be written out.
     let mut header: mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-    header.msg_hdr.msg_name = name;
+    header.msg_hdr.msg_name = name.cast();
     header.msg_hdr.msg_namelen = name_length;
     header.msg_hdr.msg_iov = iovec;
     header.msg_hdr.msg_iovlen = 1;

@@ -9,6 +9,7 @@
 //! | `listen`, `steering` | the sockets of all shards, and the program that spreads datagrams over them |
 //! | `serve` | one core: everything below, from start to graceful stop |
 //! | `tcp`, `inbound`, `pipeline`, `deadlines` | connections: bytes in, answers in order, time-outs |
+//! | `parked` | answers that wait for word that they may go |
 //! | `udp`, `datagrams` | datagrams, in batches |
 //! | `readiness` | which sockets can be read or written |
 //! | `stop` | the signal that reaches every core |
@@ -19,6 +20,7 @@ mod flight;
 mod inbound;
 mod limits;
 mod listen;
+mod parked;
 mod pipeline;
 mod readiness;
 mod serve;
@@ -31,6 +33,7 @@ mod udp;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 pub use limits::{Counters, Limits};
 pub use listen::{Sockets, bind};
@@ -96,6 +99,9 @@ pub enum Handled {
     Silent,
     /// The response follows; whatever was appended is not sent.
     Later(Later),
+    /// The response has been appended, and is sent when it is [released](Handler::poll_released)
+    /// under this number, which no other response has until word of it has been taken.
+    Parked(usize),
 }
 
 /// What gives meaning to bytes: one on each core, cheap to clone.
@@ -103,8 +109,24 @@ pub trait Handler: Clone + 'static {
     /// What it keeps for a connection, or for all datagrams of a core.
     type Session: Session;
 
+    /// Word that a parked response may be sent.
+    type Release: Release;
+
     /// A new connection, or the start of the core's datagrams.
     fn session(&self, origin: Origin) -> Self::Session;
+
+    /// Waits until [parked](Handled::Parked) responses may be sent, and puts word of them in place of
+    /// what is in `released`. Polled by one task of the core.
+    fn poll_released(&self, cx: &mut Context<'_>, released: &mut Vec<Self::Release>) -> Poll<()>;
+}
+
+/// Word that a parked response may be sent.
+pub trait Release {
+    /// The number that it was parked under.
+    fn id(&self) -> usize;
+
+    /// Writes into the response what was not known before.
+    fn complete(&self, response: &mut [u8]);
 }
 
 /// The requests of one connection, or all datagrams of one core.

@@ -1,13 +1,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::mem;
 use std::rc::Rc;
 use std::task::Waker;
 
 use super::Later;
 use super::flight::InFlight;
 
-/// The answers of one connection that cannot go out yet because an earlier one is not ready: kept in
-/// the order of their requests, whatever order they become ready in.
+/// The answers of one connection that cannot go out yet because they, or an earlier one, are not
+/// ready: kept in the order of their requests, whatever order they become ready in.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     slots: RefCell<Slots>,
@@ -19,6 +20,12 @@ pub(super) struct Pipeline {
 #[derive(Debug, Default)]
 struct Slots {
     queue: VecDeque<Slot>,
+    /// The composed answers, back to back: each `Composed` slot's bytes in the order of the slots.
+    composed: Vec<u8>,
+    /// Bytes of `composed` that have been sent.
+    gone: usize,
+    /// Bytes of `composed` that ever were, up to its beginning: positions count from the first.
+    before: u64,
     /// The number of the slot at the front; slots are numbered from 0 as they are added.
     front: u64,
     waiting: usize,
@@ -27,9 +34,20 @@ struct Slots {
 
 #[derive(Debug)]
 enum Slot {
+    /// The answer is being made.
     Waiting,
-    Ready(Vec<u8>),
+    /// It was made.
+    Made(Vec<u8>),
+    /// It lies among the composed, from this position on.
+    Composed {
+        start: u64,
+        length: usize,
+        is_ready: bool,
+    },
 }
+
+/// Memory that is kept while no answer waits, bytes.
+const KEPT_BYTES_MAX: usize = 2 * 1024;
 
 impl Pipeline {
     /// `waker` wakes the connection.
@@ -65,27 +83,52 @@ impl Pipeline {
         self.awake.set(awake);
     }
 
-    /// Lets `answer` append an answer behind those already here. Only where some are: the answer
-    /// before it may be the same slot's, so that answers in a row share one allocation.
-    pub(super) fn append<R>(&self, answer: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    /// Puts an answer behind those already here; where it may not go yet, gives the number to
+    /// [release](Pipeline::release) it under.
+    pub(super) fn append(&self, answer: &[u8], is_ready: bool) -> u64 {
         let mut slots = self.slots.borrow_mut();
-        let mut bytes = match slots.queue.back_mut() {
-            Some(Slot::Ready(bytes)) => {
-                let bytes = std::mem::take(bytes);
-                slots.ready_bytes -= bytes.len();
-                slots.queue.pop_back();
-                bytes
-            }
-            _ => Vec::new(),
-        };
-        drop(slots); // the answer is made by code that is not ours
-        let result = answer(&mut bytes);
-        if !bytes.is_empty() {
-            let mut slots = self.slots.borrow_mut();
-            slots.ready_bytes += bytes.len();
-            slots.queue.push_back(Slot::Ready(bytes));
+        let start = slots.before + slots.composed.len() as u64;
+        slots.composed.extend_from_slice(answer);
+        match is_ready {
+            true => slots.ready_bytes += answer.len(),
+            false => slots.waiting += 1,
         }
-        result
+        slots.queue.push_back(Slot::Composed {
+            start,
+            length: answer.len(),
+            is_ready,
+        });
+        slots.last_number()
+    }
+
+    /// Lets an answer go, which `complete` may still change.
+    pub(super) fn release(&self, number: u64, complete: impl FnOnce(&mut [u8])) {
+        let mut slots = self.slots.borrow_mut();
+        let Slots {
+            queue,
+            composed,
+            before,
+            front,
+            waiting,
+            ready_bytes,
+            ..
+        } = &mut *slots;
+        let index = (number - *front) as usize;
+        // A slot leaves the front only when it is ready, so a waiting one is still in the queue.
+        let Slot::Composed {
+            start,
+            length,
+            is_ready,
+        } = &mut queue[index]
+        else {
+            unreachable!("the number is of a composed answer");
+        };
+        let at = (*start - *before) as usize;
+        complete(&mut composed[at..at + *length]);
+        *is_ready = true;
+        *waiting -= 1;
+        *ready_bytes += *length;
+        self.wake_for(index);
     }
 
     /// Keeps a place for an answer, and runs it to its end whether or not the connection lives on.
@@ -94,7 +137,7 @@ impl Pipeline {
             let mut slots = self.slots.borrow_mut();
             slots.queue.push_back(Slot::Waiting);
             slots.waiting += 1;
-            slots.front + slots.queue.len() as u64 - 1
+            slots.last_number()
         };
         let pipeline = Rc::clone(self);
         glommio::spawn_local(async move {
@@ -108,23 +151,111 @@ impl Pipeline {
     /// Moves every answer whose turn has come to `out`.
     pub(super) fn collect(&self, out: &mut Vec<u8>) {
         let mut slots = self.slots.borrow_mut();
-        while let Some(Slot::Ready(bytes)) = slots.queue.front() {
-            out.extend_from_slice(bytes);
-            slots.ready_bytes -= bytes.len();
+        let slots = &mut *slots;
+        while let Some(slot) = slots.queue.front() {
+            let length = match slot {
+                Slot::Made(bytes) => {
+                    out.extend_from_slice(bytes);
+                    bytes.len()
+                }
+                Slot::Composed {
+                    start,
+                    length,
+                    is_ready: true,
+                } => {
+                    let at = (start - slots.before) as usize;
+                    out.extend_from_slice(&slots.composed[at..at + length]);
+                    slots.gone = at + length;
+                    *length
+                }
+                Slot::Waiting | Slot::Composed { .. } => break,
+            };
+            slots.ready_bytes -= length;
             slots.queue.pop_front();
             slots.front += 1;
         }
+        slots.tidy();
     }
 
     fn fill(&self, number: u64, answer: Vec<u8>) {
         let mut slots = self.slots.borrow_mut();
-        let index = number - slots.front;
+        let index = (number - slots.front) as usize;
         slots.waiting -= 1;
         slots.ready_bytes += answer.len();
         // A slot leaves the front only when it is ready, so a waiting one is still in the queue.
-        slots.queue[index as usize] = Slot::Ready(answer);
+        slots.queue[index] = Slot::Made(answer);
+        self.wake_for(index);
+    }
+
+    /// An answer became ready: the connection can go on if it is the next.
+    fn wake_for(&self, index: usize) {
         if index == 0 && !self.awake.get() {
             self.waker.wake_by_ref();
         }
+    }
+}
+
+impl Slots {
+    fn last_number(&self) -> u64 {
+        self.front + self.queue.len() as u64 - 1
+    }
+
+    /// Gives back memory of answers that have gone.
+    fn tidy(&mut self) {
+        if self.gone == self.composed.len() {
+            self.before += self.gone as u64;
+            self.gone = 0;
+            self.composed.clear();
+            if self.composed.capacity() > KEPT_BYTES_MAX {
+                self.composed = Vec::new();
+            }
+        } else if self.gone > self.composed.len() / 2 {
+            self.before += self.gone as u64;
+            let gone = mem::take(&mut self.gone);
+            self.composed.drain(..gone);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(pipeline: &Pipeline) -> Vec<u8> {
+        let mut out = Vec::new();
+        pipeline.collect(&mut out);
+        out
+    }
+
+    #[test]
+    fn answers_leave_in_the_order_of_their_requests_as_they_are_completed() {
+        let pipeline = Pipeline::new(Waker::noop().clone());
+        let first = pipeline.append(b"1_", false);
+        pipeline.append(b"22", true);
+        let third = pipeline.append(b"3_", false);
+        pipeline.append(b"44", true);
+        assert_eq!((pipeline.waiting(), pipeline.ready_bytes()), (2, 4));
+        pipeline.release(third, |answer| answer[1] = b'c');
+        assert_eq!(sent(&pipeline), b"");
+        pipeline.release(first, |answer| answer[1] = b'a');
+        assert_eq!(sent(&pipeline), b"1a223c44");
+        assert!(pipeline.is_empty());
+        assert_eq!((pipeline.waiting(), pipeline.ready_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn memory_is_given_back_while_answers_always_wait() {
+        let pipeline = Pipeline::new(Waker::noop().clone());
+        let mut waiting = pipeline.append(&[0; 100], false);
+        let mut largest = 0;
+        for _ in 0..1_000 {
+            let next = pipeline.append(&[1; 100], false);
+            pipeline.release(waiting, |_| ());
+            assert_eq!(sent(&pipeline).len(), 100);
+            waiting = next;
+            largest = largest.max(pipeline.slots.borrow().composed.capacity());
+        }
+        assert!(largest <= 1_000, "{largest}");
+        assert!(!pipeline.is_empty());
     }
 }

@@ -95,10 +95,7 @@ impl Readiness {
             waker: None,
         });
         let mut flags = epoll::EventFlags::ET | epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        flags.set(
-            epoll::EventFlags::OUT,
-            interest == Interest::ReadAndWrite,
-        );
+        flags.set(epoll::EventFlags::OUT, interest == Interest::ReadAndWrite);
         let data = epoll::EventData::new_u64(key as u64);
         if let Err(error) = epoll::add(&self.epoll, &socket, data, flags) {
             self.sources.borrow_mut().remove(key);

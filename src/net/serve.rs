@@ -11,6 +11,7 @@ use super::deadlines::Deadlines;
 use super::flight::Flight;
 use super::inbound::Buffers;
 use super::listen::stop_listening;
+use super::parked::Parked;
 use super::readiness::{Interest, Readiness};
 use super::udp::Outbox;
 use super::{Handler, Limits, Sockets, Stop, tcp, udp};
@@ -33,6 +34,7 @@ pub(super) struct Worker {
     pub(super) limits: Arc<Limits>,
     pub(super) stop: Stop,
     pub(super) flight: Rc<Flight>,
+    pub(super) parked: Rc<Parked>,
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) buffers: Buffers,
     pub(super) readiness: Rc<Readiness>,
@@ -56,6 +58,7 @@ pub async fn serve<H: Handler>(
         limits,
         stop,
         flight: Rc::default(),
+        parked: Rc::default(),
         deadlines: Deadlines::new(),
         buffers: Buffers::default(),
         readiness: Rc::clone(&readiness),
@@ -75,6 +78,9 @@ pub async fn serve<H: Handler>(
         Rc::clone(&worker),
         Rc::clone(&outbox),
     ));
+    let releasing = glommio::spawn_local(
+        Rc::clone(&worker.parked).release(handler.clone(), Rc::clone(&outbox)),
+    );
     let accepting =
         glommio::spawn_local(tcp::accept(listener, Rc::clone(&worker), handler.clone()));
     let receiving = glommio::spawn_local(udp::receive(
@@ -105,6 +111,7 @@ pub async fn serve<H: Handler>(
         Timer::new(DRAIN_LOOK).await;
     }
     sending.cancel().await;
+    releasing.cancel().await;
     watching.cancel().await;
     Ok(cut)
 }

@@ -12,6 +12,7 @@ use rustix::net::SocketFlags;
 use super::deadlines::Deadline;
 use super::inbound::{Inbound, READ_BYTES};
 use super::limits::Admission;
+use super::parked::Place;
 use super::pipeline::Pipeline;
 use super::readiness::{Interest, Watched};
 use super::serve::Worker;
@@ -318,35 +319,40 @@ impl<S: Session> Connection<S> {
     }
 
     fn handle(&mut self, length: usize) {
-        let (session, peer) = (&mut self.session, self.peer);
+        let before = self.out.len();
         let request = self.inbound.request(length);
-        let mut answer = |out: &mut Vec<u8>| {
-            let before = out.len();
-            let handled = session.handle(request, peer, out);
-            if !matches!(handled, Handled::Answered) {
-                out.truncate(before);
+        match self.session.handle(request, self.peer, &mut self.out) {
+            Handled::Answered => self.put_in_order(before),
+            Handled::Silent => self.out.truncate(before),
+            Handled::Parked(id) => {
+                let number = self.pipeline.append(&self.out[before..], false);
+                self.out.truncate(before);
+                let place = Place::Stream(Rc::clone(&self.pipeline), number);
+                self.worker
+                    .parked
+                    .keep(id, place, self.worker.flight.enter());
             }
-            handled
-        };
-        let handled = if self.pipeline.is_empty() {
-            answer(&mut self.out)
-        } else {
-            self.pipeline.append(answer)
-        };
-        if let Handled::Later(later) = handled {
-            self.pipeline.wait_for(later, self.worker.flight.enter());
+            Handled::Later(later) => {
+                self.out.truncate(before);
+                self.pipeline.wait_for(later, self.worker.flight.enter());
+            }
+        }
+    }
+
+    /// Puts the answer that was appended from `before` on behind those that wait.
+    fn put_in_order(&mut self, before: usize) {
+        if !self.pipeline.is_empty() && self.out.len() > before {
+            self.pipeline.append(&self.out[before..], true);
+            self.out.truncate(before);
         }
     }
 
     fn refuse(&mut self, length: Option<usize>) {
         let pending = self.inbound.pending();
         let here = length.unwrap_or(usize::MAX).min(pending.len());
-        let header = &pending[..here];
-        if self.pipeline.is_empty() {
-            self.session.refuse(header, &mut self.out);
-        } else {
-            self.pipeline.append(|out| self.session.refuse(header, out));
-        }
+        let before = self.out.len();
+        self.session.refuse(&pending[..here], &mut self.out);
+        self.put_in_order(before);
         match length {
             Some(length) => {
                 self.inbound.consume(here);

@@ -3,7 +3,6 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +13,8 @@ use std::time::Duration;
 use glommio::net::UdpSocket;
 use glommio::timer::Timer;
 
-use super::datagrams::{BATCH, Received, Sending};
+use super::datagrams::{Address, BATCH, Received, Sending};
+use super::parked::Place;
 use super::serve::Worker;
 use super::stop::Stopped;
 use super::{Handled, Handler, Later, Origin, Session, Transport};
@@ -34,6 +34,10 @@ const BUSY: usize = 4;
 /// How long to leave a socket alone that fails for want of memory or the like.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// Answers' memory that is kept for others: how many, and the largest, bytes.
+const SPARE_ANSWERS: usize = 1_024;
+const SPARE_ANSWER_BYTES: usize = 256;
+
 /// How often to try again to send when the kernel has no room; a datagram may get lost anyway.
 const SEND_ATTEMPTS: usize = 10;
 
@@ -41,7 +45,9 @@ const SEND_ATTEMPTS: usize = 10;
 /// one turn go out in one batch.
 #[derive(Default)]
 pub(super) struct Outbox {
-    answers: RefCell<VecDeque<(SocketAddr, Vec<u8>)>>,
+    answers: RefCell<VecDeque<(Address, Vec<u8>)>>,
+    /// Empty, for the next answers that are kept.
+    spare: RefCell<Vec<Vec<u8>>>,
     waker: Cell<Option<Waker>>,
     /// Whether answers have been taken out and are not sent yet.
     sending: Cell<bool>,
@@ -53,10 +59,25 @@ impl Outbox {
         self.answers.borrow().is_empty() && !self.sending.get()
     }
 
-    fn push(&self, peer: SocketAddr, answer: Vec<u8>) {
+    pub(super) fn push(&self, peer: Address, answer: Vec<u8>) {
         self.answers.borrow_mut().push_back((peer, answer));
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    /// A copy of an answer, to be pushed later.
+    fn keep(&self, answer: &[u8]) -> Vec<u8> {
+        let mut kept = self.spare.borrow_mut().pop().unwrap_or_default();
+        kept.extend_from_slice(answer);
+        kept
+    }
+
+    fn give_back(&self, mut answer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_ANSWERS && answer.capacity() <= SPARE_ANSWER_BYTES {
+            answer.clear();
+            spare.push(answer);
         }
     }
 }
@@ -76,8 +97,6 @@ pub(super) async fn receive<H: Handler>(
     let counters = worker.limits.counters();
     let mut stopped = worker.stop.stopped();
     let (mut received, mut sending) = (Received::new(), Sending::new());
-    let mut bytes = Vec::new();
-    let mut answers: Vec<(SocketAddr, Range<usize>)> = Vec::with_capacity(BATCH);
     let mut since_turn = 0;
     while !worker.stop.is_stopped() {
         let count = match received.receive(&*socket) {
@@ -98,7 +117,8 @@ pub(super) async fn receive<H: Handler>(
         };
         let mut handled_bytes = 0;
         for index in 0..count {
-            let Some((datagram, peer)) = received.datagram(index) else {
+            let (datagram, peer) = received.datagram(index);
+            let Some(client) = peer.client() else {
                 continue;
             };
             if worker.flight.is_full() {
@@ -106,35 +126,33 @@ pub(super) async fn receive<H: Handler>(
                 continue;
             }
             handled_bytes += datagram.len();
-            let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let start = bytes.len();
-            match session.handle(datagram, client, &mut bytes) {
-                Handled::Answered if bytes.len() - start <= ANSWER_BYTES_MAX => {
-                    answers.push((peer, start..bytes.len()));
+            let handled = session.handle(datagram, client, sending.answer());
+            let is_sendable = sending.appended().len() <= ANSWER_BYTES_MAX;
+            match handled {
+                Handled::Answered if is_sendable => sending.queue(peer),
+                Handled::Parked(id) => {
+                    let answer = outbox.keep(sending.appended());
+                    let place = Place::Datagram(peer, answer);
+                    worker.parked.keep(id, place, worker.flight.enter());
+                    sending.cancel();
                 }
                 Handled::Answered => {
-                    bytes.truncate(start);
+                    sending.cancel();
                     counters.answers_dropped.fetch_add(1, Relaxed);
                 }
-                Handled::Silent => bytes.truncate(start),
+                Handled::Silent => sending.cancel(),
                 Handled::Later(later) => {
-                    bytes.truncate(start);
+                    sending.cancel();
                     answer_later(later, peer, &worker, &outbox);
                 }
             }
-            if handled_bytes + bytes.len() >= BYTES_A_TURN && index + 1 < count {
-                let ready = answers.iter().map(|(peer, at)| (*peer, &bytes[at.clone()]));
-                transmit(&socket, &worker, &mut sending, ready).await;
-                answers.clear();
-                bytes.clear();
+            if handled_bytes + sending.bytes() >= BYTES_A_TURN && index + 1 < count {
+                transmit(&socket, &worker, &mut sending).await;
                 handled_bytes = 0;
                 turn().await;
             }
         }
-        let ready = answers.iter().map(|(peer, at)| (*peer, &bytes[at.clone()]));
-        transmit(&socket, &worker, &mut sending, ready).await;
-        answers.clear();
-        bytes.clear();
+        transmit(&socket, &worker, &mut sending).await;
         // While they come in numbers, look for more at once: that costs less than to wait.
         since_turn += count;
         if since_turn >= BATCH {
@@ -149,7 +167,6 @@ pub(super) async fn receive<H: Handler>(
 /// Sends the answers that come later, until dropped.
 pub(super) async fn send(socket: Rc<UdpSocket>, worker: Rc<Worker>, outbox: Rc<Outbox>) {
     let mut sending = Sending::new();
-    let mut batch: Vec<(SocketAddr, Vec<u8>)> = Vec::with_capacity(BATCH);
     loop {
         poll_fn(|cx| {
             if !outbox.answers.borrow().is_empty() {
@@ -162,12 +179,14 @@ pub(super) async fn send(socket: Rc<UdpSocket>, worker: Rc<Worker>, outbox: Rc<O
         {
             let mut answers = outbox.answers.borrow_mut();
             let count = answers.len().min(BATCH);
-            batch.extend(answers.drain(..count));
+            for (peer, answer) in answers.drain(..count) {
+                sending.answer().extend_from_slice(&answer);
+                sending.queue(peer);
+                outbox.give_back(answer);
+            }
         }
         outbox.sending.set(true);
-        let ready = batch.iter().map(|(peer, bytes)| (*peer, &bytes[..]));
-        transmit(&socket, &worker, &mut sending, ready).await;
-        batch.clear();
+        transmit(&socket, &worker, &mut sending).await;
         outbox.sending.set(false);
     }
 }
@@ -191,7 +210,7 @@ async fn wait(socket: &UdpSocket, stopped: &mut Stopped) -> bool {
 }
 
 /// Runs an answer to its end and sends it.
-fn answer_later(later: Later, peer: SocketAddr, worker: &Worker, outbox: &Rc<Outbox>) {
+fn answer_later(later: Later, peer: Address, worker: &Worker, outbox: &Rc<Outbox>) {
     let in_flight = worker.flight.enter();
     let outbox = Rc::clone(outbox);
     let limits = Arc::clone(&worker.limits);
@@ -207,21 +226,12 @@ fn answer_later(later: Later, peer: SocketAddr, worker: &Worker, outbox: &Rc<Out
     .detach();
 }
 
-/// Sends answers; one that cannot be sent is dropped, as datagrams are.
-async fn transmit<'a>(
-    socket: &UdpSocket,
-    worker: &Worker,
-    sending: &mut Sending,
-    answers: impl Iterator<Item = (SocketAddr, &'a [u8])> + Clone,
-) {
-    let mut answers = answers.peekable();
+/// Sends all answers in line; one that cannot be sent is dropped, as datagrams are.
+async fn transmit(socket: &UdpSocket, worker: &Worker, sending: &mut Sending) {
     let mut attempts = 0;
-    while answers.peek().is_some() {
-        match sending.send(socket, answers.clone()) {
-            Ok(sent) => {
-                attempts = 0;
-                answers.by_ref().take(sent).for_each(drop);
-            }
+    while !sending.is_empty() {
+        match sending.send(socket) {
+            Ok(()) => attempts = 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if is_full(&error) && attempts < SEND_ATTEMPTS => {
                 attempts += 1;
@@ -232,7 +242,7 @@ async fn transmit<'a>(
                 let counters = worker.limits.counters();
                 counters.answers_dropped.fetch_add(1, Relaxed);
                 tracing::debug!(%error, "cannot send an answer");
-                answers.next();
+                sending.leave_out(1);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The node's commands as the meaning of bytes: the one place where sockets and service meet.
 
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
-use crate::net::{Handled, Handler, Origin, Session, Split, Transport};
+use crate::net::{Handled, Handler, Origin, Release, Session, Split, Transport};
 use crate::{
     protocol::Frame,
     service::{self, Outcome, Service},
@@ -17,6 +18,7 @@ pub struct Bytes<E: Environment> {
 
 impl<E: Environment> Handler for Service<E> {
     type Session = Bytes<E>;
+    type Release = service::Release;
 
     fn session(&self, origin: Origin) -> Bytes<E> {
         let transport = match origin.transport {
@@ -27,6 +29,24 @@ impl<E: Environment> Handler for Service<E> {
             session: Service::session(self, transport),
             transport: origin.transport,
         }
+    }
+
+    fn poll_released(
+        &self,
+        cx: &mut Context<'_>,
+        released: &mut Vec<service::Release>,
+    ) -> Poll<()> {
+        Service::poll_released(self, cx, released)
+    }
+}
+
+impl Release for service::Release {
+    fn id(&self) -> usize {
+        self.id
+    }
+
+    fn complete(&self, response: &mut [u8]) {
+        service::Release::complete(self, response);
     }
 }
 
@@ -50,6 +70,7 @@ impl<E: Environment> Session for Bytes<E> {
             Outcome::Answered => Handled::Answered,
             Outcome::Silent => Handled::Silent,
             Outcome::Later(later) => Handled::Later(later),
+            Outcome::Parked(id) => Handled::Parked(id),
         }
     }
 

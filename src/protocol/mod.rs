@@ -45,7 +45,7 @@ pub use frame::{Datagram, Frame, datagram, frame};
 pub use header::{Encryption, KeySource, RequestHeader};
 pub use pass_fail::{PassFail, Passed};
 pub use request::{Protection, Request, Sent};
-pub use response::{Response, ResponseHeader, Sealing, open_response, refuse};
+pub use response::{Response, ResponseHeader, Sealing, complete, open_response, refuse};
 pub use status::Status;
 
 /// What every request and every response body ends with: `>>` (PROTOCOL.md section 3).

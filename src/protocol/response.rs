@@ -174,6 +174,22 @@ impl std::fmt::Debug for Response<'_> {
     }
 }
 
+/// Writes into a composed answer without a body what was not known when it was composed: its status
+/// and the execution time in microseconds. `encryption` is the request's.
+///
+/// # Panics
+/// When the answer has a body: another status could need another one.
+pub fn complete(answer: &mut [u8], encryption: Encryption, status: Status, execution_micros: u32) {
+    assert_eq!(
+        answer.len(),
+        encryption.header_size(),
+        "only an answer without a body is completed later"
+    );
+    let time = Places::of(encryption).execution_time;
+    answer[STATUS] = status.code();
+    answer[time..time + 4].copy_from_slice(&execution_micros.to_be_bytes());
+}
+
 /// Appends the answer to a request whose header is refused: `header_bytes` is what there is of it.
 /// The command group is 0 and there is no body. It has 48 bytes for a request that is known to be of
 /// type 4 or 5, else 32; the echo bytes are the request's where they are there, else 0.

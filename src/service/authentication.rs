@@ -5,11 +5,11 @@ use crate::{
     coin::{An, Coin},
     mesh::Decision,
     protocol::{
-        PassFail, Status,
+        Command, PassFail, Status,
         authentication::{Detect, DetectSum, Pown, PownSum},
         pass_fail::Bitmap,
     },
-    shard::{Exchange, RECORDS_A_TURN, Replacement, Request},
+    shard::{Exchange, RECORDS_A_TURN, Replacement, Request, Single},
     store::{Environment, record::Change},
 };
 
@@ -34,6 +34,25 @@ impl<E: Environment> Node<E> {
         {
             Ok(()) => Some(answer.finish(Bitmap::IfMixed)),
             Err(_) => Some(Status::UNAVAILABLE),
+        }
+    }
+
+    /// The question that a request about one coin comes to; `None` for any other request.
+    #[inline]
+    pub(super) fn single(&self, command: Command, payload: &[u8]) -> Option<Single> {
+        match command {
+            Command::Detect => {
+                let request = Detect::parse(payload).ok()?;
+                let (coin, an) = request.record(0)?;
+                (request.len() == 1).then_some(Single::Detect(coin?, an))
+            }
+            Command::Pown => {
+                let request = Pown::parse(payload).ok()?;
+                let (coin, an, pan) = request.record(0)?;
+                let (coin, becomes) = (coin?, Replacement::An(pan));
+                (request.len() == 1).then_some(Single::Exchange(Exchange { coin, an, becomes }))
+            }
+            _ => None,
         }
     }
 
@@ -134,7 +153,7 @@ impl<E: Environment> Node<E> {
         Ok(verdict(changed.is_ok()))
     }
 
-    fn count_powned(&self, coins: u64, value: u64) {
+    pub(super) fn count_powned(&self, coins: u64, value: u64) {
         self.shard().count(|counters| {
             counters.coins_powned += coins;
             counters.value_powned = counters.value_powned.saturating_add(value);

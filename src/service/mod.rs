@@ -2,17 +2,24 @@
 //! statuses; knows no sockets, so that a simulated client speaks to the same code as a real one.
 //!
 //! A request that memory can answer is answered in one go, with no wait, no copy and no allocation
-//! (`now` in each group's file). Everything else is answered by a task of its own (`later`).
+//! (`now` in each group's file). One about a single coin that waits for the log, or for another
+//! shard, has its answer composed at once and held back (`parking`). Everything else is answered by a
+//! task of its own (`later`).
 
 mod authentication;
 mod executive;
 mod keys;
 mod order;
+mod parking;
 mod scatter;
 mod session;
 mod status;
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use crate::{
     mesh::Mesh,
@@ -21,6 +28,9 @@ use crate::{
     store::Environment,
 };
 
+use parking::Parking;
+
+pub use parking::Release;
 pub use session::{Outcome, Session, Transport};
 
 /// What the version command answers: eight characters.
@@ -38,6 +48,7 @@ struct Node<E: Environment> {
     rules: Cell<Rules>,
     admin_key: AdminKey,
     mesh: Rc<Mesh<E>>,
+    parking: Rc<Parking<E>>,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -49,13 +60,17 @@ impl<E: Environment> Clone for Service<E> {
 }
 
 impl<E: Environment> Service<E> {
-    /// The commands, by these rules, on this core's end of the mesh.
+    /// The commands, by these rules, on this core's end of the mesh, which has no other service.
     pub fn new(mesh: Rc<Mesh<E>>, rules: Rules, admin_key: AdminKey) -> Self {
+        let parking = Parking::new(mesh.shard().clone());
+        let requests = parking.clone();
+        mesh.listen(Box::new(move |id, passed| requests.end(id, passed)));
         Service {
             node: Rc::new(Node {
                 rules: Cell::new(rules),
                 admin_key,
                 mesh,
+                parking,
             }),
         }
     }
@@ -72,6 +87,16 @@ impl<E: Environment> Service<E> {
             ..self.rules()
         };
         self.node.rules.set(rules);
+    }
+
+    /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in place
+    /// of what is in `released`. To be polled by one task.
+    pub fn poll_released(
+        &self,
+        context: &mut Context<'_>,
+        released: &mut Vec<Release>,
+    ) -> Poll<()> {
+        self.node.parking.poll_released(context, released)
     }
 
     /// The requests of one connection, which take effect in the order they came where they touch

@@ -46,13 +46,21 @@ struct Entry {
 }
 
 impl Order {
-    /// Whether a request that changes nothing may be answered at once.
+    /// Whether every request that changes nothing may be answered at once.
     #[inline]
     pub fn lets_reads_pass(&self) -> bool {
         self.changes.get() == 0
     }
 
-    /// Whether a request that needs these coins would have to wait now.
+    /// Whether no request is under way.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.under_way.borrow().is_empty()
+    }
+
+    /// Whether a request that needs these coins would have to wait now. Asked of every request that
+    /// comes while others are under way.
+    #[inline]
     pub fn would_block(&self, needs: Footprint) -> bool {
         let under_way = self.under_way.borrow();
         under_way
@@ -174,6 +182,17 @@ impl Footprint {
             }
             _ => return Footprint::EVERYTHING,
         }
+        footprint
+    }
+
+    /// What a request about one coin touches.
+    pub fn one(coin: Coin, changes: bool, keys: impl Iterator<Item = Coin>) -> Footprint {
+        let mut footprint = Footprint {
+            mask: [0; MASK_WORDS],
+            changes,
+        };
+        keys.for_each(|coin| footprint.add(coin));
+        footprint.add(coin);
         footprint
     }
 

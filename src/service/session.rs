@@ -3,6 +3,7 @@ use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
 use super::{
     Node,
     order::{Footprint, Order, Place},
+    parking,
 };
 use crate::{
     coin::Coin,
@@ -11,6 +12,7 @@ use crate::{
         Status, body, challenge::Challenge, datagram, frame, header::KeySource, open, refuse,
         response::RESPONSE_NONCE_SIZE,
     },
+    shard::{Asked, Single, Unavailable},
     store::Environment,
 };
 
@@ -29,6 +31,9 @@ pub enum Outcome {
     Answered,
     /// There is no response.
     Silent,
+    /// The response was appended, but for what [`Release::complete`] adds: it may go when that is
+    /// [released](super::Service::poll_released) under this number, whatever becomes of the client.
+    Parked(usize),
     /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
     /// change that holds coins.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
@@ -53,6 +58,16 @@ struct Pending {
     header: RequestHeader,
     /// When it began; `None` while it takes less than a microsecond.
     start: Option<Duration>,
+}
+
+/// What became of a request about one coin.
+enum Parked {
+    /// It is answered.
+    Now(Status),
+    /// It waits under this number.
+    Under(usize),
+    /// It has to wait for something else than the coin's owner; nothing has happened.
+    HasToWait,
 }
 
 /// A request that was decrypted.
@@ -165,11 +180,16 @@ impl<E: Environment> Session<E> {
                 return Outcome::Answered;
             }
         };
-        if self
-            .order
-            .as_ref()
-            .is_none_or(|order| order.lets_reads_pass())
-        {
+        let may_pass = match &self.order {
+            None => true,
+            Some(order) if order.is_empty() => true,
+            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => true,
+            Some(order) => {
+                let keys = key_coins(&header);
+                !order.would_block(Footprint::of(header.command, opened.payload, keys))
+            }
+        };
+        if may_pass {
             let mut response = Response::begin(out, &header);
             if let Some(status) = node.now(header.command, opened.payload, response.payload()) {
                 if !status.is_verdict() {
@@ -177,6 +197,21 @@ impl<E: Environment> Session<E> {
                 }
                 node.seal(&pending, response, status, &key, opened.challenge_answer);
                 return Outcome::Answered;
+            }
+            response.clear();
+            if let Some(single) = node.single(header.command, opened.payload) {
+                match self.park(&header, single) {
+                    Parked::Now(status) => {
+                        node.seal(&pending, response, status, &key, opened.challenge_answer);
+                        return Outcome::Answered;
+                    }
+                    Parked::Under(id) => {
+                        let status = Status::ALL_FAIL; // until it is known
+                        node.seal(&pending, response, status, &key, opened.challenge_answer);
+                        return Outcome::Parked(id);
+                    }
+                    Parked::HasToWait => {}
+                }
             }
         }
         self.time(&mut pending);
@@ -197,6 +232,42 @@ impl<E: Environment> Session<E> {
             leave(place.as_ref());
             response
         }))
+    }
+
+    /// Asks the owner of the only coin of a request, which nothing before it on its connection
+    /// concerns.
+    #[inline]
+    fn park(&self, header: &RequestHeader, single: Single) -> Parked {
+        let (node, coin) = (&self.node, single.coin());
+        let changes = matches!(single, Single::Exchange(_));
+        let place = self.order.as_ref().map(|order| {
+            let footprint = Footprint::one(coin, changes, key_coins(header));
+            (order.clone(), order.enter(footprint, footprint))
+        });
+        let id = node.parking.enter(parking::Parked {
+            encryption: header.encryption,
+            start: node.shard().environment.monotonic(),
+            powned: changes.then(|| coin.denomination.worth_units()),
+            place,
+        });
+        match node.mesh.ask_one(single, id) {
+            Asked::UnderWay => Parked::Under(id),
+            Asked::HasToWait => {
+                node.parking.withdraw(id);
+                Parked::HasToWait
+            }
+            Asked::Now(passed) => {
+                node.parking.withdraw(id);
+                if changes && passed == Ok(true) {
+                    node.count_powned(1, coin.denomination.worth_units());
+                }
+                Parked::Now(match passed {
+                    Ok(true) => Status::ALL_PASS,
+                    Ok(false) => Status::ALL_FAIL,
+                    Err(Unavailable) => Status::UNAVAILABLE,
+                })
+            }
+        }
     }
 
     /// Answers a request whose key has to be asked for, or is about to change.

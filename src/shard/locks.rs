@@ -60,6 +60,22 @@ impl Locks {
         }
     }
 
+    /// Whether nobody holds the coin.
+    #[inline]
+    pub fn is_free(&self, coin: Coin) -> bool {
+        !self.held.borrow().contains_key(&coin)
+    }
+
+    /// Takes a coin that [nobody holds](Locks::is_free).
+    ///
+    /// # Panics
+    /// When somebody does.
+    #[inline]
+    pub fn hold(&self, coin: Coin) {
+        let before = self.held.borrow_mut().insert(coin, VecDeque::new());
+        assert!(before.is_none(), "a coin is held by one at a time");
+    }
+
     /// Gives the coins to whoever waits for them.
     ///
     /// # Panics

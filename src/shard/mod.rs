@@ -11,8 +11,10 @@ mod locks;
 mod message;
 mod owner;
 mod reservations;
+mod single;
 
 pub use exchange::{Exchanged, exchange};
 pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;
+pub use single::{Asked, Asker, ExchangeListener, Single};

@@ -1,5 +1,5 @@
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     io,
     rc::Rc,
@@ -14,6 +14,7 @@ use super::{
     locks::Locks,
     message::{Exchange, Locked, Reply, Request, TransactionId},
     reservations::Reservations,
+    single::{ExchangeListener, Singles},
 };
 use crate::{
     coin::{An, Coin, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId, SerialNumber, ShardId},
@@ -84,8 +85,10 @@ pub struct Shard<E: Environment> {
     pub counters: Cell<Counters>,
     /// Notified when a checkpoint would help.
     pub checkpoint_wanted: Rc<Signal>,
-    durability: Durability,
-    locks: Locks,
+    pub(super) durability: Durability,
+    pub(super) locks: Locks,
+    pub(super) singles: RefCell<Singles>,
+    pub(super) on_exchanged: OnceCell<ExchangeListener>,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
@@ -128,11 +131,19 @@ impl<E: Environment> Shard<E> {
             checkpoint_wanted,
             durability: settings.log.durability,
             locks: Locks::default(),
+            singles: RefCell::default(),
+            on_exchanged: OnceCell::new(),
             reservations: RefCell::default(),
             lockers: RefCell::default(),
             transactions: RefCell::default(),
         });
         shard.find_lockers(recovered).await?;
+        let owner = Rc::downgrade(&shard);
+        shard.log.listen(Box::new(move |tickets, outcome| {
+            if let Some(shard) = owner.upgrade() {
+                shard.end_singles(tickets, outcome);
+            }
+        }));
         Ok(shard)
     }
 
@@ -421,7 +432,7 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Puts durable changes (rising) into their pages.
-    fn put(&self, pages: &[PageSequence], changes: &[Change]) {
+    pub(super) fn put(&self, pages: &[PageSequence], changes: &[Change]) {
         let mut rest = changes;
         let mut lockers = self.lockers.borrow_mut();
         for page in pages {

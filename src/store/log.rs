@@ -13,7 +13,7 @@
 //! tried until it can, and new requests are refused meanwhile.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     future::poll_fn,
     io, mem,
@@ -135,7 +135,12 @@ pub struct Log<E: Environment> {
     /// The writer has ended.
     closed: Signal,
     checkpoint_wanted: Rc<Signal>,
+    on_tickets: OnceCell<TicketListener>,
 }
+
+/// Hears of records that were appended with a ticket, all of a batch at once: their tickets, in the
+/// order of the records, and whether they are durable.
+pub type TicketListener = Box<dyn Fn(&[usize], Result<(), Refusal>)>;
 
 type FileOf<E> = <<E as Environment>::Storage as Storage>::File;
 
@@ -172,12 +177,25 @@ struct State<F> {
     closing: bool,
     ended: bool,
     counts: LogCounts,
+    /// Empty; kept for the memory that they have.
+    tickets: Vec<usize>,
+    wakers: Vec<Waker>,
 }
 
 struct Queued {
     bytes: usize,
     position: u64,
-    waiter: Option<usize>,
+    listener: Listener,
+}
+
+/// Who is told that a record is durable, or refused.
+#[derive(Clone, Copy)]
+enum Listener {
+    Nobody,
+    /// A task that waits, by its place among the waiters.
+    Waiter(usize),
+    /// The listener to tickets.
+    Ticket(usize),
 }
 
 #[derive(Default)]
@@ -260,6 +278,8 @@ impl<E: Environment> Log<E> {
                 closing: false,
                 ended: false,
                 counts: LogCounts::default(),
+                tickets: Vec::new(),
+                wakers: Vec::new(),
             }),
             work: Signal::default(),
             drained: Signal::default(),
@@ -269,6 +289,7 @@ impl<E: Environment> Log<E> {
             flush_wanted: Signal::default(),
             closed: Signal::default(),
             checkpoint_wanted,
+            on_tickets: OnceCell::new(),
         });
         if log.state.borrow().spare.is_empty()
             && let Err(error) = log.make_spare().await
@@ -289,40 +310,88 @@ impl<E: Environment> Log<E> {
         pages: &[PageSequence],
         changes: &[Change],
     ) -> Result<Appended, Refusal> {
-        let bytes = record::encoded_bytes(pages.len(), changes.len());
-        let settings = self.settings.get();
-        if BATCH_HEAD_BYTES as u64 + bytes as u64 + FIRST_BATCH_OFFSET > settings.segment_bytes {
-            return Err(Refusal::TooLarge { bytes });
-        }
+        self.check_size(pages, changes)?;
         loop {
             let moment = self.drained.moment();
-            {
-                let mut state = self.state.borrow_mut();
-                if state.undoing || state.failing || state.closing {
-                    return Err(Refusal::Unavailable);
+            match self.has_room()? {
+                true => {
+                    let durability = self.settings.get().durability;
+                    let waiter = (durability == Durability::Commit)
+                        .then(|| self.state.borrow_mut().waiters.insert(Waiter::default()));
+                    let listener = waiter.map_or(Listener::Nobody, Listener::Waiter);
+                    let position = self.push(pages, changes, listener);
+                    return Ok(Appended { position, waiter });
                 }
-                if state.backlog.len() < BACKLOG_BYTES_MAX {
-                    let waiter = (settings.durability == Durability::Commit)
-                        .then(|| state.waiters.insert(Waiter::default()));
-                    let position = state.next_position;
-                    state.next_position += 1;
-                    state.unsettled.push_back(false);
-                    record::encode(pages, changes, &mut state.backlog);
-                    state.queue.push_back(Queued {
-                        bytes,
-                        position,
-                        waiter,
-                    });
-                    drop(state);
-                    self.work.notify();
-                    return Ok(Appended {
-                        position: Position(position),
-                        waiter,
-                    });
-                }
+                false => self.drained.after(moment).await,
             }
-            self.drained.after(moment).await;
         }
+    }
+
+    /// Puts a record in line without waiting; `None` where it would have to wait, and nothing has
+    /// happened. Whether it became durable is told to the [listener](Log::listen) under `ticket`; with
+    /// [`Durability::Periodic`] nobody is told.
+    ///
+    /// # Errors
+    /// As [`append`](Log::append).
+    pub fn append_now(
+        &self,
+        pages: &[PageSequence],
+        changes: &[Change],
+        ticket: usize,
+    ) -> Result<Option<Appended>, Refusal> {
+        self.check_size(pages, changes)?;
+        if !self.has_room()? {
+            return Ok(None);
+        }
+        let listener = match self.settings.get().durability {
+            Durability::Commit => Listener::Ticket(ticket),
+            Durability::Periodic => Listener::Nobody,
+        };
+        let position = self.push(pages, changes, listener);
+        Ok(Some(Appended {
+            position,
+            waiter: None,
+        }))
+    }
+
+    /// Has `listener` told of records with a ticket. To be called once, before any is appended.
+    pub fn listen(&self, listener: TicketListener) {
+        let first = self.on_tickets.set(listener).is_ok();
+        assert!(first, "a log has one listener");
+    }
+
+    fn check_size(&self, pages: &[PageSequence], changes: &[Change]) -> Result<(), Refusal> {
+        let bytes = record::encoded_bytes(pages.len(), changes.len());
+        let room = self.settings.get().segment_bytes;
+        match BATCH_HEAD_BYTES as u64 + bytes as u64 + FIRST_BATCH_OFFSET > room {
+            true => Err(Refusal::TooLarge { bytes }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a record may be put in line now.
+    fn has_room(&self) -> Result<bool, Refusal> {
+        let state = self.state.borrow();
+        match state.undoing || state.failing || state.closing {
+            true => Err(Refusal::Unavailable),
+            false => Ok(state.backlog.len() < BACKLOG_BYTES_MAX),
+        }
+    }
+
+    fn push(&self, pages: &[PageSequence], changes: &[Change], listener: Listener) -> Position {
+        let mut state = self.state.borrow_mut();
+        let position = state.next_position;
+        state.next_position += 1;
+        state.unsettled.push_back(false);
+        record::encode(pages, changes, &mut state.backlog);
+        state.queue.push_back(Queued {
+            bytes: record::encoded_bytes(pages.len(), changes.len()),
+            position,
+            listener,
+        });
+        drop(state);
+        self.work.notify();
+        Position(position)
     }
 
     /// Waits until the record is durable; with [`Durability::Periodic`] does not wait.
@@ -504,30 +573,40 @@ impl<E: Environment> Log<E> {
             self.environment.sleep(RETRY_PAUSE).await;
         };
         self.state.borrow_mut().failing = false;
-        let mut wakers = Vec::new();
-        {
-            let mut state = self.state.borrow_mut();
-            match outcome {
-                Ok(()) => state.counts.records += taken as u64,
-                Err(_) => state.counts.failures += 1,
-            }
-            for _ in 0..taken {
-                let queued = state
-                    .queue
-                    .pop_front()
-                    .expect("was there when it was taken");
-                let Some(waiter) = queued.waiter else {
-                    continue;
-                };
-                let entry = &mut state.waiters[waiter];
-                entry.outcome = Some(outcome);
-                wakers.extend(entry.waker.take());
-            }
-        }
-        for waker in wakers {
-            waker.wake();
-        }
+        self.tell(taken, outcome);
         self.drained.notify();
+    }
+
+    /// Takes a batch's records out of the line and tells whoever waits for them.
+    fn tell(&self, taken: usize, outcome: Result<(), Refusal>) {
+        let mut state = self.state.borrow_mut();
+        match outcome {
+            Ok(()) => state.counts.records += taken as u64,
+            Err(_) => state.counts.failures += 1,
+        }
+        let mut tickets = mem::take(&mut state.tickets);
+        let mut wakers = mem::take(&mut state.wakers);
+        for _ in 0..taken {
+            let queued = state.queue.pop_front();
+            match queued.expect("was there when it was taken").listener {
+                Listener::Nobody => {}
+                Listener::Ticket(ticket) => tickets.push(ticket),
+                Listener::Waiter(waiter) => {
+                    let entry = &mut state.waiters[waiter];
+                    entry.outcome = Some(outcome);
+                    wakers.extend(entry.waker.take());
+                }
+            }
+        }
+        drop(state); // what is told may ask the log for more
+        if !tickets.is_empty() {
+            let listener = self.on_tickets.get();
+            listener.expect("somebody listens before a ticket is given out")(&tickets, outcome);
+        }
+        wakers.drain(..).for_each(Waker::wake);
+        tickets.clear();
+        let mut state = self.state.borrow_mut();
+        (state.tickets, state.wakers) = (tickets, wakers);
     }
 
     /// Writes a frame at the end of the newest segment and makes it durable, or undoes it.
