@@ -15,7 +15,10 @@ use glommio::{
     io::{BufferedFile, DmaFile, OpenOptions},
 };
 
-use super::environment::{BLOCK_BYTES, File, Storage};
+use super::{
+    LOG_FOLDER,
+    environment::{BLOCK_BYTES, File, Storage},
+};
 
 /// A folder on a real file system. Use it on a glommio executor only.
 #[derive(Clone)]
@@ -31,6 +34,8 @@ pub struct Disk {
 pub enum DiskFile {
     /// Opened with `O_DIRECT`.
     Direct(DmaFile),
+    /// Opened with `O_DIRECT` and `O_DSYNC`: what was written is durable.
+    Durable(DmaFile),
     /// Through the page cache, where the file system has no direct I/O.
     Buffered(BufferedFile),
 }
@@ -93,6 +98,11 @@ fn has_direct_io(folder: &Path) -> bool {
     opened.is_ok() && !is_tmpfs(folder)
 }
 
+/// Whether every write to a file is followed by a sync, so that it is best done with it.
+fn is_log(name: &str) -> bool {
+    Path::new(name).starts_with(LOG_FOLDER)
+}
+
 /// How the names of files begin that are removed at once.
 const SCRATCH: &str = ".direct-io-";
 
@@ -142,7 +152,11 @@ impl Storage for Disk {
         let path = self.path(name);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
-        let file = if self.is_direct() {
+        let file = if self.is_direct() && is_log(name) {
+            // A write and a sync in one: a trip to the kernel, and a turn of the executor's, less.
+            options.custom_flags(libc::O_DSYNC);
+            DiskFile::Durable(options.dma_open(&path).await.map_err(plain)?)
+        } else if self.is_direct() {
             DiskFile::Direct(options.dma_open(&path).await.map_err(plain)?)
         } else {
             DiskFile::Buffered(options.buffered_open(&path).await.map_err(plain)?)
@@ -188,7 +202,9 @@ impl File for DiskFile {
             let at = offset + bytes.len() as u64;
             let rest = length - bytes.len();
             let read = match self {
-                DiskFile::Direct(file) => file.read_at_aligned(at, rest).await,
+                DiskFile::Direct(file) | DiskFile::Durable(file) => {
+                    file.read_at_aligned(at, rest).await
+                }
                 DiskFile::Buffered(file) => file.read_at(at, rest).await,
             }
             .map_err(plain)?;
@@ -210,7 +226,7 @@ impl File for DiskFile {
             let rest = &bytes[written..];
             let at = offset + written as u64;
             let count = match self {
-                DiskFile::Direct(file) => {
+                DiskFile::Direct(file) | DiskFile::Durable(file) => {
                     let mut buffer = file.alloc_dma_buffer(rest.len());
                     buffer.as_bytes_mut().copy_from_slice(rest);
                     file.write_at(buffer, at).await
@@ -237,6 +253,7 @@ impl File for DiskFile {
 
     async fn sync(&self) -> io::Result<()> {
         match self {
+            DiskFile::Durable(_) => return Ok(()),
             DiskFile::Direct(file) => file.fdatasync().await,
             DiskFile::Buffered(file) => file.fdatasync().await,
         }
@@ -245,7 +262,7 @@ impl File for DiskFile {
 
     async fn length(&self) -> io::Result<u64> {
         match self {
-            DiskFile::Direct(file) => file.file_size().await,
+            DiskFile::Direct(file) | DiskFile::Durable(file) => file.file_size().await,
             DiskFile::Buffered(file) => file.file_size().await,
         }
         .map_err(plain)
@@ -253,7 +270,7 @@ impl File for DiskFile {
 
     async fn set_length(&self, length: u64) -> io::Result<()> {
         match self {
-            DiskFile::Direct(file) => file.truncate(length).await,
+            DiskFile::Direct(file) | DiskFile::Durable(file) => file.truncate(length).await,
             DiskFile::Buffered(file) => file.truncate(length).await,
         }
         .map_err(plain)
@@ -261,7 +278,9 @@ impl File for DiskFile {
 
     async fn reserve(&self, length: u64) -> io::Result<()> {
         let reserved = match self {
-            DiskFile::Direct(file) => file.pre_allocate(length, false).await,
+            DiskFile::Direct(file) | DiskFile::Durable(file) => {
+                file.pre_allocate(length, false).await
+            }
             DiskFile::Buffered(file) => file.pre_allocate(length, false).await,
         };
         match reserved.map_err(plain) {
