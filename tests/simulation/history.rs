@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use raida::{
     coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId},
     mesh::{Decision, Mesh},
-    shard::{Exchange, Replacement, Reply, Request},
+    shard::{Exchange, Replacement, Reply, Request, Single, Unavailable},
     store::{
         log::Durability,
         pages::Lookup,
@@ -19,7 +19,7 @@ use raida::{
 use crate::{
     disk::{DiskCounts, Faults},
     model::{self, Model, Value},
-    node::{self, Node, Setup},
+    node::{self, Node, Setup, Singles},
     random::Random,
     world::{Cut, SimEnvironment, World},
 };
@@ -49,6 +49,7 @@ pub struct Counts {
     pub recovered_changes: u64,
     pub stops: u64,
     pub exchanged: u64,
+    pub singles: u64,
     pub changed_together: u64,
     pub refused_together: u64,
     pub unavailable: u64,
@@ -232,9 +233,11 @@ impl History {
         let clients: Vec<_> = (0..clients)
             .map(|_| {
                 let mut random = Random::new(self.random.next());
+                let core = random.below(node.meshes.len() as u64) as usize;
                 let client = Client {
                     world: self.world.clone(),
-                    mesh: random.pick(&node.meshes).clone(),
+                    mesh: node.meshes[core].clone(),
+                    singles: node.singles[core].clone(),
                     model: self.model.clone(),
                     counts: self.counts.clone(),
                     random,
@@ -417,6 +420,7 @@ async fn check_derived(
 struct Client {
     world: Rc<World>,
     mesh: Rc<Mesh<SimEnvironment>>,
+    singles: Rc<Singles>,
     model: Rc<RefCell<Model>>,
     counts: Rc<RefCell<Counts>>,
     random: Random,
@@ -531,9 +535,8 @@ impl Client {
             an: model::an(an),
             becomes: becomes.map_or(Replacement::Free, |an| Replacement::An(model::an(an))),
         });
-        let request = Request::Exchange(asked.collect());
-        let answer = self.mesh.ask(owner, request).await;
-        let Ok(Reply::Passed(passed)) = answer else {
+        let asked: Vec<Exchange> = asked.collect();
+        let Ok(passed) = self.ask_exchange(owner, asked).await else {
             for ticket in tickets {
                 self.model.borrow_mut().refused(ticket);
             }
@@ -559,6 +562,25 @@ impl Client {
             model.done(ticket, told);
         }
         Ok(())
+    }
+
+    /// Asks for exchanges of one shard, without a task where it is a single one that can do so.
+    async fn ask_exchange(
+        &mut self,
+        owner: ShardId,
+        records: Vec<Exchange>,
+    ) -> Result<Vec<bool>, Unavailable> {
+        if let [record] = records[..]
+            && self.random.permille(700)
+            && let Some(passed) = self.singles.ask(Single::Exchange(record)).await
+        {
+            self.counts.borrow_mut().singles += 1;
+            return passed.map(|passed| vec![passed]);
+        }
+        match self.mesh.ask(owner, Request::Exchange(records)).await? {
+            Reply::Passed(passed) => Ok(passed),
+            other => unreachable!("a shard says of records which passed, not {other:?}"),
+        }
     }
 
     async fn change_together(&mut self) -> Result<(), String> {
@@ -666,6 +688,7 @@ impl AddAssign for Counts {
         self.recovered_changes += more.recovered_changes;
         self.stops += more.stops;
         self.exchanged += more.exchanged;
+        self.singles += more.singles;
         self.changed_together += more.changed_together;
         self.refused_together += more.refused_together;
         self.unavailable += more.unavailable;

@@ -96,6 +96,7 @@ fn assert_worth(total: &Counts) {
         ("changes found in logs", total.recovered_changes, 100_000),
         ("stops in good order", total.stops, 1_000),
         ("coins exchanged", total.exchanged, 100_000),
+        ("of them without a task", total.singles, 10_000),
         ("changes of several coins", total.changed_together, 50_000),
         ("such changes refused", total.refused_together, 10_000),
         ("answers of unavailable", total.unavailable, 10_000),

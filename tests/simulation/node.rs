@@ -1,13 +1,18 @@
 //! A node in the simulator: recovered, opened, joined.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::Duration,
+};
 
 use raida::{
     coin::{Denomination, ShardId},
     mesh::{Checkpoints, Mesh, inboxes},
-    shard::{Shard, ShardSettings},
+    shard::{Asked, Shard, ShardSettings, Single, Unavailable},
     store::{
-        Environment, NodeSecret,
+        Environment, NodeSecret, Signal,
         log::{Durability, LogSettings},
         recovery::{Recovered, RecoveryError, recover},
     },
@@ -28,7 +33,56 @@ pub struct Setup {
 
 pub struct Node {
     pub meshes: Vec<Rc<Mesh<SimEnvironment>>>,
+    /// One a mesh.
+    pub singles: Vec<Rc<Singles>>,
     pub checkpoints: Rc<Checkpoints>,
+}
+
+/// Asks about one coin without a task, as the service does.
+pub struct Singles {
+    mesh: Rc<Mesh<SimEnvironment>>,
+    next: Cell<usize>,
+    answers: RefCell<BTreeMap<usize, Result<bool, Unavailable>>>,
+    answered: Signal,
+}
+
+impl Singles {
+    fn listen(mesh: &Rc<Mesh<SimEnvironment>>) -> Rc<Singles> {
+        let singles = Rc::new(Singles {
+            mesh: mesh.clone(),
+            next: Cell::default(),
+            answers: RefCell::default(),
+            answered: Signal::default(),
+        });
+        let listener = Rc::downgrade(&singles);
+        mesh.listen(Box::new(move |id, passed| {
+            let Some(listener) = listener.upgrade() else {
+                return; // nobody asks any more
+            };
+            let before = listener.answers.borrow_mut().insert(id, passed);
+            assert!(before.is_none(), "a question is answered once");
+            listener.answered.notify();
+        }));
+        singles
+    }
+
+    /// Whether the coin passed; `None` where that takes a task, and nothing has happened.
+    pub async fn ask(&self, single: Single) -> Option<Result<bool, Unavailable>> {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        match self.mesh.ask_one(single, id) {
+            Asked::Now(passed) => return Some(passed),
+            Asked::HasToWait => return None,
+            Asked::UnderWay => {}
+        }
+        loop {
+            let moment = self.answered.moment();
+            if let Some(passed) = self.answers.borrow_mut().remove(&id) {
+                return Some(passed);
+            }
+            self.answered.after(moment).await;
+        }
+    }
 }
 
 pub fn secret() -> NodeSecret {
@@ -73,6 +127,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
         world.spawn(Checkpoints::forward_wishes(mesh.clone()));
     }
     Ok(Node {
+        singles: meshes.iter().map(Singles::listen).collect(),
         meshes,
         checkpoints,
     })
