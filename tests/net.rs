@@ -167,7 +167,7 @@ impl Handler for Test {
 }
 
 impl Session for Test {
-    fn split(&self, bytes: &[u8]) -> Split {
+    fn split(&mut self, bytes: &[u8]) -> Split {
         let Some(header) = bytes.first_chunk::<HEADER>() else {
             return Split::Incomplete { needed: HEADER };
         };

@@ -151,6 +151,13 @@ impl Received {
         Ok(self.count)
     }
 
+    /// The bytes of the datagrams of the last call.
+    pub(super) fn all(&self) -> impl Iterator<Item = &[u8]> {
+        let places = self.bytes.chunks_exact(STRIDE);
+        let filled = places.zip(&self.headers[..self.count]);
+        filled.map(|(place, header)| &place[..header.msg_len as usize])
+    }
+
     /// One datagram of the last call, and where it came from.
     ///
     /// # Panics

@@ -136,10 +136,16 @@ pub trait Release {
 pub trait Session: 'static {
     /// What a stream's first bytes are; never asked about datagrams, which are one request each
     /// whatever they say of themselves.
-    fn split(&self, bytes: &[u8]) -> Split;
+    fn split(&mut self, bytes: &[u8]) -> Split;
 
-    /// Handles one whole request, or one whole datagram (possibly malformed). May decrypt it in
-    /// place. Appends the response to `out`, which may hold earlier responses.
+    /// A request, of which `bytes` may be the front only, is going to be handled soon: whatever it
+    /// needs can be fetched meanwhile. Nothing else may come of it.
+    fn prepare(&self, bytes: &[u8]) {
+        let _ = bytes;
+    }
+
+    /// Handles one whole request, the one that the stream was last [found](Session::split) to start
+    /// with, or one whole datagram (possibly malformed). May decrypt it in place. Appends the response to `out`, which may hold earlier responses.
     fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled;
 
     /// Appends the answer to a [`Split::Refused`]. `header` is as much of the request as has come.

@@ -292,6 +292,7 @@ impl<S: Session> Connection<S> {
             }
             match self.session.split(pending) {
                 Split::Whole { length } if (1..=pending.len()).contains(&length) => {
+                    self.session.prepare(&pending[length..]);
                     *budget -= 1;
                     self.needed = 1;
                     self.handle(length);

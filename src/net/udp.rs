@@ -115,6 +115,9 @@ pub(super) async fn receive<H: Handler>(
                 continue;
             }
         };
+        received
+            .all()
+            .for_each(|datagram| session.prepare(datagram));
         let mut handled_bytes = 0;
         for index in 0..count {
             let (datagram, peer) = received.datagram(index);

@@ -52,12 +52,17 @@ impl Release for service::Release {
 
 impl<E: Environment> Session for Bytes<E> {
     #[inline]
-    fn split(&self, bytes: &[u8]) -> Split {
+    fn split(&mut self, bytes: &[u8]) -> Split {
         match self.session.split(bytes) {
             Frame::Incomplete { needed } => Split::Incomplete { needed },
             Frame::Whole { length, .. } => Split::Whole { length },
             Frame::Refused { length, .. } => Split::Refused { length },
         }
+    }
+
+    #[inline]
+    fn prepare(&self, bytes: &[u8]) {
+        self.session.prepare(bytes);
     }
 
     #[inline]

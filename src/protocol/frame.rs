@@ -1,6 +1,7 @@
 //! Where a request ends, in a stream and in a datagram.
 
-use super::{RequestHeader, Rules, Status, header};
+use super::{Encryption, RequestHeader, Rules, Status, challenge::Challenge, header};
+use crate::coin::Coin;
 
 /// What the bytes at the front of a stream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,19 @@ pub fn datagram(bytes: &[u8], rules: &Rules) -> Datagram {
             }
         }
     }
+}
+
+/// The coin that a request at the front of `bytes` is most likely looked up by first, whatever is
+/// wrong with the rest of it: of a plain one its first record's, of an encrypted one its key coin.
+/// For whoever wants to have it at hand when the request's turn comes.
+#[inline]
+pub fn first_coin(bytes: &[u8]) -> Option<Coin> {
+    let encryption = Encryption::from_type(*bytes.get(header::ENCRYPTION)?)?;
+    let at = match encryption {
+        Encryption::None => encryption.header_size() + Challenge::SIZE,
+        _ => header::key_field_offset(encryption),
+    };
+    Coin::from_bytes(bytes.get(at..)?.first_chunk()?)
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ const GROUP: usize = 4;
 const COMMAND: usize = 5;
 const COIN_ID: usize = 6;
 const PRESENTATION: usize = 14;
-const ENCRYPTION: usize = 16;
+pub(super) const ENCRYPTION: usize = 16;
 const NONCE: usize = 24;
 
 /// What a client writes into the header's first byte: every dialect accepts it.
@@ -126,6 +126,12 @@ const LONG_LENGTH: u16 = 0xffff;
 struct Places {
     key_field: usize,
     body_length: usize,
+}
+
+/// Where the DN and SN of the key coin stand, or whatever names the key.
+#[inline]
+pub(super) fn key_field_offset(encryption: Encryption) -> usize {
+    Places::of(encryption).key_field
 }
 
 impl Places {

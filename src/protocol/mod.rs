@@ -41,7 +41,7 @@ pub use admin_key::AdminKey;
 pub use body::{BodyRefusal, Opened, open, try_challenge};
 pub use cipher::Key;
 pub use command::{Command, command_is_known};
-pub use frame::{Datagram, Frame, datagram, frame};
+pub use frame::{Datagram, Frame, datagram, first_coin, frame};
 pub use header::{Encryption, KeySource, RequestHeader};
 pub use pass_fail::{PassFail, Passed};
 pub use request::{Protection, Request, Sent};

@@ -9,8 +9,8 @@ use crate::{
     coin::Coin,
     protocol::{
         BodyRefusal, Command, Datagram, Encryption, Frame, Key, RequestHeader, Response, Sealing,
-        Status, body, challenge::Challenge, datagram, frame, header::KeySource, open, refuse,
-        response::RESPONSE_NONCE_SIZE,
+        Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource, open,
+        refuse, response::RESPONSE_NONCE_SIZE,
     },
     shard::{Asked, Single, Unavailable},
     store::Environment,
@@ -45,6 +45,8 @@ pub struct Session<E: Environment> {
     transport: Transport,
     /// A stream's requests have an order, datagrams have none.
     order: Option<Rc<Order>>,
+    /// Header and length of the whole request that the stream was last found to start with.
+    found: Option<(RequestHeader, usize)>,
 }
 
 /// A plain request with a body of at most this many bytes, 45 coins in a detect, is answered from
@@ -84,13 +86,31 @@ impl<E: Environment> Session<E> {
             node,
             transport,
             order,
+            found: None,
         }
     }
 
     /// What the bytes at the start of the stream are.
     #[inline]
-    pub fn split(&self, bytes: &[u8]) -> Frame {
-        frame(bytes, &self.node.rules.get())
+    pub fn split(&mut self, bytes: &[u8]) -> Frame {
+        let found = frame(bytes, &self.node.rules.get());
+        self.found = match found {
+            Frame::Whole { header, length } => Some((header, length)),
+            _ => None,
+        };
+        found
+    }
+
+    /// Has the processor fetch what a request will need that is about to be handled, as far as can
+    /// be told from `bytes`, of which it may be the front.
+    #[inline]
+    pub fn prepare(&self, bytes: &[u8]) {
+        let shard = self.node.shard();
+        if let Some(coin) = first_coin(bytes)
+            && shard.owns(coin.page())
+        {
+            shard.pages.prefetch(coin);
+        }
     }
 
     /// Answers what [`split`](Session::split) refused; `bytes` is what has come of it.
@@ -104,9 +124,19 @@ impl<E: Environment> Session<E> {
         refuse(out, bytes, status, &self.node.rules.get(), 0);
     }
 
-    /// Answers a whole request of a stream, decrypting it in place.
+    /// Answers a whole request of a stream, decrypting it in place: the one that the stream was
+    /// [found](Session::split) to start with, where it was looked at.
     #[inline]
     pub fn request(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+        if let Some((header, length)) = self.found.take()
+            && length == bytes.len()
+        {
+            debug_assert_eq!(
+                frame(bytes, &self.node.rules.get()),
+                Frame::Whole { header, length }
+            );
+            return self.handle(header, &mut bytes[header.header_size()..], out);
+        }
         match frame(bytes, &self.node.rules.get()) {
             Frame::Whole { header, length } => {
                 self.handle(header, &mut bytes[header.header_size()..length], out)

@@ -8,6 +8,7 @@
 mod disk;
 mod environment;
 mod folder;
+mod frames;
 pub mod import;
 mod live;
 pub mod log;

@@ -11,6 +11,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{
     environment::{Environment, Storage},
+    frames::Frames,
     page_file::{PageFiles, Slot, page_file_name, slot_offset},
     record::Change,
     recovery::PageSummary,
@@ -23,6 +24,10 @@ use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, Mfs, PAGES, PageId, Sh
 /// Page writes under way at once in a checkpoint: enough to keep a device busy, few enough that a
 /// commit's write does not queue behind many.
 const CHECKPOINT_PARALLEL: usize = 8;
+
+/// Coins looked at together in a batch: enough to have the memory busy, few enough that nothing
+/// fetched is pushed out before it is looked at.
+const WINDOW: usize = 16;
 
 /// What the memory says of a coin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,15 +77,41 @@ pub struct Pages<E: Environment> {
 }
 
 struct Table {
-    /// By [`local_index`](Pages::local_index).
+    /// By [`local_index`](Pages::local_index): the frame that a page is in. All that a look-up of a
+    /// page in memory reads besides the page, and small enough to stay in the processor's cache.
+    frame_of: Vec<FrameIndex>,
+    /// By local index, everything else.
     entries: Vec<Entry>,
-    frames: Vec<Frame>,
+    frames: Frames,
+    /// By frame: whose it is.
+    owners: Vec<PageId>,
+    /// By frame: whether it was looked at since the hand came by.
+    referenced: Vec<bool>,
     /// Where CLOCK goes on.
     hand: usize,
     loading: HashMap<PageId, Vec<Waker>, FixedState>,
     /// Coins in circulation by denomination.
     circulating: [u32; Denomination::COUNT],
     dirty: usize,
+}
+
+/// A frame's number, or [`NOWHERE`](FrameIndex::NOWHERE).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FrameIndex(u16);
+
+impl FrameIndex {
+    /// The page is not in memory.
+    const NOWHERE: FrameIndex = FrameIndex(u16::MAX);
+
+    fn new(frame: usize) -> FrameIndex {
+        debug_assert!(frame < PAGES, "a shard has no more frames than pages");
+        FrameIndex(frame as u16)
+    }
+
+    #[inline]
+    fn get(self) -> Option<usize> {
+        (self != FrameIndex::NOWHERE).then_some(usize::from(self.0))
+    }
 }
 
 #[derive(Default)]
@@ -91,10 +122,10 @@ struct Entry {
     /// Sequence numbers given and not yet applied or given up, rising.
     under_way: Vec<u64>,
     slot: Option<Slot>,
-    frame: Option<u32>,
     dirty: bool,
     /// Being written by a checkpoint: the disk does not have it yet.
     writing: bool,
+    /// Never in memory then.
     damaged: bool,
 }
 
@@ -106,12 +137,6 @@ enum Step {
     Wait,
     /// It is to be read from here.
     Read(Slot),
-}
-
-struct Frame {
-    page: PageId,
-    referenced: bool,
-    image: Box<PageImage>,
 }
 
 impl Entry {
@@ -169,8 +194,11 @@ impl<E: Environment> Pages<E> {
             secret,
             files,
             table: RefCell::new(Table {
+                frame_of: vec![FrameIndex::NOWHERE; entries.len()],
                 entries,
-                frames: Vec::new(),
+                frames: Frames::default(),
+                owners: Vec::new(),
+                referenced: Vec::new(),
                 hand: 0,
                 loading: HashMap::default(),
                 circulating,
@@ -184,20 +212,60 @@ impl<E: Environment> Pages<E> {
     /// What memory says of a coin; never waits.
     #[inline]
     pub fn lookup(&self, coin: Coin) -> Lookup {
-        self.table.borrow_mut().lookup(coin, self.shards)
+        let local = local_index(coin.page(), self.shards);
+        self.table.borrow_mut().lookup(coin, local)
     }
 
-    /// Looks at many coins in one go, until `each` says to stop by giving `false`.
+    /// Looks at many coins in one go, until `each` says to stop by giving `false`. What a coin's
+    /// look-up reads is fetched while others before it are looked at.
     pub fn lookup_all<'a, T>(
         &self,
-        items: impl Iterator<Item = (Coin, T)> + 'a,
+        mut items: impl Iterator<Item = (Coin, T)> + 'a,
         mut each: impl FnMut(T, Lookup) -> bool,
     ) {
         let mut table = self.table.borrow_mut();
-        for (coin, item) in items {
-            if !each(item, table.lookup(coin, self.shards)) {
+        if items.size_hint().1 == Some(1) {
+            if let Some((coin, item)) = items.next() {
+                each(
+                    item,
+                    table.lookup(coin, local_index(coin.page(), self.shards)),
+                );
+            }
+            return;
+        }
+        let mut window: [Option<(Coin, usize, T)>; WINDOW] = [const { None }; WINDOW];
+        loop {
+            let mut filled = 0;
+            for place in &mut window {
+                let Some((coin, item)) = items.next() else {
+                    break;
+                };
+                let local = local_index(coin.page(), self.shards);
+                if let Some(frame) = table.frame_of[local].get() {
+                    table.frames.prefetch(frame, coin.place());
+                }
+                *place = Some((coin, local, item));
+                filled += 1;
+            }
+            for place in &mut window[..filled] {
+                let (coin, local, item) = place.take().expect("it was just filled");
+                if !each(item, table.lookup(coin, local)) {
+                    return;
+                }
+            }
+            if filled < WINDOW {
                 return;
             }
+        }
+    }
+
+    /// Has the processor fetch what a look-up of this coin, soon to come, will read.
+    #[inline]
+    pub fn prefetch(&self, coin: Coin) {
+        let table = self.table.borrow();
+        let local = local_index(coin.page(), self.shards);
+        if let Some(frame) = table.frame_of[local].get() {
+            table.frames.prefetch(frame, coin.place());
         }
     }
 
@@ -222,7 +290,7 @@ impl<E: Environment> Pages<E> {
             let mut table = self.table.borrow_mut();
             let result = match read {
                 Ok(Some(meta)) if meta.head.sequence <= table.entries[index].sequence => {
-                    table.place(page, index, image, self.capacity, self.shards);
+                    table.place(page, index, &image, self.capacity, self.shards);
                     Ok(())
                 }
                 Ok(_) => {
@@ -255,12 +323,12 @@ impl<E: Environment> Pages<E> {
         if entry.damaged {
             return Err(self.fault(page, slot, "is damaged"));
         }
-        if entry.frame.is_some() {
+        if table.frame_of[index] != FrameIndex::NOWHERE {
             return Ok(Step::Loaded);
         }
         let Some(slot) = slot else {
             let image = self.secret.derive_page(page);
-            table.place(page, index, image, self.capacity, self.shards);
+            table.place(page, index, &image, self.capacity, self.shards);
             return Ok(Step::Loaded);
         };
         if table.loading.contains_key(&page) {
@@ -275,8 +343,12 @@ impl<E: Environment> Pages<E> {
     /// happened, where the page has to be [made ready](Pages::ready) first.
     pub fn begin(&self, page: PageId) -> Option<u64> {
         let mut table = self.table.borrow_mut();
-        let entry = &mut table.entries[local_index(page, self.shards)];
-        if entry.frame.is_none() || entry.under_way.len() >= MISSING_MAX {
+        let local = local_index(page, self.shards);
+        if table.frame_of[local] == FrameIndex::NOWHERE {
+            return None;
+        }
+        let entry = &mut table.entries[local];
+        if entry.under_way.len() >= MISSING_MAX {
             return None;
         }
         entry.sequence += 1;
@@ -321,18 +393,20 @@ impl<E: Environment> Pages<E> {
     ) {
         let mut table = self.table.borrow_mut();
         let Table {
+            frame_of,
             entries,
             frames,
             circulating,
             dirty,
             ..
         } = &mut *table;
-        let entry = &mut entries[local_index(page, self.shards)];
+        let local = local_index(page, self.shards);
+        let entry = &mut entries[local];
         entry.end(page, sequence);
-        let frame = entry
-            .frame
+        let frame = frame_of[local]
+            .get()
             .expect("a page with a change under way stays in memory");
-        let image = &mut frames[frame as usize].image;
+        let image = frames.get_mut(frame);
         let count = &mut circulating[page.denomination().index()];
         for change in changes {
             debug_assert_eq!(change.coin.page(), page);
@@ -386,9 +460,11 @@ impl<E: Environment> Pages<E> {
     /// Calls `each` for every coin in circulation of a page that is in memory.
     pub fn for_each_circulating(&self, page: PageId, mut each: impl FnMut(Coin, An)) {
         let table = self.table.borrow();
-        let entry = &table.entries[local_index(page, self.shards)];
-        let Some(frame) = entry.frame else { return };
-        let image = &table.frames[frame as usize].image;
+        let local = local_index(page, self.shards);
+        let Some(frame) = table.frame_of[local].get() else {
+            return;
+        };
+        let image = table.frames.get(frame);
         for (place, mfs) in image.mfs.iter().enumerate() {
             if !mfs.is_free() {
                 each(page.coin(place), image.ans[place]);
@@ -409,11 +485,8 @@ impl<E: Environment> Pages<E> {
     ) -> io::Result<CheckpointCounts> {
         let pages: Vec<PageId> = {
             let table = self.table.borrow();
-            let dirty = table
-                .frames
-                .iter()
-                .filter(|frame| table.entries[local_index(frame.page, self.shards)].dirty);
-            dirty.map(|frame| frame.page).collect()
+            let is_dirty = |page: &PageId| table.entries[local_index(*page, self.shards)].dirty;
+            table.owners.iter().copied().filter(is_dirty).collect()
         };
         let written = self.write_pages(&pages, round, &durable).await;
         let mut table = self.table.borrow_mut();
@@ -469,14 +542,16 @@ impl<E: Environment> Pages<E> {
     fn take_image(&self, page: PageId, round: u64) -> (Slot, Vec<u8>) {
         let mut table = self.table.borrow_mut();
         let Table {
+            frame_of,
             entries,
             frames,
             dirty,
             ..
         } = &mut *table;
-        let entry = &mut entries[local_index(page, self.shards)];
-        let frame = entry.frame.expect("a dirty page stays in memory");
-        let image = &frames[frame as usize].image;
+        let local = local_index(page, self.shards);
+        let entry = &mut entries[local];
+        let frame = frame_of[local].get();
+        let image = frames.get(frame.expect("a dirty page stays in memory"));
         let bytes = slot::encode(page, entry.sequence, round, &entry.under_way, image);
         entry.dirty = false;
         entry.writing = true;
@@ -528,21 +603,27 @@ impl Entry {
 
 impl Table {
     #[inline]
-    fn lookup(&mut self, coin: Coin, shards: u16) -> Lookup {
-        let entry = &self.entries[local_index(coin.page(), shards)];
-        let place = coin.place();
-        if entry.damaged {
-            return Lookup::Damaged;
-        }
-        if !entry.is_circulating(place) {
-            return Lookup::Free;
-        }
-        let Some(frame) = entry.frame else {
-            return Lookup::Unloaded;
+    fn lookup(&mut self, coin: Coin, local: usize) -> Lookup {
+        let Some(frame) = self.frame_of[local].get() else {
+            return self.lookup_unloaded(coin, local);
         };
-        let frame = &mut self.frames[frame as usize];
-        frame.referenced = true;
-        Lookup::Circulating(frame.image.ans[place], frame.image.mfs[place])
+        self.referenced[frame] = true;
+        let (image, place) = (self.frames.get(frame), coin.place());
+        match image.mfs[place] {
+            Mfs::FREE => Lookup::Free,
+            mfs => Lookup::Circulating(image.ans[place], mfs),
+        }
+    }
+
+    fn lookup_unloaded(&self, coin: Coin, local: usize) -> Lookup {
+        let entry = &self.entries[local];
+        if entry.damaged {
+            Lookup::Damaged
+        } else if entry.is_circulating(coin.place()) {
+            Lookup::Unloaded
+        } else {
+            Lookup::Free
+        }
     }
 
     /// Gives a page a frame, another page's where memory is full.
@@ -550,26 +631,24 @@ impl Table {
         &mut self,
         page: PageId,
         index: usize,
-        image: Box<PageImage>,
+        image: &PageImage,
         capacity: usize,
         shards: u16,
     ) {
-        let frame = Frame {
-            page,
-            referenced: true,
-            image,
-        };
-        let at = match self.evict(capacity, shards) {
-            Some(at) => {
-                self.frames[at] = frame;
-                at
+        let frame = match self.evict(capacity, shards) {
+            Some(frame) => {
+                *self.frames.get_mut(frame) = image.clone();
+                (self.owners[frame], self.referenced[frame]) = (page, true);
+                frame
             }
             None => {
-                self.frames.push(frame);
+                self.frames.push(image);
+                self.owners.push(page);
+                self.referenced.push(true);
                 self.frames.len() - 1
             }
         };
-        self.entries[index].frame = Some(at as u32);
+        self.frame_of[index] = FrameIndex::new(frame);
     }
 
     /// Frees a frame by CLOCK; `None` where memory has room, or where no page may leave: then
@@ -578,10 +657,12 @@ impl Table {
     fn evict(&mut self, capacity: usize, shards: u16) -> Option<usize> {
         while self.frames.len() > capacity {
             // Past its capacity: give back a frame for good, filling its place with the last.
-            let at = self.advance(shards)?;
-            self.frames.swap_remove(at);
-            if let Some(moved) = self.frames.get(at) {
-                self.entries[local_index(moved.page, shards)].frame = Some(at as u32);
+            let frame = self.advance(shards)?;
+            self.frames.swap_remove(frame);
+            self.owners.swap_remove(frame);
+            self.referenced.swap_remove(frame);
+            if let Some(&moved) = self.owners.get(frame) {
+                self.frame_of[local_index(moved, shards)] = FrameIndex::new(frame);
             }
         }
         if self.frames.len() < capacity {
@@ -595,15 +676,14 @@ impl Table {
     fn advance(&mut self, shards: u16) -> Option<usize> {
         for _ in 0..2 * self.frames.len() {
             self.hand = (self.hand + 1) % self.frames.len();
-            let frame = &mut self.frames[self.hand];
-            let entry = &mut self.entries[local_index(frame.page, shards)];
-            if !entry.may_leave() {
+            let local = local_index(self.owners[self.hand], shards);
+            if !self.entries[local].may_leave() {
                 continue;
             }
-            if std::mem::take(&mut frame.referenced) {
+            if std::mem::take(&mut self.referenced[self.hand]) {
                 continue;
             }
-            entry.frame = None;
+            self.frame_of[local] = FrameIndex::NOWHERE;
             return Some(self.hand);
         }
         None
