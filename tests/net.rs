@@ -929,3 +929,23 @@ fn parked_answers_go_when_released_in_the_order_of_their_requests() {
     expect(&mut stream, &wanted);
     assert_eq!(node.finish(), [Drained::default()]);
 }
+
+#[test]
+fn a_client_that_sends_no_more_and_does_not_read_holds_nobody_up() {
+    let node = start(1, Settings::default());
+    let mut slow = node.connect();
+    let large = 8_000_000u32;
+    slow.write_all(&request(LARGE, &large.to_be_bytes()))
+        .unwrap();
+    slow.shutdown(Shutdown::Write).unwrap();
+    let mut other = node.connect();
+    let echo = request(ECHO, b"meanwhile");
+    for _ in 0..50 {
+        other.write_all(&echo).unwrap();
+        expect(&mut other, &echo);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(rest(&mut slow).len(), large as usize);
+    drop(other);
+    assert_eq!(node.finish(), [Drained::default()]);
+}

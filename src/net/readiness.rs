@@ -53,7 +53,8 @@ pub(super) struct Readiness {
 struct Source {
     readable: bool,
     writable: bool,
-    /// The other side has gone, or the socket failed: reading tells, so it stays readable.
+    /// The other side sends no more, or the socket failed: reading tells, so that there always is
+    /// something to be read.
     is_over: bool,
     waker: Option<Waker>,
 }
@@ -141,9 +142,10 @@ impl Readiness {
                 continue;
             };
             let over = epoll::EventFlags::HUP | epoll::EventFlags::RDHUP | epoll::EventFlags::ERR;
+            let gone = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
             source.is_over |= flags.intersects(over);
             source.readable |= source.is_over || flags.contains(epoll::EventFlags::IN);
-            source.writable |= source.is_over || flags.contains(epoll::EventFlags::OUT);
+            source.writable |= flags.intersects(gone | epoll::EventFlags::OUT);
             if let Some(waker) = &source.waker {
                 waker.wake_by_ref();
             }
@@ -189,7 +191,7 @@ impl<S: AsFd> Watched<S> {
         self.poll(cx, |source| source.writable)
     }
 
-    /// Says that everything that had come has been read.
+    /// Says that a read took everything that had come.
     #[inline]
     pub(super) fn is_drained(&self) {
         let mut sources = self.readiness.sources.borrow_mut();
@@ -197,11 +199,14 @@ impl<S: AsFd> Watched<S> {
         source.readable = source.is_over;
     }
 
+    /// Says that there was nothing to read.
+    pub(super) fn is_empty(&self) {
+        self.readiness.sources.borrow_mut()[self.key].readable = false;
+    }
+
     /// Says that there was no room to send.
     pub(super) fn is_full(&self) {
-        let mut sources = self.readiness.sources.borrow_mut();
-        let source = &mut sources[self.key];
-        source.writable = source.is_over;
+        self.readiness.sources.borrow_mut()[self.key].writable = false;
     }
 
     #[inline]

@@ -59,7 +59,7 @@ pub(super) async fn accept<H: Handler>(
                     turn().await;
                 }
             }
-            Err(rustix::io::Errno::AGAIN) => listener.is_drained(),
+            Err(rustix::io::Errno::AGAIN) => listener.is_empty(),
             // Interrupted, or gone before it was accepted.
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
             Err(_) if worker.stop.is_stopped() => break,
@@ -403,9 +403,7 @@ impl<S: Session> Connection<S> {
                     self.inbound.filled(length);
                     return Poll::Ready(Ok(length));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stream.is_drained();
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.is_empty(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
