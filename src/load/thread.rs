@@ -149,6 +149,7 @@ impl Thread {
         let own = OwnTime {
             cpu: (after - before).saturating_sub(spun),
             elapsed: slice.took,
+            behind: self.flight.take_behind(),
         };
         Ok((slice, own))
     }
