@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use raida::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 use raida::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
@@ -33,6 +34,8 @@ pub enum Fault {
     Nonsense,
     /// Over UDP: answers after the next request's answer.
     Late,
+    /// Does nothing at all for so long, whoever asks, then answers.
+    Stall(Duration),
 }
 
 pub struct SmallNode {
@@ -192,6 +195,9 @@ impl State {
         let fault = (self.faults.iter())
             .find(|&&(command, number, _)| (command, number) == this)
             .map(|&(_, _, fault)| fault);
+        if let Some(Fault::Stall(time)) = fault {
+            std::thread::sleep(time);
+        }
 
         let key = self.key(header);
         let rules = rules();
@@ -286,7 +292,10 @@ impl State {
             Command::DetectSum => {
                 let request = DetectSum::parse(payload)?;
                 let sum = self.sum(request.coins().iter());
-                return Ok(self.verdict(sum == request.sum()));
+                let mut coins: Vec<Coin> = request.coins().iter().collect();
+                coins.sort_unstable();
+                let is_once = coins.windows(2).all(|two| two[0] != two[1]);
+                return Ok(self.verdict(is_once && sum == request.sum()));
             }
             Command::Pown => {
                 let request = Pown::parse(payload)?;

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
+use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::echo_uring::{self, datagram_ring, echo_datagrams, stream_ring};
 use crate::load::cpu_clock::CpuClock;
-use crate::load::datagrams::Batch;
-use crate::load::plan::pin;
+use crate::load::datagrams::{Batch, Wait};
+use crate::load::thread::pin;
 
 /// How long until a thread that waits looks whether it is to end.
 const WAIT: Duration = Duration::from_millis(100);
@@ -30,26 +32,48 @@ pub(in crate::load) struct Echo {
 }
 
 impl Echo {
+    /// Over UDP by io_uring: multishot receive into buffers that the kernel picks, sent back from
+    /// them.
+    ///
+    /// # Errors
+    /// A socket or a ring cannot be had.
+    pub(in crate::load) fn udp_uring(cpus: &[Option<usize>]) -> io::Result<Echo> {
+        drop(datagram_ring()?); // whether there can be one; each thread has its own
+        let (address, sockets) = udp_sockets(cpus)?;
+        Ok(Echo::start(address, cpus, sockets, |socket, end| {
+            // Whoever misses the answers counts them.
+            let _ = datagram_ring().and_then(|mut ring| echo_datagrams(&mut ring, &socket, end));
+        }))
+    }
+
+    /// Over TCP by io_uring, the same way.
+    ///
+    /// # Errors
+    /// A socket or a ring cannot be had.
+    pub(in crate::load) fn tcp_uring(cpus: &[Option<usize>]) -> io::Result<Echo> {
+        drop(stream_ring()?); // whether there can be one; each thread has its own
+        let (address, listeners) = tcp_listeners(cpus)?;
+        for listener in &listeners {
+            // A ring does not wait for what must not be waited for.
+            listener.set_nonblocking(false)?;
+        }
+        Ok(Echo::start(address, cpus, listeners, |listener, end| {
+            // Whoever misses the answers counts them.
+            let _ = stream_ring()
+                .and_then(|mut ring| echo_uring::echo_streams(&mut ring, &listener, end));
+        }))
+    }
+
     /// Over UDP: all that has come received with one call and sent back with another.
     ///
     /// # Errors
     /// A socket cannot be had.
     pub(in crate::load) fn udp(cpus: &[Option<usize>]) -> io::Result<Echo> {
-        let mut sockets: Vec<UdpSocket> = Vec::new();
-        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        for _ in cpus {
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-            socket.set_reuse_port(true)?;
-            socket.bind(&address.into())?;
-            let socket = UdpSocket::from(socket);
-            socket.set_read_timeout(Some(WAIT))?;
-            address = socket.local_addr()?;
-            sockets.push(socket);
-        }
+        let (address, sockets) = udp_sockets(cpus)?;
         Ok(Echo::start(address, cpus, sockets, |socket, end| {
             let mut batch = Batch::new();
             while !end.load(Relaxed) {
-                if batch.receive(&socket).is_ok() {
+                if batch.receive(&socket, Wait::ForOne).is_ok() {
                     // One that cannot be sent is lost, and counted by who misses it.
                     let _ = batch.send_back(&socket);
                 }
@@ -62,18 +86,7 @@ impl Echo {
     /// # Errors
     /// A socket cannot be had.
     pub(in crate::load) fn tcp(cpus: &[Option<usize>]) -> io::Result<Echo> {
-        let mut listeners: Vec<TcpListener> = Vec::new();
-        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        for _ in cpus {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_reuse_port(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(1_024)?;
-            socket.set_nonblocking(true)?;
-            let listener = TcpListener::from(socket);
-            address = listener.local_addr()?;
-            listeners.push(listener);
-        }
+        let (address, listeners) = tcp_listeners(cpus)?;
         Ok(Echo::start(address, cpus, listeners, |listener, end| {
             // Whoever misses the answers counts them.
             let _ = echo_streams(&listener, end);
@@ -127,6 +140,38 @@ impl Drop for Echo {
     }
 }
 
+/// A socket for each CPU, all of one address.
+fn udp_sockets(cpus: &[Option<usize>]) -> io::Result<(SocketAddr, Vec<UdpSocket>)> {
+    let mut sockets: Vec<UdpSocket> = Vec::new();
+    let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    for _ in cpus {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
+        socket.set_read_timeout(Some(WAIT))?;
+        address = socket.local_addr()?;
+        sockets.push(socket);
+    }
+    Ok((address, sockets))
+}
+
+fn tcp_listeners(cpus: &[Option<usize>]) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    for _ in cpus {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1_024)?;
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from(socket);
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok((address, listeners))
+}
+
 const LISTENER: u64 = u64::MAX;
 
 fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
@@ -134,7 +179,7 @@ fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let data = epoll::EventData::new_u64(LISTENER);
     epoll::add(&epoll, listener, data, epoll::EventFlags::IN)?;
-    let mut streams: Vec<Option<TcpStream>> = Vec::new();
+    let mut streams: Slab<TcpStream> = Slab::new();
     let mut bytes = vec![0; READ_BYTES];
     let mut events = Vec::with_capacity(EVENTS);
     while !end.load(Relaxed) {
@@ -148,12 +193,9 @@ fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
             match event.data.u64() {
                 LISTENER => accept(listener, &epoll, &mut streams)?,
                 index => {
-                    let stream = &mut streams[index as usize];
-                    if stream
-                        .as_ref()
-                        .is_some_and(|s| echo(s, &mut bytes).is_err())
-                    {
-                        *stream = None; // closing it takes it out of the epoll
+                    let index = index as usize;
+                    if (streams.get(index)).is_some_and(|s| echo(s, &mut bytes).is_err()) {
+                        streams.remove(index); // closing it takes it out of the epoll
                     }
                 }
             }
@@ -165,16 +207,17 @@ fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
 fn accept(
     listener: &TcpListener,
     epoll: &OwnedFd,
-    streams: &mut Vec<Option<TcpStream>>,
+    streams: &mut Slab<TcpStream>,
 ) -> io::Result<()> {
     let Ok((stream, _)) = listener.accept() else {
         return Ok(()); // another thread was faster
     };
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
-    let data = epoll::EventData::new_u64(streams.len() as u64);
+    let entry = streams.vacant_entry();
+    let data = epoll::EventData::new_u64(entry.key() as u64);
     epoll::add(epoll, &stream, data, epoll::EventFlags::IN)?;
-    streams.push(Some(stream));
+    entry.insert(stream);
     Ok(())
 }
 
