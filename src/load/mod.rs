@@ -17,6 +17,7 @@
 //! | `cpu_clock` | what a server costs, whatever else runs on its CPU |
 //! | [`Plan`] | a run: who is asked when, on which CPUs |
 //! | [`Tally`] | what came of it |
+//! | [`report`] | what is left of it: JSON, histograms, pictures |
 
 pub mod baseline;
 mod cpu_clock;
@@ -25,12 +26,13 @@ mod flight;
 pub mod kind;
 mod plan;
 mod purse;
+pub mod report;
 mod tally;
 mod tcp;
 mod udp;
 
 pub use flight::Addressee;
 pub use kind::Kind;
-pub use plan::{Contender, LoadError, Measured, Plan, Slice, Stream};
+pub use plan::{Contender, Interval, LoadError, Measured, Plan, Slice, Stream};
 pub use purse::{Purse, PurseError, Settled};
 pub use tally::Tally;

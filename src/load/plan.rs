@@ -94,6 +94,21 @@ pub struct Slice {
     pub took: Duration,
     /// How long the server's threads were on a CPU meanwhile, where that is known.
     pub server_cpu: Option<Duration>,
+    /// Its parts, in the order of time.
+    pub intervals: Vec<Interval>,
+}
+
+/// A part of a slice.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// Since the start of the run.
+    pub from: Duration,
+    /// How long it was.
+    pub length: Duration,
+    /// Right answers in it.
+    pub right: u64,
+    /// Their latencies, in nanoseconds.
+    pub latency_ns: hdrhistogram::Histogram<u64>,
 }
 
 /// A run that could not be carried out.
@@ -402,6 +417,7 @@ impl Thread {
             server_cpu: cpu_after
                 .zip(cpu_before)
                 .map(|(after, before)| after - before),
+            intervals: vec![],
         })
     }
 
@@ -418,6 +434,7 @@ impl Thread {
             tally,
             took: begun.elapsed(),
             server_cpu: None,
+            intervals: vec![],
         })
     }
 }

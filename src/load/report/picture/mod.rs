@@ -1,0 +1,17 @@
+//! Pictures of results as SVG, one file a picture. All stand on the same [`Canvas`], so that they
+//! look like one set.
+
+mod axis;
+mod canvas;
+mod over_time;
+mod percentiles;
+mod rates;
+mod shards;
+mod sweep;
+
+pub use canvas::Heading;
+pub use over_time::latency_over_time;
+pub use percentiles::latency_by_percentile;
+pub use rates::{RateBar, rates};
+pub use shards::throughput_by_shards;
+pub use sweep::rate_against_latency;
