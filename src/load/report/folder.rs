@@ -118,19 +118,23 @@ pub fn compare(folder: &Path, results: &[Stored]) -> Result<Vec<PathBuf>, Report
         rates(&heading("Right answers a second".to_owned()), &bars)?,
     )?;
     let is_alone = results.len() == 1;
-    let named = |result: &Stored, contender: &str| match (is_alone, contender) {
-        (true, _) => contender.to_owned(),
-        (false, "node") => result.name.clone(),
-        (false, _) => format!("{}: {contender}", result.name),
-    };
+    // Of several results the nodes alone, or lines could not be told apart.
     let latencies: Vec<_> = (results.iter())
         .flat_map(|result| {
-            (result.traces.iter()).map(|trace| (named(result, &trace.name), trace.whole()))
+            (result.traces.iter())
+                .filter(|trace| is_alone || trace.name == first.report.contenders[0].name)
+                .map(|trace| match is_alone {
+                    true => (trace.name.clone(), trace.whole()),
+                    false => (result.name.clone(), trace.whole()),
+                })
         })
         .collect();
+    let loop_kind = first.report.loop_kind;
+    let is_common = (results.iter()).all(|result| result.report.loop_kind == loop_kind);
+    let loop_kind = is_common.then_some(loop_kind);
     if !latencies.is_empty() {
         let heading = heading(common_load(results));
-        let svg = latency_by_percentile(&heading, first.report.loop_kind, &latencies)?;
+        let svg = latency_by_percentile(&heading, loop_kind, &latencies)?;
         keep("latency-by-percentile.svg", svg)?;
     }
     let sweeps: Vec<_> = (results.iter())
@@ -163,9 +167,9 @@ fn draw_latencies(folder: &Path, report: &Report, traces: &[Trace]) -> Result<()
         .map(|trace| (trace.name.clone(), trace.whole()))
         .collect();
     if latencies.iter().any(|(_, latency)| !latency.is_empty()) {
-        let svg = latency_by_percentile(&heading, report.loop_kind, &latencies)?;
+        let svg = latency_by_percentile(&heading, Some(report.loop_kind), &latencies)?;
         put(folder, "latency-by-percentile.svg", &svg)?;
-        let svg = latency_over_time(&heading, report.loop_kind, traces)?;
+        let svg = latency_over_time(&heading, Some(report.loop_kind), traces)?;
         put(folder, "latency-over-time.svg", &svg)?;
     }
     if let Some(sweep) = &report.sweep {

@@ -83,6 +83,9 @@ pub struct ContenderReport {
     pub per_cpu_second_by_slice: Vec<f64>,
     /// Latencies of the slices' right answers.
     pub latency_us: LatencyMicros,
+    /// The same of each slice.
+    #[serde(default)]
+    pub latency_us_by_slice: Vec<LatencyMicros>,
     /// Requests of the slices.
     pub counts: Counts,
     /// All requests: those of the slices, between them and before.
@@ -109,7 +112,7 @@ pub struct LatencyMicros {
 /// Requests, by what came of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Answered as they must be, those that were late among them.
+    /// Answered as they must be, in time.
     pub right: u64,
     /// Answered with what is not so.
     pub wrong: u64,
@@ -220,6 +223,9 @@ impl ContenderReport {
             per_second_by_slice: rates,
             per_cpu_second_by_slice: measured.rates_by_cpu(),
             latency_us: LatencyMicros::of(&total.latency_ns),
+            latency_us_by_slice: (measured.slices.iter())
+                .map(|slice| LatencyMicros::of(&slice.tally.latency_ns))
+                .collect(),
             counts: Counts::of(&total),
             with_warm_up: Counts::of(&whole),
             first_wrong: whole.first_wrong,

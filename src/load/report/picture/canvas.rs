@@ -51,6 +51,12 @@ pub(super) fn color(index: usize) -> RGBColor {
     PALETTE[index % PALETTE.len()]
 }
 
+/// Half way to white.
+pub(super) fn paler(RGBColor(r, g, b): RGBColor) -> RGBColor {
+    let half = |part: u8| u8::midpoint(part, 255);
+    RGBColor(half(r), half(g), half(b))
+}
+
 /// What stands over a picture.
 #[derive(Clone, Debug)]
 pub struct Heading {

@@ -15,3 +15,14 @@ pub use percentiles::latency_by_percentile;
 pub use rates::{RateBar, rates};
 pub use shards::throughput_by_shards;
 pub use sweep::rate_against_latency;
+
+use super::LoopKind;
+
+/// An axis of latencies says from when they count, where all of them do.
+fn latency_from(loop_kind: Option<LoopKind>) -> &'static str {
+    match loop_kind {
+        Some(LoopKind::Closed) => "latency, from sending",
+        Some(LoopKind::Open) => "latency, from when due",
+        None => "latency",
+    }
+}

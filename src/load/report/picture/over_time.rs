@@ -3,6 +3,7 @@ use plotters::style::Color;
 
 use super::axis::{from_zero, log_of_micros};
 use super::canvas::{self, Entry, Heading, Mark};
+use super::latency_from;
 use crate::load::report::{LoopKind, ReportError, Trace};
 
 /// One interval of one contender: seconds, and microseconds.
@@ -21,7 +22,7 @@ struct Bar {
 /// The picture cannot be drawn.
 pub fn latency_over_time(
     heading: &Heading,
-    loop_kind: LoopKind,
+    loop_kind: Option<LoopKind>,
     traces: &[Trace],
 ) -> Result<String, ReportError> {
     let bars: Vec<Vec<Bar>> = traces.iter().map(bars).collect();
@@ -42,11 +43,10 @@ pub fn latency_over_time(
     let x = from_zero("seconds from the start of the run", last, 10, |s| {
         format!("{s}")
     });
-    let from = match loop_kind {
-        LoopKind::Closed => "latency, from sending",
-        LoopKind::Open => "latency, from when due",
-    };
-    let y = log_of_micros(from, all().flat_map(|bar| [bar.p50, bar.max]));
+    let y = log_of_micros(
+        latency_from(loop_kind),
+        all().flat_map(|bar| [bar.p50, bar.max]),
+    );
     canvas::draw("latency over time", heading, &legend, |area| {
         let mut chart = canvas::chart(area, x, y)?;
         for (index, bars) in bars.iter().enumerate() {

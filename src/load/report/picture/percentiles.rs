@@ -4,6 +4,7 @@ use plotters::style::Color;
 
 use super::axis::{Axis, log_of_micros, micros_in_words};
 use super::canvas::{self, Entry, Heading, Mark};
+use super::latency_from;
 use crate::load::report::{LoopKind, ReportError};
 
 /// Points of a line from one halving of the distance to 100 % to the next.
@@ -16,7 +17,7 @@ const TICKS_PER_HALF_DISTANCE: u32 = 24;
 /// The picture cannot be drawn.
 pub fn latency_by_percentile(
     heading: &Heading,
-    loop_kind: LoopKind,
+    loop_kind: Option<LoopKind>,
     contenders: &[(String, Histogram<u64>)],
 ) -> Result<String, ReportError> {
     let measured = || contenders.iter().filter(|(_, latency)| !latency.is_empty());
@@ -48,11 +49,7 @@ pub fn latency_by_percentile(
         words: percentile,
         is_logarithmic: true,
     };
-    let from = match loop_kind {
-        LoopKind::Closed => "latency, from sending",
-        LoopKind::Open => "latency, from when due",
-    };
-    let y = log_of_micros(from, all().map(|&(_, micros)| micros));
+    let y = log_of_micros(latency_from(loop_kind), all().map(|&(_, micros)| micros));
     canvas::draw("latency by percentile", heading, &legend, |area| {
         let mut chart = canvas::chart(area, x, y)?;
         for (index, line) in lines.iter().enumerate() {

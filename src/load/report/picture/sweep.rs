@@ -1,4 +1,4 @@
-use plotters::element::{Circle, Rectangle, Text};
+use plotters::element::{Circle, EmptyElement, Rectangle, Text};
 use plotters::series::{DashedLineSeries, LineSeries};
 use plotters::style::text_anchor::HPos;
 use plotters::style::{Color, RGBColor, ShapeStyle};
@@ -41,7 +41,7 @@ pub fn rate_against_latency(
     }
     legend.push(Entry {
         mark: Mark::Block,
-        color: canvas::ALARM,
+        color: canvas::paler(canvas::paler(canvas::ALARM)),
         text: "saturated: fewer answers than requests that were due, or a queue that grows"
             .to_owned(),
     });
@@ -64,7 +64,7 @@ pub fn rate_against_latency(
                 // From the last rate that was kept up with, where that is known, the border lies
                 // somewhere on the way.
                 let from = points[first].rate_wanted;
-                let tint = canvas::ALARM.mix(0.07).filled();
+                let tint = canvas::ALARM.mix(0.08).filled();
                 chart.draw_series([Rectangle::new([(from, bottom), (right, top)], tint)])?;
             }
             for (which, (_, of)) in PERCENTILES.iter().enumerate() {
@@ -90,19 +90,19 @@ pub fn rate_against_latency(
             }
             for point in points.iter().filter(|point| point.is_saturated) {
                 let words = format!("{} answered", count_in_words(point.per_second));
-                let Some(place) = place(point, |latency| latency.p50) else {
-                    continue;
-                };
+                // At the bottom, where no line of a saturated node is; one row a sweep.
+                let at = (point.rate_wanted, bottom);
+                let up = canvas::px(-14.0 - 17.0 * index as f64);
                 let (side, gap) = match point.rate_wanted > right * 0.85 {
                     true => (HPos::Right, canvas::px(-8.0)),
                     false => (HPos::Left, canvas::px(8.0)),
                 };
-                let label = plotters::element::EmptyElement::at(place)
-                    + Text::new(
-                        words,
-                        (gap, canvas::px(16.0)),
-                        canvas::label(canvas::ALARM, side),
-                    );
+                let color = match is_alone {
+                    true => canvas::ALARM,
+                    false => canvas::color(index),
+                };
+                let label =
+                    EmptyElement::at(at) + Text::new(words, (gap, up), canvas::label(color, side));
                 chart.draw_series([label])?;
             }
         }
@@ -112,18 +112,13 @@ pub fn rate_against_latency(
 
 fn place(point: &SweepPoint, of: fn(&LatencyMicros) -> f64) -> Option<(f64, f64)> {
     let micros = of(&point.latency_us);
-    (micros > 0.0).then(|| (point.rate_wanted, micros))
+    (micros > 0.0).then_some((point.rate_wanted, micros))
 }
 
 fn shade(sweep: usize, percentile: usize, is_alone: bool) -> RGBColor {
-    match is_alone {
-        true => canvas::color(percentile),
-        false => {
-            // Towards white, the lower the percentile.
-            let RGBColor(r, g, b) = canvas::color(sweep);
-            let part = [0.45, 0.0, 0.0][percentile];
-            let lighter = |c: u8| (f64::from(c) + (255.0 - f64::from(c)) * part) as u8;
-            RGBColor(lighter(r), lighter(g), lighter(b))
-        }
+    match (is_alone, percentile) {
+        (true, _) => canvas::color(percentile),
+        (false, 0) => canvas::paler(canvas::color(sweep)),
+        (false, _) => canvas::color(sweep),
     }
 }
