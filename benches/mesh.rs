@@ -1,7 +1,8 @@
 //! A question to another core's shard and the answer back,
 //!
 //! - asleep: both cores have nothing else to do, and sleep until the message comes;
-//! - busy: both always have something else to do, and look for messages in between;
+//! - busy: both always have something else to do, and make way for others after each piece of it, as
+//!   every long loop of a node does;
 //! - 64 under way: what one of many costs, of which several are found with one look.
 
 mod real_core;
@@ -23,7 +24,7 @@ use raida::{
     coin::ShardId,
     mesh::{Inbox, Mesh, inboxes},
     shard::{Reply, Request, Shard},
-    store::{Live, keep_awake, recovery::Recovered, yield_now},
+    store::{Live, keep_awake, recovery::Recovered, turn},
 };
 use real_core::{Folder, PAGES, executor, recovered, set_pace, shard_settings};
 
@@ -92,7 +93,7 @@ async fn join(
     if is_busy {
         let other_work = async {
             loop {
-                yield_now().await;
+                turn().await;
             }
         };
         glommio::spawn_local(other_work).detach();

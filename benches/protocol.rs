@@ -3,6 +3,8 @@
 
 mod real_core;
 
+use std::hint::black_box;
+
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use raida::{
     coin::{An, Coin},
@@ -64,13 +66,13 @@ fn plain(c: &mut Criterion) {
             let mut out = Vec::new();
             b.iter(|| {
                 out.clear();
-                request(Protection::None, &payload).compose(&mut out)
+                request(Protection::None, black_box(&payload)).compose(&mut out)
             });
         });
         group.bench_function(BenchmarkId::new("parse", coins), |b| {
             // Nothing is decrypted, so the bytes stay as they are.
             let mut bytes = composed(Protection::None, &payload);
-            b.iter(|| read(&mut bytes, &Key::None));
+            b.iter(|| read(black_box(&mut bytes), &Key::None));
         });
     }
     group.finish();
@@ -87,7 +89,7 @@ fn response(c: &mut Criterion) {
         let mut out = Vec::new();
         b.iter(|| {
             out.clear();
-            seal(&mut out, &header);
+            seal(&mut out, black_box(&header));
             out.len()
         });
     });
@@ -125,7 +127,7 @@ fn encrypted(c: &mut Criterion) {
                 let mut out = Vec::new();
                 b.iter(|| {
                     out.clear();
-                    request(protection, &payload).compose(&mut out)
+                    request(protection, black_box(&payload)).compose(&mut out)
                 });
             });
             group.bench_function(BenchmarkId::new("open", bytes.len()), |b| {

@@ -3,13 +3,17 @@
 mod small_node;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use raida::client::{Client, Options, Transport};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
-use raida::load::kind::{DetectKind, EchoKind, PownKind};
-use raida::load::{Addressee, Contender, Kind, LoadError, Measured, Plan, Purse, Settled, Stream};
-use raida::protocol::{Command, RaidaId};
+use raida::load::kind::{EchoKind, KINDS, Mix, Setup};
+use raida::load::{
+    Addressee, Choice, Contender, Io, Keyring, Kind, LoadError, Measured, Outcome, Pace, Plan,
+    Progress, Purse, RedisPlan, Settled, Spacing, Stream, Sweep,
+};
+use raida::protocol::{Command, RaidaId, Status};
 use small_node::{ADMIN_KEY, Fault, RAIDA, SmallNode};
 
 const UDP: Stream = Stream::Udp { in_flight: 8 };
@@ -17,6 +21,8 @@ const TCP: Stream = Stream::Tcp {
     connections: 2,
     depth: 4,
 };
+const TCP_EACH: Stream = Stream::TcpEach { connections: 4 };
+const STREAMS: [Stream; 3] = [UDP, TCP, TCP_EACH];
 
 fn owned(count: u32) -> Vec<(Coin, An)> {
     let coin = |sn| Coin {
@@ -35,15 +41,32 @@ fn plan(node: &SmallNode, stream: Stream) -> Plan {
             raida: RaidaId::new(RAIDA).unwrap(),
             coin_id: 6,
         },
+        keyring: Keyring::PLAIN,
         stream,
+        io: Io::Syscalls,
         cpus: vec![None],
         node_pid: None,
-        echo: None,
+        node_cpus: vec![],
+        echo: false,
+        echo_uring: false,
+        redis: None,
         disk: None,
+        pace: Pace::Closed,
+        sweep: None,
+        sweep_spacing: Spacing::Poisson,
+        late_after: Duration::from_secs(1),
         warm_up: Duration::ZERO,
         duration: Duration::from_millis(400),
         slices: 2,
         timeout: Duration::from_millis(100),
+        progress: None,
+    }
+}
+
+fn open(rate: f64) -> Pace {
+    Pace::Open {
+        rate,
+        spacing: Spacing::Even,
     }
 }
 
@@ -55,62 +78,55 @@ fn client(node: &SmallNode) -> Client {
     Client::connect(("127.0.0.1", node.address.port()), Transport::Tcp, options).unwrap()
 }
 
-/// Powns for a while, then gives the coins their own numbers back.
-fn pown(plan: Plan, node: &SmallNode) -> (Measured, Settled) {
-    let mut purse = Purse::new(owned(64)).unwrap();
-    let kind = PownKind::new(purse.deal(1).remove(0), 2, plan.slots_per_thread());
-    let (mut measured, coins) = plan.run(vec![Box::new(kind)]).unwrap();
-    purse.collect(coins);
-    let settled = purse.settle(&mut client(node)).unwrap();
-    (measured.remove(0), settled)
-}
-
-#[test]
-fn every_answer_of_a_good_node_is_right() {
-    for stream in [UDP, TCP] {
-        let node = SmallNode::start();
-        node.put(owned(64));
-        let plan = plan(&node, stream);
-        let slots = plan.slots_per_thread();
-        for coins_per_request in [1, 3] {
-            let held = Purse::new(owned(64)).unwrap().deal(1).remove(0);
-            let kind = DetectKind::new(held, coins_per_request, slots);
-            let kinds: [Box<dyn Kind>; 2] = [Box::new(kind), Box::new(EchoKind)];
-            for kind in kinds {
-                let (measured, _) = plan.run(vec![kind]).unwrap();
-                let total = measured[0].whole();
-                assert!(total.right > 10, "{total:?}");
-                assert_eq!((total.wrong, total.refused, total.lost), (0, 0, 0));
-                assert_eq!(total.latency_ns.len(), total.right);
-            }
-        }
-    }
-}
-
-#[test]
-fn powned_coins_have_their_own_numbers_again_afterwards() {
-    for stream in [UDP, TCP] {
-        let node = SmallNode::start();
-        node.put(owned(64));
-        let (measured, settled) = pown(plan(&node, stream), &node);
-        let total = measured.whole();
-        assert!(total.right > 10, "{total:?}");
-        assert_eq!((total.wrong, total.lost), (0, 0));
-        assert_eq!((settled.wrong, settled.astray), (0, 0));
-        for (coin, an) in owned(64) {
-            assert_eq!(node.an(coin), Some(an));
-        }
-    }
-}
-
-#[test]
-fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
+/// A node that knows 64 coins.
+fn node() -> SmallNode {
     let node = SmallNode::start();
     node.put(owned(64));
-    node.fail(Command::Pown, 4, Fault::Silent);
-    let (measured, settled) = pown(plan(&node, UDP), &node);
+    node
+}
+
+/// Puts a load on the node with its 64 coins, and then gives them their own numbers back.
+fn load(load: &str, coins_per_request: usize, plan: &Plan, node: &SmallNode) -> (Outcome, Settled) {
+    let mut purse = Purse::new(owned(64)).unwrap();
+    let (outcome, held) = load_purse(load, coins_per_request, plan, &mut purse);
+    purse.collect(held);
+    let settled = purse.settle(&mut client(node)).unwrap();
+    (outcome, settled)
+}
+
+fn load_purse(
+    load: &str,
+    coins_per_request: usize,
+    plan: &Plan,
+    purse: &mut Purse,
+) -> (Outcome, Vec<raida::load::Held>) {
+    let mix = match load.contains('=') {
+        true => Mix::parse(load).unwrap(),
+        false => Mix::one(load).unwrap(),
+    };
+    let kinds = purse.deal(plan.cpus.len()).into_iter().map(|coins| {
+        mix.kind(Setup {
+            coins,
+            coins_per_request,
+            slots: plan.slots_per_thread(),
+            choice: Choice::Uniform,
+        })
+    });
+    let mut outcome = plan.run(kinds.collect()).unwrap();
+    let held = std::mem::take(&mut outcome.coins);
+    (outcome, held)
+}
+
+/// Nothing but right answers, and every one of them timed.
+fn assert_all_right(measured: &Measured) {
     let whole = measured.whole();
-    assert_eq!((whole.wrong, whole.lost), (0, 1));
+    assert!(whole.right > 10, "{whole:?}");
+    let others = (whole.wrong, whole.refused, whole.late, whole.lost);
+    assert_eq!(others, (0, 0, 0, 0), "{whole:?}");
+    assert_eq!(whole.latency_ns.len(), whole.right);
+}
+
+fn assert_own_numbers(node: &SmallNode, settled: Settled) {
     assert_eq!((settled.wrong, settled.astray), (0, 0));
     for (coin, an) in owned(64) {
         assert_eq!(node.an(coin), Some(an));
@@ -118,28 +134,332 @@ fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
 }
 
 #[test]
+fn every_answer_of_a_good_node_is_right_whatever_is_asked_and_however() {
+    let node = node();
+    for stream in STREAMS {
+        for kind in &KINDS {
+            for coins_per_request in [1, 3] {
+                let (outcome, settled) =
+                    load(kind.name, coins_per_request, &plan(&node, stream), &node);
+                assert_all_right(&outcome.measured[0]);
+                assert_own_numbers(&node, settled);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_under_encryption_is_opened_and_checked() {
+    let node = node();
+    for stream in STREAMS {
+        for kind in ["detect", "pown-sum"] {
+            for make in [Keyring::aes, Keyring::aes_hmac] {
+                let mut purse = Purse::new(owned(64)).unwrap();
+                let keys = purse.keys(5);
+                assert_eq!((keys.len(), purse.len()), (5, 59));
+                let encrypted = Plan {
+                    keyring: make(keys),
+                    ..plan(&node, stream)
+                };
+                let (outcome, held) = load_purse(kind, 2, &encrypted, &mut purse);
+                assert_all_right(&outcome.measured[0]);
+                purse.collect(held);
+                let settled = purse.settle(&mut client(&node)).unwrap();
+                assert_own_numbers(&node, settled);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_made_with_another_key_is_wrong_or_refused() {
+    let node = node();
+    let mut keys = Purse::new(owned(8)).unwrap().keys(8);
+    for (_, an) in &mut keys {
+        *an = An::new([9; 16]);
+    }
+    for make in [Keyring::aes, Keyring::aes_hmac] {
+        let encrypted = Plan {
+            keyring: make(keys.clone()),
+            ..plan(&node, UDP)
+        };
+        let (outcome, _) = load("detect", 1, &encrypted, &node);
+        let total = outcome.measured[0].whole();
+        assert_eq!((total.right, total.lost), (0, 0));
+        assert!(total.wrong + total.refused > 0);
+    }
+}
+
+#[test]
+fn a_mix_asks_each_kind_as_often_as_its_share_and_checks_it_by_its_rules() {
+    let node = node();
+    for stream in STREAMS {
+        let (outcome, settled) = load("detect=6,pown=3,echo=1", 2, &plan(&node, stream), &node);
+        assert_all_right(&outcome.measured[0]);
+        assert_own_numbers(&node, settled);
+        let all = outcome.measured[0].whole().right as f64;
+        for (kind, share) in outcome.kinds.iter().zip([0.6, 0.3, 0.1]) {
+            let part = kind.right as f64 / all;
+            // Five standard deviations of a binomial, and more for short runs.
+            assert!(
+                (part - share).abs() < 0.02 + 5.0 * (0.25 / all).sqrt(),
+                "{kind:?} of {all}"
+            );
+        }
+        for (command, kind) in [(Command::Detect, 0), (Command::Pown, 1)] {
+            assert!(node.asked(command) as u64 >= outcome.kinds[kind].right);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
+    for kind in ["pown", "pown-sum"] {
+        let node = node();
+        for command in [Command::Pown, Command::PownSum] {
+            node.fail(command, 4, Fault::Silent);
+        }
+        let (outcome, settled) = load(kind, 2, &plan(&node, UDP), &node);
+        let whole = outcome.measured[0].whole();
+        assert_eq!((whole.wrong, whole.lost), (0, 1));
+        assert_own_numbers(&node, settled);
+    }
+}
+
+#[test]
+fn a_lost_answer_costs_no_more_than_its_own_time() {
+    let node = node();
+    node.fail(Command::Echo, 20, Fault::Silent);
+    let lossy = Plan {
+        timeout: Duration::from_secs(1),
+        slices: 1,
+        ..plan(&node, UDP)
+    };
+    let (outcome, _) = load("echo", 1, &lossy, &node);
+    let slice = &outcome.measured[0].slices[0];
+    let lost = outcome.measured[0].whole().lost;
+    assert_eq!(lost, 1);
+    assert!(slice.took < Duration::from_millis(500), "{:?}", slice.took);
+}
+
+#[test]
+fn a_connection_that_breaks_is_opened_again_for_the_next_turn() {
+    let node = node();
+    node.fail(Command::Echo, 20, Fault::Hangup);
+    let (outcome, _) = load("echo", 1, &plan(&node, TCP), &node);
+    let last = outcome.measured[0].slices.last().unwrap();
+    assert!(last.tally.right > 0 && last.tally.lost == 0, "{last:?}");
+}
+
+#[test]
 fn a_node_that_knows_other_numbers_is_wrong() {
-    let node = SmallNode::start();
-    node.put(owned(64).into_iter().map(|(coin, an)| (coin, an ^ an)));
-    let held = Purse::new(owned(64)).unwrap().deal(1).remove(0);
-    let plan = plan(&node, UDP);
-    let kind = DetectKind::new(held, 1, plan.slots_per_thread());
-    let (measured, _) = plan.run(vec![Box::new(kind)]).unwrap();
-    let total = measured[0].whole();
-    assert!(total.wrong > 0 && total.first_wrong.is_some(), "{total:?}");
+    for kind in ["detect", "detect-sum", "pown", "pown-sum"] {
+        let node = SmallNode::start();
+        node.put(owned(64).into_iter().map(|(coin, an)| (coin, an ^ an)));
+        let (outcome, _) = load(kind, 1, &plan(&node, UDP), &node);
+        let total = outcome.measured[0].whole();
+        assert!(total.wrong > 0 && total.first_wrong.is_some(), "{total:?}");
+    }
+}
+
+#[test]
+fn refusals_are_counted_apart() {
+    let node = node();
+    node.fail(Command::Detect, 3, Fault::Refuse(Status::new(254)));
+    let (outcome, _) = load("detect", 1, &plan(&node, UDP), &node);
+    let total = outcome.measured[0].whole();
+    assert_eq!((total.wrong, total.refused), (0, 1));
+    assert!(total.first_refused.is_some());
+}
+
+#[test]
+fn latency_counts_from_when_a_request_was_due_not_from_when_it_was_sent() {
+    // A request every 2 ms, one at a time; the node says nothing to anybody for 300 ms. What is due
+    // meanwhile waits, all but one of them unsent: 125 of them for 50 ms or more.
+    let stall = Duration::from_millis(300);
+    let streams = [
+        Stream::Udp { in_flight: 1 },
+        Stream::Tcp {
+            connections: 1,
+            depth: 1,
+        },
+        Stream::TcpEach { connections: 1 },
+    ];
+    for stream in streams {
+        let node = node();
+        node.fail(Command::Echo, 30, Fault::Stall(stall));
+        let stalled = Plan {
+            pace: open(500.0),
+            timeout: Duration::from_secs(5),
+            slices: 1,
+            ..plan(&node, stream)
+        };
+        let (outcome, _) = load("echo", 1, &stalled, &node);
+        let measured = &outcome.measured[0];
+        assert_all_right(measured);
+        // 40 ms of settling, then 400 ms.
+        assert_eq!(measured.whole().right, 20 + 200);
+        let whole = measured.whole().latency_ns;
+        let waited = whole.count_between(50_000_000, 310_000_000);
+        assert!(
+            (70..=150).contains(&waited),
+            "{waited} waited for the stalled node"
+        );
+        assert!(whole.max() >= 290_000_000);
+    }
+}
+
+#[test]
+fn an_open_loop_asks_at_its_rate_whatever_the_answers_take() {
+    let node = node();
+    for stream in STREAMS {
+        for (spacing, least, most) in [(Spacing::Even, 799, 801), (Spacing::Poisson, 640, 960)] {
+            let paced = Plan {
+                pace: Pace::Open {
+                    rate: 2_000.0,
+                    spacing,
+                },
+                cpus: vec![None, None],
+                timeout: Duration::from_secs(5),
+                ..plan(&node, stream)
+            };
+            let (outcome, _) = load("echo", 1, &paced, &node);
+            let total = outcome.measured[0].total();
+            assert_all_right(&outcome.measured[0]);
+            assert!(
+                (least..=most).contains(&total.right),
+                "{spacing:?}: {}",
+                total.right
+            );
+        }
+    }
+}
+
+#[test]
+fn a_right_answer_that_comes_too_late_is_late_and_is_timed() {
+    let node = node();
+    node.fail(Command::Echo, 5, Fault::Stall(Duration::from_millis(100)));
+    let late = Plan {
+        pace: open(200.0),
+        late_after: Duration::from_millis(60),
+        timeout: Duration::from_secs(5),
+        ..plan(&node, UDP)
+    };
+    let (outcome, _) = load("echo", 1, &late, &node);
+    let whole = outcome.measured[0].whole();
+    assert!((4..=12).contains(&whole.late), "{whole:?}");
+    assert_eq!(whole.latency_ns.len(), whole.right + whole.late);
+    assert_eq!(whole.right + whole.late, 88);
+}
+
+#[test]
+fn requests_that_are_due_and_cannot_be_sent_for_too_long_are_lost() {
+    let node = node();
+    node.fail(Command::Echo, 0, Fault::Stall(Duration::from_millis(500)));
+    let stuck = Plan {
+        pace: open(1_000.0),
+        timeout: Duration::from_millis(100),
+        slices: 1,
+        ..plan(&node, Stream::Udp { in_flight: 1 })
+    };
+    let (outcome, _) = load("echo", 1, &stuck, &node);
+    let whole = outcome.measured[0].whole();
+    assert_eq!((whole.right + whole.lost, whole.wrong), (440, 0));
+    assert!(whole.lost > 100, "{whole:?}");
+}
+
+#[test]
+fn a_sweep_ends_at_the_rate_that_is_too_much() {
+    let node = node();
+    // An answer takes the small node well over a microsecond.
+    let sweep = Plan {
+        sweep: Some(Sweep::Range {
+            from: 1_000.0,
+            to: 5_001_000.0,
+            steps: 3,
+        }),
+        timeout: Duration::from_millis(300),
+        ..plan(&node, UDP)
+    };
+    let (outcome, _) = load("echo", 1, &sweep, &node);
+    let steps = outcome.sweep.unwrap();
+    let saturated: Vec<bool> = steps.iter().map(|step| step.is_saturated).collect();
+    assert_eq!(saturated, [false, true]);
+    assert!((steps[0].measured.rates()[0] - 1_000.0).abs() < 150.0);
+    assert_eq!(outcome.measured[0].slices.len(), 2);
+}
+
+#[test]
+fn a_sweep_finds_its_rates_by_a_closed_loop() {
+    let node = node();
+    let sweep = Plan {
+        sweep: Some(Sweep::Auto),
+        duration: Duration::from_millis(200),
+        timeout: Duration::from_millis(300),
+        ..plan(&node, UDP)
+    };
+    let (outcome, _) = load("echo", 1, &sweep, &node);
+    let (peak, steps) = (outcome.peak.unwrap(), outcome.sweep.unwrap());
+    assert!((1..=11).contains(&steps.len()));
+    for (part, step) in (1..).zip(&steps) {
+        let wanted = peak * f64::from(part) / 10.0;
+        assert!((step.rate_wanted - wanted).abs() < 1.0);
+    }
+}
+
+#[test]
+fn intervals_hold_every_answer_of_their_slice_once() {
+    let node = node();
+    let long = Plan {
+        pace: open(500.0),
+        duration: Duration::from_millis(2_200),
+        slices: 1,
+        cpus: vec![None, None],
+        ..plan(&node, UDP)
+    };
+    let (outcome, _) = load("echo", 1, &long, &node);
+    let slice = &outcome.measured[0].slices[0];
+    assert_eq!(slice.intervals.len(), 2);
+    let right: u64 = slice.intervals.iter().map(|interval| interval.right).sum();
+    assert_eq!((right, slice.tally.right), (1_100, 1_100));
+    let mut from = slice.started;
+    for interval in &slice.intervals {
+        assert_eq!(interval.from, from);
+        assert_eq!(interval.latency_ns.len(), interval.right);
+        assert!((500..=600).contains(&interval.right), "{interval:?}");
+        from += interval.length;
+    }
+    assert_eq!(from, slice.started + slice.took);
+}
+
+#[test]
+fn progress_tells_what_the_outcome_will_say() {
+    let node = node();
+    let progress = Arc::new(Progress::new(2));
+    let watched = Plan {
+        cpus: vec![None, None],
+        progress: Some(Arc::clone(&progress)),
+        ..plan(&node, UDP)
+    };
+    let (outcome, _) = load("detect", 1, &watched, &node);
+    let whole = outcome.measured[0].whole();
+    assert_eq!(progress.counts().right, whole.right);
+    assert_eq!(progress.contender(), Contender::Node);
+    assert!(!progress.last_second().unwrap().is_empty());
 }
 
 #[test]
 fn baselines_take_turns_with_the_node() {
     let folder = tempfile::tempdir().unwrap();
-    for stream in [UDP, TCP] {
+    for stream in STREAMS {
         let node = SmallNode::start();
         let plan = Plan {
-            echo: Some(vec![None, None]),
+            echo: true,
+            node_cpus: vec![0, 1],
             disk: Some(folder.path().to_owned()),
             ..plan(&node, stream)
         };
-        let (measured, _) = plan.run(vec![Box::new(EchoKind)]).unwrap();
+        let measured = plan.run(vec![Box::new(EchoKind)]).unwrap().measured;
         let contenders: Vec<Contender> = measured.iter().map(|one| one.contender).collect();
         assert_eq!(
             contenders,
@@ -152,6 +472,83 @@ fn baselines_take_turns_with_the_node() {
         }
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_generator_says_what_it_costs_itself() {
+    let node = node();
+    let plan = Plan {
+        echo: true,
+        ..plan(&node, UDP)
+    };
+    let (outcome, _) = load("detect", 1, &plan, &node);
+    for contender in [Contender::Node, Contender::Echo] {
+        let own = outcome.generator.cost(contender).unwrap();
+        assert!(own.cpu_us_per_request > 0.05, "{own:?}");
+        assert!((0.001..1.1).contains(&own.cpu_share), "{own:?}");
+    }
+}
+
+fn has_redis() -> bool {
+    let has = std::process::Command::new("redis-server")
+        .arg("--version")
+        .stdout(std::process::Stdio::null())
+        .status()
+        .is_ok();
+    if !has {
+        println!("skipped: redis-server is not on PATH");
+    }
+    has
+}
+
+#[test]
+fn redis_is_asked_beside_the_node_and_ends_with_the_run() {
+    if !has_redis() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, writes, per_request) in [("detect", 0.0, 1), ("pown", 1.0, 1), ("pown", 0.5, 3)] {
+        for stream in [TCP, TCP_EACH] {
+            let node = node();
+            let plan = Plan {
+                redis: Some(RedisPlan {
+                    folder: folder.path().to_owned(),
+                    coins: owned(64).into_iter().map(|(coin, _)| coin).collect(),
+                    choice: Choice::Uniform,
+                    per_request,
+                    writes,
+                }),
+                node_cpus: vec![0],
+                ..plan(&node, stream)
+            };
+            let (outcome, settled) = load(kind, per_request, &plan, &node);
+            assert_own_numbers(&node, settled);
+            let redis = &outcome.measured[1];
+            assert_eq!(redis.contender, Contender::Redis);
+            assert_all_right(redis);
+            assert!(redis.slices.iter().all(|slice| slice.server_cpu.is_some()));
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn redis_over_udp_is_refused() {
+    let node = node();
+    let plan = Plan {
+        redis: Some(RedisPlan {
+            folder: std::env::temp_dir(),
+            coins: owned(1).into_iter().map(|(coin, _)| coin).collect(),
+            choice: Choice::Uniform,
+            per_request: 1,
+            writes: 0.0,
+        }),
+        ..plan(&node, UDP)
+    };
+    let Err(LoadError::Plan(why)) = plan.run(vec![Box::new(EchoKind)]) else {
+        panic!("Redis was asked over UDP");
+    };
+    assert!(why.contains("UDP"), "{why}");
 }
 
 #[test]
@@ -173,6 +570,6 @@ fn what_threads_cannot_share_evenly_is_refused() {
         ..plan(&node, UDP)
     };
     let kinds = (0..3).map(|_| -> Box<dyn Kind> { Box::new(EchoKind) });
-    let refused = plan.run(kinds.collect());
-    assert!(matches!(refused, Err(LoadError::Plan(_))));
+    let refused = plan.run(kinds.collect()).err();
+    assert!(matches!(refused, Some(LoadError::Plan(_))));
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use raida::load::report::{
-    Counts, Generator, LatencyMicros, LoopKind, Report, ReportError, SweepPoint, Trace, folder,
+    CountsReport, GeneratorReport, LatencyMicros, LoopKind, Report, ReportError, SweepPoint, Trace,
+    folder,
 };
 use raida::load::{Contender, Interval, Measured, Slice, Tally};
 
@@ -59,6 +60,7 @@ fn measured(contender: Contender, turn: u32, turns: u32, micros: f64, per_second
             tally,
             took: Duration::from_millis(1_960 + 20 * u64::from(index)),
             server_cpu: Some(Duration::from_millis(1_500 + 50 * u64::from(index))),
+            started: from,
             intervals,
         }
     };
@@ -72,8 +74,8 @@ fn measured(contender: Contender, turn: u32, turns: u32, micros: f64, per_second
     }
 }
 
-fn generator() -> Generator {
-    Generator {
+fn generator() -> GeneratorReport {
+    GeneratorReport {
         threads: 1,
         io: "syscalls".to_owned(),
         cpu_us_per_request: Some(0.91),
@@ -112,7 +114,7 @@ fn sweep(factor: f64) -> Vec<SweepPoint> {
             rate_wanted: rate,
             per_second: rate.min(420_000.0 * factor),
             latency_us: LatencyMicros::of(&latency),
-            counts: Counts::default(),
+            counts: CountsReport::default(),
             is_saturated,
         }
     };
@@ -123,7 +125,7 @@ fn sweep(factor: f64) -> Vec<SweepPoint> {
 fn a_result_is_a_folder_that_is_read_back() {
     let at = empty_folder("one");
     let (report, traces) = two_contenders();
-    folder::write(&at, &report, &traces, SystemTime::now()).unwrap();
+    folder::write(&at, &report, &traces, &[], SystemTime::now()).unwrap();
     let back = folder::read(&at).unwrap();
     assert_eq!(back.report, report);
     assert_eq!(back.name, "one");
@@ -166,8 +168,7 @@ fn a_result_has_the_fields_that_other_programs_look_for() {
 fn every_picture_names_its_contenders_and_units() {
     let at = empty_folder("pictures");
     let (mut report, traces) = two_contenders();
-    report.sweep = Some(sweep(1.0));
-    folder::write(&at, &report, &traces, SystemTime::now()).unwrap();
+    folder::write(&at, &report, &traces, &[], SystemTime::now()).unwrap();
     let picture = |name: &str| fs::read_to_string(at.join(name)).unwrap();
     let percentiles = picture("latency-by-percentile.svg");
     for text in [
@@ -181,6 +182,8 @@ fn every_picture_names_its_contenders_and_units() {
     }
     let over_time = picture("latency-over-time.svg");
     assert!(over_time.contains("bare echo") && over_time.contains("seconds"));
+    report.sweep = Some(sweep(1.0));
+    folder::write(&at, &report, &traces, &[], SystemTime::now()).unwrap();
     let sweep = picture("rate-against-latency.svg");
     for text in ["p99.9", "400 k", "420 k answered", "saturated"] {
         assert!(sweep.contains(text), "{text}");
@@ -201,10 +204,10 @@ fn several_results_are_drawn_beside_each_other() {
             let words = format!("detect of one coin over {load}, closed loop, 10 s in 5 slices");
             let mut report = Report::of(words, "raida bench".to_owned(), generator(), &measured);
             report.shards = Some(shards);
-            report.sweep = Some(sweep(factor));
+            report.sweep = (load == "TCP").then(|| sweep(factor));
             let folder = at.join(format!("{load} {shards} shards"));
             let traces: Vec<Trace> = measured.iter().map(Trace::of).collect();
-            folder::write(&folder, &report, &traces, SystemTime::now()).unwrap();
+            folder::write(&folder, &report, &traces, &[], SystemTime::now()).unwrap();
             files.push(folder.join(folder::RESULT_FILE));
         }
     }
@@ -253,9 +256,25 @@ fn an_open_loop_says_that_latencies_count_from_when_a_request_was_due() {
     let at = empty_folder("open");
     let (mut report, traces) = two_contenders();
     report.loop_kind = LoopKind::Open;
-    folder::write(&at, &report, &traces, SystemTime::now()).unwrap();
+    folder::write(&at, &report, &traces, &[], SystemTime::now()).unwrap();
     for name in ["latency-by-percentile.svg", "latency-over-time.svg"] {
         let picture = fs::read_to_string(at.join(name)).unwrap();
         assert!(picture.contains("latency, from when due"), "{name}");
+    }
+}
+
+#[test]
+fn the_rates_of_a_sweep_have_percentiles_of_their_own() {
+    let at = empty_folder("sweep");
+    let (mut report, traces) = two_contenders();
+    report.sweep = Some(sweep(1.0));
+    let step = Trace {
+        name: "node at 50000 a second".to_owned(),
+        ..traces[0].clone()
+    };
+    folder::write(&at, &report, &traces[..1], &[step], SystemTime::now()).unwrap();
+    assert!(at.join("node-at-50000-a-second.hgrm").exists() && at.join("node.hlog").exists());
+    for of_all_rates in ["node.hgrm", "latency-by-percentile.svg"] {
+        assert!(!at.join(of_all_rates).exists(), "{of_all_rates}");
     }
 }

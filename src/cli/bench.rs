@@ -1,54 +1,131 @@
-use std::fmt::Write as _;
+mod coins;
+mod result;
+mod table;
+
+use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use clap::ValueEnum;
-use serde_json::{Value, json};
+use clap::{ArgGroup, ValueEnum};
 
+use self::coins::Coins;
 use super::CliError;
 use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
-use crate::client::{
-    Client, ClientError, CoinListReader, CoinListWriter, CoinRecord, Existing, Months,
-};
-use crate::load::kind::{DetectKind, EchoKind, PownKind};
+use crate::client::ClientError;
+use crate::load::kind::{KINDS, Mix, Setup};
+use crate::load::report::live::Live;
+use crate::load::report::{Trace, folder};
 use crate::load::{
-    Addressee, Contender, Kind, LoadError, Measured, Plan, Purse, Settled, Stream, Tally,
+    Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, Pace, Plan, Progress, RedisPlan,
+    Spacing, Stream, Sweep,
 };
-use crate::protocol::AdminKey;
 
-/// Put a load on a node, and say how many right answers came a second.
+/// Coins that requests are encrypted with, at most.
+const KEYS: usize = 64;
+/// Requests under way over UDP: in a closed loop, and in an open one, for each thread.
+const IN_FLIGHT_CLOSED: usize = 64;
+const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
+
+/// Put a load on a node, and say how many right answers came a second and how long they took.
 ///
-/// The loop is closed: a request goes out when an earlier one is answered. So the rate is what the
-/// node can do with that many requests under way, and the times are those of this load only, not what
-/// a client sees who asks when it likes. Every answer is checked; one in 64 detects names a wrong
-/// authenticity number on purpose, and powns go back and forth between two numbers of each coin.
-/// Coins of a file have their own numbers again afterwards; while powns run, their other numbers are
-/// in FILE.spare.csv. Without a file, coins are minted and deleted again. Exit status 1 if any answer
-/// was wrong, or none was right.
+/// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about coins;
+/// one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back and forth
+/// between two authenticity numbers of each coin; a coin is in one request at a time, so the right
+/// answer to each is known. Every answer is checked: its length, its challenge answer or HMAC, its
+/// verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
+/// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
+/// --encryption 1 or 4 some of the coins are kept aside for keys.
+///
+/// CLOSED LOOP (unless --rate or --sweep is given). A request goes out when an earlier one is answered,
+/// so that --in-flight (UDP) or --connections times --depth (TCP) requests are always under way. This
+/// is for throughput: the rate is what the node can do with so many at a time. Its latencies are those
+/// of this load only: while the node stalls nothing is asked, and what would have waited is missing
+/// (coordinated omission). Do not quote them as what a client sees.
+///
+/// OPEN LOOP (--rate). Each request is due at a time drawn beforehand, whatever became of earlier ones:
+/// at random like people who know nothing of each other (--spacing poisson), or evenly. Latency counts
+/// from when a request was DUE to when its answer was read, also when it went out later because the
+/// node, or this program, was behind. Requests that cannot be sent for --timeout-ms are lost. This is
+/// for latency; take a rate that the node can do, as half of its peak. --sweep goes through rising
+/// rates, --seconds each, until the node is saturated: less than 95 % of the rate is reached, or p99 is
+/// 20 times the best one so far and over 5 ms. auto takes 10 % to 110 % of the closed loop's peak.
+///
+/// WHAT IS COUNTED. right: as it must be, in time. wrong: what cannot be, or cannot be read; one of them
+/// makes the exit status 1. refused: the node said that it did not do it. late: right, but later than
+/// --late-ms after it was due; no part of the rate, but of the latencies. lost: no answer within
+/// --timeout-ms; no part of the latencies, so look at both. stray: datagrams nobody waited for. Warm-up
+/// and the first tenth of each slice are checked but not part of rates and latencies.
+///
+/// BASELINES run in the same program run, in slices that take turns with the node's, so that whatever
+/// else the machine does hits both; compare ratios. echo: a server that sends back what it gets, by
+/// recvmmsg and sendmmsg (UDP) or epoll (TCP). echo-uring: the same by io_uring. redis: redis-server
+/// from PATH, with the same connections and depth; GET of 16 bytes beside requests that read, SET with
+/// appendfsync always beside those that change (MGET and MSET for several coins), each answer checked;
+/// no persistence where nothing changes. disk: 4 KiB written and synced, one after the other.
+///
+/// A FAIR TEST. Keep the node and this program on CPUs of their own (raida serve with shards.pin = true;
+/// --cpus here, --node-cpus for the baselines to have the node's). Give --node-pid: then the cost in CPU
+/// time is told, which other programs disturb less than the rate, and whether the node or this program
+/// was at its limit. A warning says when this program was: then add --threads and --cpus. Its own cost
+/// is printed beside each contender. Take slices enough to see the spread.
+///
+/// Exit status 1 if any answer was wrong, none was right, or a coin was not what the answers made it.
 #[derive(clap::Args, Debug)]
+#[command(group = ArgGroup::new("load").required(true).args(["kind", "mix", "plot"]))]
 #[command(after_help = "Examples:
-  raida bench echo --udp
-  raida bench detect --data raida-data --udp --cpus 1 --baseline echo --node-cpus 0
-  raida bench pown --data raida-data --connections 64 --baseline disk --seconds 20 --json")]
+  Throughput against the echo, node on CPU 0, generator on CPU 1:
+    raida bench detect --udp --data raida-data --cpus 1 --node-cpus 0 --node-pid $PID --baseline echo
+  Durable pown against Redis with fsync always, on the data folder's disk:
+    raida bench pown --data raida-data --connections 64 --cpus 1 --node-cpus 0 --node-pid $PID --baseline redis
+  Latency at half load (half of what the first example said):
+    raida bench detect --udp --data raida-data --cpus 1 --rate 100000 --seconds 30
+  Rates up to saturation:
+    raida bench detect --udp --data raida-data --cpus 1 --sweep auto --seconds 10
+  A mix, encrypted, some coins far more often than others:
+    raida bench --mix detect=90,pown=10 --encryption 4 --choose zipf --data raida-data
+  Two results beside each other:
+    raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
     /// What to ask
-    kind: KindName,
+    #[arg(value_parser = kind)]
+    kind: Option<Mix>,
+    /// Kinds with their shares instead, as detect=90,pown=10, or a file with one a line; each kind
+    /// has coins of its own
+    #[arg(long, value_name = "KIND=SHARE,...|FILE", value_parser = mix)]
+    mix: Option<Mix>,
     #[command(flatten)]
     node: NodeArgs,
-    /// Requests under way over UDP
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = up_to_million)]
-    in_flight: usize,
+    /// Encryption type of every request: 0 none; 1 AES-128; 4 AES-256 with HMAC
+    #[arg(long, value_name = "TYPE", default_value_t = 0, value_parser = encryption_type)]
+    encryption: u8,
+    /// Over TCP: a connection for each request: connect, ask, read the answer, close
+    #[arg(long, conflicts_with = "udp")]
+    connect_each: bool,
+    /// Requests under way over UDP, at most [default: 64; open loop: 1024 a thread]
+    #[arg(long, value_name = "N", value_parser = up_to_million)]
+    in_flight: Option<usize>,
     /// Connections over TCP
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = up_to_million)]
     connections: usize,
-    /// Requests under way on each connection
+    /// Requests under way on each connection, at most
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to_million)]
     depth: usize,
     /// Coins a request
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = coins_a_request)]
     coins: usize,
+    /// Which coins: all alike; some far more often (zipf); of one page; of one shard; each request's
+    /// from one shard after the other (across). With several threads each has its part of the coins
+    #[arg(long, value_name = "HOW", default_value = "uniform")]
+    choose: Choose,
+    /// The k-th most asked about coin comes in proportion to 1 / k^S
+    #[arg(long, value_name = "S", default_value_t = 0.99, value_parser = exponent)]
+    zipf_exponent: f64,
+    /// Shards of the node, for --choose shard and across
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    shards: Option<u16>,
     /// CSV of the coins to ask about
     #[arg(long, value_name = "FILE.csv")]
     coins_file: Option<PathBuf>,
@@ -57,7 +134,19 @@ pub struct BenchCommand {
     mint: usize,
     #[command(flatten)]
     admin: AdminKeyArgs,
-    /// Seconds that are counted
+    /// Open loop: requests due a second, all threads together
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: Option<f64>,
+    /// How requests of an open loop follow each other
+    #[arg(long, value_name = "HOW", default_value = "poisson")]
+    spacing: SpacingName,
+    /// A right answer that comes later than this after its request was due is late
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    late_ms: u64,
+    /// Open loop at rising rates until the node is saturated, each for --seconds
+    #[arg(long, value_name = "FROM:TO:STEPS|auto", value_parser = sweep, conflicts_with_all = ["rate", "baseline"])]
+    sweep: Option<Sweep>,
+    /// Seconds that are counted, of each contender; of each step of a sweep
     #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     /// Seconds before that
@@ -66,50 +155,85 @@ pub struct BenchCommand {
     /// Parts of the counted time: they show the spread, and take turns with the baselines'
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     slices: u32,
-    /// Threads of the generator
+    /// Threads of the generator [default: 1, or as many as --cpus]
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
     threads: usize,
     /// CPUs of the generator's threads, the first thread on the first
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     cpus: Vec<usize>,
-    /// What to measure beside the node in the same run: an echo server without any protocol, writes
-    /// of 4 KiB to the disk with a sync after each
+    /// How the generator speaks to the kernel
+    #[arg(long, value_name = "HOW", default_value = "syscalls")]
+    io: IoName,
+    /// What to measure beside the node in the same run
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     baseline: Vec<Baseline>,
-    /// CPUs of the node, for the bare echo to run on: a thread on each
+    /// CPUs of the node, for the baselines to run on: of the bare echo, a thread on each
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     node_cpus: Vec<usize>,
     /// The node's process, to say what an answer costs in CPU time, which other programs on the
     /// machine disturb less than the rate
     #[arg(long, value_name = "PID")]
     node_pid: Option<u32>,
-    /// Folder on the disk to compare with, if not the data folder
+    /// Folder on the disk for --baseline disk and redis, if not the data folder's
     #[arg(long, value_name = "DIR")]
     disk_folder: Option<PathBuf>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Folder for what is left of the run: result.json; of each contender its percentiles (.hgrm, for
+    /// HdrHistogram's plotter) and its latencies over time (.hlog); pictures (.svg)
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["kind", "mix"])]
+    out: Option<PathBuf>,
+    /// No line that follows the run on the terminal
+    #[arg(long)]
+    no_live: bool,
+    /// Put no load on anything: draw results of earlier runs beside each other into the folder of
+    /// --out. A result that lies in its own folder brings its logs along
+    #[arg(
+        long,
+        value_name = "RESULT.json,...",
+        value_delimiter = ',',
+        requires = "out"
+    )]
+    plot: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum KindName {
-    Echo,
-    Detect,
-    Pown,
+enum Choose {
+    Uniform,
+    Zipf,
+    Page,
+    Shard,
+    Across,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SpacingName {
+    Poisson,
+    Even,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum IoName {
+    Syscalls,
+    Uring,
+}
+
+impl IoName {
+    fn name(self) -> &'static str {
+        match self {
+            IoName::Syscalls => "syscalls",
+            IoName::Uring => "uring",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Baseline {
     Echo,
+    EchoUring,
+    Redis,
     Disk,
-}
-
-/// Coins, and what has to be done to leave them as they were.
-struct Coins {
-    purse: Purse,
-    client: Client,
-    minted_with: Option<AdminKey>,
-    spare_file: Option<PathBuf>,
 }
 
 impl BenchCommand {
@@ -118,42 +242,117 @@ impl BenchCommand {
     /// # Errors
     /// There are no coins, the node cannot be reached, or the coins cannot be left as they were.
     pub fn run(self) -> Result<Answer, CliError> {
-        let plan = self.plan()?;
-        let threads = plan.cpus.len();
-        let slots = plan.slots_per_thread();
-        let mut coins = match self.kind {
-            KindName::Echo => None,
-            KindName::Detect | KindName::Pown => Some(self.coins(slots * threads)?),
+        if !self.plot.is_empty() {
+            return self.draw();
+        }
+        let mut plan = self.plan()?;
+        let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
+        let choice = self.choice()?;
+        let needs_coins = self.load().is_about_coins() || self.encryption != 0;
+        let mut coins = match needs_coins {
+            true => Some(self.coins(choice, slots * threads)?),
+            false => None,
         };
-        let mut dealt = match &mut coins {
+        if let Some(coins) = &mut coins {
+            let keys = std::mem::take(&mut coins.keys);
+            plan.keyring = match self.encryption {
+                1 => Keyring::aes(keys),
+                4 => Keyring::aes_hmac(keys),
+                _ => Keyring::PLAIN,
+            };
+        }
+        if self.has(Baseline::Redis) {
+            plan.redis = Some(RedisPlan {
+                folder: self.disk_folder()?,
+                coins: match &coins {
+                    Some(coins) => coins.purse.coins().collect(),
+                    None => coins::any(self.mint),
+                },
+                choice,
+                per_request: self.coins,
+                writes: self.load().changing_share(),
+            });
+        }
+        let dealt = match &mut coins {
             Some(coins) => coins.purse.deal(threads),
             None => vec![vec![]; threads],
         };
-        let kinds = dealt.drain(..).map(|held| -> Box<dyn Kind> {
-            match self.kind {
-                KindName::Echo => Box::new(EchoKind),
-                KindName::Detect => Box::new(DetectKind::new(held, self.coins, slots)),
-                KindName::Pown => Box::new(PownKind::new(held, self.coins, slots)),
-            }
+        let kinds = dealt.into_iter().map(|coins| -> Box<dyn Kind> {
+            self.load().kind(Setup {
+                coins,
+                coins_per_request: self.coins,
+                slots,
+                choice,
+            })
         });
-        let (measured, held) = plan.run(kinds.collect())?;
+        let live = self.live(&mut plan);
+        let start = SystemTime::now();
+        let outcome = plan.run(kinds.collect());
+        drop(live);
+        let mut outcome = outcome?;
         let settled = match coins {
             Some(mut coins) => {
-                coins.purse.collect(held);
+                coins.purse.collect(std::mem::take(&mut outcome.coins));
                 Some(coins.settle()?)
             }
             None => None,
         };
-        match self.json {
-            true => print_json(&self.report_json(&plan, &measured, settled))?,
-            false => print(&self.report(&plan, &measured, settled))?,
+        let words = self.load_in_words(&plan);
+        let result = result::report(&self, &words, &outcome, settled);
+        if let Some(folder) = &self.out {
+            let traces: Vec<Trace> = outcome.measured.iter().map(Trace::of).collect();
+            folder::write(folder, &result, &traces, &result::steps(&outcome), start)?;
         }
-        let total = measured[0].whole();
+        match self.json {
+            true => print_json(&result)?,
+            false => print(&table::report(&words, &outcome, settled))?,
+        }
+        let node = outcome.measured[0].whole();
+        // A wrong answer of something it is compared with makes the comparison worthless as well.
+        let is_wrong = outcome.measured.iter().any(|one| one.whole().wrong > 0);
         let is_settled = settled.is_none_or(|s| s.wrong == 0 && s.astray == 0);
-        match total.wrong == 0 && total.right > 0 && is_settled {
+        match !is_wrong && node.right > 0 && is_settled {
             true => Ok(Answer::Yes),
             false => Ok(Answer::No),
         }
+    }
+
+    /// Draws earlier results.
+    fn draw(&self) -> Result<Answer, CliError> {
+        let results = self.plot.iter().map(|file| folder::read(file));
+        let results = results.collect::<Result<Vec<_>, _>>()?;
+        let into = self.out.as_deref().expect("the parser asks for it");
+        let pictures = folder::compare(into, &results)?;
+        match self.json {
+            true => print_json(&pictures)?,
+            false => {
+                let lines = pictures
+                    .iter()
+                    .map(|picture| format!("{}\n", picture.display()));
+                print(&lines.collect::<String>())?;
+            }
+        }
+        Ok(Answer::Yes)
+    }
+
+    /// Follows the run for whoever looks on.
+    fn live(&self, plan: &mut Plan) -> Option<Live> {
+        if self.no_live || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        let progress = Arc::new(Progress::new(plan.cpus.len()));
+        plan.progress = Some(progress.clone());
+        Some(Live::follow(progress))
+    }
+
+    /// What is asked.
+    fn load(&self) -> &Mix {
+        let load = self.kind.as_ref().or(self.mix.as_ref());
+        load.expect("the parser asks for one of them")
+    }
+
+    fn has(&self, baseline: Baseline) -> bool {
+        self.baseline.contains(&baseline)
     }
 
     fn plan(&self) -> Result<Plan, CliError> {
@@ -162,50 +361,114 @@ impl BenchCommand {
         let threads = self.threads.max(self.cpus.len());
         let on =
             |cpus: &[usize], thread: usize| (!cpus.is_empty()).then(|| cpus[thread % cpus.len()]);
-        let has = |baseline| self.baseline.contains(&baseline);
-        if has(Baseline::Echo) && !node.ip().is_loopback() {
+        let is_beside =
+            [Baseline::Echo, Baseline::EchoUring, Baseline::Redis].map(|one| self.has(one));
+        if is_beside.contains(&true) && !node.ip().is_loopback() {
             return refused(
-                "a bare echo on this machine says nothing about a node on another; leave --baseline echo away",
+                "a server on this machine says nothing about a node on another; leave --baseline echo, echo-uring and redis away",
             );
         }
-        let disk = match (has(Baseline::Disk), &self.disk_folder) {
-            (false, _) => None,
-            (true, Some(folder)) => Some(folder.clone()),
-            (true, None) => match self.admin.data_folder()? {
-                Some(folder) => Some(folder),
-                None => {
-                    return refused(
-                        "which disk is to be compared with? name the data folder with --data, or any with --disk-folder",
-                    );
-                }
-            },
-        };
+        if self.has(Baseline::Redis) && self.node.udp {
+            return refused("Redis does not speak UDP: leave --udp or --baseline redis away");
+        }
         Ok(Plan {
             node,
             addressee: Addressee {
                 raida: self.node.raida,
                 coin_id: self.node.coin_id,
             },
-            stream: match self.node.udp {
-                true => Stream::Udp {
-                    in_flight: self.in_flight,
-                },
-                false => Stream::Tcp {
-                    connections: self.connections,
-                    depth: self.depth,
-                },
+            keyring: Keyring::PLAIN,
+            stream: self.stream(threads),
+            io: match self.io {
+                IoName::Syscalls => Io::Syscalls,
+                IoName::Uring => Io::Uring,
             },
             cpus: (0..threads).map(|i| on(&self.cpus, i)).collect(),
             node_pid: self.node_pid,
-            echo: has(Baseline::Echo).then(|| {
-                let threads = self.node_cpus.len().max(1);
-                (0..threads).map(|i| on(&self.node_cpus, i)).collect()
-            }),
-            disk,
+            node_cpus: self.node_cpus.clone(),
+            echo: self.has(Baseline::Echo),
+            echo_uring: self.has(Baseline::EchoUring),
+            redis: None,
+            disk: match self.has(Baseline::Disk) {
+                true => Some(self.disk_folder()?),
+                false => None,
+            },
+            pace: match self.rate {
+                Some(rate) => Pace::Open {
+                    rate,
+                    spacing: self.spacing(),
+                },
+                None => Pace::Closed,
+            },
+            sweep: self.sweep,
+            sweep_spacing: self.spacing(),
+            late_after: Duration::from_millis(self.late_ms),
             warm_up: Duration::from_secs(self.warm_up_s.into()),
             duration: Duration::from_secs(self.seconds.into()),
             slices: self.slices,
             timeout: Duration::from_millis(self.node.timeout_ms),
+            progress: None,
+        })
+    }
+
+    fn stream(&self, threads: usize) -> Stream {
+        let is_open = self.rate.is_some() || self.sweep.is_some();
+        let in_flight = match is_open {
+            // No more than there are coins for where each is in one request at a time.
+            true => {
+                let for_coins = self.mint / (4 * self.coins * threads);
+                for_coins.clamp(1, IN_FLIGHT_OPEN_A_THREAD) * threads
+            }
+            false => IN_FLIGHT_CLOSED,
+        };
+        match (self.node.udp, self.connect_each) {
+            (true, _) => Stream::Udp {
+                in_flight: self.in_flight.unwrap_or(in_flight),
+            },
+            (false, true) => Stream::TcpEach {
+                connections: self.connections,
+            },
+            (false, false) => Stream::Tcp {
+                connections: self.connections,
+                depth: self.depth,
+            },
+        }
+    }
+
+    fn choice(&self) -> Result<Choice, CliError> {
+        let shards = || {
+            self.shards.ok_or_else(|| {
+                let what = "how many shards has the node? say it with --shards";
+                CliError::from(LoadError::Plan(what.to_owned()))
+            })
+        };
+        Ok(match self.choose {
+            Choose::Uniform => Choice::Uniform,
+            Choose::Zipf => Choice::Zipf {
+                exponent: self.zipf_exponent,
+            },
+            Choose::Page => Choice::Page,
+            Choose::Shard => Choice::Shard { shards: shards()? },
+            Choose::Across => Choice::Across { shards: shards()? },
+        })
+    }
+
+    fn spacing(&self) -> Spacing {
+        match self.spacing {
+            SpacingName::Poisson => Spacing::Poisson,
+            SpacingName::Even => Spacing::Even,
+        }
+    }
+
+    /// The folder that baselines write to.
+    fn disk_folder(&self) -> Result<PathBuf, CliError> {
+        let folder = match &self.disk_folder {
+            Some(folder) => Some(folder.clone()),
+            None => self.admin.data_folder()?,
+        };
+        folder.ok_or_else(|| {
+            let what = "which disk is to be compared with? name the data folder with --data, or any with --disk-folder";
+            LoadError::Plan(what.to_owned()).into()
         })
     }
 
@@ -219,243 +482,78 @@ impl BenchCommand {
         Ok(addresses.next().ok_or_else(none)?)
     }
 
-    /// The coins to ask about; `slots` requests are under way at a time.
-    fn coins(&self, slots: usize) -> Result<Coins, CliError> {
-        let mut client = self.node.connect_tcp()?;
-        let needed = match self.kind {
-            // Some more than are under way, so that none is missed when one rests.
-            KindName::Pown => slots * self.coins * 2,
-            KindName::Echo | KindName::Detect => slots,
+    /// Coins to ask about, and for keys; `slots` requests are under way at a time.
+    fn coins(&self, choice: Choice, slots: usize) -> Result<Coins, CliError> {
+        let load = self.load();
+        let mut coins = match &self.coins_file {
+            Some(file) => Coins::from_file(file, &self.node, load.changing_share() > 0.0)?,
+            None => Coins::mint(&self.node, self.admin.read()?, self.mint)?,
         };
-        let too_few = |what: String, found: usize| {
-            LoadError::Plan(format!(
-                "{what} {found} coins where {needed} are needed for this many requests under way"
-            ))
-        };
-        let Some(file) = &self.coins_file else {
-            let key = self.admin.read()?;
-            let purse = Purse::mint(&mut client, &key, self.mint)?;
-            let coins = Coins {
-                purse,
-                client,
-                minted_with: Some(key),
-                spare_file: None,
-            };
-            if coins.purse.len() < needed {
-                let found = coins.purse.len();
-                coins.settle()?;
-                return Err(too_few("the node made".to_owned(), found).into());
-            }
+        coins.purse.narrow(choice);
+        if self.encryption != 0 {
+            let keys = KEYS.min(coins.purse.len() / 8).max(1);
+            coins.keys = coins.purse.keys(keys);
+        }
+        let needed = load.coins_needed(slots, self.coins);
+        let found = coins.purse.len();
+        let has_keys = self.encryption == 0 || !coins.keys.is_empty();
+        if found >= needed && has_keys {
             return Ok(coins);
-        };
-        let list = CoinListReader::open(file, Months::Optional)?
-            .map(|record| record.map(|CoinRecord { coin, an, .. }| (coin, an)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let purse = Purse::new(list)?;
-        if purse.len() < needed {
-            return Err(too_few(format!("{} holds", file.display()), purse.len()).into());
         }
-        let mut spare_file = None;
-        if self.kind == KindName::Pown {
-            let mut name = file.clone().into_os_string();
-            name.push(".spare.csv");
-            let name = PathBuf::from(name);
-            let mut writer = CoinListWriter::create(&name, Existing::Keep)?;
-            for (coin, an) in purse.spares() {
-                writer.write(&CoinRecord {
-                    coin,
-                    an,
-                    mfs: None,
-                })?;
-            }
-            writer.finish()?;
-            spare_file = Some(name);
-        }
-        Ok(Coins {
-            purse,
-            client,
-            minted_with: None,
-            spare_file,
-        })
+        coins.settle()?;
+        let what = format!(
+            "{found} coins can be asked about where {needed} are needed for so many requests under way, keys aside; take fewer with --in-flight or --connections, fewer --coins, or more coins with --mint or --coins-file"
+        );
+        Err(LoadError::Plan(what).into())
     }
 
     fn load_in_words(&self, plan: &Plan) -> String {
-        let kind = match (self.kind, self.coins) {
-            (KindName::Echo, _) => "echo".to_owned(),
-            (kind, 1) => format!("{} of one coin", name_of(kind)),
-            (kind, coins) => format!("{} of {coins} coins", name_of(kind)),
+        let kinds = self.load().words();
+        let kinds = match (self.load().is_about_coins(), self.coins) {
+            (false, _) => kinds,
+            (true, 1) => format!("{kinds} of one coin"),
+            (true, coins) => format!("{kinds} of {coins} coins"),
+        };
+        let chosen = match self.choose {
+            Choose::Uniform => String::new(),
+            Choose::Zipf => format!(", zipf {}", self.zipf_exponent),
+            Choose::Page => ", one page".to_owned(),
+            Choose::Shard => ", one shard".to_owned(),
+            Choose::Across => ", across shards".to_owned(),
+        };
+        let encrypted = match self.encryption {
+            0 => String::new(),
+            kind => format!(", encryption type {kind}"),
         };
         let carried = match plan.stream {
             Stream::Udp { in_flight } => format!("UDP, {in_flight} in flight"),
             Stream::Tcp { connections, depth } => {
                 format!("TCP, {connections} connections, {depth} deep")
             }
+            Stream::TcpEach { connections } => {
+                format!("TCP, a connection a request, {connections} at a time")
+            }
+        };
+        let paced = match (plan.pace, plan.sweep) {
+            (_, Some(_)) => format!("open loop ({})", name_of(plan.sweep_spacing)),
+            (Pace::Open { rate, spacing }, None) => {
+                format!("open loop at {rate} a second ({})", name_of(spacing))
+            }
+            (Pace::Closed, None) => "closed loop".to_owned(),
         };
         let (seconds, slices) = (self.seconds, self.slices);
-        format!("{kind} over {carried}, closed loop, {seconds} s in {slices} slices")
-    }
-
-    fn report(&self, plan: &Plan, measured: &[Measured], settled: Option<Settled>) -> String {
-        let mut text = self.load_in_words(plan) + "\n";
-        text += "               a second (least to most of the slices)      p50      p99    p99.9      max µs\n";
-        for one in measured {
-            let (least, median, most) = spread(one.rates());
-            let latency = one.total().latency_ns;
-            let micros = |q: f64| latency.value_at_quantile(q) as f64 / 1e3;
-            let _ = writeln!(
-                text,
-                "{:<12} {median:>10.0} ({least:.0} to {most:.0}){:>pad$} {:>8.1} {:>8.1} {:>8.1} {:>8.0}",
-                name_of_contender(one.contender),
-                "",
-                micros(0.5),
-                micros(0.99),
-                micros(0.999),
-                latency.max() as f64 / 1e3,
-                pad = 27usize.saturating_sub(format!("{least:.0} to {most:.0}").len() + 2),
-            );
-        }
-        for one in &measured[1..] {
-            let (least, median, most) = spread(ratios(&measured[0], one));
-            let of = name_of_contender(one.contender);
-            let _ = writeln!(text, "node / {of}: {median:.3} ({least:.3} to {most:.3})");
-            let by_cpu = ratios_by_cpu(&measured[0], one);
-            if !by_cpu.is_empty() {
-                let (least, median, most) = spread(by_cpu);
-                let _ = writeln!(
-                    text,
-                    "node / {of}, for each second on a CPU: {median:.3} ({least:.3} to {most:.3})"
-                );
-            }
-        }
-        for one in measured {
-            let by_cpu = one.rates_by_cpu();
-            if !by_cpu.is_empty() {
-                let (least, median, most) = spread(by_cpu.iter().map(|rate| 1e6 / rate).collect());
-                let _ = writeln!(
-                    text,
-                    "{}: {median:.3} µs of CPU an answer ({least:.3} to {most:.3})",
-                    name_of_contender(one.contender)
-                );
-            }
-        }
-        let total = measured[0].whole();
-        let Tally {
-            right,
-            wrong,
-            refused,
-            lost,
-            stray,
-            ..
-        } = total;
-        let _ = writeln!(
-            text,
-            "warm-up included: {right} right, {wrong} wrong, {refused} refused, {lost} lost, {stray} stray answers"
-        );
-        for (what, first) in [
-            ("wrong", total.first_wrong),
-            ("refused", total.first_refused),
-        ] {
-            if let Some(first) = first {
-                let _ = writeln!(text, "the first that was {what}: {first}");
-            }
-        }
-        if let Some(Settled { wrong, astray }) = settled
-            && wrong + astray > 0
-        {
-            let _ = writeln!(
-                text,
-                "{wrong} coins had another number afterwards than the node's answers made it, {astray} did not get their own back"
-            );
-        }
-        text
-    }
-
-    fn report_json(&self, plan: &Plan, measured: &[Measured], settled: Option<Settled>) -> Value {
-        let contenders: Vec<Value> = (measured.iter())
-            .map(|one| {
-                let (total, whole) = (one.total(), one.whole());
-                let latency = &total.latency_ns;
-                let micros = |q: f64| latency.value_at_quantile(q) as f64 / 1e3;
-                let (_, median, _) = spread(one.rates());
-                json!({
-                    "name": name_of_contender(one.contender),
-                    "per_second": median,
-                    "per_second_by_slice": one.rates(),
-                    "per_cpu_second_by_slice": one.rates_by_cpu(),
-                    "latency_us": {
-                        "mean": latency.mean() / 1e3,
-                        "p50": micros(0.5),
-                        "p99": micros(0.99),
-                        "p99_9": micros(0.999),
-                        "max": latency.max() as f64 / 1e3,
-                    },
-                    "right": total.right,
-                    "with_warm_up": {
-                        "right": whole.right,
-                        "wrong": whole.wrong,
-                        "refused": whole.refused,
-                        "lost": whole.lost,
-                        "stray": whole.stray,
-                    },
-                    "first_wrong": whole.first_wrong,
-                    "first_refused": whole.first_refused,
-                })
-            })
-            .collect();
-        let ratios: Vec<Value> = (measured[1..].iter())
-            .map(|one| {
-                let all = |values: Vec<f64>| {
-                    let (least, median, most) = spread(values);
-                    json!({ "least": least, "median": median, "most": most })
-                };
-                let by_cpu = ratios_by_cpu(&measured[0], one);
-                json!({
-                    "to": name_of_contender(one.contender),
-                    "of_rates": all(ratios(&measured[0], one)),
-                    "of_rates_by_cpu": (!by_cpu.is_empty()).then(|| all(by_cpu)),
-                })
-            })
-            .collect();
-        json!({
-            "load": self.load_in_words(plan),
-            "loop": "closed",
-            "contenders": contenders,
-            "ratios": ratios,
-            "coins_wrong_afterwards": settled.map(|s| s.wrong),
-            "coins_astray": settled.map(|s| s.astray),
-        })
+        let time = match plan.sweep {
+            Some(_) => format!("{seconds} s a rate"),
+            None => format!("{seconds} s in {slices} slices"),
+        };
+        format!("{kinds}{chosen}{encrypted} over {carried}, {paced}, {time}")
     }
 }
 
-impl Coins {
-    fn settle(mut self) -> Result<Settled, CliError> {
-        let settled = self.purse.settle(&mut self.client)?;
-        if settled.astray > 0 {
-            return Ok(settled);
-        }
-        if let Some(key) = &self.minted_with {
-            self.purse.delete(&mut self.client, key)?;
-        }
-        if let Some(file) = &self.spare_file {
-            std::fs::remove_file(file)?;
-        }
-        Ok(settled)
-    }
-}
-
-fn name_of(kind: KindName) -> &'static str {
-    match kind {
-        KindName::Echo => "echo",
-        KindName::Detect => "detect",
-        KindName::Pown => "pown",
-    }
-}
-
-fn name_of_contender(contender: Contender) -> &'static str {
-    match contender {
-        Contender::Node => "node",
-        Contender::Echo => "bare echo",
-        Contender::Disk => "bare disk",
+fn name_of(spacing: Spacing) -> &'static str {
+    match spacing {
+        Spacing::Poisson => "poisson",
+        Spacing::Even => "even",
     }
 }
 
@@ -478,6 +576,62 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     match values[..] {
         [] => (0.0, 0.0, 0.0),
         [least, ..] => (least, values[values.len() / 2], values[values.len() - 1]),
+    }
+}
+
+fn kind(text: &str) -> Result<Mix, String> {
+    Mix::one(text).ok_or_else(|| {
+        let names: Vec<&str> = KINDS.iter().map(|entry| entry.name).collect();
+        format!("permitted are {}", names.join(", "))
+    })
+}
+
+/// Shares as they are written on the command line, or in a file: only they have a `=` in them.
+fn mix(text: &str) -> Result<Mix, String> {
+    if text.contains('=') {
+        return Mix::parse(text);
+    }
+    let read = std::fs::read_to_string(text);
+    let read = read.map_err(|error| format!("no KIND=SHARE, and no file either: {error}"))?;
+    Mix::parse(&read)
+}
+
+fn sweep(text: &str) -> Result<Sweep, String> {
+    if text == "auto" {
+        return Ok(Sweep::Auto);
+    }
+    let wrong = || "permitted are auto and FROM:TO:STEPS, as 10000:100000:10".to_owned();
+    let parts: Vec<&str> = text.split(':').collect();
+    let [from, to, steps] = parts[..] else {
+        return Err(wrong());
+    };
+    let steps = steps.parse().map_err(|_| wrong())?;
+    match (rate(from)?, rate(to)?) {
+        (from, to) if from <= to && (1..=1_000).contains(&steps) => {
+            Ok(Sweep::Range { from, to, steps })
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.01..=1e9).contains(&rate) => Ok(rate),
+        _ => Err("permitted is a number of requests a second from 0.01 to 1e9".to_owned()),
+    }
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(exponent) if (0.0..=10.0).contains(&exponent) => Ok(exponent),
+        _ => Err("permitted is a number from 0 to 10".to_owned()),
+    }
+}
+
+fn encryption_type(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(kind @ (0 | 1 | 4)) => Ok(kind),
+        _ => Err("permitted are 0, 1 and 4".to_owned()),
     }
 }
 

@@ -63,7 +63,8 @@ enum Command {
     Pown(pown::PownCommand),
     Stats(stats::StatsCommand),
     Mint(mint::MintCommand),
-    Bench(bench::BenchCommand),
+    // By far the most flags of all.
+    Bench(Box<bench::BenchCommand>),
 }
 
 /// Runs the program: reads the command line, carries the command out, and says how it went.

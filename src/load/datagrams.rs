@@ -18,6 +18,15 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// would compete for the same few lines of the processor's cache.
 const STRIDE: usize = DATAGRAM_BYTES_MAX + 1 + 192;
 
+/// Whether a call waits for the first datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// As long as the socket's time-out lets it.
+    ForOne,
+    /// Not at all.
+    Never,
+}
+
 /// Datagrams that came with one call, and who sent them.
 pub(super) struct Batch {
     bytes: Vec<u8>,
@@ -40,12 +49,15 @@ impl Batch {
         }
     }
 
-    /// Waits for one datagram, as long as the socket's time-out lets it, and takes what others
-    /// there are.
+    /// Takes the datagrams that there are.
     ///
     /// # Errors
-    /// `WouldBlock` where the time is over; else what the kernel says of the socket.
-    pub(super) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    /// `WouldBlock` where there is none; else what the kernel says of the socket.
+    pub(super) fn receive(&mut self, socket: &UdpSocket, wait: Wait) -> io::Result<usize> {
+        let flags = match wait {
+            Wait::ForOne => libc::MSG_WAITFORONE,
+            Wait::Never => libc::MSG_DONTWAIT,
+        };
         self.received = 0;
         self.iovecs.clear();
         self.headers.clear();
@@ -68,7 +80,7 @@ impl Batch {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 BATCH as libc::c_uint,
-                libc::MSG_WAITFORONE,
+                flags,
                 ptr::null_mut(),
             )
         };

@@ -1,13 +1,18 @@
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::keyring::Keyring;
 use super::kind::{Kind, Verdict};
-use super::tally::Tally;
+use super::measured::Slice;
+use super::pace::{DueTimes, Pace};
+use super::recorder::Recorder;
+use super::resp::{self, RedisRequests};
 use crate::protocol::{
-    Datagram, Dialect, Encryption, Frame, Protection, RaidaId, Request, ResponseCounter,
-    ResponseHeader, Rules, Sent, datagram, frame, open_response,
+    Datagram, Dialect, Frame, RaidaId, Request, ResponseCounter, ResponseHeader, Rules, Sent,
+    datagram, frame, open_response,
 };
 
 /// The most requests a thread can have under way: an answer names its request by two bytes, and what
@@ -32,93 +37,211 @@ pub(super) enum Peer {
     Node,
     /// What sends back every byte that it gets.
     Echo,
+    /// A Redis server.
+    Redis,
 }
 
-/// One thread's requests under way. Times are handed in, one a batch: a look at the clock costs as
-/// much as a tenth of a request.
+/// A turn as one thread has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// When it begins, from the start of the run.
+    pub(super) started: Duration,
+    pub(super) begun: Instant,
+    pub(super) length: Duration,
+    pub(super) pace: Pace,
+    /// Which thread it is, of how many.
+    pub(super) thread: (usize, usize),
+}
+
+/// One thread's requests under way: when each is due, what it says, and what came of it. Times are
+/// handed in, one a batch: a look at the clock costs as much as a tenth of a request.
 pub(super) struct Flight {
     kind: Box<dyn Kind>,
     addressee: Addressee,
+    keyring: Keyring,
     peer: Peer,
+    redis: Option<RedisRequests>,
     slots: Vec<Slot>,
+    /// Slots that wait for a request, the one that waits longest first.
+    free: VecDeque<usize>,
     under_way: usize,
+    due: DueTimes,
+    timeout: Duration,
     payload: Vec<u8>,
     rng: SmallRng,
-    tally: Tally,
+    recorder: Recorder,
 }
 
 /// A place for a request under way.
 struct Slot {
     /// The request, byte by byte.
     bytes: Vec<u8>,
+    /// What is needed to read the answer; nothing where no node is asked.
     sent: Option<Sent>,
+    is_under_way: bool,
+    /// When it was due: its latency counts from here.
+    due: Instant,
+    /// When it went out: its time-out counts from here.
     at: Instant,
     /// How often the place was used: tells answers to earlier requests apart.
     uses: u16,
 }
 
+/// What a thread's requests are made of.
+pub(super) struct Questions {
+    pub(super) kind: Box<dyn Kind>,
+    pub(super) addressee: Addressee,
+    pub(super) keyring: Keyring,
+    pub(super) redis: Option<RedisRequests>,
+}
+
 impl Flight {
-    pub(super) fn new(kind: Box<dyn Kind>, addressee: Addressee, slots: usize) -> Flight {
+    pub(super) fn new(
+        questions: Questions,
+        slots: usize,
+        timeout: Duration,
+        recorder: Recorder,
+    ) -> Flight {
         assert!(slots <= SLOTS_MAX, "the plan was checked");
+        let now = Instant::now();
         let slot = || Slot {
             bytes: Vec::new(),
             sent: None,
-            at: Instant::now(),
+            is_under_way: false,
+            due: now,
+            at: now,
             uses: 0,
         };
         Flight {
-            kind,
-            addressee,
+            kind: questions.kind,
+            addressee: questions.addressee,
+            keyring: questions.keyring,
             peer: Peer::Node,
+            redis: questions.redis,
             slots: (0..slots).map(|_| slot()).collect(),
+            free: VecDeque::with_capacity(slots),
             under_way: 0,
+            due: DueTimes::Closed { until: now },
+            timeout,
             payload: Vec::new(),
             rng: SmallRng::from_rng(&mut rand::rng()),
-            tally: Tally::default(),
+            recorder,
         }
+    }
+
+    /// Speaks to a peer for a turn, and counts anew. Every slot is free.
+    ///
+    /// # Panics
+    /// When requests are under way.
+    pub(super) fn begin_turn(&mut self, peer: Peer, stretch: Stretch) {
+        assert_eq!(self.under_way, 0);
+        let Stretch {
+            started,
+            begun,
+            length,
+            pace,
+            thread,
+        } = stretch;
+        self.peer = peer;
+        self.free.clear();
+        self.free.extend(0..self.slots.len());
+        self.due = DueTimes::new(pace, thread, begun, begun + length, &mut self.rng);
+        self.recorder.begin(started, begun, length);
+    }
+
+    /// What came of the turn.
+    pub(super) fn end_turn(&mut self) -> Slice {
+        self.recorder.end()
+    }
+
+    /// See [`Recorder::take_spun`].
+    pub(super) fn take_spun(&mut self) -> Duration {
+        self.recorder.take_spun()
+    }
+
+    pub(super) fn into_kind(self) -> Box<dyn Kind> {
+        self.kind
     }
 
     pub(super) fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way
+    /// Whether nothing is under way and nothing more is to be sent.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        // In a closed loop nothing under way means that there is nothing left to ask.
+        self.under_way == 0 && (self.due.is_over(now) || !self.due.is_open())
     }
 
-    /// Speaks to another peer from now on, and counts anew.
-    ///
-    /// # Panics
-    /// When requests are under way.
-    pub(super) fn turn_to(&mut self, peer: Peer) -> Tally {
-        assert_eq!(self.under_way, 0);
-        self.peer = peer;
-        std::mem::take(&mut self.tally)
+    /// How long to wait for answers; zero where the next request is about to be due.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
+        match self.under_way {
+            0 if !self.due.is_open() => Duration::ZERO,
+            _ => self.due.patience(now),
+        }
     }
 
-    pub(super) fn end(self) -> (Box<dyn Kind>, Tally) {
-        (self.kind, self.tally)
+    /// Whether a request waits for its time and not for an answer.
+    pub(super) fn is_open(&self) -> bool {
+        self.due.is_open()
     }
 
-    /// Puts a request into a free slot; `None` where the kind has nothing left to ask.
-    pub(super) fn begin(&mut self, slot: usize, now: Instant) -> Option<&[u8]> {
-        let place = &mut self.slots[slot];
-        debug_assert!(place.sent.is_none());
-        self.payload.clear();
-        let asks = (self.kind).request(slot, &mut self.rng, &mut self.payload);
-        if !asks {
+    /// Time went by looking for something to do.
+    pub(super) fn spun(&mut self, time: Duration) {
+        self.recorder.spun(time);
+    }
+
+    /// Puts the next request that is due into a free slot, and says which. `None` where none is due,
+    /// no slot is free, or the kind has nothing to ask.
+    #[inline]
+    pub(super) fn begin(&mut self, now: Instant) -> Option<usize> {
+        let mut due = self.due.due(now)?;
+        // One that could not be sent for as long as one that is sent may wait is lost.
+        while self.due.is_open() && now.saturating_duration_since(due) > self.timeout {
+            self.recorder.lost();
+            self.due.pass(&mut self.rng);
+            due = self.due.due(now)?;
+        }
+        let slot = *self.free.front()?;
+        if !self.compose(slot) {
             return None;
         }
-        place.uses = place.uses.wrapping_add(1);
+        self.free.pop_front();
+        self.due.pass(&mut self.rng);
+        let place = &mut self.slots[slot];
+        place.is_under_way = true;
+        (place.due, place.at) = (due, now);
+        self.under_way += 1;
+        Some(slot)
+    }
+
+    /// Writes a request into a slot; `false` where there is nothing to ask.
+    fn compose(&mut self, slot: usize) -> bool {
+        let place = &mut self.slots[slot];
+        debug_assert!(!place.is_under_way);
         place.bytes.clear();
+        if let (Peer::Redis, Some(redis)) = (self.peer, &mut self.redis) {
+            redis.compose(slot, &mut self.rng, &mut place.bytes);
+            return true;
+        }
+        self.payload.clear();
+        let asks = (self.kind).request(slot, &mut self.rng, &mut self.payload);
+        let Some(command) = asks else {
+            return false;
+        };
+        place.uses = place.uses.wrapping_add(1);
+        let protection = self.keyring.next();
         let (mut challenge, mut nonce) = ([0; 12], [0; 22]);
         self.rng.fill_bytes(&mut challenge);
-        self.rng.fill_bytes(&mut nonce[..8]);
+        match protection.encryption().has_hmac() {
+            true => self.rng.fill_bytes(&mut nonce),
+            false => self.rng.fill_bytes(&mut nonce[..8]),
+        }
         let request = Request {
             to: self.addressee.raida,
             coin_id: self.addressee.coin_id,
-            command: self.kind.command(),
-            protection: Protection::None,
+            command,
+            protection,
             echo: echo_bytes(slot, place.uses),
             challenge,
             nonce,
@@ -126,14 +249,13 @@ impl Flight {
         };
         let sent = request
             .compose(&mut place.bytes)
-            .expect("a plain request may be 4 GiB long, and the plan allows far less");
+            .expect("the plan allows far fewer coins than a request can hold");
         place.sent = Some(sent);
-        place.at = now;
-        self.under_way += 1;
-        Some(&place.bytes)
+        true
     }
 
-    /// The request in a slot, as [`Flight::begin`] gave it.
+    /// The request in a slot.
+    #[inline]
     pub(super) fn request(&self, slot: usize) -> &[u8] {
         &self.slots[slot].bytes
     }
@@ -141,7 +263,9 @@ impl Flight {
     /// The slot whose request a datagram answers; `None` for one that answers none under way.
     pub(super) fn slot_of(&self, answer: &[u8]) -> Option<usize> {
         let echo = match self.peer {
-            Peer::Node => ResponseHeader::parse(answer, Encryption::None)?.echo,
+            Peer::Node | Peer::Redis => {
+                ResponseHeader::parse(answer, self.keyring.encryption())?.echo
+            }
             Peer::Echo => match datagram(answer, &self.rules()) {
                 Datagram::Whole { header, .. } => header.echo(),
                 _ => return None,
@@ -149,42 +273,76 @@ impl Flight {
         };
         let (slot, uses) = read_echo_bytes(echo);
         let place = self.slots.get(slot)?;
-        (place.sent.is_some() && echo_bytes(slot, place.uses) == echo_bytes(slot, uses))
+        (place.is_under_way && echo_bytes(slot, place.uses) == echo_bytes(slot, uses))
             .then_some(slot)
     }
 
     /// How many bytes the answer at the front of a stream has; `None` while that is not known.
     pub(super) fn answer_length(&self, bytes: &[u8]) -> Option<usize> {
         match self.peer {
-            Peer::Node => ResponseHeader::parse(bytes, Encryption::None)
-                .map(|header| Encryption::None.header_size() + header.body_length),
+            Peer::Node => {
+                let encryption = self.keyring.encryption();
+                ResponseHeader::parse(bytes, encryption)
+                    .map(|header| encryption.header_size() + header.body_length)
+            }
             Peer::Echo => match frame(bytes, &self.rules()) {
                 Frame::Whole { length, .. } => Some(length),
                 Frame::Incomplete { .. } | Frame::Refused { .. } => None,
             },
+            Peer::Redis => resp::answer_length(bytes),
         }
+    }
+
+    /// A batch of answers has come, which [`Flight::answer`] takes one by one.
+    #[inline]
+    pub(super) fn answers_came(&mut self, now: Instant) {
+        self.recorder.at(now);
     }
 
     /// Takes the whole answer to a slot's request.
     pub(super) fn answer(&mut self, slot: usize, answer: &mut [u8], now: Instant) {
         let place = &mut self.slots[slot];
-        let sent = place.sent.take().expect("a request is under way here");
+        debug_assert!(place.is_under_way);
+        place.is_under_way = false;
         self.under_way -= 1;
-        let took = now.saturating_duration_since(place.at);
-        if self.peer == Peer::Echo {
-            self.kind.withdraw(slot);
-            match *answer == *place.bytes {
-                true => self.tally.right(took),
-                false => self.tally.wrong(|| "an echo of other bytes".to_owned()),
+        self.free.push_back(slot);
+        let took = now.saturating_duration_since(place.due);
+        match self.peer {
+            Peer::Node => self.answer_of_node(slot, answer, took),
+            Peer::Echo => {
+                let is_right = *answer == *place.bytes;
+                place.sent = None;
+                self.kind.withdraw(slot);
+                match is_right {
+                    true => self.recorder.right(took),
+                    false => self.recorder.wrong(|| "an echo of other bytes".to_owned()),
+                }
             }
-            return;
+            Peer::Redis => {
+                let Some(redis) = &self.redis else {
+                    return;
+                };
+                let words = || String::from_utf8_lossy(answer).trim_end().to_owned();
+                match redis.check(slot, answer) {
+                    Verdict::Right => self.recorder.right(took),
+                    Verdict::Refused => self.recorder.refused(words),
+                    Verdict::Wrong => {
+                        (self.recorder).wrong(|| format!("\"{}\" where it cannot be", words()));
+                    }
+                }
+            }
         }
-        let header_size = Encryption::None.header_size();
-        let opened = match ResponseHeader::parse(answer, Encryption::None) {
+    }
+
+    fn answer_of_node(&mut self, slot: usize, answer: &mut [u8], took: Duration) {
+        let sent = self.slots[slot].sent.take();
+        let sent = sent.expect("a request to a node is under way here");
+        let encryption = sent.header.encryption;
+        let opened = match ResponseHeader::parse(answer, encryption) {
             Some(header) => open_response(
                 &sent,
                 &header,
-                &mut answer[header_size..],
+                &mut answer[encryption.header_size()..],
                 ResponseCounter::Restart,
             )
             .map_err(|error| error.to_string()),
@@ -192,40 +350,57 @@ impl Flight {
         };
         match opened {
             Ok(opened) => match self.kind.answer(slot, opened.status, opened.payload) {
-                Verdict::Right => self.tally.right(took),
-                Verdict::Refused => self.tally.refused(|| opened.status.to_string()),
+                Verdict::Right => self.recorder.right(took),
+                Verdict::Refused => self.recorder.refused(|| opened.status.to_string()),
                 Verdict::Wrong => {
                     let name = opened.status.name();
-                    (self.tally).wrong(|| format!("\"{name}\" where it cannot be"));
+                    (self.recorder).wrong(|| format!("\"{name}\" where it cannot be"));
                 }
             },
             Err(error) => {
                 self.kind.lost(slot);
-                self.tally.wrong(|| error);
+                self.recorder.wrong(|| error);
             }
         }
     }
 
     /// Gives up on a slot's request.
     pub(super) fn lose(&mut self, slot: usize) {
-        if self.slots[slot].sent.take().is_some() {
-            self.under_way -= 1;
-            self.tally.lost += 1;
-            match self.peer {
-                Peer::Node => self.kind.lost(slot),
-                Peer::Echo => self.kind.withdraw(slot),
-            }
+        let place = &mut self.slots[slot];
+        if !place.is_under_way {
+            return;
+        }
+        place.is_under_way = false;
+        place.sent = None;
+        self.under_way -= 1;
+        self.free.push_back(slot);
+        self.recorder.lost();
+        match self.peer {
+            Peer::Node => self.kind.lost(slot),
+            Peer::Echo => self.kind.withdraw(slot),
+            Peer::Redis => {}
         }
     }
 
-    /// Whether a slot's request waits for longer than `timeout`.
-    pub(super) fn is_overdue(&self, slot: usize, now: Instant, timeout: Duration) -> bool {
+    /// Uses no slot again in this turn that `is_out` names: there is no way left to send its
+    /// requests.
+    pub(super) fn retire(&mut self, is_out: impl Fn(usize) -> bool) {
+        self.free.retain(|&slot| !is_out(slot));
+    }
+
+    /// Whether a slot's request waits for longer than it may.
+    pub(super) fn is_overdue(&self, slot: usize, now: Instant) -> bool {
         let place = &self.slots[slot];
-        place.sent.is_some() && now.saturating_duration_since(place.at) > timeout
+        place.is_under_way && now.saturating_duration_since(place.at) > self.timeout
+    }
+
+    /// How often to look for requests that wait for too long.
+    pub(super) fn overdue_every(&self) -> Duration {
+        self.timeout / 10
     }
 
     pub(super) fn stray(&mut self) {
-        self.tally.stray += 1;
+        self.recorder.stray();
     }
 
     fn rules(&self) -> Rules {

@@ -1,38 +1,64 @@
-//! A load generator: asks a node the same kind of question over and over, checks every answer, and
-//! says how many came back a second and how long each took. Nothing of the server is used here but
-//! what both sides share, `coin` and `protocol`.
+//! A load generator: asks a node over and over, checks every answer, and says how many came back a
+//! second and how long each took. Nothing of the server is used here but what both sides share, `coin`
+//! and `protocol`.
 //!
-//! The loop is closed: a request goes out when the answer to an earlier one has come, so that a
-//! number of requests is always under way. That finds out how much a node can do. It does not find
-//! out how long a client waits who asks when it likes: while the node stalls, nothing is asked, and
-//! nothing that would have waited is counted.
+//! In a *closed loop* a request goes out when the answer to an earlier one has come, so that a number
+//! of requests is always under way. That finds out how much a node can do. It does not find out how
+//! long a client waits who asks when it likes: while the node stalls, nothing is asked, and nothing
+//! that would have waited is counted. In an *open loop* each request is due at a time that was drawn
+//! beforehand, and its latency counts from then, whenever it went out.
 //!
 //! | room | what it is |
 //! |---|---|
-//! | [`kind`] | what is asked and what the answer must be, one file a kind |
-//! | [`Purse`] | coins to ask about, and how they get back to what they were |
+//! | [`kind`] | what is asked and what the answer must be, one file a kind; mixes of them |
+//! | [`Purse`], [`Keyring`] | coins to ask about, and how they get back to what they were; keys |
+//! | [`Choice`], `zipf`, `at_rest` | which of the coins a request is about |
+//! | [`Pace`] | when each request is due |
 //! | `flight` | requests under way: composed, matched, checked, timed |
-//! | `udp`, `datagrams`, `tcp` | what carries them |
-//! | [`baseline`] | what the machine can do without a node: a bare echo, a bare disk |
-//! | `cpu_clock` | what a server costs, whatever else runs on its CPU |
-//! | [`Plan`] | a run: who is asked when, on which CPUs |
-//! | [`Tally`] | what came of it |
+//! | `udp`, `datagrams`, `tcp`, `each` | what carries them (`carrier` is what they have in common) |
+//! | `resp` | the same for a Redis server |
+//! | [`baseline`] | what to compare a node with: a bare echo, Redis, a bare disk |
+//! | `cpu_clock`, [`Generator`] | what a server costs, and what the generator itself does |
+//! | [`Plan`] | a run: who is asked when, on which CPUs; `run` carries it out, `thread` does its part |
+//! | `recorder`, [`Progress`] | counts while the run goes on |
+//! | [`Tally`], [`Measured`] | what came of it |
 //! | [`report`] | what is left of it: JSON, histograms, pictures |
 
+mod at_rest;
 pub mod baseline;
+mod carrier;
+mod choice;
 mod cpu_clock;
 mod datagrams;
+mod each;
 mod flight;
+mod keyring;
 pub mod kind;
+mod measured;
+mod own_cost;
+mod pace;
 mod plan;
+mod progress;
 mod purse;
+mod recorder;
 pub mod report;
+mod resp;
+mod run;
 mod tally;
 mod tcp;
+mod thread;
 mod udp;
+mod zipf;
 
+pub use choice::Choice;
 pub use flight::Addressee;
+pub use keyring::Keyring;
 pub use kind::Kind;
-pub use plan::{Contender, Interval, LoadError, Measured, Plan, Slice, Stream};
-pub use purse::{Purse, PurseError, Settled};
+pub use measured::{Contender, Interval, Measured, Slice, SweepStep};
+pub use own_cost::{Generator, OwnCost};
+pub use pace::{Pace, Spacing};
+pub use plan::{Io, LoadError, Plan, RedisPlan, Stream, Sweep};
+pub use progress::{Counts, Progress};
+pub use purse::{Held, Purse, PurseError, Settled};
+pub use run::Outcome;
 pub use tally::Tally;

@@ -1,3 +1,4 @@
+use super::choice::Choice;
 use crate::client::{Client, ClientError, Outcome};
 use crate::coin::{An, Coin, Denomination};
 use crate::protocol::AdminKey;
@@ -5,9 +6,12 @@ use crate::protocol::executive::SessionId;
 
 /// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one, one of
 /// which is in force: a load that changes numbers goes back and forth between the two, so that at no
-/// moment a coin has a number that was not written down before the load began.
+/// moment a coin has a number that was not written down before the load began. The XOR of the two is
+/// the same for all coins, since that is how a pown by sum changes several at once.
 pub struct Purse {
     coins: Vec<Held>,
+    /// Coins that no load asks about: keys, and what the choice of coins leaves out.
+    aside: Vec<Held>,
 }
 
 /// One coin of a [`Purse`].
@@ -84,19 +88,20 @@ impl Purse {
     /// # Errors
     /// The system has no random numbers to give.
     pub fn new(coins: impl IntoIterator<Item = (Coin, An)>) -> Result<Purse, PurseError> {
-        let mut held = Vec::new();
-        for (coin, own) in coins {
-            let mut spare = [0; An::SIZE];
-            getrandom::fill(&mut spare)?;
-            held.push(Held {
-                coin,
-                own,
-                spare: An::new(spare),
-                has_spare: false,
-                in_doubt: false,
-            });
-        }
-        Ok(Purse { coins: held })
+        let mut delta = [0; An::SIZE];
+        getrandom::fill(&mut delta)?;
+        delta[0] |= 1; // no coin's two numbers are the same
+        let held = |(coin, own)| Held {
+            coin,
+            own,
+            spare: own ^ An::new(delta),
+            has_spare: false,
+            in_doubt: false,
+        };
+        Ok(Purse {
+            coins: coins.into_iter().map(held).collect(),
+            aside: vec![],
+        })
     }
 
     /// Has a node make coins: up to `count`, evenly of all denominations.
@@ -128,22 +133,46 @@ impl Purse {
         Purse::new(made)
     }
 
-    /// How many coins there are.
+    /// Puts coins aside that no request is to be about.
+    pub fn narrow(&mut self, choice: Choice) {
+        self.aside.extend(choice.rule_out(&mut self.coins));
+    }
+
+    /// Puts up to `count` coins aside that requests can be encrypted with, evenly from all there are,
+    /// and gives them back with their numbers, which stay as they are while a load goes on.
+    pub fn keys(&mut self, count: usize) -> Vec<(Coin, An)> {
+        let step = (self.coins.len() / count.max(1)).max(1);
+        let mut index = 0;
+        let is_key = |_: &mut Held| {
+            index += 1;
+            index % step == 0 && index / step <= count
+        };
+        let keys: Vec<Held> = self.coins.extract_if(.., is_key).collect();
+        self.aside.extend(&keys);
+        keys.iter().map(|held| (held.coin, held.own)).collect()
+    }
+
+    /// The coins to ask about.
+    pub fn coins(&self) -> impl Iterator<Item = Coin> {
+        self.coins.iter().map(|held| held.coin)
+    }
+
+    /// How many coins there are to ask about.
     pub fn len(&self) -> usize {
         self.coins.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is none to ask about.
     pub fn is_empty(&self) -> bool {
         self.coins.is_empty()
     }
 
     /// The coins with their spare numbers, to be written down before a load changes any.
     pub fn spares(&self) -> impl Iterator<Item = (Coin, An)> {
-        self.coins.iter().map(|held| (held.coin, held.spare))
+        self.all().map(|held| (held.coin, held.spare))
     }
 
-    /// Takes the coins out in so many parts of about the same size.
+    /// Takes the coins to ask about out in so many parts of about the same size.
     pub fn deal(&mut self, parts: usize) -> Vec<Vec<Held>> {
         let mut dealt = vec![Vec::new(); parts];
         for (index, held) in self.coins.drain(..).enumerate() {
@@ -163,13 +192,13 @@ impl Purse {
     /// The node does not answer, or refuses; then some coins may have their spare numbers.
     pub fn settle(&mut self, client: &mut Client) -> Result<Settled, PurseError> {
         let known = |held: &&Held| !held.in_doubt;
-        let claimed: Vec<(Coin, An)> = (self.coins.iter())
+        let claimed: Vec<(Coin, An)> = (self.all())
             .filter(known)
             .map(|held| (held.coin, held.an()))
             .collect();
         let wrong = failing(client, &claimed)?;
         let changed = |held: &&Held| held.has_spare || held.in_doubt;
-        let back: Vec<(Coin, An, An)> = (self.coins.iter())
+        let back: Vec<(Coin, An, An)> = (self.all())
             .filter(changed)
             .map(|held| (held.coin, held.spare, held.own))
             .collect();
@@ -178,9 +207,7 @@ impl Purse {
             return Err(error.into());
         }
         debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotAsked));
-        let own: Vec<(Coin, An)> = (self.coins.iter())
-            .map(|held| (held.coin, held.own))
-            .collect();
+        let own: Vec<(Coin, An)> = (self.all()).map(|held| (held.coin, held.own)).collect();
         let astray = failing(client, &own)?;
         for held in &mut self.coins {
             (held.has_spare, held.in_doubt) = (false, false);
@@ -193,11 +220,19 @@ impl Purse {
     /// # Errors
     /// The node does not answer, or refuses.
     pub fn delete(&mut self, client: &mut Client, key: &AdminKey) -> Result<(), PurseError> {
-        let coins: Vec<(Coin, An)> = self.coins.drain(..).map(|h| (h.coin, h.own)).collect();
+        let coins: Vec<(Coin, An)> = self.all().map(|h| (h.coin, h.own)).collect();
         match client.delete_coins(key, &coins).1 {
             Some(error) => Err(error.into()),
-            None => Ok(()),
+            None => {
+                self.coins.clear();
+                self.aside.clear();
+                Ok(())
+            }
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Held> {
+        self.coins.iter().chain(&self.aside)
     }
 }
 

@@ -5,67 +5,60 @@ use hdrhistogram::Histogram;
 /// The longest time that is told apart from longer ones.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What came of the requests of one stretch of time.
+/// What came of the requests of one stretch of time. Every request is counted in one of the first
+/// five.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    /// Answers that were as they must be.
+    /// Answers that were as they must be, in time.
     pub right: u64,
     /// Answers that claim what is not so, or are no answers.
     pub wrong: u64,
     /// Requests that the node refused.
     pub refused: u64,
-    /// Requests without an answer in time.
+    /// Answers that were as they must be, but came later than they were of use.
+    pub late: u64,
+    /// Requests without an answer, and those that were due and could not be sent for too long.
     pub lost: u64,
-    /// Datagrams that answered no request under way: too late, or nobody's.
+    /// Datagrams that answered no request under way: after its time-out, or nobody's.
     pub stray: u64,
     /// What the first wrong answer was.
     pub first_wrong: Option<String>,
     /// What the first refusal was.
     pub first_refused: Option<String>,
-    /// From sending to the answer, in nanoseconds, to three digits; right answers only.
+    /// From when the request was due (closed loop: sent) to the answer, in nanoseconds, to three
+    /// digits; of right and late answers.
     pub latency_ns: Histogram<u64>,
 }
 
 impl Default for Tally {
     fn default() -> Tally {
-        let longest = LONGEST.as_nanos() as u64;
         Tally {
             right: 0,
             wrong: 0,
             refused: 0,
+            late: 0,
             lost: 0,
             stray: 0,
             first_wrong: None,
             first_refused: None,
-            latency_ns: Histogram::new_with_max(longest, 3)
-                .expect("three digits up to a minute are a valid histogram"),
+            latency_ns: no_latencies(),
         }
     }
 }
 
+/// A histogram with the bounds that all have, so that any two can be added.
+pub(super) fn no_latencies() -> Histogram<u64> {
+    Histogram::new_with_max(LONGEST.as_nanos() as u64, 3)
+        .expect("three digits up to a minute are a valid histogram")
+}
+
 impl Tally {
-    /// Counts a right answer.
-    #[inline]
-    pub(super) fn right(&mut self, latency: Duration) {
-        self.right += 1;
-        self.latency_ns.saturating_record(latency.as_nanos() as u64);
-    }
-
-    pub(super) fn wrong(&mut self, what: impl FnOnce() -> String) {
-        self.wrong += 1;
-        self.first_wrong.get_or_insert_with(what);
-    }
-
-    pub(super) fn refused(&mut self, what: impl FnOnce() -> String) {
-        self.refused += 1;
-        self.first_refused.get_or_insert_with(what);
-    }
-
     /// Adds another's counts.
     pub fn add(&mut self, other: &Tally) {
         self.right += other.right;
         self.wrong += other.wrong;
         self.refused += other.refused;
+        self.late += other.late;
         self.lost += other.lost;
         self.stray += other.stray;
         if self.first_wrong.is_none() {

@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 
+use super::carrier::Carrier;
 use super::flight::Flight;
+use super::udp::is_for_later;
 
-/// How long to wait for an answer before looking at the clock again.
-const WAIT: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 20_000_000,
-};
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for answers at least when a connection is read from, bytes.
@@ -20,158 +17,70 @@ const READ_BYTES: usize = 64 * 1024;
 /// Connections looked at after one wait.
 const EVENTS: usize = 64;
 
-/// Requests over TCP, on kept connections, a number of them under way on each at all times.
+/// Requests over TCP on kept connections. Slot i is always asked over connection i mod connections.
 pub(super) struct Tcp {
+    address: SocketAddr,
     connections: Vec<Connection>,
     epoll: OwnedFd,
-    timeout: Duration,
+    /// Connections with requests to be written.
+    to_write: Vec<usize>,
     looked_for_overdue: Instant,
 }
 
 struct Connection {
-    stream: TcpStream,
+    /// `None` where it broke.
+    stream: Option<TcpStream>,
     /// Requests under way, in the order of their answers.
     asked: VecDeque<usize>,
-    /// Bytes of answers from `read` to `filled`.
-    answers: Vec<u8>,
-    read: usize,
-    filled: usize,
+    answers: Answers,
     /// Requests still to be written, from `written` on.
     requests: Vec<u8>,
     written: usize,
     /// Whether the kernel is to say when there is room to write.
     waits_for_room: bool,
-    is_broken: bool,
+    /// Whether it is in the list of those with requests to be written.
+    is_listed: bool,
 }
 
-impl Tcp {
-    pub(super) fn connect(
-        address: SocketAddr,
-        connections: usize,
-        timeout: Duration,
-    ) -> io::Result<Tcp> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut opened = Vec::with_capacity(connections);
-        for index in 0..connections {
-            let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            let data = epoll::EventData::new_u64(index as u64);
-            epoll::add(&epoll, &stream, data, epoll::EventFlags::IN)?;
-            opened.push(Connection {
-                stream,
-                asked: VecDeque::new(),
-                answers: vec![0; READ_BYTES],
-                read: 0,
-                filled: 0,
-                requests: Vec::new(),
-                written: 0,
-                waits_for_room: false,
-                is_broken: false,
-            });
+/// Bytes of answers that came over one connection, from `read` to `filled`.
+pub(super) struct Answers {
+    bytes: Vec<u8>,
+    read: usize,
+    filled: usize,
+}
+
+impl Answers {
+    pub(super) fn new() -> Answers {
+        Answers {
+            bytes: vec![0; READ_BYTES],
+            read: 0,
+            filled: 0,
         }
-        Ok(Tcp {
-            connections: opened,
-            epoll,
-            timeout,
-            looked_for_overdue: Instant::now(),
-        })
     }
 
-    /// Keeps all slots under way until `until`, an equal part of them on each connection, then waits
-    /// for the last answers.
+    pub(super) fn clear(&mut self) {
+        (self.read, self.filled) = (0, 0);
+    }
+
+    /// Reads once: if there is more, the next wait is over at once. 0 is the end of the stream.
+    pub(super) fn read_from(&mut self, mut stream: impl Read) -> io::Result<usize> {
+        let length = stream.read(&mut self.bytes[self.filled..])?;
+        self.filled += length;
+        Ok(length)
+    }
+
+    /// Answers the requests under way, the first one first, as far as there are whole answers.
     ///
     /// # Errors
-    /// Every connection is broken.
-    pub(super) fn run(&mut self, flight: &mut Flight, until: Instant) -> io::Result<()> {
-        let connections = self.connections.len();
-        let mut now = Instant::now();
-        for slot in 0..flight.slots() {
-            self.connections[slot % connections].begin(slot, flight, now);
-        }
-        for index in 0..connections {
-            self.connections[index].write(flight);
-            self.follow_room(index)?;
-        }
-        let mut events = Vec::with_capacity(EVENTS);
-        while flight.under_way() > 0 {
-            events.clear();
-            let buffer = rustix::buffer::spare_capacity(&mut events);
-            match epoll::wait(&self.epoll, buffer, Some(&WAIT)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            now = Instant::now();
-            for event in &events {
-                let index = event.data.u64() as usize;
-                let connection = &mut self.connections[index];
-                connection.read(flight, now, now < until);
-                connection.write(flight);
-                self.follow_room(index)?;
-            }
-            if now.duration_since(self.looked_for_overdue) > self.timeout / 10 {
-                self.looked_for_overdue = now;
-                self.lose_overdue(flight, now);
-            }
-        }
-        match self.connections.iter().all(|c| c.is_broken) {
-            true => Err(io::Error::other("the node closed every connection")),
-            false => Ok(()),
-        }
-    }
-
-    /// Has the kernel say when there is room to write, only while a connection waits for it.
-    fn follow_room(&mut self, index: usize) -> io::Result<()> {
-        let connection = &mut self.connections[index];
-        let waits = connection.written < connection.requests.len();
-        if connection.is_broken {
-            // Gone already when the connection broke earlier.
-            let _ = epoll::delete(&self.epoll, &connection.stream);
-        } else if waits != connection.waits_for_room {
-            connection.waits_for_room = waits;
-            let wanted = match waits {
-                true => epoll::EventFlags::IN | epoll::EventFlags::OUT,
-                false => epoll::EventFlags::IN,
-            };
-            let data = epoll::EventData::new_u64(index as u64);
-            epoll::modify(&self.epoll, &connection.stream, data, wanted)?;
-        }
-        Ok(())
-    }
-
-    /// A stream without an answer in time has no more answers to tell apart.
-    fn lose_overdue(&mut self, flight: &mut Flight, now: Instant) {
-        for connection in &mut self.connections {
-            let oldest = connection.asked.front();
-            if oldest.is_some_and(|&slot| flight.is_overdue(slot, now, self.timeout)) {
-                connection.give_up(flight);
-            }
-        }
-    }
-}
-
-impl Connection {
-    fn begin(&mut self, slot: usize, flight: &mut Flight, now: Instant) {
-        if self.is_broken {
-            return;
-        }
-        if let Some(request) = flight.begin(slot, now) {
-            self.requests.extend_from_slice(request);
-            self.asked.push_back(slot);
-        }
-    }
-
-    /// Reads what there is, once: if there is more, the next wait is over at once.
-    fn read(&mut self, flight: &mut Flight, now: Instant, goes_on: bool) {
-        let length = match self.stream.read(&mut self.answers[self.filled..]) {
-            Ok(0) => return self.give_up(flight),
-            Ok(length) => length,
-            Err(error) if is_for_later(&error) => return,
-            Err(_) => return self.give_up(flight),
-        };
-        self.filled += length;
-        loop {
-            let bytes = &mut self.answers[self.read..self.filled];
+    /// There are bytes that nobody asked for.
+    pub(super) fn take(
+        &mut self,
+        asked: &mut VecDeque<usize>,
+        flight: &mut Flight,
+        now: Instant,
+    ) -> Result<(), Unasked> {
+        while self.read < self.filled {
+            let bytes = &mut self.bytes[self.read..self.filled];
             let Some(length) = flight.answer_length(bytes) else {
                 break;
             };
@@ -179,54 +88,223 @@ impl Connection {
                 self.make_room(length);
                 break;
             }
-            let Some(slot) = self.asked.pop_front() else {
-                // Bytes that nobody asked for: the stream has lost its order.
-                flight.stray();
-                return self.give_up(flight);
-            };
+            let slot = asked.pop_front().ok_or(Unasked)?;
             flight.answer(slot, &mut bytes[..length], now);
             self.read += length;
-            if goes_on {
-                self.begin(slot, flight, now);
-            }
         }
         if self.read == self.filled {
-            (self.read, self.filled) = (0, 0);
-        } else if self.filled == self.answers.len() {
-            self.answers.copy_within(self.read..self.filled, 0);
+            self.clear();
+        } else if self.filled == self.bytes.len() {
+            self.bytes.copy_within(self.read..self.filled, 0);
             (self.read, self.filled) = (0, self.filled - self.read);
+            // An answer may be longer than all the room there is, without saying so in front.
+            self.make_room(self.filled);
         }
+        Ok(())
     }
 
     /// An answer of `length` bytes is to fit.
     fn make_room(&mut self, length: usize) {
-        if self.answers.len() < length + READ_BYTES {
-            self.answers.resize(length + READ_BYTES, 0);
+        if self.bytes.len() < length + READ_BYTES {
+            self.bytes.resize(length + READ_BYTES, 0);
+        }
+    }
+}
+
+/// Bytes came that answer nothing: the stream has lost its order.
+pub(super) struct Unasked;
+
+impl Tcp {
+    pub(super) fn new(address: SocketAddr, connections: usize) -> io::Result<Tcp> {
+        let connection = || Connection {
+            stream: None,
+            asked: VecDeque::new(),
+            answers: Answers::new(),
+            requests: Vec::new(),
+            written: 0,
+            waits_for_room: false,
+            is_listed: false,
+        };
+        Ok(Tcp {
+            address,
+            connections: (0..connections).map(|_| connection()).collect(),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            to_write: Vec::with_capacity(connections),
+            looked_for_overdue: Instant::now(),
+        })
+    }
+
+    /// Writes requests that are due into their connections.
+    fn send(&mut self, flight: &mut Flight, now: Instant) -> io::Result<()> {
+        while let Some(slot) = flight.begin(now) {
+            let index = slot % self.connections.len();
+            let connection = &mut self.connections[index];
+            (connection.requests).extend_from_slice(flight.request(slot));
+            connection.asked.push_back(slot);
+            if !connection.is_listed {
+                connection.is_listed = true;
+                self.to_write.push(index);
+            }
+        }
+        let mut to_write = std::mem::take(&mut self.to_write);
+        for index in to_write.drain(..) {
+            self.connections[index].is_listed = false;
+            if self.connections[index].write().is_err() {
+                self.give_up(index, flight);
+            }
+            self.follow_room(index)?;
+        }
+        self.to_write = to_write;
+        Ok(())
+    }
+
+    /// Has the kernel say when there is room to write, only while a connection waits for it.
+    fn follow_room(&mut self, index: usize) -> io::Result<()> {
+        let connection = &mut self.connections[index];
+        let waits = connection.written < connection.requests.len();
+        if let Some(stream) = &connection.stream
+            && waits != connection.waits_for_room
+        {
+            connection.waits_for_room = waits;
+            let wanted = match waits {
+                true => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+                false => epoll::EventFlags::IN,
+            };
+            let data = epoll::EventData::new_u64(index as u64);
+            epoll::modify(&self.epoll, stream, data, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// A stream without an answer in time has no more answers to tell apart.
+    fn lose_overdue(&mut self, flight: &mut Flight, now: Instant) {
+        for index in 0..self.connections.len() {
+            let oldest = self.connections[index].asked.front();
+            if oldest.is_some_and(|&slot| flight.is_overdue(slot, now)) {
+                self.give_up(index, flight);
+            }
         }
     }
 
-    fn write(&mut self, flight: &mut Flight) {
+    /// The connection is of no more use in this turn.
+    fn give_up(&mut self, index: usize, flight: &mut Flight) {
+        let connections = self.connections.len();
+        self.connections[index].close(flight);
+        flight.retire(|slot| slot % connections == index);
+    }
+}
+
+impl Carrier for Tcp {
+    fn ready(&mut self) -> io::Result<()> {
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            if connection.stream.is_some() {
+                continue;
+            }
+            let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            let data = epoll::EventData::new_u64(index as u64);
+            epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN)?;
+            connection.waits_for_room = false;
+            connection.stream = Some(stream);
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, flight: &mut Flight) -> io::Result<()> {
+        let mut now = Instant::now();
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            self.send(flight, now)?;
+            if self.connections.iter().all(|c| c.stream.is_none()) {
+                return Err(io::Error::other(
+                    "every connection was closed at the other end",
+                ));
+            }
+            if flight.is_over(now) {
+                return Ok(());
+            }
+            let patience = flight.patience(now);
+            events.clear();
+            let buffer = rustix::buffer::spare_capacity(&mut events);
+            let wait = Timespec::try_from(patience).expect("a moment");
+            match epoll::wait(&self.epoll, buffer, Some(&wait)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let before = now;
+            now = Instant::now();
+            if events.is_empty() {
+                if patience.is_zero() {
+                    flight.spun(now - before);
+                }
+            } else {
+                flight.answers_came(now);
+            }
+            for event in &events {
+                let index = event.data.u64() as usize;
+                if !self.connections[index].read(flight, now) {
+                    self.give_up(index, flight);
+                }
+                if self.connections[index].waits_for_room && !self.connections[index].is_listed {
+                    self.connections[index].is_listed = true;
+                    self.to_write.push(index);
+                }
+                // Each connection's requests go out before the next one's answers are looked at, so
+                // that it gets its work as early as can be.
+                self.send(flight, now)?;
+            }
+            if now.duration_since(self.looked_for_overdue) > flight.overdue_every() {
+                self.looked_for_overdue = now;
+                self.lose_overdue(flight, now);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Reads what there is; `false` where the connection is of no more use.
+    fn read(&mut self, flight: &mut Flight, now: Instant) -> bool {
+        let Some(stream) = &self.stream else {
+            return true; // closed since the kernel spoke of it
+        };
+        match self.answers.read_from(stream) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return is_for_later(&error),
+        }
+        match self.answers.take(&mut self.asked, flight, now) {
+            Ok(()) => true,
+            Err(Unasked) => {
+                flight.stray();
+                false
+            }
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let Some(mut stream) = self.stream.as_ref() else {
+            return Err(ErrorKind::NotConnected.into());
+        };
         while self.written < self.requests.len() {
-            match self.stream.write(&self.requests[self.written..]) {
+            match stream.write(&self.requests[self.written..]) {
                 Ok(length) => self.written += length,
-                Err(error) if is_for_later(&error) => return,
-                Err(_) => return self.give_up(flight),
+                Err(error) if is_for_later(&error) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
         self.requests.clear();
         self.written = 0;
+        Ok(())
     }
 
-    fn give_up(&mut self, flight: &mut Flight) {
-        self.is_broken = true;
+    fn close(&mut self, flight: &mut Flight) {
+        self.stream = None; // closing it takes it out of the epoll
         for slot in self.asked.drain(..) {
             flight.lose(slot);
         }
+        self.answers.clear();
         self.requests.clear();
         self.written = 0;
     }
-}
-
-fn is_for_later(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

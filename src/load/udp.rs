@@ -2,100 +2,129 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::datagrams::{Batch, Sending};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::carrier::Carrier;
+use super::datagrams::{Batch, Sending, Wait};
 use super::flight::Flight;
 
-/// How long to wait for a datagram before looking at the clock again.
+/// How long a call waits for a datagram before it is time to look at the clock again.
 const WAIT: Duration = Duration::from_millis(20);
 
-/// Requests over UDP from one socket, a number of them under way at all times.
+/// Requests over UDP from one socket, by calls to the kernel that take many datagrams.
 pub(super) struct Udp {
     socket: UdpSocket,
     batch: Batch,
     sending: Sending,
-    timeout: Duration,
-    /// Slots to be filled.
-    free: Vec<usize>,
+    /// Slots whose requests are to be sent.
+    ready: Vec<usize>,
     looked_for_overdue: Instant,
 }
 
+/// A socket connected to `address`, as all that carry requests over UDP have it.
+pub(super) fn connect_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
 impl Udp {
-    pub(super) fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Udp> {
-        let any: SocketAddr = match address {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
-        };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(address)?;
+    pub(super) fn connect(address: SocketAddr) -> io::Result<Udp> {
+        let socket = connect_socket(address)?;
         socket.set_read_timeout(Some(WAIT))?;
         Ok(Udp {
             socket,
             batch: Batch::new(),
             sending: Sending::new(),
-            timeout,
-            free: Vec::new(),
+            ready: Vec::new(),
             looked_for_overdue: Instant::now(),
         })
     }
 
-    /// Keeps all slots under way until `until`, then waits for the last answers.
-    ///
-    /// # Errors
-    /// Nobody listens there, or the socket fails.
-    pub(super) fn run(&mut self, flight: &mut Flight, until: Instant) -> io::Result<()> {
-        self.free.clear();
-        self.free.extend(0..flight.slots());
+    fn send(&mut self, flight: &mut Flight, now: Instant) -> io::Result<()> {
+        self.ready.clear();
+        while let Some(slot) = flight.begin(now) {
+            self.ready.push(slot);
+        }
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        let requests = self.ready.iter().map(|&slot| flight.request(slot));
+        self.sending.send(&self.socket, requests)
+    }
+
+    /// Takes the answers that there are. With none, waits for the first one for as long as no request
+    /// is due: in a closed loop in the same call.
+    fn receive(&mut self, flight: &mut Flight, now: Instant) -> io::Result<usize> {
+        if !flight.is_open() {
+            return self.batch.receive(&self.socket, Wait::ForOne);
+        }
+        match self.batch.receive(&self.socket, Wait::Never) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            received => return received,
+        }
+        let patience = flight.patience(now);
+        if patience.is_zero() {
+            flight.spun(now.elapsed());
+            return Ok(0);
+        }
+        let patience = Timespec::try_from(patience).expect("a moment");
+        let answers = &mut [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(answers, Some(&patience))? {
+            0 => Ok(0),
+            _ => self.batch.receive(&self.socket, Wait::Never),
+        }
+    }
+}
+
+impl Carrier for Udp {
+    fn run(&mut self, flight: &mut Flight) -> io::Result<()> {
         let mut now = Instant::now();
         loop {
-            if now < until {
-                self.send(flight, now)?;
-            }
-            if flight.under_way() == 0 {
+            self.send(flight, now)?;
+            if flight.is_over(now) {
                 return Ok(());
             }
-            match self.batch.receive(&self.socket) {
-                Ok(received) => {
-                    now = Instant::now();
-                    self.take(flight, received, now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => now = Instant::now(),
+            let received = match self.receive(flight, now) {
+                Ok(received) => received,
+                Err(error) if is_for_later(&error) => 0,
                 Err(error) => return Err(error),
+            };
+            now = Instant::now();
+            if received > 0 {
+                flight.answers_came(now);
+            }
+            for index in 0..received {
+                let answer = self.batch.datagram(index);
+                match flight.slot_of(answer) {
+                    Some(slot) => flight.answer(slot, answer, now),
+                    None => flight.stray(),
+                }
             }
             if now.duration_since(self.looked_for_overdue) > WAIT {
                 self.looked_for_overdue = now;
-                self.lose_overdue(flight, now);
+                lose_overdue(flight, now);
             }
         }
     }
+}
 
-    fn send(&mut self, flight: &mut Flight, now: Instant) -> io::Result<()> {
-        self.free.retain(|&slot| flight.begin(slot, now).is_some());
-        let requests = self.free.iter().map(|&slot| flight.request(slot));
-        let sent = self.sending.send(&self.socket, requests);
-        self.free.clear();
-        sent
-    }
-
-    fn take(&mut self, flight: &mut Flight, received: usize, now: Instant) {
-        for index in 0..received {
-            let answer = self.batch.datagram(index);
-            match flight.slot_of(answer) {
-                Some(slot) => {
-                    flight.answer(slot, answer, now);
-                    self.free.push(slot);
-                }
-                None => flight.stray(),
-            }
+/// Gives up on every request that waits for too long, each for itself.
+pub(super) fn lose_overdue(flight: &mut Flight, now: Instant) {
+    for slot in 0..flight.slots() {
+        if flight.is_overdue(slot, now) {
+            flight.lose(slot);
         }
     }
+}
 
-    fn lose_overdue(&mut self, flight: &mut Flight, now: Instant) {
-        for slot in 0..flight.slots() {
-            if flight.is_overdue(slot, now, self.timeout) {
-                flight.lose(slot);
-                self.free.push(slot);
-            }
-        }
-    }
+pub(super) fn is_for_later(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

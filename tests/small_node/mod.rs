@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use raida::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 use raida::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
@@ -33,6 +34,8 @@ pub enum Fault {
     Nonsense,
     /// Over UDP: answers after the next request's answer.
     Late,
+    /// Does nothing at all for so long, whoever asks, then answers.
+    Stall(Duration),
 }
 
 pub struct SmallNode {
@@ -192,6 +195,9 @@ impl State {
         let fault = (self.faults.iter())
             .find(|&&(command, number, _)| (command, number) == this)
             .map(|&(_, _, fault)| fault);
+        if let Some(Fault::Stall(time)) = fault {
+            std::thread::sleep(time);
+        }
 
         let key = self.key(header);
         let rules = rules();

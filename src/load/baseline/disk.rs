@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Instant;
 
-use crate::load::tally::Tally;
+use crate::load::recorder::Recorder;
 
 const BLOCK_BYTES: usize = 4_096;
 /// Blocks written over, one after the other and again from the first.
@@ -53,12 +53,15 @@ impl Disk {
         })
     }
 
-    /// Writes until `until`.
+    /// Writes until `until`, and records how long each write took.
     ///
     /// # Errors
     /// The disk fails.
-    pub(in crate::load) fn run(&mut self, until: Instant) -> io::Result<Tally> {
-        let mut tally = Tally::default();
+    pub(in crate::load) fn run(
+        &mut self,
+        until: Instant,
+        recorder: &mut Recorder,
+    ) -> io::Result<()> {
         let mut start = Instant::now();
         while start < until {
             self.file
@@ -66,9 +69,10 @@ impl Disk {
             self.file.sync_data()?;
             self.next += 1;
             let end = Instant::now();
-            tally.right(end - start);
+            recorder.at(end);
+            recorder.right(end - start);
             start = end;
         }
-        Ok(tally)
+        Ok(())
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
+use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::load::cpu_clock::CpuClock;
-use crate::load::datagrams::Batch;
-use crate::load::plan::pin;
+use crate::load::datagrams::{Batch, Wait};
+use crate::load::thread::pin;
 
 /// How long until a thread that waits looks whether it is to end.
 const WAIT: Duration = Duration::from_millis(100);
@@ -49,7 +50,7 @@ impl Echo {
         Ok(Echo::start(address, cpus, sockets, |socket, end| {
             let mut batch = Batch::new();
             while !end.load(Relaxed) {
-                if batch.receive(&socket).is_ok() {
+                if batch.receive(&socket, Wait::ForOne).is_ok() {
                     // One that cannot be sent is lost, and counted by who misses it.
                     let _ = batch.send_back(&socket);
                 }
@@ -134,7 +135,7 @@ fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let data = epoll::EventData::new_u64(LISTENER);
     epoll::add(&epoll, listener, data, epoll::EventFlags::IN)?;
-    let mut streams: Vec<Option<TcpStream>> = Vec::new();
+    let mut streams: Slab<TcpStream> = Slab::new();
     let mut bytes = vec![0; READ_BYTES];
     let mut events = Vec::with_capacity(EVENTS);
     while !end.load(Relaxed) {
@@ -148,12 +149,9 @@ fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
             match event.data.u64() {
                 LISTENER => accept(listener, &epoll, &mut streams)?,
                 index => {
-                    let stream = &mut streams[index as usize];
-                    if stream
-                        .as_ref()
-                        .is_some_and(|s| echo(s, &mut bytes).is_err())
-                    {
-                        *stream = None; // closing it takes it out of the epoll
+                    let index = index as usize;
+                    if (streams.get(index)).is_some_and(|s| echo(s, &mut bytes).is_err()) {
+                        streams.remove(index); // closing it takes it out of the epoll
                     }
                 }
             }
@@ -165,16 +163,17 @@ fn echo_streams(listener: &TcpListener, end: &AtomicBool) -> io::Result<()> {
 fn accept(
     listener: &TcpListener,
     epoll: &OwnedFd,
-    streams: &mut Vec<Option<TcpStream>>,
+    streams: &mut Slab<TcpStream>,
 ) -> io::Result<()> {
     let Ok((stream, _)) = listener.accept() else {
         return Ok(()); // another thread was faster
     };
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
-    let data = epoll::EventData::new_u64(streams.len() as u64);
+    let entry = streams.vacant_entry();
+    let data = epoll::EventData::new_u64(entry.key() as u64);
     epoll::add(epoll, &stream, data, epoll::EventFlags::IN)?;
-    streams.push(Some(stream));
+    entry.insert(stream);
     Ok(())
 }
 

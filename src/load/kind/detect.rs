@@ -1,61 +1,63 @@
-use rand::Rng;
-use rand::RngExt;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::{Kind, Verdict, all_pass};
-use crate::coin::An;
+use super::{Kind, SPOILT_EVERY, Setup, Verdict, all_pass, wrong};
+use crate::coin::Coin;
+use crate::load::choice::Draw;
 use crate::load::purse::Held;
 use crate::protocol::authentication::Detect;
-use crate::protocol::{Command, Status};
+use crate::protocol::{Command, Passed, Status};
 
-/// Asks about coins drawn evenly from all there are. One request in 64 names a wrong authenticity
+/// Asks whether coins have the numbers that they have. One request in 64 names a wrong authenticity
 /// number for its first coin, which the node has to notice: one that always says yes is found out.
 pub struct DetectKind {
     coins: Vec<Held>,
+    draw: Draw,
     coins_per_request: usize,
     /// By slot: whether the first coin's number was wrong.
     is_spoilt: Vec<bool>,
     requests: u64,
 }
 
-/// One request in so many is wrong on purpose.
-const SPOILT_EVERY: u64 = 64;
-
 impl DetectKind {
-    /// Asks about some of `coins` at a time, with at most `slots` requests under way.
+    /// Asks about some of the coins at a time.
     ///
     /// # Panics
     /// When there is no coin, or none is to be asked about.
-    pub fn new(coins: Vec<Held>, coins_per_request: usize, slots: usize) -> DetectKind {
-        assert!(!coins.is_empty() && coins_per_request > 0);
+    pub fn new(setup: Setup) -> DetectKind {
+        assert!(setup.coins_per_request > 0);
+        let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
+        let rng = &mut SmallRng::from_rng(&mut rand::rng());
         DetectKind {
-            coins,
-            coins_per_request,
-            is_spoilt: vec![false; slots],
+            draw: Draw::new(setup.choice, &coins, rng),
+            coins: setup.coins,
+            coins_per_request: setup.coins_per_request,
+            is_spoilt: vec![false; setup.slots],
             requests: 0,
         }
     }
 }
 
 impl Kind for DetectKind {
-    fn command(&self) -> Command {
-        Command::Detect
-    }
-
-    fn request(&mut self, slot: usize, rng: &mut SmallRng, payload: &mut Vec<u8>) -> bool {
+    fn request(
+        &mut self,
+        slot: usize,
+        rng: &mut SmallRng,
+        payload: &mut Vec<u8>,
+    ) -> Option<Command> {
         self.requests += 1;
         let is_spoilt = self.requests.is_multiple_of(SPOILT_EVERY);
         self.is_spoilt[slot] = is_spoilt;
-        let coins = &self.coins;
+        let start = self.draw.start(rng);
         let records = (0..self.coins_per_request).map(|record| {
-            let held = &coins[rng.random_range(0..coins.len())];
+            let held = &self.coins[self.draw.coin(start, record, rng)];
             match is_spoilt && record == 0 {
-                true => (held.coin, held.an() ^ An::new(wrong(rng))),
+                true => (held.coin, held.an() ^ wrong(rng)),
                 false => (held.coin, held.an()),
             }
         });
         Detect::compose(records, payload);
-        true
+        Some(Command::Detect)
     }
 
     fn answer(&mut self, slot: usize, status: Status, payload: &[u8]) -> Verdict {
@@ -79,16 +81,8 @@ impl Kind for DetectKind {
     }
 }
 
-/// What turns a right number into a wrong one: anything but zeros.
-fn wrong(rng: &mut SmallRng) -> [u8; An::SIZE] {
-    let mut bytes = [0; An::SIZE];
-    rng.fill_bytes(&mut bytes);
-    bytes[0] |= 1;
-    bytes
-}
-
 fn only_first_fails(payload: &[u8], records: usize) -> Verdict {
-    let is_right = crate::protocol::Passed::read(Status::MIXED, payload, records)
+    let is_right = Passed::read(Status::MIXED, payload, records)
         .is_some_and(|passed| (0..records).all(|record| passed.passed(record) == (record > 0)));
     match is_right {
         true => Verdict::Right,

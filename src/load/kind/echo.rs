@@ -1,6 +1,6 @@
 use rand::rngs::SmallRng;
 
-use super::{Kind, Verdict};
+use super::{Kind, Verdict, only};
 use crate::load::purse::Held;
 use crate::protocol::{Command, Status};
 
@@ -9,19 +9,14 @@ use crate::protocol::{Command, Status};
 pub struct EchoKind;
 
 impl Kind for EchoKind {
-    fn command(&self) -> Command {
-        Command::Echo
-    }
-
-    fn request(&mut self, _: usize, _: &mut SmallRng, _: &mut Vec<u8>) -> bool {
-        true
+    fn request(&mut self, _: usize, _: &mut SmallRng, _: &mut Vec<u8>) -> Option<Command> {
+        Some(Command::Echo)
     }
 
     fn answer(&mut self, _: usize, status: Status, payload: &[u8]) -> Verdict {
-        match status {
-            Status::SUCCESS if payload.is_empty() => Verdict::Right,
-            status if status.is_verdict() => Verdict::Wrong,
-            _ => Verdict::Refused,
+        match only(Status::SUCCESS, status) {
+            Verdict::Right if !payload.is_empty() => Verdict::Wrong,
+            verdict => verdict,
         }
     }
 

@@ -1,26 +1,37 @@
-//! What a load asks, and what the answer must be: one file a kind, one interface.
+//! What a load asks, and what the answer must be: one file a kind, one interface. A new kind is a file
+//! here and a line in [`KINDS`].
 
 mod detect;
+mod detect_sum;
 mod echo;
+mod mix;
 mod pown;
+mod pown_sum;
+mod under_way;
 
 pub use detect::DetectKind;
+pub use detect_sum::DetectSumKind;
 pub use echo::EchoKind;
+pub use mix::{Mix, MixKind};
 pub use pown::PownKind;
+pub use pown_sum::PownSumKind;
 
 use rand::rngs::SmallRng;
 
+use super::choice::Choice;
 use super::purse::Held;
 use crate::protocol::{Command, Status};
 
 /// A kind of request. Each thread has its own; `slot` names one of the requests it has under way.
 pub trait Kind: Send {
-    /// What is asked for.
-    fn command(&self) -> Command;
-
-    /// Appends the payload of a new request. `false` where there is nothing left to ask: every coin
-    /// that could be asked about is under way already, or in doubt.
-    fn request(&mut self, slot: usize, rng: &mut SmallRng, payload: &mut Vec<u8>) -> bool;
+    /// Appends the payload of a new request, and says what it asks for. `None` where there is nothing
+    /// left to ask: every coin that could be asked about is under way already, or in doubt.
+    fn request(
+        &mut self,
+        slot: usize,
+        rng: &mut SmallRng,
+        payload: &mut Vec<u8>,
+    ) -> Option<Command>;
 
     /// Looks at the answer.
     fn answer(&mut self, slot: usize, status: Status, payload: &[u8]) -> Verdict;
@@ -33,6 +44,11 @@ pub trait Kind: Send {
 
     /// The coins it was given, as they are now.
     fn coins(self: Box<Self>) -> Vec<Held>;
+
+    /// What the node's answers were, kind by kind, where there are several.
+    fn counts(&self) -> Vec<KindCount> {
+        vec![]
+    }
 }
 
 /// What an answer is worth.
@@ -46,11 +62,118 @@ pub enum Verdict {
     Wrong,
 }
 
+/// What a kind is made from, for one thread.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Coins to ask about, this thread's and this kind's own.
+    pub coins: Vec<Held>,
+    /// How many of them a request is about.
+    pub coins_per_request: usize,
+    /// Requests under way at most.
+    pub slots: usize,
+    /// Which coins.
+    pub choice: Choice,
+}
+
+/// A kind as the command line knows it.
+#[derive(Debug)]
+pub struct KindEntry {
+    /// Its name.
+    pub name: &'static str,
+    /// What its requests do with coins.
+    pub does: Does,
+    /// Makes one.
+    pub make: fn(Setup) -> Box<dyn Kind>,
+}
+
+/// What a kind's requests do with coins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
+    /// They are about none.
+    Nothing,
+    /// They ask about them.
+    Reads,
+    /// They change them.
+    Changes,
+}
+
+/// How often a kind of a mix was asked and what came back, warm-up included; answers without their
+/// times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindCount {
+    /// The kind's name.
+    pub name: &'static str,
+    /// Answers as they must be.
+    pub right: u64,
+    /// Answers that cannot be.
+    pub wrong: u64,
+    /// Refusals.
+    pub refused: u64,
+    /// Requests without an answer, or without one that can be read.
+    pub lost: u64,
+}
+
+impl KindCount {
+    pub(super) fn add(&mut self, other: &KindCount) {
+        self.right += other.right;
+        self.wrong += other.wrong;
+        self.refused += other.refused;
+        self.lost += other.lost;
+    }
+}
+
+/// Every kind there is.
+pub static KINDS: [KindEntry; 5] = [
+    KindEntry {
+        name: "echo",
+        does: Does::Nothing,
+        make: |_| Box::new(EchoKind),
+    },
+    KindEntry {
+        name: "detect",
+        does: Does::Reads,
+        make: |setup| Box::new(DetectKind::new(setup)),
+    },
+    KindEntry {
+        name: "detect-sum",
+        does: Does::Reads,
+        make: |setup| Box::new(DetectSumKind::new(setup)),
+    },
+    KindEntry {
+        name: "pown",
+        does: Does::Changes,
+        make: |setup| Box::new(PownKind::new(setup)),
+    },
+    KindEntry {
+        name: "pown-sum",
+        does: Does::Changes,
+        make: |setup| Box::new(PownSumKind::new(setup)),
+    },
+];
+
+/// One request in so many is wrong on purpose, where that changes nothing: a node that always says
+/// yes is found out.
+const SPOILT_EVERY: u64 = 64;
+
 /// For kinds that expect every coin to pass.
 fn all_pass(status: Status) -> Verdict {
+    only(Status::ALL_PASS, status)
+}
+
+/// For requests that one verdict alone is right for.
+fn only(right: Status, status: Status) -> Verdict {
     match status {
-        Status::ALL_PASS => Verdict::Right,
+        status if status == right => Verdict::Right,
         status if status.is_verdict() => Verdict::Wrong,
         _ => Verdict::Refused,
     }
+}
+
+/// What turns a right number into a wrong one: anything but zeros.
+fn wrong(rng: &mut SmallRng) -> crate::coin::An {
+    use rand::Rng;
+    let mut bytes = [0; crate::coin::An::SIZE];
+    rng.fill_bytes(&mut bytes);
+    bytes[0] |= 1;
+    crate::coin::An::new(bytes)
 }

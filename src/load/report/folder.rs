@@ -24,7 +24,8 @@ pub struct Stored {
     pub traces: Vec<Trace>,
 }
 
-/// Writes everything there is of a run that began at `start`; makes the folder.
+/// Writes everything there is of a run that began at `start`; makes the folder. `steps` are the rates
+/// of a sweep one by one: percentiles over all of them would be of no load at all.
 ///
 /// # Errors
 /// A file cannot be written, or a picture not drawn.
@@ -32,6 +33,7 @@ pub fn write(
     folder: &Path,
     report: &Report,
     traces: &[Trace],
+    steps: &[Trace],
     start: SystemTime,
 ) -> Result<(), ReportError> {
     make(folder)?;
@@ -39,20 +41,15 @@ pub fn write(
         serde_json::to_string_pretty(report).expect("a report has text keys and finite numbers");
     put(folder, RESULT_FILE, &(json + "\n"))?;
     for trace in traces {
-        let stem = trace.file_stem();
-        let about = format!("{}: {}", trace.name, report.load);
-        put(
-            folder,
-            &format!("{stem}.hgrm"),
-            &hgrm::percentiles(&trace.whole(), &about),
-        )?;
-        put(
-            folder,
-            &format!("{stem}.hlog"),
-            &hlog::write(trace, start, &report.load),
-        )?;
+        let name = trace.file_stem() + ".hlog";
+        put(folder, &name, &hlog::write(trace, start, &report.load))?;
     }
-    draw_latencies(folder, report, traces)
+    for trace in if steps.is_empty() { traces } else { steps } {
+        let about = format!("{}: {}", trace.name, report.load);
+        let name = trace.file_stem() + ".hgrm";
+        put(folder, &name, &hgrm::percentiles(&trace.whole(), &about))?;
+    }
+    draw(folder, report, traces)
 }
 
 /// Reads a result, and the logs beside it.
@@ -122,6 +119,7 @@ pub fn compare(folder: &Path, results: &[Stored]) -> Result<Vec<PathBuf>, Report
     let latencies: Vec<_> = (results.iter())
         .flat_map(|result| {
             (result.traces.iter())
+                .filter(|_| result.report.sweep.is_none())
                 .filter(|trace| is_alone || trace.name == first.report.contenders[0].name)
                 .map(|trace| match is_alone {
                     true => (trace.name.clone(), trace.whole()),
@@ -158,23 +156,29 @@ pub fn compare(folder: &Path, results: &[Stored]) -> Result<Vec<PathBuf>, Report
 }
 
 /// The pictures of one result.
-fn draw_latencies(folder: &Path, report: &Report, traces: &[Trace]) -> Result<(), ReportError> {
+fn draw(folder: &Path, report: &Report, traces: &[Trace]) -> Result<(), ReportError> {
     let heading = Heading {
         title: report.load.clone(),
         below: format!("{}; {}", report.machine, report.time_utc),
     };
+    let loop_kind = Some(report.loop_kind);
     let latencies: Vec<_> = (traces.iter())
         .map(|trace| (trace.name.clone(), trace.whole()))
         .collect();
-    if latencies.iter().any(|(_, latency)| !latency.is_empty()) {
-        let svg = latency_by_percentile(&heading, Some(report.loop_kind), &latencies)?;
-        put(folder, "latency-by-percentile.svg", &svg)?;
-        let svg = latency_over_time(&heading, Some(report.loop_kind), traces)?;
-        put(folder, "latency-over-time.svg", &svg)?;
+    if latencies.iter().all(|(_, latency)| latency.is_empty()) {
+        return Ok(());
     }
-    if let Some(sweep) = &report.sweep {
-        let svg = rate_against_latency(&heading, &[("node".to_owned(), sweep)])?;
-        put(folder, "rate-against-latency.svg", &svg)?;
+    let svg = latency_over_time(&heading, loop_kind, traces)?;
+    put(folder, "latency-over-time.svg", &svg)?;
+    match &report.sweep {
+        Some(sweep) => {
+            let svg = rate_against_latency(&heading, &[("node".to_owned(), sweep)])?;
+            put(folder, "rate-against-latency.svg", &svg)?;
+        }
+        None => {
+            let svg = latency_by_percentile(&heading, loop_kind, &latencies)?;
+            put(folder, "latency-by-percentile.svg", &svg)?;
+        }
     }
     Ok(())
 }

@@ -9,10 +9,12 @@
 //! | `hgrm`, `hlog` | traces in the two formats of HdrHistogram's tools |
 //! | [`picture`] | SVG |
 //! | [`folder`] | all of these in a folder, and back again |
+//! | [`live`] | the line on the terminal while a run lasts |
 
 pub mod folder;
 pub mod hgrm;
 pub mod hlog;
+pub mod live;
 mod machine;
 pub mod picture;
 mod result;
@@ -21,8 +23,8 @@ mod utc;
 
 pub use machine::Machine;
 pub use result::{
-    ContenderReport, Counts, Generator, LatencyMicros, LoopKind, Ratio, Report, Spread, SweepPoint,
-    contender_name,
+    ContenderReport, CountsReport, GeneratorReport, LatencyMicros, LoopKind, Ratio, Report, Spread,
+    SweepPoint,
 };
 pub use trace::Trace;
 pub use utc::Utc;

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Machine, Utc};
-use crate::load::{Contender, Measured, Tally};
+use crate::load::{Measured, SweepStep, Tally};
 
 /// What `format` says of the results that are written here. It rises when a field changes its
 /// meaning or goes away; one that is added does not raise it.
@@ -31,7 +31,7 @@ pub struct Report {
     /// Where.
     pub machine: Machine,
     /// By what.
-    pub generator: Generator,
+    pub generator: GeneratorReport,
     /// The node first, then the baselines.
     pub contenders: Vec<ContenderReport>,
     /// The node by each of the baselines.
@@ -56,7 +56,7 @@ pub enum LoopKind {
 
 /// The load generator itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Generator {
+pub struct GeneratorReport {
     /// Its threads.
     pub threads: usize,
     /// How they talk to the kernel.
@@ -81,15 +81,15 @@ pub struct ContenderReport {
     /// Right answers for each second that the server was on a CPU, of each slice; empty where that
     /// is not known.
     pub per_cpu_second_by_slice: Vec<f64>,
-    /// Latencies of the slices' right answers.
+    /// Latencies of the slices' right and late answers.
     pub latency_us: LatencyMicros,
     /// The same of each slice.
     #[serde(default)]
     pub latency_us_by_slice: Vec<LatencyMicros>,
     /// Requests of the slices.
-    pub counts: Counts,
+    pub counts: CountsReport,
     /// All requests: those of the slices, between them and before.
-    pub with_warm_up: Counts,
+    pub with_warm_up: CountsReport,
     /// What the first wrong answer was.
     pub first_wrong: Option<String>,
     /// What the first refusal was.
@@ -111,7 +111,7 @@ pub struct LatencyMicros {
 
 /// Requests, by what came of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct CountsReport {
     /// Answered as they must be, in time.
     pub right: u64,
     /// Answered with what is not so.
@@ -156,7 +156,7 @@ pub struct SweepPoint {
     /// From when a request was due.
     pub latency_us: LatencyMicros,
     /// What came of them.
-    pub counts: Counts,
+    pub counts: CountsReport,
     /// More than the node can do.
     pub is_saturated: bool,
 }
@@ -169,7 +169,7 @@ impl Report {
     pub fn of(
         load: String,
         command: String,
-        generator: Generator,
+        generator: GeneratorReport,
         measured: &[Measured],
     ) -> Report {
         Report {
@@ -218,7 +218,7 @@ impl ContenderReport {
         let (total, whole) = (measured.total(), measured.whole());
         let rates = measured.rates();
         ContenderReport {
-            name: contender_name(measured.contender).to_owned(),
+            name: measured.contender.name().to_owned(),
             per_second: Spread::of(rates.clone()).map_or(0.0, |spread| spread.median),
             per_second_by_slice: rates,
             per_cpu_second_by_slice: measured.rates_by_cpu(),
@@ -226,10 +226,24 @@ impl ContenderReport {
             latency_us_by_slice: (measured.slices.iter())
                 .map(|slice| LatencyMicros::of(&slice.tally.latency_ns))
                 .collect(),
-            counts: Counts::of(&total),
-            with_warm_up: Counts::of(&whole),
+            counts: CountsReport::of(&total),
+            with_warm_up: CountsReport::of(&whole),
             first_wrong: whole.first_wrong,
             first_refused: whole.first_refused,
+        }
+    }
+}
+
+impl SweepPoint {
+    /// What a step of a sweep found out.
+    pub fn of(step: &SweepStep) -> SweepPoint {
+        let total = step.measured.total();
+        SweepPoint {
+            rate_wanted: step.rate_wanted,
+            per_second: Spread::of(step.measured.rates()).map_or(0.0, |spread| spread.median),
+            latency_us: LatencyMicros::of(&total.latency_ns),
+            counts: CountsReport::of(&total),
+            is_saturated: step.is_saturated,
         }
     }
 }
@@ -250,14 +264,14 @@ impl LatencyMicros {
     }
 }
 
-impl Counts {
+impl CountsReport {
     /// Of a tally.
-    pub fn of(tally: &Tally) -> Counts {
-        Counts {
+    pub fn of(tally: &Tally) -> CountsReport {
+        CountsReport {
             right: tally.right,
             wrong: tally.wrong,
             refused: tally.refused,
-            late: 0,
+            late: tally.late,
             lost: tally.lost,
             stray: tally.stray,
         }
@@ -279,7 +293,7 @@ impl Ratio {
             most: 0.0,
         };
         Ratio {
-            to: contender_name(other.contender).to_owned(),
+            to: other.contender.name().to_owned(),
             of_rates: by_slice(node.rates(), other.rates()).unwrap_or(nothing),
             of_rates_by_cpu: by_slice(node.rates_by_cpu(), other.rates_by_cpu()),
         }
@@ -301,14 +315,5 @@ impl Spread {
             },
             most: *values.last()?,
         })
-    }
-}
-
-/// What results call a contender.
-pub fn contender_name(contender: Contender) -> &'static str {
-    match contender {
-        Contender::Node => "node",
-        Contender::Echo => "bare echo",
-        Contender::Disk => "bare disk",
     }
 }

@@ -1,6 +1,5 @@
 use hdrhistogram::Histogram;
 
-use super::contender_name;
 use crate::load::{Interval, Measured, Tally};
 
 /// One contender's latencies: when they were, and how long.
@@ -17,7 +16,7 @@ impl Trace {
     pub fn of(measured: &Measured) -> Trace {
         let slices = measured.slices.iter();
         Trace {
-            name: contender_name(measured.contender).to_owned(),
+            name: measured.contender.name().to_owned(),
             intervals: slices.flat_map(|slice| slice.intervals.clone()).collect(),
         }
     }

@@ -3,7 +3,7 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
 /// Microseconds in words, as short as they get: `850 ns`, `20 µs`, `1.5 ms`, `2 s`.
-pub(super) fn micros_in_words(micros: f64) -> String {
+pub(in crate::load::report) fn micros_in_words(micros: f64) -> String {
     let (value, unit) = match micros {
         m if m < 0.9995 => (m * 1e3, "ns"),
         m if m < 999.5 => (m, "µs"),
@@ -14,7 +14,7 @@ pub(super) fn micros_in_words(micros: f64) -> String {
 }
 
 /// A count in words: `950`, `12.5 k`, `420 k`, `8.7 M`.
-pub(super) fn count_in_words(count: f64) -> String {
+pub(in crate::load::report) fn count_in_words(count: f64) -> String {
     match count {
         c if c < 999.5 => three_digits(c),
         c if c < 999_500.0 => format!("{} k", three_digits(c / 1e3)),

@@ -9,6 +9,7 @@ mod rates;
 mod shards;
 mod sweep;
 
+pub(super) use axis::{count_in_words, micros_in_words};
 pub use canvas::Heading;
 pub use over_time::latency_over_time;
 pub use percentiles::latency_by_percentile;

@@ -1,0 +1,90 @@
+use std::path::{Path, PathBuf};
+
+use crate::cli::CliError;
+use crate::cli::node::NodeArgs;
+use crate::client::{Client, CoinListReader, CoinListWriter, CoinRecord, Existing, Months};
+use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, PageId};
+use crate::load::{Purse, Settled};
+use crate::protocol::AdminKey;
+
+/// Coins, and what has to be done to leave them as they were.
+pub(super) struct Coins {
+    pub(super) purse: Purse,
+    /// Coins of it that requests are encrypted with.
+    pub(super) keys: Vec<(Coin, An)>,
+    client: Client,
+    minted_with: Option<AdminKey>,
+    spare_file: Option<PathBuf>,
+}
+
+impl Coins {
+    /// Has the node make coins.
+    pub(super) fn mint(node: &NodeArgs, key: AdminKey, count: usize) -> Result<Coins, CliError> {
+        let mut client = node.connect_tcp()?;
+        Ok(Coins {
+            purse: Purse::mint(&mut client, &key, count)?,
+            keys: vec![],
+            client,
+            minted_with: Some(key),
+            spare_file: None,
+        })
+    }
+
+    /// Takes those of a file; where they are to change, their other numbers are written down first.
+    pub(super) fn from_file(
+        file: &Path,
+        node: &NodeArgs,
+        will_change: bool,
+    ) -> Result<Coins, CliError> {
+        let client = node.connect_tcp()?;
+        let list = CoinListReader::open(file, Months::Optional)?
+            .map(|record| record.map(|CoinRecord { coin, an, .. }| (coin, an)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let purse = Purse::new(list)?;
+        let mut spare_file = None;
+        if will_change {
+            let mut name = file.to_owned().into_os_string();
+            name.push(".spare.csv");
+            let name = PathBuf::from(name);
+            let mut writer = CoinListWriter::create(&name, Existing::Keep)?;
+            for (coin, an) in purse.spares() {
+                writer.write(&CoinRecord {
+                    coin,
+                    an,
+                    mfs: None,
+                })?;
+            }
+            writer.finish()?;
+            spare_file = Some(name);
+        }
+        Ok(Coins {
+            purse,
+            keys: vec![],
+            client,
+            minted_with: None,
+            spare_file,
+        })
+    }
+
+    /// Compares them with the node, and leaves them as they were.
+    pub(super) fn settle(mut self) -> Result<Settled, CliError> {
+        let settled = self.purse.settle(&mut self.client)?;
+        if settled.astray > 0 {
+            return Ok(settled);
+        }
+        if let Some(key) = &self.minted_with {
+            self.purse.delete(&mut self.client, key)?;
+        }
+        if let Some(file) = &self.spare_file {
+            std::fs::remove_file(file)?;
+        }
+        Ok(settled)
+    }
+}
+
+/// So many coins of the first pages, for a load that is about none: Redis is asked about them.
+pub(super) fn any(count: usize) -> Vec<Coin> {
+    let pages = Denomination::all().filter_map(|denomination| PageId::new(denomination, 0));
+    let coins = pages.flat_map(|page| (0..COINS_PER_PAGE).map(move |place| page.coin(place)));
+    coins.take(count).collect()
+}

@@ -1,0 +1,26 @@
+use std::io;
+
+use super::flight::Flight;
+
+/// What carries requests to one address and brings the answers back.
+pub(super) trait Carrier {
+    /// Makes ready for a turn: opens connections that are not there, or were lost.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    fn ready(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Sends requests as the flight has them and takes their answers, until its turn is over and
+    /// every request was answered or given up.
+    ///
+    /// # Errors
+    /// Nothing can be sent any more.
+    fn run(&mut self, flight: &mut Flight) -> io::Result<()>;
+
+    /// How often a request had to wait because this machine had no port left to send it from.
+    fn out_of_ports(&self) -> u64 {
+        0
+    }
+}

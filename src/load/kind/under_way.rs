@@ -1,0 +1,77 @@
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::{Setup, Verdict};
+use crate::coin::Coin;
+use crate::load::at_rest::AtRest;
+use crate::load::purse::Held;
+
+/// Coins whose numbers requests change, each in one request at a time, so that it is known at every
+/// moment which number is in force: a node that forgets a change, or makes one that it did not tell,
+/// fails a later request.
+pub(super) struct UnderWay {
+    coins: Vec<Held>,
+    coins_per_request: usize,
+    at_rest: AtRest,
+    /// By slot: the coins under way.
+    by_slot: Vec<Vec<usize>>,
+}
+
+impl UnderWay {
+    pub(super) fn new(setup: Setup) -> UnderWay {
+        assert!(setup.coins_per_request > 0);
+        let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
+        let rng = &mut SmallRng::from_rng(&mut rand::rng());
+        UnderWay {
+            at_rest: AtRest::new(setup.choice, &coins, rng),
+            by_slot: vec![Vec::with_capacity(setup.coins_per_request); setup.slots],
+            coins: setup.coins,
+            coins_per_request: setup.coins_per_request,
+        }
+    }
+
+    /// The coins of a new request; `None` where too few are at rest.
+    pub(super) fn begin(
+        &mut self,
+        slot: usize,
+        rng: &mut SmallRng,
+    ) -> Option<impl Iterator<Item = &Held> + Clone> {
+        let taken = &mut self.by_slot[slot];
+        debug_assert!(taken.is_empty());
+        let enough = self.at_rest.take(self.coins_per_request, rng, taken);
+        enough.then(|| taken.iter().map(|&coin| &self.coins[coin]))
+    }
+
+    /// The request was answered.
+    pub(super) fn end(&mut self, slot: usize, verdict: Verdict) {
+        for coin in self.by_slot[slot].drain(..) {
+            match verdict {
+                Verdict::Right => self.coins[coin].change(),
+                // Which of its coins passed does not matter any more.
+                Verdict::Wrong => self.coins[coin].doubt(),
+                Verdict::Refused => {}
+            }
+            if !self.coins[coin].is_in_doubt() {
+                self.at_rest.put(coin);
+            }
+        }
+    }
+
+    /// No answer came. The coins stay out of all further requests.
+    pub(super) fn lose(&mut self, slot: usize) {
+        for coin in self.by_slot[slot].drain(..) {
+            self.coins[coin].doubt();
+        }
+    }
+
+    /// The request was never sent.
+    pub(super) fn withdraw(&mut self, slot: usize) {
+        for coin in self.by_slot[slot].drain(..) {
+            self.at_rest.put(coin);
+        }
+    }
+
+    pub(super) fn into_coins(self) -> Vec<Held> {
+        self.coins
+    }
+}

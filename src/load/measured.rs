@@ -1,0 +1,148 @@
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::tally::Tally;
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contender {
+    /// The node.
+    Node,
+    /// The bare echo, by calls to the kernel.
+    Echo,
+    /// The bare echo, by io_uring.
+    EchoUring,
+    /// A Redis server.
+    Redis,
+    /// The bare disk.
+    Disk,
+}
+
+/// What one contender did.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Who.
+    pub contender: Contender,
+    /// The slices, in the order of time: slice i of every contender is of about the same time.
+    pub slices: Vec<Slice>,
+    /// What came of the requests between the slices and before: no rate, but answers to be checked.
+    pub between: Tally,
+}
+
+/// What one contender did in one slice.
+#[derive(Clone, Debug, Default)]
+pub struct Slice {
+    /// What came of its requests.
+    pub tally: Tally,
+    /// How long it took: to the end of its time, or to the last answer where that came later.
+    pub took: Duration,
+    /// How long the server's threads were on a CPU meanwhile, where that is known.
+    pub server_cpu: Option<Duration>,
+    /// When it began, from the start of the run.
+    pub started: Duration,
+    /// The same latencies by the time of the answer.
+    pub intervals: Vec<Interval>,
+}
+
+/// The answers of about a second: a part of a slice.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// When it began, from the start of the run.
+    pub from: Duration,
+    /// How long it was.
+    pub length: Duration,
+    /// Right answers that came in it.
+    pub right: u64,
+    /// Their latencies and those of late answers, in nanoseconds, to three digits.
+    pub latency_ns: Histogram<u64>,
+}
+
+/// One rate of a sweep.
+#[derive(Clone, Debug)]
+pub struct SweepStep {
+    /// Requests due a second.
+    pub rate_wanted: f64,
+    /// What the node did with them, in one slice.
+    pub measured: Measured,
+    /// Whether the rate was more than the node, or the generator, can do.
+    pub is_saturated: bool,
+}
+
+impl Contender {
+    /// What tables, files and JSON call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Contender::Node => "node",
+            Contender::Echo => "bare echo",
+            Contender::EchoUring => "bare echo, io_uring",
+            Contender::Redis => "redis",
+            Contender::Disk => "bare disk",
+        }
+    }
+}
+
+impl Measured {
+    pub(super) fn nothing(contender: Contender) -> Measured {
+        Measured {
+            contender,
+            slices: vec![],
+            between: Tally::default(),
+        }
+    }
+
+    /// Every request, in the slices and between them.
+    pub fn whole(&self) -> Tally {
+        let mut whole = self.total();
+        whole.add(&self.between);
+        whole
+    }
+
+    /// The slices together.
+    pub fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        for slice in &self.slices {
+            total.add(&slice.tally);
+        }
+        total
+    }
+
+    /// Right answers for each second that the server was on a CPU, slice by slice; empty where that
+    /// is not known.
+    pub fn rates_by_cpu(&self) -> Vec<f64> {
+        let rate = |slice: &Slice| {
+            let seconds = slice.server_cpu?.as_secs_f64().max(1e-9);
+            Some(slice.tally.right as f64 / seconds)
+        };
+        self.slices.iter().filter_map(rate).collect()
+    }
+
+    /// Right answers a second, slice by slice.
+    pub fn rates(&self) -> Vec<f64> {
+        self.slices.iter().map(Slice::rate).collect()
+    }
+}
+
+impl Slice {
+    /// Right answers a second.
+    pub fn rate(&self) -> f64 {
+        self.tally.right as f64 / self.took.as_secs_f64().max(1e-9)
+    }
+
+    /// Takes in what another thread did at the same time.
+    pub(super) fn join(&mut self, other: Slice) {
+        self.tally.add(&other.tally);
+        self.took = self.took.max(other.took);
+        self.started = self.started.max(other.started);
+        self.server_cpu = self.server_cpu.or(other.server_cpu);
+        let mut others = other.intervals.into_iter();
+        for (interval, other) in self.intervals.iter_mut().zip(&mut others) {
+            interval.length = interval.length.max(other.length);
+            interval.right += other.right;
+            (interval.latency_ns)
+                .add(&other.latency_ns)
+                .expect("both have the same bounds");
+        }
+        self.intervals.extend(others);
+    }
+}

@@ -1,0 +1,163 @@
+use std::io;
+use std::time::Duration;
+
+use super::measured::{Contender, Measured};
+
+/// From this part of its CPUs on the generator has nothing left to give.
+const BUSY: f64 = 0.95;
+/// A node this close to the bare echo's rate: what both of them are measured by is the generator.
+const SAME_RATE: f64 = 0.97;
+
+/// What the generator itself costs, and whether its figures are the node's or its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Generator {
+    /// What it cost while each contender was asked, in counted time.
+    pub costs: Vec<OwnCost>,
+    /// How often a request had to wait because this machine had no port left to send it from.
+    pub out_of_ports: u64,
+    /// Why the node's rate is the generator's limit, not the node's, in words for a person; empty
+    /// where nothing says so.
+    pub limits: Vec<String>,
+}
+
+/// What the generator cost while it asked one contender.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OwnCost {
+    /// Who was asked.
+    pub contender: Contender,
+    /// CPU time of its threads a request, microseconds, in user and kernel mode; without that spent
+    /// on waiting for a request's time. On loopback the kernel carries what is sent to the receiver's
+    /// door in the sender's time.
+    pub cpu_us_per_request: f64,
+    /// The part of its threads' time that was spent on a CPU, 0 to 1; without waiting as well.
+    pub cpu_share: f64,
+}
+
+/// Time of the generator's threads, summed up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OwnTime {
+    pub(super) cpu: Duration,
+    pub(super) elapsed: Duration,
+}
+
+impl OwnTime {
+    pub(super) fn add(&mut self, other: OwnTime) {
+        self.cpu += other.cpu;
+        self.elapsed += other.elapsed;
+    }
+}
+
+impl Generator {
+    /// Judges a run of one closed or open loop. `server_cpus` is how many CPUs the node has.
+    pub(super) fn judge(
+        times: &[(Contender, OwnTime)],
+        measured: &[Measured],
+        server_cpus: usize,
+        out_of_ports: u64,
+    ) -> Generator {
+        let mut costs = Vec::new();
+        for &(contender, time) in times {
+            let Some(of) = measured.iter().find(|one| one.contender == contender) else {
+                continue;
+            };
+            let total = of.total();
+            let requests = total.right + total.wrong + total.refused + total.late + total.lost;
+            costs.push(OwnCost {
+                contender,
+                cpu_us_per_request: time.cpu.as_secs_f64() * 1e6 / requests.max(1) as f64,
+                cpu_share: time.cpu.as_secs_f64() / time.elapsed.as_secs_f64().max(1e-9),
+            });
+        }
+        let mut generator = Generator {
+            costs,
+            out_of_ports,
+            limits: vec![],
+        };
+        generator.limits = generator.limits(measured, server_cpus);
+        generator
+    }
+
+    /// Whether the node's figures are the generator's limit.
+    pub fn is_limit(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
+    /// The cost beside one contender.
+    pub fn cost(&self, contender: Contender) -> Option<OwnCost> {
+        let mut costs = self.costs.iter();
+        costs.find(|cost| cost.contender == contender).copied()
+    }
+
+    fn limits(&self, measured: &[Measured], server_cpus: usize) -> Vec<String> {
+        let mut limits = Vec::new();
+        let Some(node) = measured.iter().find(|m| m.contender == Contender::Node) else {
+            return limits;
+        };
+        let own = self
+            .cost(Contender::Node)
+            .map_or(0.0, |cost| cost.cpu_share);
+        let server = server_share(node, server_cpus);
+        if own > BUSY && server.is_none_or(|share| share < BUSY) {
+            let node = match server {
+                Some(share) => format!("the node's {:.0} %", share * 100.0),
+                None => "the node's load is not known (--node-pid tells)".to_owned(),
+            };
+            limits.push(format!(
+                "its threads were on a CPU {:.0} % of the time, and {node}: give it more --threads and --cpus",
+                own * 100.0
+            ));
+        }
+        let echo = (measured.iter())
+            .find(|m| matches!(m.contender, Contender::Echo | Contender::EchoUring));
+        if let Some(echo) = echo
+            && own > BUSY
+            && let (Some(node), Some(echo)) = (median(node.rates()), median(echo.rates()))
+            && node > SAME_RATE * echo
+        {
+            limits.push(
+                "the bare echo is no faster than the node: what limits both is the generator"
+                    .to_owned(),
+            );
+        }
+        if self.out_of_ports > 0 {
+            limits.push(format!(
+                "{} times it had to wait for a free port: see net.ipv4.ip_local_port_range and net.ipv4.tcp_tw_reuse, or ask more slowly with --rate",
+                self.out_of_ports
+            ));
+        }
+        limits
+    }
+}
+
+/// The part of its CPUs that a server used.
+fn server_share(measured: &Measured, cpus: usize) -> Option<f64> {
+    let (mut cpu, mut took) = (Duration::ZERO, Duration::ZERO);
+    for slice in &measured.slices {
+        cpu += slice.server_cpu?;
+        took += slice.took;
+    }
+    let all = took.as_secs_f64() * cpus.max(1) as f64;
+    (all > 0.0).then(|| cpu.as_secs_f64() / all)
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// How long the calling thread has been on a CPU.
+///
+/// # Errors
+/// There is no such clock.
+pub(super) fn thread_cpu_time() -> io::Result<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec where the pointer leads, which is a live one.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    match done {
+        0 => Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
