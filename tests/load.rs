@@ -149,6 +149,66 @@ fn every_answer_of_a_good_node_is_right_whatever_is_asked_and_however() {
 }
 
 #[test]
+fn a_ring_carries_what_calls_to_the_kernel_carry() {
+    let node = node();
+    for stream in [UDP, TCP] {
+        for pace in [Pace::Closed, open(1_000.0)] {
+            for (kind, coins_per_request) in [("detect", 3), ("pown", 1), ("pown-sum", 20)] {
+                let plan = Plan {
+                    io: Io::Uring,
+                    pace,
+                    ..plan(&node, stream)
+                };
+                let plan = match coins_per_request {
+                    20 => Plan {
+                        stream: match stream {
+                            UDP => Stream::Udp { in_flight: 1 },
+                            _ => Stream::Tcp {
+                                connections: 1,
+                                depth: 1,
+                            },
+                        },
+                        ..plan
+                    },
+                    _ => plan,
+                };
+                let (outcome, settled) = load(kind, coins_per_request, &plan, &node);
+                assert_all_right(&outcome.measured[0]);
+                assert_own_numbers(&node, settled);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ring_loses_what_is_not_answered_and_goes_on() {
+    let one_deep = Stream::Tcp {
+        connections: 4,
+        depth: 1,
+    };
+    for (stream, fault) in [
+        (UDP, Fault::Silent),
+        (one_deep, Fault::Silent),
+        (TCP, Fault::Hangup),
+    ] {
+        let node = node();
+        node.fail(Command::Echo, 20, fault);
+        let plan = Plan {
+            io: Io::Uring,
+            ..plan(&node, stream)
+        };
+        let (outcome, _) = load("echo", 1, &plan, &node);
+        let whole = outcome.measured[0].whole();
+        assert!(
+            whole.wrong == 0 && (1..=4).contains(&whole.lost),
+            "{whole:?}"
+        );
+        let last = outcome.measured[0].slices.last().unwrap();
+        assert!(last.tally.right > 0 && last.tally.lost == 0, "{last:?}");
+    }
+}
+
+#[test]
 fn an_answer_under_encryption_is_opened_and_checked() {
     let node = node();
     for stream in STREAMS {
@@ -455,6 +515,7 @@ fn baselines_take_turns_with_the_node() {
         let node = SmallNode::start();
         let plan = Plan {
             echo: true,
+            echo_uring: true,
             node_cpus: vec![0, 1],
             disk: Some(folder.path().to_owned()),
             ..plan(&node, stream)
@@ -463,12 +524,18 @@ fn baselines_take_turns_with_the_node() {
         let contenders: Vec<Contender> = measured.iter().map(|one| one.contender).collect();
         assert_eq!(
             contenders,
-            [Contender::Node, Contender::Echo, Contender::Disk]
+            [
+                Contender::Node,
+                Contender::Echo,
+                Contender::EchoUring,
+                Contender::Disk
+            ]
         );
         for one in measured {
             assert_eq!(one.slices.len(), 2);
             let total = one.total();
-            assert!(total.right > 0 && total.wrong == 0, "{one:?}");
+            assert!(total.right > 10 && total.wrong == 0, "{one:?}");
+            assert_eq!(total.lost, 0, "{one:?}");
         }
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -8,6 +8,9 @@ use super::purse::Held;
 use super::zipf::Zipf;
 use crate::coin::{Coin, PageId, ShardId};
 
+/// Draws of a coin that is not in the request yet, before the next one is taken.
+const DRAWS_MAX: usize = 64;
+
 /// Which coins requests are about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Choice {
@@ -126,6 +129,60 @@ impl Draw {
     }
 }
 
+/// The coins of one request, each of them once: what a sum of the same coin twice should be is left
+/// open by the protocol.
+pub(super) struct Once {
+    /// By coin: the request that it was last drawn for.
+    drawn_for: Vec<u64>,
+    request: u64,
+}
+
+impl Once {
+    pub(super) fn new(coins: usize) -> Once {
+        Once {
+            drawn_for: vec![0; coins],
+            request: 0,
+        }
+    }
+
+    /// A new request.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.request += 1;
+    }
+
+    /// The coin of a record as [`Draw::coin`] has it; another one, where that is in the request
+    /// already.
+    ///
+    /// # Panics
+    /// When all coins are in the request.
+    #[inline]
+    pub(super) fn coin(
+        &mut self,
+        draw: &Draw,
+        start: usize,
+        record: usize,
+        rng: &mut SmallRng,
+    ) -> usize {
+        let mut coin = draw.coin(start, record, rng);
+        let mut draws = 1;
+        while self.drawn_for[coin] == self.request {
+            coin = match draws < DRAWS_MAX {
+                true => draw.coin(start, record, rng),
+                // Nearly all that this record can be are there: the next one of any that is not.
+                false => (coin + 1) % self.drawn_for.len(),
+            };
+            draws += 1;
+            assert!(
+                draws < DRAWS_MAX + self.drawn_for.len() + 1,
+                "a request has no more coins than there are"
+            );
+        }
+        self.drawn_for[coin] = self.request;
+        coin
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +238,29 @@ mod tests {
                 .collect();
             shards.sort_unstable();
             assert_eq!(shards, [0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn a_request_of_all_coins_has_each_of_them_once() {
+        let rng = &mut SmallRng::seed_from_u64(3);
+        let coins = coins();
+        for choice in [
+            Choice::Uniform,
+            Choice::Zipf { exponent: 2.0 },
+            Choice::Across { shards: 4 },
+        ] {
+            let draw = Draw::new(choice, &coins, rng);
+            let mut once = Once::new(coins.len());
+            for _ in 0..3 {
+                once.begin();
+                let start = draw.start(rng);
+                let mut drawn: Vec<usize> = (0..coins.len())
+                    .map(|record| once.coin(&draw, start, record, rng))
+                    .collect();
+                drawn.sort_unstable();
+                assert!(drawn.into_iter().eq(0..coins.len()));
+            }
         }
     }
 

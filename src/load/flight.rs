@@ -21,6 +21,10 @@ pub(super) const SLOTS_MAX: usize = 1 << SLOT_BITS;
 
 const SLOT_BITS: u32 = 10;
 
+/// A request that goes out so long after it was due, though nothing but this program held it up, shows
+/// that this program does not get its CPU.
+const BEHIND: Duration = Duration::from_micros(200);
+
 /// Which node requests are for.
 #[derive(Clone, Copy, Debug)]
 pub struct Addressee {
@@ -66,6 +70,8 @@ pub(super) struct Flight {
     free: VecDeque<usize>,
     under_way: usize,
     due: DueTimes,
+    /// When a request that was due could not be sent for want of a slot or of something to ask.
+    held_up_at: Instant,
     timeout: Duration,
     payload: Vec<u8>,
     rng: SmallRng,
@@ -122,6 +128,7 @@ impl Flight {
             free: VecDeque::with_capacity(slots),
             under_way: 0,
             due: DueTimes::Closed { until: now },
+            held_up_at: now,
             timeout,
             payload: Vec::new(),
             rng: SmallRng::from_rng(&mut rand::rng()),
@@ -157,6 +164,11 @@ impl Flight {
     /// See [`Recorder::take_spun`].
     pub(super) fn take_spun(&mut self) -> Duration {
         self.recorder.take_spun()
+    }
+
+    /// See [`Recorder::take_behind`].
+    pub(super) fn take_behind(&mut self) -> u64 {
+        self.recorder.take_behind()
     }
 
     pub(super) fn into_kind(self) -> Box<dyn Kind> {
@@ -202,12 +214,19 @@ impl Flight {
             self.due.pass(&mut self.rng);
             due = self.due.due(now)?;
         }
-        let slot = *self.free.front()?;
+        let Some(&slot) = self.free.front() else {
+            self.held_up_at = now;
+            return None;
+        };
         if !self.compose(slot) {
+            self.held_up_at = now;
             return None;
         }
         self.free.pop_front();
         self.due.pass(&mut self.rng);
+        if now.saturating_duration_since(due) > BEHIND && self.held_up_at < due {
+            self.recorder.behind();
+        }
         let place = &mut self.slots[slot];
         place.is_under_way = true;
         (place.due, place.at) = (due, now);

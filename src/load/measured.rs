@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::tally::Tally;
+use super::tally::{Quantiles, Tally};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Slice {
 }
 
 /// The answers of about a second: a part of a slice.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Interval {
     /// When it began, from the start of the run.
     pub from: Duration,
@@ -144,5 +144,16 @@ impl Slice {
                 .expect("both have the same bounds");
         }
         self.intervals.extend(others);
+    }
+}
+
+impl std::fmt::Debug for Interval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interval")
+            .field("from", &self.from)
+            .field("length", &self.length)
+            .field("right", &self.right)
+            .field("latency_ns", &Quantiles(&self.latency_ns))
+            .finish()
     }
 }

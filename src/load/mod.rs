@@ -16,7 +16,8 @@
 //! | [`Pace`] | when each request is due |
 //! | `flight` | requests under way: composed, matched, checked, timed |
 //! | `udp`, `datagrams`, `tcp`, `each` | what carries them (`carrier` is what they have in common) |
-//! | `resp` | the same for a Redis server |
+//! | `uring` | the same by io_uring |
+//! | `resp` | what a Redis server is asked |
 //! | [`baseline`] | what to compare a node with: a bare echo, Redis, a bare disk |
 //! | `cpu_clock`, [`Generator`] | what a server costs, and what the generator itself does |
 //! | [`Plan`] | a run: who is asked when, on which CPUs; `run` carries it out, `thread` does its part |
@@ -48,6 +49,7 @@ mod tally;
 mod tcp;
 mod thread;
 mod udp;
+mod uring;
 mod zipf;
 
 pub use choice::Choice;

@@ -5,6 +5,8 @@ use super::measured::{Contender, Measured};
 
 /// From this part of its CPUs on the generator has nothing left to give.
 const BUSY: f64 = 0.95;
+/// From this part of late requests on, latencies are the generator's.
+const BEHIND: f64 = 0.01;
 /// A node this close to the bare echo's rate: what both of them are measured by is the generator.
 const SAME_RATE: f64 = 0.97;
 
@@ -31,6 +33,10 @@ pub struct OwnCost {
     pub cpu_us_per_request: f64,
     /// The part of its threads' time that was spent on a CPU, 0 to 1; without waiting as well.
     pub cpu_share: f64,
+    /// The part of the requests of an open loop that went out more than 0.2 ms after they were due
+    /// though neither the node nor the plan held them up, 0 to 1. Their latencies count from when they
+    /// were due all the same.
+    pub behind_share: f64,
 }
 
 /// Time of the generator's threads, summed up.
@@ -38,12 +44,15 @@ pub struct OwnCost {
 pub(super) struct OwnTime {
     pub(super) cpu: Duration,
     pub(super) elapsed: Duration,
+    /// Requests that went out late.
+    pub(super) behind: u64,
 }
 
 impl OwnTime {
     pub(super) fn add(&mut self, other: OwnTime) {
         self.cpu += other.cpu;
         self.elapsed += other.elapsed;
+        self.behind += other.behind;
     }
 }
 
@@ -66,6 +75,7 @@ impl Generator {
                 contender,
                 cpu_us_per_request: time.cpu.as_secs_f64() * 1e6 / requests.max(1) as f64,
                 cpu_share: time.cpu.as_secs_f64() / time.elapsed.as_secs_f64().max(1e-9),
+                behind_share: time.behind as f64 / requests.max(1) as f64,
             });
         }
         let mut generator = Generator {
@@ -105,6 +115,15 @@ impl Generator {
             limits.push(format!(
                 "its threads were on a CPU {:.0} % of the time, and {node}: give it more --threads and --cpus",
                 own * 100.0
+            ));
+        }
+        let behind = self
+            .cost(Contender::Node)
+            .map_or(0.0, |cost| cost.behind_share);
+        if behind > BEHIND {
+            limits.push(format!(
+                "{:.1} % of its requests went out more than 0.2 ms late though the node held none of them up: it does not get its CPU, or --rate is more than its --threads can send",
+                behind * 100.0
             ));
         }
         let echo = (measured.iter())

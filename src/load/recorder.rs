@@ -32,6 +32,8 @@ pub(super) struct Recorder {
     last_answer: Instant,
     /// Time spent looking for what to do, for being on time.
     spun: Duration,
+    /// Requests that this program was late with.
+    behind: u64,
     progress: Option<Arc<ThreadProgress>>,
     /// What earlier turns add to the progress.
     before: Counts,
@@ -54,6 +56,7 @@ impl Recorder {
             over: vec![],
             last_answer: now,
             spun: Duration::ZERO,
+            behind: 0,
             progress,
             before: Counts::default(),
         }
@@ -101,6 +104,11 @@ impl Recorder {
         std::mem::take(&mut self.spun)
     }
 
+    /// How many requests went out late by this program's own fault; counts anew from then on.
+    pub(super) fn take_behind(&mut self) -> u64 {
+        std::mem::take(&mut self.behind)
+    }
+
     /// A batch of answers has come.
     pub(super) fn at(&mut self, now: Instant) {
         self.last_answer = now;
@@ -139,6 +147,10 @@ impl Recorder {
 
     pub(super) fn stray(&mut self) {
         self.tally.stray += 1;
+    }
+
+    pub(super) fn behind(&mut self) {
+        self.behind += 1;
     }
 
     pub(super) fn spun(&mut self, time: Duration) {

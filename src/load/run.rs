@@ -172,6 +172,19 @@ impl Servers {
             servers.add(Contender::Echo, echo.address(), echo.cpu_clock());
             servers._echo = Some(echo);
         }
+        if plan.echo_uring {
+            let failed = |cause| LoadError::Echo {
+                who: Contender::EchoUring,
+                cause,
+            };
+            let echo = match plan.stream {
+                Stream::Udp { .. } => Echo::udp_uring(&cpus),
+                Stream::Tcp { .. } | Stream::TcpEach { .. } => Echo::tcp_uring(&cpus),
+            };
+            let echo = echo.map_err(failed)?;
+            servers.add(Contender::EchoUring, echo.address(), echo.cpu_clock());
+            servers._echo_uring = Some(echo);
+        }
         if let Some(redis) = &plan.redis {
             let durability = match redis.writes > 0.0 {
                 true => Durability::Always,

@@ -7,7 +7,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// What came of the requests of one stretch of time. Every request is counted in one of the first
 /// five.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tally {
     /// Answers that were as they must be, in time.
     pub right: u64,
@@ -70,5 +70,40 @@ impl Tally {
         self.latency_ns
             .add(&other.latency_ns)
             .expect("both have the same bounds");
+    }
+}
+
+// A histogram prints tens of thousands of numbers of its own.
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tally")
+            .field("right", &self.right)
+            .field("wrong", &self.wrong)
+            .field("refused", &self.refused)
+            .field("late", &self.late)
+            .field("lost", &self.lost)
+            .field("stray", &self.stray)
+            .field("first_wrong", &self.first_wrong)
+            .field("first_refused", &self.first_refused)
+            .field("latency_ns", &Quantiles(&self.latency_ns))
+            .finish()
+    }
+}
+
+/// The gist of a histogram, to be printed.
+pub(super) struct Quantiles<'a>(pub(super) &'a Histogram<u64>);
+
+impl std::fmt::Debug for Quantiles<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (p50, p99) = (
+            self.0.value_at_quantile(0.5),
+            self.0.value_at_quantile(0.99),
+        );
+        write!(
+            f,
+            "p50 {p50}, p99 {p99}, max {} of {}",
+            self.0.max(),
+            self.0.len()
+        )
     }
 }

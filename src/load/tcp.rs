@@ -69,6 +69,15 @@ impl Answers {
         Ok(length)
     }
 
+    /// Takes bytes that were read elsewhere.
+    pub(super) fn append(&mut self, more: &[u8]) {
+        if self.filled + more.len() > self.bytes.len() {
+            self.bytes.resize(self.filled + more.len(), 0);
+        }
+        self.bytes[self.filled..self.filled + more.len()].copy_from_slice(more);
+        self.filled += more.len();
+    }
+
     /// Answers the requests under way, the first one first, as far as there are whole answers.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::plan::{Io, LoadError, Plan, Stream};
 use super::recorder::Recorder;
 use super::tcp::Tcp;
 use super::udp::Udp;
+use super::uring::{UringTcp, UringUdp};
 
 /// A sleep until a turn begins ends this much early: the rest is looked at the clock.
 const WAKE_EARLY: Duration = Duration::from_micros(300);
@@ -148,6 +149,7 @@ impl Thread {
         let own = OwnTime {
             cpu: (after - before).saturating_sub(spun),
             elapsed: slice.took,
+            behind: self.flight.take_behind(),
         };
         Ok((slice, own))
     }
@@ -179,7 +181,12 @@ fn carrier(plan: &Plan, address: SocketAddr) -> io::Result<Box<dyn Carrier>> {
         (Stream::TcpEach { connections }, _) => {
             Box::new(Each::new(address, connections / threads)?)
         }
-        (_, Io::Uring) => return Err(io::ErrorKind::Unsupported.into()),
+        (Stream::Udp { .. }, Io::Uring) => {
+            Box::new(UringUdp::connect(address, plan.slots_per_thread())?)
+        }
+        (Stream::Tcp { connections, .. }, Io::Uring) => {
+            Box::new(UringTcp::new(address, connections / threads)?)
+        }
     })
 }
 

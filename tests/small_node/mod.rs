@@ -292,7 +292,10 @@ impl State {
             Command::DetectSum => {
                 let request = DetectSum::parse(payload)?;
                 let sum = self.sum(request.coins().iter());
-                return Ok(self.verdict(sum == request.sum()));
+                let mut coins: Vec<Coin> = request.coins().iter().collect();
+                coins.sort_unstable();
+                let is_once = coins.windows(2).all(|two| two[0] != two[1]);
+                return Ok(self.verdict(is_once && sum == request.sum()));
             }
             Command::Pown => {
                 let request = Pown::parse(payload)?;

@@ -10,6 +10,7 @@ use rustix::fd::OwnedFd;
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::echo_uring::{self, datagram_ring, echo_datagrams, stream_ring};
 use crate::load::cpu_clock::CpuClock;
 use crate::load::datagrams::{Batch, Wait};
 use crate::load::thread::pin;
@@ -31,22 +32,44 @@ pub(in crate::load) struct Echo {
 }
 
 impl Echo {
+    /// Over UDP by io_uring: multishot receive into buffers that the kernel picks, sent back from
+    /// them.
+    ///
+    /// # Errors
+    /// A socket or a ring cannot be had.
+    pub(in crate::load) fn udp_uring(cpus: &[Option<usize>]) -> io::Result<Echo> {
+        drop(datagram_ring()?); // whether there can be one; each thread has its own
+        let (address, sockets) = udp_sockets(cpus)?;
+        Ok(Echo::start(address, cpus, sockets, |socket, end| {
+            // Whoever misses the answers counts them.
+            let _ = datagram_ring().and_then(|mut ring| echo_datagrams(&mut ring, &socket, end));
+        }))
+    }
+
+    /// Over TCP by io_uring, the same way.
+    ///
+    /// # Errors
+    /// A socket or a ring cannot be had.
+    pub(in crate::load) fn tcp_uring(cpus: &[Option<usize>]) -> io::Result<Echo> {
+        drop(stream_ring()?); // whether there can be one; each thread has its own
+        let (address, listeners) = tcp_listeners(cpus)?;
+        for listener in &listeners {
+            // A ring does not wait for what must not be waited for.
+            listener.set_nonblocking(false)?;
+        }
+        Ok(Echo::start(address, cpus, listeners, |listener, end| {
+            // Whoever misses the answers counts them.
+            let _ = stream_ring()
+                .and_then(|mut ring| echo_uring::echo_streams(&mut ring, &listener, end));
+        }))
+    }
+
     /// Over UDP: all that has come received with one call and sent back with another.
     ///
     /// # Errors
     /// A socket cannot be had.
     pub(in crate::load) fn udp(cpus: &[Option<usize>]) -> io::Result<Echo> {
-        let mut sockets: Vec<UdpSocket> = Vec::new();
-        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        for _ in cpus {
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-            socket.set_reuse_port(true)?;
-            socket.bind(&address.into())?;
-            let socket = UdpSocket::from(socket);
-            socket.set_read_timeout(Some(WAIT))?;
-            address = socket.local_addr()?;
-            sockets.push(socket);
-        }
+        let (address, sockets) = udp_sockets(cpus)?;
         Ok(Echo::start(address, cpus, sockets, |socket, end| {
             let mut batch = Batch::new();
             while !end.load(Relaxed) {
@@ -63,18 +86,7 @@ impl Echo {
     /// # Errors
     /// A socket cannot be had.
     pub(in crate::load) fn tcp(cpus: &[Option<usize>]) -> io::Result<Echo> {
-        let mut listeners: Vec<TcpListener> = Vec::new();
-        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        for _ in cpus {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_reuse_port(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(1_024)?;
-            socket.set_nonblocking(true)?;
-            let listener = TcpListener::from(socket);
-            address = listener.local_addr()?;
-            listeners.push(listener);
-        }
+        let (address, listeners) = tcp_listeners(cpus)?;
         Ok(Echo::start(address, cpus, listeners, |listener, end| {
             // Whoever misses the answers counts them.
             let _ = echo_streams(&listener, end);
@@ -126,6 +138,38 @@ impl Drop for Echo {
             let _ = thread.join();
         }
     }
+}
+
+/// A socket for each CPU, all of one address.
+fn udp_sockets(cpus: &[Option<usize>]) -> io::Result<(SocketAddr, Vec<UdpSocket>)> {
+    let mut sockets: Vec<UdpSocket> = Vec::new();
+    let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    for _ in cpus {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
+        socket.set_read_timeout(Some(WAIT))?;
+        address = socket.local_addr()?;
+        sockets.push(socket);
+    }
+    Ok((address, sockets))
+}
+
+fn tcp_listeners(cpus: &[Option<usize>]) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    for _ in cpus {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1_024)?;
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from(socket);
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok((address, listeners))
 }
 
 const LISTENER: u64 = u64::MAX;

@@ -3,6 +3,7 @@
 
 mod disk;
 mod echo;
+mod echo_uring;
 mod redis;
 
 pub(super) use disk::Disk;

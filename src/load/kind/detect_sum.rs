@@ -3,7 +3,7 @@ use rand::rngs::SmallRng;
 
 use super::{Kind, SPOILT_EVERY, Setup, Verdict, only, wrong};
 use crate::coin::{An, Coin};
-use crate::load::choice::Draw;
+use crate::load::choice::{Draw, Once};
 use crate::load::purse::Held;
 use crate::protocol::authentication::DetectSum;
 use crate::protocol::{Command, Status};
@@ -13,6 +13,7 @@ use crate::protocol::{Command, Status};
 pub struct DetectSumKind {
     coins: Vec<Held>,
     draw: Draw,
+    once: Once,
     coins_per_request: usize,
     /// By slot: whether the sum was wrong.
     is_spoilt: Vec<bool>,
@@ -23,13 +24,14 @@ impl DetectSumKind {
     /// Asks about some of the coins at a time.
     ///
     /// # Panics
-    /// When there is no coin, or none is to be asked about.
+    /// When there are fewer coins than are to be asked about at a time, or those are none.
     pub fn new(setup: Setup) -> DetectSumKind {
-        assert!(setup.coins_per_request > 0);
+        assert!((1..=setup.coins.len()).contains(&setup.coins_per_request));
         let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
         let rng = &mut SmallRng::from_rng(&mut rand::rng());
         DetectSumKind {
             draw: Draw::new(setup.choice, &coins, rng),
+            once: Once::new(coins.len()),
             coins: setup.coins,
             coins_per_request: setup.coins_per_request,
             is_spoilt: vec![false; setup.slots],
@@ -54,8 +56,9 @@ impl Kind for DetectSumKind {
         };
         let start = self.draw.start(rng);
         let from = payload.len();
+        self.once.begin();
         let coins = (0..self.coins_per_request).map(|record| {
-            let held = &self.coins[self.draw.coin(start, record, rng)];
+            let held = &self.coins[self.once.coin(&self.draw, start, record, rng)];
             sum ^= held.an();
             held.coin
         });

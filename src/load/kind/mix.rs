@@ -91,7 +91,7 @@ impl Mix {
     pub fn coins_needed(&self, slots: usize, coins_per_request: usize) -> usize {
         let needs = self.parts.iter().map(|(entry, _)| match entry.does {
             Does::Nothing => 0,
-            Does::Reads => slots,
+            Does::Reads => slots.max(coins_per_request),
             // Some more than are under way, so that none is missed when one rests.
             Does::Changes => slots * coins_per_request * 2,
         });

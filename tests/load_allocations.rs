@@ -1,0 +1,181 @@
+//! The generator itself allocates nothing while it asks: an allocation now and then would show in the
+//! latencies, and cost a request as much as the node's own work.
+
+mod small_node;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use raida::coin::{An, PageId};
+use raida::load::kind::{KindCount, Mix, Setup, Verdict};
+use raida::load::{Addressee, Choice, Held, Io, Keyring, Kind, Pace, Plan, Purse, Spacing, Stream};
+use raida::protocol::{Command, RaidaId, Status};
+use rand::rngs::SmallRng;
+use small_node::{RAIDA, SmallNode};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: all work is the system allocator's; counting touches a number of the thread's own, which
+// needs neither an allocation nor a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as the caller says.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as the caller says.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as the caller says.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Requests in a row that are looked at together.
+const ROW: u64 = 500;
+
+/// Another kind, and how often its thread allocated from one request to the next.
+struct Watched {
+    kind: Box<dyn Kind>,
+    requests: u64,
+    before: u64,
+    /// Rows with allocations in them.
+    allocating: u64,
+}
+
+impl Kind for Watched {
+    fn request(&mut self, slot: usize, rng: &mut SmallRng, out: &mut Vec<u8>) -> Option<Command> {
+        self.requests += 1;
+        if self.requests.is_multiple_of(ROW) {
+            let now = ALLOCATIONS.get();
+            self.allocating += u64::from(now > self.before);
+            self.before = now;
+        }
+        self.kind.request(slot, rng, out)
+    }
+
+    fn answer(&mut self, slot: usize, status: Status, payload: &[u8]) -> Verdict {
+        self.kind.answer(slot, status, payload)
+    }
+
+    fn lost(&mut self, slot: usize) {
+        self.kind.lost(slot);
+    }
+
+    fn withdraw(&mut self, slot: usize) {
+        self.kind.withdraw(slot);
+    }
+
+    fn coins(self: Box<Self>) -> Vec<Held> {
+        self.kind.coins()
+    }
+
+    fn counts(&self) -> Vec<KindCount> {
+        let count = |name, right| KindCount {
+            name,
+            right,
+            wrong: 0,
+            refused: 0,
+            lost: 0,
+        };
+        vec![
+            count("rows", self.requests / ROW),
+            count("allocating", self.allocating),
+        ]
+    }
+}
+
+#[test]
+fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
+    let node = SmallNode::start();
+    let page = PageId::from_index(40).unwrap();
+    let coins: Vec<_> = (0..200)
+        .map(|place| (page.coin(place), An::new([place as u8; 16])))
+        .collect();
+    node.put(coins.clone());
+    let udp = Stream::Udp { in_flight: 16 };
+    let tcp = Stream::Tcp {
+        connections: 4,
+        depth: 4,
+    };
+    let open = Pace::Open {
+        rate: 20_000.0,
+        spacing: Spacing::Poisson,
+    };
+    for (stream, io, pace) in [
+        (udp, Io::Syscalls, Pace::Closed),
+        (udp, Io::Syscalls, open),
+        (tcp, Io::Syscalls, Pace::Closed),
+        (udp, Io::Uring, Pace::Closed),
+        (tcp, Io::Uring, Pace::Closed),
+    ] {
+        for kind in ["echo", "detect", "detect-sum", "pown", "pown-sum"] {
+            let mut purse = Purse::new(coins.clone()).unwrap();
+            let keys = purse.keys(4);
+            let plan = Plan {
+                node: SocketAddr::from(([127, 0, 0, 1], node.address.port())),
+                addressee: Addressee {
+                    raida: RaidaId::new(RAIDA).unwrap(),
+                    coin_id: 6,
+                },
+                keyring: Keyring::aes_hmac(keys),
+                stream,
+                io,
+                cpus: vec![None],
+                node_pid: None,
+                node_cpus: vec![],
+                echo: false,
+                echo_uring: false,
+                redis: None,
+                disk: None,
+                pace,
+                sweep: None,
+                sweep_spacing: Spacing::Poisson,
+                late_after: Duration::from_secs(1),
+                warm_up: Duration::ZERO,
+                duration: Duration::from_millis(400),
+                slices: 1,
+                timeout: Duration::from_secs(5),
+                progress: None,
+            };
+            let watched = Watched {
+                kind: Mix::one(kind).unwrap().kind(Setup {
+                    coins: purse.deal(1).remove(0),
+                    coins_per_request: 1,
+                    slots: plan.slots_per_thread(),
+                    choice: Choice::Uniform,
+                }),
+                requests: 0,
+                before: 0,
+                allocating: 0,
+            };
+            let outcome = plan.run(vec![Box::new(watched)]).unwrap();
+            let (rows, allocating) = (outcome.kinds[0].right, outcome.kinds[1].right);
+            assert!(rows > 4, "{kind} by {io:?}: {rows} rows");
+            // The first row, and the one in which the turn changes from settling to counting; one
+            // more where a buffer grows a last time.
+            assert!(
+                allocating <= 3,
+                "{kind} by {io:?}: {allocating} of {rows} rows"
+            );
+            let whole = outcome.measured[0].whole();
+            assert_eq!((whole.wrong, whole.lost), (0, 0));
+            // Powned coins have other numbers now.
+            node.put(coins.clone());
+        }
+    }
+}
