@@ -35,7 +35,7 @@ class Loads:
         bench += self._measured_how(scenario, node, baseline, "--sweep" in bench)
         kept = os.path.join(self.out, scenario.name, folder or folder_name(load["name"]))
         command = [self.raida, "bench", *bench, "--no-live", "--json", "--out", kept]
-        print(f"  {scenario.name}: {load['name']}", file=sys.stderr, flush=True)
+        print(f"  {load['name']}", file=sys.stderr, flush=True)
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode not in (0, 1) or not done.stdout.strip():
             what = self._without_paths(done.stderr.strip() or f"exit status {done.returncode}", node)
@@ -55,6 +55,8 @@ class Loads:
         words = ["--host", node.address, "--data", node.folder, "--node-pid", str(node.pid)]
         words += ["--cpus", cpus(scenario.generator_cpus), "--node-cpus", cpus(node.cpus)]
         words += ["--shards", str(node.shards)]
+        # Quick runs want to be over; a node is warm after the first settling of a slice.
+        words += ["--warm-up-s", "0"] if self.seconds <= 2 else []
         # Of a sweep that is the time of each of its ten steps or so.
         seconds = max(1, self.seconds // 4) if is_sweep else self.seconds
         words += ["--seconds", str(seconds)]

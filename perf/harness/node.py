@@ -22,7 +22,11 @@ class Node:
         for setting in settings:
             self.command += ["--set", setting]
         self.process = None
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.end(signal.SIGKILL)  # Nobody else knows of it yet.
+            raise
 
     def _start(self):
         with open(self.log, "w") as log:

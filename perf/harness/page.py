@@ -55,13 +55,20 @@ def _goals(goals):
     lines = ["## Goals", "", "| goal | measured | met | scenario |", "|---|---|---|---|"]
     verdict = {True: "yes", False: "**no**", None: "not measured"}
     for goal in goals:
-        number = micros if "µs" in goal["figure"] else _big
-        measured = with_range(goal["measured"], number)
         lines.append(
-            f"| {goal['text']} | {measured} | {verdict[goal['is_met']]} "
+            f"| {goal['text']} | {_measured(goal)} | {verdict[goal['is_met']]} "
             f"| [{goal['scenario']}](#{goal['scenario']}) |"
         )
     return [*lines, ""]
+
+
+def goal_in_words(goal):
+    verdict = {True: "met", False: "NOT MET", None: "not measured"}[goal["is_met"]]
+    return f"{verdict:13} {goal['text']}: {_measured(goal)}"
+
+
+def _measured(goal):
+    return with_range(goal["measured"], micros if "µs" in goal["figure"] else _big)
 
 
 def _big(value):

@@ -31,8 +31,8 @@ def arguments():
     parser = argparse.ArgumentParser(prog="perf/run", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", nargs="*", help="names of perf/scenarios/*.toml; all by default")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S",
-        help="seconds of a slice, of which each load and each of its baselines has five (2)")
+    parser.add_argument("--seconds", type=float, default=1.5, metavar="S",
+        help="seconds of a slice, of which each load and each of its baselines has five (1.5)")
     parser.add_argument("--quick", action="store_true",
         help="slices of 0.4 s and one round of everything: shows that it works, not how fast it is")
     parser.add_argument("--out", default=os.path.join(ROOT, "perf/results/latest"), metavar="DIR",
@@ -55,6 +55,7 @@ def built():
 
 
 def run_scenario(one, loads, work, quick):
+    print(one.name, file=sys.stderr, flush=True)
     folder = os.path.join(work, one.name)
     measured = {"name": one.name, "kind": one.kind, "shows": one.shows, "loads": []}
     begun = time.monotonic()
@@ -80,6 +81,12 @@ def draw_together(one, measured, loads):
         loads.failed.append(f"{one.name}: no picture of all: {done.stderr.strip()}")
 
 
+def end_in_order(*_):
+    """So that nodes are ended and the folder is removed; a second signal must not cut that short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main():
     wanted = arguments()
     every = scenarios.read(os.path.join(ROOT, "perf/scenarios"), wanted.scenario)
@@ -91,7 +98,7 @@ def main():
     if not {0, 1} <= set(cpus):
         sys.exit("perf/run: two CPUs are needed, 0 for the node and 1 for the generator; this "
             f"process may use {len(cpus)}: where both share one, neither is measured")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that the nodes are ended.
+    signal.signal(signal.SIGTERM, end_in_order)
     raida = built()
     out = os.path.abspath(wanted.out)
     shutil.rmtree(out, ignore_errors=True)
@@ -124,7 +131,7 @@ def main():
     for what in loads.failed:
         print(f"perf/run: {what}", file=sys.stderr)
     for goal in run["goals"]:
-        print(f"{ {True: 'met', False: 'NOT MET', None: 'not measured'}[goal['is_met']]:13} {goal['text']}: {page.with_range(goal['measured'], page._big)}")
+        print(page.goal_in_words(goal))
     print(os.path.relpath(os.path.join(out, "README.md")))
     return 1 if loads.failed else 0
 
