@@ -80,7 +80,8 @@ def pages(scenario, loads, folder, quick):
         figures["at rest, % of a core"] = _at_rest(node, 2 if quick else 5, 2)
         extra = ["--coins-file", coins]
         rows = [loads.run(scenario, node, load, {}, extra=extra) for load in scenario.loads]
-        return {"loads": rows, "figures": figures, "serve": serve_command(node)}
+        note = "`$DATA.coins.csv` has one coin on each page: `pages` in perf/harness/kinds.py writes it."
+        return {"loads": rows, "figures": figures, "serve": serve_command(node), "note": note}
 
 
 def start(scenario, loads, folder, quick):

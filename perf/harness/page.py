@@ -18,7 +18,9 @@ def write(path, run):
 def _head(run):
     facts = run["surroundings"]
     disk = facts["disk"]
-    kind = {True: "rotating", False: "not rotating", None: "of unknown kind"}[disk.get("rotational")]
+    # What the kernel believes of a virtual disk is what its host says.
+    kind = {True: "rotating, as the kernel has it", False: "not rotating", None: "of unknown kind"}
+    kind = kind[disk.get("rotational")]
     cache = f", write cache: {disk['write_cache']}" if disk.get("write_cache") else ""
     changed = " with uncommitted changes" if facts["has_uncommitted_changes"] else ""
     averages = " ".join(f"{value:.2f}" for value in facts["load_average_before"])
@@ -68,7 +70,11 @@ def goal_in_words(goal):
 
 
 def _measured(goal):
-    return with_range(goal["measured"], micros if "µs" in goal["figure"] else _big)
+    figure = goal["figure"]
+    units = [("µs", micros), (", ms", lambda ms: micros(ms * 1_000))]
+    units += [(unit, lambda value, unit=unit: f"{short(value)} {unit}") for unit in ("%", "GB")]
+    number = next((words for unit, words in units if unit in figure), _big)
+    return with_range(goal["measured"], number)
 
 
 def _big(value):
@@ -76,7 +82,7 @@ def _big(value):
 
 
 def _scenario(scenario, folder):
-    lines = [f"## {scenario['name']}", "", scenario["shows"].capitalize() + ".", ""]
+    lines = [f"## {scenario['name']}", "", scenario["shows"][0].upper() + scenario["shows"][1:] + ".", ""]
     if scenario["loads"]:
         lines += _loads(scenario["loads"])
     for load, rounds in scenario.get("rounds", {}).items():

@@ -91,7 +91,7 @@ pub fn read(file: &Path) -> Result<Stored, ReportError> {
 }
 
 /// Draws several results beside each other: their rates; their latencies and sweeps, where they
-/// have any; throughput by shards, where they say how many shards there were. Returns the pictures.
+/// have any; throughput by shards, where their nodes had different numbers. Returns the pictures.
 ///
 /// # Errors
 /// A file cannot be written, or a picture not drawn.
@@ -145,7 +145,10 @@ pub fn compare(folder: &Path, results: &[Stored]) -> Result<Vec<PathBuf>, Report
     let by_shards: Vec<_> = (results.iter())
         .map(|result| (load_without_shards(result), &result.report))
         .collect();
-    if results.iter().any(|result| result.report.shards.is_some()) {
+    let mut shards: Vec<usize> = results.iter().filter_map(|r| r.report.shards).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    if shards.len() > 1 {
         let title = "Throughput by shards".to_owned();
         keep(
             "throughput-by-shards.svg",

@@ -152,12 +152,22 @@ pub(super) fn draw(
 
 /// A chart that fills the area.
 pub(super) fn chart<'a, 'b>(area: &'a Area<'b>, x: Axis, y: Axis) -> Result<Chart<'a, 'b>, Failed> {
+    chart_beside(area, 84.0, x, y)
+}
+
+/// The same, with so many pixels for what stands on its left.
+pub(super) fn chart_beside<'a, 'b>(
+    area: &'a Area<'b>,
+    left: f64,
+    x: Axis,
+    y: Axis,
+) -> Result<Chart<'a, 'b>, Failed> {
     let (x_name, y_name) = (x.name, y.name);
     let mut chart = ChartBuilder::on(area)
         .margin(width(8.0))
         .margin_right(width(f64::from(MARGIN)))
         .x_label_area_size(width(52.0))
-        .y_label_area_size(width(84.0))
+        .y_label_area_size(width(left))
         .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
@@ -192,6 +202,11 @@ pub(super) fn label(color: RGBColor, side: HPos) -> TextStyle<'static> {
     text(SMALL_SIZE, color, false).pos(Pos::new(side, VPos::Center))
 }
 
+/// How wide small letters are, about.
+pub(super) fn small_text_width(text: &str) -> f64 {
+    text.chars().count() as f64 * SMALL_SIZE * CHARACTER_WIDTH
+}
+
 fn write(
     area: &Area<'_>,
     (x, y): (f64, f64),
@@ -212,7 +227,7 @@ fn draw_legend(root: &Area<'_>, legend: &[Entry], top: f64) -> Result<f64, Faile
     let (left, right) = (f64::from(MARGIN), f64::from(WIDTH as i32 - MARGIN));
     let (mut x, mut y) = (left, top + ROW / 2.0);
     for entry in legend {
-        let length = MARK + 7.0 + entry.text.chars().count() as f64 * SMALL_SIZE * CHARACTER_WIDTH;
+        let length = MARK + 7.0 + small_text_width(&entry.text);
         if x > left && x + length > right {
             (x, y) = (left, y + ROW);
         }

@@ -69,9 +69,11 @@ pub fn rates(heading: &Heading, bars: &[RateBar]) -> Result<String, ReportError>
         words: |_| String::new(),
         is_logarithmic: false,
     };
-    let left = x.range.end * 0.008;
+    let names = bars.iter().map(|bar| canvas::small_text_width(&bar.result));
+    let left = 30.0 + names.fold(0.0, f64::max).min(420.0);
     canvas::draw("rates", heading, &legend, |area| {
-        let mut chart = canvas::chart(area, x, y)?;
+        let mut chart = canvas::chart_beside(area, left, x, y)?;
+        let mut named: Option<&String> = None;
         for (bar, place) in bars.iter().zip(places) {
             let color = color(bar);
             let (top, bottom, middle) = (-place - 0.08, -place - 0.92, -place - 0.5);
@@ -89,8 +91,15 @@ pub fn rates(heading: &Heading, bars: &[RateBar]) -> Result<String, ReportError>
             let ends = [least, most]
                 .map(|end| PathElement::new([(end, middle - 0.15), (end, middle + 0.15)], style));
             chart.draw_series(ends)?;
-            let name = canvas::label(canvas::INK, HPos::Left);
-            chart.draw_series([Text::new(bar.result.clone(), (left, middle), name)])?;
+            if named != Some(&bar.result) {
+                let name = Text::new(
+                    bar.result.clone(),
+                    (canvas::px(-10.0), 0),
+                    canvas::label(canvas::INK, HPos::Right),
+                );
+                chart.draw_series([EmptyElement::at((0.0, middle)) + name])?;
+                named = Some(&bar.result);
+            }
             let number = EmptyElement::at((most.max(median), middle))
                 + Text::new(
                     count_in_words(median),
