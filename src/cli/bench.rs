@@ -182,7 +182,7 @@ pub struct BenchCommand {
     json: bool,
     /// Folder for what is left of the run: result.json; of each contender its percentiles (.hgrm, for
     /// HdrHistogram's plotter) and its latencies over time (.hlog); pictures (.svg)
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["kind", "mix"])]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// No line that follows the run on the terminal
     #[arg(long)]

@@ -32,7 +32,7 @@ impl Live {
     pub fn follow(progress: Arc<Progress>) -> Live {
         let (end, is_over) = channel();
         let thread = std::thread::spawn(move || {
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+            let style = ProgressStyle::with_template("{wide_msg}")
                 .expect("the template is a constant and well-formed");
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(style);
@@ -52,7 +52,6 @@ impl Live {
                     latency_ns.as_ref(),
                     &now.counts,
                 ));
-                bar.tick();
                 before = Some(now);
             }
             bar.finish_and_clear();
@@ -81,6 +80,7 @@ fn rate(before: &Seen, now: &Seen) -> Option<f64> {
     (before.contender == now.contender && seconds > 0.0).then(|| right as f64 / seconds)
 }
 
+/// Short enough for a terminal of 80 columns.
 fn line(
     elapsed: Duration,
     contender: Contender,
@@ -100,7 +100,7 @@ fn line(
         ..
     } = counts;
     format!(
-        "{:>3} s  {}  {:>7}/s  p50 {:>7}  p99 {:>7}  {wrong} wrong, {refused} refused, {late} late, {lost} lost",
+        "{:>3} s {} {:>6}/s p50 {:>7} p99 {:>7}  wrong/refused/late/lost {wrong}/{refused}/{late}/{lost}",
         elapsed.as_secs(),
         contender.name(),
         rate.map_or("-".to_owned(), count_in_words),
@@ -134,11 +134,11 @@ mod tests {
         );
         assert_eq!(
             words,
-            " 12 s  node    412 k/s  p50   31 µs  p99  2.5 ms  0 wrong, 0 refused, 0 late, 3 lost"
+            " 12 s node  412 k/s p50   31 µs p99  2.5 ms  wrong/refused/late/lost 0/0/0/3"
         );
         let words = line(elapsed, Contender::Disk, None, None, &counts);
         assert!(
-            words.starts_with(" 12 s  bare disk        -/s  p50       -"),
+            words.starts_with(" 12 s bare disk      -/s p50       -"),
             "{words}"
         );
     }
