@@ -23,4 +23,9 @@ pub(super) trait Carrier {
     fn out_of_ports(&self) -> u64 {
         0
     }
+
+    /// How many answers came and found no room before they were read, where that is known.
+    fn dropped(&self) -> u64 {
+        0
+    }
 }

@@ -120,10 +120,11 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn new() -> Sending {
+    /// For as many datagrams at a time.
+    pub(super) fn new(datagrams: usize) -> Sending {
         Sending {
-            iovecs: Vec::with_capacity(BATCH),
-            headers: Vec::with_capacity(BATCH),
+            iovecs: Vec::with_capacity(datagrams),
+            headers: Vec::with_capacity(datagrams),
         }
     }
 

@@ -57,7 +57,7 @@ pub use flight::Addressee;
 pub use keyring::Keyring;
 pub use kind::Kind;
 pub use measured::{Contender, Interval, Measured, Slice, SweepStep};
-pub use own_cost::{Generator, OwnCost};
+pub use own_cost::{Faults, Generator, OwnCost};
 pub use pace::{Pace, Spacing};
 pub use plan::{Io, LoadError, Plan, RedisPlan, Stream, Sweep};
 pub use progress::{Counts, Progress};

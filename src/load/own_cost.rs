@@ -15,11 +15,20 @@ const SAME_RATE: f64 = 0.97;
 pub struct Generator {
     /// What it cost while each contender was asked, in counted time.
     pub costs: Vec<OwnCost>,
-    /// How often a request had to wait because this machine had no port left to send it from.
-    pub out_of_ports: u64,
+    /// What went wrong on this side.
+    pub faults: Faults,
     /// Why the node's rate is the generator's limit, not the node's, in words for a person; empty
     /// where nothing says so.
     pub limits: Vec<String>,
+}
+
+/// What went wrong on the generator's side, in the whole run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// How often a request had to wait because this machine had no port left to send it from.
+    pub out_of_ports: u64,
+    /// Answers of the node that found no room in this side's socket: they are among the lost.
+    pub dropped: u64,
 }
 
 /// What the generator cost while it asked one contender.
@@ -62,7 +71,7 @@ impl Generator {
         times: &[(Contender, OwnTime)],
         measured: &[Measured],
         server_cpus: usize,
-        out_of_ports: u64,
+        faults: Faults,
     ) -> Generator {
         let mut costs = Vec::new();
         for &(contender, time) in times {
@@ -80,7 +89,7 @@ impl Generator {
         }
         let mut generator = Generator {
             costs,
-            out_of_ports,
+            faults,
             limits: vec![],
         };
         generator.limits = generator.limits(measured, server_cpus);
@@ -138,10 +147,16 @@ impl Generator {
                     .to_owned(),
             );
         }
-        if self.out_of_ports > 0 {
+        if self.faults.out_of_ports > 0 {
             limits.push(format!(
                 "{} times it had to wait for a free port: see net.ipv4.ip_local_port_range and net.ipv4.tcp_tw_reuse, or ask more slowly with --rate",
-                self.out_of_ports
+                self.faults.out_of_ports
+            ));
+        }
+        if self.faults.dropped > 0 {
+            limits.push(format!(
+                "{} answers came and found no room before it read them, and count as lost: see net.core.rmem_max, or have fewer --in-flight",
+                self.faults.dropped
             ));
         }
         limits
@@ -178,5 +193,80 @@ pub(super) fn thread_cpu_time() -> io::Result<Duration> {
     match done {
         0 => Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32)),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::measured::Slice;
+
+    fn measured(contender: Contender, right: u64, server_busy: Option<f64>) -> Measured {
+        let mut slice = Slice {
+            took: Duration::from_secs(1),
+            server_cpu: server_busy.map(Duration::from_secs_f64),
+            ..Slice::default()
+        };
+        slice.tally.right = right;
+        Measured {
+            slices: vec![slice],
+            ..Measured::nothing(contender)
+        }
+    }
+
+    fn own(busy: f64, behind: u64) -> Vec<(Contender, OwnTime)> {
+        let time = OwnTime {
+            cpu: Duration::from_secs_f64(busy),
+            elapsed: Duration::from_secs(1),
+            behind,
+        };
+        vec![(Contender::Node, time)]
+    }
+
+    fn is_limit(own: &[(Contender, OwnTime)], measured: &[Measured], faults: Faults) -> bool {
+        Generator::judge(own, measured, 1, faults).is_limit()
+    }
+
+    #[test]
+    fn a_generator_without_cpu_time_left_is_the_limit_unless_the_node_has_none_either() {
+        let none = Faults::default();
+        for (own_busy, server_busy, expected) in [
+            (0.99, Some(0.5), true),
+            (0.99, None, true),
+            (0.99, Some(0.98), false),
+            (0.6, Some(0.5), false),
+            (0.6, None, false),
+        ] {
+            let node = measured(Contender::Node, 1_000, server_busy);
+            let found = is_limit(&own(own_busy, 0), &[node], none);
+            assert_eq!(found, expected, "{own_busy} against {server_busy:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_as_fast_as_the_bare_echo_shows_the_generator() {
+        let node = measured(Contender::Node, 990, Some(0.98));
+        for (echo, expected) in [(1_000, true), (1_200, false)] {
+            let echo = measured(Contender::Echo, echo, Some(0.98));
+            let both = [node.clone(), echo];
+            assert_eq!(is_limit(&own(0.99, 0), &both, Faults::default()), expected);
+        }
+    }
+
+    #[test]
+    fn requests_that_go_out_late_and_answers_without_room_are_the_generators_fault() {
+        let node = [measured(Contender::Node, 1_000, Some(0.5))];
+        let none = Faults::default();
+        assert!(!is_limit(&own(0.5, 5), &node, none));
+        assert!(is_limit(&own(0.5, 50), &node, none));
+        for faults in [
+            Faults {
+                out_of_ports: 1,
+                ..none
+            },
+            Faults { dropped: 1, ..none },
+        ] {
+            assert!(is_limit(&own(0.5, 0), &node, faults));
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::cpu_clock::CpuClock;
 use super::flight::Questions;
 use super::kind::{Kind, KindCount};
 use super::measured::{Contender, Measured, Slice, SweepStep};
-use super::own_cost::{Generator, OwnTime};
+use super::own_cost::{Faults, Generator, OwnTime};
 use super::pace::Pace;
 use super::plan::{LoadError, Plan, Stream, Sweep};
 use super::purse::Held;
@@ -105,7 +105,10 @@ impl Plan {
             };
             let own_times = std::mem::take(&mut conductor.own_times);
             let leftovers = conductor.dismiss()?;
-            let out_of_ports = leftovers.iter().map(|leftover| leftover.out_of_ports).sum();
+            let faults = Faults {
+                out_of_ports: leftovers.iter().map(|leftover| leftover.out_of_ports).sum(),
+                dropped: leftovers.iter().map(|leftover| leftover.dropped).sum(),
+            };
             let judged = match &sweep {
                 // Only the last step says what the limit is: the others had room left.
                 Some(steps) => steps
@@ -119,7 +122,7 @@ impl Plan {
                 &judged
             };
             let cpus = self.node_cpus.len();
-            let generator = Generator::judge(&own_times, judged, cpus, out_of_ports);
+            let generator = Generator::judge(&own_times, judged, cpus, faults);
             let mut kinds: Vec<KindCount> = Vec::new();
             let mut coins = Vec::new();
             for leftover in leftovers {

@@ -39,6 +39,8 @@ pub(super) type Done = Result<(Slice, OwnTime), LoadError>;
 pub(super) struct Leftover {
     pub(super) kind: Box<dyn Kind>,
     pub(super) out_of_ports: u64,
+    /// Answers of the node that this machine dropped.
+    pub(super) dropped: u64,
 }
 
 /// One thread of the generator: does turns as they are called out.
@@ -108,6 +110,8 @@ impl Thread {
             }
         }
         Leftover {
+            // The node's line is the first.
+            dropped: self.lines.first().map_or(0, |l| l.carrier.dropped()),
             out_of_ports: self.lines.iter().map(|l| l.carrier.out_of_ports()).sum(),
             kind: self.flight.into_kind(),
         }
@@ -174,7 +178,9 @@ impl Thread {
 fn carrier(plan: &Plan, address: SocketAddr) -> io::Result<Box<dyn Carrier>> {
     let threads = plan.cpus.len();
     Ok(match (plan.stream, plan.io) {
-        (Stream::Udp { .. }, Io::Syscalls) => Box::new(Udp::connect(address)?),
+        (Stream::Udp { .. }, Io::Syscalls) => {
+            Box::new(Udp::connect(address, plan.slots_per_thread())?)
+        }
         (Stream::Tcp { connections, .. }, Io::Syscalls) => {
             Box::new(Tcp::new(address, connections / threads)?)
         }

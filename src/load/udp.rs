@@ -1,8 +1,10 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
 
 use super::carrier::Carrier;
 use super::datagrams::{Batch, Sending, Wait};
@@ -10,6 +12,12 @@ use super::flight::Flight;
 
 /// How long a call waits for a datagram before it is time to look at the clock again.
 const WAIT: Duration = Duration::from_millis(20);
+
+/// Room for answers in the kernel, if it gives that much.
+const RECEIVE_BYTES: usize = 4 << 20;
+/// Numbers that SO_MEMINFO gives, the one of what was dropped last (linux/sock_diag.h).
+const MEMINFO_NUMBERS: usize = MEMINFO_DROPS + 1;
+const MEMINFO_DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
 
 /// Requests over UDP from one socket, by calls to the kernel that take many datagrams.
 pub(super) struct Udp {
@@ -28,19 +36,45 @@ pub(super) fn connect_socket(address: SocketAddr) -> io::Result<UdpSocket> {
         SocketAddr::V6(_) => ([0u16; 8], 0).into(),
     };
     let socket = UdpSocket::bind(any)?;
+    // As large as the system allows: an answer that finds no room is lost, and not by the node.
+    SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BYTES)?;
     socket.connect(address)?;
     Ok(socket)
 }
 
+/// Datagrams that came for a socket and found no room in its buffer.
+///
+/// # Errors
+/// The kernel does not say (before Linux 4.12).
+pub(super) fn dropped(socket: &UdpSocket) -> io::Result<u64> {
+    let mut numbers = [0u32; MEMINFO_NUMBERS];
+    let mut length = size_of_val(&numbers) as libc::socklen_t;
+    // SAFETY: the kernel writes up to `length` bytes where the pointer leads, which is an array of as
+    // many, and the length it wrote.
+    let read = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    match read {
+        0 => Ok(numbers[MEMINFO_DROPS].into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 impl Udp {
-    pub(super) fn connect(address: SocketAddr) -> io::Result<Udp> {
+    pub(super) fn connect(address: SocketAddr, slots: usize) -> io::Result<Udp> {
         let socket = connect_socket(address)?;
         socket.set_read_timeout(Some(WAIT))?;
         Ok(Udp {
             socket,
             batch: Batch::new(),
-            sending: Sending::new(),
-            ready: Vec::new(),
+            sending: Sending::new(slots),
+            ready: Vec::with_capacity(slots),
             looked_for_overdue: Instant::now(),
         })
     }
@@ -111,6 +145,10 @@ impl Carrier for Udp {
             }
         }
     }
+
+    fn dropped(&self) -> u64 {
+        dropped(&self.socket).unwrap_or(0)
+    }
 }
 
 /// Gives up on every request that waits for too long, each for itself.
@@ -127,4 +165,22 @@ pub(super) fn is_for_later(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_in_a_socket_is_counted() {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = connect_socket(sender.local_addr().unwrap()).unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 1], socket.local_addr().unwrap().port()));
+        assert_eq!(dropped(&socket).unwrap(), 0);
+        SockRef::from(&socket).set_recv_buffer_size(4_096).unwrap();
+        for _ in 0..100 {
+            sender.send_to(&[0; 500], to).unwrap();
+        }
+        assert!((50..100).contains(&dropped(&socket).unwrap()));
+    }
 }

@@ -8,7 +8,7 @@ use memmap2::MmapMut;
 use super::{Completion, Ring, Shape};
 use crate::load::carrier::Carrier;
 use crate::load::flight::Flight;
-use crate::load::udp::{connect_socket, lose_overdue};
+use crate::load::udp::{connect_socket, dropped, lose_overdue};
 
 /// The longest datagram there can be, bytes.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -135,5 +135,9 @@ impl Carrier for UringUdp {
                 lose_overdue(flight, now);
             }
         }
+    }
+
+    fn dropped(&self) -> u64 {
+        dropped(&self.socket).unwrap_or(0)
     }
 }
