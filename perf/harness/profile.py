@@ -82,7 +82,7 @@ def record(raida, stacks, node, one, load, seconds, data):
 
 
 def collapsed(data):
-    """Stacks, outermost first, with how many samples each has."""
+    """Stacks, outermost first, with how much was counted in each."""
     script = subprocess.run(["perf", "script", "-i", data], capture_output=True, text=True)
     fold = subprocess.run([inferno("inferno-collapse-perf")], input=script.stdout, check=True,
         capture_output=True, text=True)
@@ -90,7 +90,7 @@ def collapsed(data):
 
 
 def table(stacks, most=40):
-    """Functions by the samples that were in them, and in them or what they called."""
+    """Functions by the time that was spent in them, and in them or what they called."""
     own, all_in, total = collections.Counter(), collections.Counter(), 0
     for line in stacks.splitlines():
         stack, count = line.rsplit(" ", 1)
@@ -101,7 +101,8 @@ def table(stacks, most=40):
         for frame in set(frames):
             all_in[frame] += int(count)
     total = max(total, 1)
-    lines = [f"{total} samples", "", "  in it   with what it calls  function"]
+    # What is counted is cycles, or time where the machine does not count those: shares say it all.
+    lines = ["shares of the node's time on CPUs", "", "  in it   with what it calls  function"]
     for name, count in own.most_common(most):
         lines.append(f"{count / total:7.2%}  {all_in[name] / total:18.2%}  {name}")
     return "\n".join(lines) + "\n"
