@@ -49,7 +49,7 @@ pub fn write(trace: &Trace, start: SystemTime, about: &str) -> String {
     String::from_utf8(text).expect("the log is text")
 }
 
-/// Reads back what [`write`] wrote, or another program's log of nanoseconds.
+/// Reads back what [`write()`] wrote, or another program's log of nanoseconds.
 ///
 /// # Errors
 /// What is wrong with the text.

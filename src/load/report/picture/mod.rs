@@ -1,4 +1,4 @@
-//! Pictures of results as SVG, one file a picture. All stand on the same [`Canvas`], so that they
+//! Pictures of results as SVG, one file a picture. All stand on the same canvas, so that they
 //! look like one set.
 
 mod axis;
