@@ -58,7 +58,7 @@ fn plan(node: &SmallNode, stream: Stream) -> Plan {
         warm_up: Duration::ZERO,
         duration: Duration::from_millis(400),
         slices: 2,
-        timeout: Duration::from_millis(100),
+        timeout: Duration::from_secs(5),
         progress: None,
     }
 }
@@ -195,6 +195,7 @@ fn a_ring_loses_what_is_not_answered_and_goes_on() {
         node.fail(Command::Echo, 20, fault);
         let plan = Plan {
             io: Io::Uring,
+            timeout: Duration::from_millis(300),
             ..plan(&node, stream)
         };
         let (outcome, _) = load("echo", 1, &plan, &node);
@@ -279,7 +280,11 @@ fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
         for command in [Command::Pown, Command::PownSum] {
             node.fail(command, 4, Fault::Silent);
         }
-        let (outcome, settled) = load(kind, 2, &plan(&node, UDP), &node);
+        let lossy = Plan {
+            timeout: Duration::from_millis(300),
+            ..plan(&node, UDP)
+        };
+        let (outcome, settled) = load(kind, 2, &lossy, &node);
         let whole = outcome.measured[0].whole();
         assert_eq!((whole.wrong, whole.lost), (0, 1));
         assert_own_numbers(&node, settled);
@@ -438,6 +443,7 @@ fn a_sweep_ends_at_the_rate_that_is_too_much() {
             to: 5_001_000.0,
             steps: 3,
         }),
+        duration: Duration::from_secs(1),
         timeout: Duration::from_millis(300),
         ..plan(&node, UDP)
     };

@@ -89,7 +89,7 @@ const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
   Two results beside each other:
     raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
-    /// What to ask
+    /// What to ask: echo, detect, detect-sum, pown or pown-sum
     #[arg(value_parser = kind)]
     kind: Option<Mix>,
     /// Kinds with their shares instead, as detect=90,pown=10, or a file with one a line; each kind
@@ -161,7 +161,8 @@ pub struct BenchCommand {
     /// CPUs of the generator's threads, the first thread on the first
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     cpus: Vec<usize>,
-    /// How the generator speaks to the kernel
+    /// How the generator speaks to the kernel: by calls, which cost it less over UDP, or by io_uring
+    /// (Linux 6.1), which costs it less over TCP with many requests on a connection
     #[arg(long, value_name = "HOW", default_value = "syscalls")]
     io: IoName,
     /// What to measure beside the node in the same run

@@ -16,6 +16,7 @@ use super::pace::Pace;
 use super::plan::{LoadError, Plan, Stream, Sweep};
 use super::purse::Held;
 use super::resp::RedisRequests;
+use super::tally::Tally;
 use super::thread::{Done, Leftover, Thread, Turn, pin};
 
 /// The part of a slice that is not counted, so that caches and queues are the contender's own: one
@@ -321,7 +322,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
             let explodes = best.is_some_and(|best| {
                 p99(&measured) > (best * P99_EXPLODES).max(P99_EXPLODES_OVER_NS)
             });
-            let is_saturated = measured.slices[0].rate() < REACHED * rate || explodes;
+            let is_saturated = !keeps_up(&measured.slices[0], plan.duration) || explodes;
             steps.push(SweepStep {
                 rate_wanted: rate,
                 measured,
@@ -448,6 +449,21 @@ fn questions(plan: &Plan, kind: Box<dyn Kind>) -> Questions {
         keyring: plan.keyring.clone(),
         redis,
     }
+}
+
+/// Whether requests were answered as fast as they were due: as they were drawn, for at random some
+/// more or less than the rate says are due in a time.
+fn keeps_up(slice: &Slice, length: Duration) -> bool {
+    let Tally {
+        right,
+        wrong,
+        refused,
+        late,
+        lost,
+        ..
+    } = slice.tally;
+    let due = (right + wrong + refused + late + lost) as f64;
+    slice.rate() >= REACHED * due / length.as_secs_f64()
 }
 
 fn p99(measured: &Measured) -> u64 {

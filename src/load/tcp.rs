@@ -227,7 +227,7 @@ impl Carrier for Tcp {
             self.send(flight, now)?;
             if self.connections.iter().all(|c| c.stream.is_none()) {
                 return Err(io::Error::other(
-                    "every connection was closed at the other end",
+                    "every connection was closed at the other end, or had an answer missing",
                 ));
             }
             if flight.is_over(now) {

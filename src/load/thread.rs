@@ -83,7 +83,11 @@ impl Thread {
                 address,
                 cause,
             };
-            let mut carrier = carrier(plan, address).map_err(failed)?;
+            let mut carrier = carrier(plan, address).map_err(|cause| match plan.io {
+                Io::Syscalls => failed(cause),
+                // Nothing is connected yet: it is the ring that cannot be had.
+                Io::Uring => LoadError::Uring(cause),
+            })?;
             carrier.ready().map_err(failed)?;
             lines.push(Line {
                 contender,

@@ -235,7 +235,7 @@ impl Carrier for UringTcp {
             self.begin(flight, now)?;
             if self.connections.iter().all(|c| c.is_broken) {
                 return Err(io::Error::other(
-                    "every connection was closed at the other end",
+                    "every connection was closed at the other end, or had an answer missing",
                 ));
             }
             if flight.is_over(now) {
