@@ -1,12 +1,14 @@
 mod coins;
+mod result;
 mod table;
 
+use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use clap::{ArgGroup, ValueEnum};
-use serde_json::{Value, json};
 
 use self::coins::Coins;
 use super::CliError;
@@ -14,9 +16,11 @@ use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use crate::client::ClientError;
 use crate::load::kind::{KINDS, Mix, Setup};
+use crate::load::report::live::Live;
+use crate::load::report::{Trace, folder};
 use crate::load::{
-    Addressee, Choice, Contender, Io, Keyring, Kind, LoadError, Measured, Outcome, Pace, Plan,
-    RedisPlan, Settled, Spacing, Stream, Sweep, SweepStep, Tally,
+    Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, Pace, Plan, Progress, RedisPlan,
+    Spacing, Stream, Sweep,
 };
 
 /// Coins that requests are encrypted with, at most.
@@ -70,7 +74,7 @@ const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
 ///
 /// Exit status 1 if any answer was wrong, none was right, or a coin was not what the answers made it.
 #[derive(clap::Args, Debug)]
-#[command(group = ArgGroup::new("load").required(true).args(["kind", "mix"]))]
+#[command(group = ArgGroup::new("load").required(true).args(["kind", "mix", "plot"]))]
 #[command(after_help = "Examples:
   Throughput against the echo, node on CPU 0, generator on CPU 1:
     raida bench detect --udp --data raida-data --cpus 1 --node-cpus 0 --node-pid $PID --baseline echo
@@ -81,7 +85,9 @@ const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
   Rates up to saturation:
     raida bench detect --udp --data raida-data --cpus 1 --sweep auto --seconds 10
   A mix, encrypted, some coins far more often than others:
-    raida bench --mix detect=90,pown=10 --encryption 4 --choose zipf --data raida-data")]
+    raida bench --mix detect=90,pown=10 --encryption 4 --choose zipf --data raida-data
+  Two results beside each other:
+    raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
     /// What to ask: echo, detect, detect-sum, pown or pown-sum
     #[arg(value_parser = kind)]
@@ -175,6 +181,22 @@ pub struct BenchCommand {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Folder for what is left of the run: result.json; of each contender its percentiles (.hgrm, for
+    /// HdrHistogram's plotter) and its latencies over time (.hlog); pictures (.svg)
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// No line that follows the run on the terminal
+    #[arg(long)]
+    no_live: bool,
+    /// Put no load on anything: draw results of earlier runs beside each other into the folder of
+    /// --out. A result that lies in its own folder brings its logs along
+    #[arg(
+        long,
+        value_name = "RESULT.json,...",
+        value_delimiter = ',',
+        requires = "out"
+    )]
+    plot: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -198,6 +220,15 @@ enum IoName {
     Uring,
 }
 
+impl IoName {
+    fn name(self) -> &'static str {
+        match self {
+            IoName::Syscalls => "syscalls",
+            IoName::Uring => "uring",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Baseline {
     Echo,
@@ -212,6 +243,9 @@ impl BenchCommand {
     /// # Errors
     /// There are no coins, the node cannot be reached, or the coins cannot be left as they were.
     pub fn run(self) -> Result<Answer, CliError> {
+        if !self.plot.is_empty() {
+            return self.draw();
+        }
         let mut plan = self.plan()?;
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
         let choice = self.choice()?;
@@ -252,7 +286,11 @@ impl BenchCommand {
                 choice,
             })
         });
-        let mut outcome = plan.run(kinds.collect())?;
+        let live = self.live(&mut plan);
+        let start = SystemTime::now();
+        let outcome = plan.run(kinds.collect());
+        drop(live);
+        let mut outcome = outcome?;
         let settled = match coins {
             Some(mut coins) => {
                 coins.purse.collect(std::mem::take(&mut outcome.coins));
@@ -261,8 +299,13 @@ impl BenchCommand {
             None => None,
         };
         let words = self.load_in_words(&plan);
+        let result = result::report(&self, &words, &outcome, settled);
+        if let Some(folder) = &self.out {
+            let traces: Vec<Trace> = outcome.measured.iter().map(Trace::of).collect();
+            folder::write(folder, &result, &traces, &result::steps(&outcome), start)?;
+        }
         match self.json {
-            true => print_json(&self.report_json(&words, &outcome, settled))?,
+            true => print_json(&result)?,
             false => print(&table::report(&words, &outcome, settled))?,
         }
         let node = outcome.measured[0].whole();
@@ -273,6 +316,34 @@ impl BenchCommand {
             true => Ok(Answer::Yes),
             false => Ok(Answer::No),
         }
+    }
+
+    /// Draws earlier results.
+    fn draw(&self) -> Result<Answer, CliError> {
+        let results = self.plot.iter().map(|file| folder::read(file));
+        let results = results.collect::<Result<Vec<_>, _>>()?;
+        let into = self.out.as_deref().expect("the parser asks for it");
+        let pictures = folder::compare(into, &results)?;
+        match self.json {
+            true => print_json(&pictures)?,
+            false => {
+                let lines = pictures
+                    .iter()
+                    .map(|picture| format!("{}\n", picture.display()));
+                print(&lines.collect::<String>())?;
+            }
+        }
+        Ok(Answer::Yes)
+    }
+
+    /// Follows the run for whoever looks on.
+    fn live(&self, plan: &mut Plan) -> Option<Live> {
+        if self.no_live || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        let progress = Arc::new(Progress::new(plan.cpus.len()));
+        plan.progress = Some(progress.clone());
+        Some(Live::follow(progress))
     }
 
     /// What is asked.
@@ -478,101 +549,6 @@ impl BenchCommand {
         };
         format!("{kinds}{chosen}{encrypted} over {carried}, {paced}, {time}")
     }
-
-    fn report_json(&self, load: &str, outcome: &Outcome, settled: Option<Settled>) -> Value {
-        let measured = &outcome.measured;
-        let is_open = self.rate.is_some() || self.sweep.is_some();
-        let contenders: Vec<Value> = (measured.iter())
-            .map(|one| {
-                let (total, whole) = (one.total(), one.whole());
-                let (_, median, _) = spread(one.rates());
-                json!({
-                    "name": one.contender.name(),
-                    "per_second": median,
-                    "per_second_by_slice": one.rates(),
-                    "per_cpu_second_by_slice": one.rates_by_cpu(),
-                    "latency_us": latency_json(&total),
-                    "counts": counts_json(&total),
-                    "with_warm_up": counts_json(&whole),
-                    "first_wrong": whole.first_wrong,
-                    "first_refused": whole.first_refused,
-                })
-            })
-            .collect();
-        let ratios: Vec<Value> = (measured[1..].iter())
-            .map(|one| {
-                let all = |values: Vec<f64>| {
-                    let (least, median, most) = spread(values);
-                    json!({ "least": least, "median": median, "most": most })
-                };
-                let by_cpu = ratios_by_cpu(&measured[0], one);
-                json!({
-                    "to": one.contender.name(),
-                    "of_rates": all(ratios(&measured[0], one)),
-                    "of_rates_by_cpu": (!by_cpu.is_empty()).then(|| all(by_cpu)),
-                })
-            })
-            .collect();
-        let step = |step: &SweepStep| {
-            let total = step.measured.total();
-            json!({
-                "rate_wanted": step.rate_wanted,
-                "per_second": spread(step.measured.rates()).1,
-                "latency_us": latency_json(&total),
-                "counts": counts_json(&total),
-                "is_saturated": step.is_saturated,
-            })
-        };
-        let own = outcome.generator.cost(Contender::Node);
-        json!({
-            "format": 1,
-            "load": load,
-            "command": std::env::args().collect::<Vec<_>>().join(" "),
-            "loop": if is_open { "open" } else { "closed" },
-            "rate_wanted": self.rate,
-            "spacing": is_open.then(|| name_of(self.spacing())),
-            "generator": {
-                "threads": self.threads.max(self.cpus.len()),
-                "io": match self.io {
-                    IoName::Syscalls => "syscalls",
-                    IoName::Uring => "uring",
-                },
-                "cpu_us_per_request": own.map(|own| own.cpu_us_per_request),
-                "cpu_share": own.map(|own| own.cpu_share),
-                "is_limit": outcome.generator.is_limit(),
-            },
-            "contenders": contenders,
-            "ratios": ratios,
-            "sweep": outcome.sweep.as_ref().map(|steps| steps.iter().map(step).collect::<Vec<_>>()),
-            "coins_wrong_afterwards": settled.map(|s| s.wrong),
-            "coins_astray": settled.map(|s| s.astray),
-        })
-    }
-}
-
-fn latency_json(tally: &Tally) -> Value {
-    let latency = &tally.latency_ns;
-    let micros = |q: f64| latency.value_at_quantile(q) as f64 / 1e3;
-    json!({
-        "mean": latency.mean() / 1e3,
-        "p50": micros(0.5),
-        "p90": micros(0.9),
-        "p99": micros(0.99),
-        "p99_9": micros(0.999),
-        "p99_99": micros(0.9999),
-        "max": latency.max() as f64 / 1e3,
-    })
-}
-
-fn counts_json(tally: &Tally) -> Value {
-    json!({
-        "right": tally.right,
-        "wrong": tally.wrong,
-        "refused": tally.refused,
-        "late": tally.late,
-        "lost": tally.lost,
-        "stray": tally.stray,
-    })
 }
 
 fn name_of(spacing: Spacing) -> &'static str {

@@ -40,6 +40,9 @@ pub enum CliError {
     /// There are no coins to put a load on a node with, or they are not what they were.
     #[error(transparent)]
     Purse(#[from] crate::load::PurseError),
+    /// A result of a load could not be written or read.
+    #[error(transparent)]
+    Report(#[from] crate::load::report::ReportError),
     /// A command was given a file that holds too little.
     #[error("{file} holds {found} coins where {needed} are needed", file = file.display())]
     TooFewCoins {

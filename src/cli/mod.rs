@@ -149,6 +149,38 @@ mod tests {
     }
 
     #[test]
+    fn every_load_of_a_scenario_is_a_command() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/perf/scenarios");
+        let mut loads = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let scenario: toml::Table = text.parse().unwrap();
+            let of_scenario = scenario.get("load").and_then(|load| load.as_array());
+            for load in of_scenario.into_iter().flatten() {
+                let mut line = format!("raida bench {}", load["bench"].as_str().unwrap());
+                for baseline in load
+                    .get("baseline")
+                    .and_then(|b| b.as_array())
+                    .into_iter()
+                    .flatten()
+                {
+                    line += &format!(" --baseline {}", baseline.as_str().unwrap());
+                }
+                let parsed = CommandLine::try_parse_from(line.split(' '));
+                assert!(
+                    parsed.is_ok(),
+                    "{}: {line}: {:?}",
+                    path.display(),
+                    parsed.err()
+                );
+                loads += 1;
+            }
+        }
+        assert!(loads > 20, "the scenarios were not found");
+    }
+
+    #[test]
     fn a_wrong_command_line_is_one_line() {
         let error = CommandLine::try_parse_from(["raida", "serve", "--shrads", "2"]);
         let line = one_line(&error.err().unwrap().to_string());

@@ -23,6 +23,7 @@
 //! | [`Plan`] | a run: who is asked when, on which CPUs; `run` carries it out, `thread` does its part |
 //! | `recorder`, [`Progress`] | counts while the run goes on |
 //! | [`Tally`], [`Measured`] | what came of it |
+//! | [`report`] | what is left of it: JSON, histograms, pictures |
 
 mod at_rest;
 pub mod baseline;
@@ -41,6 +42,7 @@ mod plan;
 mod progress;
 mod purse;
 mod recorder;
+pub mod report;
 mod resp;
 mod run;
 mod tally;

@@ -1,0 +1,190 @@
+"""The kinds of scenario: each starts its nodes, puts its loads on them, and says what it found."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from loads import serve_command
+from node import Node
+
+PAGES = 15_000
+PAGE_BYTES = 1_024 * 17  # of AN and months of 1,024 coins
+MEGABYTE = 1e6
+# What the log of a shard holds before a checkpoint has to make room in it.
+FULL_LOG_BYTES = 80 << 20
+
+
+def loads(scenario, loads, folder, quick):
+    """One node, the loads one after the other."""
+    peaks = {}
+    with _node(scenario.node_settings[0], loads, folder) as node:
+        rows = [loads.run(scenario, node, load, peaks) for load in scenario.loads]
+        return {"loads": rows, "serve": serve_command(node)}
+
+
+def shards(scenario, loads, folder, quick):
+    """Nodes side by side, of which one at a time has a load, in rounds."""
+    rounds, rows, serve = {}, [], []
+    count = 1 if quick else scenario.rounds
+    nodes = [
+        _node(settings, loads, f"{folder}-{settings['shards']}")
+        for settings in scenario.node_settings
+    ]
+    try:
+        serve = [serve_command(node) for node in nodes]
+        for load in scenario.loads:
+            for number in range(count):
+                by_cpu = []
+                for node in nodes:
+                    named = {**load, "name": f"{load['name']}, {_shards(node.shards)}"}
+                    kept = f"{_folder(load['name'])}-{node.shards}-round-{number + 1}"
+                    row = loads.run(scenario, node, named, {}, kept)
+                    rates = row["result"] and row["result"]["contenders"][0]["per_cpu_second_by_slice"]
+                    by_cpu.append(sorted(rates)[len(rates) // 2] if rates else None)
+                    # The page shows the last round; all of them are in the ratios.
+                    rows = [other for other in rows if other["name"] != row["name"]] + [row]
+                if all(by_cpu):
+                    rounds.setdefault(load["name"], []).append(by_cpu)
+    finally:
+        for node in nodes:
+            node.end()
+    return {"loads": rows, "rounds": rounds, "serve": "\n".join(serve)}
+
+
+def pages(scenario, loads, folder, quick):
+    """A node with one coin on every page: at rest, and with all of them in memory."""
+    coins = f"{folder}.coins.csv"
+    with open(coins, "w") as file:
+        file.write("denomination,serial_number,authenticity_number,months_from_start\n")
+        draw = random.Random(1)
+        for denomination in range(-8, 7):
+            for page in range(1_000):
+                number = page * 1_024 + page % 1_024
+                file.write(f"{denomination},{number},{draw.getrandbits(128):032x},40\n")
+    _must(loads.raida, "import", "--csv", coins, "--data", folder)
+    with _node(scenario.node_settings[0], loads, folder) as node:
+        figures = {
+            "start with 15,000 pages, ms": [node.ready_ms()],
+            "resident after the start, MB": [node.resident_bytes() / MEGABYTE],
+        }
+        _must(loads.raida, "detect", coins, "--host", node.address)
+        time.sleep(0.5)
+        resident = node.resident_bytes()
+        limit = 1.15 * PAGES * PAGE_BYTES + 64 * MEGABYTE
+        figures["resident with all pages loaded, MB"] = [resident / MEGABYTE]
+        figures["resident by its limit"] = [resident / limit]
+        figures["at rest, % of a core"] = _at_rest(node, 2 if quick else 5, 2)
+        extra = ["--coins-file", coins]
+        rows = [loads.run(scenario, node, load, {}, extra=extra) for load in scenario.loads]
+        note = "`$DATA.coins.csv` has one coin on each page: `pages` in perf/harness/kinds.py writes it."
+        return {"loads": rows, "figures": figures, "serve": serve_command(node), "note": note}
+
+
+def start(scenario, loads, folder, quick):
+    """Starts of a new node, and after the death of one with a log as full as it gets."""
+    new, killed, log_megabytes, recovered = [], [], [], None
+    for number in range(1 if quick else scenario.rounds):
+        at = f"{folder}-{number}"
+        # No checkpoint but the log's own wish, so that the log is as long as it gets.
+        settings = {"shards": 1, "set": ["storage.checkpoint_interval_s=3600"]}
+        with _node(settings, loads, at) as node:
+            new.append(node.ready_ms())
+            log_megabytes.append(_fill_log(loads.raida, node, at) / MEGABYTE)
+            node.end(signal.SIGKILL)
+        with _node(settings, loads, at) as node:
+            killed.append(node.ready_ms())
+            recovered = node.recovered()
+            serve = serve_command(node)
+        shutil.rmtree(at)
+    figures = {
+        "start of a new node, ms": new,
+        "start after kill -9, ms": killed,
+        "log at the time of death, MB": log_megabytes,
+    }
+    return {"loads": [], "figures": figures, "serve": serve, "note": f"recovered: {recovered}"}
+
+
+def network(scenario, loads, folder, quick):
+    """Nodes of a whole network, at rest."""
+    nodes = []
+    try:
+        for number in range(scenario.nodes):
+            settings = {"shards": 1, "cpus": loads.all_cpus, "set": [f"node.raida_id={number}"]}
+            nodes.append(_node(settings, loads, f"{folder}-{number}"))
+        time.sleep(1)
+        seconds = 3 if quick else 10
+        before = sum(node.cpu_seconds() for node in nodes)
+        time.sleep(seconds)
+        cpu = sum(node.cpu_seconds() for node in nodes) - before
+        figures = {
+            "25 nodes, GB": [sum(node.own_bytes() for node in nodes) / 1e9],
+            "25 nodes at rest, % of a core": [cpu / seconds * 100],
+        }
+        return {"loads": [], "figures": figures, "serve": serve_command(nodes[0])}
+    finally:
+        for node in nodes:
+            node.end()
+
+
+KINDS = {"loads": loads, "shards": shards, "pages": pages, "start": start, "network": network}
+
+
+def _node(settings, loads, folder):
+    cpus = settings.get("cpus", [0])
+    return Node(loads.raida, folder, settings.get("shards", 1), cpus, settings.get("set", ()))
+
+
+def _at_rest(node, seconds, times):
+    shares = []
+    for _ in range(times):
+        before = node.cpu_seconds()
+        time.sleep(seconds)
+        shares.append((node.cpu_seconds() - before) / seconds * 100)
+    return shares
+
+
+def _fill_log(raida, node, folder):
+    """Powns until a checkpoint has to make room, or a minute is over; returns the log's bytes."""
+    command = [raida, "bench", "pown", "--coins", "100", "--depth", "4", "--data", folder]
+    command += ["--host", node.address, "--seconds", "70", "--warm-up-s", "0"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    load = subprocess.Popen(command, stdin=subprocess.DEVNULL, **quiet)
+    try:
+        give_up = time.monotonic() + 60
+        used = 0
+        while used < FULL_LOG_BYTES and time.monotonic() < give_up and load.poll() is None:
+            time.sleep(0.1)
+            used = _used_bytes(os.path.join(folder, "log"))
+        node.end(signal.SIGKILL)
+        return used
+    finally:
+        load.kill()
+        load.wait()
+
+
+def _used_bytes(folder):
+    used = 0
+    for file in os.scandir(folder):
+        try:
+            used += file.stat().st_blocks * 512
+        except FileNotFoundError:
+            pass  # A segment that was recycled since.
+    return used
+
+
+def _must(*command):
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(f"perf: {' '.join(command[:2])} failed: {done.stderr.strip()}")
+
+
+def _folder(name):
+    return "-".join(name.lower().split())
+
+
+def _shards(count):
+    return "1 shard" if count == 1 else f"{count} shards"
