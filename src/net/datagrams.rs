@@ -23,9 +23,9 @@ const STRIDE: usize = DATAGRAM_BYTES_MAX + 1 + 192;
 const ADDRESS_BYTES: socklen_t = size_of::<sockaddr_in6>() as socklen_t;
 
 /// Where a datagram came from, or goes to, as the kernel has it: never looked into where it is only
-/// passed back.
+/// passed back. Aligned so that it is copied in whole words, which do not overlap.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(16))]
 pub(super) union Address {
     v4: sockaddr_in,
     v6: sockaddr_in6,

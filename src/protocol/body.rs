@@ -17,6 +17,7 @@ pub struct Opened<'a> {
 /// Why a body is not read, and what to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{status}")]
+#[repr(align(8))] // moved in whole words
 pub struct BodyRefusal {
     /// The status to answer with.
     pub status: Status,

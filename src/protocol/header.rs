@@ -215,9 +215,13 @@ impl RequestHeader {
             body_length,
         } = framing;
         let places = Places::of(encryption);
-        let end = encryption.header_size();
         let mut nonce = [0; 24];
-        nonce[..end - NONCE].copy_from_slice(bytes.get(NONCE..end)?);
+        // Two lengths that the compiler knows: one that it does not would be a call.
+        if encryption.has_hmac() {
+            nonce = *bytes.get(NONCE..)?.first_chunk()?;
+        } else {
+            nonce[..8].copy_from_slice(bytes.get(NONCE..NONCE + 8)?);
+        }
         Some(RequestHeader {
             command,
             encryption,

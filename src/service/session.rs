@@ -54,6 +54,9 @@ pub struct Session<E: Environment> {
 /// it: the response says 0.
 const UNTIMED_BODY_BYTES_MAX: usize = 1_000;
 
+/// Of plain requests, most of all: in its place, since moving a key costs more than the rest of it.
+static NO_KEY: Key = Key::None;
+
 /// A request on its way: what its response needs besides status and payload.
 #[derive(Clone, Copy)]
 struct Pending {
@@ -196,14 +199,23 @@ impl<E: Environment> Session<E> {
             Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(&header)),
             _ => true,
         };
-        let key = match node.key_now(&header) {
-            Some(key) if key_is_settled => key,
-            _ => return self.unread_later(pending, body),
+        let own_key;
+        let key = if header.encryption == Encryption::None {
+            &NO_KEY
+        } else {
+            match node.key_now(&header) {
+                Some(Ok(key)) if key_is_settled => {
+                    own_key = key;
+                    &own_key
+                }
+                Some(Err(status)) if key_is_settled => {
+                    node.answer_refusal(&pending, unread(status), out);
+                    return Outcome::Answered;
+                }
+                _ => return self.unread_later(pending, body),
+            }
         };
-        let opened = key
-            .map_err(unread)
-            .and_then(|key| Ok((open(&header, body, &key, &node.rules.get())?, key)));
-        let (opened, key) = match opened {
+        let opened = match open(&header, body, key, &node.rules.get()) {
             Ok(opened) => opened,
             Err(refusal) => {
                 node.answer_refusal(&pending, refusal, out);
@@ -225,19 +237,19 @@ impl<E: Environment> Session<E> {
                 if !status.is_verdict() {
                     response.clear();
                 }
-                node.seal(&pending, response, status, &key, opened.challenge_answer);
+                node.seal(&pending, response, status, key, opened.challenge_answer);
                 return Outcome::Answered;
             }
             response.clear();
             if let Some(single) = node.single(header.command, opened.payload) {
                 match self.park(&header, single) {
                     Parked::Now(status) => {
-                        node.seal(&pending, response, status, &key, opened.challenge_answer);
+                        node.seal(&pending, response, status, key, opened.challenge_answer);
                         return Outcome::Answered;
                     }
                     Parked::Under(id) => {
                         let status = Status::ALL_FAIL; // until it is known
-                        node.seal(&pending, response, status, &key, opened.challenge_answer);
+                        node.seal(&pending, response, status, key, opened.challenge_answer);
                         return Outcome::Parked(id);
                     }
                     Parked::HasToWait => {}
@@ -251,7 +263,7 @@ impl<E: Environment> Session<E> {
             (order.clone(), order.enter(footprint, footprint))
         });
         let readable = Readable {
-            key,
+            key: key.clone(),
             challenge_answer: opened.challenge_answer,
             payload: opened.payload.to_vec(),
         };

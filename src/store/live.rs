@@ -2,8 +2,10 @@ use std::{
     cell::RefCell,
     future::Future,
     rc::Rc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{disk::Disk, environment::Environment, turn::turn};
 
@@ -63,9 +65,9 @@ impl Environment for Live {
     }
 
     fn unix_seconds(&self) -> u64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
+        // The clock of the last timer tick: whole seconds need no better one, and it costs a fifth.
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        u64::try_from(now.tv_sec).unwrap_or(0)
     }
 
     fn random(&self, bytes: &mut [u8]) {
