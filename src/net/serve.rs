@@ -71,7 +71,7 @@ pub async fn serve<H: Handler>(
     // SAFETY: `into_raw_fd` gives the descriptor of an open, bound socket away, to this owner.
     let socket = Rc::new(unsafe { UdpSocket::from_raw_fd(sockets.udp.into_raw_fd()) });
 
-    let watching = glommio::spawn_local(readiness.run());
+    let watching = glommio::spawn_local(readiness.run(Rc::clone(&worker.flight)));
     let outbox = Rc::new(Outbox::default());
     let sending = glommio::spawn_local(udp::send(
         Rc::clone(&socket),
