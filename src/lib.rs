@@ -14,6 +14,7 @@
 //! | [`mesh`] | messages between shards, batched | knowledge of commands |
 //! | [`service`] | from a request to a response, through shards; one file a command group | sockets |
 //! | [`net`] | TCP and UDP sockets, connections, limits, steering | knowledge of commands |
+//! | [`admin`] | what a node tells its operator about itself, asked from outside its cores | the data path |
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
 //! | [`client`] | the other side of the protocol: requests over sockets | server modules |
 //! | [`load`] | load generator | server modules |
@@ -21,6 +22,7 @@
 
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod coin;

@@ -34,6 +34,9 @@ pub enum CliError {
     /// The node did not do what was asked.
     #[error("{error}{next}", error = .0, next = next_step(.0))]
     Client(#[from] ClientError),
+    /// The node that runs on a data folder did not say how it is.
+    #[error(transparent)]
+    Admin(#[from] crate::admin::AskError),
     /// A load could not be put on a node.
     #[error(transparent)]
     Load(#[from] crate::load::LoadError),

@@ -132,6 +132,14 @@ impl AdminKeyArgs {
         }
     }
 
+    /// The data folder in force, whether or not one was named.
+    ///
+    /// # Errors
+    /// There is no usable configuration.
+    pub fn folder_in_force(&self) -> Result<PathBuf, CliError> {
+        Ok(self.folder.load()?.node.data_dir)
+    }
+
     /// The admin key.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use glommio::timer::sleep;
 
 use super::{Adjustable, meeting::Meeting};
 use crate::{
+    admin::{self, Mailbox},
     coin::ShardId,
     mesh::{Checkpoints, Inbox, Mesh},
     net::{self, Drained, Limits, Sockets, Stop},
@@ -37,6 +38,7 @@ pub(super) struct Core {
     pub shard: ShardSettings,
     pub recovered: Arc<Recovered>,
     pub inboxes: Arc<[Inbox]>,
+    pub mailboxes: Arc<[Mailbox]>,
     pub sockets: Sockets,
     pub limits: Arc<Limits>,
     pub stop: Stop,
@@ -91,6 +93,12 @@ impl Core {
             shard.clone(),
             checkpoints.clone(),
         ));
+        shard.environment.spawn(admin::answer(
+            self.mailboxes.clone(),
+            shard.id.index(),
+            service.clone(),
+            shard.environment.clone(),
+        ));
         // A starter that has gone away has no more use for the news.
         let _ = self.ready.send(Ok(()));
 
@@ -99,6 +107,8 @@ impl Core {
             // A core that cannot serve takes the node down with it, in order.
             self.stop.stop();
         }
+        // From here on the core may end any time, and whoever asks would wait in vain.
+        self.mailboxes[shard.id.index()].close();
         self.drained.attend().await;
         if is_first {
             let last = pin!(checkpoints.make(&mesh));

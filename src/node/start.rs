@@ -15,6 +15,7 @@ use super::{
     meeting::Meeting,
 };
 use crate::{
+    admin::{self, Mailbox, mailboxes},
     coin::{Denomination, PageId, ShardId},
     mesh::inboxes,
     net::{self, Drained, Limits, Stop},
@@ -38,6 +39,8 @@ pub struct Node {
     summary: Summary,
     control: Control,
     cores: Vec<ExecutorJoinHandle<io::Result<Drained>>>,
+    /// Dropped before the folder is free for another node, which makes a socket of the same name.
+    _admin: Option<admin::Server>,
     _folder: DataFolder,
 }
 
@@ -143,6 +146,7 @@ impl Node {
         let limits = Limits::new(&settings.network);
         let adjustable = Arc::new(Mutex::new(settings.adjustable));
         let inboxes = inboxes(settings.shards);
+        let mailboxes = mailboxes(settings.shards);
         let (drained, checkpointed) = (
             Meeting::of(settings.shards.into()),
             Meeting::of(settings.shards.into()),
@@ -169,6 +173,7 @@ impl Node {
                 },
                 recovered: recovered.clone(),
                 inboxes: inboxes.clone(),
+                mailboxes: mailboxes.clone(),
                 sockets,
                 limits: limits.clone(),
                 stop: stop.clone(),
@@ -210,6 +215,7 @@ impl Node {
                 adjustable,
             },
             cores,
+            _admin: None,
             _folder: folder,
         };
         if let Err(error) = all_ready(&is_ready, settings.shards) {
@@ -217,6 +223,7 @@ impl Node {
             let _ = node.join();
             return Err(StartError::Shard(error));
         }
+        node._admin = serve_admin(&settings.data, mailboxes);
         node.summary.took = start.elapsed();
         Ok(node)
     }
@@ -265,6 +272,18 @@ impl Control {
     pub fn stop(&self) {
         self.stop.stop();
     }
+}
+
+/// Answers questions about the node from its data folder. A node without that serves as well.
+fn serve_admin(folder: &Path, mailboxes: Arc<[Mailbox]>) -> Option<admin::Server> {
+    let started = admin::Server::start(folder, mailboxes);
+    let warn = |error: &io::Error| {
+        tracing::warn!(
+            folder = %folder.display(), %error,
+            "cannot make admin.sock there: `raida stats --latency` will not work"
+        );
+    };
+    started.inspect_err(warn).ok()
 }
 
 fn recover_on_this_thread(

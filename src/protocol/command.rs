@@ -48,6 +48,9 @@ static BY_CODES: [[Option<Command>; 256]; GROUP_MAX as usize + 1] = {
 };
 
 impl Command {
+    /// How many commands there are: one more than the highest [`index`](Command::index).
+    pub const COUNT: usize = Self::TABLE.len();
+
     /// Every command with its group and code: the one place that pairs them.
     const TABLE: [(Command, u8, u8); 13] = [
         (Command::Echo, 0, 0),
@@ -76,17 +79,42 @@ impl Command {
         Self::TABLE.iter().map(|&(command, _, _)| command)
     }
 
+    /// Where it stands among [all](Command::all): for tables with a row a command.
+    #[inline]
+    pub fn index(self) -> usize {
+        // Variants stand in the table's order, which the tests hold them to.
+        self as usize
+    }
+
+    /// What it is called in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Command::Echo => "echo",
+            Command::Version => "version",
+            Command::Stats => "stats",
+            Command::Audit => "audit",
+            Command::Detect => "detect",
+            Command::DetectSum => "detect sum",
+            Command::Pown => "pown",
+            Command::PownSum => "pown sum",
+            Command::AvailableSns => "available sns",
+            Command::CreateCoins => "create coins",
+            Command::DeleteCoins => "delete coins",
+            Command::FreeCoins => "free coins",
+            Command::AllSns => "all sns",
+        }
+    }
+
     /// The command group: byte 4 of a request, byte 3 of its response.
     #[inline]
     pub fn group(self) -> u8 {
-        // Variants stand in the table's order, which the tests hold them to.
-        Self::TABLE[self as usize].1
+        Self::TABLE[self.index()].1
     }
 
     /// The command within its group: byte 5 of a request.
     #[inline]
     pub fn code(self) -> u8 {
-        Self::TABLE[self as usize].2
+        Self::TABLE[self.index()].2
     }
 
     /// Whether a request of body length 0 will do (PROTOCOL.md section 3).

@@ -8,9 +8,12 @@ use std::{
 
 use slab::Slab;
 
-use super::order::{Order, Place};
+use super::{
+    latency::Latency,
+    order::{Order, Place},
+};
 use crate::{
-    protocol::{Encryption, Status, complete},
+    protocol::{Command, Encryption, Status, complete},
     shard::{Shard, Unavailable},
     store::Environment,
 };
@@ -20,13 +23,16 @@ use crate::{
 /// request each.
 pub(super) struct Parking<E: Environment> {
     shard: Rc<Shard<E>>,
+    latency: Rc<Latency>,
     requests: RefCell<Slab<Parked>>,
     released: RefCell<Vec<Release>>,
     waker: Cell<Option<Waker>>,
 }
 
 pub(super) struct Parked {
+    pub command: Command,
     pub encryption: Encryption,
+    /// When it began.
     pub start: Duration,
     /// What the coin is worth in the smallest unit, where it is powned.
     pub powned: Option<u64>,
@@ -52,9 +58,10 @@ impl Release {
 }
 
 impl<E: Environment> Parking<E> {
-    pub fn new(shard: Rc<Shard<E>>) -> Rc<Self> {
+    pub fn new(shard: Rc<Shard<E>>, latency: Rc<Latency>) -> Rc<Self> {
         Rc::new(Parking {
             shard,
+            latency,
             requests: RefCell::default(),
             released: RefCell::default(),
             waker: Cell::default(),
@@ -92,15 +99,10 @@ impl<E: Environment> Parking<E> {
                 counters.value_powned = counters.value_powned.saturating_add(worth);
             });
         }
-        let took = self
-            .shard
-            .environment
-            .monotonic()
-            .saturating_sub(parked.start);
         self.released.borrow_mut().push(Release {
             id,
             status,
-            execution_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
+            execution_micros: 0, // until it goes
             encryption: parked.encryption,
         });
         if let Some(waker) = self.waker.take() {
@@ -119,8 +121,13 @@ impl<E: Environment> Parking<E> {
         mem::swap(released, &mut self.released.borrow_mut());
         if !released.is_empty() {
             let mut requests = self.requests.borrow_mut();
-            for release in released.iter() {
-                requests.remove(release.id);
+            // They go together, as they came from the log: one look at the clock is enough.
+            let now = self.shard.environment.monotonic();
+            for release in released.iter_mut() {
+                let Parked { command, start, .. } = requests.remove(release.id);
+                let took = now.saturating_sub(start);
+                release.execution_micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+                self.latency.record(command, took);
             }
             return Poll::Ready(());
         }

@@ -187,8 +187,36 @@ impl<E: Environment> Session<E> {
         pending.start.get_or_insert_with(|| environment.monotonic());
     }
 
+    /// Answers a request, and counts it if it was answered in one go.
     #[inline]
     fn handle(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+        let command = header.command;
+        if self.node.latency.is_due(command) {
+            return self.measure(header, body, out);
+        }
+        let outcome = self.answer(header, body, out);
+        if matches!(outcome, Outcome::Answered) {
+            self.node.latency.pass_over(command);
+        }
+        outcome
+    }
+
+    /// Answers a request that is to be measured if it is answered in one go. Apart, so that the many
+    /// that are not do not carry the looks at the clock.
+    #[cold]
+    #[inline(never)]
+    fn measure(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+        let start = self.node.shard().environment.monotonic();
+        let outcome = self.answer(header, body, out);
+        if matches!(outcome, Outcome::Answered) {
+            let node = &self.node;
+            let took = (node.shard().environment.monotonic()).saturating_sub(start);
+            node.latency.record_at_once(header.command, took);
+        }
+        outcome
+    }
+
+    fn answer(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let node = &self.node;
         let mut pending = self.begin(header);
         if let Err(refusal) = body::check_shape(&header, body, &node.rules.get()) {
@@ -271,6 +299,7 @@ impl<E: Environment> Session<E> {
         Outcome::Later(Box::pin(async move {
             let response = node.answer_readable(&pending, readable, transport, place.as_ref());
             let response = response.await;
+            node.answered_later(&pending);
             leave(place.as_ref());
             response
         }))
@@ -287,6 +316,7 @@ impl<E: Environment> Session<E> {
             (order.clone(), order.enter(footprint, footprint))
         });
         let id = node.parking.enter(parking::Parked {
+            command: header.command,
             encryption: header.encryption,
             start: node.shard().environment.monotonic(),
             powned: changes.then(|| coin.denomination.worth_units()),
@@ -350,6 +380,7 @@ impl<E: Environment> Session<E> {
                     out
                 }
             };
+            node.answered_later(&pending);
             leave(place.as_ref());
             response
         }))
@@ -385,6 +416,13 @@ impl<E: Environment> Node<E> {
             readable.challenge_answer,
         );
         out
+    }
+
+    /// Counts a request that a task answered, and what it took.
+    fn answered_later(&self, pending: &Pending) {
+        let start = pending.start.expect("what takes longer is timed");
+        let took = (self.shard().environment.monotonic()).saturating_sub(start);
+        self.latency.record(pending.header.command, took);
     }
 
     fn answer_refusal(&self, pending: &Pending, refusal: BodyRefusal, out: &mut Vec<u8>) {

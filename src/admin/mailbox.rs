@@ -1,0 +1,139 @@
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    task::{Context, Poll},
+};
+
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::ArrayQueue;
+
+use crate::{
+    protocol::Command,
+    service::{Measured, Service},
+    store::Environment,
+};
+
+/// Questions that wait for one core, at most: more come only where the core is stuck.
+const QUESTIONS_MAX: usize = 4;
+
+/// What one core has measured of the commands that it was asked.
+pub(super) type CoreLatency = Vec<(Command, Measured)>;
+
+/// Where a core is asked what it has measured, from a thread that is no core. An answer goes back
+/// through a channel of its own.
+pub struct Mailbox {
+    questions: ArrayQueue<Sender<CoreLatency>>,
+    is_closed: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// A mailbox a shard.
+pub fn mailboxes(shards: u16) -> Arc<[Mailbox]> {
+    (0..shards).map(|_| Mailbox::new()).collect()
+}
+
+impl Mailbox {
+    fn new() -> Mailbox {
+        Mailbox {
+            questions: ArrayQueue::new(QUESTIONS_MAX),
+            is_closed: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Asks the core. The channel is closed without an answer where there will be none.
+    pub(super) fn ask(&self) -> Receiver<CoreLatency> {
+        let (answer, is_answered) = channel();
+        // Where it is full, this question goes, and with it the sender.
+        let _ = self.questions.push(answer);
+        match self.is_closed.load(Ordering::SeqCst) {
+            // After the last look of whoever closed it, perhaps.
+            true => self.clear(),
+            false => self.waker.wake(),
+        }
+        is_answered
+    }
+
+    /// The core answers no more, and nobody shall wait for it.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.clear();
+    }
+
+    fn clear(&self) {
+        while self.questions.pop().is_some() {}
+    }
+
+    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Sender<CoreLatency>> {
+        // Registered first, so that a question that comes after the look wakes.
+        self.waker.register(context.waker());
+        self.questions.pop().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// Answers what comes to a core's mailbox, on that core, for as long as it runs.
+pub async fn answer<E: Environment>(
+    mailboxes: Arc<[Mailbox]>,
+    shard: usize,
+    service: Service<E>,
+    environment: E,
+) {
+    loop {
+        let asker = poll_fn(|context| mailboxes[shard].poll_next(context)).await;
+        let mut answer = Vec::with_capacity(Command::COUNT);
+        for command in Command::all() {
+            if let Some(measured) = service.latency(command) {
+                answer.push((command, measured));
+                // A copy is 30 KB: a few microseconds, after which requests have their turn.
+                environment.turn().await;
+            }
+        }
+        // Whoever asked may have given up.
+        let _ = asker.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::{RecvTimeoutError, TryRecvError},
+        task::Waker,
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_core_that_is_gone() {
+        let mailbox = Mailbox::new();
+        let before = mailbox.ask();
+        assert_eq!(before.try_recv().err(), Some(TryRecvError::Empty));
+        mailbox.close();
+        let after = mailbox.ask();
+        for answer in [before, after] {
+            let end = answer.recv_timeout(Duration::from_secs(10));
+            assert_eq!(end.err(), Some(RecvTimeoutError::Disconnected));
+        }
+    }
+
+    #[test]
+    fn a_stuck_core_is_asked_only_so_often() {
+        let mailbox = Mailbox::new();
+        let waiting: Vec<_> = (0..QUESTIONS_MAX).map(|_| mailbox.ask()).collect();
+        assert_eq!(
+            mailbox.ask().try_recv().err(),
+            Some(TryRecvError::Disconnected)
+        );
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(asker) = mailbox.poll_next(&mut context) else {
+            panic!("questions wait");
+        };
+        asker.send(Vec::new()).unwrap();
+        assert!(waiting[0].try_recv().unwrap().is_empty());
+        assert_eq!(mailbox.ask().try_recv().err(), Some(TryRecvError::Empty));
+    }
+}

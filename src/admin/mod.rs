@@ -1,0 +1,23 @@
+//! What a node tells its operator about itself: a Unix socket in the data folder, served by a thread
+//! that is none of the node's cores. It asks them through a mailbox each; nothing on a request's way
+//! knows of it.
+
+mod ask;
+mod latency;
+mod mailbox;
+mod server;
+
+pub use ask::{AskError, ask_latency};
+pub use latency::{CommandLatency, LatencyReport, Quantiles, ShardLatency, Times};
+pub use mailbox::{Mailbox, answer, mailboxes};
+pub use server::Server;
+
+use std::path::{Path, PathBuf};
+
+/// The words of a question, one a line; its answer is one line of JSON.
+const LATENCY: &str = "latency";
+
+/// Where a node with this data folder is asked.
+fn socket_path(folder: &Path) -> PathBuf {
+    folder.join("admin.sock")
+}

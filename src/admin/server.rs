@@ -1,0 +1,196 @@
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use serde_json::json;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{LATENCY, latency, mailbox::Mailbox, socket_path};
+
+/// Clients that wait while one is served; more are refused by the kernel.
+const WAITING_MAX: i32 = 8;
+/// A client has so long to ask, and so long to take the answer: the next one waits meanwhile.
+const CLIENT_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a question, at most.
+const QUESTION_BYTES_MAX: usize = 64;
+/// How long to leave it where no connection can be taken, for want of descriptors.
+const NO_ACCEPT: Duration = Duration::from_millis(100);
+
+/// Answers questions about a node on a Unix socket in its data folder, one client at a time, until
+/// dropped. Only the node's user may ask.
+pub struct Server {
+    path: PathBuf,
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a wait for a socket came to.
+#[derive(PartialEq)]
+enum Waited {
+    Ready,
+    TimeIsUp,
+    Stopped,
+}
+
+impl Server {
+    /// Starts to serve. The caller has the data folder to itself, so a socket that is there already was
+    /// left by a node that was killed, and is replaced.
+    ///
+    /// # Errors
+    /// Where the socket cannot be made.
+    pub fn start(folder: &Path, cores: Arc<[Mailbox]>) -> io::Result<Server> {
+        let path = socket_path(folder);
+        let listener = listen(&path)?;
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let is_stopped = stop.clone();
+        let serve = move || serve(&listener, &cores, &is_stopped);
+        let thread = thread::Builder::new().name("admin".to_owned()).spawn(serve);
+        Ok(Server {
+            path,
+            stop,
+            thread: Some(thread?),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Cannot fail: the number stays far below where the kernel would have it wait.
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // It panics nowhere; if it did, there is nothing left to stop.
+            let _ = thread.join();
+        }
+        // What cannot be removed is replaced by the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Before it listens: nobody gets in while others may write.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(WAITING_MAX)?;
+    socket.set_nonblocking(true)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+fn serve(listener: &UnixListener, cores: &[Mailbox], stop: &OwnedFd) {
+    while wait(listener, PollFlags::IN, stop, None) != Waited::Stopped {
+        match listener.accept() {
+            Ok((client, _)) => {
+                if let Err(error) = answer(client, cores, stop) {
+                    tracing::debug!(%error, "a client of the admin socket got no answer");
+                }
+            }
+            // Whoever was there has gone again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                tracing::debug!(%error, "the admin socket takes no client");
+                wait(stop, PollFlags::IN, stop, Some(Instant::now() + NO_ACCEPT));
+            }
+        }
+    }
+}
+
+fn answer(mut client: UnixStream, cores: &[Mailbox], stop: &OwnedFd) -> io::Result<()> {
+    client.set_nonblocking(true)?;
+    let answer = match question(&mut client, stop)?.as_deref() {
+        Some(LATENCY) => latency::report(cores).map(|report| json!(report)),
+        Some(other) => Err(format!(
+            "{other:?} is no question that is known here: ask {LATENCY:?}"
+        )),
+        None => Err(format!("a question is one line, as in {LATENCY:?}")),
+    };
+    let answer = answer.unwrap_or_else(|error| json!({ "error": error }));
+    let line = answer.to_string() + "\n";
+    let deadline = Instant::now() + CLIENT_MAX;
+    let mut rest = line.as_bytes();
+    while !rest.is_empty() {
+        ready(&client, PollFlags::OUT, stop, deadline)?;
+        match client.write(rest) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The client's line without its end; `None` where it is too long, cut off or no text.
+fn question(client: &mut UnixStream, stop: &OwnedFd) -> io::Result<Option<String>> {
+    let deadline = Instant::now() + CLIENT_MAX;
+    let mut bytes = [0; QUESTION_BYTES_MAX];
+    let mut length = 0;
+    while length < bytes.len() {
+        ready(client, PollFlags::IN, stop, deadline)?;
+        match client.read(&mut bytes[length..]) {
+            Ok(0) => return Ok(None),
+            Ok(more) => length += more,
+            Err(error) if is_passing(&error) => continue,
+            Err(error) => return Err(error),
+        }
+        if let Some(end) = bytes[..length].iter().position(|&byte| byte == b'\n') {
+            let line = std::str::from_utf8(&bytes[..end]);
+            return Ok(line.ok().map(|line| line.trim().to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
+}
+
+/// Waits for a client.
+///
+/// # Errors
+/// Where it takes too long, or the node stops.
+fn ready(
+    client: &UnixStream,
+    what: PollFlags,
+    stop: &OwnedFd,
+    deadline: Instant,
+) -> io::Result<()> {
+    match wait(client, what, stop, Some(deadline)) {
+        Waited::Ready => Ok(()),
+        Waited::TimeIsUp => Err(io::ErrorKind::TimedOut.into()),
+        Waited::Stopped => Err(io::Error::other("the node stops")),
+    }
+}
+
+/// Waits for a socket, for the end of the node, or for the end of the time.
+fn wait(socket: impl AsFd, what: PollFlags, stop: &OwnedFd, deadline: Option<Instant>) -> Waited {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| left.try_into().ok());
+        let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(&socket, what)];
+        match poll(&mut fds, left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            // The only other failures are of memory: as good as the end.
+            Err(_) => return Waited::Stopped,
+            Ok(0) => return Waited::TimeIsUp,
+            Ok(_) if !fds[0].revents().is_empty() => return Waited::Stopped,
+            Ok(_) => return Waited::Ready,
+        }
+    }
+}
