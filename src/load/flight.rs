@@ -200,6 +200,9 @@ impl Flight {
 
     /// Time went by looking for something to do.
     pub(super) fn spun(&mut self, time: Duration) {
+        // The end of a disk's write, the node's too, may be the work of a kernel thread on this very
+        // CPU: a thread that spins would have it wait for a time slice, 3 ms.
+        rustix::thread::sched_yield();
         self.recorder.spun(time);
     }
 
