@@ -38,6 +38,7 @@ def _head(run):
         f"| kernel | Linux {facts['kernel']} |",
         f"| disk | {disk['file_system']}, {disk.get('device', 'unknown device')}, {kind}{cache} |",
         f"| load average before | {averages} |",
+        f"| two busy loops on CPUs 0 and 1 stood still | {_still(facts['stands_still'])} |",
         f"| Redis | {facts['redis'] or 'not installed: nothing is compared with it'} |",
         f"| compiler | {facts['rustc'] or 'unknown'} |",
         "",
@@ -51,6 +52,11 @@ def _head(run):
     if run["failed"]:
         lines += ["**What failed:**", "", *(f"- {what}" for what in run["failed"]), ""]
     return lines
+
+
+def _still(still):
+    share, longest = still["share"] * 100, micros(still["longest_us"])
+    return f"{share:.2f} % of the time, {longest} at longest: every latency has that in it"
 
 
 def _goals(goals):
@@ -110,8 +116,8 @@ def _scenario(scenario, folder):
 
 def _loads(rows):
     lines = [
-        "| load | node/s | baseline/s | node / baseline | by CPU time of the servers "
-        "| CPU µs an answer | p50 / p99 / p99.9 | max |",
+        "| load | who | answers/s | CPU µs an answer | p50 / p99 / p99.9 | max "
+        "| node / baseline | the same by CPU time |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -123,30 +129,29 @@ def _loads(rows):
 
 
 def _load(row):
-    result, node = row["result"], contender(row, "node")
-    latency = node["latency_us"]
-    costs = spread([1e6 / value for value in node["per_cpu_second_by_slice"] if value])
-    cells = [
-        row["name"] + _remarks(result, node),
-        with_range(spread(node["per_second_by_slice"]), rate),
-    ]
-    tail = [
-        short(costs["median"]) if costs else "-",
-        " / ".join(micros(latency[name]) for name in ("p50", "p99", "p99_9")),
-        micros(latency["max"]),
-    ]
-    lines = []
-    for ratio in result["ratios"] or [None]:
-        if ratio is None:
-            between = ["", "", ""]
-        else:
-            other = contender(row, ratio["to"])
-            rates = with_range(spread(other["per_second_by_slice"]), rate)
-            by_cpu = with_range(ratio["of_rates_by_cpu"])
-            between = [f"{ratio['to']}: {rates}", with_range(ratio["of_rates"]), by_cpu]
-        lines.append("| " + " | ".join([*cells, *between, *tail]) + " |")
-        cells, tail = ["", ""], ["", "", ""]
+    """A line for the node, and one for each baseline, with the node's ratio to it."""
+    result = row["result"]
+    node = contender(row, "node")
+    lines = [_line(row["name"] + _remarks(result, node), node, ["", ""])]
+    for ratio in result["ratios"]:
+        of = [with_range(ratio[name]) for name in ("of_rates", "of_rates_by_cpu")]
+        lines.append(_line("", contender(row, ratio["to"]), of))
     return lines
+
+
+def _line(name, one, ratios):
+    latency = one["latency_us"]
+    costs = spread([1e6 / value for value in one["per_cpu_second_by_slice"] if value])
+    cells = [
+        name,
+        one["name"],
+        with_range(spread(one["per_second_by_slice"]), rate),
+        short(costs["median"]) if costs else "",
+        " / ".join(micros(latency[of]) for of in ("p50", "p99", "p99_9")),
+        micros(latency["max"]),
+        *ratios,
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _sweep(row):
@@ -155,9 +160,10 @@ def _sweep(row):
         latency = point["latency_us"]
         mark = ", saturated" if point["is_saturated"] else ""
         lines.append(
-            f"| {row['name']}, {rate(point['rate_wanted'])} due{mark} | {rate(point['per_second'])} "
-            f"| | | | | {' / '.join(micros(latency[name]) for name in ('p50', 'p99', 'p99_9'))} "
-            f"| {micros(latency['max'])} |"
+            f"| {row['name']}, {rate(point['rate_wanted'])} due{mark} | node "
+            f"| {rate(point['per_second'])} | "
+            f"| {' / '.join(micros(latency[name]) for name in ('p50', 'p99', 'p99_9'))} "
+            f"| {micros(latency['max'])} | | |"
         )
     return lines
 

@@ -24,17 +24,19 @@ from loads import Loads
 from node import NodeFailed
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SLICES = 5
+# Many short slices rather than few long ones: what disturbs a machine for some seconds then spoils few
+# of the ratios between neighbours, and their median not at all.
+SLICES = 15
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="perf/run", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", nargs="*", help="names of perf/scenarios/*.toml; all by default")
-    parser.add_argument("--seconds", type=float, default=1.5, metavar="S",
-        help="seconds of a slice, of which each load and each of its baselines has five (1.5)")
+    parser.add_argument("--seconds", type=float, default=0.5, metavar="S",
+        help="seconds of a slice, of which each load and each of its baselines has 15 (0.5)")
     parser.add_argument("--quick", action="store_true",
-        help="slices of 0.4 s and one round of everything: shows that it works, not how fast it is")
+        help="slices of 0.13 s and one round of everything: shows that it works, not how fast it is")
     parser.add_argument("--out", default=os.path.join(ROOT, "perf/results/latest"), metavar="DIR",
         help="where to write; what an earlier run left there is replaced (perf/results/latest)")
     parser.add_argument("--folder", metavar="DIR", help="makes the data there, to measure that disk")
@@ -105,10 +107,11 @@ def main():
     os.makedirs(out)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="raida-perf.", dir=wanted.folder) as work:
-        slice_seconds = 0.4 if wanted.quick else wanted.seconds
+        slice_seconds = 0.13 if wanted.quick else wanted.seconds
         loads = Loads(raida, work, out, slice_seconds, SLICES)
         loads.all_cpus = cpus
         facts = surroundings.record(ROOT, work)
+        facts["stands_still"] = surroundings.stands_still(1 if wanted.quick else 5)
         measured = [run_scenario(one, loads, work, wanted.quick) for one in every]
     command = ["perf/run", *wanted.scenario]
     command += ["--quick"] if wanted.quick else ["--seconds", f"{wanted.seconds:g}"]

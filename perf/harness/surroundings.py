@@ -1,8 +1,12 @@
 """Where something is measured: the machine, the disk, the tree; nothing that names one or its user."""
 
+import multiprocessing
 import os
 import subprocess
 import time
+
+# A loop that only looks at the clock takes a thousandth of this for a pass.
+STILL_NS = 200_000
 
 
 def first_field(path, name):
@@ -49,6 +53,30 @@ def _line(path):
             return file.read().strip()
     except OSError:
         return None
+
+
+def _gaps(cpu, seconds):
+    """How long a busy loop stood still: in all, and at longest, ns."""
+    os.sched_setaffinity(0, {cpu})
+    begun = last = time.perf_counter_ns()
+    still = longest = 0
+    while last < begun + seconds * 1_000_000_000:
+        now = time.perf_counter_ns()
+        gap, last = now - last, now
+        if gap > STILL_NS:
+            still, longest = still + gap, max(longest, gap)
+    return still, longest
+
+
+def stands_still(seconds):
+    """What the machine does to programs that keep CPUs 0 and 1 busy: no latency over these shares of
+    the time can be shorter than that."""
+    with multiprocessing.Pool(2) as pool:
+        of = pool.starmap(_gaps, [(cpu, seconds) for cpu in (0, 1)], chunksize=1)
+    return {
+        "share": sum(still for still, _ in of) / (2e9 * seconds),
+        "longest_us": max(longest for _, longest in of) / 1e3,
+    }
 
 
 def record(root, folder):

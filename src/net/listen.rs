@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use super::steering;
+use super::{datagrams, steering};
 use crate::coin::ShardId;
 
 /// Connections that may wait to be accepted, a shard; the kernel caps it at `net.core.somaxconn`.
@@ -158,6 +158,7 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     // Where the kernel would not go beyond its own maximum, it silently gives that.
     socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES.max(socket.recv_buffer_size()? / 2))?;
     socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES.max(socket.send_buffer_size()? / 2))?;
+    datagrams::allow_pieces(&socket, false)?;
     Ok(socket.into())
 }
 

@@ -12,6 +12,7 @@
 //! | `parked` | answers that wait for word that they may go |
 //! | `udp`, `datagrams` | datagrams, in batches |
 //! | `readiness` | which sockets can be read or written |
+//! | `rings` | when a busy core looks at its executor's rings |
 //! | `stop` | the signal that reaches every core |
 
 mod datagrams;
@@ -23,6 +24,7 @@ mod listen;
 mod parked;
 mod pipeline;
 mod readiness;
+mod rings;
 mod serve;
 mod settings;
 mod steering;

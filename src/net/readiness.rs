@@ -13,26 +13,17 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use futures_util::io::AsyncRead;
 use glommio::net::UnixStream;
 use rustix::event::{Timespec, epoll};
 use slab::Slab;
 
-use super::flight::Flight;
+use super::rings::Rings;
 use crate::store::{turn, yield_now};
 
 /// Sockets looked at with one call.
 const EVENTS: usize = 256;
-
-/// How long the executor may go without a look at its own rings while streams keep it busy. What is
-/// found there: the log's writes and other cores' messages, which answers wait for; datagrams, timers.
-/// A look takes 2 to 3 µs, as long as two requests.
-const LOOK: Duration = Duration::from_micros(100);
-/// The same while answers wait. At 100,000 changes a second, one every 10 µs, they would otherwise
-/// wait three looks of 64 requests each for a write that takes 20 µs.
-const LOOK_IN_FLIGHT: Duration = Duration::from_micros(20);
 
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
@@ -115,26 +106,17 @@ impl Readiness {
         })
     }
 
-    /// Wakes whoever waits for a socket that became ready, until dropped. `flight` are the requests
-    /// whose answers wait.
-    pub(super) async fn run(self: Rc<Readiness>, flight: Rc<Flight>) {
+    /// Wakes whoever waits for a socket that became ready, until dropped.
+    pub(super) async fn run(self: Rc<Readiness>, rings: Rc<Rings>) {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS);
-        let mut last_look = Instant::now();
         loop {
             if self.collect(&mut events) == 0 {
                 self.wait().await;
-                last_look = Instant::now();
+                rings.were_seen();
                 continue;
             }
             yield_now().await; // those that were woken
-            let look = match flight.count() {
-                0 => LOOK,
-                _ => LOOK_IN_FLIGHT,
-            };
-            if last_look.elapsed() >= look {
-                turn().await;
-                last_look = Instant::now();
-            }
+            rings.look_if_due().await;
         }
     }
 

@@ -13,6 +13,7 @@ use super::inbound::Buffers;
 use super::listen::stop_listening;
 use super::parked::Parked;
 use super::readiness::{Interest, Readiness};
+use super::rings::Rings;
 use super::udp::Outbox;
 use super::{Handler, Limits, Sockets, Stop, tcp, udp};
 
@@ -38,6 +39,7 @@ pub(super) struct Worker {
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) buffers: Buffers,
     pub(super) readiness: Rc<Readiness>,
+    pub(super) rings: Rc<Rings>,
     /// Whether the time to stop is over: connections close at once.
     pub(super) cut: Cell<bool>,
 }
@@ -54,10 +56,12 @@ pub async fn serve<H: Handler>(
     stop: Stop,
 ) -> std::io::Result<Drained> {
     let readiness = Readiness::new()?;
+    let flight: Rc<Flight> = Rc::default();
     let worker = Rc::new(Worker {
         limits,
         stop,
-        flight: Rc::default(),
+        rings: Rings::new(Rc::clone(&flight)),
+        flight,
         parked: Rc::default(),
         deadlines: Deadlines::new(),
         buffers: Buffers::default(),
@@ -71,7 +75,7 @@ pub async fn serve<H: Handler>(
     // SAFETY: `into_raw_fd` gives the descriptor of an open, bound socket away, to this owner.
     let socket = Rc::new(unsafe { UdpSocket::from_raw_fd(sockets.udp.into_raw_fd()) });
 
-    let watching = glommio::spawn_local(readiness.run(Rc::clone(&worker.flight)));
+    let watching = glommio::spawn_local(readiness.run(Rc::clone(&worker.rings)));
     let outbox = Rc::new(Outbox::default());
     let sending = glommio::spawn_local(udp::send(
         Rc::clone(&socket),

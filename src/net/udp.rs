@@ -15,6 +15,7 @@ use glommio::timer::Timer;
 
 use super::datagrams::{Address, BATCH, Received, Sending};
 use super::parked::Place;
+use super::rings::Rings;
 use super::serve::Worker;
 use super::stop::Stopped;
 use super::{Handled, Handler, Later, Origin, Session, Transport};
@@ -97,12 +98,11 @@ pub(super) async fn receive<H: Handler>(
     let counters = worker.limits.counters();
     let mut stopped = worker.stop.stopped();
     let (mut received, mut sending) = (Received::new(), Sending::new());
-    let mut since_turn = 0;
     while !worker.stop.is_stopped() {
         let count = match received.receive(&*socket) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                wait(&socket, &mut stopped).await;
+                wait(&socket, &mut stopped, &worker.rings).await;
                 continue;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -157,12 +157,8 @@ pub(super) async fn receive<H: Handler>(
         }
         transmit(&socket, &worker, &mut sending).await;
         // While they come in numbers, look for more at once: that costs less than to wait.
-        since_turn += count;
-        if since_turn >= BATCH {
-            since_turn = 0;
-            turn().await;
-        } else if count < BUSY && wait(&socket, &mut stopped).await {
-            since_turn = 0;
+        if !worker.rings.look_if_due().await && count < BUSY {
+            wait(&socket, &mut stopped, &worker.rings).await;
         }
     }
 }
@@ -194,8 +190,8 @@ pub(super) async fn send(socket: Rc<UdpSocket>, worker: Rc<Worker>, outbox: Rc<O
     }
 }
 
-/// Waits until there is a datagram, or the signal to stop; says whether that took any waiting.
-async fn wait(socket: &UdpSocket, stopped: &mut Stopped) -> bool {
+/// Waits until there is a datagram, or the signal to stop.
+async fn wait(socket: &UdpSocket, stopped: &mut Stopped, rings: &Rings) {
     // Peeking leaves the datagram where it is: nothing is lost when this is dropped half-way.
     let mut byte = [0];
     let mut peek = pin!(socket.peek_from(&mut byte));
@@ -209,7 +205,9 @@ async fn wait(socket: &UdpSocket, stopped: &mut Stopped) -> bool {
         Poll::Pending
     })
     .await;
-    waited
+    if waited {
+        rings.were_seen();
+    }
 }
 
 /// Runs an answer to its end and sends it.

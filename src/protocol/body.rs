@@ -84,7 +84,7 @@ pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result
 ///
 /// Checks run in the order of PROTOCOL.md section 3. A ciphertext whose HMAC is wrong is left as it
 /// is.
-#[inline]
+#[inline(always)]
 pub fn open<'a>(
     header: &RequestHeader,
     body: &'a mut [u8],
@@ -146,7 +146,7 @@ fn may_be_bare(header: &RequestHeader) -> bool {
 }
 
 /// Types 0 to 2: decrypts, then the challenge tells whether it was the right key.
-#[inline]
+#[inline(always)]
 fn open_challenged<'a>(
     header: &RequestHeader,
     sealed: &'a mut [u8],

@@ -72,7 +72,7 @@ pub enum Datagram {
 /// assert_eq!(frame(&echo[..10], &rules), Frame::Incomplete { needed: 32 });
 /// assert!(matches!(frame(&echo, &rules), Frame::Whole { length: 32, .. }));
 /// ```
-#[inline]
+#[inline(always)]
 pub fn frame(bytes: &[u8], rules: &Rules) -> Frame {
     let Some(front) = bytes.first_chunk() else {
         return Frame::Incomplete {
@@ -104,7 +104,7 @@ pub fn frame(bytes: &[u8], rules: &Rules) -> Frame {
 
 /// Looks at a datagram (PROTOCOL.md sections 2 and 3). One that is longer than the request in it is
 /// taken for that request and the rest ignored: the page has a status for a short one only.
-#[inline]
+#[inline(always)]
 pub fn datagram(bytes: &[u8], rules: &Rules) -> Datagram {
     let Some(front) = bytes.first_chunk() else {
         return Datagram::Silence;

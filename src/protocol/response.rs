@@ -54,7 +54,7 @@ impl Places {
 pub struct Response<'b> {
     out: &'b mut Vec<u8>,
     start: usize,
-    request: RequestHeader,
+    request: &'b RequestHeader,
 }
 
 /// What [`Response::finish`] needs besides the payload.
@@ -78,13 +78,13 @@ pub struct Sealing<'a> {
 impl<'b> Response<'b> {
     /// Appends room for the response's header: 32 or 48 bytes, as the request's.
     #[inline]
-    pub fn begin(out: &'b mut Vec<u8>, header: &RequestHeader) -> Response<'b> {
+    pub fn begin(out: &'b mut Vec<u8>, header: &'b RequestHeader) -> Response<'b> {
         let start = out.len();
         out.resize(start + header.header_size(), 0);
         Response {
             out,
             start,
-            request: *header,
+            request: header,
         }
     }
 
@@ -136,7 +136,7 @@ impl<'b> Response<'b> {
             let counter = if encryption.has_hmac() {
                 counter_at(&out[start..])
             } else {
-                plain_counter(&request, sealing.rules.response_counter)
+                plain_counter(request, sealing.rules.response_counter)
             };
             sealing.key.apply(counter, &mut out[body..]);
             if let Key::Hashed(hashed) = sealing.key {

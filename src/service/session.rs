@@ -57,13 +57,16 @@ const UNTIMED_BODY_BYTES_MAX: usize = 1_000;
 /// Of plain requests, most of all: in its place, since moving a key costs more than the rest of it.
 static NO_KEY: Key = Key::None;
 
-/// A request on its way: what its response needs besides status and payload.
+/// A request whose answer takes longer: what its response needs besides status and payload.
 #[derive(Clone, Copy)]
 struct Pending {
     header: RequestHeader,
-    /// When it began; `None` while it takes less than a microsecond.
-    start: Option<Duration>,
+    /// When it began.
+    start: Duration,
 }
+
+/// When a request began; `None` while it takes less than a microsecond.
+type Start = Option<Duration>;
 
 /// What became of a request about one coin.
 enum Parked {
@@ -138,11 +141,11 @@ impl<E: Environment> Session<E> {
                 frame(bytes, &self.node.rules.get()),
                 Frame::Whole { header, length }
             );
-            return self.handle(header, &mut bytes[header.header_size()..], out);
+            return self.handle(&header, &mut bytes[header.header_size()..], out);
         }
         match frame(bytes, &self.node.rules.get()) {
             Frame::Whole { header, length } => {
-                self.handle(header, &mut bytes[header.header_size()..length], out)
+                self.handle(&header, &mut bytes[header.header_size()..length], out)
             }
             Frame::Refused { .. } | Frame::Incomplete { .. } => {
                 self.refuse(bytes, out);
@@ -161,35 +164,37 @@ impl<E: Environment> Session<E> {
                 Outcome::Answered
             }
             Datagram::Cut { header } => {
-                let pending = self.begin(header);
-                self.node
-                    .answer_refusal(&pending, unread(Status::INVALID_LENGTH), out);
+                let start = self.begin(&header);
+                let refusal = unread(Status::INVALID_LENGTH);
+                self.node.answer_refusal(&header, start, refusal, out);
                 Outcome::Answered
             }
             Datagram::Whole { header, length } => {
-                self.handle(header, &mut bytes[header.header_size()..length], out)
+                self.handle(&header, &mut bytes[header.header_size()..length], out)
             }
         }
     }
 
-    fn begin(&self, header: RequestHeader) -> Pending {
+    #[inline]
+    fn begin(&self, header: &RequestHeader) -> Start {
         let shard = self.node.shard();
         shard.count(|counters| counters.requests += 1);
         let is_short =
             header.encryption == Encryption::None && header.body_length <= UNTIMED_BODY_BYTES_MAX;
-        let start = (!is_short).then(|| shard.environment.monotonic());
-        Pending { header, start }
+        (!is_short).then(|| shard.environment.monotonic())
     }
 
-    /// It takes longer: what it has taken so far is less than a microsecond.
-    fn time(&self, pending: &mut Pending) {
-        let environment = &self.node.shard().environment;
-        pending.start.get_or_insert_with(|| environment.monotonic());
+    /// It takes longer: what it has taken so far, if it is not known, is less than a microsecond.
+    fn pending(&self, header: &RequestHeader, start: Start) -> Pending {
+        Pending {
+            header: *header,
+            start: start.unwrap_or_else(|| self.node.shard().environment.monotonic()),
+        }
     }
 
     /// Answers a request, and counts it if it was answered in one go.
     #[inline]
-    fn handle(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+    fn handle(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let command = header.command;
         if self.node.latency.is_due(command) {
             return self.measure(header, body, out);
@@ -205,7 +210,7 @@ impl<E: Environment> Session<E> {
     /// that are not do not carry the looks at the clock.
     #[cold]
     #[inline(never)]
-    fn measure(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+    fn measure(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let start = self.node.shard().environment.monotonic();
         let outcome = self.answer(header, body, out);
         if matches!(outcome, Outcome::Answered) {
@@ -216,37 +221,37 @@ impl<E: Environment> Session<E> {
         outcome
     }
 
-    fn answer(&mut self, header: RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+    fn answer(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let node = &self.node;
-        let mut pending = self.begin(header);
-        if let Err(refusal) = body::check_shape(&header, body, &node.rules.get()) {
-            node.answer_refusal(&pending, refusal, out);
+        let start = self.begin(header);
+        if let Err(refusal) = body::check_shape(header, body, &node.rules.get()) {
+            node.answer_refusal(header, start, refusal, out);
             return Outcome::Answered;
         }
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(&header)),
+            Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(header)),
             _ => true,
         };
         let own_key;
         let key = if header.encryption == Encryption::None {
             &NO_KEY
         } else {
-            match node.key_now(&header) {
+            match node.key_now(header) {
                 Some(Ok(key)) if key_is_settled => {
                     own_key = key;
                     &own_key
                 }
                 Some(Err(status)) if key_is_settled => {
-                    node.answer_refusal(&pending, unread(status), out);
+                    node.answer_refusal(header, start, unread(status), out);
                     return Outcome::Answered;
                 }
-                _ => return self.unread_later(pending, body),
+                _ => return self.unread_later(header, start, body),
             }
         };
-        let opened = match open(&header, body, key, &node.rules.get()) {
+        let opened = match open(header, body, key, &node.rules.get()) {
             Ok(opened) => opened,
             Err(refusal) => {
-                node.answer_refusal(&pending, refusal, out);
+                node.answer_refusal(header, start, refusal, out);
                 return Outcome::Answered;
             }
         };
@@ -255,37 +260,58 @@ impl<E: Environment> Session<E> {
             Some(order) if order.is_empty() => true,
             Some(order) if order.lets_reads_pass() && header.command != Command::Pown => true,
             Some(order) => {
-                let keys = key_coins(&header);
+                let keys = key_coins(header);
                 !order.would_block(Footprint::of(header.command, opened.payload, keys))
             }
         };
         if may_pass {
-            let mut response = Response::begin(out, &header);
+            let mut response = Response::begin(out, header);
             if let Some(status) = node.now(header.command, opened.payload, response.payload()) {
                 if !status.is_verdict() {
                     response.clear();
                 }
-                node.seal(&pending, response, status, key, opened.challenge_answer);
+                node.seal(
+                    header,
+                    start,
+                    response,
+                    status,
+                    key,
+                    opened.challenge_answer,
+                );
                 return Outcome::Answered;
             }
             response.clear();
             if let Some(single) = node.single(header.command, opened.payload) {
-                match self.park(&header, single) {
+                match self.park(header, single) {
                     Parked::Now(status) => {
-                        node.seal(&pending, response, status, key, opened.challenge_answer);
+                        node.seal(
+                            header,
+                            start,
+                            response,
+                            status,
+                            key,
+                            opened.challenge_answer,
+                        );
                         return Outcome::Answered;
                     }
                     Parked::Under(id) => {
                         let status = Status::ALL_FAIL; // until it is known
-                        node.seal(&pending, response, status, key, opened.challenge_answer);
+                        node.seal(
+                            header,
+                            start,
+                            response,
+                            status,
+                            key,
+                            opened.challenge_answer,
+                        );
                         return Outcome::Parked(id);
                     }
                     Parked::HasToWait => {}
                 }
             }
         }
-        self.time(&mut pending);
-        let footprint = || Footprint::of(header.command, opened.payload, key_coins(&header));
+        let pending = self.pending(header, start);
+        let footprint = || Footprint::of(header.command, opened.payload, key_coins(header));
         let place = self.order.as_ref().map(|order| {
             let footprint = footprint();
             (order.clone(), order.enter(footprint, footprint))
@@ -343,22 +369,22 @@ impl<E: Environment> Session<E> {
     }
 
     /// Answers a request whose key has to be asked for, or is about to change.
-    fn unread_later(&self, mut pending: Pending, body: &[u8]) -> Outcome {
-        self.time(&mut pending);
-        let header = pending.header;
+    fn unread_later(&self, header: &RequestHeader, start: Start, body: &[u8]) -> Outcome {
+        let pending = self.pending(header, start);
         let place = self.order.as_ref().map(|order| {
-            let needs = key_footprint(&header);
+            let needs = key_footprint(header);
             (order.clone(), order.enter(needs, Footprint::EVERYTHING))
         });
         let (node, transport) = (self.node.clone(), self.transport);
         let mut body = body.to_vec();
         Outcome::Later(Box::pin(async move {
+            let header = &pending.header;
             if let Some((order, at)) = &place {
                 order.turn(*at).await;
             }
-            let key = node.key(&header, &body).await;
+            let key = node.key(header, &body).await;
             let opened = key.map_err(unread).and_then(|key| {
-                let opened = open(&header, &mut body, &key, &node.rules.get())?;
+                let opened = open(header, &mut body, &key, &node.rules.get())?;
                 Ok(Readable {
                     challenge_answer: opened.challenge_answer,
                     payload: opened.payload.to_vec(),
@@ -368,7 +394,7 @@ impl<E: Environment> Session<E> {
             let response = match opened {
                 Ok(readable) => {
                     if let Some((order, at)) = &place {
-                        let keys = key_coins(&header);
+                        let keys = key_coins(header);
                         order.narrow(*at, Footprint::of(header.command, &readable.payload, keys));
                     }
                     node.answer_readable(&pending, readable, transport, place.as_ref())
@@ -376,7 +402,7 @@ impl<E: Environment> Session<E> {
                 }
                 Err(refusal) => {
                     let mut out = Vec::new();
-                    node.answer_refusal(&pending, refusal, &mut out);
+                    node.answer_refusal(header, Some(pending.start), refusal, &mut out);
                     out
                 }
             };
@@ -409,7 +435,8 @@ impl<E: Environment> Node<E> {
             response.clear();
         }
         self.seal(
-            pending,
+            header,
+            Some(pending.start),
             response,
             status,
             &readable.key,
@@ -420,15 +447,21 @@ impl<E: Environment> Node<E> {
 
     /// Counts a request that a task answered, and what it took.
     fn answered_later(&self, pending: &Pending) {
-        let start = pending.start.expect("what takes longer is timed");
-        let took = (self.shard().environment.monotonic()).saturating_sub(start);
+        let took = (self.shard().environment.monotonic()).saturating_sub(pending.start);
         self.latency.record(pending.header.command, took);
     }
 
-    fn answer_refusal(&self, pending: &Pending, refusal: BodyRefusal, out: &mut Vec<u8>) {
-        let response = Response::begin(out, &pending.header);
+    fn answer_refusal(
+        &self,
+        header: &RequestHeader,
+        start: Start,
+        refusal: BodyRefusal,
+        out: &mut Vec<u8>,
+    ) {
+        let response = Response::begin(out, header);
         self.seal(
-            pending,
+            header,
+            start,
             response,
             refusal.status,
             &Key::None,
@@ -439,7 +472,8 @@ impl<E: Environment> Node<E> {
     #[inline]
     fn seal(
         &self,
-        pending: &Pending,
+        header: &RequestHeader,
+        start: Start,
         response: Response<'_>,
         status: Status,
         key: &Key,
@@ -447,10 +481,10 @@ impl<E: Environment> Node<E> {
     ) {
         let environment = &self.shard().environment;
         let mut nonce = [0; RESPONSE_NONCE_SIZE];
-        if pending.header.encryption.has_hmac() {
+        if header.encryption.has_hmac() {
             environment.random(&mut nonce);
         }
-        let took = pending.start.map_or(Duration::ZERO, |start| {
+        let took = start.map_or(Duration::ZERO, |start| {
             environment.monotonic().saturating_sub(start)
         });
         response.finish(Sealing {
