@@ -26,7 +26,9 @@ use raida::{
     shard::Shard,
     store::{Live, keep_awake},
 };
-use real_core::{Folder, PAGES, coin_on, executor, recovered, rules, set_pace, shard_settings};
+use real_core::{
+    Folder, PAGES, coin_on, executor, healing, recovered, rules, set_pace, shard_settings,
+};
 
 /// Coins a request.
 const SIZES: [usize; 3] = [1, 100, 1_000];
@@ -54,7 +56,7 @@ impl Core {
             let settings = shard_settings(0, 1, cache_pages);
             let shard = Shard::open(environment, settings, &recovered).await;
             let mesh: Rc<Mesh<Live>> = Mesh::join(shard.expect("a shard opens"), inboxes(1));
-            let service = Service::new(mesh, rules(), AdminKey::new([1; 16]));
+            let service = Service::new(mesh, rules(), AdminKey::new([1; 16]), healing());
             service.session(Transport::Tcp)
         });
         Core {

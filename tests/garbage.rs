@@ -22,6 +22,7 @@ use raida::{
         authentication::{Detect, DetectSum, Pown, PownSum},
         challenge::Challenge,
         executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, SessionId},
+        healing::{Find, Fix, GetTicket, PartialGenerator, TicketId, Validate, in_dialect},
         status_group::Stats,
     },
 };
@@ -137,18 +138,18 @@ fn judge(bytes: &[u8], dialect: Dialect, is_datagram: bool) -> Option<Verdict> {
         return Some(verdict);
     }
     verdict.group = command.group();
-    verdict.statuses = body_statuses(command, kind, &bytes[header..header + body]);
+    verdict.statuses = body_statuses(command, kind, dialect, &bytes[header..header + body]);
     Some(verdict)
 }
 
 /// PROTOCOL.md sections 3 and 5, for a body that is whole. Whether a key is right is not looked at.
-fn body_statuses(command: Command, kind: u8, body: &[u8]) -> Vec<Status> {
+fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> Vec<Status> {
     let unread = match kind {
         0 => vec![],
         1 | 2 => vec![Status::KEY_NOT_FOUND, Status::WRONG_CHALLENGE],
         _ => vec![Status::UNKNOWN_KEY_COIN, Status::WRONG_HMAC],
     };
-    let served = match command {
+    let mut served = match command {
         Command::Echo | Command::Version | Command::Audit => vec![Status::SUCCESS],
         Command::Stats => vec![
             Status::INVALID_LENGTH,
@@ -161,6 +162,31 @@ fn body_statuses(command: Command, kind: u8, body: &[u8]) -> Vec<Status> {
             Status::ALL_PASS,
             Status::ALL_FAIL,
             Status::MIXED,
+        ],
+        Command::GetTicket | Command::GetTicketSum | Command::Fix => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::NO_TICKET_SLOT,
+            Status::INVALID_COIN,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+            Status::MIXED,
+        ],
+        Command::Validate => vec![
+            Status::INVALID_LENGTH,
+            Status::NO_SUCH_TICKET,
+            Status::TICKET_CLAIMED,
+            Status::RAIDA_OUT_OF_RANGE,
+            Status::SUCCESS,
+        ],
+        Command::Find => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::INVALID_COIN,
+            Status::NEITHER,
+            Status::ALL_AN,
+            Status::ALL_PAN,
+            Status::FOUND_MIXED,
         ],
         Command::DetectSum | Command::PownSum => vec![
             Status::INVALID_LENGTH,
@@ -188,6 +214,11 @@ fn body_statuses(command: Command, kind: u8, body: &[u8]) -> Vec<Status> {
             Status::MIXED,
         ],
     };
+    if command.group() == 2 {
+        for status in &mut served {
+            *status = in_dialect(*status, dialect);
+        }
+    }
     let is_verified = kind >= 4;
     let shortest = if is_verified { 34 } else { 2 };
     let is_bare = body.is_empty();
@@ -322,6 +353,22 @@ impl Maker {
                 Pown::compose(coins.iter().map(|&(c, an)| (c, an, an)), &mut out);
             }
             Command::PownSum => PownSum::compose(named(), sum, An::ZERO, &mut out),
+            Command::GetTicket => GetTicket::compose(coins.iter().copied(), &mut out),
+            Command::GetTicketSum => DetectSum::compose(named(), sum, &mut out),
+            Command::Validate => {
+                let ticket = TicketId::new(self.random.random_range(1..=u32::MAX));
+                Validate::compose(RAIDA, ticket.expect("not 0"), &mut out);
+            }
+            Command::Find => Find::compose(coins.iter().map(|&(c, an)| (c, sum, an)), &mut out),
+            Command::Fix => {
+                let generator = PartialGenerator::new([7; 16]);
+                Fix::compose(
+                    named(),
+                    &generator,
+                    |raida| TicketId::new(raida.get().into()),
+                    &mut out,
+                );
+            }
             Command::AvailableSns => {
                 let all = Denomination::all();
                 AvailableSns::compose(session, &key, all, &mut out);

@@ -14,7 +14,7 @@ use raida::protocol::{ResponseCounter, Status};
 use real_node::{RealNode, coin_list, wire::Wire};
 
 /// The groups that a node serves.
-const SERVED: [u8; 3] = [0, 1, 3];
+const SERVED: [u8; 4] = [0, 1, 2, 3];
 
 /// Steps of served groups that follow from steps of group 8, which is not served: what they are
 /// answered instead, and why.

@@ -2,14 +2,15 @@
 //! a data folder in target/tmp, and the settings that a node has by default.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use criterion::{BenchmarkGroup, measurement::WallTime};
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, ShardId},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
-    shard::ShardSettings,
+    service::{Healing, NoOthers},
+    shard::{ShardSettings, TicketSettings},
     store::{
         DataFolder, Disk, NodeSecret,
         import::{Import, OnConflict},
@@ -78,6 +79,18 @@ pub fn shard_settings(shard: u16, shards: u16, cache_pages: usize) -> ShardSetti
         cache_pages,
         secret: secret(),
         log: log_settings(shard),
+        tickets: TicketSettings {
+            pool: 65_536,
+            lifetime: Duration::from_secs(300),
+        },
+    }
+}
+
+/// Healing of a node that stands alone.
+pub fn healing() -> Healing {
+    Healing {
+        max_coins: 4_096,
+        others: Rc::new(NoOthers),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::coin::Denomination;
 use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules};
+use crate::shard::TicketSettings;
 
 /// Run a node.
 ///
@@ -168,6 +169,11 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         },
         cache_pages: config.storage.cache_pages as usize,
         segment_bytes: u64::from(config.storage.segment_bytes),
+        tickets: TicketSettings {
+            pool: config.tickets.pool as usize,
+            lifetime: config.tickets.lifetime,
+        },
+        ticket_coins_max: config.tickets.max_coins as usize,
         adjustable: adjustable(config),
     })
 }

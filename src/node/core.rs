@@ -19,7 +19,7 @@ use crate::{
     mesh::{Checkpoints, Inbox, Mesh},
     net::{self, Drained, Limits, Sockets, Stop},
     protocol::{AdminKey, Rules},
-    service::Service,
+    service::{Healing, NoOthers, Service},
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
 };
@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub stop: Stop,
     pub rules: Rules,
     pub admin_key: AdminKey,
+    /// Coins of a ticket and of a fix, at most.
+    pub ticket_coins_max: usize,
     pub adjustable: Arc<Mutex<Adjustable>>,
     /// Told once whether the shard is open.
     pub ready: Sender<std::io::Result<()>>,
@@ -73,7 +75,11 @@ impl Core {
         let round = self.recovered.round;
         drop(self.recovered);
         let mesh = Mesh::join(shard.clone(), self.inboxes);
-        let service = Service::new(mesh.clone(), self.rules, self.admin_key);
+        let healing = Healing {
+            max_coins: self.ticket_coins_max,
+            others: Rc::new(NoOthers),
+        };
+        let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing);
         let adjustable = *lock(&self.adjustable);
         let checkpoints = Rc::new(Checkpoints::new(adjustable.checkpoint_interval, round));
         let is_first = shard.id == ShardId::new(0);

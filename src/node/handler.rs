@@ -66,7 +66,8 @@ impl<E: Environment> Session for Bytes<E> {
     }
 
     #[inline]
-    fn handle(&mut self, request: &mut [u8], _: SocketAddr, out: &mut Vec<u8>) -> Handled {
+    fn handle(&mut self, request: &mut [u8], from: SocketAddr, out: &mut Vec<u8>) -> Handled {
+        self.session.come_from(from.ip());
         let outcome = match self.transport {
             Transport::Tcp => self.session.request(request, out),
             Transport::Udp => self.session.datagram(request, out),

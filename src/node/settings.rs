@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::{net, protocol::Rules};
+use crate::{net, protocol::Rules, shard::TicketSettings};
 
 pub use crate::store::log::Durability;
 
@@ -28,6 +28,10 @@ pub struct Settings {
     pub cache_pages: usize,
     /// Bytes of a log segment.
     pub segment_bytes: u64,
+    /// The tickets that each shard keeps.
+    pub tickets: TicketSettings,
+    /// Coins of a ticket and of a fix, at most.
+    pub ticket_coins_max: usize,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

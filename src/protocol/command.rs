@@ -20,6 +20,16 @@ pub enum Command {
     Pown,
     /// 1/21: as pown, for coins whose XOR the client knows, all or none.
     PownSum,
+    /// 2/40: a ticket for these coins, which others can claim.
+    GetTicket,
+    /// 2/41: the same, for coins whose XOR the client knows, all or none.
+    GetTicketSum,
+    /// 2/50: a server claims a ticket.
+    Validate,
+    /// 2/60: which of two authenticity numbers have these coins?
+    Find,
+    /// 2/80: repair these coins as the other servers say.
+    Fix,
     /// 3/120: which serial numbers are free? (admin key)
     AvailableSns,
     /// 3/130: put coins into circulation. (admin key)
@@ -52,7 +62,7 @@ impl Command {
     pub const COUNT: usize = Self::TABLE.len();
 
     /// Every command with its group and code: the one place that pairs them.
-    const TABLE: [(Command, u8, u8); 13] = [
+    const TABLE: [(Command, u8, u8); 18] = [
         (Command::Echo, 0, 0),
         (Command::Version, 0, 1),
         (Command::Stats, 0, 2),
@@ -61,6 +71,11 @@ impl Command {
         (Command::DetectSum, 1, 11),
         (Command::Pown, 1, 20),
         (Command::PownSum, 1, 21),
+        (Command::GetTicket, 2, 40),
+        (Command::GetTicketSum, 2, 41),
+        (Command::Validate, 2, 50),
+        (Command::Find, 2, 60),
+        (Command::Fix, 2, 80),
         (Command::AvailableSns, 3, 120),
         (Command::CreateCoins, 3, 130),
         (Command::DeleteCoins, 3, 140),
@@ -97,6 +112,11 @@ impl Command {
             Command::DetectSum => "detect sum",
             Command::Pown => "pown",
             Command::PownSum => "pown sum",
+            Command::GetTicket => "get ticket",
+            Command::GetTicketSum => "get ticket sum",
+            Command::Validate => "validate",
+            Command::Find => "find",
+            Command::Fix => "fix",
             Command::AvailableSns => "available sns",
             Command::CreateCoins => "create coins",
             Command::DeleteCoins => "delete coins",

@@ -17,7 +17,7 @@
 //! | [`records`] | lists of records in a payload |
 //! | [`pass_fail`] | which records passed |
 //! | [`admin_key`] | the key that executive commands ask for |
-//! | [`status_group`], [`authentication`], [`executive`] | groups 0, 1 and 3 |
+//! | [`status_group`], [`authentication`], [`healing`], [`executive`] | groups 0, 1, 2 and 3 |
 
 pub mod admin_key;
 pub mod authentication;
@@ -28,6 +28,7 @@ pub mod command;
 pub mod executive;
 pub mod frame;
 pub mod header;
+pub mod healing;
 pub mod pass_fail;
 pub mod records;
 pub mod request;

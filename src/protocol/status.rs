@@ -35,7 +35,14 @@ impl Status {
     pub fn is_verdict(self) -> bool {
         matches!(
             self,
-            Status::ALL_PASS | Status::ALL_FAIL | Status::MIXED | Status::SUCCESS
+            Status::ALL_PASS
+                | Status::ALL_FAIL
+                | Status::MIXED
+                | Status::SUCCESS
+                | Status::NEITHER
+                | Status::ALL_AN
+                | Status::ALL_PAN
+                | Status::FOUND_MIXED
         )
     }
 
@@ -103,6 +110,9 @@ statuses! {
     /// The body is shorter or longer than the command, the datagram or the limits allow.
     INVALID_LENGTH = 16, "invalid length",
         "invalid length: the request is too short or too long for what it asks";
+    /// Validate, `raidax`: a server's number is over 24.
+    RAIDA_OUT_OF_RANGE = 18, "raida out of range",
+        "no such RAIDA: servers have the numbers 0 to 24";
     /// Types 4 and 5: the key coin cannot exist or is not known here.
     UNKNOWN_KEY_COIN = 25, "unknown key coin",
         "unknown key coin: the server does not hold the coin whose key encrypts the request";
@@ -133,12 +143,57 @@ statuses! {
     /// A coin's page is not reserved by the session.
     NOT_RESERVED = 41, "not reserved",
         "not reserved: ask for available serial numbers first, and use them within 16 seconds";
+    /// Get ticket, `raidax`: all tickets are in use.
+    NO_TICKET_SLOT = 42, "no ticket slot",
+        "no ticket slot: the server has issued as many tickets as it keeps; they end after 5 minutes";
+    /// Validate, `raidax`: no such ticket, or it is over.
+    NO_SUCH_TICKET = 43, "no such ticket",
+        "no such ticket: the server did not issue it, or its time is over";
+    /// Validate, `raidax`: this server has claimed the ticket before.
+    TICKET_CLAIMED = 44, "ticket claimed",
+        "ticket claimed already: each server claims a ticket once";
+    /// Too many requests from one address.
+    TOO_MANY_REQUESTS = 160, "too many requests",
+        "too many requests: the server takes fewer a second from one address, try later";
     /// Storage cannot take a change now: the disk is full, or a page is damaged.
     UNAVAILABLE = 194, "unavailable",
         "unavailable: the server's storage cannot take this now; nothing was changed, try later";
     /// Types 4 and 5: the HMAC of the ciphertext is wrong.
     WRONG_HMAC = 204, "wrong hmac",
         "wrong HMAC: the request was encrypted with another key, or altered on its way";
+    /// Find: all coins have neither number.
+    NEITHER = 208, "neither",
+        "neither: no coin has its authenticity number or the proposed one";
+    /// Find: all coins have their AN.
+    ALL_AN = 209, "all an",
+        "all AN: every coin has its authenticity number";
+    /// Find: all coins have their PAN.
+    ALL_PAN = 210, "all pan",
+        "all PAN: every coin has the proposed number";
+    /// Find: the response carries what each coin has.
+    FOUND_MIXED = 211, "found mixed",
+        "mixed: coins have different ones of their two numbers";
+    /// Group 2, `spec`: as [`Status::INVALID_LENGTH`].
+    HEALING_INVALID_LENGTH = 0xe0, "invalid length",
+        "invalid length: the request is too short or too long for what it asks";
+    /// Group 2, `spec`: as [`Status::OUT_OF_MEMORY`].
+    HEALING_OUT_OF_MEMORY = 0xe1, "out of memory",
+        "out of memory: the server cannot hold what the request needs, try later";
+    /// Group 2, `spec`: as [`Status::UNEVEN_RECORDS`].
+    HEALING_UNEVEN_RECORDS = 0xe2, "uneven records",
+        "invalid length: the request's coins do not divide evenly";
+    /// Group 2, `spec`: as [`Status::NO_TICKET_SLOT`].
+    HEALING_NO_TICKET_SLOT = 0xe3, "no ticket slot",
+        "no ticket slot: the server has issued as many tickets as it keeps; they end after 5 minutes";
+    /// Group 2, `spec`: as [`Status::NO_SUCH_TICKET`].
+    HEALING_NO_SUCH_TICKET = 0xe4, "no such ticket",
+        "no such ticket: the server did not issue it, or its time is over";
+    /// Group 2, `spec`: as [`Status::TICKET_CLAIMED`].
+    HEALING_TICKET_CLAIMED = 0xe5, "ticket claimed",
+        "ticket claimed already: each server claims a ticket once";
+    /// Group 2, `spec`: as [`Status::RAIDA_OUT_OF_RANGE`].
+    HEALING_RAIDA_OUT_OF_RANGE = 0xe6, "raida out of range",
+        "no such RAIDA: servers have the numbers 0 to 24";
     /// Every record passed.
     ALL_PASS = 241, "all pass",
         "all pass: every coin passed";
@@ -151,6 +206,9 @@ statuses! {
     /// Done.
     SUCCESS = 250, "success",
         "success";
+    /// Groups 2 and 4, `raidax`: no memory for what the request needs.
+    OUT_OF_MEMORY = 254, "out of memory",
+        "out of memory: the server cannot hold what the request needs, try later";
     /// Byte 0 of the header is no version of ours.
     UNKNOWN_VERSION = 255, "unknown version",
         "unknown version: the server does not speak this version of the protocol";

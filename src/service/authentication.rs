@@ -170,7 +170,7 @@ fn verdict(passed: bool) -> Status {
 
 /// Whether a coin is named twice. An AN that stands in an XOR twice leaves no trace, so whoever
 /// names a coin twice proves nothing about it: such a request fails.
-fn has_twice(coins: impl Iterator<Item = Coin>, count: usize) -> bool {
+pub(super) fn has_twice(coins: impl Iterator<Item = Coin>, count: usize) -> bool {
     match count {
         0 | 1 => false,
         _ => {

@@ -7,7 +7,9 @@
 //! task of its own (`later`).
 
 mod authentication;
+mod ballot;
 mod executive;
+mod healing;
 mod keys;
 mod latency;
 mod order;
@@ -18,13 +20,16 @@ mod status;
 
 use std::{
     cell::Cell,
+    net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
 };
 
 use crate::{
     mesh::Mesh,
-    protocol::{AdminKey, Command, Rules, Status, status_group::SoftwareVersion},
+    protocol::{
+        AdminKey, Command, Rules, Status, healing::in_dialect, status_group::SoftwareVersion,
+    },
     shard::Shard,
     store::Environment,
 };
@@ -32,6 +37,7 @@ use crate::{
 use latency::Latency;
 use parking::Parking;
 
+pub use healing::{Healing, NoOthers, Others};
 pub use latency::Measured;
 pub use parking::Release;
 pub use session::{Outcome, Session, Transport};
@@ -47,12 +53,20 @@ pub struct Service<E: Environment> {
     node: Rc<Node<E>>,
 }
 
+/// Who sent a request, as far as its answer depends on it.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    transport: Transport,
+    address: IpAddr,
+}
+
 struct Node<E: Environment> {
     rules: Cell<Rules>,
     admin_key: AdminKey,
     mesh: Rc<Mesh<E>>,
     parking: Rc<Parking<E>>,
     latency: Rc<Latency>,
+    healing: Healing,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -65,7 +79,7 @@ impl<E: Environment> Clone for Service<E> {
 
 impl<E: Environment> Service<E> {
     /// The commands, by these rules, on this core's end of the mesh, which has no other service.
-    pub fn new(mesh: Rc<Mesh<E>>, rules: Rules, admin_key: AdminKey) -> Self {
+    pub fn new(mesh: Rc<Mesh<E>>, rules: Rules, admin_key: AdminKey, healing: Healing) -> Self {
         let latency = Rc::new(Latency::default());
         let parking = Parking::new(mesh.shard().clone(), latency.clone());
         let requests = parking.clone();
@@ -77,6 +91,7 @@ impl<E: Environment> Service<E> {
                 mesh,
                 parking,
                 latency,
+                healing,
             }),
         }
     }
@@ -130,14 +145,28 @@ impl<E: Environment> Node<E> {
     /// Answers a command from memory, appending the payload to `out`; `None` where it has to wait:
     /// then nothing has happened and `out` may hold rubbish past its old end.
     #[inline]
-    fn now(&self, command: Command, payload: &[u8], out: &mut Vec<u8>) -> Option<Status> {
+    fn now(
+        &self,
+        command: Command,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Option<Status> {
         match command {
             Command::Echo => Some(self.echo()),
             Command::Version => Some(self.version(out)),
             Command::Detect => self.detect_now(payload, out),
             Command::DetectSum => self.detect_sum_now(payload),
+            Command::GetTicket => self.healing_status(self.get_ticket_now(payload, out)),
+            Command::Validate => self.healing_status(self.validate_now(payload, caller, out)),
+            Command::Find => self.healing_status(self.find_now(payload, out)),
             _ => None,
         }
+    }
+
+    #[inline]
+    fn healing_status(&self, status: Option<Status>) -> Option<Status> {
+        Some(in_dialect(status?, self.rules.get().dialect))
     }
 
     /// Answers a command, however long it takes.
@@ -148,12 +177,12 @@ impl<E: Environment> Node<E> {
         &self,
         command: Command,
         payload: &[u8],
-        transport: Transport,
+        caller: Caller,
         out: &mut Vec<u8>,
     ) -> Status {
         let answered = match command {
             Command::Pown => self.pown(payload, out).await,
-            _ => Box::pin(self.rarely(command, payload, transport, out)).await,
+            _ => Box::pin(self.rarely(command, payload, caller, out)).await,
         };
         answered.unwrap_or_else(|refusal| refusal)
     }
@@ -162,9 +191,10 @@ impl<E: Environment> Node<E> {
         &self,
         command: Command,
         payload: &[u8],
-        transport: Transport,
+        caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
+        let transport = caller.transport;
         match command {
             Command::Echo => Ok(self.echo()),
             Command::Version => Ok(self.version(out)),
@@ -174,6 +204,17 @@ impl<E: Environment> Node<E> {
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,
             Command::PownSum => self.pown_sum(payload).await,
+            Command::GetTicket
+            | Command::GetTicketSum
+            | Command::Validate
+            | Command::Find
+            | Command::Fix => {
+                let healed = self.heal(command, payload, caller, out).await;
+                let dialect = self.rules.get().dialect;
+                healed
+                    .map(|status| in_dialect(status, dialect))
+                    .map_err(|status| in_dialect(status, dialect))
+            }
             Command::AvailableSns => self.available_sns(payload, out).await,
             Command::CreateCoins => self.create_coins(payload, transport, out).await,
             Command::DeleteCoins => self.delete_coins(payload, out).await,

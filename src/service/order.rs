@@ -6,6 +6,7 @@ use crate::{
     protocol::{
         Command,
         authentication::{Detect, DetectSum, Pown, PownSum},
+        healing::{Find, Fix, GetTicket},
     },
     store::Signal,
 };
@@ -153,7 +154,26 @@ impl Footprint {
         };
         keys.for_each(|coin| footprint.add(coin));
         match command {
-            Command::Echo | Command::Version => {}
+            // A ticket's coins are what they were when it was issued.
+            Command::Echo | Command::Version | Command::Validate => {}
+            Command::GetTicket => {
+                if let Ok(request) = GetTicket::parse(payload) {
+                    let coins = request.records().map(|(coin, _)| coin);
+                    coins.for_each(|coin| footprint.add(coin));
+                }
+            }
+            Command::Find => {
+                if let Ok(request) = Find::parse(payload) {
+                    let coins = request.records().map(|(coin, ..)| coin);
+                    coins.for_each(|coin| footprint.add(coin));
+                }
+            }
+            Command::Fix => {
+                footprint.changes = true;
+                if let Ok(request) = Fix::parse(payload) {
+                    request.coins().iter().for_each(|coin| footprint.add(coin));
+                }
+            }
             Command::Detect => {
                 if let Ok(request) = Detect::parse(payload) {
                     request
@@ -162,7 +182,7 @@ impl Footprint {
                         .for_each(|c| footprint.add(c));
                 }
             }
-            Command::DetectSum => {
+            Command::DetectSum | Command::GetTicketSum => {
                 if let Ok(request) = DetectSum::parse(payload) {
                     request.coins().iter().for_each(|coin| footprint.add(coin));
                 }

@@ -34,6 +34,14 @@ pub(super) fn scatter<R>(
     Scattered { by_shard }
 }
 
+impl<R> Scattered<R> {
+    /// Each shard with the numbers of its records, and the records.
+    pub(super) fn into_shards(self) -> impl Iterator<Item = (ShardId, Vec<usize>, Vec<R>)> {
+        let shards = self.by_shard.into_iter();
+        shards.map(|(shard, (indices, records))| (shard, indices, records))
+    }
+}
+
 impl<E: Environment> Node<E> {
     /// Asks every shard about its records, all at the same time, and tells `pass` which passed.
     ///

@@ -1,7 +1,13 @@
-use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{
-    Node,
+    Caller, Node,
     order::{Footprint, Order, Place},
     parking,
 };
@@ -42,7 +48,7 @@ pub enum Outcome {
 /// The requests of one connection, or all datagrams of one core.
 pub struct Session<E: Environment> {
     node: Rc<Node<E>>,
-    transport: Transport,
+    caller: Caller,
     /// A stream's requests have an order, datagrams have none.
     order: Option<Rc<Order>>,
     /// Header and length of the whole request that the stream was last found to start with.
@@ -88,12 +94,19 @@ struct Readable {
 impl<E: Environment> Session<E> {
     pub(super) fn new(node: Rc<Node<E>>, transport: Transport) -> Self {
         let order = (transport == Transport::Tcp).then(Rc::default);
+        let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Session {
             node,
-            transport,
+            caller: Caller { transport, address },
             order,
             found: None,
         }
+    }
+
+    /// Where the next requests come from; before it is said, from nowhere.
+    #[inline]
+    pub fn come_from(&mut self, address: IpAddr) {
+        self.caller.address = address;
     }
 
     /// What the bytes at the start of the stream are.
@@ -266,7 +279,12 @@ impl<E: Environment> Session<E> {
         };
         if may_pass {
             let mut response = Response::begin(out, header);
-            if let Some(status) = node.now(header.command, opened.payload, response.payload()) {
+            if let Some(status) = node.now(
+                header.command,
+                opened.payload,
+                self.caller,
+                response.payload(),
+            ) {
                 if !status.is_verdict() {
                     response.clear();
                 }
@@ -321,9 +339,9 @@ impl<E: Environment> Session<E> {
             challenge_answer: opened.challenge_answer,
             payload: opened.payload.to_vec(),
         };
-        let (node, transport) = (self.node.clone(), self.transport);
+        let (node, caller) = (self.node.clone(), self.caller);
         Outcome::Later(Box::pin(async move {
-            let response = node.answer_readable(&pending, readable, transport, place.as_ref());
+            let response = node.answer_readable(&pending, readable, caller, place.as_ref());
             let response = response.await;
             node.answered_later(&pending);
             leave(place.as_ref());
@@ -375,7 +393,7 @@ impl<E: Environment> Session<E> {
             let needs = key_footprint(header);
             (order.clone(), order.enter(needs, Footprint::EVERYTHING))
         });
-        let (node, transport) = (self.node.clone(), self.transport);
+        let (node, caller) = (self.node.clone(), self.caller);
         let mut body = body.to_vec();
         Outcome::Later(Box::pin(async move {
             let header = &pending.header;
@@ -397,7 +415,7 @@ impl<E: Environment> Session<E> {
                         let keys = key_coins(header);
                         order.narrow(*at, Footprint::of(header.command, &readable.payload, keys));
                     }
-                    node.answer_readable(&pending, readable, transport, place.as_ref())
+                    node.answer_readable(&pending, readable, caller, place.as_ref())
                         .await
                 }
                 Err(refusal) => {
@@ -418,7 +436,7 @@ impl<E: Environment> Node<E> {
         &self,
         pending: &Pending,
         readable: Readable,
-        transport: Transport,
+        caller: Caller,
         place: Option<&(Rc<Order>, Place)>,
     ) -> Vec<u8> {
         if let Some((order, at)) = place {
@@ -429,7 +447,7 @@ impl<E: Environment> Node<E> {
         let mut response = Response::begin(&mut out, header);
         let payload = response.payload();
         let status = self
-            .later(header.command, &readable.payload, transport, payload)
+            .later(header.command, &readable.payload, caller, payload)
             .await;
         if !status.is_verdict() {
             response.clear();

@@ -1,5 +1,9 @@
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, SerialNumber, ShardId},
+    protocol::{
+        RaidaId,
+        healing::{Found, TicketId},
+    },
     store::{
         log::{LogCounts, Position},
         pages::CheckpointCounts,
@@ -7,7 +11,7 @@ use crate::{
     },
 };
 
-use super::{Counters, lockers::KEY_PREFIX_BYTES};
+use super::{Counters, lockers::KEY_PREFIX_BYTES, tickets::ClaimRefused};
 
 /// A change of several coins together, over shards: which core runs it, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +53,10 @@ pub enum Request {
     An(Coin),
     /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable.
     Exchange(Vec<Exchange>),
+    /// Which of two numbers has each coin? Answered by [`Reply::Found`].
+    Find(Vec<(Coin, An, An)>),
+    /// Claim a ticket of this shard in a server's name. Answered by [`Reply::Claimed`].
+    Claim(TicketId, RaidaId),
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
     /// pages are its own. Answered by [`Reply::Locked`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
@@ -87,6 +95,10 @@ pub enum Request {
 pub enum Reply {
     /// By record, whether it passed.
     Passed(Vec<bool>),
+    /// By record, what it has.
+    Found(Vec<Found>),
+    /// The coins of a ticket.
+    Claimed(Result<Vec<Coin>, ClaimRefused>),
     /// The XOR of the ANs; `None` where one of the coins is not in circulation.
     Sum(Option<An>),
     /// A transaction's coins, held.

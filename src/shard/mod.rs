@@ -12,9 +12,11 @@ mod message;
 mod owner;
 mod reservations;
 mod single;
+mod tickets;
 
 pub use exchange::{Exchanged, exchange};
 pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ExchangeListener, Single};
+pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};

@@ -15,9 +15,14 @@ use super::{
     message::{Exchange, Locked, Reply, Request, TransactionId},
     reservations::Reservations,
     single::{ExchangeListener, Singles},
+    tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
 };
 use crate::{
     coin::{An, Coin, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId, SerialNumber, ShardId},
+    protocol::{
+        RaidaId,
+        healing::{Found, TicketId},
+    },
     store::{
         Environment, NodeSecret, Signal,
         log::{Durability, Log, LogSettings},
@@ -49,6 +54,8 @@ pub struct ShardSettings {
     pub secret: NodeSecret,
     /// The log's settings.
     pub log: LogSettings,
+    /// How many tickets it keeps.
+    pub tickets: TicketSettings,
 }
 
 /// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
@@ -67,6 +74,8 @@ pub struct Counters {
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
     pub value_powned: u64,
+    /// Claims of tickets that came from another address than the claiming server's.
+    pub claims_refused: u64,
 }
 
 /// A shard: its pages, its log, and who waits for what.
@@ -91,6 +100,7 @@ pub struct Shard<E: Environment> {
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
+    tickets: RefCell<Tickets>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
 }
 
@@ -135,6 +145,7 @@ impl<E: Environment> Shard<E> {
             on_exchanged: OnceCell::new(),
             reservations: RefCell::default(),
             lockers: RefCell::default(),
+            tickets: RefCell::new(Tickets::new(settings.tickets, settings.id, settings.shards)),
             transactions: RefCell::default(),
         });
         shard.find_lockers(recovered).await?;
@@ -173,6 +184,16 @@ impl<E: Environment> Shard<E> {
                 Ok(sum) => Reply::Sum(sum),
                 Err(unavailable) => return Some(Err(unavailable)),
             },
+            Request::Find(records) if records.len() <= RECORDS_A_TURN => {
+                let mut all = vec![Found::Neither; records.len()];
+                let records = records.iter().enumerate();
+                let records = records.map(|(record, &(coin, an, pan))| (coin, (record, an, pan)));
+                match self.find_now(records, |record, found| all[record] = found)? {
+                    Ok(()) => Reply::Found(all),
+                    Err(unavailable) => return Some(Err(unavailable)),
+                }
+            }
+            Request::Claim(ticket, claimant) => Reply::Claimed(self.claim(*ticket, *claimant)),
             Request::LockerKeys(prefix) => Reply::Keys(self.lockers.borrow().keys(*prefix)),
             Request::Circulating => Reply::Circulating(self.pages.circulating()),
             Request::Circulation(denomination) => {
@@ -222,6 +243,7 @@ impl<E: Environment> Shard<E> {
         Ok(match request {
             Request::Detect(records) => Reply::Passed(self.detect(&records).await?),
             Request::Sum(coins) => Reply::Sum(self.sum(&coins).await?),
+            Request::Find(records) => Reply::Found(self.find(&records).await?),
             Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
             Request::Lock(id, coins, session) => {
                 Reply::Locked(self.lock(id, coins, session).await?)
@@ -264,6 +286,57 @@ impl<E: Environment> Shard<E> {
         outcome
     }
 
+    /// Tells `found` which of two numbers each record's coin has, as far as memory knows; `None` where a
+    /// page would have to be loaded, and what was told does not count.
+    #[inline]
+    pub fn find_now(
+        &self,
+        records: impl Iterator<Item = (Coin, (usize, An, An))>,
+        mut found: impl FnMut(usize, Found),
+    ) -> Option<Result<(), Unavailable>> {
+        let mut outcome = Some(Ok(()));
+        self.pages
+            .lookup_all(records, |(record, an, pan), looked_up| {
+                match looked_up {
+                    Lookup::Circulating(real, _) => found(record, which(real, an, pan)),
+                    Lookup::Free => found(record, Found::Neither),
+                    Lookup::Unloaded => outcome = None,
+                    Lookup::Damaged => outcome = Some(Err(Unavailable)),
+                }
+                matches!(outcome, Some(Ok(())))
+            });
+        outcome
+    }
+
+    /// Issues a ticket of this shard for coins whose ANs were right, `count` of them.
+    ///
+    /// # Errors
+    /// As many are issued as there can be.
+    pub fn issue(
+        &self,
+        count: usize,
+        coins: impl Iterator<Item = Coin>,
+    ) -> Result<TicketId, PoolIsFull> {
+        let now = self.environment.monotonic();
+        let random = |bytes: &mut [u8]| self.environment.random(bytes);
+        self.tickets.borrow_mut().issue(now, count, coins, random)
+    }
+
+    /// Claims a ticket of this shard in a server's name.
+    ///
+    /// # Errors
+    /// There is no such ticket, or it was claimed before.
+    pub fn claim(&self, ticket: TicketId, claimant: RaidaId) -> Result<Vec<Coin>, ClaimRefused> {
+        let now = self.environment.monotonic();
+        let mut tickets = self.tickets.borrow_mut();
+        Ok(tickets.claim(now, ticket, claimant)?.collect())
+    }
+
+    /// Tickets in the pool, those included that are over and not replaced yet.
+    pub fn ticket_count(&self) -> usize {
+        self.tickets.borrow().len()
+    }
+
     /// The XOR of ANs (`None` within where one is not in circulation); `None` where a page would
     /// have to be loaded.
     pub fn sum_now(
@@ -296,6 +369,19 @@ impl<E: Environment> Shard<E> {
             self.environment.turn().await;
         }
         Ok(passed)
+    }
+
+    async fn find(&self, records: &[(Coin, An, An)]) -> Result<Vec<Found>, Unavailable> {
+        self.prefetch(records.iter().map(|(coin, ..)| *coin)).await;
+        let mut all = Vec::with_capacity(records.len());
+        for some in records.chunks(RECORDS_A_TURN) {
+            for &(coin, an, pan) in some {
+                let value = self.value(coin).await?;
+                all.push(value.map_or(Found::Neither, |(real, _)| which(real, an, pan)));
+            }
+            self.environment.turn().await;
+        }
+        Ok(all)
     }
 
     async fn sum(&self, coins: &[Coin]) -> Result<Option<An>, Unavailable> {
@@ -591,5 +677,14 @@ impl<E: Environment> Shard<E> {
         let mut counters = self.counters.get();
         add(&mut counters);
         self.counters.set(counters);
+    }
+}
+/// Compares with both, so that the time says nothing of which it was.
+#[inline]
+fn which(real: An, an: An, pan: An) -> Found {
+    match (real == an, real == pan) {
+        (true, _) => Found::An,
+        (false, true) => Found::Pan,
+        (false, false) => Found::Neither,
     }
 }

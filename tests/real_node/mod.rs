@@ -15,6 +15,7 @@ use raida::{
     net::{self, Drained},
     node::{Adjustable, Durability, Ended, Node, Settings},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
+    shard::TicketSettings,
     store::{
         import::{Import, OnConflict, Outcome},
         offline::OfflineFolder,
@@ -70,6 +71,11 @@ impl RealNode {
             durability: Durability::Commit,
             cache_pages: ALL_PAGES,
             segment_bytes: SEGMENT_BYTES,
+            tickets: TicketSettings {
+                pool: 65_536,
+                lifetime: Duration::from_secs(300),
+            },
+            ticket_coins_max: 4_096,
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

@@ -10,7 +10,7 @@ use std::{
 use raida::{
     coin::{Denomination, ShardId},
     mesh::{Checkpoints, Mesh, inboxes},
-    shard::{Asked, Shard, ShardSettings, Single, Unavailable},
+    shard::{Asked, Shard, ShardSettings, Single, TicketSettings, Unavailable},
     store::{
         Environment, NodeSecret, Signal,
         log::{Durability, LogSettings},
@@ -112,6 +112,10 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
                 flush_interval: setup.flush_interval,
                 run,
                 round: recovered.round,
+            },
+            tickets: TicketSettings {
+                pool: 64,
+                lifetime: Duration::from_secs(300),
             },
         };
         shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);

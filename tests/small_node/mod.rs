@@ -266,6 +266,11 @@ impl State {
         };
         self.stats.requests += 1;
         match command {
+            Command::GetTicket
+            | Command::GetTicketSum
+            | Command::Validate
+            | Command::Find
+            | Command::Fix => return Err(Status::UNKNOWN_COMMAND),
             Command::Echo => self.stats.echoes += 1,
             Command::Version => SoftwareVersion::new(*b"small 1 ").unwrap().write(out),
             Command::Stats => {

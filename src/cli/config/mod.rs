@@ -32,6 +32,8 @@ pub struct Config {
     pub storage: Storage,
     /// Where published implementations differ, which one to follow.
     pub protocol: Protocol,
+    /// The tickets that it issues.
+    pub tickets: Tickets,
     /// The network's other nodes.
     pub peers: Peers,
     /// What is logged.
@@ -105,6 +107,17 @@ pub struct Protocol {
     pub dialect: Dialect,
     /// Where the key stream of an encrypted response starts.
     pub response_counter: ResponseCounter,
+}
+
+/// Section `tickets`.
+#[derive(Clone, Debug)]
+pub struct Tickets {
+    /// Tickets that each shard keeps at the same time.
+    pub pool: u32,
+    /// From being issued to its end.
+    pub lifetime: Duration,
+    /// Coins of a ticket and of a fix, at most.
+    pub max_coins: u32,
 }
 
 /// Section `peers`.
@@ -260,6 +273,11 @@ impl Default for Config {
             protocol: Protocol {
                 dialect: Dialect::Spec,
                 response_counter: ResponseCounter::Restart,
+            },
+            tickets: Tickets {
+                pool: 65_536,
+                lifetime: Duration::from_secs(300),
+                max_coins: 4_096,
             },
             peers: Peers { servers: vec![] },
             log: Log {

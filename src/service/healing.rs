@@ -1,0 +1,388 @@
+//! Group 2: get ticket, get ticket by sum, validate, find, fix.
+
+use std::{net::IpAddr, rc::Rc};
+
+use futures_util::{
+    future::{LocalBoxFuture, join_all},
+    stream::{FuturesUnordered, StreamExt},
+};
+
+use super::{Caller, Node, authentication::has_twice, ballot::Ballot, scatter::scatter};
+use crate::{
+    coin::Coin,
+    mesh::Decision,
+    protocol::{
+        Command, PassFail, RaidaId, Status,
+        authentication::DetectSum,
+        healing::{Find, FindAnswer, Fix, GetTicket, TicketAnswer, TicketId, Validate},
+        pass_fail::Bitmap,
+    },
+    shard::{ClaimRefused, RECORDS_A_TURN, Reply, Request, ticket_owner},
+    store::{Environment, record::Change},
+};
+
+/// The other servers of the network, as far as healing has to do with them.
+pub trait Others {
+    /// Claims a ticket that a server issued; gives its coins, or `None` where the server is down, slow,
+    /// refuses, or says something that cannot be understood. Giving the future up does no harm.
+    fn claim(
+        &self,
+        issuer: RaidaId,
+        ticket: TicketId,
+    ) -> LocalBoxFuture<'static, Option<Vec<Coin>>>;
+
+    /// Whether a claim in this server's name may come from this address.
+    fn may_claim(&self, claimant: RaidaId, address: IpAddr) -> bool;
+}
+
+/// How this node takes part in healing.
+#[derive(Clone)]
+pub struct Healing {
+    /// Coins of a ticket and of a fix, at most.
+    pub max_coins: usize,
+    /// The other servers.
+    pub others: Rc<dyn Others>,
+}
+
+/// No other servers are known: whoever claims in a server's name is believed, and nothing can be fixed.
+#[derive(Clone, Copy, Debug)]
+pub struct NoOthers;
+
+impl Others for NoOthers {
+    fn claim(&self, _: RaidaId, _: TicketId) -> LocalBoxFuture<'static, Option<Vec<Coin>>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    fn may_claim(&self, _: RaidaId, _: IpAddr) -> bool {
+        true
+    }
+}
+
+/// Records that one look at memory can answer, one bit each.
+struct Passing([u64; RECORDS_A_TURN / 64]);
+
+impl Passing {
+    fn none() -> Passing {
+        Passing([0; RECORDS_A_TURN / 64])
+    }
+
+    fn add(&mut self, record: usize) {
+        self.0[record / 64] |= 1 << (record % 64);
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
+    }
+
+    /// Rising.
+    fn iter(&self, records: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..records).filter(|record| self.0[record / 64] >> (record % 64) & 1 != 0)
+    }
+}
+
+impl<E: Environment> Node<E> {
+    /// Answers a command of the group, however long it takes; statuses are those of `raidax`.
+    pub(super) async fn heal(
+        &self,
+        command: Command,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        match command {
+            Command::GetTicket => self.get_ticket(payload, out).await,
+            Command::GetTicketSum => self.get_ticket_sum(payload, out).await,
+            Command::Validate => self.validate(payload, caller, out).await,
+            Command::Find => self.find(payload, out).await,
+            Command::Fix => self.fix(payload, out).await,
+            other => unreachable!("{} is of another group", other.name()),
+        }
+    }
+
+    /// Get ticket, where memory of this shard knows all the coins.
+    #[inline]
+    pub(super) fn get_ticket_now(&self, payload: &[u8], out: &mut Vec<u8>) -> Option<Status> {
+        let request = match GetTicket::parse(payload) {
+            Ok(request) => request,
+            Err(status) => return Some(status),
+        };
+        let owned = |(coin, _): (Coin, _)| self.shard().owns(coin.page());
+        if request.len() > self.healing.max_coins {
+            return Some(Status::INVALID_LENGTH);
+        }
+        if request.len() > RECORDS_A_TURN || !request.records().all(owned) {
+            return None;
+        }
+        let mut passing = Passing::none();
+        let records = request.records().enumerate();
+        let records = records.map(|(record, (coin, an))| (coin, (record, an)));
+        let compared = self
+            .shard()
+            .compare_now(records, |record| passing.add(record))?;
+        if compared.is_err() {
+            return Some(Status::UNAVAILABLE);
+        }
+        let count = passing.count();
+        let passed = passing.iter(request.len());
+        let coins = passed.filter_map(|record| request.coin(record));
+        let passed = passing.iter(request.len());
+        let issued = TicketAnswer::compose(out, request.len(), passed, || self.issue(count, coins));
+        Some(issued.unwrap_or_else(|refusal| refusal))
+    }
+
+    async fn get_ticket(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+        let request = GetTicket::parse(payload)?;
+        if request.len() > self.healing.max_coins {
+            return Err(Status::INVALID_LENGTH);
+        }
+        let records = request.records();
+        let records = records.map(|(coin, an)| Some((coin, (coin, an))));
+        let scattered = scatter(self.mesh.shards(), records);
+        let mut passed = Vec::with_capacity(request.len());
+        self.gather(scattered, Request::Detect, |record| passed.push(record))
+            .await?;
+        passed.sort_unstable();
+        let coins = passed.iter().filter_map(|&record| request.coin(record));
+        TicketAnswer::compose(out, request.len(), passed.iter().copied(), || {
+            self.issue(passed.len(), coins)
+        })
+    }
+
+    /// As detect sum; where it is right, a ticket for all the coins.
+    async fn get_ticket_sum(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+        let request = DetectSum::parse(payload)?;
+        let coins = request.coins();
+        if coins.len() > self.healing.max_coins {
+            return Err(Status::INVALID_LENGTH);
+        }
+        if has_twice(coins.iter(), coins.len()) {
+            return Ok(Status::ALL_FAIL);
+        }
+        let sum = self.sum(coins.iter()).await?;
+        let is_right = sum.is_some_and(|sum| sum == request.sum());
+        // One record, which is all of them: there is no bitmap.
+        TicketAnswer::compose(out, 1, is_right.then_some(0), || {
+            self.issue(coins.len(), coins.iter())
+        })
+    }
+
+    fn issue(&self, count: usize, coins: impl Iterator<Item = Coin>) -> Result<TicketId, Status> {
+        match self.shard().issue(count, coins) {
+            Ok(ticket) => {
+                tracing::debug!(target: AUDIT, coins = count, "ticket issued");
+                Ok(ticket)
+            }
+            Err(_) => {
+                tracing::info!(target: AUDIT, coins = count, "no ticket: all are in use");
+                Err(Status::NO_TICKET_SLOT)
+            }
+        }
+    }
+
+    /// Validate, where the ticket is one of this shard's.
+    #[inline]
+    pub(super) fn validate_now(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Option<Status> {
+        let (claimant, ticket) = match self.claim_of(payload, caller) {
+            Ok(claim) => claim,
+            Err(status) => return Some(status),
+        };
+        if ticket_owner(ticket, self.mesh.shards()) != self.shard().id {
+            return None;
+        }
+        let claimed = self.shard().claim(ticket, claimant);
+        Some(answer_claim(claimed, claimant, caller, out))
+    }
+
+    async fn validate(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let (claimant, ticket) = self.claim_of(payload, caller)?;
+        let owner = ticket_owner(ticket, self.mesh.shards());
+        match self.mesh.ask(owner, Request::Claim(ticket, claimant)).await {
+            Ok(Reply::Claimed(claimed)) => Ok(answer_claim(claimed, claimant, caller, out)),
+            Ok(other) => unreachable!("a shard answers a claim with {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+
+    fn claim_of(&self, payload: &[u8], caller: Caller) -> Result<(RaidaId, TicketId), Status> {
+        let Validate { claimant, ticket } = Validate::parse(payload)?;
+        if !self.healing.others.may_claim(claimant, caller.address) {
+            let raida = claimant.get();
+            tracing::warn!(target: AUDIT, raida, from = %caller.address, "claim refused: not its address");
+            self.shard().count(|counters| counters.claims_refused += 1);
+            return Err(Status::NO_SUCH_TICKET);
+        }
+        Ok((claimant, ticket.ok_or(Status::NO_SUCH_TICKET)?))
+    }
+
+    /// Find, where memory of this shard knows all the coins.
+    #[inline]
+    pub(super) fn find_now(&self, payload: &[u8], out: &mut Vec<u8>) -> Option<Status> {
+        let request = match Find::parse(payload) {
+            Ok(request) => request,
+            Err(status) => return Some(status),
+        };
+        let owned = |(coin, ..): (Coin, _, _)| self.shard().owns(coin.page());
+        if request.len() > RECORDS_A_TURN || !request.records().all(owned) {
+            return None;
+        }
+        let mut answer = FindAnswer::begin(out, request.len());
+        let records = request.records().enumerate();
+        let records = records.map(|(record, (coin, an, pan))| (coin, (record, an, pan)));
+        match self
+            .shard()
+            .find_now(records, |record, found| answer.found(record, found))?
+        {
+            Ok(()) => Some(answer.finish()),
+            Err(_) => Some(Status::UNAVAILABLE),
+        }
+    }
+
+    async fn find(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+        let request = Find::parse(payload)?;
+        let records = request.records();
+        let records = records.map(|(coin, an, pan)| Some((coin, (coin, an, pan))));
+        let scattered = scatter(self.mesh.shards(), records);
+        let asked = scattered.into_shards().map(|(shard, indices, records)| {
+            let reply = self.mesh.ask(shard, Request::Find(records));
+            async move { (indices, reply.await) }
+        });
+        let mut answer = FindAnswer::begin(out, request.len());
+        for (indices, reply) in join_all(asked).await {
+            let Reply::Found(found) = reply.map_err(|_| Status::UNAVAILABLE)? else {
+                unreachable!("a shard says of records what was found");
+            };
+            for (record, found) in indices.into_iter().zip(found) {
+                answer.found(record, found);
+            }
+        }
+        Ok(answer.finish())
+    }
+
+    /// Asks every server that gave the client a ticket, and repairs what 13 of them vouch for: with one
+    /// record in the log, so that after a crash all of it is repaired or nothing.
+    async fn fix(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+        let request = Fix::parse(payload)?;
+        let coins = request.coins();
+        if coins.len() > self.healing.max_coins {
+            return Err(Status::INVALID_LENGTH);
+        }
+        let own = self.rules.get().raida;
+        let voters: Vec<(RaidaId, TicketId)> = RaidaId::all()
+            .filter(|&raida| raida != own)
+            .filter_map(|raida| Some((raida, request.ticket(raida)?)))
+            .collect();
+        let mut ballot = Ballot::new(coins.iter().collect(), voters.len());
+        let mut claims: FuturesUnordered<_> = voters
+            .iter()
+            .map(|&(raida, ticket)| {
+                let claim = self.healing.others.claim(raida, ticket);
+                async move { (raida, claim.await) }
+            })
+            .collect();
+        let (mut voted, mut lost) = (Voters::default(), Voters::default());
+        while !ballot.is_decided()
+            && let Some((raida, coins)) = claims.next().await
+        {
+            match coins {
+                Some(coins) => {
+                    let is_long = coins.len() > RECORDS_A_TURN;
+                    ballot.vote(coins);
+                    voted.add(raida);
+                    if is_long {
+                        self.shard().environment.turn().await;
+                    }
+                }
+                None => {
+                    ballot.no_vote();
+                    lost.add(raida);
+                }
+            }
+        }
+        drop(claims);
+        let approved = ballot.approved();
+        if !approved.is_empty() {
+            let mfs = self.month();
+            let changed = self.mesh.change_together(&approved, None, |_, _| {
+                let change = |&coin| {
+                    let an = request.generator.an(own, coin);
+                    Change { coin, an, mfs }
+                };
+                Decision::<Status>::Change(approved.iter().map(change).collect())
+            });
+            changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        }
+        tracing::info!(
+            target: AUDIT,
+            coins = coins.len(),
+            repaired = approved.len(),
+            tickets = voters.len(),
+            voted = %voted,
+            no_vote = %lost,
+            "fix"
+        );
+        let mut answer = PassFail::begin(out, coins.len());
+        for (record, coin) in coins.iter().enumerate() {
+            if approved.binary_search(&coin).is_ok() {
+                answer.pass(record);
+            }
+        }
+        Ok(answer.finish(Bitmap::IfMixed))
+    }
+}
+
+/// What an operator finds the trail of healing under.
+const AUDIT: &str = "raida::healing";
+
+fn answer_claim<C: IntoIterator<Item = Coin>>(
+    claimed: Result<C, ClaimRefused>,
+    claimant: RaidaId,
+    caller: Caller,
+    out: &mut Vec<u8>,
+) -> Status {
+    let (raida, from) = (claimant.get(), caller.address);
+    match claimed {
+        Ok(coins) => {
+            Validate::answer(coins, out);
+            tracing::debug!(target: AUDIT, raida, %from, "ticket claimed");
+            Status::SUCCESS
+        }
+        Err(ClaimRefused::NoSuchTicket) => {
+            tracing::info!(target: AUDIT, raida, %from, "claim refused: no such ticket");
+            Status::NO_SUCH_TICKET
+        }
+        Err(ClaimRefused::ClaimedAlready) => {
+            tracing::info!(target: AUDIT, raida, %from, "claim refused: claimed already");
+            Status::TICKET_CLAIMED
+        }
+    }
+}
+
+/// Servers by their numbers, for the trail.
+#[derive(Default)]
+struct Voters(Vec<u8>);
+
+impl Voters {
+    fn add(&mut self, raida: RaidaId) {
+        self.0.push(raida.get());
+    }
+}
+
+impl std::fmt::Display for Voters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, raida) in self.0.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "," };
+            write!(f, "{gap}{raida}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,370 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use foldhash::fast::FixedState;
+
+use crate::{
+    coin::{COINS_PER_PAGE, Coin, PageId, ShardId},
+    protocol::{RaidaId, healing::TicketId},
+};
+
+/// How many tickets a shard keeps, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TicketSettings {
+    /// Tickets at the same time. A shard sets aside [`TicketSettings::BYTES_A_TICKET`] for each as it
+    /// is used, and never more.
+    pub pool: usize,
+    /// From being issued to its end.
+    pub lifetime: Duration,
+}
+
+impl TicketSettings {
+    /// Coins that all tickets together list at most, for each ticket of the pool.
+    pub const COINS_A_TICKET: usize = 64;
+
+    /// Memory of a full pool, bytes a ticket: the ticket itself, its number in a table with room to
+    /// spare, and its coins, were they all as long as that.
+    pub const BYTES_A_TICKET: usize =
+        size_of::<Ticket>() + 4 * size_of::<(u32, u64)>() + 4 * Self::COINS_A_TICKET;
+}
+
+/// Why a ticket is not issued: as many as there can be are not over yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolIsFull;
+
+/// Why a claim is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimRefused {
+    /// There is no such ticket, or its time is over.
+    NoSuchTicket,
+    /// This server has claimed it before.
+    ClaimedAlready,
+}
+
+/// The tickets that a shard issued and that are not over. All live equally long, so they end in the
+/// order they were issued: what is over is at the front, and nobody has to search for it.
+pub(super) struct Tickets {
+    settings: TicketSettings,
+    shard: ShardId,
+    shards: u16,
+    issued: VecDeque<Ticket>,
+    /// How many were taken from the front of `issued` since the start.
+    gone: u64,
+    /// By number, how many were issued before.
+    by_number: HashMap<u32, u64, FixedState>,
+    coins: usize,
+    random: RandomNumbers,
+}
+
+struct Ticket {
+    number: u32,
+    /// Bit k: RAIDA k has claimed it.
+    claimed: u32,
+    ends: Duration,
+    coins: Held,
+}
+
+/// The coins of a ticket, each as one number.
+enum Held {
+    Few(u8, [u32; FEW]),
+    Many(Box<[u32]>),
+}
+
+/// Coins that need no memory of their own.
+const FEW: usize = 9;
+
+/// Tickets at their end that are removed when one is issued, at most: more than come in, and few enough
+/// that nobody waits for it.
+const REMOVED_A_TURN: usize = 4;
+
+/// Numbers from the system's random source, some at a time: each costs a call to the kernel otherwise.
+struct RandomNumbers {
+    bytes: [u8; 1_024],
+    used: usize,
+}
+
+/// Which of so many shards issued a ticket: its number says.
+#[inline]
+pub fn ticket_owner(ticket: TicketId, shards: u16) -> ShardId {
+    ShardId::new((ticket.get() % u32::from(shards)) as u16)
+}
+
+impl Tickets {
+    pub(super) fn new(settings: TicketSettings, shard: ShardId, shards: u16) -> Tickets {
+        Tickets {
+            settings,
+            shard,
+            shards,
+            issued: VecDeque::with_capacity(settings.pool),
+            gone: 0,
+            // Twice as many, so that what was removed from it is cleared away without growth.
+            by_number: HashMap::with_capacity_and_hasher(2 * settings.pool, FixedState::default()),
+            coins: 0,
+            random: RandomNumbers::none(),
+        }
+    }
+
+    /// Issues a ticket for these coins, `count` of them. `random` fills bytes that nobody can predict.
+    pub(super) fn issue(
+        &mut self,
+        now: Duration,
+        count: usize,
+        coins: impl Iterator<Item = Coin>,
+        random: impl Fn(&mut [u8]),
+    ) -> Result<TicketId, PoolIsFull> {
+        self.remove_ended(now, REMOVED_A_TURN);
+        let coins_most = self.settings.pool * TicketSettings::COINS_A_TICKET;
+        if self.issued.len() >= self.settings.pool || self.coins + count > coins_most {
+            return Err(PoolIsFull);
+        }
+        let ticket = self.number(random);
+        self.by_number
+            .insert(ticket.get(), self.gone + self.issued.len() as u64);
+        let coins = Held::new(count, coins);
+        self.coins += coins.as_slice().len();
+        self.issued.push_back(Ticket {
+            number: ticket.get(),
+            claimed: 0,
+            ends: now + self.settings.lifetime,
+            coins,
+        });
+        Ok(ticket)
+    }
+
+    /// Claims a ticket in a server's name: gives its coins, once for each server.
+    pub(super) fn claim(
+        &mut self,
+        now: Duration,
+        ticket: TicketId,
+        claimant: RaidaId,
+    ) -> Result<impl ExactSizeIterator<Item = Coin> + '_, ClaimRefused> {
+        let place = self.by_number.get(&ticket.get());
+        let place = place.ok_or(ClaimRefused::NoSuchTicket)? - self.gone;
+        let ticket = &mut self.issued[place as usize];
+        if ticket.ends <= now {
+            return Err(ClaimRefused::NoSuchTicket);
+        }
+        let claimant = 1 << claimant.get();
+        if ticket.claimed & claimant != 0 {
+            return Err(ClaimRefused::ClaimedAlready);
+        }
+        ticket.claimed |= claimant;
+        Ok(ticket.coins.as_slice().iter().map(|&number| coin(number)))
+    }
+
+    /// Tickets that are kept, those included whose time is over and whose place was not needed yet.
+    pub(super) fn len(&self) -> usize {
+        self.issued.len()
+    }
+
+    fn remove_ended(&mut self, now: Duration, most: usize) {
+        for _ in 0..most {
+            if self.issued.front().is_none_or(|ticket| ticket.ends > now) {
+                return;
+            }
+            if let Some(ticket) = self.issued.pop_front() {
+                self.by_number.remove(&ticket.number);
+                self.coins -= ticket.coins.as_slice().len();
+                self.gone += 1;
+            }
+        }
+    }
+
+    /// A number that no ticket has, is not 0, and names this shard.
+    fn number(&mut self, random: impl Fn(&mut [u8])) -> TicketId {
+        let shards = u32::from(self.shards);
+        loop {
+            let drawn = self.random.next(&random);
+            let shard = self.shard.index() as u32;
+            let number = (drawn - drawn % shards).checked_add(shard);
+            if let Some(ticket) = number.and_then(TicketId::new)
+                && !self.by_number.contains_key(&ticket.get())
+            {
+                return ticket;
+            }
+        }
+    }
+}
+
+impl Held {
+    fn new(count: usize, coins: impl Iterator<Item = Coin>) -> Held {
+        let numbers = coins.map(number);
+        if count > FEW {
+            return Held::Many(numbers.take(count).collect());
+        }
+        let (mut few, mut length) = ([0; FEW], 0);
+        for (place, number) in few.iter_mut().zip(numbers) {
+            *place = number;
+            length += 1;
+        }
+        Held::Few(length, few)
+    }
+
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Held::Few(length, coins) => &coins[..usize::from(*length)],
+            Held::Many(coins) => coins,
+        }
+    }
+}
+
+impl RandomNumbers {
+    fn none() -> RandomNumbers {
+        let bytes = [0; 1_024];
+        let used = bytes.len();
+        RandomNumbers { bytes, used }
+    }
+
+    fn next(&mut self, fill: impl Fn(&mut [u8])) -> u32 {
+        if self.used == self.bytes.len() {
+            fill(&mut self.bytes);
+            self.used = 0;
+        }
+        let next: &mut [u8] = &mut self.bytes[self.used..self.used + 4];
+        self.used += 4;
+        // Nothing of a number that is in use stays behind.
+        u32::from_ne_bytes(std::array::from_fn(|i| std::mem::take(&mut next[i])))
+    }
+}
+
+fn number(coin: Coin) -> u32 {
+    (coin.page().index() * COINS_PER_PAGE + coin.place()) as u32
+}
+
+fn coin(number: u32) -> Coin {
+    let number = number as usize;
+    let page = PageId::from_index(number / COINS_PER_PAGE);
+    let page = page.expect("it was made of a coin");
+    page.coin(number % COINS_PER_PAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, collections::HashSet};
+
+    use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn tickets(pool: usize, shard: u16, shards: u16) -> Tickets {
+        let lifetime = 300 * SECOND;
+        let settings = TicketSettings { pool, lifetime };
+        Tickets::new(settings, ShardId::new(shard), shards)
+    }
+
+    fn source() -> impl Fn(&mut [u8]) {
+        let random = RefCell::new(SmallRng::seed_from_u64(1));
+        move |bytes| random.borrow_mut().fill_bytes(bytes)
+    }
+
+    fn coins(count: usize) -> impl Iterator<Item = Coin> {
+        let page = |i: usize| PageId::from_index(i % 15_000).unwrap();
+        (0..count).map(move |i| page(i * 7).coin(i % COINS_PER_PAGE))
+    }
+
+    fn raida(number: u8) -> RaidaId {
+        RaidaId::new(number).unwrap()
+    }
+
+    #[test]
+    fn each_server_claims_a_ticket_once_and_hears_its_coins_in_order() {
+        for count in [1, FEW, FEW + 1, 4_096] {
+            let mut tickets = tickets(64, 0, 1);
+            let ticket = tickets
+                .issue(SECOND, count, coins(count), source())
+                .unwrap();
+            for claimant in RaidaId::all() {
+                let heard = tickets.claim(SECOND, ticket, claimant).unwrap();
+                assert!(heard.eq(coins(count)));
+                let again = tickets.claim(SECOND, ticket, claimant).map(drop);
+                assert_eq!(again, Err(ClaimRefused::ClaimedAlready));
+            }
+        }
+    }
+
+    #[test]
+    fn a_ticket_ends_when_its_time_is_over_and_not_before() {
+        let mut tickets = tickets(4, 0, 1);
+        let ticket = tickets.issue(SECOND, 1, coins(1), source()).unwrap();
+        let almost = 301 * SECOND - Duration::from_nanos(1);
+        assert!(tickets.claim(almost, ticket, raida(1)).is_ok());
+        let over = tickets.claim(301 * SECOND, ticket, raida(2)).map(drop);
+        assert_eq!(over, Err(ClaimRefused::NoSuchTicket));
+    }
+
+    #[test]
+    fn a_full_pool_refuses_and_takes_more_when_tickets_end() {
+        let (mut tickets, random) = (tickets(100, 0, 1), source());
+        for second in 0..100 {
+            tickets
+                .issue(second * SECOND, 1, coins(1), &random)
+                .unwrap();
+        }
+        let full = tickets.issue(299 * SECOND, 1, coins(1), &random);
+        assert_eq!(full, Err(PoolIsFull));
+        // The first is over at 300 s.
+        assert!(tickets.issue(300 * SECOND, 1, coins(1), &random).is_ok());
+        let full = tickets.issue(300 * SECOND, 1, coins(1), &random);
+        assert_eq!(full, Err(PoolIsFull));
+    }
+
+    #[test]
+    fn long_lists_fill_the_pool_as_well() {
+        let (mut tickets, random) = (tickets(128, 0, 1), source());
+        for _ in 0..2 {
+            tickets.issue(SECOND, 4_096, coins(4_096), &random).unwrap();
+        }
+        assert_eq!(tickets.issue(SECOND, 1, coins(1), &random), Err(PoolIsFull));
+        assert!(tickets.issue(302 * SECOND, 1, coins(1), &random).is_ok());
+    }
+
+    #[test]
+    fn numbers_name_their_shard_and_no_two_are_alike() {
+        for shards in [1, 2, 3, 7, 64] {
+            for shard in [0, shards - 1] {
+                let (mut tickets, random) = (tickets(2_000, shard, shards), source());
+                let mut seen = HashSet::new();
+                for _ in 0..2_000 {
+                    let ticket = tickets.issue(SECOND, 1, coins(1), &random).unwrap();
+                    assert_eq!(ticket_owner(ticket, shards), ShardId::new(shard));
+                    assert!(seen.insert(ticket.get()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_taken_or_none_is_drawn_again() {
+        let drawn = RefCell::new([0, 7, 7, 9].into_iter());
+        let random = |bytes: &mut [u8]| {
+            for place in bytes.chunks_exact_mut(4) {
+                let number: u32 = drawn.borrow_mut().next().unwrap_or(0);
+                place.copy_from_slice(&number.to_ne_bytes());
+            }
+        };
+        let mut tickets = tickets(4, 0, 1);
+        let mut number = || tickets.issue(SECOND, 1, coins(1), random).unwrap().get();
+        assert_eq!([number(), number()], [7, 9]);
+    }
+
+    #[test]
+    fn a_million_tickets_leave_no_memory_behind() {
+        let (mut tickets, random) = (tickets(1_000, 0, 1), source());
+        let before = (tickets.issued.capacity(), tickets.by_number.capacity());
+        for number in 0..1_000_000 {
+            // 900 live at any time.
+            let now = SECOND * number / 3;
+            let ticket = tickets.issue(now, 1, coins(1), &random).unwrap();
+            assert!(tickets.claim(now, ticket, raida(3)).is_ok());
+        }
+        assert_eq!(tickets.issued.capacity(), before.0);
+        // What was removed and not cleared away yet counts as taken.
+        assert!(tickets.by_number.capacity() <= before.1);
+        assert!(tickets.len() <= 1_000);
+        assert_eq!(tickets.by_number.len(), tickets.len());
+    }
+}
