@@ -1,5 +1,5 @@
 //! The kernel's part in sharding: a classic BPF program that picks, for each datagram, the socket of
-//! the shard that owns the datagram's coin. It is a hint and nothing more: a request that arrives at
+//! the shard that owns the datagram's coin, or the ticket that it claims. It is a hint and nothing more: a request that arrives at
 //! another shard works the same, one message slower. So what cannot be told is spread at random.
 
 use std::io;
@@ -9,8 +9,15 @@ use std::os::fd::AsRawFd;
 use libc::sock_filter;
 
 use crate::coin::{Denomination, SerialNumber};
+use crate::protocol::Command;
 
-/// Where the program looks, bytes from the datagram's start (PROTOCOL.md section 3).
+/// Where the program looks, bytes from the datagram's start (PROTOCOL.md sections 3 and 5).
+///
+/// Group and command.
+const COMMAND: u32 = 4;
+/// The ticket of an unencrypted claim: after header, challenge and the claimant's number.
+const TICKET: u32 = 49;
+/// The encryption type.
 const ENCRYPTION_TYPE: u32 = 16;
 /// DN, then SN, of the key coin: type 1.
 const KEY_COIN: u32 = 17;
@@ -20,6 +27,9 @@ const KEY_COIN_LONG: u32 = 19;
 const FIRST_RECORD: u32 = 48;
 /// Bytes that DN and SN take.
 const COIN: u32 = 5;
+
+/// What stands at [`COMMAND`] in a claim of a ticket.
+const CLAIM: u32 = (Command::Validate.group() as u32) << 8 | Command::Validate.code() as u32;
 
 /// Serial numbers a page has, as a power of two.
 const PAGE_SHIFT: u32 = crate::coin::COINS_PER_PAGE.trailing_zeros();
@@ -53,7 +63,8 @@ pub(super) fn attach(socket: &UdpSocket, shards: u16) -> io::Result<()> {
     }
 }
 
-/// The program: (page number + denomination index) mod shards, as `PageId::owner` has it.
+/// The program: (page number + denomination index) mod shards, as `PageId::owner` has it; of a claim,
+/// the ticket's number mod shards.
 ///
 /// A load beyond the datagram's end ends the program with 0, which would send every short datagram
 /// to shard 0: so the length is looked at before every load.
@@ -71,8 +82,15 @@ fn owner_of_datagram(shards: u16) -> Vec<sock_filter> {
     program.mark(Label::Plain);
     program.load_length();
     program.jump_unless_at_least(FIRST_RECORD + COIN, Label::Random);
+    program.load_half_word(COMMAND);
+    program.jump_if_equal(CLAIM, Label::Claim);
     program.load_coin(FIRST_RECORD);
     program.jump(Label::Owner);
+
+    program.mark(Label::Claim);
+    program.load_word(TICKET);
+    program.modulo(u32::from(shards));
+    program.give();
 
     program.mark(Label::Long);
     program.load_coin(KEY_COIN_LONG);
@@ -105,6 +123,7 @@ struct Assembler {
 #[derive(Clone, Copy, PartialEq)]
 enum Label {
     Plain,
+    Claim,
     Short,
     Long,
     Owner,
@@ -136,6 +155,11 @@ impl Assembler {
     /// A = the byte at an offset.
     fn load_byte(&mut self, at: u32) {
         self.plain(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, at);
+    }
+
+    /// A = the two bytes at an offset, big-endian.
+    fn load_half_word(&mut self, at: u32) {
+        self.plain(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, at);
     }
 
     /// A = the four bytes at an offset, big-endian.
@@ -318,6 +342,34 @@ mod tests {
             }
         }
         assert_eq!(received_by(&datagrams, 3), owners);
+    }
+
+    #[test]
+    fn a_claim_goes_to_the_shard_that_issued_the_ticket() {
+        let tickets = [
+            1,
+            2,
+            3,
+            0x7fff_ffff,
+            0xffff_fffe,
+            0xffff_ffff,
+            123_456_789_u32,
+        ];
+        let claims: Vec<Vec<u8>> = tickets
+            .iter()
+            .map(|ticket| {
+                let mut claim = datagram(0, FIRST_RECORD, [24, 0, 0, 0, 0], 55);
+                claim[COMMAND as usize..][..2].copy_from_slice(&[2, 50]);
+                claim[TICKET as usize..][..4].copy_from_slice(&ticket.to_be_bytes());
+                claim
+            })
+            .collect();
+        let owners: Vec<usize> = tickets
+            .iter()
+            .map(|ticket| ticket % 3)
+            .map(|o| o as usize)
+            .collect();
+        assert_eq!(received_by(&claims, 3), owners);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Command {
 
     /// Where it stands among [all](Command::all): for tables with a row a command.
     #[inline]
-    pub fn index(self) -> usize {
+    pub const fn index(self) -> usize {
         // Variants stand in the table's order, which the tests hold them to.
         self as usize
     }
@@ -127,13 +127,13 @@ impl Command {
 
     /// The command group: byte 4 of a request, byte 3 of its response.
     #[inline]
-    pub fn group(self) -> u8 {
+    pub const fn group(self) -> u8 {
         Self::TABLE[self.index()].1
     }
 
     /// The command within its group: byte 5 of a request.
     #[inline]
-    pub fn code(self) -> u8 {
+    pub const fn code(self) -> u8 {
         Self::TABLE[self.index()].2
     }
 

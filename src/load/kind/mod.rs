@@ -4,17 +4,23 @@
 mod detect;
 mod detect_sum;
 mod echo;
+mod find;
 mod mix;
 mod pown;
 mod pown_sum;
+mod ticket;
 mod under_way;
+mod validate;
 
 pub use detect::DetectKind;
 pub use detect_sum::DetectSumKind;
 pub use echo::EchoKind;
+pub use find::FindKind;
 pub use mix::{Mix, MixKind};
 pub use pown::PownKind;
 pub use pown_sum::PownSumKind;
+pub use ticket::TicketKind;
+pub use validate::ValidateKind;
 
 use rand::rngs::SmallRng;
 
@@ -123,7 +129,7 @@ impl KindCount {
 }
 
 /// Every kind there is.
-pub static KINDS: [KindEntry; 5] = [
+pub static KINDS: [KindEntry; 8] = [
     KindEntry {
         name: "echo",
         does: Does::Nothing,
@@ -148,6 +154,21 @@ pub static KINDS: [KindEntry; 5] = [
         name: "pown-sum",
         does: Does::Changes,
         make: |setup| Box::new(PownSumKind::new(setup)),
+    },
+    KindEntry {
+        name: "ticket",
+        does: Does::Reads,
+        make: |setup| Box::new(TicketKind::new(setup)),
+    },
+    KindEntry {
+        name: "find",
+        does: Does::Reads,
+        make: |setup| Box::new(FindKind::new(setup)),
+    },
+    KindEntry {
+        name: "validate",
+        does: Does::Reads,
+        make: |setup| Box::new(ValidateKind::new(setup)),
     },
 ];
 

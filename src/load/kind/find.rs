@@ -1,0 +1,86 @@
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::{Kind, Setup, Verdict, wrong};
+use crate::coin::Coin;
+use crate::load::choice::Draw;
+use crate::load::purse::Held;
+use crate::protocol::healing::{Find, FindAnswer, Found};
+use crate::protocol::{Command, Status};
+
+/// Asks which of two numbers coins have: for half of the requests the first is right, for most others
+/// the second, and for some neither.
+pub struct FindKind {
+    coins: Vec<Held>,
+    draw: Draw,
+    coins_per_request: usize,
+    /// By slot: what is to be found for each coin.
+    expected: Vec<Found>,
+}
+
+impl FindKind {
+    /// Asks about some of the coins at a time.
+    ///
+    /// # Panics
+    /// When there is no coin, or none is to be asked about.
+    pub fn new(setup: Setup) -> FindKind {
+        assert!(setup.coins_per_request > 0);
+        let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
+        let rng = &mut SmallRng::from_rng(&mut rand::rng());
+        FindKind {
+            draw: Draw::new(setup.choice, &coins, rng),
+            coins: setup.coins,
+            coins_per_request: setup.coins_per_request,
+            expected: vec![Found::Neither; setup.slots],
+        }
+    }
+}
+
+impl Kind for FindKind {
+    fn request(
+        &mut self,
+        slot: usize,
+        rng: &mut SmallRng,
+        payload: &mut Vec<u8>,
+    ) -> Option<Command> {
+        let found = match rng.next_u32() % 64 {
+            0..32 => Found::An,
+            32..63 => Found::Pan,
+            _ => Found::Neither,
+        };
+        self.expected[slot] = found;
+        let other = wrong(rng);
+        let start = self.draw.start(rng);
+        let records = (0..self.coins_per_request).map(|record| {
+            let held = &self.coins[self.draw.coin(start, record, rng)];
+            let (right, wrong) = (held.an(), held.an() ^ other);
+            match found {
+                Found::An => (held.coin, right, wrong),
+                Found::Pan => (held.coin, wrong, right),
+                Found::Neither => (held.coin, wrong, wrong),
+            }
+        });
+        Find::compose(records, payload);
+        Some(Command::Find)
+    }
+
+    fn answer(&mut self, slot: usize, status: Status, payload: &[u8]) -> Verdict {
+        if !status.is_verdict() {
+            return Verdict::Refused;
+        }
+        let answer = FindAnswer::read(status, payload, self.coins_per_request);
+        let expected = self.expected[slot];
+        match answer.is_some_and(|found| found.iter().all(|&found| found == expected)) {
+            true => Verdict::Right,
+            false => Verdict::Wrong,
+        }
+    }
+
+    fn lost(&mut self, _: usize) {}
+
+    fn withdraw(&mut self, _: usize) {}
+
+    fn coins(self: Box<Self>) -> Vec<Held> {
+        self.coins
+    }
+}

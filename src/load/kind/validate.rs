@@ -1,0 +1,114 @@
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::{Kind, Setup, Verdict};
+use crate::coin::Coin;
+use crate::load::choice::Draw;
+use crate::load::purse::Held;
+use crate::protocol::healing::{GetTicket, TicketAnswer, TicketId, Validate};
+use crate::protocol::{Command, RaidaId, Status};
+
+/// Claims tickets in the names of all 25 servers, one after the other: for each ticket a request that
+/// asks for it, and 25 that claim it. Every claim must give the coins of the ticket, in their order.
+///
+/// Needs a node that believes whoever claims: one without a list of peers, or with
+/// `peers.verify_source = false`.
+pub struct ValidateKind {
+    coins: Vec<Held>,
+    draw: Draw,
+    coins_per_request: usize,
+    slots: Vec<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The coins of its ticket, as they were asked for.
+    coins: Vec<Coin>,
+    ticket: Option<TicketId>,
+    /// How many servers have claimed it.
+    claimed: u8,
+}
+
+impl ValidateKind {
+    /// Claims tickets for some of the coins at a time.
+    ///
+    /// # Panics
+    /// When there is no coin, or none is to be asked about.
+    pub fn new(setup: Setup) -> ValidateKind {
+        assert!(setup.coins_per_request > 0);
+        let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
+        let rng = &mut SmallRng::from_rng(&mut rand::rng());
+        ValidateKind {
+            draw: Draw::new(setup.choice, &coins, rng),
+            coins: setup.coins,
+            coins_per_request: setup.coins_per_request,
+            slots: (0..setup.slots).map(|_| Slot::default()).collect(),
+        }
+    }
+}
+
+impl Kind for ValidateKind {
+    fn request(
+        &mut self,
+        slot: usize,
+        rng: &mut SmallRng,
+        payload: &mut Vec<u8>,
+    ) -> Option<Command> {
+        let Slot {
+            coins,
+            ticket,
+            claimed,
+        } = &mut self.slots[slot];
+        if let (Some(ticket), Some(claimant)) = (*ticket, RaidaId::new(*claimed)) {
+            *claimed += 1;
+            Validate::compose(claimant, ticket, payload);
+            return Some(Command::Validate);
+        }
+        (*ticket, *claimed) = (None, 0);
+        coins.clear();
+        let start = self.draw.start(rng);
+        let records = (0..self.coins_per_request).map(|record| {
+            let held = &self.coins[self.draw.coin(start, record, rng)];
+            coins.push(held.coin);
+            (held.coin, held.an())
+        });
+        GetTicket::compose(records, payload);
+        Some(Command::GetTicket)
+    }
+
+    fn answer(&mut self, slot: usize, status: Status, payload: &[u8]) -> Verdict {
+        let slot = &mut self.slots[slot];
+        if !status.is_verdict() {
+            slot.ticket = None;
+            return Verdict::Refused;
+        }
+        let is_right = match slot.ticket {
+            Some(_) => {
+                let coins = Validate::read(payload);
+                coins.is_some_and(|coins| coins.iter().eq(slot.coins.iter().copied()))
+            }
+            None => {
+                let answer = TicketAnswer::read(status, payload, self.coins_per_request);
+                slot.ticket = answer.and_then(|answer| answer.ticket);
+                slot.ticket.is_some() && status == Status::ALL_PASS
+            }
+        };
+        match is_right {
+            true => Verdict::Right,
+            false => Verdict::Wrong,
+        }
+    }
+
+    /// The server in whose name it was counts as having claimed; a ticket that was asked for is given
+    /// up.
+    fn lost(&mut self, _: usize) {}
+
+    fn withdraw(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.claimed = slot.claimed.saturating_sub(1);
+    }
+
+    fn coins(self: Box<Self>) -> Vec<Held> {
+        self.coins
+    }
+}
