@@ -37,8 +37,9 @@ pub enum Outcome {
     Answered,
     /// There is no response.
     Silent,
-    /// The response was appended, but for what [`Release::complete`] adds: it may go when that is
-    /// [released](super::Service::poll_released) under this number, whatever becomes of the client.
+    /// The response was appended, but for what [completes](super::Release::complete) it: it may go when
+    /// that is [released](super::Service::poll_released) under this number, whatever becomes of the
+    /// client.
     Parked(usize),
     /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
     /// change that holds coins.
