@@ -9,7 +9,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, ShardId},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
-    service::{Healing, NoOthers},
+    service::{Healing, NoOthers, Rate},
     shard::{ShardSettings, TicketSettings},
     store::{
         DataFolder, Disk, NodeSecret,
@@ -90,6 +90,7 @@ pub fn shard_settings(shard: u16, shards: u16, cache_pages: usize) -> ShardSetti
 pub fn healing() -> Healing {
     Healing {
         max_coins: 4_096,
+        rate: Rate { per_s: 0, burst: 1 },
         others: Rc::new(NoOthers),
     }
 }

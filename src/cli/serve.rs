@@ -13,6 +13,7 @@ use crate::coin::Denomination;
 use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules};
+use crate::service::Rate;
 use crate::shard::TicketSettings;
 
 /// Run a node.
@@ -174,6 +175,10 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             lifetime: config.tickets.lifetime,
         },
         ticket_coins_max: config.tickets.max_coins as usize,
+        healing_rate: Rate {
+            per_s: config.limits.healing_per_s,
+            burst: config.limits.healing_burst,
+        },
         adjustable: adjustable(config),
     })
 }

@@ -19,7 +19,7 @@ use crate::{
     mesh::{Checkpoints, Inbox, Mesh},
     net::{self, Drained, Limits, Sockets, Stop},
     protocol::{AdminKey, Rules},
-    service::{Healing, NoOthers, Service},
+    service::{Healing, NoOthers, Rate, Service},
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
 };
@@ -46,6 +46,8 @@ pub(super) struct Core {
     pub admin_key: AdminKey,
     /// Coins of a ticket and of a fix, at most.
     pub ticket_coins_max: usize,
+    /// Requests for healing from one address.
+    pub healing_rate: Rate,
     pub adjustable: Arc<Mutex<Adjustable>>,
     /// Told once whether the shard is open.
     pub ready: Sender<std::io::Result<()>>,
@@ -77,6 +79,7 @@ impl Core {
         let mesh = Mesh::join(shard.clone(), self.inboxes);
         let healing = Healing {
             max_coins: self.ticket_coins_max,
+            rate: self.healing_rate,
             others: Rc::new(NoOthers),
         };
         let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing);

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::{net, protocol::Rules, shard::TicketSettings};
+use crate::{net, protocol::Rules, service::Rate, shard::TicketSettings};
 
 pub use crate::store::log::Durability;
 
@@ -32,6 +32,8 @@ pub struct Settings {
     pub tickets: TicketSettings,
     /// Coins of a ticket and of a fix, at most.
     pub ticket_coins_max: usize,
+    /// Requests for healing from one address, on each core.
+    pub healing_rate: Rate,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

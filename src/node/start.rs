@@ -181,6 +181,7 @@ impl Node {
                 rules: settings.rules,
                 admin_key: admin_key.clone(),
                 ticket_coins_max: settings.ticket_coins_max,
+                healing_rate: settings.healing_rate,
                 adjustable: adjustable.clone(),
                 ready: ready.clone(),
                 drained: drained.clone(),

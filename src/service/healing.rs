@@ -7,7 +7,7 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 
-use super::{Caller, Node, authentication::has_twice, ballot::Ballot, scatter::scatter};
+use super::{Caller, Node, Rate, authentication::has_twice, ballot::Ballot, scatter::scatter};
 use crate::{
     coin::Coin,
     mesh::Decision,
@@ -33,6 +33,9 @@ pub trait Others {
 
     /// Whether a claim in this server's name may come from this address.
     fn may_claim(&self, claimant: RaidaId, address: IpAddr) -> bool;
+
+    /// Whether the answer to that depends on the address.
+    fn verifies(&self) -> bool;
 }
 
 /// How this node takes part in healing.
@@ -40,6 +43,8 @@ pub trait Others {
 pub struct Healing {
     /// Coins of a ticket and of a fix, at most.
     pub max_coins: usize,
+    /// Requests of one address, on each core; what other servers claim in their own name does not count.
+    pub rate: Rate,
     /// The other servers.
     pub others: Rc<dyn Others>,
 }
@@ -55,6 +60,10 @@ impl Others for NoOthers {
 
     fn may_claim(&self, _: RaidaId, _: IpAddr) -> bool {
         true
+    }
+
+    fn verifies(&self) -> bool {
+        false
     }
 }
 
@@ -81,6 +90,25 @@ impl Passing {
 }
 
 impl<E: Environment> Node<E> {
+    /// Whether this address may send another request of the group now. Of claims those from servers are
+    /// refused by address, where that is looked at; else they count as all others.
+    #[inline]
+    pub(super) fn admits(&self, command: Command, caller: Caller) -> bool {
+        command.group() != Command::Fix.group()
+            || command == Command::Validate && self.healing.others.verifies()
+            || self.admits_healing(caller)
+    }
+
+    fn admits_healing(&self, caller: Caller) -> bool {
+        let now = || self.shard().environment.monotonic();
+        let is_admitted = self.healing_rates.admits(caller.address, now);
+        if !is_admitted {
+            self.shard().count(|counters| counters.healing_refused += 1);
+            tracing::debug!(target: AUDIT, from = %caller.address, "too many requests");
+        }
+        is_admitted
+    }
+
     /// Answers a command of the group, however long it takes; statuses are those of `raidax`.
     pub(super) async fn heal(
         &self,

@@ -14,6 +14,7 @@ mod keys;
 mod latency;
 mod order;
 mod parking;
+mod rate;
 mod scatter;
 mod session;
 mod status;
@@ -40,6 +41,7 @@ use parking::Parking;
 pub use healing::{Healing, NoOthers, Others};
 pub use latency::Measured;
 pub use parking::Release;
+pub use rate::Rate;
 pub use session::{Outcome, Session, Transport};
 
 /// What the version command answers: eight characters.
@@ -67,6 +69,7 @@ struct Node<E: Environment> {
     parking: Rc<Parking<E>>,
     latency: Rc<Latency>,
     healing: Healing,
+    healing_rates: rate::Rates,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -91,6 +94,7 @@ impl<E: Environment> Service<E> {
                 mesh,
                 parking,
                 latency,
+                healing_rates: rate::Rates::new(healing.rate),
                 healing,
             }),
         }

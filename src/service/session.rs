@@ -269,6 +269,14 @@ impl<E: Environment> Session<E> {
                 return Outcome::Answered;
             }
         };
+        if !node.admits(header.command, self.caller) {
+            let refusal = BodyRefusal {
+                status: Status::TOO_MANY_REQUESTS,
+                challenge_answer: opened.challenge_answer,
+            };
+            node.answer_refusal(header, start, refusal, out);
+            return Outcome::Answered;
+        }
         let may_pass = match &self.order {
             None => true,
             Some(order) if order.is_empty() => true,
@@ -404,6 +412,12 @@ impl<E: Environment> Session<E> {
             let key = node.key(header, &body).await;
             let opened = key.map_err(unread).and_then(|key| {
                 let opened = open(header, &mut body, &key, &node.rules.get())?;
+                if !node.admits(header.command, caller) {
+                    return Err(BodyRefusal {
+                        status: Status::TOO_MANY_REQUESTS,
+                        challenge_answer: opened.challenge_answer,
+                    });
+                }
                 Ok(Readable {
                     challenge_answer: opened.challenge_answer,
                     payload: opened.payload.to_vec(),

@@ -76,6 +76,8 @@ pub struct Counters {
     pub value_powned: u64,
     /// Claims of tickets that came from another address than the claiming server's.
     pub claims_refused: u64,
+    /// Requests for healing beyond what one address may send.
+    pub healing_refused: u64,
 }
 
 /// A shard: its pages, its log, and who waits for what.

@@ -15,6 +15,7 @@ use raida::{
     net::{self, Drained},
     node::{Adjustable, Durability, Ended, Node, Settings},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
+    service::Rate,
     shard::TicketSettings,
     store::{
         import::{Import, OnConflict, Outcome},
@@ -76,6 +77,7 @@ impl RealNode {
                 lifetime: Duration::from_secs(300),
             },
             ticket_coins_max: 4_096,
+            healing_rate: Rate { per_s: 0, burst: 1 },
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

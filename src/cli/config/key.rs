@@ -302,6 +302,22 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        section: "limits",
+        name: "healing_per_s",
+        rule: whole(0, 1_000_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.limits.healing_per_s.into()),
+        set: |config, value| config.limits.healing_per_s = value.into_whole() as u32,
+    },
+    Key {
+        section: "limits",
+        name: "healing_burst",
+        rule: whole(1, 1_000_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.limits.healing_burst.into()),
+        set: |config, value| config.limits.healing_burst = value.into_whole() as u32,
+    },
+    Key {
         section: "log",
         name: "level",
         rule: Rule::OneOf(LogLevel::NAMES),

@@ -36,6 +36,8 @@ pub struct Config {
     pub tickets: Tickets,
     /// The network's other nodes.
     pub peers: Peers,
+    /// What one address may ask for.
+    pub limits: Limits,
     /// What is logged.
     pub log: Log,
     /// Where each value came from, by the key's place in [`KEYS`].
@@ -125,6 +127,15 @@ pub struct Tickets {
 pub struct Peers {
     /// The network's 25 nodes by RAIDA number, this one included; or none.
     pub servers: Vec<HostPort>,
+}
+
+/// Section `limits`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Requests for healing (group 2) a second from one address, on each core; 0 for any number.
+    pub healing_per_s: u32,
+    /// Such requests at once.
+    pub healing_burst: u32,
 }
 
 /// Section `log`.
@@ -280,6 +291,10 @@ impl Default for Config {
                 max_coins: 4_096,
             },
             peers: Peers { servers: vec![] },
+            limits: Limits {
+                healing_per_s: 1_000,
+                healing_burst: 2_000,
+            },
             log: Log {
                 level: LogLevel::Info,
                 format: LogFormat::Text,
