@@ -8,10 +8,11 @@ use super::config::{self, Config};
 use super::output::{Answer, print};
 use super::settings::SettingsArgs;
 use super::worth::Worth;
-use super::{CliError, Logging};
+use super::{CliError, HostPort, Logging};
 use crate::coin::Denomination;
 use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
+use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules};
 use crate::shard::TicketSettings;
 
@@ -139,6 +140,7 @@ fn read_again(settings: &SettingsArgs, config: &mut Config, control: &Control, l
     }
     logging.set_level(config.log.level);
     control.adjust(&network(config), adjustable(config));
+    control.change_servers(servers(config));
 }
 
 fn settings(config: &Config) -> Result<Settings, CliError> {
@@ -174,6 +176,14 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             lifetime: config.tickets.lifetime,
         },
         ticket_coins_max: config.tickets.max_coins as usize,
+        servers: servers(config),
+        peers: PeerSettings {
+            from: Some(config.network.listen.ip()).filter(|address| !address.is_unspecified()),
+            connect_timeout: config.peers.connect_timeout,
+            reply_timeout: config.peers.reply_timeout,
+            verify_source: config.peers.verify_source,
+            ..PeerSettings::new(raida, config.node.coin_id)
+        },
         adjustable: adjustable(config),
     })
 }
@@ -190,6 +200,14 @@ fn network(config: &Config) -> net::Settings {
         idle_timeout: network.idle_timeout,
         ..net::Settings::default()
     }
+}
+
+fn servers(config: &Config) -> Vec<Server> {
+    let server = |at: &HostPort| Server {
+        host: at.host().to_owned(),
+        port: at.port(),
+    };
+    config.peers.servers.iter().map(server).collect()
 }
 
 fn adjustable(config: &Config) -> Adjustable {

@@ -18,8 +18,9 @@ use crate::{
     coin::ShardId,
     mesh::{Checkpoints, Inbox, Mesh},
     net::{self, Drained, Limits, Sockets, Stop},
+    peer::{Book, PeerSettings, Peers},
     protocol::{AdminKey, Rules},
-    service::{Healing, NoOthers, Service},
+    service::{Healing, Service},
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
 };
@@ -46,6 +47,8 @@ pub(super) struct Core {
     pub admin_key: AdminKey,
     /// Coins of a ticket and of a fix, at most.
     pub ticket_coins_max: usize,
+    pub peers: PeerSettings,
+    pub book: Book,
     pub adjustable: Arc<Mutex<Adjustable>>,
     /// Told once whether the shard is open.
     pub ready: Sender<std::io::Result<()>>,
@@ -77,7 +80,7 @@ impl Core {
         let mesh = Mesh::join(shard.clone(), self.inboxes);
         let healing = Healing {
             max_coins: self.ticket_coins_max,
-            others: Rc::new(NoOthers),
+            others: Peers::new(self.peers, self.book),
         };
         let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing);
         let adjustable = *lock(&self.adjustable);

@@ -1,6 +1,11 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::{net, protocol::Rules, shard::TicketSettings};
+use crate::{
+    net,
+    peer::{PeerSettings, Server},
+    protocol::Rules,
+    shard::TicketSettings,
+};
 
 pub use crate::store::log::Durability;
 
@@ -32,6 +37,10 @@ pub struct Settings {
     pub tickets: TicketSettings,
     /// Coins of a ticket and of a fix, at most.
     pub ticket_coins_max: usize,
+    /// The network's servers by their numbers, this one included; or none.
+    pub servers: Vec<Server>,
+    /// How it treats them.
+    pub peers: PeerSettings,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

@@ -14,6 +14,7 @@ use raida::{
     coin::{An, Coin, Mfs},
     net::{self, Drained},
     node::{Adjustable, Durability, Ended, Node, Settings},
+    peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
     shard::TicketSettings,
     store::{
@@ -76,6 +77,8 @@ impl RealNode {
                 lifetime: Duration::from_secs(300),
             },
             ticket_coins_max: 4_096,
+            servers: vec![],
+            peers: PeerSettings::new(RAIDA, COIN_ID),
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),
