@@ -158,7 +158,9 @@ impl Peer {
     }
 
     fn is_still_at(&self, address: SocketAddr) -> bool {
-        let addresses = self.common.addresses(self.raida);
+        self.common.refresh();
+        let copied = self.common.copied.borrow();
+        let addresses = copied.addresses(self.raida);
         addresses.is_some_and(|addresses| addresses.contains(&address))
     }
 

@@ -547,38 +547,73 @@ fn a_connection_comes_from_the_address_that_others_know_this_node_by() {
     });
 }
 
-#[test]
-fn a_ticket_of_a_real_node_is_claimed_once_in_this_nodes_name() {
-    let held: Vec<(Coin, An, Mfs)> = coins(20)
-        .into_iter()
+/// A real node that holds coins, and believes this server to be at an address of the loopback.
+fn real_node(claimant_at: &str) -> RealNode {
+    let held: Vec<_> = (coins(20).into_iter())
         .map(|coin| (coin, An::new([7; 16]), Mfs::new(1)))
         .collect();
-    let node = RealNode::start(&held, |settings| {
-        settings.servers = servers(([127, 0, 0, 1], 1).into());
-    });
+    RealNode::start(&held, |settings| {
+        settings.servers = with_claimant_at(claimant_at);
+    })
+}
+
+fn with_claimant_at(host: &str) -> Vec<Place> {
+    let mut list = servers(([127, 0, 0, 1], 1).into());
+    list[usize::from(OWN.get())].host = host.into();
+    list
+}
+
+/// A ticket for the coins of a real node.
+fn issued(node: &RealNode) -> TicketId {
     let address = node.address();
-    let place = (address.ip().to_string(), address.port());
-    let mut client = Connection::open(
-        (&place.0, place.1),
-        Transport::Tcp,
-        Options::new(real_node::RAIDA),
-    )
-    .unwrap();
+    let options = Options::new(real_node::RAIDA);
+    let host = address.ip().to_string();
+    let mut client = Connection::open((&host, address.port()), Transport::Tcp, options).unwrap();
+    let records = coins(20).into_iter().map(|coin| (coin, An::new([7; 16])));
     let mut payload = Vec::new();
-    GetTicket::compose(held.iter().map(|&(coin, an, _)| (coin, an)), &mut payload);
+    GetTicket::compose(records, &mut payload);
     client.send(Command::GetTicket, Some(&payload)).unwrap();
     let reply = client.receive().unwrap();
-    let answer = TicketAnswer::read(reply.status, &reply.payload, held.len()).unwrap();
-    let issued = answer.ticket.expect("all coins pass");
-    let (first, second) = run(async move {
-        let mut list = servers(([127, 0, 0, 1], 1).into());
-        list[usize::from(real_node::RAIDA.get())].port = address.port();
-        let peers = Peers::new(patient(), Book::new(list));
-        let first = peers.claim(real_node::RAIDA, issued).await;
-        (first, peers.claim(real_node::RAIDA, issued).await)
-    });
-    assert_eq!(first, Ok(coins(20)));
-    assert_eq!(second, Err(Lost::Refused(Status::TICKET_CLAIMED)));
+    let answer = TicketAnswer::read(reply.status, &reply.payload, 20).unwrap();
+    answer.ticket.expect("all coins pass")
+}
+
+/// Claims a ticket of a real node.
+fn claim(node: &RealNode, ticket: TicketId, from: &str) -> Result<Vec<Coin>, Lost> {
+    let mut list = servers(([127, 0, 0, 1], 1).into());
+    list[usize::from(real_node::RAIDA.get())].port = node.address().port();
+    let settings = PeerSettings {
+        from: Some(from.parse().unwrap()),
+        ..patient()
+    };
+    run(async move {
+        let peers = Peers::new(settings, Book::new(list));
+        peers.claim(real_node::RAIDA, ticket).await
+    })
+}
+
+#[test]
+fn a_ticket_of_a_real_node_is_claimed_once_in_this_nodes_name() {
+    let node = real_node("127.0.0.1");
+    let ticket = issued(&node);
+    assert_eq!(claim(&node, ticket, "127.0.0.1"), Ok(coins(20)));
+    let again = claim(&node, ticket, "127.0.0.1");
+    assert_eq!(again, Err(Lost::Refused(Status::TICKET_CLAIMED)));
+}
+
+#[test]
+fn a_real_node_takes_a_claim_only_from_the_claimants_address_wherever_that_is_now() {
+    let node = real_node("127.0.0.9");
+    let ticket = issued(&node);
+    let refused = Err(Lost::Refused(Status::NO_SUCH_TICKET));
+    assert_eq!(claim(&node, ticket, "127.0.0.1"), refused);
+    assert_eq!(claim(&node, ticket, "127.0.0.9"), Ok(coins(20)));
+    // As on SIGHUP.
+    let control = node.node().control();
+    control.change_servers(with_claimant_at("127.0.0.1"));
+    let ticket = issued(&node);
+    assert_eq!(claim(&node, ticket, "127.0.0.9"), refused);
+    assert_eq!(claim(&node, ticket, "127.0.0.1"), Ok(coins(20)));
 }
 
 #[test]
