@@ -14,6 +14,7 @@
 //! | [`mesh`] | messages between shards, batched | knowledge of commands |
 //! | [`service`] | from a request to a response, through shards; one file a command group | sockets |
 //! | [`net`] | TCP and UDP sockets, connections, limits, steering | knowledge of commands |
+//! | [`peer`] | this node as a client of the network's other servers | counting of votes |
 //! | [`admin`] | what a node tells its operator about itself, asked from outside its cores | the data path |
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
 //! | [`client`] | the other side of the protocol: requests over sockets | server modules |
@@ -30,6 +31,7 @@ pub mod load;
 pub mod mesh;
 pub mod net;
 pub mod node;
+pub mod peer;
 pub mod protocol;
 pub mod service;
 pub mod shard;

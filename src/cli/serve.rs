@@ -8,10 +8,11 @@ use super::config::{self, Config};
 use super::output::{Answer, print};
 use super::settings::SettingsArgs;
 use super::worth::Worth;
-use super::{CliError, Logging};
+use super::{CliError, HostPort, Logging};
 use crate::coin::Denomination;
 use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
+use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules};
 use crate::service::Rate;
 use crate::shard::TicketSettings;
@@ -140,6 +141,7 @@ fn read_again(settings: &SettingsArgs, config: &mut Config, control: &Control, l
     }
     logging.set_level(config.log.level);
     control.adjust(&network(config), adjustable(config));
+    control.change_servers(servers(config));
 }
 
 fn settings(config: &Config) -> Result<Settings, CliError> {
@@ -175,6 +177,14 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             lifetime: config.tickets.lifetime,
         },
         ticket_coins_max: config.tickets.max_coins as usize,
+        servers: servers(config),
+        peers: PeerSettings {
+            from: Some(config.network.listen.ip()).filter(|address| !address.is_unspecified()),
+            connect_timeout: config.peers.connect_timeout,
+            reply_timeout: config.peers.reply_timeout,
+            verify_source: config.peers.verify_source,
+            ..PeerSettings::new(raida, config.node.coin_id)
+        },
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
@@ -195,6 +205,14 @@ fn network(config: &Config) -> net::Settings {
         idle_timeout: network.idle_timeout,
         ..net::Settings::default()
     }
+}
+
+fn servers(config: &Config) -> Vec<Server> {
+    let server = |at: &HostPort| Server {
+        host: at.host().to_owned(),
+        port: at.port(),
+    };
+    config.peers.servers.iter().map(server).collect()
 }
 
 fn adjustable(config: &Config) -> Adjustable {

@@ -18,8 +18,9 @@ use crate::{
     coin::ShardId,
     mesh::{Checkpoints, Inbox, Mesh},
     net::{self, Drained, Limits, Sockets, Stop},
+    peer::{Book, PeerSettings, Peers},
     protocol::{AdminKey, Rules},
-    service::{Healing, NoOthers, Rate, Service},
+    service::{Healing, Rate, Service},
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
 };
@@ -48,6 +49,8 @@ pub(super) struct Core {
     pub ticket_coins_max: usize,
     /// Requests for healing from one address.
     pub healing_rate: Rate,
+    pub peers: PeerSettings,
+    pub book: Book,
     pub adjustable: Arc<Mutex<Adjustable>>,
     /// Told once whether the shard is open.
     pub ready: Sender<std::io::Result<()>>,
@@ -80,7 +83,7 @@ impl Core {
         let healing = Healing {
             max_coins: self.ticket_coins_max,
             rate: self.healing_rate,
-            others: Rc::new(NoOthers),
+            others: Peers::new(self.peers, self.book),
         };
         let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing);
         let adjustable = *lock(&self.adjustable);

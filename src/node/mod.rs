@@ -5,6 +5,7 @@
 mod core;
 mod handler;
 mod meeting;
+mod others;
 mod settings;
 mod start;
 

@@ -1,6 +1,12 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::{net, protocol::Rules, service::Rate, shard::TicketSettings};
+use crate::{
+    net,
+    peer::{PeerSettings, Server},
+    protocol::Rules,
+    service::Rate,
+    shard::TicketSettings,
+};
 
 pub use crate::store::log::Durability;
 
@@ -34,6 +40,10 @@ pub struct Settings {
     pub ticket_coins_max: usize,
     /// Requests for healing from one address, on each core.
     pub healing_rate: Rate,
+    /// The network's servers by their numbers, this one included; or none.
+    pub servers: Vec<Server>,
+    /// How it treats them.
+    pub peers: PeerSettings,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

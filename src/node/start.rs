@@ -19,6 +19,7 @@ use crate::{
     coin::{Denomination, PageId, ShardId},
     mesh::inboxes,
     net::{self, Drained, Limits, Stop},
+    peer::{Book, Server},
     protocol::AdminKey,
     shard::ShardSettings,
     store::{
@@ -50,6 +51,7 @@ pub struct Control {
     stop: Stop,
     limits: Arc<Limits>,
     adjustable: Arc<Mutex<Adjustable>>,
+    book: Book,
 }
 
 /// What there is to say of a node that has just started.
@@ -145,6 +147,7 @@ impl Node {
         let stop = Stop::default();
         let limits = Limits::new(&settings.network);
         let adjustable = Arc::new(Mutex::new(settings.adjustable));
+        let book = Book::new(settings.servers.clone());
         let inboxes = inboxes(settings.shards);
         let mailboxes = mailboxes(settings.shards);
         let (drained, checkpointed) = (
@@ -182,6 +185,8 @@ impl Node {
                 admin_key: admin_key.clone(),
                 ticket_coins_max: settings.ticket_coins_max,
                 healing_rate: settings.healing_rate,
+                peers: settings.peers.clone(),
+                book: book.clone(),
                 adjustable: adjustable.clone(),
                 ready: ready.clone(),
                 drained: drained.clone(),
@@ -216,6 +221,7 @@ impl Node {
                 stop,
                 limits,
                 adjustable,
+                book,
             },
             cores,
             _admin: None,
@@ -269,6 +275,12 @@ impl Control {
     pub fn adjust(&self, network: &net::Settings, adjustable: Adjustable) {
         self.limits.change(network);
         *lock(&self.adjustable) = adjustable;
+    }
+
+    /// Puts other servers in the place of those of the network. Those that stay where they are keep
+    /// their connections.
+    pub fn change_servers(&self, servers: Vec<Server>) {
+        self.book.change(servers);
     }
 
     /// Has the node answer what it has accepted, write its pages, and end.

@@ -14,6 +14,7 @@ use raida::{
     coin::{An, Coin, Mfs},
     net::{self, Drained},
     node::{Adjustable, Durability, Ended, Node, Settings},
+    peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
     service::Rate,
     shard::TicketSettings,
@@ -78,6 +79,8 @@ impl RealNode {
             },
             ticket_coins_max: 4_096,
             healing_rate: Rate { per_s: 0, burst: 1 },
+            servers: vec![],
+            peers: PeerSettings::new(RAIDA, COIN_ID),
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

@@ -127,6 +127,12 @@ pub struct Tickets {
 pub struct Peers {
     /// The network's 25 nodes by RAIDA number, this one included; or none.
     pub servers: Vec<HostPort>,
+    /// Whether a claim in a server's name counts only from that server's addresses.
+    pub verify_source: bool,
+    /// How long a connection to another server may take to come about.
+    pub connect_timeout: Duration,
+    /// How long another server may take to answer.
+    pub reply_timeout: Duration,
 }
 
 /// Section `limits`.
@@ -290,7 +296,12 @@ impl Default for Config {
                 lifetime: Duration::from_secs(300),
                 max_coins: 4_096,
             },
-            peers: Peers { servers: vec![] },
+            peers: Peers {
+                servers: vec![],
+                verify_source: true,
+                connect_timeout: Duration::from_secs(2),
+                reply_timeout: Duration::from_secs(32),
+            },
             limits: Limits {
                 healing_per_s: 1_000,
                 healing_burst: 2_000,
