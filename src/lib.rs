@@ -19,6 +19,7 @@
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
 //! | [`client`] | the other side of the protocol: requests over sockets | server modules |
 //! | [`load`] | load generator | server modules |
+//! | [`network`] | all 25 nodes on this machine: their processes, folders and ports | commands but echo |
 //! | [`cli`] | the subcommands, thin | logic |
 
 #![warn(missing_docs)]
@@ -30,6 +31,7 @@ pub mod coin;
 pub mod load;
 pub mod mesh;
 pub mod net;
+pub mod network;
 pub mod node;
 pub mod peer;
 pub mod protocol;

@@ -19,9 +19,10 @@ fn layers(library: &str) -> Vec<String> {
 
 /// Modules that may use nothing of the server's, whatever stands above them in the table, and what
 /// they may use.
-const APART: [(&str, &[&str]); 2] = [
+const APART: [(&str, &[&str]); 3] = [
     ("client", &["coin", "protocol"]),
     ("load", &["coin", "protocol", "client"]),
+    ("network", &["coin", "protocol", "client"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

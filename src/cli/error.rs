@@ -37,6 +37,22 @@ pub enum CliError {
     /// The node that runs on a data folder did not say how it is.
     #[error(transparent)]
     Admin(#[from] crate::admin::AskError),
+    /// A network could not be started on this machine, or had to be given up.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
+    /// The network that runs in a folder cannot be asked.
+    #[error(transparent)]
+    NetworkAsk(#[from] crate::network::AskError),
+    /// A key was set for all nodes of a network that each node must have for itself.
+    #[error(
+        "{origin}: {key} is each node's own and set by the network: leave it out; --dir, --bind and --base-port move the network"
+    )]
+    NetworkKey {
+        /// The key with its section.
+        key: String,
+        /// Where it was set.
+        origin: super::config::Origin,
+    },
     /// A load could not be put on a node.
     #[error(transparent)]
     Load(#[from] crate::load::LoadError),

@@ -15,6 +15,7 @@ mod host_port;
 mod import;
 mod logging;
 mod mint;
+mod network;
 mod node;
 mod output;
 mod pown;
@@ -52,6 +53,7 @@ struct CommandLine {
 #[derive(clap::Subcommand)]
 enum Command {
     Serve(serve::ServeCommand),
+    Network(network::NetworkCommand),
     Import(import::ImportCommand),
     Export(export::ExportCommand),
     Check(check::CheckCommand),
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
     };
     let answer = match command {
         Command::Serve(command) => command.run(),
+        Command::Network(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Check(command) => command.run(),

@@ -167,7 +167,8 @@ fn key_coins<const N: usize>(file: &Path) -> Result<[(Coin, An); N], CliError> {
     })
 }
 
-fn raida_id(text: &str) -> Result<RaidaId, String> {
+/// Reads a RAIDA number.
+pub(super) fn raida_id(text: &str) -> Result<RaidaId, String> {
     (text.parse().ok())
         .and_then(RaidaId::new)
         .ok_or_else(|| "permitted is a whole number from 0 to 24".to_owned())

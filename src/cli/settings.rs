@@ -87,7 +87,8 @@ fn flag(flag: &'static str, key: &str, text: &Option<String>) -> Option<Flag> {
     })
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+/// Reads what is given with `--set`.
+pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
         .ok_or("write SECTION.KEY=VALUE, as in storage.cache_pages=2000")?;

@@ -238,7 +238,7 @@ mod tests {
             "",
             "detect",
             "detect=0",
-            "find=1",
+            "seek=1",
             "echo=1,echo=2",
             "echo=x",
         ] {

@@ -1,0 +1,245 @@
+use std::{
+    fmt::Write as _,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write as _},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::{NetworkError, Settings};
+use crate::protocol::RaidaId;
+
+/// The network's folder, for this process alone as long as this value lives. The lock is the
+/// kernel's: it goes with the process, however that ends.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The file that lists where the nodes are: 25 lines of `host:port`, RAIDA 0 first.
+pub fn hosts_file(folder: &Path) -> PathBuf {
+    folder.join("hosts")
+}
+
+/// A node's data folder; its configuration and its log are in there too.
+pub fn node_folder(folder: &Path, raida: RaidaId) -> PathBuf {
+    folder.join(format!("raida{raida}"))
+}
+
+/// A node's configuration file.
+pub(super) fn node_config(folder: &Path, raida: RaidaId) -> PathBuf {
+    node_folder(folder, raida).join("node.toml")
+}
+
+/// Where the network is asked.
+pub(super) fn control_socket(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
+}
+
+impl Folder {
+    /// Opens the folder, making it where it is missing, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Folder, NetworkError> {
+        make(path)?;
+        // The nodes' configurations must mean the same from every working directory.
+        let path = fs::canonicalize(path).map_err(|error| at(path, error))?;
+        let lock = lock(&path)?;
+        Ok(Folder { path, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what the nodes and those who ask them need to know: every node's configuration, and
+    /// the list of hosts.
+    pub(super) fn write(&self, settings: &Settings) -> Result<(), NetworkError> {
+        let hosts: Vec<String> = RaidaId::all()
+            .map(|raida| settings.host(raida).to_string())
+            .collect();
+        for raida in RaidaId::all() {
+            make(&node_folder(&self.path, raida))?;
+            let text = self.configuration(settings, raida, &hosts)?;
+            replace(&node_config(&self.path, raida), &text)?;
+        }
+        replace(&hosts_file(&self.path), &(hosts.join("\n") + "\n"))
+    }
+
+    /// A node's configuration. Secrets that two nodes share, for the healing of keys, belong here once
+    /// nodes have them: this is the one place that knows all 25.
+    fn configuration(
+        &self,
+        settings: &Settings,
+        raida: RaidaId,
+        hosts: &[String],
+    ) -> Result<String, NetworkError> {
+        let data = node_folder(&self.path, raida);
+        let Some(data_text) = data.to_str() else {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "the name is not UTF-8");
+            return Err(at(&data, error));
+        };
+        let own = [
+            ("node", "raida_id", raida.to_string()),
+            ("node", "data_dir", text(data_text)),
+            (
+                "network",
+                "listen",
+                text(&settings.listens(raida).to_string()),
+            ),
+            ("peers", "servers", list(hosts)),
+        ];
+        let given = settings.keys.iter();
+        let given = given.map(|key| (&*key.section, &*key.name, key.value.clone()));
+        let mut keys: Vec<(&str, &str, String)> = own.into_iter().chain(given).collect();
+        // Stable: a section's keys stay in their order.
+        keys.sort_by_key(|&(section, ..)| section);
+        let mut toml = String::from(
+            "# Written by `raida network` at each of its starts: set keys there, with --set, not here.\n",
+        );
+        let mut last = "";
+        for (section, name, value) in keys {
+            if section != last {
+                let _ = write!(toml, "\n[{section}]\n");
+                last = section;
+            }
+            let _ = writeln!(toml, "{name} = {value}");
+        }
+        Ok(toml)
+    }
+}
+
+fn text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn list(items: &[String]) -> String {
+    let lines: String = items
+        .iter()
+        .map(|item| format!("    {},\n", text(item)))
+        .collect();
+    format!("[\n{lines}]")
+}
+
+/// Makes a folder that only its owner can look into: admin keys and authenticity numbers are in it.
+fn make(folder: &Path) -> Result<(), NetworkError> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    made.map_err(|error| at(folder, error))
+}
+
+/// Writes a file so that whoever reads it meanwhile sees the old text or the new one.
+fn replace(path: &Path, text: &str) -> Result<(), NetworkError> {
+    let partial = path.with_extension("partial");
+    let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
+    written.map_err(|error| at(path, error))
+}
+
+fn lock(folder: &Path) -> Result<File, NetworkError> {
+    let path = folder.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| at(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            // What cannot be read is as unknown as what was not written yet.
+            let _ = file.read_to_string(&mut process);
+            let process = match process.trim() {
+                "" => "unknown",
+                number => number,
+            };
+            return Err(NetworkError::InUse {
+                folder: folder.to_owned(),
+                process: process.to_owned(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(at(&path, error)),
+    }
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    noted.map_err(|error| at(&path, error))?;
+    Ok(file)
+}
+
+pub(super) fn at(path: &Path, error: io::Error) -> NetworkError {
+    NetworkError::File {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Key;
+    use super::*;
+
+    fn settings(folder: &Path) -> Settings {
+        let key = |section: &str, name: &str, value: &str| Key {
+            section: section.to_owned(),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        Settings {
+            program: "raida".into(),
+            folder: folder.to_owned(),
+            address: [0, 0, 0, 0].into(),
+            base_port: 20_000,
+            down: vec![],
+            coin_id: 6,
+            keys: vec![
+                key("shards", "count", "1"),
+                key("network", "max_connections", "9"),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_folder_has_one_network_at_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let first = Folder::open(place.path()).unwrap();
+        let refused = Folder::open(place.path()).unwrap_err().to_string();
+        let process = format!("process {}", std::process::id());
+        assert!(refused.contains(&process), "{refused}");
+        drop(first);
+        Folder::open(place.path()).unwrap();
+    }
+
+    #[test]
+    fn every_node_is_told_its_own_number_and_all_hosts() {
+        let place = tempfile::tempdir().unwrap();
+        let odd = place.path().join("a \"folder\"\\");
+        let folder = Folder::open(&odd).unwrap();
+        folder.write(&settings(&odd)).unwrap();
+        let hosts = fs::read_to_string(hosts_file(folder.path())).unwrap();
+        let hosts: Vec<&str> = hosts.lines().collect();
+        assert_eq!(hosts.len(), RaidaId::COUNT);
+        assert_eq!(hosts[24], "127.0.0.1:20024");
+        for raida in RaidaId::all() {
+            let text = fs::read_to_string(node_config(folder.path(), raida)).unwrap();
+            let keys: toml::Table = text.parse().unwrap();
+            let data = node_folder(folder.path(), raida);
+            assert_eq!(
+                keys["node"]["raida_id"].as_integer(),
+                Some(raida.get().into())
+            );
+            assert_eq!(keys["node"]["data_dir"].as_str(), data.to_str());
+            let listen = format!("0.0.0.0:{}", 20_000 + u16::from(raida.get()));
+            assert_eq!(keys["network"]["listen"].as_str(), Some(&*listen));
+            assert_eq!(keys["network"]["max_connections"].as_integer(), Some(9));
+            assert_eq!(keys["shards"]["count"].as_integer(), Some(1));
+            let servers = keys["peers"]["servers"].as_array().unwrap();
+            let servers: Vec<&str> = servers.iter().map(|s| s.as_str().unwrap()).collect();
+            assert_eq!(servers, hosts);
+        }
+    }
+}
