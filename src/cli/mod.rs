@@ -11,7 +11,6 @@ mod detect;
 mod echo;
 mod error;
 mod export;
-mod host_port;
 mod import;
 mod logging;
 mod mint;
@@ -33,8 +32,8 @@ use clap::error::ErrorKind;
 use self::output::Answer;
 
 pub use self::error::CliError;
-pub use self::host_port::{HostPort, NotHostPort};
 pub use self::logging::Logging;
+pub use crate::client::{HostPort, NotHostPort};
 
 /// A node of the RAIDA network, and the commands to work with one.
 #[derive(Parser)]

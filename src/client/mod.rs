@@ -7,13 +7,21 @@
 //! | [`Connection`] | requests out, answers in, several in flight |
 //! | [`Client`] | the commands, long lists split into requests that fit |
 //! | [`CoinListReader`], [`CoinListWriter`] | a CSV of coins |
+//! | [`HostPort`] | where a node listens |
+//! | [`PerRaida`] | one value for each of the 25 servers |
+//! | [`wallet`] | folders of coin files |
 
 mod coin_list;
 mod commands;
 mod connection;
+mod host_port;
+mod per_raida;
+pub mod wallet;
 
 pub use coin_list::{
     CoinListError, CoinListReader, CoinListWriter, CoinRecord, Existing, Fault, Months,
 };
 pub use commands::{Client, Outcome};
 pub use connection::{ClientError, Connection, Options, Reply, Transport};
+pub use host_port::{HostPort, NotHostPort};
+pub use per_raida::PerRaida;
