@@ -75,6 +75,17 @@ pub struct Filed {
     saved: CoinFile,
 }
 
+impl Filed {
+    /// A coin as it is on disk.
+    pub fn new(file: CoinFile, folder: Folder) -> Filed {
+        Filed {
+            saved: file.clone(),
+            file,
+            folder,
+        }
+    }
+}
+
 /// A file that was not understood, and was therefore not touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftAlone {
@@ -238,11 +249,8 @@ impl Wallet {
             return Err(WalletError::Exists(taken.target().to_owned()));
         }
         carry_out(&filings)?;
-        self.coins.extend(coins.into_iter().map(|file| Filed {
-            saved: file.clone(),
-            file,
-            folder,
-        }));
+        let filed = coins.into_iter().map(|file| Filed::new(file, folder));
+        self.coins.extend(filed);
         self.coins.sort_by_key(|filed| filed.file.coin);
         Ok(())
     }
@@ -268,11 +276,7 @@ impl Wallet {
                     continue;
                 }
                 match read(&file, &name) {
-                    Ok(coin) => self.coins.push(Filed {
-                        saved: coin.clone(),
-                        file: coin,
-                        folder,
-                    }),
+                    Ok(coin) => self.coins.push(Filed::new(coin, folder)),
                     Err(reason) => self.left_alone.push(LeftAlone { file, reason }),
                 }
             }
@@ -336,11 +340,7 @@ impl Wallet {
                         .and_then(|()| sync(&self.root.join(folder.name())))
                         .map_err(|cause| disk("rename", &file, cause))?;
                 }
-                self.coins.push(Filed {
-                    saved: coin.clone(),
-                    file: coin,
-                    folder,
-                });
+                self.coins.push(Filed::new(coin, folder));
             }
             Err(reason) => {
                 let reason = format!("a file that was never finished: {reason}");

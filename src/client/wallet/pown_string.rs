@@ -58,7 +58,7 @@ impl Mark {
 pub struct PownString(pub PerRaida<Mark>);
 
 /// Bytes of a POWN string in a coin file: 25 half-bytes and a last one that fills up.
-pub(super) const POWN_STRING_BYTES: usize = (RaidaId::COUNT + 1) / 2;
+pub(super) const POWN_STRING_BYTES: usize = RaidaId::COUNT.div_ceil(2);
 /// The half-byte that fills up.
 const LAST_HALF: u8 = 0x9;
 
