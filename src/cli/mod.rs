@@ -6,20 +6,28 @@ pub mod admin_key_file;
 mod audit;
 mod bench;
 mod check;
+mod coins;
 pub mod config;
 mod detect;
+mod detect_all;
 mod echo;
 mod error;
 mod export;
+mod find;
+mod fix;
+mod heal;
 mod import;
 mod logging;
 mod mint;
+mod mint_network;
 mod node;
 mod output;
 mod pown;
+mod raidas;
 mod serve;
 mod settings;
 mod stats;
+mod ticket;
 mod totals;
 mod version;
 mod worth;
@@ -60,6 +68,10 @@ enum Command {
     Version(version::VersionCommand),
     Detect(detect::DetectCommand),
     Pown(pown::PownCommand),
+    Ticket(ticket::TicketCommand),
+    Find(find::FindCommand),
+    Fix(fix::FixCommand),
+    Heal(heal::HealCommand),
     Stats(stats::StatsCommand),
     Mint(mint::MintCommand),
     // By far the most flags of all.
@@ -91,6 +103,10 @@ pub fn main() -> ExitCode {
         Command::Version(command) => command.run(),
         Command::Detect(command) => command.run(),
         Command::Pown(command) => command.run(),
+        Command::Ticket(command) => command.run(),
+        Command::Find(command) => command.run(),
+        Command::Fix(command) => command.run(),
+        Command::Heal(command) => command.run(),
         Command::Stats(command) => command.run(),
         Command::Mint(command) => command.run(),
         Command::Bench(command) => command.run(),
