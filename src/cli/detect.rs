@@ -14,6 +14,7 @@ use crate::coin::Coin;
 ///
 /// Exit status 1 if any is not.
 #[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "encryption", "key_file", "continue_counter"])))]
 #[command(after_help = "Examples:
   raida detect coins.csv
   raida detect coins.csv --encryption 4 --key-file key.csv --json
@@ -22,8 +23,9 @@ use crate::coin::Coin;
 pub struct DetectCommand {
     /// CSV of coins; the months column may be missing. With --all: a wallet or a coin file
     file: PathBuf,
-    /// Ask all 25 servers at the same time, and show what each says of each coin; no file is changed
-    #[arg(long, requires = "RaidasArgs", conflicts_with_all = ["host", "raida", "udp", "encryption", "key_file", "continue_counter"])]
+    /// Ask all 25 servers at the same time, and show what each says of each coin; no file is
+    /// changed. Goes without saying where --hosts or --network is given
+    #[arg(long, requires = "servers")]
     all: bool,
     #[command(flatten)]
     network: Option<RaidasArgs>,

@@ -17,6 +17,7 @@ use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
 /// a server can have it, so that the command can be interrupted at any time and given again. Exit
 /// status 0 if all coins are authentic afterwards, 1 if some are not, 2 if too few servers answer.
 #[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
   raida heal wallet --network net
   raida heal wallet --hosts hosts.txt --dry-run

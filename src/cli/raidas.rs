@@ -4,9 +4,9 @@ use std::time::Duration;
 use super::CliError;
 use crate::client::{Hosts, Raidas};
 
-/// Which network a command talks to.
+/// Which network a command talks to. A command that cannot do without says so by a group of its own.
 #[derive(clap::Args, Debug)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct RaidasArgs {
     /// File with the 25 servers: HOST:PORT, one a line, RAIDA 0 first
     #[arg(long, value_name = "FILE")]
