@@ -16,7 +16,7 @@
 //! | [`net`] | TCP and UDP sockets, connections, limits, steering | knowledge of commands |
 //! | [`admin`] | what a node tells its operator about itself, asked from outside its cores | the data path |
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
-//! | [`client`] | the other side of the protocol: requests over sockets | server modules |
+//! | [`client`] | the other side of the protocol: requests over sockets, wallets, healing of coins | server modules |
 //! | [`load`] | load generator | server modules |
 //! | [`cli`] | the subcommands, thin | logic |
 

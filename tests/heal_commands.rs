@@ -192,6 +192,40 @@ fn a_wallet_is_minted_looked_at_and_graded_on_25_nodes() {
 }
 
 #[test]
+fn coins_that_one_node_does_not_make_are_made_by_none() {
+    let network = Network::start();
+    let key = network.folder.path().join("net/raida24/admin.key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::write(&key, "0".repeat(32)).unwrap();
+    let refused = network.run("mint --network net --count 2 --denomination 1 --wallet wallet");
+    assert_eq!(refused.status, 2);
+    assert!(refused.err.contains("RAIDA 24"), "{}", refused.err);
+    assert_eq!(network.files().len(), 0);
+
+    // A wallet that cannot take the coins: a name is taken, by something else. Of another
+    // denomination, since the nodes hold the first one's pages for the session that failed.
+    std::fs::write(&key, right).unwrap();
+    std::fs::write(network.wallet().join("Bank/2.0.bin"), "not a coin").unwrap();
+    let taken = network.run("mint --network net --count 2 --denomination 2 --wallet wallet");
+    assert_eq!(taken.status, 2);
+    assert!(
+        taken.err.contains("taken out of circulation again"),
+        "{}",
+        taken.err
+    );
+    for node in network.nodes.iter().flatten() {
+        let raida = node.address.to_string();
+        let number = network.nodes.iter().flatten();
+        let number = number
+            .take_while(|other| other.address != node.address)
+            .count();
+        let audit = network.run(&format!("audit --host {raida} --raida {number} --json"));
+        let report: Value = serde_json::from_str(&audit.out).unwrap();
+        assert_eq!(report["coins"], 0, "RAIDA {number}");
+    }
+}
+
+#[test]
 fn one_node_gives_tickets_finds_numbers_and_repairs_nothing_without_votes() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

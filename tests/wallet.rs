@@ -178,6 +178,10 @@ fn damaged_and_unknown_files_are_left_alone_and_told_of() {
     assert!(reasons[1].contains("holds the coin of 1.1.bin"));
     assert!(reasons[2].contains("no coin file"));
     assert!(reasons[3].contains("never finished"));
+    let coins: Vec<bool> = (wallet.left_alone().iter())
+        .map(|left| left.may_be_coin)
+        .collect();
+    assert_eq!(coins, [true, true, false, true], "notes are no coin");
     wallet.file_by_grade().unwrap();
     assert_eq!(trial.files(), before);
 }

@@ -72,7 +72,7 @@ impl HealCommand {
         }
         let all_authentic = (healed.coins.iter())
             .all(|coin| coin.after.grade() == Grade::Authentic)
-            && left_alone.is_empty();
+            && !left_alone.iter().any(|left| left.may_be_coin);
         Ok(if all_authentic {
             Answer::Yes
         } else {

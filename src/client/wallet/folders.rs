@@ -93,6 +93,23 @@ pub struct LeftAlone {
     pub file: PathBuf,
     /// What is the matter with it.
     pub reason: String,
+    /// Whether it is, or may be, a coin: anything called `.bin`, finished or not.
+    pub may_be_coin: bool,
+}
+
+impl LeftAlone {
+    fn new(file: PathBuf, reason: impl Into<String>) -> LeftAlone {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        LeftAlone {
+            may_be_coin: is_coin_name(unfinished(&name).unwrap_or(&name)),
+            reason: reason.into(),
+            file,
+        }
+    }
+}
+
+fn is_coin_name(name: &str) -> bool {
+    name.ends_with(".bin")
 }
 
 /// Why a wallet cannot be had or changed.
@@ -225,7 +242,7 @@ impl Wallet {
                     "it belongs to {}, where there is another file of this name: look which one is right, and move it",
                     folder.name()
                 );
-                self.left_alone.push(LeftAlone { file: from, reason });
+                self.left_alone.push(LeftAlone::new(from, reason));
                 continue;
             }
             moves.push(Filing::relocate(from, target, filed.file.to_bytes()));
@@ -277,7 +294,7 @@ impl Wallet {
                 }
                 match read(&file, &name) {
                     Ok(coin) => self.coins.push(Filed::new(coin, folder)),
-                    Err(reason) => self.left_alone.push(LeftAlone { file, reason }),
+                    Err(reason) => self.left_alone.push(LeftAlone::new(file, reason)),
                 }
             }
         }
@@ -293,10 +310,9 @@ impl Wallet {
         for copies in by_coin.into_values() {
             if copies.iter().any(|copy| copy.file != copies[0].file) {
                 for copy in &copies {
-                    self.left_alone.push(LeftAlone {
-                        file: self.path(copy),
-                        reason: "there is another file of this coin, and they differ: keep the right one, or make two wallets of them and heal both".to_owned(),
-                    });
+                    let reason = "there is another file of this coin, and they differ: keep the right one, or make two wallets of them and heal both";
+                    let file = self.path(copy);
+                    self.left_alone.push(LeftAlone::new(file, reason));
                 }
                 continue;
             }
@@ -344,7 +360,7 @@ impl Wallet {
             }
             Err(reason) => {
                 let reason = format!("a file that was never finished: {reason}");
-                self.left_alone.push(LeftAlone { file, reason });
+                self.left_alone.push(LeftAlone::new(file, reason));
             }
         }
         Ok(())
@@ -376,7 +392,7 @@ fn names(folder: &Path) -> Result<Vec<String>, WalletError> {
 
 /// The coin in a file that has, or was to get, this name.
 fn read(file: &Path, name: &str) -> Result<CoinFile, String> {
-    if !name.ends_with(".bin") {
+    if !is_coin_name(name) {
         return Err("it is no coin file: those end in .bin".to_owned());
     }
     let coin = CoinFile::read(file).map_err(|error| error.to_string())?;
