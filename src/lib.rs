@@ -17,7 +17,7 @@
 //! | [`peer`] | this node as a client of the network's other servers | counting of votes |
 //! | [`admin`] | what a node tells its operator about itself, asked from outside its cores | the data path |
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
-//! | [`client`] | the other side of the protocol: requests over sockets | server modules |
+//! | [`client`] | the other side of the protocol: requests over sockets, wallets, healing of coins | server modules |
 //! | [`load`] | load generator | server modules |
 //! | [`network`] | all 25 nodes on this machine: their processes, folders and ports | commands but echo |
 //! | [`cli`] | the subcommands, thin | logic |

@@ -3,21 +3,32 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::CliError;
+use super::coins::{json_of, read_coins};
+use super::detect_all::detect_all;
 use super::node::{EncryptionArgs, NodeArgs};
 use super::output::{Answer, print, print_json, progress};
-use crate::client::{CoinListReader, CoinRecord, Months};
-use crate::coin::{An, Coin};
+use super::raidas::RaidasArgs;
+use crate::coin::Coin;
 
-/// Ask a node which coins of a CSV are authentic.
+/// Ask a node which coins of a CSV are authentic; or with --all, all 25 servers about a wallet's.
 ///
 /// Exit status 1 if any is not.
 #[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "encryption", "key_file", "continue_counter"])))]
 #[command(after_help = "Examples:
   raida detect coins.csv
-  raida detect coins.csv --encryption 4 --key-file key.csv --json")]
+  raida detect coins.csv --encryption 4 --key-file key.csv --json
+  raida detect --all --network net wallet
+  raida detect --all --hosts hosts.txt wallet/Bank/1.7.bin")]
 pub struct DetectCommand {
-    /// CSV of coins; the months column may be missing
+    /// CSV of coins; the months column may be missing. With --all: a wallet or a coin file
     file: PathBuf,
+    /// Ask all 25 servers at the same time, and show what each says of each coin; no file is
+    /// changed. Goes without saying where --hosts or --network is given
+    #[arg(long, requires = "servers")]
+    all: bool,
+    #[command(flatten)]
+    network: Option<RaidasArgs>,
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
@@ -36,9 +47,11 @@ impl DetectCommand {
     /// # Errors
     /// The file cannot be read; the node gives no answer, or refuses.
     pub fn run(self) -> Result<Answer, CliError> {
-        let coins = CoinListReader::open(&self.file, Months::Optional)?
-            .map(|record| record.map(|CoinRecord { coin, an, .. }| (coin, an)))
-            .collect::<Result<Vec<(Coin, An)>, _>>()?;
+        if let Some(network) = &self.network {
+            let raidas = network.raidas(self.node.coin_id, self.node.timeout_ms)?;
+            return detect_all(&self.file, &raidas, self.json);
+        }
+        let coins = read_coins(&self.file)?;
         let mut client = self.node.connect_encrypted(&self.encryption)?;
         let bar = progress(coins.len() as u64, "detecting");
         let mut verdicts: Vec<(Coin, bool)> = Vec::with_capacity(coins.len());
@@ -54,12 +67,10 @@ impl DetectCommand {
         if self.json {
             let coins: Vec<_> = verdicts
                 .iter()
-                .map(|(coin, passed)| {
-                    json!({
-                        "denomination": coin.denomination.exponent(),
-                        "serial_number": coin.serial_number.get(),
-                        "passed": passed,
-                    })
+                .map(|&(coin, passed)| {
+                    let mut entry = json_of(coin);
+                    entry["passed"] = passed.into();
+                    entry
                 })
                 .collect();
             print_json(&json!({ "passed": passed, "failed": failed, "coins": coins }))?;

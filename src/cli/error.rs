@@ -1,6 +1,8 @@
 use super::admin_key_file::AdminKeyError;
 use super::config::ConfigError;
-use crate::client::{ClientError, CoinListError};
+use crate::client::heal::HealError;
+use crate::client::wallet::WalletError;
+use crate::client::{ClientError, CoinListError, HostsError};
 use crate::protocol::Status;
 use crate::store::FolderError;
 use crate::store::offline::OfflineError;
@@ -16,6 +18,33 @@ pub enum CliError {
     /// A CSV of coins could not be read or written.
     #[error(transparent)]
     CoinList(#[from] CoinListError),
+    /// The list of a network's hosts could not be read.
+    #[error(transparent)]
+    Hosts(#[from] HostsError),
+    /// A wallet could not be read or written.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// A wallet could not be healed.
+    #[error(transparent)]
+    Heal(#[from] HealError),
+    /// A coin file named on the command line could not be read.
+    #[error("{file}: {cause}; name a coin file, a wallet's folder, or a CSV without --all", file = file.display())]
+    CoinFile {
+        /// The file.
+        file: std::path::PathBuf,
+        /// What is wrong with it.
+        cause: crate::client::wallet::UnreadableCoin,
+    },
+    /// A server of the network did not do what was asked.
+    #[error("RAIDA {raida}: {error}; {next}")]
+    Raida {
+        /// Which one.
+        raida: crate::protocol::RaidaId,
+        /// What came of it.
+        error: ClientError,
+        /// What to do.
+        next: &'static str,
+    },
     /// The admin key could not be read or written.
     #[error(transparent)]
     AdminKey(#[from] AdminKeyError),

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
 use super::CliError;
+use super::mint_network::MintNetwork;
 use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json, progress};
 use super::worth::Worth;
@@ -13,14 +14,16 @@ use crate::coin::{An, Coin, Denomination, Mfs};
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 
-/// Create coins and write them to a CSV.
+/// Create coins and write them to a CSV; or with --network, the same coins on all 25 nodes, and file
+/// them in a wallet.
 ///
 /// The CSV is opened before anything is created and holds each batch of coins before the next one is
 /// asked for; coins that cannot be written are taken out of circulation again.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
-  raida mint --admin-key-file admin.key --count 1000 --denomination 0 -1 --out coins.csv")]
+  raida mint --admin-key-file admin.key --count 1000 --denomination 0 -1 --out coins.csv
+  raida mint --network net --count 20 --denomination 1 --wallet wallet")]
 pub struct MintCommand {
     #[command(flatten)]
     admin: AdminKeyArgs,
@@ -31,8 +34,14 @@ pub struct MintCommand {
     #[arg(long, value_name = "DN", required = true, num_args = 1.., allow_negative_numbers = true, value_parser = denomination)]
     denomination: Vec<Denomination>,
     /// CSV to write; must not exist
-    #[arg(long, value_name = "FILE.csv")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE.csv", required_unless_present = "network")]
+    out: Option<PathBuf>,
+    /// Make the coins on all nodes of this network, whose folder is on this machine
+    #[arg(long, value_name = "DIR", requires = "wallet", conflicts_with_all = ["out", "host", "raida", "udp", "admin_key_file", "config", "data"])]
+    network: Option<PathBuf>,
+    /// Wallet to file them in, in its folder Bank; made where there is none
+    #[arg(long, value_name = "WALLET", requires = "network")]
+    wallet: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
     /// One JSON object instead of text
@@ -47,16 +56,36 @@ impl MintCommand {
     /// The admin key cannot be read, the CSV cannot be written; the node gives no answer, or
     /// refuses. The coins made before are in the CSV.
     pub fn run(self) -> Result<Answer, CliError> {
-        let key = self.admin.read()?;
-        let mut writer = CoinListWriter::create(&self.out, Existing::Keep)?;
-        let mut session = [0; SessionId::SIZE];
-        getrandom::fill(&mut session)?;
         let mut missing: BTreeMap<Denomination, u32> = BTreeMap::new();
         for &denomination in &self.denomination {
             *missing.entry(denomination).or_default() += self.count;
         }
         let asked: u64 = missing.values().map(|&count| u64::from(count)).sum();
         let bar = progress(asked, "minting");
+        let out = match (&self.network, &self.wallet, &self.out) {
+            (Some(network), Some(wallet), _) => {
+                let timeout = Duration::from_millis(self.node.timeout_ms);
+                let mut minting = MintNetwork::open(network, wallet, self.node.coin_id, timeout)?;
+                let made = minting.make(missing, |made| bar.set_position(made as u64))?;
+                bar.finish_and_clear();
+                self.report(
+                    wallet,
+                    &format!(
+                        "raida detect --all --network {} {}",
+                        network.display(),
+                        wallet.display()
+                    ),
+                    &made,
+                )?;
+                return Ok(Answer::Yes);
+            }
+            (_, _, Some(out)) => out.clone(),
+            _ => unreachable!("the command line asks for --out, or --network and --wallet"),
+        };
+        let key = self.admin.read()?;
+        let mut writer = CoinListWriter::create(&out, Existing::Keep)?;
+        let mut session = [0; SessionId::SIZE];
+        getrandom::fill(&mut session)?;
         let mut minting = Minting {
             node: &self.node,
             client: self.node.connect()?,
@@ -89,14 +118,14 @@ impl MintCommand {
             return Err(CliError::Unfinished(format!(
                 "{ended}; {} of {asked} coins were made before, they are in {}",
                 made.len(),
-                self.out.display()
+                out.display()
             )));
         }
-        self.report(&made)?;
+        self.report(&out, &format!("raida detect {}", out.display()), &made)?;
         Ok(Answer::Yes)
     }
 
-    fn report(&self, made: &[Coin]) -> Result<(), CliError> {
+    fn report(&self, out: &Path, next: &str, made: &[Coin]) -> Result<(), CliError> {
         let worth = made
             .iter()
             .map(|coin| u128::from(coin.denomination.worth_units()))
@@ -104,15 +133,15 @@ impl MintCommand {
         let worth = Worth(worth);
         if self.json {
             let worth = worth.to_string();
-            return print_json(&json!({ "out": self.out, "coins": made.len(), "worth": worth }));
+            return print_json(&json!({ "out": out, "coins": made.len(), "worth": worth }));
         }
-        let out = self.out.display();
+        let out = out.display();
         let coins = match made.len() {
             1 => "1 coin".to_owned(),
             more => format!("{more} coins"),
         };
         print(&format!(
-            "{coins} worth {worth} in {out}, which is all there is of them: keep it safe\ntry: raida detect {out}\n"
+            "{coins} worth {worth} in {out}, which is all there is of them: keep it safe\ntry: {next}\n"
         ))
     }
 }
@@ -127,7 +156,7 @@ struct Minting<'a> {
 }
 
 /// How long pages stay reserved for a session (PROTOCOL.md section 5), less some time on the way.
-const RESERVED: Duration = Duration::from_secs(14);
+pub const RESERVED: Duration = Duration::from_secs(14);
 
 impl Minting<'_> {
     /// Makes coins of what is free and missing, and takes them off what is missing.

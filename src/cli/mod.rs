@@ -6,22 +6,29 @@ pub mod admin_key_file;
 mod audit;
 mod bench;
 mod check;
+mod coins;
 pub mod config;
 mod detect;
+mod detect_all;
 mod echo;
 mod error;
 mod export;
-mod host_port;
+mod find;
+mod fix;
+mod heal;
 mod import;
 mod logging;
 mod mint;
+mod mint_network;
 mod network;
 mod node;
 mod output;
 mod pown;
+mod raidas;
 mod serve;
 mod settings;
 mod stats;
+mod ticket;
 mod totals;
 mod version;
 mod worth;
@@ -34,8 +41,8 @@ use clap::error::ErrorKind;
 use self::output::Answer;
 
 pub use self::error::CliError;
-pub use self::host_port::{HostPort, NotHostPort};
 pub use self::logging::Logging;
+pub use crate::client::{HostPort, NotHostPort};
 
 /// A node of the RAIDA network, and the commands to work with one.
 #[derive(Parser)]
@@ -63,6 +70,10 @@ enum Command {
     Version(version::VersionCommand),
     Detect(detect::DetectCommand),
     Pown(pown::PownCommand),
+    Ticket(ticket::TicketCommand),
+    Find(find::FindCommand),
+    Fix(fix::FixCommand),
+    Heal(heal::HealCommand),
     Stats(stats::StatsCommand),
     Mint(mint::MintCommand),
     // By far the most flags of all.
@@ -95,6 +106,10 @@ pub fn main() -> ExitCode {
         Command::Version(command) => command.run(),
         Command::Detect(command) => command.run(),
         Command::Pown(command) => command.run(),
+        Command::Ticket(command) => command.run(),
+        Command::Find(command) => command.run(),
+        Command::Fix(command) => command.run(),
+        Command::Heal(command) => command.run(),
         Command::Stats(command) => command.run(),
         Command::Mint(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -60,6 +60,16 @@ impl NodeArgs {
         self.connect_with(self.options(), self.udp)
     }
 
+    /// Connects without encryption, and waits at least so long for each answer.
+    ///
+    /// # Errors
+    /// The node cannot be reached.
+    pub fn connect_patiently(&self, timeout: Duration) -> Result<Client, CliError> {
+        let mut options = self.options();
+        options.timeout = options.timeout.max(timeout);
+        self.connect_with(options, self.udp)
+    }
+
     /// Connects over TCP without encryption, whatever was asked for.
     ///
     /// # Errors

@@ -49,6 +49,16 @@ pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
     bar(bytes, what, "{msg} {wide_bar} {bytes}/{total_bytes} {eta}")
 }
 
+/// A line on standard error that says what is waited for; invisible unless a person looks on.
+pub fn waiting() -> ProgressBar {
+    if !std::io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let line = ProgressBar::new_spinner();
+    line.enable_steady_tick(std::time::Duration::from_millis(100));
+    line
+}
+
 fn bar(steps: u64, what: &'static str, template: &'static str) -> ProgressBar {
     if !std::io::stdout().is_terminal() {
         return ProgressBar::hidden();

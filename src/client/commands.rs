@@ -265,7 +265,7 @@ impl Client {
 
     /// How many records of so many bytes fit a request beside `fixed` bytes of payload, with so
     /// many bytes of answer for each.
-    fn records_per_request(&self, record: usize, fixed: usize, answer: usize) -> usize {
+    pub(super) fn records_per_request(&self, record: usize, fixed: usize, answer: usize) -> usize {
         let encryption = self.connection.options().protection.encryption();
         let outside = encryption.header_size() + encryption.body_overhead();
         let (request_max, answer_max) = match self.connection.transport() {
@@ -284,7 +284,7 @@ impl Client {
     }
 
     /// One request and its answer.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         command: Command,
         compose: impl FnOnce(&mut Vec<u8>),
@@ -302,7 +302,7 @@ impl Client {
     }
 
     /// A change of many coins that each pass or fail by themselves.
-    fn change<T>(
+    pub(super) fn change<T>(
         &mut self,
         command: Command,
         coins: &[T],
@@ -330,7 +330,7 @@ impl Client {
     /// Nothing is handed over for what was not sent, or refused. `take` says `None` where the answer
     /// makes no sense. After an error nothing more is sent, but what is under way is waited for. The
     /// first error.
-    fn in_batches<T>(
+    pub(super) fn in_batches<T>(
         &mut self,
         command: Command,
         coins: &[T],
@@ -391,7 +391,7 @@ impl Client {
         )
     }
 
-    fn some<T>(&self, command: Command, answer: Option<T>) -> Result<T, ClientError> {
+    pub(super) fn some<T>(&self, command: Command, answer: Option<T>) -> Result<T, ClientError> {
         answer.ok_or_else(|| ClientError::NotAnAnswer(self.connection.host().to_owned(), command))
     }
 }

@@ -7,13 +7,28 @@
 //! | [`Connection`] | requests out, answers in, several in flight |
 //! | [`Client`] | the commands, long lists split into requests that fit |
 //! | [`CoinListReader`], [`CoinListWriter`] | a CSV of coins |
+//! | [`HostPort`] | where a node listens |
+//! | [`PerRaida`] | one value for each of the 25 servers |
+//! | [`Raidas`] | all 25 servers, asked at the same time |
+//! | [`wallet`] | folders of coin files |
+//! | [`heal`] | coins of a wallet repaired on the servers that lost them |
 
 mod coin_list;
 mod commands;
 mod connection;
+pub mod heal;
+mod healing;
+mod host_port;
+mod per_raida;
+mod raidas;
+pub mod wallet;
 
 pub use coin_list::{
     CoinListError, CoinListReader, CoinListWriter, CoinRecord, Existing, Fault, Months,
 };
 pub use commands::{Client, Outcome};
 pub use connection::{ClientError, Connection, Options, Reply, Transport};
+pub use healing::{FixOrder, Tickets};
+pub use host_port::{HostPort, NotHostPort};
+pub use per_raida::PerRaida;
+pub use raidas::{Hosts, HostsError, Raidas};

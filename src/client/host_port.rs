@@ -4,7 +4,7 @@ use std::str::FromStr;
 /// Where a node listens: a host name or an address, and a port; an IPv6 address in brackets.
 ///
 /// ```
-/// use raida::cli::HostPort;
+/// use raida::client::HostPort;
 /// let here: HostPort = "[::1]:50000".parse().unwrap();
 /// assert_eq!((here.host(), here.port()), ("::1", 50_000));
 /// assert!("localhost".parse::<HostPort>().is_err());

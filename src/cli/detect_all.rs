@@ -1,0 +1,85 @@
+use std::path::Path;
+
+use serde_json::json;
+
+use super::CliError;
+use super::coins::json_of;
+use super::output::{Answer, print, print_json, waiting};
+use crate::client::Raidas;
+use crate::client::heal::look;
+use crate::client::wallet::{Access, CoinFile, Filed, Folder, Grade, Mark, Wallet};
+use crate::protocol::RaidaId;
+
+/// Asks all servers at the same time about the coins of a wallet or of one coin file, and shows a POWN
+/// string a coin. The answer is yes where every coin is authentic.
+///
+/// # Errors
+/// The coins cannot be read, or fewer than 13 servers answer.
+pub fn detect_all(path: &Path, raidas: &Raidas, json: bool) -> Result<Answer, CliError> {
+    let (mut coins, left_alone) = match path.is_dir() {
+        true => {
+            let wallet = Wallet::open(path, Access::Look)?;
+            (wallet.coins().to_vec(), wallet.left_alone().to_vec())
+        }
+        false => {
+            let file = CoinFile::read(path).map_err(|cause| CliError::CoinFile {
+                file: path.to_owned(),
+                cause,
+            })?;
+            (vec![Filed::new(file, Folder::Suspect)], vec![])
+        }
+    };
+    let bar = waiting();
+    bar.set_message("asking all servers");
+    let silent = look(&mut coins, raidas)?;
+    bar.finish_and_clear();
+
+    let everywhere = (coins.iter())
+        .filter(|filed| filed.file.pown.count(Mark::Passed) == RaidaId::COUNT)
+        .count();
+    if json {
+        let coins = coins.iter().map(|filed| {
+            let mut entry = json_of(filed.file.coin);
+            entry["pown"] = filed.file.pown.to_string().into();
+            entry["grade"] = filed.file.pown.grade().name().into();
+            entry
+        });
+        let silent = silent
+            .iter()
+            .filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })));
+        let left_alone = left_alone
+            .iter()
+            .map(|left| json!({ "file": left.file, "why": left.reason }));
+        print_json(&json!({
+            "coins": coins.collect::<Vec<_>>(),
+            "pass_everywhere": everywhere,
+            "silent": silent.collect::<Vec<_>>(),
+            "left_alone": left_alone.collect::<Vec<_>>(),
+        }))?;
+    } else {
+        let mut text = String::new();
+        for filed in &coins {
+            let pown = filed.file.pown;
+            let (coin, grade) = (filed.file.coin.to_string(), pown.grade().name());
+            text += &format!("{coin:12} {pown}  {grade}\n");
+        }
+        for left in &left_alone {
+            text += &format!("left alone: {}: {}\n", left.file.display(), left.reason);
+        }
+        for (raida, why) in silent.iter() {
+            if let Some(why) = why {
+                text += &format!("RAIDA {raida} did not answer: {why}\n");
+            }
+        }
+        text += &format!(
+            "{everywhere} of {} coins pass on all 25 servers\n",
+            coins.len()
+        );
+        print(&text)?;
+    }
+    let authentic = |filed: &Filed| filed.file.pown.grade() == Grade::Authentic;
+    Ok(match coins.iter().all(authentic) {
+        true => Answer::Yes,
+        false => Answer::No,
+    })
+}

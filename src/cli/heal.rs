@@ -1,0 +1,218 @@
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::coins::json_of;
+use super::output::{Answer, print, print_json, waiting};
+use super::raidas::RaidasArgs;
+use crate::client::PerRaida;
+use crate::client::heal::{Healed, HealedCoin, Stage, generators, heal, look, plan};
+use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
+
+/// Heal a wallet: find out which numbers of its limbo coins are in force, have servers that lost a
+/// coin repair it on the word of the others, and file each coin by its grade.
+///
+/// Looks after the folders Bank, Fracked, Limbo and Grade. A new number is in the coin's file before
+/// a server can have it, so that the command can be interrupted at any time and given again. Exit
+/// status 0 if all coins are authentic afterwards, 1 if some are not, 2 if too few servers answer.
+#[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
+#[command(after_help = "Examples:
+  raida heal wallet --network net
+  raida heal wallet --hosts hosts.txt --dry-run
+  raida heal wallet --hosts hosts.txt --json")]
+pub struct HealCommand {
+    /// The wallet: a folder with the folders Bank, Fracked, Limbo and so on
+    wallet: PathBuf,
+    #[command(flatten)]
+    network: RaidasArgs,
+    /// Ask only; say what would be done, and change nothing anywhere
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait for a server's answer, in milliseconds; for a fix at least 40,000
+    #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    timeout_ms: u64,
+    /// The servers' coin id; 6 is CloudCoin
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    coin_id: u16,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl HealCommand {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// The wallet or the list of hosts cannot be read; fewer than 13 servers answer; the disk fails.
+    pub fn run(self) -> Result<Answer, CliError> {
+        let raidas = self.network.raidas(self.coin_id, self.timeout_ms)?;
+        let bar = waiting();
+        let (healed, left_alone) = if self.dry_run {
+            let mut wallet = Wallet::open(&self.wallet, Access::Look)?;
+            bar.set_message("asking all servers");
+            let filed = wallet.coins().iter().map(|filed| filed.file.pown).collect();
+            let silent = look(wallet.coins_mut(), &raidas)?;
+            let left_alone = wallet.left_alone().to_vec();
+            (looked_at(&wallet, filed, silent), left_alone)
+        } else {
+            let mut wallet = Wallet::open(&self.wallet, Access::Change)?;
+            let generators = generators(wallet.coins())?;
+            let healed = heal(&mut wallet, &raidas, &generators, |stage| {
+                bar.set_message(phrase(stage));
+            })?;
+            (healed, wallet.left_alone().to_vec())
+        };
+        bar.finish_and_clear();
+        if self.json {
+            print_json(&self.report_json(&healed, &left_alone))?;
+        } else {
+            print(&self.report(&healed, &left_alone))?;
+        }
+        let all_authentic = (healed.coins.iter())
+            .all(|coin| coin.after.grade() == Grade::Authentic)
+            && !left_alone.iter().any(|left| left.may_be_coin);
+        Ok(if all_authentic {
+            Answer::Yes
+        } else {
+            Answer::No
+        })
+    }
+
+    fn report(&self, healed: &Healed, left_alone: &[LeftAlone]) -> String {
+        let mut text = String::new();
+        if !healed.coins.is_empty() {
+            let (before, after) = match self.dry_run {
+                true => ("in the file", "now"),
+                false => ("before", "after"),
+            };
+            text += &format!("{:12} {before:25}  {after:25}\n", "coin");
+        }
+        for coin in &healed.coins {
+            let HealedCoin {
+                coin,
+                before,
+                after,
+                in_doubt,
+            } = coin;
+            let grade = after.grade().name();
+            let doubt = match in_doubt {
+                true => ", two numbers in doubt: heal again when all servers answer",
+                false => "",
+            };
+            let would = match self.dry_run {
+                true => would(after),
+                false => String::new(),
+            };
+            text += &format!(
+                "{:12} {before:25}  {after:25}  {grade}{doubt}{would}\n",
+                coin.to_string()
+            );
+        }
+        for left in left_alone {
+            text += &format!("left alone: {}: {}\n", left.file.display(), left.reason);
+        }
+        for (raida, why) in healed.silent.iter() {
+            if let Some(why) = why {
+                text += &format!("RAIDA {raida} did not answer: {why}\n");
+            }
+        }
+        let count = |grade| {
+            let coins = healed.coins.iter();
+            coins.filter(|coin| coin.after.grade() == grade).count()
+        };
+        text += &format!(
+            "{} coins: {} authentic, {} fracked, {} counterfeit, {} in limbo{}\n",
+            healed.coins.len(),
+            count(Grade::Authentic),
+            count(Grade::Fracked),
+            count(Grade::Counterfeit),
+            count(Grade::Limbo),
+            if self.dry_run {
+                "; nothing was changed"
+            } else {
+                ""
+            },
+        );
+        text
+    }
+
+    fn report_json(&self, healed: &Healed, left_alone: &[LeftAlone]) -> Value {
+        let coins = healed.coins.iter().map(|coin| {
+            let mut entry = json_of(coin.coin);
+            entry["before"] = coin.before.to_string().into();
+            entry["after"] = coin.after.to_string().into();
+            entry["grade"] = coin.after.grade().name().into();
+            entry["in_doubt"] = coin.in_doubt.into();
+            if self.dry_run {
+                entry["would_fix"] = fixable(&coin.after).into();
+            }
+            entry
+        });
+        let silent = healed
+            .silent
+            .iter()
+            .filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })));
+        let left_alone = left_alone
+            .iter()
+            .map(|left| json!({ "file": left.file, "why": left.reason }));
+        json!({
+            "dry_run": self.dry_run,
+            "rounds": healed.rounds,
+            "coins": coins.collect::<Vec<_>>(),
+            "silent": silent.collect::<Vec<_>>(),
+            "left_alone": left_alone.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// What a look alone found, beside what the files said before.
+fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<String>>) -> Healed {
+    let coins = wallet.coins().iter().zip(filed);
+    let coins = coins.map(|(filed, before)| HealedCoin {
+        coin: filed.file.coin,
+        before,
+        after: filed.file.pown,
+        in_doubt: filed.file.is_in_doubt(),
+    });
+    Healed {
+        coins: coins.collect(),
+        rounds: 0,
+        silent,
+    }
+}
+
+/// On which servers a coin would be fixed if all those that pass it give a ticket.
+fn fixable(marks: &PownString) -> Vec<u8> {
+    let listed = PerRaida::from_fn(|raida| marks.0[raida] == Mark::Passed);
+    let planned = plan(&[*marks], &[listed]).into_iter();
+    planned
+        .filter(|(_, coins)| !coins.is_empty())
+        .map(|(raida, _)| raida.get())
+        .collect()
+}
+
+fn would(marks: &PownString) -> String {
+    let servers = fixable(marks);
+    let list = servers.iter().map(u8::to_string).collect::<Vec<_>>();
+    match list.as_slice() {
+        [] => String::new(),
+        list => format!(", would be fixed on {}", list.join(" ")),
+    }
+}
+
+fn phrase(stage: Stage) -> String {
+    match stage {
+        Stage::Looking => "asking all servers".to_owned(),
+        Stage::Tickets { round, coins } => {
+            format!("round {round}: tickets for {coins} coins")
+        }
+        Stage::Fixing {
+            round,
+            coins,
+            servers,
+        } => format!("round {round}: {servers} servers fix {coins} coins"),
+        Stage::Filing => "filing".to_owned(),
+    }
+}

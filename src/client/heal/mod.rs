@@ -1,0 +1,18 @@
+//! Healing: coins of a wallet that some servers have lost are repaired there by the word of the
+//! others (PROTOCOL.md section 5, group 2).
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`Network`] | what is asked of the servers, all at the same time |
+//! | [`plan()`] | which server is to fix which coins |
+//! | [`heal()`], [`look`] | the rounds, with every number on disk before a server may have it |
+
+mod network;
+mod plan;
+mod rounds;
+
+pub use network::{FIX_TIMEOUT, Network, Questions, Replies, Ticketed};
+pub use plan::plan;
+pub use rounds::{
+    COINS_A_TICKET, HealError, Healed, HealedCoin, ROUNDS_MAX, Stage, generators, heal, look,
+};

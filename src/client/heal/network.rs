@@ -1,0 +1,98 @@
+use std::time::Duration;
+
+use crate::client::{ClientError, FixOrder, Outcome, PerRaida, Raidas};
+use crate::coin::{An, Coin};
+use crate::protocol::healing::{Found, TicketId};
+
+/// What a server is asked about coins.
+#[derive(Clone, Debug, Default)]
+pub struct Questions {
+    /// Are these their numbers?
+    pub detect: Vec<(Coin, An)>,
+    /// Which of the two numbers have these?
+    pub find: Vec<(Coin, An, An)>,
+}
+
+/// What it said, in the order asked.
+#[derive(Clone, Debug, Default)]
+pub struct Replies {
+    /// Whether each coin to detect passes.
+    pub detect: Vec<bool>,
+    /// Which number each coin to find has.
+    pub find: Vec<Found>,
+}
+
+/// A server's ticket.
+#[derive(Clone, Debug, Default)]
+pub struct Ticketed {
+    /// Which of the coins it lists.
+    pub passed: Vec<bool>,
+    /// The ticket; `None` where none passed.
+    pub ticket: Option<TicketId>,
+}
+
+/// The servers of a network as healing sees them: all are asked at the same time, and those with
+/// nothing to be asked, `None`, answer nothing.
+pub trait Network {
+    /// Asks about coins; nothing is changed.
+    fn look(
+        &self,
+        questions: PerRaida<Option<Questions>>,
+    ) -> PerRaida<Option<Result<Replies, ClientError>>>;
+
+    /// Asks each for one ticket.
+    fn tickets(
+        &self,
+        coins: PerRaida<Option<Vec<(Coin, An)>>>,
+    ) -> PerRaida<Option<Result<Ticketed, ClientError>>>;
+
+    /// Has coins fixed. What became of each, in the order of the request.
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>>;
+}
+
+/// A server that fixes waits up to 32 s for the others (`[peers] reply_timeout_s`): whoever gives up
+/// earlier does not know what came of it.
+pub const FIX_TIMEOUT: Duration = Duration::from_secs(40);
+
+impl Network for Raidas {
+    fn look(
+        &self,
+        questions: PerRaida<Option<Questions>>,
+    ) -> PerRaida<Option<Result<Replies, ClientError>>> {
+        let question = |raida| questions[raida].as_ref();
+        self.ask(self.timeout, question, |client, asked| {
+            Ok(Replies {
+                detect: client.detect(&asked.detect)?,
+                find: client.find(&asked.find)?,
+            })
+        })
+    }
+
+    fn tickets(
+        &self,
+        coins: PerRaida<Option<Vec<(Coin, An)>>>,
+    ) -> PerRaida<Option<Result<Ticketed, ClientError>>> {
+        let question = |raida| coins[raida].as_ref();
+        self.ask(self.timeout, question, |client, coins| {
+            let tickets = client.get_ticket(coins)?;
+            let ticket = tickets.issued.first().map(|&(_, ticket)| ticket);
+            Ok(Ticketed {
+                passed: tickets.passed,
+                ticket,
+            })
+        })
+    }
+
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>> {
+        let question = |raida| orders[raida].as_ref();
+        let timeout = self.timeout.max(FIX_TIMEOUT);
+        // The outcomes say what an error would: whether anything may have changed.
+        let fixed = self.ask(timeout, question, |client, order| Ok(client.fix(order).0));
+        let mut orders = orders.into_iter();
+        fixed.map(|answer| {
+            let (_, order) = orders.next().expect("there are as many orders as answers");
+            let not_reached = || vec![Outcome::NotAsked; order.map_or(0, |o| o.coins.len())];
+            Some(answer?.unwrap_or_else(|_| not_reached()))
+        })
+    }
+}

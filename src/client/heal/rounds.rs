@@ -1,0 +1,367 @@
+use super::{Network, Questions, plan};
+use crate::client::wallet::{CoinFile, Filed, Mark, PownString, Wallet, WalletError};
+use crate::client::{ClientError, FixOrder, Outcome, PerRaida};
+use crate::coin::Coin;
+use crate::protocol::RaidaId;
+use crate::protocol::healing::{Found, PartialGenerator, TicketId, VOTES_NEEDED};
+
+/// Rounds of fixing, at most. A second one is for servers that came back, or had no ticket to give,
+/// during the first.
+pub const ROUNDS_MAX: usize = 3;
+/// Coins fixed at a time: what a request for a ticket holds within 65,535 bytes, so that every
+/// server takes it, and less than the 4,096 that a ticket does.
+pub const COINS_A_TICKET: usize = 3_000;
+
+/// What healing is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Asks all servers about the coins.
+    Looking,
+    /// Asks for the tickets of some coins.
+    Tickets {
+        /// The round, counted from 1.
+        round: usize,
+        /// How many coins.
+        coins: usize,
+    },
+    /// Waits for servers that fix coins.
+    Fixing {
+        /// The round, counted from 1.
+        round: usize,
+        /// How many coins.
+        coins: usize,
+        /// On how many servers.
+        servers: usize,
+    },
+    /// Moves the files to their folders.
+    Filing,
+}
+
+/// What became of a wallet's coins.
+#[derive(Clone, Debug)]
+pub struct Healed {
+    /// Each coin.
+    pub coins: Vec<HealedCoin>,
+    /// Rounds of fixing that there were.
+    pub rounds: usize,
+    /// Why servers did not answer when they were last asked.
+    pub silent: PerRaida<Option<String>>,
+}
+
+/// What became of a coin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealedCoin {
+    /// The coin.
+    pub coin: Coin,
+    /// What the servers said at first.
+    pub before: PownString,
+    /// What they said at last.
+    pub after: PownString,
+    /// Whether a server may have either of two numbers still; the file keeps both.
+    pub in_doubt: bool,
+}
+
+/// Why a wallet was not healed, or not to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum HealError {
+    /// The wallet cannot be read or written.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// Too few servers to say anything about a coin.
+    #[error(
+        "only {answered} of 25 servers answer and {VOTES_NEEDED} are needed, so nothing was changed ({first}); is the network up, and is the list of hosts right?"
+    )]
+    TooFewServers {
+        /// Servers that answered.
+        answered: usize,
+        /// What came of the first that did not.
+        first: String,
+    },
+    /// The system has no random numbers to give.
+    #[error("no random numbers from the system: {0}; nothing was sent")]
+    NoRandomness(#[from] getrandom::Error),
+}
+
+/// Draws what new numbers are derived from: for each server another, since who knows one knows what
+/// it makes of every server's number. None of them makes a number that would put one of the coins
+/// into a locker.
+///
+/// # Errors
+/// The system has no random numbers to give.
+pub fn generators(coins: &[Filed]) -> Result<PerRaida<PartialGenerator>, getrandom::Error> {
+    let mut drawn = PerRaida::from_fn(|_| PartialGenerator::new([0; PartialGenerator::SIZE]));
+    for raida in RaidaId::all() {
+        loop {
+            let mut bytes = [0; PartialGenerator::SIZE];
+            getrandom::fill(&mut bytes)?;
+            let generator = PartialGenerator::new(bytes);
+            let makes_lockers =
+                (coins.iter()).any(|filed| generator.an(raida, filed.file.coin).is_locker_key());
+            if !makes_lockers {
+                drawn[raida] = generator;
+                break;
+            }
+        }
+    }
+    Ok(drawn)
+}
+
+/// Asks the servers about all coins: which of two numbers each has where that is in doubt, whether it
+/// knows the one number where not. Sets marks and settles doubts in memory only. Gives why servers
+/// did not answer.
+///
+/// # Errors
+/// Fewer than 13 servers answer.
+pub fn look(
+    coins: &mut [Filed],
+    network: &impl Network,
+) -> Result<PerRaida<Option<String>>, HealError> {
+    for filed in coins.iter_mut() {
+        filed.file.pown = PownString::all(Mark::Untried);
+    }
+    let silent = ask_unknown(coins, network);
+    let answered = silent.count(Option::is_none);
+    let mut reasons = silent
+        .iter()
+        .filter_map(|(raida, why)| Some((raida, why.as_ref()?)));
+    match reasons.next() {
+        Some((raida, why)) if answered < VOTES_NEEDED => Err(HealError::TooFewServers {
+            answered,
+            first: format!("RAIDA {raida}: {why}"),
+        }),
+        _ => {
+            drop(reasons);
+            Ok(silent)
+        }
+    }
+}
+
+/// Heals a wallet: limbo coins by finding which numbers are in force, then coins that servers fail by
+/// tickets and fixes, in rounds while that helps; then the coins are graded and filed.
+///
+/// A new number is on disk in the coin's file, beside the old one, before the request that brings it
+/// into force is sent, and the old one leaves the file only when the server has said which of the two
+/// it has. So a crash at any moment loses neither, and the next run finds out which one counts. The
+/// same generators serve all rounds: where a fix takes effect after it was given up, the next one
+/// wants the same number.
+///
+/// # Errors
+/// Fewer than 13 servers answer at first, and then nothing is changed; the disk fails.
+pub fn heal(
+    wallet: &mut Wallet,
+    network: &impl Network,
+    generators: &PerRaida<PartialGenerator>,
+    mut at: impl FnMut(Stage),
+) -> Result<Healed, HealError> {
+    at(Stage::Looking);
+    let mut silent = look(wallet.coins_mut(), network)?;
+    let before: Vec<PownString> = wallet.coins().iter().map(|filed| filed.file.pown).collect();
+    wallet.save()?;
+    let mut rounds = 0;
+    while rounds < ROUNDS_MAX {
+        let sick = sick(wallet.coins());
+        if sick.is_empty() {
+            break;
+        }
+        rounds += 1;
+        let passes = passes(wallet.coins());
+        for group in sick.chunks(COINS_A_TICKET) {
+            heal_group(wallet, group, network, generators, rounds, &mut at)?;
+        }
+        let in_doubt = |filed: &Filed| filed.file.is_in_doubt();
+        if self::sick(wallet.coins()).is_empty() && !wallet.coins().iter().any(in_doubt) {
+            break;
+        }
+        at(Stage::Looking);
+        silent = ask_unknown(wallet.coins_mut(), network);
+        wallet.save()?;
+        if self::passes(wallet.coins()) == passes {
+            break;
+        }
+    }
+    at(Stage::Filing);
+    let coins = wallet.coins().iter().zip(before);
+    let coins = coins
+        .map(|(filed, before)| HealedCoin {
+            coin: filed.file.coin,
+            before,
+            after: filed.file.pown,
+            in_doubt: filed.file.is_in_doubt(),
+        })
+        .collect();
+    wallet.file_by_grade()?;
+    Ok(Healed {
+        coins,
+        rounds,
+        silent,
+    })
+}
+
+/// The coins that enough servers pass and some fail.
+fn sick(coins: &[Filed]) -> Vec<usize> {
+    let is_sick = |filed: &Filed| {
+        let pown = &filed.file.pown;
+        pown.count(Mark::Passed) >= VOTES_NEEDED && pown.count(Mark::Failed) > 0
+    };
+    (0..coins.len())
+        .filter(|&place| is_sick(&coins[place]))
+        .collect()
+}
+
+/// How often servers pass coins.
+fn passes(coins: &[Filed]) -> usize {
+    let passes = |filed: &Filed| filed.file.pown.count(Mark::Passed);
+    coins.iter().map(passes).sum()
+}
+
+/// Asks each server about the coins of which it has not said anything yet.
+fn ask_unknown(coins: &mut [Filed], network: &impl Network) -> PerRaida<Option<String>> {
+    let unknown = PerRaida::from_fn(|raida| -> Vec<usize> {
+        let said = |file: &CoinFile| matches!(file.pown.0[raida], Mark::Passed | Mark::Failed);
+        let places = 0..coins.len();
+        places.filter(|&place| !said(&coins[place].file)).collect()
+    });
+    let questions = PerRaida::from_fn(|raida| {
+        let mut questions = Questions::default();
+        for &place in &unknown[raida] {
+            let file = &coins[place].file;
+            match file.pan(raida) {
+                Some(pan) => questions.find.push((file.coin, file.an(raida), pan)),
+                None => questions.detect.push((file.coin, file.an(raida))),
+            }
+        }
+        (!unknown[raida].is_empty()).then_some(questions)
+    });
+    let answers = network.look(questions);
+    let mut silent = PerRaida::from_fn(|_| None);
+    for (raida, answer) in answers {
+        match answer {
+            None => {}
+            Some(Ok(replies)) => {
+                let (mut detected, mut found) = (replies.detect.iter(), replies.find.iter());
+                for &place in &unknown[raida] {
+                    let file = &mut coins[place].file;
+                    let found = match file.pan(raida) {
+                        Some(_) => found.next().copied(),
+                        None => detected.next().map(|&passed| match passed {
+                            true => Found::An,
+                            false => Found::Neither,
+                        }),
+                    };
+                    if let Some(found) = found {
+                        file.settle(raida, found);
+                    }
+                }
+            }
+            Some(Err(error)) => {
+                for &place in &unknown[raida] {
+                    coins[place].file.pown.0[raida] = mark_of(&error);
+                }
+                silent[raida] = Some(error.to_string());
+            }
+        }
+    }
+    silent
+}
+
+fn mark_of(error: &ClientError) -> Mark {
+    match error {
+        ClientError::Unreachable(..) | ClientError::Broken(..) | ClientError::TimedOut(..) => {
+            Mark::NoAnswer
+        }
+        _ => Mark::Error,
+    }
+}
+
+/// Tickets and fixes for some coins.
+fn heal_group(
+    wallet: &mut Wallet,
+    group: &[usize],
+    network: &impl Network,
+    generators: &PerRaida<PartialGenerator>,
+    round: usize,
+    at: &mut impl FnMut(Stage),
+) -> Result<(), HealError> {
+    at(Stage::Tickets {
+        round,
+        coins: group.len(),
+    });
+    let (tickets, listed) = get_tickets(wallet.coins_mut(), group, network);
+    let coins = wallet.coins_mut();
+    let marks: Vec<PownString> = group.iter().map(|&place| coins[place].file.pown).collect();
+    let planned = plan(&marks, &listed);
+    let servers = planned.count(|coins| !coins.is_empty());
+    if servers == 0 {
+        return Ok(());
+    }
+    let mut orders = PerRaida::from_fn(|_| None);
+    for (raida, places) in planned.iter().filter(|(_, places)| !places.is_empty()) {
+        let mut order = FixOrder {
+            coins: vec![],
+            generator: generators[raida],
+            tickets,
+        };
+        order.tickets[raida] = None;
+        for &place in places {
+            let file = &mut coins[group[place]].file;
+            file.propose(raida, generators[raida].an(raida, file.coin));
+            order.coins.push(file.coin);
+        }
+        orders[raida] = Some(order);
+    }
+    wallet.save()?;
+    at(Stage::Fixing {
+        round,
+        coins: group.len(),
+        servers,
+    });
+    let outcomes = network.fix(orders);
+    for (raida, outcomes) in outcomes {
+        for (&place, outcome) in planned[raida].iter().zip(outcomes.unwrap_or_default()) {
+            let file = &mut wallet.coins_mut()[group[place]].file;
+            match outcome {
+                Outcome::Changed => file.settle(raida, Found::Pan),
+                Outcome::Failed | Outcome::NotAsked => file.settle(raida, Found::Neither),
+                // Both numbers stay: the next look finds out.
+                Outcome::Unknown => file.pown.0[raida] = Mark::NoAnswer,
+            }
+        }
+    }
+    Ok(wallet.save()?)
+}
+
+/// Asks every server for a ticket for those coins of the group that it passes. The tickets, and for
+/// each coin whose tickets list it.
+fn get_tickets(
+    coins: &mut [Filed],
+    group: &[usize],
+    network: &impl Network,
+) -> (PerRaida<Option<TicketId>>, Vec<PerRaida<bool>>) {
+    let passing = PerRaida::from_fn(|raida| -> Vec<usize> {
+        let passes = |&place: &usize| coins[group[place]].file.pown.0[raida] == Mark::Passed;
+        (0..group.len()).filter(passes).collect()
+    });
+    let asked = PerRaida::from_fn(|raida| {
+        let places = &passing[raida];
+        let number = |&place: &usize| {
+            let file = &coins[group[place]].file;
+            (file.coin, file.an(raida))
+        };
+        (!places.is_empty()).then(|| places.iter().map(number).collect())
+    });
+    let mut tickets = PerRaida::from_fn(|_| None);
+    let mut listed = vec![PerRaida::from_fn(|_| false); group.len()];
+    for (raida, answer) in network.tickets(asked) {
+        // A server without a ticket to give has no vote in this round.
+        let Some(Ok(answer)) = answer else { continue };
+        tickets[raida] = answer.ticket;
+        for (&place, passed) in passing[raida].iter().zip(answer.passed) {
+            match passed {
+                true => listed[place][raida] = true,
+                // It changed there since the look.
+                false => coins[group[place]].file.pown.0[raida] = Mark::Failed,
+            }
+        }
+    }
+    (tickets, listed)
+}

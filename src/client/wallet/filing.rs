@@ -1,0 +1,153 @@
+//! How the bytes of a coin get to their place on disk, so that at every moment they stand in some
+//! whole file.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// A file about to be written, and perhaps an older copy in another folder to be removed after it.
+pub struct Filing {
+    target: PathBuf,
+    bytes: Zeroizing<Vec<u8>>,
+    over_itself: bool,
+    old: Option<PathBuf>,
+}
+
+/// One step of a filing.
+pub type Step = fn(&Filing) -> io::Result<()>;
+
+impl Filing {
+    /// What is done, in this order: a crash may come between any two. Before the second the old
+    /// file is as it was; from the second on the new one is whole; between the second and the
+    /// fourth both are there.
+    pub const STEPS: [Step; 5] = [
+        Filing::write,
+        Filing::name,
+        Filing::sync_folder,
+        Filing::remove_old,
+        Filing::sync_old_folder,
+    ];
+
+    /// A new file, where none may be yet.
+    pub fn create(target: PathBuf, bytes: Zeroizing<Vec<u8>>) -> Filing {
+        Filing {
+            target,
+            bytes,
+            over_itself: false,
+            old: None,
+        }
+    }
+
+    /// New content for a file.
+    pub fn replace(target: PathBuf, bytes: Zeroizing<Vec<u8>>) -> Filing {
+        Filing {
+            target,
+            bytes,
+            over_itself: true,
+            old: None,
+        }
+    }
+
+    /// A file put into another folder as it is.
+    pub fn relocate(from: PathBuf, target: PathBuf, bytes: Zeroizing<Vec<u8>>) -> Filing {
+        Filing {
+            target,
+            bytes,
+            over_itself: false,
+            old: Some(from),
+        }
+    }
+
+    /// Where the bytes are to stand.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            // Who can read it owns the coin.
+            .mode(0o600)
+            .open(temporary(&self.target))?;
+        file.write_all(&self.bytes)?;
+        file.sync_all()
+    }
+
+    fn name(&self) -> io::Result<()> {
+        // No link that would fail by itself: memory sticks, where wallets are carried, have none.
+        // Whoever changes the wallet holds its lock, so nobody comes between.
+        if !self.over_itself && self.target.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        std::fs::rename(temporary(&self.target), &self.target)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        sync(folder(&self.target))
+    }
+
+    fn remove_old(&self) -> io::Result<()> {
+        self.old.as_ref().map_or(Ok(()), std::fs::remove_file)
+    }
+
+    fn sync_old_folder(&self) -> io::Result<()> {
+        self.old.as_ref().map_or(Ok(()), |old| sync(folder(old)))
+    }
+}
+
+/// Carries filings out together: each step of all, then the next, so that a folder is synced once.
+///
+/// # Errors
+/// The first step that fails, with its file; what is done stays done.
+pub fn file_all(filings: &[Filing]) -> Result<(), (PathBuf, io::Error)> {
+    let each = |step: Step| {
+        filings
+            .iter()
+            .try_for_each(|filing| step(filing).map_err(|cause| (filing.target.clone(), cause)))
+    };
+    let [write, name, _, remove_old, _] = Filing::STEPS;
+    each(write)?;
+    each(name)?;
+    sync_each(filings.iter().map(|filing| folder(&filing.target)))?;
+    each(remove_old)?;
+    sync_each(
+        filings
+            .iter()
+            .filter_map(|filing| Some(folder(filing.old.as_ref()?))),
+    )
+}
+
+fn sync_each<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<(), (PathBuf, io::Error)> {
+    let folders: BTreeSet<&Path> = folders.collect();
+    (folders.into_iter())
+        .try_for_each(|folder| sync(folder).map_err(|cause| (folder.to_owned(), cause)))
+}
+
+/// Makes the names in a folder durable.
+pub fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent()
+        .expect("a coin file stands in a folder of its wallet")
+}
+
+const TEMPORARY: &str = ".part";
+
+/// Where a file's bytes stand before it has its name.
+fn temporary(target: &Path) -> PathBuf {
+    let name = target.file_name().expect("a coin file has a name");
+    target.with_file_name(format!(".{}{TEMPORARY}", name.to_string_lossy()))
+}
+
+/// The name that an unfinished file was to get; `None` for any other file.
+pub fn unfinished(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(TEMPORARY)
+}

@@ -1,0 +1,468 @@
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::filing::{Filing, file_all, sync, unfinished};
+use super::{CoinFile, NotACoinFile};
+use crate::coin::Coin;
+
+/// A folder of a wallet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Folder {
+    /// Authentic coins.
+    Bank,
+    /// Coins that some servers fail.
+    Fracked,
+    /// Coins of which too little is known.
+    Limbo,
+    /// Coins that were taken over and are yet to be graded.
+    Grade,
+    /// Coins received and not yet taken over: somebody else may own them still.
+    Suspect,
+    /// Coins that most servers fail.
+    Counterfeit,
+}
+
+impl Folder {
+    /// Every folder a wallet has.
+    pub const ALL: [Folder; 6] = [
+        Folder::Bank,
+        Folder::Fracked,
+        Folder::Limbo,
+        Folder::Grade,
+        Folder::Suspect,
+        Folder::Counterfeit,
+    ];
+    /// Those whose coins are the wallet's own. To grade a coin in Suspect would be to count as one's
+    /// own what its giver can still spend, and what is in Counterfeit was judged already.
+    pub const OWN: [Folder; 4] = [Folder::Bank, Folder::Fracked, Folder::Limbo, Folder::Grade];
+
+    /// What it is called on disk.
+    pub fn name(self) -> &'static str {
+        match self {
+            Folder::Bank => "Bank",
+            Folder::Fracked => "Fracked",
+            Folder::Limbo => "Limbo",
+            Folder::Grade => "Grade",
+            Folder::Suspect => "Suspect",
+            Folder::Counterfeit => "Counterfeit",
+        }
+    }
+}
+
+/// What a wallet is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To look: nothing on disk is touched.
+    Look,
+    /// To change it. What an earlier change left half done is finished first, and nobody else
+    /// opens the wallet meanwhile.
+    Change,
+    /// As `Change`; a wallet that is not there is made.
+    Create,
+}
+
+/// A coin in a wallet.
+#[derive(Clone, Debug)]
+pub struct Filed {
+    /// What the file holds, and what was changed of it since.
+    pub file: CoinFile,
+    /// Where it stands.
+    pub folder: Folder,
+    saved: CoinFile,
+}
+
+impl Filed {
+    /// A coin as it is on disk.
+    pub fn new(file: CoinFile, folder: Folder) -> Filed {
+        Filed {
+            saved: file.clone(),
+            file,
+            folder,
+        }
+    }
+}
+
+/// A file that was not understood, and was therefore not touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    /// The file.
+    pub file: PathBuf,
+    /// What is the matter with it.
+    pub reason: String,
+    /// Whether it is, or may be, a coin: anything called `.bin`, finished or not.
+    pub may_be_coin: bool,
+}
+
+impl LeftAlone {
+    fn new(file: PathBuf, reason: impl Into<String>) -> LeftAlone {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        LeftAlone {
+            may_be_coin: is_coin_name(unfinished(&name).unwrap_or(&name)),
+            reason: reason.into(),
+            file,
+        }
+    }
+}
+
+fn is_coin_name(name: &str) -> bool {
+    name.ends_with(".bin")
+}
+
+/// Why a wallet cannot be had or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum WalletError {
+    /// None of a wallet's folders is there.
+    #[error("{folder} is no wallet: it has no folder Bank; name one that has, or make one with `raida mint --network`", folder = .0.display())]
+    NotAWallet(PathBuf),
+    /// Another program changes it.
+    #[error("another program is at work on the wallet {folder}: wait until it has ended", folder = .0.display())]
+    InUse(PathBuf),
+    /// The file to be written exists.
+    #[error("{file} exists already and was left as it is", file = .0.display())]
+    Exists(PathBuf),
+    /// The disk fails or is full. Every coin is still in a whole file.
+    #[error("cannot {doing} {file}: {cause}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.display())]
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// Of which file or folder.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+}
+
+/// A wallet's own coins ([`Folder::OWN`]), one file each.
+///
+/// A file is changed by writing a new one beside it that takes its name, and put into another folder
+/// by writing it there before it is removed here; its content never changes on that way. So after a
+/// crash there is at worst a second copy of the same bytes, and it does not matter which one goes:
+/// the one that stays is where the coin's marks say it belongs, which finishes the move. Two files
+/// of a coin that differ come from somewhere else, as from a restored backup; either may hold numbers
+/// that the other has not, so both are left alone.
+#[derive(Debug)]
+pub struct Wallet {
+    root: PathBuf,
+    coins: Vec<Filed>,
+    left_alone: Vec<LeftAlone>,
+    _lock: Option<File>,
+}
+
+impl Wallet {
+    /// Opens a wallet and reads its coins.
+    ///
+    /// # Errors
+    /// It is none, somebody else changes it, or the disk fails. A file that cannot be read or
+    /// understood is no error: see [`Wallet::left_alone`].
+    pub fn open(root: &Path, access: Access) -> Result<Wallet, WalletError> {
+        let is_there = Folder::OWN
+            .iter()
+            .any(|folder| root.join(folder.name()).is_dir());
+        match access {
+            Access::Create => make_folders(root)?,
+            Access::Look | Access::Change if is_there => {}
+            Access::Look | Access::Change => {
+                return Err(WalletError::NotAWallet(root.to_owned()));
+            }
+        }
+        let changes = access != Access::Look;
+        let mut wallet = Wallet {
+            root: root.to_owned(),
+            coins: vec![],
+            left_alone: vec![],
+            _lock: changes.then(|| lock(root)).transpose()?,
+        };
+        let unfinished = wallet.read_folders()?;
+        wallet.drop_copies(changes)?;
+        for file in unfinished {
+            wallet.finish(file, changes)?;
+        }
+        wallet.coins.sort_by_key(|filed| filed.file.coin);
+        Ok(wallet)
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The coins, by rising denomination and serial number.
+    pub fn coins(&self) -> &[Filed] {
+        &self.coins
+    }
+
+    /// The same, to be changed; [`Wallet::save`] brings the changes to disk.
+    pub fn coins_mut(&mut self) -> &mut [Filed] {
+        &mut self.coins
+    }
+
+    /// Files that were not understood, and coins that could not be moved.
+    pub fn left_alone(&self) -> &[LeftAlone] {
+        &self.left_alone
+    }
+
+    /// Brings every change to disk, durably, each file in its place.
+    ///
+    /// # Errors
+    /// The disk fails or is full; of each file there is the old content or the new.
+    pub fn save(&mut self) -> Result<(), WalletError> {
+        let changed: Vec<Filing> = (self.coins.iter())
+            .filter(|filed| filed.file != filed.saved)
+            .map(|filed| Filing::replace(self.path(filed), filed.file.to_bytes()))
+            .collect();
+        carry_out(&changed)?;
+        for filed in &mut self.coins {
+            filed.saved.clone_from(&filed.file);
+        }
+        Ok(())
+    }
+
+    /// Saves, and moves each coin to the folder of its grade. Where a file of that name is there
+    /// already, the coin stays where it is, and is told of in [`Wallet::left_alone`].
+    ///
+    /// # Errors
+    /// As [`Wallet::save`]; a coin may be in its old folder, the new one, or both.
+    pub fn file_by_grade(&mut self) -> Result<(), WalletError> {
+        self.save()?;
+        let mut moves = vec![];
+        for filed in &mut self.coins {
+            let folder = filed.file.pown.grade().folder();
+            if folder == filed.folder {
+                continue;
+            }
+            let name = filed.file.name();
+            let from = self.root.join(filed.folder.name()).join(&name);
+            let target = self.root.join(folder.name()).join(&name);
+            if target.symlink_metadata().is_ok() {
+                let reason = format!(
+                    "it belongs to {}, where there is another file of this name: look which one is right, and move it",
+                    folder.name()
+                );
+                self.left_alone.push(LeftAlone::new(from, reason));
+                continue;
+            }
+            moves.push(Filing::relocate(from, target, filed.file.to_bytes()));
+            filed.folder = folder;
+        }
+        make_folders(&self.root)?;
+        carry_out(&moves)
+    }
+
+    /// Puts new coins into a folder, durably.
+    ///
+    /// # Errors
+    /// There is a file of that name in it, or the disk fails; some of the coins may be filed then.
+    pub fn add(&mut self, folder: Folder, coins: Vec<CoinFile>) -> Result<(), WalletError> {
+        let place = self.root.join(folder.name());
+        let filings: Vec<Filing> = coins
+            .iter()
+            .map(|file| Filing::create(place.join(file.name()), file.to_bytes()))
+            .collect();
+        if let Some(taken) = (filings.iter()).find(|f| f.target().symlink_metadata().is_ok()) {
+            return Err(WalletError::Exists(taken.target().to_owned()));
+        }
+        carry_out(&filings)?;
+        let filed = coins.into_iter().map(|file| Filed::new(file, folder));
+        self.coins.extend(filed);
+        self.coins.sort_by_key(|filed| filed.file.coin);
+        Ok(())
+    }
+
+    fn path(&self, filed: &Filed) -> PathBuf {
+        self.root.join(filed.folder.name()).join(filed.file.name())
+    }
+
+    /// Reads what is in the folders; gives the files that were never finished.
+    fn read_folders(&mut self) -> Result<Vec<Unfinished>, WalletError> {
+        let mut found = vec![];
+        for folder in Folder::OWN {
+            let path = self.root.join(folder.name());
+            for name in names(&path)? {
+                let file = path.join(&name);
+                if let Some(name) = unfinished(&name) {
+                    let target = path.join(name);
+                    found.push(Unfinished {
+                        file,
+                        target,
+                        folder,
+                    });
+                    continue;
+                }
+                match read(&file, &name) {
+                    Ok(coin) => self.coins.push(Filed::new(coin, folder)),
+                    Err(reason) => self.left_alone.push(LeftAlone::new(file, reason)),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Leaves one of several files of a coin, or none where they differ.
+    fn drop_copies(&mut self, remove: bool) -> Result<(), WalletError> {
+        let mut by_coin: BTreeMap<Coin, Vec<Filed>> = BTreeMap::new();
+        for filed in self.coins.drain(..) {
+            by_coin.entry(filed.file.coin).or_default().push(filed);
+        }
+        for copies in by_coin.into_values() {
+            if copies.iter().any(|copy| copy.file != copies[0].file) {
+                for copy in &copies {
+                    let reason = "there is another file of this coin, and they differ: keep the right one, or make two wallets of them and heal both";
+                    let file = self.path(copy);
+                    self.left_alone.push(LeftAlone::new(file, reason));
+                }
+                continue;
+            }
+            let belongs = copies[0].file.pown.grade().folder();
+            let stays = copies.iter().position(|copy| copy.folder == belongs);
+            for (place, copy) in copies.into_iter().enumerate() {
+                if place == stays.unwrap_or(0) {
+                    self.coins.push(copy);
+                } else if remove {
+                    let file = self.path(&copy);
+                    remove_durably(&file)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what a crash interrupted before the file had its name. Where the coin has a file, nothing
+    /// was ever done that only the unfinished one knows of, since that waits for the name. Where it
+    /// has none, as in minting, the unfinished one is all there is of it.
+    fn finish(&mut self, unfinished: Unfinished, change: bool) -> Result<(), WalletError> {
+        let Unfinished {
+            file,
+            target,
+            folder,
+        } = unfinished;
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let is_known = Folder::ALL
+            .iter()
+            .any(|folder| self.root.join(folder.name()).join(&*name).exists());
+        if is_known {
+            return match change {
+                true => remove_durably(&file),
+                false => Ok(()),
+            };
+        }
+        match read(&file, &name) {
+            Ok(coin) => {
+                if change {
+                    std::fs::rename(&file, &target)
+                        .and_then(|()| sync(&self.root.join(folder.name())))
+                        .map_err(|cause| disk("rename", &file, cause))?;
+                }
+                self.coins.push(Filed::new(coin, folder));
+            }
+            Err(reason) => {
+                let reason = format!("a file that was never finished: {reason}");
+                self.left_alone.push(LeftAlone::new(file, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that has not got its name yet.
+struct Unfinished {
+    file: PathBuf,
+    target: PathBuf,
+    folder: Folder,
+}
+
+/// The names in a folder, sorted; none where there is no folder.
+fn names(folder: &Path) -> Result<Vec<String>, WalletError> {
+    let failed = |cause| disk("read", folder, cause);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<Vec<String>>>()
+        .map_err(failed)?;
+    names.sort();
+    Ok(names)
+}
+
+/// The coin in a file that has, or was to get, this name.
+fn read(file: &Path, name: &str) -> Result<CoinFile, String> {
+    if !is_coin_name(name) {
+        return Err("it is no coin file: those end in .bin".to_owned());
+    }
+    let coin = CoinFile::read(file).map_err(|error| error.to_string())?;
+    match coin.name() == name {
+        true => Ok(coin),
+        false => Err(format!("it holds the coin of {}", coin.name())),
+    }
+}
+
+/// Why a coin could not be had from a file.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadableCoin {
+    /// The file cannot be read.
+    #[error("it cannot be read: {0}")]
+    Disk(#[from] io::Error),
+    /// The file holds something else.
+    #[error(transparent)]
+    NotACoin(#[from] NotACoinFile),
+}
+
+impl CoinFile {
+    /// Reads a file, whatever its name.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds something else than a coin.
+    pub fn read(file: &Path) -> Result<CoinFile, UnreadableCoin> {
+        // One byte more than any coin file has tells those that are longer.
+        let most = CoinFile::SIZE_WITH_PANS + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(most));
+        File::open(file)?
+            .take(most as u64)
+            .read_to_end(&mut bytes)?;
+        Ok(CoinFile::parse(&bytes)?)
+    }
+}
+
+fn make_folders(root: &Path) -> Result<(), WalletError> {
+    for folder in Folder::ALL {
+        let path = root.join(folder.name());
+        if !path.is_dir() {
+            std::fs::create_dir_all(&path).map_err(|cause| disk("make", &path, cause))?;
+        }
+    }
+    sync(root).map_err(|cause| disk("sync", root, cause))
+}
+
+fn lock(root: &Path) -> Result<File, WalletError> {
+    let folder = File::open(root).map_err(|cause| disk("open", root, cause))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(WalletError::InUse(root.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(disk("lock", root, cause)),
+    }
+}
+
+fn remove_durably(file: &Path) -> Result<(), WalletError> {
+    let folder = file.parent().expect("a coin file stands in a folder");
+    std::fs::remove_file(file)
+        .and_then(|()| sync(folder))
+        .map_err(|cause| disk("remove", file, cause))
+}
+
+fn carry_out(filings: &[Filing]) -> Result<(), WalletError> {
+    file_all(filings).map_err(|(file, cause)| disk("write", &file, cause))
+}
+
+fn disk(doing: &'static str, file: &Path, cause: io::Error) -> WalletError {
+    WalletError::Disk {
+        doing,
+        file: file.to_owned(),
+        cause,
+    }
+}

@@ -1,0 +1,414 @@
+//! Healing a wallet against 25 servers that keep their coins in a map and repair by vote: which
+//! server is asked for what, and what is on disk whenever it may count.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use raida::client::heal::{
+    HealError, Healed, Network, Questions, Replies, Ticketed, generators, heal, look,
+};
+use raida::client::wallet::{Access, CoinFile, Folder, Grade, Mark, PownString, Wallet};
+use raida::client::{ClientError, FixOrder, Outcome, PerRaida};
+use raida::coin::{An, Coin, Denomination, SerialNumber};
+use raida::protocol::RaidaId;
+use raida::protocol::healing::{Found, TicketId, VOTES_NEEDED};
+
+/// What happens to the fixes of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Carried out and answered.
+    Answered,
+    /// Carried out, and the answer is lost.
+    AnswerLost,
+    /// Neither.
+    RequestLost,
+    /// Carried out, and the program that asked is killed.
+    AskerKilled,
+}
+
+/// A network in this process.
+struct Fake {
+    state: RefCell<State>,
+    down: BTreeSet<u8>,
+    fate: Fate,
+}
+
+#[derive(Default)]
+struct State {
+    held: BTreeMap<(RaidaId, Coin), An>,
+    tickets: BTreeMap<(RaidaId, u32), Vec<Coin>>,
+    /// Server and coins of every fix asked for.
+    fixes: Vec<(u8, Vec<Coin>)>,
+    looks: usize,
+}
+
+impl Fake {
+    fn error() -> ClientError {
+        ClientError::TimedOut("nowhere:1".to_owned(), Duration::from_secs(1))
+    }
+
+    /// Each server that is asked something and up says what `answer` gives.
+    fn each<Q, T>(
+        &self,
+        questions: PerRaida<Option<Q>>,
+        mut answer: impl FnMut(&mut State, RaidaId, Q) -> T,
+    ) -> PerRaida<Option<Result<T, ClientError>>> {
+        let mut state = self.state.borrow_mut();
+        let mut answers = PerRaida::from_fn(|_| None);
+        for (raida, question) in questions {
+            answers[raida] = question.map(|question| match self.down.contains(&raida.get()) {
+                true => Err(Fake::error()),
+                false => Ok(answer(&mut state, raida, question)),
+            });
+        }
+        answers
+    }
+
+    fn holds(&self, raida: RaidaId, coin: Coin, an: An) -> bool {
+        self.state.borrow().held.get(&(raida, coin)) == Some(&an)
+    }
+
+    /// Makes servers forget a coin.
+    fn lose(&self, sn: u32, servers: impl IntoIterator<Item = u8>) {
+        for server in servers {
+            let other = An::new([0xee; 16]);
+            self.state
+                .borrow_mut()
+                .held
+                .insert((raida(server), coin(sn)), other);
+        }
+    }
+}
+
+impl Network for Fake {
+    fn look(
+        &self,
+        questions: PerRaida<Option<Questions>>,
+    ) -> PerRaida<Option<Result<Replies, ClientError>>> {
+        self.state.borrow_mut().looks += 1;
+        self.each(questions, |state, raida, asked| Replies {
+            detect: (asked.detect.iter())
+                .map(|(coin, an)| state.held.get(&(raida, *coin)) == Some(an))
+                .collect(),
+            find: (asked.find.iter())
+                .map(|(coin, an, pan)| match state.held.get(&(raida, *coin)) {
+                    Some(held) if held == an => Found::An,
+                    Some(held) if held == pan => Found::Pan,
+                    _ => Found::Neither,
+                })
+                .collect(),
+        })
+    }
+
+    fn tickets(
+        &self,
+        coins: PerRaida<Option<Vec<(Coin, An)>>>,
+    ) -> PerRaida<Option<Result<Ticketed, ClientError>>> {
+        self.each(coins, |state, raida, coins| {
+            let passed: Vec<bool> = (coins.iter())
+                .map(|(coin, an)| state.held.get(&(raida, *coin)) == Some(an))
+                .collect();
+            let listed = coins.iter().zip(&passed).filter(|(_, passed)| **passed);
+            let listed: Vec<Coin> = listed.map(|((coin, _), _)| *coin).collect();
+            let number = state.tickets.len() as u32 + 1;
+            state.tickets.insert((raida, number), listed);
+            Ticketed {
+                passed,
+                ticket: TicketId::new(number),
+            }
+        })
+    }
+
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>> {
+        let fixed = self.each(orders, |state, broken, order| {
+            state.fixes.push((broken.get(), order.coins.clone()));
+            if self.fate == Fate::RequestLost {
+                return vec![Outcome::Unknown; order.coins.len()];
+            }
+            let outcome = |coin: &Coin| {
+                let lists = |(issuer, ticket): (RaidaId, &Option<TicketId>)| {
+                    assert!(issuer != broken || ticket.is_none(), "its own ticket");
+                    let listed = state.tickets.get(&(issuer, ticket.as_ref()?.get()))?;
+                    listed.contains(coin).then_some(())
+                };
+                let votes = order.tickets.iter().filter_map(lists).count();
+                if votes < VOTES_NEEDED {
+                    return Outcome::Failed;
+                }
+                let an = order.generator.an(broken, *coin);
+                state.held.insert((broken, *coin), an);
+                match self.fate {
+                    Fate::AnswerLost => Outcome::Unknown,
+                    _ => Outcome::Changed,
+                }
+            };
+            order.coins.iter().map(outcome).collect()
+        });
+        assert_ne!(self.fate, Fate::AskerKilled, "killed");
+        fixed.map(|answer| answer.map(|answer| answer.expect("only servers that are up are asked")))
+    }
+}
+
+/// A network and a wallet of coins that all servers know.
+struct Trial {
+    network: Fake,
+    folder: tempfile::TempDir,
+}
+
+const COINS: u32 = 4;
+
+impl Trial {
+    fn new() -> Trial {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::default();
+        let files: Vec<CoinFile> = (0..COINS)
+            .map(|sn| {
+                let an = |raida: RaidaId| An::new([(25 * sn) as u8 + raida.get() + 1; 16]);
+                state
+                    .held
+                    .extend(RaidaId::all().map(|raida| ((raida, coin(sn)), an(raida))));
+                let pown = PownString::all(Mark::Passed);
+                CoinFile::new(coin(sn), 6, PerRaida::from_fn(an), pown)
+            })
+            .collect();
+        let mut wallet = Wallet::open(folder.path(), Access::Create).unwrap();
+        wallet.add(Folder::Bank, files).unwrap();
+        let network = Fake {
+            state: RefCell::new(state),
+            down: BTreeSet::new(),
+            fate: Fate::Answered,
+        };
+        Trial { network, folder }
+    }
+
+    fn wallet(&self) -> Wallet {
+        Wallet::open(self.folder.path(), Access::Change).unwrap()
+    }
+
+    fn heal(&self) -> Result<Healed, HealError> {
+        let mut wallet = self.wallet();
+        let generators = generators(wallet.coins()).unwrap();
+        heal(&mut wallet, &self.network, &generators, |_| {})
+    }
+
+    fn fixes(&self) -> Vec<(u8, Vec<Coin>)> {
+        self.network.state.borrow().fixes.clone()
+    }
+
+    /// The files' folders, by serial number, and whether their numbers are those that servers hold.
+    fn filed(&self) -> Vec<(Folder, bool)> {
+        let wallet = self.wallet();
+        let files = wallet.coins().iter();
+        files
+            .map(|filed| {
+                let mut all = RaidaId::all();
+                let held = |raida| {
+                    let file = &filed.file;
+                    self.network.holds(raida, file.coin, file.an(raida))
+                        && file.pan(raida).is_none()
+                };
+                (filed.folder, all.all(held))
+            })
+            .collect()
+    }
+
+    /// Every file with its bytes.
+    fn bytes(&self) -> Vec<(Folder, Vec<u8>)> {
+        let wallet = self.wallet();
+        let files = wallet.coins().iter();
+        files
+            .map(|filed| (filed.folder, filed.file.to_bytes().to_vec()))
+            .collect()
+    }
+}
+
+fn coin(sn: u32) -> Coin {
+    Coin {
+        denomination: Denomination::new(0).unwrap(),
+        serial_number: SerialNumber::new(sn).unwrap(),
+    }
+}
+
+fn raida(number: u8) -> RaidaId {
+    RaidaId::new(number).unwrap()
+}
+
+const HEALED: (Folder, bool) = (Folder::Bank, true);
+
+#[test]
+fn each_server_is_asked_to_fix_the_coins_it_lost_and_no_others() {
+    let trial = Trial::new();
+    trial.network.lose(0, [3, 24]);
+    trial.network.lose(2, [3]);
+    let healed = trial.heal().unwrap();
+    assert_eq!(
+        trial.fixes(),
+        [(3, vec![coin(0), coin(2)]), (24, vec![coin(0)])]
+    );
+    assert_eq!(
+        healed.coins[0].before.to_string(),
+        "pppfppppppppppppppppppppf"
+    );
+    assert_eq!(healed.coins[0].after, PownString::all(Mark::Passed));
+    assert_eq!(healed.rounds, 1);
+    assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn a_healthy_wallet_is_only_looked_at() {
+    let trial = Trial::new();
+    let before = trial.bytes();
+    assert_eq!(trial.heal().unwrap().rounds, 0);
+    assert_eq!(trial.network.state.borrow().looks, 1);
+    assert_eq!(trial.network.state.borrow().tickets.len(), 0);
+    assert_eq!(trial.bytes(), before);
+}
+
+#[test]
+fn as_many_servers_may_be_down_as_leave_thirteen_to_vote() {
+    for down in [0, 6, 11] {
+        let mut trial = Trial::new();
+        trial.network.down = (0..down).collect();
+        trial.network.lose(1, [20]);
+        trial.heal().unwrap();
+        trial.network.down.clear();
+        assert_eq!(trial.filed(), [HEALED; 4], "{down} down");
+        assert_eq!(trial.fixes(), [(20, vec![coin(1)])]);
+    }
+}
+
+#[test]
+fn with_thirteen_down_nothing_is_changed_and_it_is_said() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [20]);
+    trial.network.down = (0..13).collect();
+    let before = trial.bytes();
+    let error = trial.heal().unwrap_err();
+    assert!(error.to_string().contains("only 12 of 25"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("RAIDA 0: no answer from nowhere:1"),
+        "{error}"
+    );
+    assert_eq!(trial.bytes(), before);
+    assert_eq!(trial.fixes(), []);
+}
+
+#[test]
+fn a_coin_that_thirteen_servers_fail_is_counterfeit_and_not_fixed() {
+    let trial = Trial::new();
+    trial.network.lose(0, 0..13);
+    let healed = trial.heal().unwrap();
+    assert_eq!(trial.fixes(), []);
+    assert_eq!(healed.coins[0].after.grade(), Grade::Counterfeit);
+    // What is in Counterfeit is none of the wallet's own coins any more.
+    assert_eq!(trial.filed(), [HEALED; 3]);
+    let path = trial.folder.path().join("Counterfeit/0.0.bin");
+    assert!(path.exists());
+}
+
+#[test]
+fn limbo_coins_take_the_number_that_each_server_has() {
+    let trial = Trial::new();
+    let proposed = An::new([0x77; 16]);
+    let mut wallet = trial.wallet();
+    for number in 0..25 {
+        wallet.coins_mut()[0].file.propose(raida(number), proposed);
+    }
+    wallet.coins_mut()[0].file.pown = PownString::all(Mark::NoAnswer);
+    wallet.file_by_grade().unwrap();
+    drop(wallet);
+    // Servers 0 to 9 took the new number over, 10 has lost the coin.
+    for number in 0..10 {
+        let mut state = trial.network.state.borrow_mut();
+        state.held.insert((raida(number), coin(0)), proposed);
+    }
+    trial.network.lose(0, [10]);
+    let healed = trial.heal().unwrap();
+    assert_eq!(
+        healed.coins[0].before.to_string(),
+        "ppppppppppfpppppppppppppp"
+    );
+    assert_eq!(trial.fixes(), [(10, vec![coin(0)])]);
+    assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn a_server_that_does_not_say_keeps_both_numbers_in_the_file() {
+    let mut trial = Trial::new();
+    let mut wallet = trial.wallet();
+    wallet.coins_mut()[0]
+        .file
+        .propose(raida(5), An::new([0x77; 16]));
+    wallet.save().unwrap();
+    drop(wallet);
+    trial.network.down.insert(5);
+    let healed = trial.heal().unwrap();
+    assert!(healed.coins[0].in_doubt);
+    assert_eq!(
+        trial.wallet().coins()[0].file.pan(raida(5)),
+        Some(An::new([0x77; 16]))
+    );
+    trial.network.down.clear();
+    trial.heal().unwrap();
+    assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn a_kill_between_fix_and_filing_loses_no_number() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [7, 8]);
+    trial.network.fate = Fate::AskerKilled;
+    let killed = catch_unwind(AssertUnwindSafe(|| trial.heal()));
+    assert!(killed.is_err());
+    // The servers have the new numbers, and the file has them too.
+    let wallet = trial.wallet();
+    let file = &wallet.coins()[1].file;
+    for number in [7, 8] {
+        let pan = file.pan(raida(number)).expect("the new number is on disk");
+        assert!(trial.network.holds(raida(number), coin(1), pan));
+    }
+    drop(wallet);
+    trial.network.fate = Fate::Answered;
+    let healed = trial.heal().unwrap();
+    assert_eq!(healed.rounds, 0, "find says that they are healed already");
+    assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn a_fix_whose_answer_is_lost_is_found_in_the_same_run() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [7]);
+    trial.network.fate = Fate::AnswerLost;
+    let healed = trial.heal().unwrap();
+    assert_eq!(trial.fixes().len(), 1);
+    assert_eq!(healed.coins[1].after, PownString::all(Mark::Passed));
+    assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn fixing_ends_when_a_round_has_not_helped() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [7]);
+    trial.network.fate = Fate::RequestLost;
+    let healed = trial.heal().unwrap();
+    assert_eq!((healed.rounds, trial.fixes().len()), (1, 1));
+    assert_eq!(healed.coins[1].after.grade(), Grade::Fracked);
+    assert!(!healed.coins[1].in_doubt);
+}
+
+#[test]
+fn looking_alone_asks_and_changes_no_file() {
+    let trial = Trial::new();
+    trial.network.lose(1, [7]);
+    let before = trial.bytes();
+    let mut wallet = Wallet::open(trial.folder.path(), Access::Look).unwrap();
+    look(wallet.coins_mut(), &trial.network).unwrap();
+    assert_eq!(wallet.coins()[1].file.pown.count(Mark::Failed), 1);
+    drop(wallet);
+    assert_eq!(trial.bytes(), before);
+    assert_eq!(trial.fixes(), []);
+}

@@ -1,0 +1,286 @@
+//! The commands of healing as a person runs them, against real nodes.
+
+mod node_process;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use node_process::{NodeProcess, Serve};
+use raida::client::wallet::{Access, CoinFile, Folder, Mark, Wallet};
+use raida::client::{Client, Options, Outcome, Transport};
+use raida::coin::An;
+use raida::protocol::RaidaId;
+use serde_json::Value;
+
+struct Run {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs `raida` with these words in a folder.
+fn run(folder: &Path, words: &str) -> Run {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_raida"))
+        .current_dir(folder)
+        .args(words.split(' ').map(OsStr::new))
+        .output()
+        .unwrap();
+    Run {
+        status: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn serve(data: &Path) -> Serve {
+    Serve::on(data)
+        .with("shards.count", 1)
+        .with("shards.pin", false)
+        .with("storage.segment_bytes", 1 << 20)
+}
+
+/// 25 nodes that do not know each other: they answer their clients, and repair nothing.
+struct Network {
+    folder: tempfile::TempDir,
+    nodes: Vec<Option<NodeProcess>>,
+}
+
+impl Network {
+    fn start() -> Network {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |raida: RaidaId| {
+            let data = folder.path().join(format!("net/raida{raida}"));
+            std::fs::create_dir_all(&data).unwrap();
+            Some(serve(&data).with("node.raida_id", raida).start())
+        };
+        let nodes: Vec<Option<NodeProcess>> = RaidaId::all().map(start).collect();
+        let hosts = nodes.iter().flatten();
+        let hosts: Vec<String> = hosts.map(|node| node.address.to_string()).collect();
+        let text = format!("# a trial\n{}\n", hosts.join("\n"));
+        std::fs::write(folder.path().join("net/hosts"), text).unwrap();
+        Network { folder, nodes }
+    }
+
+    fn run(&self, words: &str) -> Run {
+        run(self.folder.path(), words)
+    }
+
+    fn wallet(&self) -> PathBuf {
+        self.folder.path().join("wallet")
+    }
+
+    fn files(&self) -> Vec<(Folder, CoinFile)> {
+        let wallet = Wallet::open(&self.wallet(), Access::Look).unwrap();
+        let filed = wallet.coins().iter();
+        filed
+            .map(|filed| (filed.folder, filed.file.clone()))
+            .collect()
+    }
+
+    fn stop(&mut self, raida: u8) {
+        let node = self.nodes[usize::from(raida)].take();
+        node.expect("it runs").kill();
+    }
+
+    /// Gives a coin another number on a server, as the server's loss of it would look.
+    fn change(&self, raida: u8, file: &CoinFile, an: An) {
+        let node = self.nodes[usize::from(raida)].as_ref().unwrap();
+        let raida = RaidaId::new(raida).unwrap();
+        let options = Options::new(raida);
+        let mut client = Client::connect(node.host(), Transport::Tcp, options).unwrap();
+        let changed = client.pown(&[(file.coin, file.an(raida), an)]).0;
+        assert_eq!(changed, [Outcome::Changed]);
+    }
+}
+
+#[test]
+fn a_wallet_is_minted_looked_at_and_graded_on_25_nodes() {
+    let mut network = Network::start();
+    let mint = network.run("mint --network net --count 3 --denomination 1 -8 --wallet wallet");
+    assert_eq!((mint.status, mint.err.as_str()), (0, ""));
+    assert!(
+        mint.out.starts_with("6 coins worth 30.00000003 in wallet"),
+        "{}",
+        mint.out
+    );
+    let minted = network.files();
+    assert_eq!(minted.len(), 6);
+    assert!(minted.iter().all(|(folder, _)| *folder == Folder::Bank));
+
+    let all = network.run("detect --all --network net wallet");
+    assert_eq!((all.status, all.err.as_str()), (0, ""));
+    assert_eq!(all.out.matches(&"p".repeat(25)).count(), 6, "{}", all.out);
+    assert!(all.out.ends_with("6 of 6 coins pass on all 25 servers\n"));
+    let healthy = network.run("heal wallet --network net");
+    assert_eq!(healthy.status, 0, "{}", healthy.err);
+
+    // One coin is lost on five nodes; another one's new number was taken over by some only.
+    let (lost, limbo) = (&minted[0].1, &minted[1].1);
+    for raida in [1, 5, 9, 13, 24] {
+        network.change(raida, lost, An::new([0x51; 16]));
+    }
+    let mut proposed = limbo.clone();
+    let pan = |raida: RaidaId| An::new([0x60 + raida.get(); 16]);
+    for raida in RaidaId::all() {
+        proposed.propose(raida, pan(raida));
+        proposed.pown.0[raida] = Mark::NoAnswer;
+    }
+    for raida in 0..11 {
+        network.change(raida, limbo, pan(RaidaId::new(raida).unwrap()));
+    }
+    let name = proposed.name();
+    let bank = network.wallet().join("Bank").join(&name);
+    std::fs::remove_file(bank).unwrap();
+    let in_limbo = network.wallet().join("Limbo").join(&name);
+    std::fs::write(in_limbo, proposed.to_bytes()).unwrap();
+
+    let before = network.files();
+    let dry = network.run("heal wallet --network net --dry-run");
+    assert_eq!(dry.status, 1, "{}", dry.err);
+    assert!(
+        dry.out.contains("would be fixed on 1 5 9 13 24"),
+        "{}",
+        dry.out
+    );
+    assert!(dry.out.ends_with("nothing was changed\n"));
+    assert!(network.files() == before);
+
+    // The other five are authentic. The one in limbo has its number for every node.
+    let heal = network.run("heal wallet --hosts net/hosts --json");
+    assert_eq!(heal.status, 1, "{}", heal.err);
+    let report: Value = serde_json::from_str(&heal.out).unwrap();
+    assert_eq!(report["coins"][0]["before"], "pfpppfpppfpppfppppppppppf");
+    assert_eq!(report["coins"][0]["grade"], "fracked");
+    assert_eq!(report["coins"][1]["grade"], "authentic");
+    let after = network.files();
+    assert_eq!(after[0].0, Folder::Fracked);
+    assert_eq!(after[1].0, Folder::Bank);
+    for raida in RaidaId::all() {
+        let expected = match raida.get() {
+            0..11 => pan(raida),
+            _ => limbo.an(raida),
+        };
+        assert!(after[1].1.an(raida) == expected && !after[1].1.is_in_doubt());
+    }
+
+    // With 12 nodes down it still works, with 13 it says so.
+    for raida in 10..22 {
+        network.stop(raida);
+    }
+    let twelve = network.run("detect --all --network net wallet/Bank/1.0.bin --json");
+    let report: Value = serde_json::from_str(&twelve.out).unwrap();
+    assert_eq!(twelve.status, 0, "{}", twelve.out);
+    assert_eq!(report["silent"].as_array().unwrap().len(), 12);
+    network.stop(22);
+    let before = network.files();
+    let heal = network.run("heal wallet --network net");
+    assert_eq!((heal.status, heal.out.as_str()), (2, ""));
+    assert!(
+        heal.err.contains("only 12 of 25 servers answer"),
+        "{}",
+        heal.err
+    );
+    assert!(network.files() == before);
+    let mint = network.run("mint --network net --count 1 --denomination 1 --wallet wallet");
+    assert_eq!(mint.status, 2);
+    assert!(
+        mint.err.starts_with("raida: RAIDA 10: cannot reach"),
+        "{}",
+        mint.err
+    );
+    assert!(network.files() == before);
+}
+
+#[test]
+fn coins_that_one_node_does_not_make_are_made_by_none() {
+    let network = Network::start();
+    let key = network.folder.path().join("net/raida24/admin.key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::write(&key, "0".repeat(32)).unwrap();
+    let refused = network.run("mint --network net --count 2 --denomination 1 --wallet wallet");
+    assert_eq!(refused.status, 2);
+    assert!(refused.err.contains("RAIDA 24"), "{}", refused.err);
+    assert_eq!(network.files().len(), 0);
+
+    // A wallet that cannot take the coins: a name is taken, by something else. Of another
+    // denomination, since the nodes hold the first one's pages for the session that failed.
+    std::fs::write(&key, right).unwrap();
+    std::fs::write(network.wallet().join("Bank/2.0.bin"), "not a coin").unwrap();
+    let taken = network.run("mint --network net --count 2 --denomination 2 --wallet wallet");
+    assert_eq!(taken.status, 2);
+    assert!(
+        taken.err.contains("taken out of circulation again"),
+        "{}",
+        taken.err
+    );
+    for node in network.nodes.iter().flatten() {
+        let raida = node.address.to_string();
+        let number = network.nodes.iter().flatten();
+        let number = number
+            .take_while(|other| other.address != node.address)
+            .count();
+        let audit = network.run(&format!("audit --host {raida} --raida {number} --json"));
+        let report: Value = serde_json::from_str(&audit.out).unwrap();
+        assert_eq!(report["coins"], 0, "RAIDA {number}");
+    }
+}
+
+#[test]
+fn one_node_gives_tickets_finds_numbers_and_repairs_nothing_without_votes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let node = serve(&data).start();
+    let host = node.address;
+    let ask = |words: &str| run(folder.path(), &format!("{words} --host {host}"));
+    let mint = ask("mint --data data --count 4000 --denomination 1 --out coins.csv");
+    assert_eq!(mint.status, 0, "{}", mint.err);
+
+    let ticket = ask("ticket coins.csv");
+    assert_eq!((ticket.status, ticket.err.as_str()), (0, ""));
+    let coins = |line: &str| {
+        let (_, coins) = line.split_once(" for ").unwrap();
+        coins.split(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let sizes: Vec<usize> = ticket.out.lines().map(coins).collect();
+    assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (2, 4_000));
+
+    let pown = ask("pown coins.csv --out mine.csv");
+    assert_eq!(pown.status, 0, "{}", pown.err);
+    let find = ask("find coins.csv --proposed mine.csv --json");
+    let report: Value = serde_json::from_str(&find.out).unwrap();
+    assert_eq!((find.status, &report["new"]), (0, &4_000.into()));
+    let find = ask("find mine.csv --proposed coins.csv --json");
+    let report: Value = serde_json::from_str(&find.out).unwrap();
+    assert_eq!((find.status, &report["old"]), (0, &4_000.into()));
+    let find = ask("find coins.csv --proposed coins.csv");
+    assert_eq!(find.status, 1);
+    assert!(
+        find.out.ends_with("4000 neither\n"),
+        "{}",
+        &find.out[find.out.len() - 90..]
+    );
+
+    let old = ask("ticket coins.csv");
+    assert_eq!(old.status, 1);
+    assert!(old.out.ends_with("no ticket: no coin passes\n"));
+
+    let fix = ask("fix mine.csv --out fixed.csv --ticket 3=77");
+    assert_eq!((fix.status, fix.err.as_str()), (1, ""));
+    assert!(fix.out.contains("no coin was repaired\n"), "{}", fix.out);
+    assert!(!folder.path().join("fixed.csv").exists());
+    let detect = ask("detect mine.csv");
+    assert_eq!(detect.out, "4000 of 4000 coins pass\n");
+    let half = ask("detect mine.csv --all");
+    assert_eq!(half.status, 2);
+    assert!(
+        half.err.contains("--hosts <FILE>|--network <DIR>"),
+        "{}",
+        half.err
+    );
+    let both = ask("detect mine.csv --network net");
+    assert_eq!(both.status, 2);
+    assert!(both.err.contains("cannot be used with"), "{}", both.err);
+    let wrong = ask("fix mine.csv --out fixed.csv --ticket 25=77");
+    assert_eq!(wrong.status, 2);
+    assert!(wrong.err.contains("7=1893742"), "{}", wrong.err);
+}
