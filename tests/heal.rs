@@ -7,7 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use raida::client::heal::{
-    HealError, Healed, Network, Questions, Replies, Ticketed, generators, heal, look,
+    COINS_A_TICKET, HealError, Healed, Network, Questions, Replies, Ticketed, generators, heal,
+    look,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Grade, Mark, PownString, Wallet};
 use raida::client::{ClientError, FixOrder, Outcome, PerRaida};
@@ -38,7 +39,7 @@ struct Fake {
 #[derive(Default)]
 struct State {
     held: BTreeMap<(RaidaId, Coin), An>,
-    tickets: BTreeMap<(RaidaId, u32), Vec<Coin>>,
+    tickets: BTreeMap<(RaidaId, u32), BTreeSet<Coin>>,
     /// Server and coins of every fix asked for.
     fixes: Vec<(u8, Vec<Coin>)>,
     looks: usize,
@@ -111,7 +112,7 @@ impl Network for Fake {
                 .map(|(coin, an)| state.held.get(&(raida, *coin)) == Some(an))
                 .collect();
             let listed = coins.iter().zip(&passed).filter(|(_, passed)| **passed);
-            let listed: Vec<Coin> = listed.map(|((coin, _), _)| *coin).collect();
+            let listed: BTreeSet<Coin> = listed.map(|((coin, _), _)| *coin).collect();
             let number = state.tickets.len() as u32 + 1;
             state.tickets.insert((raida, number), listed);
             Ticketed {
@@ -161,11 +162,19 @@ const COINS: u32 = 4;
 
 impl Trial {
     fn new() -> Trial {
-        let folder = tempfile::tempdir().unwrap();
+        Trial::of(COINS)
+    }
+
+    fn of(coins: u32) -> Trial {
+        // In memory where that can be: thousands of files take a disk seconds, and nothing here is
+        // about disks.
+        let folder = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         let mut state = State::default();
-        let files: Vec<CoinFile> = (0..COINS)
+        let files: Vec<CoinFile> = (0..coins)
             .map(|sn| {
-                let an = |raida: RaidaId| An::new([(25 * sn) as u8 + raida.get() + 1; 16]);
+                let an = |raida: RaidaId| An::new([(25 * (sn % 8) as u8) + raida.get() + 1; 16]);
                 state
                     .held
                     .extend(RaidaId::all().map(|raida| ((raida, coin(sn)), an(raida))));
@@ -254,6 +263,19 @@ fn each_server_is_asked_to_fix_the_coins_it_lost_and_no_others() {
     assert_eq!(healed.coins[0].after, PownString::all(Mark::Passed));
     assert_eq!(healed.rounds, 1);
     assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn more_coins_than_a_ticket_holds_are_fixed_in_groups() {
+    let many = COINS_A_TICKET as u32 + 1;
+    let trial = Trial::of(many);
+    for sn in 0..many {
+        trial.network.lose(sn, [11]);
+    }
+    assert_eq!(trial.heal().unwrap().rounds, 1);
+    let sizes: Vec<usize> = trial.fixes().iter().map(|(_, coins)| coins.len()).collect();
+    assert_eq!(sizes, [COINS_A_TICKET, 1]);
+    assert!(trial.filed().iter().all(|&filed| filed == HEALED));
 }
 
 #[test]

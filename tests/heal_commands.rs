@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use node_process::{NodeProcess, Serve};
 use raida::client::wallet::{Access, CoinFile, Folder, Mark, Wallet};
-use raida::client::{Client, Options, Outcome, Transport};
-use raida::coin::An;
+use raida::client::{Client, CoinListReader, Months, Options, Outcome, Transport};
+use raida::coin::{An, Coin};
 use raida::protocol::RaidaId;
 use serde_json::Value;
 
@@ -246,6 +246,21 @@ fn one_node_gives_tickets_finds_numbers_and_repairs_nothing_without_votes() {
 
     let pown = ask("pown coins.csv --out mine.csv");
     assert_eq!(pown.status, 0, "{}", pown.err);
+    let mine = CoinListReader::open(&folder.path().join("mine.csv"), Months::Optional).unwrap();
+    let mine = mine.map(|record| record.unwrap());
+    let (coins, ans): (Vec<Coin>, Vec<An>) = mine.map(|coin| (coin.coin, coin.an)).unzip();
+    let sum = ans.into_iter().fold(An::ZERO, |sum, an| sum ^ an);
+    let mut client = node.client();
+    assert!(client.get_ticket_sum(&coins, sum).unwrap().is_some());
+    let wrong = sum ^ An::new([1; 16]);
+    assert!(client.get_ticket_sum(&coins, wrong).unwrap().is_none());
+    let datagrams = ask("find coins.csv --proposed mine.csv --udp");
+    assert!(
+        datagrams.out.contains(" 4000 that in mine.csv"),
+        "{}",
+        datagrams.err
+    );
+
     let find = ask("find coins.csv --proposed mine.csv --json");
     let report: Value = serde_json::from_str(&find.out).unwrap();
     assert_eq!((find.status, &report["new"]), (0, &4_000.into()));

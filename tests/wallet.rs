@@ -122,7 +122,7 @@ fn new_content_that_stops_after_any_step_is_the_old_or_the_new() {
         first_steps(&Filing::replace(place, new.to_bytes()), steps);
 
         let wallet = trial.open(Access::Change);
-        let expected = if steps < 2 { &old } else { &new };
+        let expected = if steps < 3 { &old } else { &new };
         assert!(wallet.coins()[0].file == *expected, "after {steps} steps");
         assert_eq!(trial.names(), ["Limbo/1.7.bin"], "after {steps} steps");
     }

@@ -21,11 +21,12 @@ pub struct Filing {
 pub type Step = fn(&Filing) -> io::Result<()>;
 
 impl Filing {
-    /// What is done, in this order: a crash may come between any two. Before the second the old
-    /// file is as it was; from the second on the new one is whole; between the second and the
-    /// fourth both are there.
-    pub const STEPS: [Step; 5] = [
+    /// What is done, in this order: a crash may come between any two. Before the third the old
+    /// file is as it was; from the third on the new one is whole; between the third and the fifth
+    /// both are there.
+    pub const STEPS: [Step; 6] = [
         Filing::write,
+        Filing::sync_file,
         Filing::name,
         Filing::sync_folder,
         Filing::remove_old,
@@ -75,8 +76,12 @@ impl Filing {
             // Who can read it owns the coin.
             .mode(0o600)
             .open(temporary(&self.target))?;
-        file.write_all(&self.bytes)?;
-        file.sync_all()
+        file.write_all(&self.bytes)
+    }
+
+    /// Any descriptor of the file will do: it is the file that is synced.
+    fn sync_file(&self) -> io::Result<()> {
+        File::open(temporary(&self.target))?.sync_all()
     }
 
     fn name(&self) -> io::Result<()> {
@@ -111,8 +116,9 @@ pub fn file_all(filings: &[Filing]) -> Result<(), (PathBuf, io::Error)> {
             .iter()
             .try_for_each(|filing| step(filing).map_err(|cause| (filing.target.clone(), cause)))
     };
-    let [write, name, _, remove_old, _] = Filing::STEPS;
+    let [write, sync_file, name, _, remove_old, _] = Filing::STEPS;
     each(write)?;
+    each(sync_file)?;
     each(name)?;
     sync_each(filings.iter().map(|filing| folder(&filing.target)))?;
     each(remove_old)?;
