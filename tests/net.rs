@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -828,6 +828,48 @@ fn udp_answers_many_at_once_and_later_ones_when_they_are_ready() {
     answers.sort();
     assert_eq!(answers, expected);
     node.finish();
+}
+
+#[test]
+fn datagrams_without_end_keep_no_stream_waiting() {
+    let node = start(1, Settings::default());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let udp = node.udp();
+                let echo = request(ECHO, b"and another");
+                let begun = Instant::now();
+                while !is_over.load(SeqCst) && begun.elapsed() < 2 * PATIENCE {
+                    // Answers that nobody takes are dropped where they arrive.
+                    udp.send(&echo).unwrap();
+                }
+            });
+        }
+        // Ends the flood also where what follows fails.
+        let _ends = Ends(&is_over);
+        for number in 0..20 {
+            let held = request(HOLD, &[number]);
+            let mut stream = node.connect();
+            let echo = request(ECHO, &[number]);
+            stream.write_all(&echo).unwrap();
+            expect(&mut stream, &echo);
+            stream.write_all(&held).unwrap();
+            until("held", || node.seen.held() == usize::from(number) + 1);
+            node.seen.release(&[number]);
+            expect(&mut stream, &held);
+        }
+    });
+    node.finish();
+}
+
+/// Says that something is over when dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 #[test]

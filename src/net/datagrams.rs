@@ -320,3 +320,88 @@ fn header(name: *mut Address, name_length: socklen_t, iovec: &mut iovec) -> mmsg
     header.msg_hdr.msg_iovlen = 1;
     header
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use rustix::net::sockopt::ip_mtu_discover;
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+    use super::*;
+
+    const SHORT: usize = 40;
+    const LONG: usize = 1_500;
+    const MTU: libc::c_int = 576;
+
+    /// Gives this thread a network of its own, whose loopback takes no packet longer than [`MTU`] whole.
+    ///
+    /// # Errors
+    /// It takes the rights of root.
+    fn enter_narrow_network() -> io::Result<()> {
+        // SAFETY: the network is no memory, and files that are open stay as they are.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        // SAFETY: every field is a number or a pointer, for which zeros are a value.
+        let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        for (order, set) in [
+            (libc::SIOCSIFMTU, MTU),
+            (libc::SIOCSIFFLAGS, libc::IFF_UP | libc::IFF_LOOPBACK),
+        ] {
+            match order {
+                libc::SIOCSIFMTU => request.ifr_ifru.ifru_mtu = set,
+                _ => request.ifr_ifru.ifru_flags = set as libc::c_short,
+            }
+            // SAFETY: both orders read an ifreq (netdevice(7)), which outlives the call.
+            let done = unsafe { libc::ioctl(socket.as_raw_fd(), order as _, &raw const request) };
+            if done != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_longer_than_its_way_allows_goes_in_pieces_and_others_do_not() {
+        let tried = std::thread::spawn(|| {
+            if let Err(error) = enter_narrow_network() {
+                eprintln!("not tried, a network of its own takes root: {error}");
+                return;
+            }
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            let node = UdpSocket::bind("127.0.0.1:0").unwrap();
+            allow_pieces(&node, false).unwrap();
+            let at = client.local_addr().unwrap();
+            let refused = node.send_to(&[0; LONG], at).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
+
+            // To where a datagram came from.
+            let mut received = Received::new();
+            client.send_to(b"?", node.local_addr().unwrap()).unwrap();
+            while received.receive(&node).is_err() {}
+            let (_, to) = received.datagram(0);
+            let mut sending = Sending::new();
+            let answers = [SHORT, LONG, SHORT, LONG, LONG, SHORT];
+            for (number, length) in (0..).zip(answers) {
+                sending.answer().extend(vec![number; length]);
+                sending.queue(to);
+            }
+            while !sending.is_empty() {
+                sending.send(&node).unwrap();
+                assert_eq!(ip_mtu_discover(&node).unwrap(), Ipv4PathMtuDiscovery::DO);
+            }
+            let mut bytes = vec![0; 2 * LONG];
+            for (number, length) in (0..).zip(answers) {
+                let got = client.recv(&mut bytes).unwrap();
+                assert_eq!(bytes[..got], vec![number; length]);
+            }
+        });
+        tried.join().unwrap();
+    }
+}

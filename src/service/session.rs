@@ -287,6 +287,10 @@ impl<E: Environment> Session<E> {
             }
         };
         if may_pass {
+            let proof = opened.challenge_answer;
+            let seal = |response: Response<'_>, status| {
+                node.seal(header, start, response, status, key, proof);
+            };
             let mut response = Response::begin(out, header);
             if let Some(status) = node.now(
                 header.command,
@@ -297,40 +301,19 @@ impl<E: Environment> Session<E> {
                 if !status.is_verdict() {
                     response.clear();
                 }
-                node.seal(
-                    header,
-                    start,
-                    response,
-                    status,
-                    key,
-                    opened.challenge_answer,
-                );
+                seal(response, status);
                 return Outcome::Answered;
             }
             response.clear();
             if let Some(single) = node.single(header.command, opened.payload) {
                 match self.park(header, single) {
                     Parked::Now(status) => {
-                        node.seal(
-                            header,
-                            start,
-                            response,
-                            status,
-                            key,
-                            opened.challenge_answer,
-                        );
+                        seal(response, status);
                         return Outcome::Answered;
                     }
                     Parked::Under(id) => {
                         let status = Status::ALL_FAIL; // until it is known
-                        node.seal(
-                            header,
-                            start,
-                            response,
-                            status,
-                            key,
-                            opened.challenge_answer,
-                        );
+                        seal(response, status);
                         return Outcome::Parked(id);
                     }
                     Parked::HasToWait => {}
