@@ -105,6 +105,12 @@ impl<'a> GetTicket<'a> {
         self.records.get(record)?.0
     }
 
+    /// The number claimed for the coin of this record, counted from 0; `None` past the last.
+    #[inline]
+    pub fn an(&self, record: usize) -> Option<An> {
+        Some(self.records.get(record)?.1)
+    }
+
     /// The coins and the numbers claimed for them.
     #[inline]
     pub fn records(&self) -> impl Iterator<Item = (Coin, An)> + Clone + use<'a> {
@@ -124,25 +130,21 @@ pub struct TicketAnswer<'a> {
 }
 
 impl<'a> TicketAnswer<'a> {
-    /// Ends an answer: bitmap where it is mixed, then the ticket where any coin passed. `issue` is
-    /// asked for it only then.
+    /// Ends an answer: bitmap where it is mixed, then the ticket where any coin passed. Only then
+    /// `issue` is asked for it.
     ///
     /// # Errors
     /// What `issue` gives; the payload is to be thrown away then.
     #[inline]
-    pub fn compose(
-        out: &mut Vec<u8>,
-        records: usize,
-        passed: impl IntoIterator<Item = usize>,
-        issue: impl FnOnce() -> Result<TicketId, Status>,
+    pub fn finish(
+        answer: PassFail<'_>,
+        issue: impl FnOnce(&PassFail<'_>) -> Result<TicketId, Status>,
     ) -> Result<Status, Status> {
-        let mut answer = PassFail::begin(out, records);
-        passed.into_iter().for_each(|record| answer.pass(record));
-        let status = answer.finish(Bitmap::IfMixed);
-        if status != Status::ALL_FAIL {
-            out.extend_from_slice(&issue()?.get().to_be_bytes());
+        if answer.passed() == 0 {
+            return Ok(answer.finish(Bitmap::IfMixed));
         }
-        Ok(status)
+        let ticket = issue(&answer)?;
+        Ok(answer.finish_with(Bitmap::IfMixed, &ticket.get().to_be_bytes()))
     }
 
     /// Reads the answer to a request of this many coins; `None` where it is none.
@@ -249,6 +251,13 @@ impl<'a> Find<'a> {
     )]
     pub fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// The two numbers of the coin of this record, counted from 0; `None` past the last.
+    #[inline]
+    pub fn numbers(&self, record: usize) -> Option<(An, An)> {
+        let (_, an, pan) = self.records.get(record)?;
+        Some((an, pan))
     }
 
     /// The coins and their two numbers.
@@ -496,9 +505,13 @@ mod tests {
         ] {
             let mut out = vec![];
             let ticket = TicketId::new(0x0102_0304);
-            let composed =
-                TicketAnswer::compose(&mut out, 9, passed.clone(), || Ok(ticket.unwrap()));
-            assert_eq!(composed, Ok(status));
+            let mut answer = PassFail::begin(&mut out, 9);
+            passed.iter().for_each(|&record| answer.pass(record));
+            let finished = TicketAnswer::finish(answer, |answer| {
+                assert_eq!(answer.passing().collect::<Vec<_>>(), passed);
+                Ok(ticket.unwrap())
+            });
+            assert_eq!(finished, Ok(status));
             let answer = TicketAnswer::read(status, &out, 9).unwrap();
             assert_eq!(answer.ticket.is_some(), !passed.is_empty());
             assert!(answer.ticket.is_none() || answer.ticket == ticket);
@@ -510,7 +523,10 @@ mod tests {
                 assert!(TicketAnswer::read(status, short, 9).is_none());
             }
         }
-        let refused = TicketAnswer::compose(&mut vec![], 1, [0], || Err(Status::NO_TICKET_SLOT));
+        let mut out = vec![];
+        let mut answer = PassFail::begin(&mut out, 1);
+        answer.pass(0);
+        let refused = TicketAnswer::finish(answer, |_| Err(Status::NO_TICKET_SLOT));
         assert_eq!(refused, Err(Status::NO_TICKET_SLOT));
     }
 

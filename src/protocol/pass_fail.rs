@@ -58,9 +58,28 @@ impl<'b> PassFail<'b> {
         *byte |= bit;
     }
 
+    /// How many records have passed.
+    #[inline]
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
+    /// The records that have passed, rising.
+    #[inline]
+    pub fn passing(&self) -> impl Iterator<Item = usize> + '_ {
+        let bitmap = &self.payload[self.start..];
+        (0..self.records).filter(|record| bitmap[record / 8] >> (record % 8) & 1 != 0)
+    }
+
     /// Ends the answer: 241 where every record passed, 242 where none did, 243 otherwise.
     #[inline]
     pub fn finish(self, bitmap: Bitmap) -> Status {
+        self.finish_with(bitmap, &[])
+    }
+
+    /// Ends the answer, with more after the bitmap.
+    #[inline]
+    pub(super) fn finish_with(self, bitmap: Bitmap, more: &[u8]) -> Status {
         let status = match self.passed {
             0 => Status::ALL_FAIL,
             passed if passed == self.records => Status::ALL_PASS,
@@ -69,6 +88,7 @@ impl<'b> PassFail<'b> {
         if bitmap == Bitmap::IfMixed && status != Status::MIXED {
             self.payload.truncate(self.start);
         }
+        self.payload.extend_from_slice(more);
         status
     }
 }

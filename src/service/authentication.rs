@@ -21,17 +21,16 @@ impl<E: Environment> Node<E> {
             Ok(request) => request,
             Err(status) => return Some(status),
         };
-        let owned = |(coin, _): (Option<Coin>, _)| coin.is_none_or(|c| self.shard().owns(c.page()));
-        if request.len() > RECORDS_A_TURN || !request.records().all(owned) {
+        let coins = || request.records().map(|(coin, _)| coin);
+        let owned = |coin: Option<Coin>| coin.is_none_or(|coin| self.shard().owns(coin.page()));
+        if request.len() > RECORDS_A_TURN || !coins().all(owned) {
             return None;
         }
         let mut answer = PassFail::begin(out, request.len());
-        let records = request.records().enumerate();
-        let possible = records.filter_map(|(record, (coin, an))| Some((coin?, (record, an))));
-        match self
-            .shard()
-            .compare_now(possible, |record| answer.pass(record))?
-        {
+        let possible = (coins().enumerate()).filter_map(|(record, coin)| Some((coin?, record)));
+        let an = |record| Some(request.record(record)?.1);
+        let shard = self.shard();
+        match shard.compare_now(possible, an, |record| answer.pass(record))? {
             Ok(()) => Some(answer.finish(Bitmap::IfMixed)),
             Err(_) => Some(Status::UNAVAILABLE),
         }

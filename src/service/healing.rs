@@ -67,28 +67,6 @@ impl Others for NoOthers {
     }
 }
 
-/// Records that one look at memory can answer, one bit each.
-struct Passing([u64; RECORDS_A_TURN / 64]);
-
-impl Passing {
-    fn none() -> Passing {
-        Passing([0; RECORDS_A_TURN / 64])
-    }
-
-    fn add(&mut self, record: usize) {
-        self.0[record / 64] |= 1 << (record % 64);
-    }
-
-    fn count(&self) -> usize {
-        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
-    }
-
-    /// Rising.
-    fn iter(&self, records: usize) -> impl Iterator<Item = usize> + '_ {
-        (0..records).filter(|record| self.0[record / 64] >> (record % 64) & 1 != 0)
-    }
-}
-
 impl<E: Environment> Node<E> {
     /// Whether this address may send another request of the group now. Of claims those from servers are
     /// refused by address, where that is looked at; else they count as all others.
@@ -134,28 +112,27 @@ impl<E: Environment> Node<E> {
             Ok(request) => request,
             Err(status) => return Some(status),
         };
-        let owned = |(coin, _): (Coin, _)| self.shard().owns(coin.page());
+        let coins = || request.records().map(|(coin, _)| coin);
+        let owned = |coin: Coin| self.shard().owns(coin.page());
         if request.len() > self.healing.max_coins {
             return Some(Status::INVALID_LENGTH);
         }
-        if request.len() > RECORDS_A_TURN || !request.records().all(owned) {
+        if request.len() > RECORDS_A_TURN || !coins().all(owned) {
             return None;
         }
-        let mut passing = Passing::none();
-        let records = request.records().enumerate();
-        let records = records.map(|(record, (coin, an))| (coin, (record, an)));
+        let mut answer = PassFail::begin(out, request.len());
+        let coins = coins().enumerate().map(|(record, coin)| (coin, record));
+        let an = |record| request.an(record);
         let compared = self
             .shard()
-            .compare_now(records, |record| passing.add(record))?;
+            .compare_now(coins, an, |record| answer.pass(record))?;
         if compared.is_err() {
             return Some(Status::UNAVAILABLE);
         }
-        let count = passing.count();
-        let passed = passing.iter(request.len());
-        let coins = passed.filter_map(|record| request.coin(record));
-        let passed = passing.iter(request.len());
-        let issued = TicketAnswer::compose(out, request.len(), passed, || self.issue(count, coins));
-        Some(issued.unwrap_or_else(|refusal| refusal))
+        Some(
+            self.answer_ticket(&request, answer)
+                .unwrap_or_else(|refusal| refusal),
+        )
     }
 
     async fn get_ticket(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
@@ -166,13 +143,21 @@ impl<E: Environment> Node<E> {
         let records = request.records();
         let records = records.map(|(coin, an)| Some((coin, (coin, an))));
         let scattered = scatter(self.mesh.shards(), records);
-        let mut passed = Vec::with_capacity(request.len());
-        self.gather(scattered, Request::Detect, |record| passed.push(record))
+        let mut answer = PassFail::begin(out, request.len());
+        self.gather(scattered, Request::Detect, |record| answer.pass(record))
             .await?;
-        passed.sort_unstable();
-        let coins = passed.iter().filter_map(|&record| request.coin(record));
-        TicketAnswer::compose(out, request.len(), passed.iter().copied(), || {
-            self.issue(passed.len(), coins)
+        self.answer_ticket(&request, answer)
+    }
+
+    #[inline]
+    fn answer_ticket(
+        &self,
+        request: &GetTicket<'_>,
+        answer: PassFail<'_>,
+    ) -> Result<Status, Status> {
+        TicketAnswer::finish(answer, |answer| {
+            let coins = answer.passing().filter_map(|record| request.coin(record));
+            self.issue(answer.passed(), coins)
         })
     }
 
@@ -189,9 +174,11 @@ impl<E: Environment> Node<E> {
         let sum = self.sum(coins.iter()).await?;
         let is_right = sum.is_some_and(|sum| sum == request.sum());
         // One record, which is all of them: there is no bitmap.
-        TicketAnswer::compose(out, 1, is_right.then_some(0), || {
-            self.issue(coins.len(), coins.iter())
-        })
+        let mut answer = PassFail::begin(out, 1);
+        if is_right {
+            answer.pass(0);
+        }
+        TicketAnswer::finish(answer, |_| self.issue(coins.len(), coins.iter()))
     }
 
     fn issue(&self, count: usize, coins: impl Iterator<Item = Coin>) -> Result<TicketId, Status> {
@@ -259,17 +246,16 @@ impl<E: Environment> Node<E> {
             Ok(request) => request,
             Err(status) => return Some(status),
         };
-        let owned = |(coin, ..): (Coin, _, _)| self.shard().owns(coin.page());
-        if request.len() > RECORDS_A_TURN || !request.records().all(owned) {
+        let coins = || request.records().map(|(coin, ..)| coin);
+        let owned = |coin: Coin| self.shard().owns(coin.page());
+        if request.len() > RECORDS_A_TURN || !coins().all(owned) {
             return None;
         }
         let mut answer = FindAnswer::begin(out, request.len());
-        let records = request.records().enumerate();
-        let records = records.map(|(record, (coin, an, pan))| (coin, (record, an, pan)));
-        match self
-            .shard()
-            .find_now(records, |record, found| answer.found(record, found))?
-        {
+        let coins = coins().enumerate().map(|(record, coin)| (coin, record));
+        let numbers = |record| request.numbers(record);
+        let shard = self.shard();
+        match shard.find_now(coins, numbers, |record, found| answer.found(record, found))? {
             Ok(()) => Some(answer.finish()),
             Err(_) => Some(Status::UNAVAILABLE),
         }

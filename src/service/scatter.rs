@@ -23,11 +23,17 @@ pub(super) fn scatter<R>(
     records: impl Iterator<Item = Option<(Coin, R)>>,
 ) -> Scattered<R> {
     let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<R>)> = BTreeMap::new();
+    // A quarter more than an even share each.
+    let most = records.size_hint().1.unwrap_or(0);
+    let share = most.min(most.div_ceil(usize::from(shards)) * 5 / 4);
+    let room = || (Vec::with_capacity(share), Vec::with_capacity(share));
     for (index, record) in records.enumerate() {
         let Some((coin, record)) = record else {
             continue;
         };
-        let (indices, records) = by_shard.entry(coin.page().owner(shards)).or_default();
+        let (indices, records) = by_shard
+            .entry(coin.page().owner(shards))
+            .or_insert_with(room);
         indices.push(index);
         records.push(record);
     }

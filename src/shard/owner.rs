@@ -171,9 +171,9 @@ impl<E: Environment> Shard<E> {
         Some(Ok(match request {
             Request::Detect(records) if records.len() <= RECORDS_A_TURN => {
                 let mut passed = vec![false; records.len()];
-                let all = records.iter().enumerate();
-                let all = all.map(|(record, &(coin, an))| (coin, (record, an)));
-                match self.compare_now(all, |record| passed[record] = true)? {
+                let coins = records.iter().map(|&(coin, _)| coin);
+                let an = |record: usize| Some(records.get(record)?.1);
+                match self.compare_now(numbered(coins), an, |record| passed[record] = true)? {
                     Ok(()) => Reply::Passed(passed),
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
@@ -188,9 +188,11 @@ impl<E: Environment> Shard<E> {
             },
             Request::Find(records) if records.len() <= RECORDS_A_TURN => {
                 let mut all = vec![Found::Neither; records.len()];
-                let records = records.iter().enumerate();
-                let records = records.map(|(record, &(coin, an, pan))| (coin, (record, an, pan)));
-                match self.find_now(records, |record, found| all[record] = found)? {
+                let coins = records.iter().map(|&(coin, ..)| coin);
+                let numbers = |record: usize| records.get(record).map(|&(_, an, pan)| (an, pan));
+                match self.find_now(numbered(coins), numbers, |record, found| {
+                    all[record] = found
+                })? {
                     Ok(()) => Reply::Found(all),
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
@@ -268,17 +270,19 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Tells `pass` which records have the right AN, as far as memory knows; `None` where a page
-    /// would have to be loaded, and what was told does not count.
+    /// would have to be loaded, and what was told does not count. `an` gives what a record says: asked
+    /// only when its coin is looked at, because carrying the numbers there costs more than the look.
     #[inline]
     pub fn compare_now(
         &self,
-        records: impl Iterator<Item = (Coin, (usize, An))>,
+        coins: impl Iterator<Item = (Coin, usize)>,
+        an: impl Fn(usize) -> Option<An>,
         mut pass: impl FnMut(usize),
     ) -> Option<Result<(), Unavailable>> {
         let mut outcome = Some(Ok(()));
-        self.pages.lookup_all(records, |(record, an), found| {
+        self.pages.lookup_all(coins, |record, found| {
             match found {
-                Lookup::Circulating(real, _) if real == an => pass(record),
+                Lookup::Circulating(real, _) if an(record) == Some(real) => pass(record),
                 Lookup::Circulating(..) | Lookup::Free => {}
                 Lookup::Unloaded => outcome = None,
                 Lookup::Damaged => outcome = Some(Err(Unavailable)),
@@ -289,24 +293,27 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Tells `found` which of two numbers each record's coin has, as far as memory knows; `None` where a
-    /// page would have to be loaded, and what was told does not count.
+    /// page would have to be loaded, and what was told does not count. `numbers` gives a record's.
     #[inline]
     pub fn find_now(
         &self,
-        records: impl Iterator<Item = (Coin, (usize, An, An))>,
+        coins: impl Iterator<Item = (Coin, usize)>,
+        numbers: impl Fn(usize) -> Option<(An, An)>,
         mut found: impl FnMut(usize, Found),
     ) -> Option<Result<(), Unavailable>> {
         let mut outcome = Some(Ok(()));
-        self.pages
-            .lookup_all(records, |(record, an, pan), looked_up| {
-                match looked_up {
-                    Lookup::Circulating(real, _) => found(record, which(real, an, pan)),
-                    Lookup::Free => found(record, Found::Neither),
-                    Lookup::Unloaded => outcome = None,
-                    Lookup::Damaged => outcome = Some(Err(Unavailable)),
+        self.pages.lookup_all(coins, |record, looked_up| {
+            match looked_up {
+                Lookup::Circulating(real, _) => {
+                    let which = numbers(record).map(|(an, pan)| which(real, an, pan));
+                    found(record, which.unwrap_or(Found::Neither));
                 }
-                matches!(outcome, Some(Ok(())))
-            });
+                Lookup::Free => found(record, Found::Neither),
+                Lookup::Unloaded => outcome = None,
+                Lookup::Damaged => outcome = Some(Err(Unavailable)),
+            }
+            matches!(outcome, Some(Ok(())))
+        });
         outcome
     }
 
@@ -683,6 +690,11 @@ impl<E: Environment> Shard<E> {
 }
 /// Compares with both, so that the time says nothing of which it was.
 #[inline]
+/// Coins with the numbers of their records.
+fn numbered(coins: impl Iterator<Item = Coin>) -> impl Iterator<Item = (Coin, usize)> {
+    coins.enumerate().map(|(record, coin)| (coin, record))
+}
+
 fn which(real: An, an: An, pan: An) -> Found {
     match (real == an, real == pan) {
         (true, _) => Found::An,

@@ -25,7 +25,7 @@ impl TicketSettings {
     pub const COINS_A_TICKET: usize = 64;
 
     /// Memory of a full pool, bytes a ticket: the ticket itself, its number in a table with room to
-    /// spare, and its coins, were they all as long as that.
+    /// spare, and that many coins.
     pub const BYTES_A_TICKET: usize =
         size_of::<Ticket>() + 4 * size_of::<(u32, u64)>() + 4 * Self::COINS_A_TICKET;
 }
@@ -54,7 +54,7 @@ pub(super) struct Tickets {
     gone: u64,
     /// By number, how many were issued before.
     by_number: HashMap<u32, u64, FixedState>,
-    coins: usize,
+    coins: Coins,
     random: RandomNumbers,
 }
 
@@ -63,17 +63,19 @@ struct Ticket {
     /// Bit k: RAIDA k has claimed it.
     claimed: u32,
     ends: Duration,
-    coins: Held,
+    /// Where its coins start, and how many there are.
+    first: usize,
+    count: usize,
 }
 
-/// The coins of a ticket, each as one number.
-enum Held {
-    Few(u8, [u32; FEW]),
-    Many(Box<[u32]>),
+/// The coins of all tickets, each as one number, those of one ticket after those of the one before: a
+/// ring, since they leave in the order they came. What was never needed of it takes no memory.
+struct Coins {
+    numbers: Box<[u32]>,
+    /// Where the next come.
+    next: usize,
+    used: usize,
 }
-
-/// Coins that need no memory of their own.
-const FEW: usize = 9;
 
 /// Tickets at their end that are removed when one is issued, at most: more than come in, and few enough
 /// that nobody waits for it.
@@ -101,7 +103,7 @@ impl Tickets {
             gone: 0,
             // Twice as many, so that what was removed from it is cleared away without growth.
             by_number: HashMap::with_capacity_and_hasher(2 * settings.pool, FixedState::default()),
-            coins: 0,
+            coins: Coins::none(settings.pool * TicketSettings::COINS_A_TICKET),
             random: RandomNumbers::none(),
         }
     }
@@ -115,20 +117,24 @@ impl Tickets {
         random: impl Fn(&mut [u8]),
     ) -> Result<TicketId, PoolIsFull> {
         self.remove_ended(now, REMOVED_A_TURN);
-        let coins_most = self.settings.pool * TicketSettings::COINS_A_TICKET;
-        if self.issued.len() >= self.settings.pool || self.coins + count > coins_most {
+        if self.issued.is_empty() {
+            // From the start again, where memory was used before.
+            self.issued.clear();
+            self.coins.next = 0;
+        }
+        if self.issued.len() >= self.settings.pool || count > self.coins.room() {
             return Err(PoolIsFull);
         }
         let ticket = self.number(random);
         self.by_number
             .insert(ticket.get(), self.gone + self.issued.len() as u64);
-        let coins = Held::new(count, coins);
-        self.coins += coins.as_slice().len();
+        let (first, count) = self.coins.add(coins.take(count));
         self.issued.push_back(Ticket {
             number: ticket.get(),
             claimed: 0,
             ends: now + self.settings.lifetime,
-            coins,
+            first,
+            count,
         });
         Ok(ticket)
     }
@@ -139,7 +145,7 @@ impl Tickets {
         now: Duration,
         ticket: TicketId,
         claimant: RaidaId,
-    ) -> Result<impl ExactSizeIterator<Item = Coin> + '_, ClaimRefused> {
+    ) -> Result<impl Iterator<Item = Coin> + '_, ClaimRefused> {
         let place = self.by_number.get(&ticket.get());
         let place = place.ok_or(ClaimRefused::NoSuchTicket)? - self.gone;
         let ticket = &mut self.issued[place as usize];
@@ -151,7 +157,7 @@ impl Tickets {
             return Err(ClaimRefused::ClaimedAlready);
         }
         ticket.claimed |= claimant;
-        Ok(ticket.coins.as_slice().iter().map(|&number| coin(number)))
+        Ok(self.coins.get(ticket.first, ticket.count))
     }
 
     /// Tickets that are kept, those included whose time is over and whose place was not needed yet.
@@ -166,7 +172,7 @@ impl Tickets {
             }
             if let Some(ticket) = self.issued.pop_front() {
                 self.by_number.remove(&ticket.number);
-                self.coins -= ticket.coins.as_slice().len();
+                self.coins.remove(ticket.count);
                 self.gone += 1;
             }
         }
@@ -188,25 +194,46 @@ impl Tickets {
     }
 }
 
-impl Held {
-    fn new(count: usize, coins: impl Iterator<Item = Coin>) -> Held {
-        let numbers = coins.map(number);
-        if count > FEW {
-            return Held::Many(numbers.take(count).collect());
+impl Coins {
+    fn none(most: usize) -> Coins {
+        Coins {
+            numbers: vec![0; most].into(),
+            next: 0,
+            used: 0,
         }
-        let (mut few, mut length) = ([0; FEW], 0);
-        for (place, number) in few.iter_mut().zip(numbers) {
-            *place = number;
-            length += 1;
-        }
-        Held::Few(length, few)
     }
 
-    fn as_slice(&self) -> &[u32] {
-        match self {
-            Held::Few(length, coins) => &coins[..usize::from(*length)],
-            Held::Many(coins) => coins,
+    fn room(&self) -> usize {
+        self.numbers.len() - self.used
+    }
+
+    /// Adds coins, no more than there is [room](Coins::room) for; gives where they start and how many
+    /// there are.
+    fn add(&mut self, coins: impl Iterator<Item = Coin>) -> (usize, usize) {
+        let (first, mut count) = (self.next, 0);
+        for coin in coins {
+            self.numbers[self.next] = number(coin);
+            count += 1;
+            self.next += 1;
+            if self.next == self.numbers.len() {
+                self.next = 0;
+            }
         }
+        self.used += count;
+        (first, count)
+    }
+
+    fn get(&self, first: usize, count: usize) -> impl Iterator<Item = Coin> + '_ {
+        let to_end = &self.numbers[first..];
+        let to_end = &to_end[..count.min(to_end.len())];
+        let from_start = &self.numbers[..count - to_end.len()];
+        let numbers = to_end.iter().chain(from_start);
+        numbers.map(|&number| coin(number))
+    }
+
+    /// Removes the oldest ones.
+    fn remove(&mut self, count: usize) {
+        self.used -= count;
     }
 }
 
@@ -272,7 +299,7 @@ mod tests {
 
     #[test]
     fn each_server_claims_a_ticket_once_and_hears_its_coins_in_order() {
-        for count in [1, FEW, FEW + 1, 4_096] {
+        for count in [1, 9, 10, 4_096] {
             let mut tickets = tickets(64, 0, 1);
             let ticket = tickets
                 .issue(SECOND, count, coins(count), source())
@@ -323,6 +350,21 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_go_round_the_end_of_the_ring_stay_whole() {
+        // Two live at any time, in a ring that has room for 256 coins.
+        let (mut tickets, random) = (tickets(4, 0, 1), source());
+        for round in 0..100 {
+            let now = 150 * SECOND * round;
+            let list = || coins(100 + round as usize).skip(round as usize);
+            let ticket = tickets.issue(now, 100, list(), &random).unwrap();
+            for (claimant, at) in [(1, now), (2, now + 100 * SECOND)] {
+                let heard = tickets.claim(at, ticket, raida(claimant)).unwrap();
+                assert!(heard.eq(list()), "list {round}");
+            }
+        }
+    }
+
+    #[test]
     fn numbers_name_their_shard_and_no_two_are_alike() {
         for shards in [1, 2, 3, 7, 64] {
             for shard in [0, shards - 1] {
@@ -362,6 +404,7 @@ mod tests {
             assert!(tickets.claim(now, ticket, raida(3)).is_ok());
         }
         assert_eq!(tickets.issued.capacity(), before.0);
+        assert_eq!(tickets.coins.used, tickets.len());
         // What was removed and not cleared away yet counts as taken.
         assert!(tickets.by_number.capacity() <= before.1);
         assert!(tickets.len() <= 1_000);
