@@ -4,10 +4,10 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{LATENCY, LatencyReport, socket_path};
+use super::{COUNTS, Counts, LATENCY, LatencyReport, socket_path};
 
 /// The node has so long to take a question, and so long to answer it: longer than it gives its cores
 /// and those who ask before.
@@ -47,9 +47,9 @@ pub enum AskError {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Answer {
+enum Answer<T> {
     Error { error: String },
-    Latency(LatencyReport),
+    Report(T),
 }
 
 /// Asks the node that runs on this data folder how long its requests took.
@@ -57,8 +57,20 @@ enum Answer {
 /// # Errors
 /// Where no node runs there, or it does not answer.
 pub fn ask_latency(folder: &Path) -> Result<LatencyReport, AskError> {
+    report(folder, LATENCY)
+}
+
+/// Asks the node that runs on this data folder what it has counted.
+///
+/// # Errors
+/// Where no node runs there, or it does not answer.
+pub fn ask_counts(folder: &Path) -> Result<Counts, AskError> {
+    report(folder, COUNTS)
+}
+
+fn report<T: DeserializeOwned>(folder: &Path, question: &str) -> Result<T, AskError> {
     let path = socket_path(folder);
-    let line = ask(&path, LATENCY).map_err(|error| match error.kind() {
+    let line = ask(&path, question).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             AskError::NoNode(folder.to_owned())
         }
@@ -66,7 +78,7 @@ pub fn ask_latency(folder: &Path) -> Result<LatencyReport, AskError> {
         _ => AskError::Io { path, error },
     })?;
     match serde_json::from_str(&line).map_err(AskError::Malformed)? {
-        Answer::Latency(report) => Ok(report),
+        Answer::Report(report) => Ok(report),
         Answer::Error { error } => Err(AskError::Refused(error)),
     }
 }

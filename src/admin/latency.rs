@@ -1,15 +1,10 @@
-use std::{
-    sync::mpsc::RecvTimeoutError,
-    time::{Duration, Instant},
-};
-
 use serde::{Deserialize, Serialize};
 
-use super::mailbox::{CoreLatency, Mailbox};
+use super::{
+    mailbox::{CoreLatency, Mailbox},
+    server::all,
+};
 use crate::{protocol::Command, service::Measured};
-
-/// Cores have so long to answer, all together. A core that serves does in less than a millisecond.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// How long a node's requests took since it started, from being handed to the service to the answer
 /// being there to send: what sockets and network add is not in it.
@@ -77,20 +72,7 @@ pub struct Quantiles {
 /// # Errors
 /// What to tell the asker where a core does not answer.
 pub(super) fn report(cores: &[Mailbox]) -> Result<LatencyReport, String> {
-    let deadline = Instant::now() + ANSWER_MAX;
-    let asked: Vec<_> = cores.iter().map(Mailbox::ask).collect();
-    let mut answers = Vec::with_capacity(cores.len());
-    for (shard, answer) in asked.into_iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let answer = answer.recv_timeout(left).map_err(|error| match error {
-            RecvTimeoutError::Timeout => format!("shard {shard} gave no answer within 2 s"),
-            RecvTimeoutError::Disconnected => {
-                format!("shard {shard} answers no questions: the node stops, or is stuck")
-            }
-        })?;
-        answers.push(answer);
-    }
-    Ok(merge(&answers))
+    all(cores, Mailbox::ask_latency).map(|answers| merge(&answers))
 }
 
 fn merge(answers: &[CoreLatency]) -> LatencyReport {

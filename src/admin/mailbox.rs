@@ -13,7 +13,8 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::{
     protocol::Command,
-    service::{Measured, Service},
+    service::{HealingCounts, Measured, Service},
+    shard::Counters,
     store::Environment,
 };
 
@@ -23,10 +24,25 @@ const QUESTIONS_MAX: usize = 4;
 /// What one core has measured of the commands that it was asked.
 pub(super) type CoreLatency = Vec<(Command, Measured)>;
 
-/// Where a core is asked what it has measured, from a thread that is no core. An answer goes back
-/// through a channel of its own.
+/// What one core has counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CoreCounts {
+    pub(super) counters: Counters,
+    pub(super) healing: HealingCounts,
+    /// Tickets that its shard keeps.
+    pub(super) tickets: usize,
+}
+
+/// What a core is asked, and where its answer goes.
+enum Question {
+    Latency(Sender<CoreLatency>),
+    Counts(Sender<CoreCounts>),
+}
+
+/// Where a core is asked what it has measured and counted, from a thread that is no core. An answer
+/// goes back through a channel of its own.
 pub struct Mailbox {
-    questions: ArrayQueue<Sender<CoreLatency>>,
+    questions: ArrayQueue<Question>,
     is_closed: AtomicBool,
     waker: AtomicWaker,
 }
@@ -45,11 +61,21 @@ impl Mailbox {
         }
     }
 
-    /// Asks the core. The channel is closed without an answer where there will be none.
-    pub(super) fn ask(&self) -> Receiver<CoreLatency> {
+    /// Asks the core how long requests took. The channel is closed without an answer where there will
+    /// be none.
+    pub(super) fn ask_latency(&self) -> Receiver<CoreLatency> {
+        self.ask(Question::Latency)
+    }
+
+    /// Asks the core what it counted, likewise.
+    pub(super) fn ask_counts(&self) -> Receiver<CoreCounts> {
+        self.ask(Question::Counts)
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Question) -> Receiver<T> {
         let (answer, is_answered) = channel();
         // Where it is full, this question goes, and with it the sender.
-        let _ = self.questions.push(answer);
+        let _ = self.questions.push(question(answer));
         match self.is_closed.load(Ordering::SeqCst) {
             // After the last look of whoever closed it, perhaps.
             true => self.clear(),
@@ -68,7 +94,7 @@ impl Mailbox {
         while self.questions.pop().is_some() {}
     }
 
-    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Sender<CoreLatency>> {
+    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Question> {
         // Registered first, so that a question that comes after the look wakes.
         self.waker.register(context.waker());
         self.questions.pop().map_or(Poll::Pending, Poll::Ready)
@@ -83,17 +109,28 @@ pub async fn answer<E: Environment>(
     environment: E,
 ) {
     loop {
-        let asker = poll_fn(|context| mailboxes[shard].poll_next(context)).await;
-        let mut answer = Vec::with_capacity(Command::COUNT);
-        for command in Command::all() {
-            if let Some(measured) = service.latency(command) {
-                answer.push((command, measured));
-                // A copy is 30 KB: a few microseconds, after which requests have their turn.
-                environment.turn().await;
+        match poll_fn(|context| mailboxes[shard].poll_next(context)).await {
+            Question::Latency(asker) => {
+                let mut answer = Vec::with_capacity(Command::COUNT);
+                for command in Command::all() {
+                    if let Some(measured) = service.latency(command) {
+                        answer.push((command, measured));
+                        // A copy is 30 KB: a few microseconds, after which requests have their turn.
+                        environment.turn().await;
+                    }
+                }
+                // Whoever asked may have given up, here and below.
+                let _ = asker.send(answer);
+            }
+            Question::Counts(asker) => {
+                let (counters, healing, tickets) = service.counts();
+                let _ = asker.send(CoreCounts {
+                    counters,
+                    healing,
+                    tickets,
+                });
             }
         }
-        // Whoever asked may have given up.
-        let _ = asker.send(answer);
     }
 }
 
@@ -110,10 +147,10 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_core_that_is_gone() {
         let mailbox = Mailbox::new();
-        let before = mailbox.ask();
+        let before = mailbox.ask_latency();
         assert_eq!(before.try_recv().err(), Some(TryRecvError::Empty));
         mailbox.close();
-        let after = mailbox.ask();
+        let after = mailbox.ask_latency();
         for answer in [before, after] {
             let end = answer.recv_timeout(Duration::from_secs(10));
             assert_eq!(end.err(), Some(RecvTimeoutError::Disconnected));
@@ -123,17 +160,20 @@ mod tests {
     #[test]
     fn a_stuck_core_is_asked_only_so_often() {
         let mailbox = Mailbox::new();
-        let waiting: Vec<_> = (0..QUESTIONS_MAX).map(|_| mailbox.ask()).collect();
+        let waiting: Vec<_> = (0..QUESTIONS_MAX).map(|_| mailbox.ask_latency()).collect();
         assert_eq!(
-            mailbox.ask().try_recv().err(),
+            mailbox.ask_latency().try_recv().err(),
             Some(TryRecvError::Disconnected)
         );
         let mut context = Context::from_waker(Waker::noop());
-        let Poll::Ready(asker) = mailbox.poll_next(&mut context) else {
+        let Poll::Ready(Question::Latency(asker)) = mailbox.poll_next(&mut context) else {
             panic!("questions wait");
         };
         asker.send(Vec::new()).unwrap();
         assert!(waiting[0].try_recv().unwrap().is_empty());
-        assert_eq!(mailbox.ask().try_recv().err(), Some(TryRecvError::Empty));
+        assert_eq!(
+            mailbox.ask_latency().try_recv().err(),
+            Some(TryRecvError::Empty)
+        );
     }
 }

@@ -3,11 +3,13 @@
 //! knows of it.
 
 mod ask;
+mod counts;
 mod latency;
 mod mailbox;
 mod server;
 
-pub use ask::{AskError, ask_latency};
+pub use ask::{AskError, ask_counts, ask_latency};
+pub use counts::{Counts, Healing};
 pub use latency::{CommandLatency, LatencyReport, Quantiles, ShardLatency, Times};
 pub use mailbox::{Mailbox, answer, mailboxes};
 pub use server::Server;
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// The words of a question, one a line; its answer is one line of JSON.
 const LATENCY: &str = "latency";
+const COUNTS: &str = "counts";
 
 /// Where a node with this data folder is asked.
 fn socket_path(folder: &Path) -> PathBuf {

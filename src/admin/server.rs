@@ -9,7 +9,10 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -18,12 +21,14 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{LATENCY, latency, mailbox::Mailbox, socket_path};
+use super::{COUNTS, LATENCY, counts, latency, mailbox::Mailbox, socket_path};
 
 /// Clients that wait while one is served; more are refused by the kernel.
 const WAITING_MAX: i32 = 8;
 /// A client has so long to ask, and so long to take the answer: the next one waits meanwhile.
 const CLIENT_MAX: Duration = Duration::from_secs(1);
+/// Cores have so long to answer, all together. A core that serves does in less than a millisecond.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Bytes of a question, at most.
 const QUESTION_BYTES_MAX: usize = 64;
 /// How long to leave it where no connection can be taken, for want of descriptors.
@@ -115,8 +120,9 @@ fn answer(mut client: UnixStream, cores: &[Mailbox], stop: &OwnedFd) -> io::Resu
     client.set_nonblocking(true)?;
     let answer = match question(&mut client, stop)?.as_deref() {
         Some(LATENCY) => latency::report(cores).map(|report| json!(report)),
+        Some(COUNTS) => counts::report(cores).map(|report| json!(report)),
         Some(other) => Err(format!(
-            "{other:?} is no question that is known here: ask {LATENCY:?}"
+            "{other:?} is no question that is known here: ask {LATENCY:?} or {COUNTS:?}"
         )),
         None => Err(format!("a question is one line, as in {LATENCY:?}")),
     };
@@ -133,6 +139,28 @@ fn answer(mut client: UnixStream, cores: &[Mailbox], stop: &OwnedFd) -> io::Resu
         }
     }
     Ok(())
+}
+
+/// Asks every core, and gives their answers in the order of their shards.
+///
+/// # Errors
+/// What to tell the asker where a core does not answer.
+pub(super) fn all<T>(
+    cores: &[Mailbox],
+    ask: impl Fn(&Mailbox) -> Receiver<T>,
+) -> Result<Vec<T>, String> {
+    let deadline = Instant::now() + ANSWER_MAX;
+    let asked: Vec<_> = cores.iter().map(ask).collect();
+    let answers = asked.into_iter().enumerate().map(|(shard, answer)| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        answer.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("shard {shard} gave no answer within 2 s"),
+            RecvTimeoutError::Disconnected => {
+                format!("shard {shard} answers no questions: the node stops, or is stuck")
+            }
+        })
+    });
+    answers.collect()
 }
 
 /// The client's line without its end; `None` where it is too long, cut off or no text.

@@ -2,6 +2,7 @@ use std::io::IsTerminal;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -9,10 +10,10 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 use super::CliError;
 use super::config::{Log, LogFormat, LogLevel};
 
-/// The process's log, whose level can change while it runs.
+/// The process's log, whose levels can change while it runs.
 #[derive(Clone, Debug)]
 pub struct Logging {
-    level: reload::Handle<LevelFilter, Registry>,
+    levels: reload::Handle<Targets, Registry>,
 }
 
 impl Logging {
@@ -27,10 +28,10 @@ impl Logging {
         Ok(logging)
     }
 
-    /// Lets through what is at least as important as `level` from now on.
-    pub fn set_level(&self, level: LogLevel) {
+    /// Lets through what is at least as important as the levels of `log` say from now on.
+    pub fn set_levels(&self, log: &Log) {
         // The only failure is a subscriber that is gone, and then nothing is logged any more.
-        let _ = self.level.reload(filter(level));
+        let _ = self.levels.reload(levels(log));
     }
 }
 
@@ -38,7 +39,7 @@ fn build<W>(log: &Log, writer: W, colours: bool) -> (impl Subscriber + Send + Sy
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let (level, handle) = reload::Layer::new(filter(log.level));
+    let (filter, handle) = reload::Layer::new(levels(log));
     let lines = match log.format {
         LogFormat::Text => fmt::layer().with_writer(writer).with_ansi(colours).boxed(),
         LogFormat::Json => fmt::layer()
@@ -47,11 +48,17 @@ where
             .with_writer(writer)
             .boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(level).with(lines);
-    (subscriber, Logging { level: handle })
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    (subscriber, Logging { levels: handle })
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
+fn levels(log: &Log) -> Targets {
+    Targets::new()
+        .with_default(level(log.level))
+        .with_target("raida::healing", level(log.healing))
+}
+
+fn level(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
@@ -91,6 +98,7 @@ mod tests {
     fn log(format: LogFormat) -> Log {
         Log {
             level: LogLevel::Info,
+            healing: LogLevel::Info,
             format,
         }
     }
@@ -103,12 +111,23 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!("unseen");
             assert_eq!(lines.take(), "");
-            logging.set_level(LogLevel::Debug);
+            let set = |level, healing| {
+                logging.set_levels(&Log {
+                    level,
+                    healing,
+                    format: LogFormat::Text,
+                });
+            };
+            set(LogLevel::Debug, LogLevel::Info);
             tracing::debug!("seen");
             assert!(lines.take().contains("seen"));
-            logging.set_level(LogLevel::Off);
+            tracing::debug!(target: "raida::healing", "unseen");
+            assert_eq!(lines.take(), "");
+            set(LogLevel::Off, LogLevel::Debug);
             tracing::error!("unseen");
             assert_eq!(lines.take(), "");
+            tracing::debug!(target: "raida::healing", "seen");
+            assert!(lines.take().contains("seen"));
         });
     }
 

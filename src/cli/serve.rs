@@ -139,7 +139,7 @@ fn read_again(settings: &SettingsArgs, config: &mut Config, control: &Control, l
     if changes.applied.is_empty() && changes.needs_restart.is_empty() {
         tracing::info!("the configuration is as it was");
     }
-    logging.set_level(config.log.level);
+    logging.set_levels(&config.log);
     control.adjust(&network(config), adjustable(config));
     control.change_servers(servers(config));
 }

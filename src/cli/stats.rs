@@ -6,7 +6,7 @@ use super::CliError;
 use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use super::worth::Worth;
-use crate::admin::{LatencyReport, Times, ask_latency};
+use crate::admin::{Counts, LatencyReport, Times, ask_counts, ask_latency};
 
 /// Ask a node how much it has done since it started, or how long that took.
 ///
@@ -16,10 +16,14 @@ use crate::admin::{LatencyReport, Times, ask_latency};
 /// once, the first 1,000 of a command and shard are measured and then one in 64, which counts as 64 (so
 /// the maximum is of those that were measured); those that have to wait, for the log or another shard,
 /// are all measured.
+///
+/// With --detail, that node says more of what it counted: of healing, tickets, claims and who was
+/// refused why, coins repaired, votes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida stats --data raida-data
   raida stats --host 127.0.0.1:50014 --raida 14 --admin-key-file admin.key --json
+  raida stats --detail --data raida-data
   raida stats --latency --data raida-data
   raida stats --latency --by-shard --data raida-data --json")]
 pub struct StatsCommand {
@@ -30,6 +34,9 @@ pub struct StatsCommand {
     /// How long requests took, of the node that runs on the data folder
     #[arg(long, conflicts_with_all = ["admin_key_file", "host", "raida", "coin_id", "udp", "timeout_ms"])]
     latency: bool,
+    /// More of what it has done, of the node that runs on the data folder
+    #[arg(long, conflicts_with_all = ["latency", "admin_key_file", "host", "raida", "coin_id", "udp", "timeout_ms"])]
+    detail: bool,
     /// With --latency: on each shard too
     #[arg(long, requires = "latency")]
     by_shard: bool,
@@ -44,9 +51,10 @@ impl StatsCommand {
     /// # Errors
     /// The admin key cannot be read; the node gives no answer, or refuses.
     pub fn run(self) -> Result<Answer, CliError> {
-        match self.latency {
-            true => self.print_latency()?,
-            false => self.print_counters()?,
+        match (self.latency, self.detail) {
+            (true, _) => self.print_latency()?,
+            (_, true) => self.print_detail()?,
+            _ => self.print_counters()?,
         }
         Ok(Answer::Yes)
     }
@@ -61,6 +69,14 @@ impl StatsCommand {
         match self.json {
             true => print_json(&report),
             false => print(&latency_table(&report)),
+        }
+    }
+
+    fn print_detail(&self) -> Result<(), CliError> {
+        let counts = ask_counts(&self.admin.folder_in_force()?)?;
+        match self.json {
+            true => print_json(&counts),
+            false => print(&detail_table(&counts)),
         }
     }
 
@@ -81,6 +97,37 @@ impl StatsCommand {
             stats.requests, stats.echoes, stats.coins_powned
         ))
     }
+}
+
+fn detail_table(counts: &Counts) -> String {
+    let healing = &counts.healing;
+    let value = Worth(counts.value_powned_units.into());
+    let rows: [(&str, u64); 16] = [
+        ("requests", counts.requests),
+        ("echoes", counts.echoes),
+        ("coins powned", counts.coins_powned),
+        ("tickets kept", healing.tickets_kept),
+        ("tickets issued", healing.tickets_issued),
+        ("  refused, all in use", healing.tickets_refused),
+        ("claims", healing.claims),
+        ("  refused, not its address", healing.claims_from_elsewhere),
+        ("  refused, no such ticket", healing.claims_unknown),
+        ("  refused, claimed already", healing.claims_again),
+        ("too many requests", healing.too_many_requests),
+        ("fixes", healing.fixes),
+        ("  coins repaired", healing.coins_repaired),
+        ("  coins not repaired", healing.coins_not_repaired),
+        ("  votes", healing.votes),
+        ("  votes missing", healing.votes_missing),
+    ];
+    let mut text = String::new();
+    for (name, count) in rows {
+        let _ = writeln!(text, "{name:<27} {count}");
+        if name == "coins powned" {
+            let _ = writeln!(text, "{:<27} {value}", "value powned");
+        }
+    }
+    text
 }
 
 /// A row a command, and below it one a shard where there are any.

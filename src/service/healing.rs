@@ -7,7 +7,13 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 
-use super::{Caller, Node, Rate, authentication::has_twice, ballot::Ballot, scatter::scatter};
+use super::{
+    Caller, Node, Rate,
+    authentication::has_twice,
+    ballot::Ballot,
+    scatter::scatter,
+    trail::{Refused, Servers},
+};
 use crate::{
     coin::Coin,
     mesh::Decision,
@@ -17,7 +23,7 @@ use crate::{
         healing::{Find, FindAnswer, Fix, GetTicket, TicketAnswer, TicketId, Validate},
         pass_fail::Bitmap,
     },
-    shard::{ClaimRefused, RECORDS_A_TURN, Reply, Request, ticket_owner},
+    shard::{ClaimRefused, PoolIsFull, RECORDS_A_TURN, Reply, Request, ticket_owner},
     store::{Environment, record::Change},
 };
 
@@ -81,8 +87,7 @@ impl<E: Environment> Node<E> {
         let now = || self.shard().environment.monotonic();
         let is_admitted = self.healing_rates.admits(caller.address, now);
         if !is_admitted {
-            self.shard().count(|counters| counters.healing_refused += 1);
-            tracing::debug!(target: AUDIT, from = %caller.address, "too many requests");
+            self.trail.too_many(now(), caller.address);
         }
         is_admitted
     }
@@ -96,18 +101,23 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         match command {
-            Command::GetTicket => self.get_ticket(payload, out).await,
-            Command::GetTicketSum => self.get_ticket_sum(payload, out).await,
+            Command::GetTicket => self.get_ticket(payload, caller, out).await,
+            Command::GetTicketSum => self.get_ticket_sum(payload, caller, out).await,
             Command::Validate => self.validate(payload, caller, out).await,
             Command::Find => self.find(payload, out).await,
-            Command::Fix => self.fix(payload, out).await,
+            Command::Fix => self.fix(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),
         }
     }
 
     /// Get ticket, where memory of this shard knows all the coins.
     #[inline]
-    pub(super) fn get_ticket_now(&self, payload: &[u8], out: &mut Vec<u8>) -> Option<Status> {
+    pub(super) fn get_ticket_now(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Option<Status> {
         let request = match GetTicket::parse(payload) {
             Ok(request) => request,
             Err(status) => return Some(status),
@@ -130,12 +140,17 @@ impl<E: Environment> Node<E> {
             return Some(Status::UNAVAILABLE);
         }
         Some(
-            self.answer_ticket(&request, answer)
+            self.answer_ticket(&request, caller, answer)
                 .unwrap_or_else(|refusal| refusal),
         )
     }
 
-    async fn get_ticket(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+    async fn get_ticket(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
         let request = GetTicket::parse(payload)?;
         if request.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
@@ -146,23 +161,29 @@ impl<E: Environment> Node<E> {
         let mut answer = PassFail::begin(out, request.len());
         self.gather(scattered, Request::Detect, |record| answer.pass(record))
             .await?;
-        self.answer_ticket(&request, answer)
+        self.answer_ticket(&request, caller, answer)
     }
 
     #[inline]
     fn answer_ticket(
         &self,
         request: &GetTicket<'_>,
+        caller: Caller,
         answer: PassFail<'_>,
     ) -> Result<Status, Status> {
         TicketAnswer::finish(answer, |answer| {
             let coins = answer.passing().filter_map(|record| request.coin(record));
-            self.issue(answer.passed(), coins)
+            self.issue(answer.passed(), coins, caller)
         })
     }
 
     /// As detect sum; where it is right, a ticket for all the coins.
-    async fn get_ticket_sum(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+    async fn get_ticket_sum(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
         let request = DetectSum::parse(payload)?;
         let coins = request.coins();
         if coins.len() > self.healing.max_coins {
@@ -178,17 +199,23 @@ impl<E: Environment> Node<E> {
         if is_right {
             answer.pass(0);
         }
-        TicketAnswer::finish(answer, |_| self.issue(coins.len(), coins.iter()))
+        TicketAnswer::finish(answer, |_| self.issue(coins.len(), coins.iter(), caller))
     }
 
-    fn issue(&self, count: usize, coins: impl Iterator<Item = Coin>) -> Result<TicketId, Status> {
+    fn issue(
+        &self,
+        count: usize,
+        coins: impl Iterator<Item = Coin>,
+        caller: Caller,
+    ) -> Result<TicketId, Status> {
         match self.shard().issue(count, coins) {
             Ok(ticket) => {
-                tracing::debug!(target: AUDIT, coins = count, "ticket issued");
+                self.trail.issued(count, caller.address);
                 Ok(ticket)
             }
-            Err(_) => {
-                tracing::info!(target: AUDIT, coins = count, "no ticket: all are in use");
+            Err(PoolIsFull) => {
+                let now = self.shard().environment.monotonic();
+                self.trail.not_issued(now, count, caller.address);
                 Err(Status::NO_TICKET_SLOT)
             }
         }
@@ -210,7 +237,7 @@ impl<E: Environment> Node<E> {
             return None;
         }
         let claimed = self.shard().claim(ticket, claimant);
-        Some(answer_claim(claimed, claimant, caller, out))
+        Some(self.answer_claim(claimed, claimant, caller, out))
     }
 
     async fn validate(
@@ -222,7 +249,7 @@ impl<E: Environment> Node<E> {
         let (claimant, ticket) = self.claim_of(payload, caller)?;
         let owner = ticket_owner(ticket, self.mesh.shards());
         match self.mesh.ask(owner, Request::Claim(ticket, claimant)).await {
-            Ok(Reply::Claimed(claimed)) => Ok(answer_claim(claimed, claimant, caller, out)),
+            Ok(Reply::Claimed(claimed)) => Ok(self.answer_claim(claimed, claimant, caller, out)),
             Ok(other) => unreachable!("a shard answers a claim with {other:?}"),
             Err(_) => Err(Status::UNAVAILABLE),
         }
@@ -231,12 +258,43 @@ impl<E: Environment> Node<E> {
     fn claim_of(&self, payload: &[u8], caller: Caller) -> Result<(RaidaId, TicketId), Status> {
         let Validate { claimant, ticket } = Validate::parse(payload)?;
         if !self.healing.others.may_claim(claimant, caller.address) {
-            let raida = claimant.get();
-            tracing::warn!(target: AUDIT, raida, from = %caller.address, "claim refused: not its address");
-            self.shard().count(|counters| counters.claims_refused += 1);
+            self.refuse_claim(claimant, caller, Refused::NotItsAddress);
             return Err(Status::NO_SUCH_TICKET);
         }
-        Ok((claimant, ticket.ok_or(Status::NO_SUCH_TICKET)?))
+        let Some(ticket) = ticket else {
+            self.refuse_claim(claimant, caller, Refused::NoSuchTicket);
+            return Err(Status::NO_SUCH_TICKET);
+        };
+        Ok((claimant, ticket))
+    }
+
+    fn answer_claim<C: IntoIterator<Item = Coin>>(
+        &self,
+        claimed: Result<C, ClaimRefused>,
+        claimant: RaidaId,
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Status {
+        match claimed {
+            Ok(coins) => {
+                Validate::answer(coins, out);
+                self.trail.claimed(claimant, caller.address);
+                Status::SUCCESS
+            }
+            Err(ClaimRefused::NoSuchTicket) => {
+                self.refuse_claim(claimant, caller, Refused::NoSuchTicket);
+                Status::NO_SUCH_TICKET
+            }
+            Err(ClaimRefused::ClaimedAlready) => {
+                self.refuse_claim(claimant, caller, Refused::ClaimedAlready);
+                Status::TICKET_CLAIMED
+            }
+        }
+    }
+
+    fn refuse_claim(&self, claimant: RaidaId, caller: Caller, why: Refused) {
+        let now = self.shard().environment.monotonic();
+        self.trail.claim_refused(now, claimant, caller.address, why);
     }
 
     /// Find, where memory of this shard knows all the coins.
@@ -284,7 +342,12 @@ impl<E: Environment> Node<E> {
 
     /// Asks every server that gave the client a ticket, and repairs what 13 of them vouch for: with one
     /// record in the log, so that after a crash all of it is repaired or nothing.
-    async fn fix(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+    async fn fix(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
         let request = Fix::parse(payload)?;
         let coins = request.coins();
         if coins.len() > self.healing.max_coins {
@@ -303,7 +366,7 @@ impl<E: Environment> Node<E> {
                 async move { (raida, claim.await) }
             })
             .collect();
-        let (mut voted, mut lost) = (Voters::default(), Voters::default());
+        let mut voted = Servers::default();
         while !ballot.is_decided()
             && let Some((raida, coins)) = claims.next().await
         {
@@ -316,10 +379,7 @@ impl<E: Environment> Node<E> {
                         self.shard().environment.turn().await;
                     }
                 }
-                None => {
-                    ballot.no_vote();
-                    lost.add(raida);
-                }
+                None => ballot.no_vote(),
             }
         }
         drop(claims);
@@ -335,15 +395,10 @@ impl<E: Environment> Node<E> {
             });
             changed.await.map_err(|_| Status::UNAVAILABLE)??;
         }
-        tracing::info!(
-            target: AUDIT,
-            coins = coins.len(),
-            repaired = approved.len(),
-            tickets = voters.len(),
-            voted = %voted,
-            no_vote = %lost,
-            "fix"
-        );
+        let asked = voters.iter().map(|&(raida, _)| raida);
+        let no_vote: Servers = asked.filter(|&raida| !voted.contains(raida)).collect();
+        let by = caller.address;
+        (self.trail).fixed(coins.len(), approved.len(), by, &voted, &no_vote);
         let mut answer = PassFail::begin(out, coins.len());
         for (record, coin) in coins.iter().enumerate() {
             if approved.binary_search(&coin).is_ok() {
@@ -351,52 +406,5 @@ impl<E: Environment> Node<E> {
             }
         }
         Ok(answer.finish(Bitmap::IfMixed))
-    }
-}
-
-/// What an operator finds the trail of healing under.
-const AUDIT: &str = "raida::healing";
-
-fn answer_claim<C: IntoIterator<Item = Coin>>(
-    claimed: Result<C, ClaimRefused>,
-    claimant: RaidaId,
-    caller: Caller,
-    out: &mut Vec<u8>,
-) -> Status {
-    let (raida, from) = (claimant.get(), caller.address);
-    match claimed {
-        Ok(coins) => {
-            Validate::answer(coins, out);
-            tracing::debug!(target: AUDIT, raida, %from, "ticket claimed");
-            Status::SUCCESS
-        }
-        Err(ClaimRefused::NoSuchTicket) => {
-            tracing::info!(target: AUDIT, raida, %from, "claim refused: no such ticket");
-            Status::NO_SUCH_TICKET
-        }
-        Err(ClaimRefused::ClaimedAlready) => {
-            tracing::info!(target: AUDIT, raida, %from, "claim refused: claimed already");
-            Status::TICKET_CLAIMED
-        }
-    }
-}
-
-/// Servers by their numbers, for the trail.
-#[derive(Default)]
-struct Voters(Vec<u8>);
-
-impl Voters {
-    fn add(&mut self, raida: RaidaId) {
-        self.0.push(raida.get());
-    }
-}
-
-impl std::fmt::Display for Voters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, raida) in self.0.iter().enumerate() {
-            let gap = if index == 0 { "" } else { "," };
-            write!(f, "{gap}{raida}")?;
-        }
-        Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod rate;
 mod scatter;
 mod session;
 mod status;
+mod trail;
 
 use std::{
     cell::Cell,
@@ -31,7 +32,7 @@ use crate::{
     protocol::{
         AdminKey, Command, Rules, Status, healing::in_dialect, status_group::SoftwareVersion,
     },
-    shard::Shard,
+    shard::{Counters, Shard},
     store::Environment,
 };
 
@@ -43,6 +44,7 @@ pub use latency::Measured;
 pub use parking::Release;
 pub use rate::Rate;
 pub use session::{Outcome, Session, Transport};
+pub use trail::HealingCounts;
 
 /// What the version command answers: eight characters.
 pub const SOFTWARE_VERSION: SoftwareVersion = match SoftwareVersion::new(*b"raida0.1") {
@@ -70,6 +72,7 @@ struct Node<E: Environment> {
     latency: Rc<Latency>,
     healing: Healing,
     healing_rates: rate::Rates,
+    trail: trail::Trail,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -96,6 +99,7 @@ impl<E: Environment> Service<E> {
                 latency,
                 healing_rates: rate::Rates::new(healing.rate),
                 healing,
+                trail: trail::Trail::new(),
             }),
         }
     }
@@ -122,6 +126,14 @@ impl<E: Environment> Service<E> {
     /// in 64, which counts as 64; those that have to wait are all measured.
     pub fn latency(&self, command: Command) -> Option<Measured> {
         self.node.latency.of(command)
+    }
+
+    /// What this core has done since the start: of all commands, of healing, and how many tickets its
+    /// shard keeps now.
+    pub fn counts(&self) -> (Counters, HealingCounts, usize) {
+        let shard = self.node.shard();
+        let healing = self.node.trail.counts();
+        (shard.counters.get(), healing, shard.ticket_count())
     }
 
     /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in place
@@ -161,7 +173,7 @@ impl<E: Environment> Node<E> {
             Command::Version => Some(self.version(out)),
             Command::Detect => self.detect_now(payload, out),
             Command::DetectSum => self.detect_sum_now(payload),
-            Command::GetTicket => self.healing_status(self.get_ticket_now(payload, out)),
+            Command::GetTicket => self.healing_status(self.get_ticket_now(payload, caller, out)),
             Command::Validate => self.healing_status(self.validate_now(payload, caller, out)),
             Command::Find => self.healing_status(self.find_now(payload, out)),
             _ => None,

@@ -74,10 +74,6 @@ pub struct Counters {
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
     pub value_powned: u64,
-    /// Claims of tickets that came from another address than the claiming server's.
-    pub claims_refused: u64,
-    /// Requests for healing beyond what one address may send.
-    pub healing_refused: u64,
 }
 
 /// A shard: its pages, its log, and who waits for what.
@@ -688,13 +684,13 @@ impl<E: Environment> Shard<E> {
         self.counters.set(counters);
     }
 }
-/// Compares with both, so that the time says nothing of which it was.
-#[inline]
 /// Coins with the numbers of their records.
 fn numbered(coins: impl Iterator<Item = Coin>) -> impl Iterator<Item = (Coin, usize)> {
     coins.enumerate().map(|(record, coin)| (coin, record))
 }
 
+/// Compares with both, so that the time says nothing of which it was.
+#[inline]
 fn which(real: An, an: An, pan: An) -> Found {
     match (real == an, real == pan) {
         (true, _) => Found::An,

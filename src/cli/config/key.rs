@@ -354,6 +354,17 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         section: "log",
+        name: "healing",
+        rule: Rule::OneOf(LogLevel::NAMES),
+        changes_at_run_time: true,
+        get: |config| Value::Text(config.log.healing.name().into()),
+        set: |config, value| {
+            let name = value.into_text();
+            config.log.healing = LogLevel::from_name(&name).expect(CHECKED);
+        },
+    },
+    Key {
+        section: "log",
         name: "format",
         rule: Rule::OneOf(LogFormat::NAMES),
         changes_at_run_time: false,
@@ -420,20 +431,26 @@ impl Rule {
     }
 
     /// Reads a value from plain text, as the environment and flags have it. A list is separated by
-    /// commas. `None` where the text is not of the right type; the range is not looked at.
+    /// commas, with or without the brackets and quotes that the file wants. `None` where the text is not of the right type; the range is not looked at.
     pub fn read(&self, text: &str) -> Option<Value> {
         match self {
             Rule::Whole { .. } => text.replace('_', "").parse().ok().map(Value::Whole),
             Rule::Switch => text.parse().ok().map(Value::Switch),
             Rule::OneOf(_) | Rule::Path | Rule::Listen => Some(Value::Text(text.to_owned())),
             Rule::Servers => Some(Value::List(
-                text.split(',')
-                    .map(|server| server.trim().to_owned())
+                in_brackets(text)
+                    .unwrap_or(text)
+                    .split(',')
+                    .map(|server| server.trim().trim_matches('"').to_owned())
                     .filter(|server| !server.is_empty())
                     .collect(),
             )),
         }
     }
+}
+
+fn in_brackets(text: &str) -> Option<&str> {
+    text.trim().strip_prefix('[')?.strip_suffix(']')
 }
 
 /// Completes the sentence "permitted is ...".

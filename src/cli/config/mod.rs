@@ -149,6 +149,8 @@ pub struct Limits {
 pub struct Log {
     /// The least important message that is still written.
     pub level: LogLevel,
+    /// The same for the trail of healing.
+    pub healing: LogLevel,
     /// How a message is written.
     pub format: LogFormat,
 }
@@ -308,6 +310,7 @@ impl Default for Config {
             },
             log: Log {
                 level: LogLevel::Info,
+                healing: LogLevel::Info,
                 format: LogFormat::Text,
             },
             origins: vec![Origin::Default; KEYS.len()],

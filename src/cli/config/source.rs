@@ -489,8 +489,11 @@ mod tests {
 
     #[test]
     fn a_list_in_the_environment_is_separated_by_commas() {
-        let servers = vec!["127.0.0.1:50000"; 25].join(", ");
-        let config = load_with("", &[("RAIDA__PEERS__SERVERS", &servers)], &[]).unwrap();
-        assert_eq!(config.peers.servers.len(), 25);
+        let servers = vec!["[::1]:50000"; 25].join(", ");
+        let in_brackets = format!("{:?}", vec!["[::1]:50000"; 25]);
+        for servers in [servers, in_brackets] {
+            let config = load_with("", &[("RAIDA__PEERS__SERVERS", &servers)], &[]).unwrap();
+            assert_eq!(config.peers.servers.len(), 25);
+        }
     }
 }

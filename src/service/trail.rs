@@ -1,0 +1,227 @@
+use std::{
+    cell::Cell,
+    fmt::{Display, Formatter},
+    net::IpAddr,
+    time::Duration,
+};
+
+use crate::protocol::RaidaId;
+
+/// What a core has done about healing since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HealingCounts {
+    /// Tickets issued.
+    pub tickets_issued: u64,
+    /// Tickets that were not issued because all were in use.
+    pub tickets_refused: u64,
+    /// Claims that were answered with coins.
+    pub claims: u64,
+    /// Claims that came from another address than the claiming server's.
+    pub claims_from_elsewhere: u64,
+    /// Claims of tickets that there are not, or not any more.
+    pub claims_unknown: u64,
+    /// Claims of tickets that the same server had claimed before.
+    pub claims_again: u64,
+    /// Requests beyond what one address may send.
+    pub too_many_requests: u64,
+    /// Fixes.
+    pub fixes: u64,
+    /// Coins repaired by them.
+    pub coins_repaired: u64,
+    /// Coins that too few servers vouched for.
+    pub coins_not_repaired: u64,
+    /// Servers that voted, of all fixes.
+    pub votes: u64,
+    /// Servers that were asked to and had not when it was decided.
+    pub votes_missing: u64,
+}
+
+/// Why a claim is refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refused {
+    NotItsAddress,
+    NoSuchTicket,
+    ClaimedAlready,
+}
+
+/// The trail of healing, for whoever has to find out later what happened: all of it in numbers; in
+/// the log what was refused and repaired, and by whose votes, at level info; each ticket and each claim at debug. No line has a
+/// ticket's number, an authenticity number or what one is derived from in it.
+///
+/// Strangers decide how much is refused, and a line costs much more than a refusal: of refusals each
+/// core tells [so many](REFUSALS_A_SECOND) a second, and how many more there were.
+pub(super) struct Trail {
+    /// The second that the next two are about.
+    second: Cell<u64>,
+    told: Cell<u32>,
+    left_out: Cell<u64>,
+    counts: Cell<HealingCounts>,
+}
+
+/// What an operator finds the trail under.
+const TARGET: &str = "raida::healing";
+
+const REFUSALS_A_SECOND: u32 = 100;
+
+/// Servers by their numbers.
+#[derive(Default)]
+pub(super) struct Servers(Vec<RaidaId>);
+
+impl Trail {
+    pub(super) fn new() -> Trail {
+        Trail {
+            second: Cell::new(0),
+            told: Cell::new(0),
+            left_out: Cell::new(0),
+            counts: Cell::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> HealingCounts {
+        self.counts.get()
+    }
+
+    #[inline]
+    fn count(&self, add: impl FnOnce(&mut HealingCounts)) {
+        let mut counts = self.counts.get();
+        add(&mut counts);
+        self.counts.set(counts);
+    }
+
+    #[inline]
+    pub(super) fn issued(&self, coins: usize, to: IpAddr) {
+        self.count(|counts| counts.tickets_issued += 1);
+        tracing::debug!(target: TARGET, coins, %to, "ticket issued");
+    }
+
+    #[inline]
+    pub(super) fn claimed(&self, raida: RaidaId, from: IpAddr) {
+        self.count(|counts| counts.claims += 1);
+        tracing::debug!(target: TARGET, %raida, %from, "ticket claimed");
+    }
+
+    #[cold]
+    pub(super) fn not_issued(&self, now: Duration, coins: usize, to: IpAddr) {
+        self.count(|counts| counts.tickets_refused += 1);
+        if self.may_tell(now) {
+            tracing::info!(target: TARGET, coins, %to, "no ticket: all are in use");
+        }
+    }
+
+    #[cold]
+    pub(super) fn claim_refused(&self, now: Duration, raida: RaidaId, from: IpAddr, why: Refused) {
+        self.count(|counts| match why {
+            Refused::NotItsAddress => counts.claims_from_elsewhere += 1,
+            Refused::NoSuchTicket => counts.claims_unknown += 1,
+            Refused::ClaimedAlready => counts.claims_again += 1,
+        });
+        if self.may_tell(now) {
+            let why = match why {
+                Refused::NotItsAddress => "not its address",
+                Refused::NoSuchTicket => "no such ticket",
+                Refused::ClaimedAlready => "claimed already",
+            };
+            tracing::info!(target: TARGET, %raida, %from, why, "claim refused");
+        }
+    }
+
+    #[cold]
+    pub(super) fn too_many(&self, now: Duration, from: IpAddr) {
+        self.count(|counts| counts.too_many_requests += 1);
+        if self.may_tell(now) {
+            tracing::info!(target: TARGET, %from, "too many requests");
+        }
+    }
+
+    /// A fix of so many coins: how many of them were repaired, who voted, and who was asked to and did
+    /// not before it was decided.
+    pub(super) fn fixed(
+        &self,
+        coins: usize,
+        repaired: usize,
+        by: IpAddr,
+        voted: &Servers,
+        no_vote: &Servers,
+    ) {
+        self.count(|counts| {
+            counts.fixes += 1;
+            counts.coins_repaired += repaired as u64;
+            counts.coins_not_repaired += (coins - repaired) as u64;
+            counts.votes += voted.0.len() as u64;
+            counts.votes_missing += no_vote.0.len() as u64;
+        });
+        tracing::info!(target: TARGET, coins, repaired, %by, %voted, %no_vote, "fix");
+    }
+
+    fn may_tell(&self, now: Duration) -> bool {
+        if self.second.replace(now.as_secs()) != now.as_secs() {
+            self.told.set(0);
+            let left_out = self.left_out.take();
+            if left_out > 0 {
+                tracing::info!(target: TARGET, left_out, "more was refused than is told here");
+            }
+        }
+        let told = self.told.get();
+        if told == REFUSALS_A_SECOND {
+            self.left_out.set(self.left_out.get() + 1);
+            return false;
+        }
+        self.told.set(told + 1);
+        true
+    }
+}
+
+impl Servers {
+    pub(super) fn add(&mut self, raida: RaidaId) {
+        self.0.push(raida);
+    }
+
+    pub(super) fn contains(&self, raida: RaidaId) -> bool {
+        self.0.contains(&raida)
+    }
+}
+
+impl FromIterator<RaidaId> for Servers {
+    fn from_iter<I: IntoIterator<Item = RaidaId>>(servers: I) -> Servers {
+        Servers(servers.into_iter().collect())
+    }
+}
+
+impl Display for Servers {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        for (index, raida) in self.0.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "," };
+            write!(f, "{gap}{raida}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_leaves_some_lines_a_second_and_a_count() {
+        let trail = Trail::new();
+        let told = |second: u64| {
+            let at = Duration::from_millis(second * 1_000 + 5);
+            (0..1_000).filter(|_| trail.may_tell(at)).count()
+        };
+        assert_eq!(told(7), 100);
+        assert_eq!(trail.left_out.get(), 900);
+        assert_eq!(told(7), 0);
+        assert_eq!(trail.left_out.get(), 1_900);
+        assert_eq!(told(8), 100);
+        assert_eq!(trail.left_out.get(), 900, "the others were told of");
+    }
+
+    #[test]
+    fn servers_are_told_by_their_numbers() {
+        let servers: Servers = RaidaId::all()
+            .filter(|raida| raida.get() % 10 == 4)
+            .collect();
+        assert_eq!(servers.to_string(), "4,14,24");
+        assert_eq!(Servers::default().to_string(), "");
+    }
+}
