@@ -120,7 +120,7 @@ impl<'a> GetTicket<'a> {
     }
 }
 
-/// The answer to [`GetTicket`] and [`GetTicketSum`] as a client reads it.
+/// The answer to [`GetTicket`], and to a request for a ticket by sum, as a client reads it.
 #[derive(Clone, Copy, Debug)]
 pub struct TicketAnswer<'a> {
     /// Which coins passed.
