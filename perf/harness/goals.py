@@ -69,6 +69,13 @@ def two_by_one(measured, goal):
     return spread([two * 2 / one for one, two in rounds if one])
 
 
+def by_turn(measured, goal):
+    """The rate of one load by that of another, round by round."""
+    rounds = measured.get("turns", {})
+    pairs = zip(rounds.get(goal["load"], []), rounds.get(goal["to"], []))
+    return spread([one / other for one, other in pairs if one and other])
+
+
 def plain(name):
     return lambda measured, goal: spread(measured.get("figures", {}).get(name, []))
 
@@ -80,6 +87,7 @@ FIGURES = {
     "p99.9 µs": percentile("p99_9"),
     "p99 by that of the disk": by_disk,
     "two by one": two_by_one,
+    "by turn": by_turn,
 }
 
 

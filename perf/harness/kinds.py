@@ -12,6 +12,8 @@ from loads import serve_command
 from node import Node
 
 PAGES = 15_000
+# Short, so that a round is over before the machine changes its speed.
+SLICES_A_TURN = 2
 PAGE_BYTES = 1_024 * 17  # of AN and months of 1,024 coins
 MEGABYTE = 1e6
 # What the log of a shard holds before a checkpoint has to make room in it.
@@ -53,6 +55,20 @@ def shards(scenario, loads, folder, quick):
         for node in nodes:
             node.end()
     return {"loads": rows, "rounds": rounds, "serve": "\n".join(serve)}
+
+
+def turns(scenario, loads, folder, quick):
+    """One node, the loads taking turns in rounds, so that each can be compared with another."""
+    rates, rows = {}, {}
+    with _node(scenario.node_settings[0], loads, folder) as node:
+        for number in range(1 if quick else scenario.rounds):
+            for load in scenario.loads:
+                name = load["name"]
+                # The page shows the last round, and its folder has it; all are in the ratios.
+                rows[name] = loads.run(scenario, node, load, {}, slices=SLICES_A_TURN)
+                result = rows[name]["result"]
+                rates.setdefault(name, []).append(result and result["contenders"][0]["per_second"])
+        return {"loads": list(rows.values()), "turns": rates, "serve": serve_command(node)}
 
 
 def pages(scenario, loads, folder, quick):
@@ -130,7 +146,7 @@ def network(scenario, loads, folder, quick):
             node.end()
 
 
-KINDS = {"loads": loads, "shards": shards, "pages": pages, "start": start, "network": network}
+KINDS = {"loads": loads, "shards": shards, "turns": turns, "pages": pages, "start": start, "network": network}
 
 
 def _node(settings, loads, folder):

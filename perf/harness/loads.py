@@ -21,7 +21,7 @@ class Loads:
         self.skipped = set()
         self.failed = []
 
-    def run(self, scenario, node, load, peaks, folder=None, extra=()):
+    def run(self, scenario, node, load, peaks, folder=None, extra=(), slices=None):
         """One load: a row of the page. `peaks` has the answers a second of earlier loads."""
         bench = load["bench"].split() + list(extra)
         if "of_peak" in load:
@@ -32,7 +32,7 @@ class Loads:
         baseline = [one for one in load.get("baseline", []) if one != "redis" or self.has_redis]
         if len(baseline) < len(load.get("baseline", [])):
             self.skipped.add("redis")
-        bench += self._measured_how(scenario, node, baseline, "--sweep" in bench)
+        bench += self._measured_how(scenario, node, baseline, "--sweep" in bench, slices)
         kept = os.path.join(self.out, scenario.name, folder or folder_name(load["name"]))
         command = [self.raida, "bench", *bench, "--no-live", "--json", "--out", kept]
         print(f"  {load['name']}", file=sys.stderr, flush=True)
@@ -49,18 +49,21 @@ class Loads:
         peaks[load["name"]] = result["contenders"][0]["per_second"]
         return self._row(load, node, result, None, os.path.relpath(kept, self.out))
 
-    def _measured_how(self, scenario, node, baseline, is_sweep):
+    def _measured_how(self, scenario, node, baseline, is_sweep, slices):
         """The part of the command that is the same for all loads."""
+        all_seconds, slices = self.seconds, slices or self.slices
+        if slices != self.slices:
+            all_seconds = max(1, round(self.seconds * slices / self.slices))
         cpus = lambda of: ",".join(map(str, of))
         words = ["--host", node.address, "--data", node.folder, "--node-pid", str(node.pid)]
         words += ["--cpus", cpus(scenario.generator_cpus), "--node-cpus", cpus(node.cpus)]
         words += ["--shards", str(node.shards)]
         # Quick runs want to be over; a node is warm after the first settling of a slice.
-        words += ["--warm-up-s", "0"] if self.seconds <= 2 else []
+        words += ["--warm-up-s", "0"] if all_seconds <= 2 else []
         # Of a sweep that is the time of each of its ten steps or so.
-        seconds = max(1, self.seconds // 4) if is_sweep else self.seconds
+        seconds = max(1, self.seconds // 4) if is_sweep else all_seconds
         words += ["--seconds", str(seconds)]
-        words += [] if is_sweep else ["--slices", str(self.slices)]
+        words += [] if is_sweep else ["--slices", str(slices)]
         if baseline:
             words += ["--baseline", ",".join(baseline)]
         return words
