@@ -12,6 +12,7 @@ mod message;
 mod owner;
 mod reservations;
 mod single;
+mod ticket_index;
 mod tickets;
 
 pub use exchange::{Exchanged, exchange};

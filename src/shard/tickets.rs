@@ -1,10 +1,6 @@
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
-use foldhash::fast::FixedState;
-
+use super::ticket_index::TicketIndex;
 use crate::{
     coin::{COINS_PER_PAGE, Coin, PageId, ShardId},
     protocol::{RaidaId, healing::TicketId},
@@ -24,10 +20,9 @@ impl TicketSettings {
     /// Coins that all tickets together list at most, for each ticket of the pool.
     pub const COINS_A_TICKET: usize = 64;
 
-    /// Memory of a full pool, bytes a ticket: the ticket itself, its number in a table with room to
-    /// spare, and that many coins.
+    /// Memory of a full pool, bytes a ticket: the ticket itself, what finds it, and that many coins.
     pub const BYTES_A_TICKET: usize =
-        size_of::<Ticket>() + 4 * size_of::<(u32, u64)>() + 4 * Self::COINS_A_TICKET;
+        size_of::<Ticket>() + TicketIndex::BYTES_A_TICKET + 4 * Self::COINS_A_TICKET;
 }
 
 /// Why a ticket is not issued: as many as there can be are not over yet.
@@ -50,10 +45,9 @@ pub(super) struct Tickets {
     shard: ShardId,
     shards: u16,
     issued: VecDeque<Ticket>,
-    /// How many were taken from the front of `issued` since the start.
-    gone: u64,
-    /// By number, how many were issued before.
-    by_number: HashMap<u32, u64, FixedState>,
+    /// How many were taken from the front of `issued` since the start, the low half of it.
+    gone: u32,
+    index: TicketIndex,
     coins: Coins,
     random: RandomNumbers,
 }
@@ -64,8 +58,8 @@ struct Ticket {
     claimed: u32,
     ends: Duration,
     /// Where its coins start, and how many there are.
-    first: usize,
-    count: usize,
+    first: u32,
+    count: u32,
 }
 
 /// The coins of all tickets, each as one number, those of one ticket after those of the one before: a
@@ -101,8 +95,7 @@ impl Tickets {
             shards,
             issued: VecDeque::with_capacity(settings.pool),
             gone: 0,
-            // Twice as many, so that what was removed from it is cleared away without growth.
-            by_number: HashMap::with_capacity_and_hasher(2 * settings.pool, FixedState::default()),
+            index: TicketIndex::new(settings.pool),
             coins: Coins::none(settings.pool * TicketSettings::COINS_A_TICKET),
             random: RandomNumbers::none(),
         }
@@ -125,16 +118,15 @@ impl Tickets {
         if self.issued.len() >= self.settings.pool || count > self.coins.room() {
             return Err(PoolIsFull);
         }
-        let ticket = self.number(random);
-        self.by_number
-            .insert(ticket.get(), self.gone + self.issued.len() as u64);
+        let ticket = self.number(&random);
+        self.index.prefetch(self.random.next_or_0());
         let (first, count) = self.coins.add(coins.take(count));
         self.issued.push_back(Ticket {
             number: ticket.get(),
             claimed: 0,
             ends: now + self.settings.lifetime,
-            first,
-            count,
+            first: first as u32,
+            count: count as u32,
         });
         Ok(ticket)
     }
@@ -146,10 +138,12 @@ impl Tickets {
         ticket: TicketId,
         claimant: RaidaId,
     ) -> Result<impl Iterator<Item = Coin> + '_, ClaimRefused> {
-        let place = self.by_number.get(&ticket.get());
-        let place = place.ok_or(ClaimRefused::NoSuchTicket)? - self.gone;
-        let ticket = &mut self.issued[place as usize];
-        if ticket.ends <= now {
+        let place = self.index.find(ticket.get(), self.live());
+        let place = place.ok_or(ClaimRefused::NoSuchTicket)?;
+        let number = ticket.get();
+        let ticket = &mut self.issued[place.wrapping_sub(self.gone) as usize];
+        // An entry four thousand million tickets old looks like one of now.
+        if ticket.number != number || ticket.ends <= now {
             return Err(ClaimRefused::NoSuchTicket);
         }
         let claimant = 1 << claimant.get();
@@ -157,7 +151,7 @@ impl Tickets {
             return Err(ClaimRefused::ClaimedAlready);
         }
         ticket.claimed |= claimant;
-        Ok(self.coins.get(ticket.first, ticket.count))
+        Ok(self.coins.get(ticket.first as usize, ticket.count as usize))
     }
 
     /// Tickets that are kept, those included whose time is over and whose place was not needed yet.
@@ -171,22 +165,29 @@ impl Tickets {
                 return;
             }
             if let Some(ticket) = self.issued.pop_front() {
-                self.by_number.remove(&ticket.number);
-                self.coins.remove(ticket.count);
-                self.gone += 1;
+                self.coins.remove(ticket.count as usize);
+                self.gone = self.gone.wrapping_add(1);
             }
         }
     }
 
-    /// A number that no ticket has, is not 0, and names this shard.
-    fn number(&mut self, random: impl Fn(&mut [u8])) -> TicketId {
+    /// Whether the ticket at a place is one of those that are kept.
+    fn live(&self) -> impl Fn(u32) -> bool + use<> {
+        let (gone, kept) = (self.gone, self.issued.len() as u32);
+        move |place| place.wrapping_sub(gone) < kept
+    }
+
+    /// A number that no ticket has, is not 0, and names this shard; it is in the index from now on.
+    fn number(&mut self, random: &impl Fn(&mut [u8])) -> TicketId {
         let shards = u32::from(self.shards);
+        let place = self.gone.wrapping_add(self.issued.len() as u32);
         loop {
-            let drawn = self.random.next(&random);
+            let drawn = self.random.next(random);
             let shard = self.shard.index() as u32;
             let number = (drawn - drawn % shards).checked_add(shard);
+            let live = self.live();
             if let Some(ticket) = number.and_then(TicketId::new)
-                && !self.by_number.contains_key(&ticket.get())
+                && self.index.enter(ticket.get(), place, live)
             {
                 return ticket;
             }
@@ -242,6 +243,12 @@ impl RandomNumbers {
         let bytes = [0; 1_024];
         let used = bytes.len();
         RandomNumbers { bytes, used }
+    }
+
+    /// The number that will be next, if it is there already.
+    fn next_or_0(&self) -> u32 {
+        let next = self.bytes[self.used..].first_chunk();
+        next.map_or(0, |&next| u32::from_ne_bytes(next))
     }
 
     fn next(&mut self, fill: impl Fn(&mut [u8])) -> u32 {
@@ -340,6 +347,12 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_takes_what_the_configuration_says() {
+        // config/node.toml, [tickets] pool.
+        assert_eq!(TicketSettings::BYTES_A_TICKET, 304);
+    }
+
+    #[test]
     fn long_lists_fill_the_pool_as_well() {
         let (mut tickets, random) = (tickets(128, 0, 1), source());
         for _ in 0..2 {
@@ -396,18 +409,15 @@ mod tests {
     #[test]
     fn a_million_tickets_leave_no_memory_behind() {
         let (mut tickets, random) = (tickets(1_000, 0, 1), source());
-        let before = (tickets.issued.capacity(), tickets.by_number.capacity());
+        let before = tickets.issued.capacity();
         for number in 0..1_000_000 {
             // 900 live at any time.
             let now = SECOND * number / 3;
             let ticket = tickets.issue(now, 1, coins(1), &random).unwrap();
             assert!(tickets.claim(now, ticket, raida(3)).is_ok());
         }
-        assert_eq!(tickets.issued.capacity(), before.0);
+        assert_eq!(tickets.issued.capacity(), before);
         assert_eq!(tickets.coins.used, tickets.len());
-        // What was removed and not cleared away yet counts as taken.
-        assert!(tickets.by_number.capacity() <= before.1);
         assert!(tickets.len() <= 1_000);
-        assert_eq!(tickets.by_number.len(), tickets.len());
     }
 }

@@ -6,16 +6,13 @@ use std::{
     ptr::NonNull,
 };
 
-use super::slot::PageImage;
+use super::{prefetch::prefetch, slot::PageImage};
 
 /// A huge page, bytes, as x86-64 and most ARM have it. Where the size is another, or the system has
 /// none to give, the memory is there all the same.
 const CHUNK_BYTES: usize = 2 << 20;
 /// Pages a chunk holds: 120, which leaves 0.4 % of it unused.
 const CHUNK_PAGES: usize = CHUNK_BYTES / size_of::<PageImage>();
-
-/// Bytes that the processor fetches at once.
-const LINE_BYTES: usize = 64;
 
 /// Pages in memory, each in a frame: numbered from 0, without gaps.
 #[derive(Default)]
@@ -101,21 +98,6 @@ impl Frames {
         prefetch(&raw const image.ans[place]);
         prefetch(&raw const image.mfs[place]);
     }
-}
-
-/// Has the processor fetch the line that holds this, where it knows how.
-#[inline]
-fn prefetch<T>(what: *const T) {
-    const { assert!(size_of::<T>() <= LINE_BYTES) };
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint, which does nothing for an address that cannot be read; every
-    // x86-64 processor has SSE.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(what.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = what;
 }
 
 impl Chunk {
