@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raida::client::{Client, Options, Transport};
+use raida::client::{Client, Hosts, Options, PerRaida, Raidas, Transport};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
-use raida::load::kind::{EchoKind, KINDS, Mix, Setup};
+use raida::load::kind::{EchoKind, FixKind, KINDS, Mix, Setup, Verdict};
 use raida::load::{
     Addressee, Choice, Contender, Io, Keyring, Kind, LoadError, Measured, Outcome, Pace, Plan,
-    Progress, Purse, RedisPlan, Settled, Spacing, Stream, Sweep,
+    Progress, Purse, RedisPlan, Repair, Settled, Spacing, Stream, Sweep, TicketStock, Vouched,
 };
+use raida::protocol::healing::Fix;
 use raida::protocol::{Command, RaidaId, Status};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use small_node::{ADMIN_KEY, Fault, RAIDA, SmallNode};
 
 const UDP: Stream = Stream::Udp { in_flight: 8 };
@@ -287,6 +290,60 @@ fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
         let (outcome, settled) = load(kind, 2, &lossy, &node);
         let whole = outcome.measured[0].whole();
         assert_eq!((whole.wrong, whole.lost), (0, 1));
+        assert_own_numbers(&node, settled);
+    }
+}
+
+#[test]
+fn coins_of_a_lost_fix_are_found_again_whether_or_not_it_was_done() {
+    for is_done in [true, false] {
+        let node = node();
+        let raida = RaidaId::new(RAIDA).unwrap();
+        let mut purse = Purse::new(owned(64)).unwrap();
+        let held = purse.deal(1).swap_remove(0);
+        let vouched = Vouched {
+            coins: held.iter().map(|held| held.coin).collect(),
+            ans: PerRaida::from_fn(|_| None),
+        };
+        let raidas = Raidas {
+            hosts: Hosts(PerRaida::from_fn(|_| "127.0.0.1:1".parse().unwrap())),
+            coin_id: 6,
+            timeout: Duration::from_secs(5),
+        };
+        let stock = TicketStock::open(raida, Repair::All, &raidas, vec![vouched]).unwrap();
+        let mut kind = FixKind::new(raida, Repair::All, Arc::new(stock), vec![(0, held)], 1);
+        kind.prepare();
+        let rng = &mut SmallRng::seed_from_u64(1);
+        // One that is answered, so that the number before the lost one is not the coin's own either.
+        for is_answered in [true, false] {
+            let mut payload = vec![];
+            assert_eq!(kind.request(0, rng, &mut payload), Some(Command::Fix));
+            let fix = Fix::parse(&payload).unwrap();
+            let claimed = RaidaId::all().filter(|&raida| fix.ticket(raida).is_some());
+            assert_eq!(claimed.count(), 24, "a ticket of every other server");
+            if is_answered || is_done {
+                let ans = fix.coins().iter();
+                node.put(ans.map(|coin| (coin, fix.generator.an(raida, coin))));
+            }
+            match is_answered {
+                true => {
+                    let verdict = kind.answer(0, Status::ALL_PASS, &[]);
+                    assert_eq!(verdict, Verdict::Right);
+                }
+                false => kind.lost(0),
+            }
+        }
+        let mut payload = vec![];
+        assert_eq!(
+            kind.request(0, rng, &mut payload),
+            None,
+            "they are in doubt"
+        );
+        assert!(!kind.waits());
+        let held = Box::new(kind).coins();
+        assert!(held.iter().all(|held| held.is_in_doubt()));
+        purse.collect(held);
+        let settled = purse.settle(&mut client(&node)).unwrap();
         assert_own_numbers(&node, settled);
     }
 }

@@ -1,4 +1,5 @@
 mod coins;
+mod fix;
 mod result;
 mod table;
 
@@ -11,16 +12,18 @@ use std::time::{Duration, SystemTime};
 use clap::{ArgGroup, ValueEnum};
 
 use self::coins::Coins;
+use self::fix::FixPlan;
 use super::CliError;
 use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
-use crate::client::ClientError;
-use crate::load::kind::{KINDS, Mix, Setup};
+use crate::client::heal::FIX_TIMEOUT;
+use crate::client::{ClientError, HostPort, Hosts, Raidas};
+use crate::load::kind::{FixKind, KINDS, Mix, Setup};
 use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
 use crate::load::{
-    Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, Pace, Plan, Progress, RedisPlan,
-    Spacing, Stream, Sweep,
+    Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, Outcome, Pace, Plan, Progress,
+    RedisPlan, Settled, Spacing, Stream, Sweep,
 };
 
 /// Coins that requests are encrypted with, at most.
@@ -28,16 +31,35 @@ const KEYS: usize = 64;
 /// Requests under way over UDP: in a closed loop, and in an open one, for each thread.
 const IN_FLIGHT_CLOSED: usize = 64;
 const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
+/// Coins that a node offers at once: 1,024 of each denomination.
+const MINT_MAX: usize = 15_360;
 
 /// Put a load on a node, and say how many right answers came a second and how long they took.
 ///
 /// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about coins;
 /// one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back and forth
 /// between two authenticity numbers of each coin; a coin is in one request at a time, so the right
-/// answer to each is known. Every answer is checked: its length, its challenge answer or HMAC, its
-/// verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
+/// answer to each is known. find asks which of two numbers coins have: the first, the second or, now and
+/// then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate asks for
+/// one and claims it in the names of all 25 servers. A node keeps each ticket for tickets.lifetime_s and
+/// has room for tickets.pool of them on each shard; it believes whoever claims only without a list of
+/// peers, or with peers.verify_source = false. Of one address it takes limits.healing_per_s of find,
+/// ticket and fix on each core, 1000 unless set, and refuses the rest ("too many requests"): start it
+/// with --set limits.healing_per_s=0. Every answer is checked: its length, its challenge answer or HMAC,
+/// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
 /// --encryption 1 or 4 some of the coins are kept aside for keys.
+///
+/// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida repair
+/// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the end.
+/// Tickets of the others are got before each slice, about twice as many as one has taken so far; within a
+/// slice only when three quarters are used up, and a WARNING says when a fix had to wait for them. Take
+/// more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool tickets of 64
+/// coins on each shard, and they stay for tickets.lifetime_s: for 41,000 fixes of 100 coins in 300 s
+/// unless set. Of others that are down, 11 at most, each fix names a ticket that was never given out, so
+/// that the node tries to claim from all 24. With 12 or more of them down no fix succeeds:
+/// --expect-refusal measures how long a node takes to say that. limits.healing_per_s bounds fixes as
+/// well (`raida network --set`). A fix counts as lost after 40 s, or --timeout-ms where that is more.
 ///
 /// CLOSED LOOP (unless --rate or --sweep is given). A request goes out when an earlier one is answered,
 /// so that --in-flight (UDP) or --connections times --depth (TCP) requests are always under way. This
@@ -84,20 +106,28 @@ const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
     raida bench detect --udp --data raida-data --cpus 1 --rate 100000 --seconds 30
   Rates up to saturation:
     raida bench detect --udp --data raida-data --cpus 1 --sweep auto --seconds 10
+  Fixes of 100 coins by RAIDA 0, one after the other, in a network on this machine:
+    raida bench fix --network raida-network --raida 0 --coins 100 --connections 1 --seconds 10
   A mix, encrypted, some coins far more often than others:
     raida bench --mix detect=90,pown=10 --encryption 4 --choose zipf --data raida-data
   Two results beside each other:
     raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
-    /// What to ask: echo, detect, detect-sum, pown or pown-sum
+    /// What to ask: echo, detect, detect-sum, pown, pown-sum, ticket, find, validate or fix
     #[arg(value_parser = kind)]
-    kind: Option<Mix>,
+    kind: Option<Load>,
     /// Kinds with their shares instead, as detect=90,pown=10, or a file with one a line; each kind
     /// has coins of its own
     #[arg(long, value_name = "KIND=SHARE,...|FILE", value_parser = mix)]
-    mix: Option<Mix>,
+    mix: Option<Load>,
     #[command(flatten)]
     node: NodeArgs,
+    /// For fix: the folder of a network on this machine, of which --raida is measured
+    #[arg(long, value_name = "DIR", conflicts_with = "host")]
+    network: Option<PathBuf>,
+    /// For fix, with 12 or more of the others down: the right answer is that nothing was repaired
+    #[arg(long)]
+    expect_refusal: bool,
     /// Encryption type of every request: 0 none; 1 AES-128; 4 AES-256 with HMAC
     #[arg(long, value_name = "TYPE", default_value_t = 0, value_parser = encryption_type)]
     encryption: u8,
@@ -129,9 +159,10 @@ pub struct BenchCommand {
     /// CSV of the coins to ask about
     #[arg(long, value_name = "FILE.csv")]
     coins_file: Option<PathBuf>,
-    /// Without a file: coins to mint, evenly of all denominations
-    #[arg(long, value_name = "N", default_value_t = 15_360, value_parser = coins_to_mint)]
-    mint: usize,
+    /// Without a file: coins to mint, evenly of all denominations [default: 15360; for fix: those of
+    /// twice as many requests as are under way]
+    #[arg(long, value_name = "N", value_parser = coins_to_mint)]
+    mint: Option<usize>,
     #[command(flatten)]
     admin: AdminKeyArgs,
     /// Open loop: requests due a second, all threads together
@@ -199,6 +230,26 @@ pub struct BenchCommand {
     plot: Vec<PathBuf>,
 }
 
+/// What is asked.
+#[derive(Clone, Debug)]
+enum Load {
+    /// Kinds that need no more than one node.
+    Mix(Mix),
+    /// Fixes, which take a network.
+    Fix,
+}
+
+/// What came of a run.
+struct Ran {
+    /// What was asked, and how.
+    words: String,
+    start: SystemTime,
+    outcome: Outcome,
+    settled: Option<Settled>,
+    /// What could not be left as it was, or ended early: told after everything else.
+    fault: Result<(), CliError>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Choose {
     Uniform,
@@ -246,12 +297,24 @@ impl BenchCommand {
         if !self.plot.is_empty() {
             return self.draw();
         }
-        let mut plan = self.plan()?;
+        let ran = match self.load() {
+            Load::Mix(mix) => self.run_mix(mix)?,
+            Load::Fix => self.run_fixes()?,
+        };
+        self.tell(ran)
+    }
+
+    /// Asks one node.
+    fn run_mix(&self, mix: &Mix) -> Result<Ran, CliError> {
+        if self.network.is_some() || self.expect_refusal {
+            return refused("--network and --expect-refusal are for fix alone: leave them away");
+        }
+        let mut plan = self.plan(self.address(&self.node.host)?)?;
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
         let choice = self.choice()?;
-        let needs_coins = self.load().is_about_coins() || self.encryption != 0;
+        let needs_coins = mix.is_about_coins() || self.encryption != 0;
         let mut coins = match needs_coins {
-            true => Some(self.coins(choice, slots * threads)?),
+            true => Some(self.coins(mix, choice, slots * threads)?),
             false => None,
         };
         if let Some(coins) = &mut coins {
@@ -267,11 +330,11 @@ impl BenchCommand {
                 folder: self.disk_folder()?,
                 coins: match &coins {
                     Some(coins) => coins.purse.coins().collect(),
-                    None => coins::any(self.mint),
+                    None => coins::any(self.mint.unwrap_or(MINT_MAX)),
                 },
                 choice,
                 per_request: self.coins,
-                writes: self.load().changing_share(),
+                writes: mix.changing_share(),
             });
         }
         let dealt = match &mut coins {
@@ -279,17 +342,14 @@ impl BenchCommand {
             None => vec![vec![]; threads],
         };
         let kinds = dealt.into_iter().map(|coins| -> Box<dyn Kind> {
-            self.load().kind(Setup {
+            mix.kind(Setup {
                 coins,
                 coins_per_request: self.coins,
                 slots,
                 choice,
             })
         });
-        let live = self.live(&mut plan);
-        let start = SystemTime::now();
-        let outcome = plan.run(kinds.collect());
-        drop(live);
+        let (start, outcome) = self.carry_out(&mut plan, kinds.collect());
         let mut outcome = outcome?;
         let settled = match coins {
             Some(mut coins) => {
@@ -298,8 +358,112 @@ impl BenchCommand {
             }
             None => None,
         };
-        let words = self.load_in_words(&plan);
-        let result = result::report(&self, &words, &outcome, settled);
+        let words = match mix.is_about_coins() {
+            true => format!("{} of {}", mix.words(), self.coins_in_words()),
+            false => mix.words(),
+        };
+        Ok(Ran {
+            words: self.in_words(&words, &plan),
+            start,
+            outcome,
+            settled,
+            fault: Ok(()),
+        })
+    }
+
+    /// Has one node of a network repair coins.
+    fn run_fixes(&self) -> Result<Ran, CliError> {
+        let Some(network) = &self.network else {
+            return refused(
+                "a fix takes the other servers' tickets: name the folder of a network on this machine with --network (`raida network` starts one)",
+            );
+        };
+        let leave_away = [
+            (self.encryption != 0, "--encryption"),
+            (self.coins_file.is_some(), "--coins-file"),
+            (self.choose != Choose::Uniform, "--choose"),
+            (self.has(Baseline::Redis), "--baseline redis"),
+        ];
+        if let Some((_, what)) = leave_away.iter().find(|(is_given, _)| *is_given) {
+            return refused(&format!("fix goes without {what}: leave it away"));
+        }
+        let hosts = Hosts::read(&network.join("hosts"))?;
+        let mut plan = self.plan(self.address(&hosts.0[self.node.raida])?)?;
+        // Whoever gives up earlier does not know what came of a fix.
+        plan.timeout = plan.timeout.max(FIX_TIMEOUT);
+        let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
+        let groups = match self.mint {
+            Some(coins) => coins / self.coins,
+            None => (2 * slots * threads).min(MINT_MAX / self.coins),
+        };
+        if groups < slots * threads {
+            return refused(&format!(
+                "{} coins are enough for {groups} requests, and {} may be under way: take fewer with --in-flight or --connections, fewer --coins, or more coins with --mint",
+                groups * self.coins,
+                slots * threads
+            ));
+        }
+        let mut fixes = FixPlan {
+            network,
+            raidas: Raidas {
+                hosts,
+                coin_id: self.node.coin_id,
+                timeout: Duration::from_millis(self.node.timeout_ms),
+            },
+            raida: self.node.raida,
+            groups,
+            coins_per_request: self.coins,
+            expects_refusal: self.expect_refusal,
+        }
+        .prepare()?;
+        let words = format!(
+            "{} of {} {}",
+            FixKind::NAME,
+            self.coins_in_words(),
+            fixes.words()
+        );
+        let kinds = fixes.kinds(threads, slots);
+        let (start, outcome) = self.carry_out(&mut plan, kinds);
+        let mut outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The first error says more than what follows from it.
+                let _ = fixes.abandon();
+                return Err(error);
+            }
+        };
+        let ended = fixes.end(std::mem::take(&mut outcome.coins));
+        Ok(Ran {
+            words: self.in_words(&words, &plan),
+            start,
+            outcome,
+            settled: ended.settled,
+            fault: ended.fault,
+        })
+    }
+
+    fn carry_out(
+        &self,
+        plan: &mut Plan,
+        kinds: Vec<Box<dyn Kind>>,
+    ) -> (SystemTime, Result<Outcome, CliError>) {
+        let live = self.live(plan);
+        let start = SystemTime::now();
+        let outcome = plan.run(kinds);
+        drop(live);
+        (start, outcome.map_err(CliError::from))
+    }
+
+    /// Prints what came of a run, and leaves it in files.
+    fn tell(&self, ran: Ran) -> Result<Answer, CliError> {
+        let Ran {
+            words,
+            start,
+            outcome,
+            settled,
+            fault,
+        } = ran;
+        let result = result::report(self, &words, &outcome, settled);
         if let Some(folder) = &self.out {
             let traces: Vec<Trace> = outcome.measured.iter().map(Trace::of).collect();
             folder::write(folder, &result, &traces, &result::steps(&outcome), start)?;
@@ -308,6 +472,7 @@ impl BenchCommand {
             true => print_json(&result)?,
             false => print(&table::report(&words, &outcome, settled))?,
         }
+        fault?;
         let node = outcome.measured[0].whole();
         // A wrong answer of something it is compared with makes the comparison worthless as well.
         let is_wrong = outcome.measured.iter().any(|one| one.whole().wrong > 0);
@@ -346,8 +511,7 @@ impl BenchCommand {
         Some(Live::follow(progress))
     }
 
-    /// What is asked.
-    fn load(&self) -> &Mix {
+    fn load(&self) -> &Load {
         let load = self.kind.as_ref().or(self.mix.as_ref());
         load.expect("the parser asks for one of them")
     }
@@ -356,9 +520,7 @@ impl BenchCommand {
         self.baseline.contains(&baseline)
     }
 
-    fn plan(&self) -> Result<Plan, CliError> {
-        let refused = |what: &str| Err(LoadError::Plan(what.to_owned()).into());
-        let node = self.address()?;
+    fn plan(&self, node: SocketAddr) -> Result<Plan, CliError> {
         let threads = self.threads.max(self.cpus.len());
         let on =
             |cpus: &[usize], thread: usize| (!cpus.is_empty()).then(|| cpus[thread % cpus.len()]);
@@ -417,7 +579,7 @@ impl BenchCommand {
         let in_flight = match is_open {
             // No more than there are coins for where each is in one request at a time.
             true => {
-                let for_coins = self.mint / (4 * self.coins * threads);
+                let for_coins = self.mint.unwrap_or(MINT_MAX) / (4 * self.coins * threads);
                 for_coins.clamp(1, IN_FLIGHT_OPEN_A_THREAD) * threads
             }
             false => IN_FLIGHT_CLOSED,
@@ -473,8 +635,7 @@ impl BenchCommand {
         })
     }
 
-    fn address(&self) -> Result<SocketAddr, CliError> {
-        let host = &self.node.host;
+    fn address(&self, host: &HostPort) -> Result<SocketAddr, CliError> {
         let unreachable = |cause| ClientError::Unreachable(host.to_string(), cause);
         let mut addresses = (host.host(), host.port())
             .to_socket_addrs()
@@ -484,11 +645,13 @@ impl BenchCommand {
     }
 
     /// Coins to ask about, and for keys; `slots` requests are under way at a time.
-    fn coins(&self, choice: Choice, slots: usize) -> Result<Coins, CliError> {
-        let load = self.load();
+    fn coins(&self, load: &Mix, choice: Choice, slots: usize) -> Result<Coins, CliError> {
         let mut coins = match &self.coins_file {
             Some(file) => Coins::from_file(file, &self.node, load.changing_share() > 0.0)?,
-            None => Coins::mint(&self.node, self.admin.read()?, self.mint)?,
+            None => {
+                let count = self.mint.unwrap_or(MINT_MAX);
+                Coins::mint(&self.node, self.admin.read()?, count)?
+            }
         };
         coins.purse.narrow(choice);
         if self.encryption != 0 {
@@ -508,13 +671,15 @@ impl BenchCommand {
         Err(LoadError::Plan(what).into())
     }
 
-    fn load_in_words(&self, plan: &Plan) -> String {
-        let kinds = self.load().words();
-        let kinds = match (self.load().is_about_coins(), self.coins) {
-            (false, _) => kinds,
-            (true, 1) => format!("{kinds} of one coin"),
-            (true, coins) => format!("{kinds} of {coins} coins"),
-        };
+    fn coins_in_words(&self) -> String {
+        match self.coins {
+            1 => "one coin".to_owned(),
+            coins => format!("{coins} coins"),
+        }
+    }
+
+    /// What is asked, and how.
+    fn in_words(&self, kinds: &str, plan: &Plan) -> String {
         let chosen = match self.choose {
             Choose::Uniform => String::new(),
             Choose::Zipf => format!(", zipf {}", self.zipf_exponent),
@@ -580,21 +745,28 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     }
 }
 
-fn kind(text: &str) -> Result<Mix, String> {
-    Mix::one(text).ok_or_else(|| {
+fn refused<T>(what: &str) -> Result<T, CliError> {
+    Err(LoadError::Plan(what.to_owned()).into())
+}
+
+fn kind(text: &str) -> Result<Load, String> {
+    if text == FixKind::NAME {
+        return Ok(Load::Fix);
+    }
+    Mix::one(text).map(Load::Mix).ok_or_else(|| {
         let names: Vec<&str> = KINDS.iter().map(|entry| entry.name).collect();
-        format!("permitted are {}", names.join(", "))
+        format!("permitted are {}, {}", names.join(", "), FixKind::NAME)
     })
 }
 
 /// Shares as they are written on the command line, or in a file: only they have a `=` in them.
-fn mix(text: &str) -> Result<Mix, String> {
+fn mix(text: &str) -> Result<Load, String> {
     if text.contains('=') {
-        return Mix::parse(text);
+        return Mix::parse(text).map(Load::Mix);
     }
     let read = std::fs::read_to_string(text);
     let read = read.map_err(|error| format!("no KIND=SHARE, and no file either: {error}"))?;
-    Mix::parse(&read)
+    Mix::parse(&read).map(Load::Mix)
 }
 
 fn sweep(text: &str) -> Result<Sweep, String> {
@@ -646,7 +818,7 @@ fn coins_a_request(text: &str) -> Result<usize, String> {
 }
 
 fn coins_to_mint(text: &str) -> Result<usize, String> {
-    within(text, 15_360)
+    within(text, MINT_MAX)
 }
 
 fn threads(text: &str) -> Result<usize, String> {

@@ -85,6 +85,9 @@ pub enum CliError {
     /// A load could not be put on a node.
     #[error(transparent)]
     Load(#[from] crate::load::LoadError),
+    /// Servers gave no tickets for a load of fixes.
+    #[error("{0}; the fixes ended early")]
+    Stock(#[from] crate::load::StockError),
     /// There are no coins to put a load on a node with, or they are not what they were.
     #[error(transparent)]
     Purse(#[from] crate::load::PurseError),

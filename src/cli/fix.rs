@@ -8,7 +8,9 @@ use super::coins::{json_of, read_coins};
 use super::node::NodeArgs;
 use super::output::{Answer, print, print_json};
 use crate::client::heal::FIX_TIMEOUT;
-use crate::client::{CoinListWriter, CoinRecord, Existing, FixOrder, Outcome, PerRaida};
+use crate::client::{
+    CoinListWriter, CoinRecord, Existing, FixOrder, Outcome, PerRaida, draw_generator,
+};
 use crate::coin::{Coin, Mfs};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{PartialGenerator, TicketId};
@@ -51,7 +53,7 @@ impl FixCommand {
         let mut client = self.node.connect_patiently(FIX_TIMEOUT)?;
         // Whoever is not answered here has changed nothing yet and has no file to wonder about.
         client.echo()?;
-        let generator = draw(raida, &coins)?;
+        let generator = draw_generator(raida, &coins)?;
         let mut tickets = PerRaida::from_fn(|_| None);
         for &(issuer, ticket) in &self.tickets {
             tickets[issuer] = Some(ticket);
@@ -143,18 +145,6 @@ impl FixCommand {
             text += "those that failed were on the tickets of fewer than 13 servers that answered in time: get new tickets and try again\n";
         }
         print(&text)
-    }
-}
-
-/// What new numbers are derived from, so that none of them puts a coin into a locker.
-fn draw(raida: RaidaId, coins: &[Coin]) -> Result<PartialGenerator, CliError> {
-    loop {
-        let mut bytes = [0; PartialGenerator::SIZE];
-        getrandom::fill(&mut bytes)?;
-        let generator = PartialGenerator::new(bytes);
-        if !(coins.iter()).any(|&coin| generator.an(raida, coin).is_locker_key()) {
-            return Ok(generator);
-        }
     }
 }
 

@@ -25,6 +25,7 @@ mod node;
 mod output;
 mod pown;
 mod raidas;
+mod same_coins;
 mod serve;
 mod settings;
 mod stats;

@@ -34,6 +34,26 @@ pub struct FixOrder {
     pub tickets: PerRaida<Option<TicketId>>,
 }
 
+/// Draws what the new numbers of a fix on a server are derived from, so that none of them puts a coin
+/// into a locker, or up for sale.
+///
+/// # Errors
+/// The system has no random numbers to give.
+pub fn draw_generator(
+    raida: RaidaId,
+    coins: &[Coin],
+) -> Result<PartialGenerator, getrandom::Error> {
+    loop {
+        let mut bytes = [0; PartialGenerator::SIZE];
+        getrandom::fill(&mut bytes)?;
+        let generator = PartialGenerator::new(bytes);
+        let mut ans = coins.iter().map(|&coin| generator.an(raida, coin));
+        if !ans.any(|an| an.is_locker_key() || an.is_trade_key()) {
+            return Ok(generator);
+        }
+    }
+}
+
 /// Bytes of a fix beside its coins.
 const FIX_FIXED: usize = PartialGenerator::SIZE + RaidaId::COUNT * TicketId::SIZE;
 

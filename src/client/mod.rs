@@ -28,7 +28,7 @@ pub use coin_list::{
 };
 pub use commands::{Client, Outcome};
 pub use connection::{ClientError, Connection, Options, Reply, Transport};
-pub use healing::{FixOrder, Tickets};
+pub use healing::{FixOrder, Tickets, draw_generator};
 pub use host_port::{HostPort, NotHostPort};
 pub use per_raida::PerRaida;
 pub use raidas::{Hosts, HostsError, Raidas};

@@ -39,6 +39,13 @@ impl An {
     pub fn is_locker_key(&self) -> bool {
         self.0[12..] == [0xff; 4]
     }
+
+    /// Whether the number marks a locker that is for sale: its last two bytes are EE (PROTOCOL.md,
+    /// group 8).
+    #[inline]
+    pub fn is_trade_key(&self) -> bool {
+        self.0[14..] == [0xee; 2]
+    }
 }
 
 impl PartialEq for An {

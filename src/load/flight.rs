@@ -25,6 +25,9 @@ const SLOT_BITS: u32 = 10;
 /// that this program does not get its CPU.
 const BEHIND: Duration = Duration::from_micros(200);
 
+/// The sleep while a request waits for what its kind makes ready: nothing that is waited for tells.
+const SLEEP_WAITING: Duration = Duration::from_millis(1);
+
 /// Which node requests are for.
 #[derive(Clone, Copy, Debug)]
 pub struct Addressee {
@@ -136,6 +139,11 @@ impl Flight {
         }
     }
 
+    /// See [`Kind::prepare`].
+    pub(super) fn prepare(&mut self) {
+        self.kind.prepare();
+    }
+
     /// Speaks to a peer for a turn, and counts anew. Every slot is free.
     ///
     /// # Panics
@@ -171,6 +179,11 @@ impl Flight {
         self.recorder.take_behind()
     }
 
+    /// See [`Kind::take_waited`].
+    pub(super) fn take_waited(&mut self) -> u64 {
+        self.kind.take_waited()
+    }
+
     pub(super) fn into_kind(self) -> Box<dyn Kind> {
         self.kind
     }
@@ -181,15 +194,17 @@ impl Flight {
 
     /// Whether nothing is under way and nothing more is to be sent.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        // In a closed loop nothing under way means that there is nothing left to ask.
-        self.under_way == 0 && (self.due.is_over(now) || !self.due.is_open())
+        // In a closed loop nothing under way means that there is nothing left to ask, or not yet.
+        self.under_way == 0 && (self.due.is_over(now) || !self.due.is_open() && !self.kind.waits())
     }
 
     /// How long to wait for answers; zero where the next request is about to be due.
     pub(super) fn patience(&self, now: Instant) -> Duration {
+        let patience = self.due.patience(now);
         match self.under_way {
+            _ if self.kind.waits() => patience.min(SLEEP_WAITING),
             0 if !self.due.is_open() => Duration::ZERO,
-            _ => self.due.patience(now),
+            _ => patience,
         }
     }
 

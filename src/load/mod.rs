@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`kind`] | what is asked and what the answer must be, one file a kind; mixes of them |
 //! | [`Purse`], [`Keyring`] | coins to ask about, and how they get back to what they were; keys |
+//! | [`TicketStock`] | tickets of other servers, got before the fixes that take them |
 //! | [`Choice`], `zipf`, `at_rest` | which of the coins a request is about |
 //! | [`Pace`] | when each request is due |
 //! | `flight` | requests under way: composed, matched, checked, timed |
@@ -48,6 +49,7 @@ mod run;
 mod tally;
 mod tcp;
 mod thread;
+mod ticket_stock;
 mod udp;
 mod uring;
 mod zipf;
@@ -64,3 +66,4 @@ pub use progress::{Counts, Progress};
 pub use purse::{Held, Purse, PurseError, Settled};
 pub use run::Outcome;
 pub use tally::Tally;
+pub use ticket_stock::{FixTickets, Repair, StockError, TicketStock, Vouched};

@@ -46,6 +46,8 @@ pub struct OwnCost {
     /// though neither the node nor the plan held them up, 0 to 1. Their latencies count from when they
     /// were due all the same.
     pub behind_share: f64,
+    /// How often a request that was due had to wait for what its kind makes ready.
+    pub waited: u64,
 }
 
 /// Time of the generator's threads, summed up.
@@ -55,6 +57,8 @@ pub(super) struct OwnTime {
     pub(super) elapsed: Duration,
     /// Requests that went out late.
     pub(super) behind: u64,
+    /// See [`OwnCost::waited`].
+    pub(super) waited: u64,
 }
 
 impl OwnTime {
@@ -62,6 +66,7 @@ impl OwnTime {
         self.cpu += other.cpu;
         self.elapsed += other.elapsed;
         self.behind += other.behind;
+        self.waited += other.waited;
     }
 }
 
@@ -85,6 +90,7 @@ impl Generator {
                 cpu_us_per_request: time.cpu.as_secs_f64() * 1e6 / requests.max(1) as f64,
                 cpu_share: time.cpu.as_secs_f64() / time.elapsed.as_secs_f64().max(1e-9),
                 behind_share: time.behind as f64 / requests.max(1) as f64,
+                waited: time.waited,
             });
         }
         let mut generator = Generator {
@@ -159,6 +165,12 @@ impl Generator {
                 self.faults.dropped
             ));
         }
+        let waited = self.cost(Contender::Node).map_or(0, |cost| cost.waited);
+        if waited > 0 {
+            limits.push(format!(
+                "{waited} times a request waited for its tickets, so that the rate, and in an open loop the latencies, are in part those of other servers: take more --slices, since tickets are got before each, or ask more slowly with --rate",
+            ));
+        }
         limits
     }
 }
@@ -219,6 +231,7 @@ mod tests {
             cpu: Duration::from_secs_f64(busy),
             elapsed: Duration::from_secs(1),
             behind,
+            waited: 0,
         };
         vec![(Contender::Node, time)]
     }
@@ -259,6 +272,9 @@ mod tests {
         let none = Faults::default();
         assert!(!is_limit(&own(0.5, 5), &node, none));
         assert!(is_limit(&own(0.5, 50), &node, none));
+        let mut waited = own(0.5, 0);
+        waited[0].1.waited = 1;
+        assert!(is_limit(&waited, &node, none));
         for faults in [
             Faults {
                 out_of_ports: 1,

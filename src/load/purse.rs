@@ -4,10 +4,11 @@ use crate::coin::{An, Coin, Denomination};
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 
-/// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one, one of
-/// which is in force: a load that changes numbers goes back and forth between the two, so that at no
-/// moment a coin has a number that was not written down before the load began. The XOR of the two is
-/// the same for all coins, since that is how a pown by sum changes several at once.
+/// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one: a load that
+/// powns goes back and forth between the two, so that at no moment a coin has a number that was not
+/// written down before the load began. The XOR of the two is the same for all coins, since that is how
+/// a pown by sum changes several at once. A load of fixes gives coins numbers that each request
+/// derives anew; only coins that were minted for it are to be asked about then.
 pub struct Purse {
     coins: Vec<Held>,
     /// Coins that no load asks about: keys, and what the choice of coins leaves out.
@@ -21,8 +22,9 @@ pub struct Held {
     pub coin: Coin,
     own: An,
     spare: An,
-    has_spare: bool,
-    in_doubt: bool,
+    in_force: An,
+    /// Where nobody knows which of two numbers is in force: the other one.
+    or_in_force: Option<An>,
 }
 
 /// Why there are no coins to ask about, or why they are not what they were.
@@ -52,33 +54,41 @@ impl Held {
     /// The number in force.
     #[inline]
     pub fn an(&self) -> An {
-        match self.has_spare {
+        self.in_force
+    }
+
+    /// Of own and spare number the one not in force.
+    #[inline]
+    pub fn other_an(&self) -> An {
+        match self.in_force == self.own {
             true => self.spare,
             false => self.own,
         }
     }
 
-    /// The number not in force.
-    #[inline]
-    pub fn other_an(&self) -> An {
-        match self.has_spare {
-            true => self.own,
-            false => self.spare,
-        }
-    }
-
     /// Whether nobody knows which number is in force.
     pub fn is_in_doubt(&self) -> bool {
-        self.in_doubt
+        self.or_in_force.is_some()
     }
 
     /// The other number is in force from now on.
     pub(super) fn change(&mut self) {
-        self.has_spare = !self.has_spare;
+        self.in_force = self.other_an();
     }
 
+    /// The other number may be in force.
     pub(super) fn doubt(&mut self) {
-        self.in_doubt = true;
+        self.or_in_force = Some(self.other_an());
+    }
+
+    /// A fix gave it this number.
+    pub(super) fn fixed(&mut self, an: An) {
+        self.in_force = an;
+    }
+
+    /// A fix may have given it this number.
+    pub(super) fn may_be_fixed(&mut self, an: An) {
+        self.or_in_force = Some(an);
     }
 }
 
@@ -95,8 +105,8 @@ impl Purse {
             coin,
             own,
             spare: own ^ An::new(delta),
-            has_spare: false,
-            in_doubt: false,
+            in_force: own,
+            or_in_force: None,
         };
         Ok(Purse {
             coins: coins.into_iter().map(held).collect(),
@@ -191,28 +201,39 @@ impl Purse {
     /// # Errors
     /// The node does not answer, or refuses; then some coins may have their spare numbers.
     pub fn settle(&mut self, client: &mut Client) -> Result<Settled, PurseError> {
-        let known = |held: &&Held| !held.in_doubt;
+        let known = |held: &&Held| !held.is_in_doubt();
         let claimed: Vec<(Coin, An)> = (self.all())
             .filter(known)
             .map(|held| (held.coin, held.an()))
             .collect();
         let wrong = failing(client, &claimed)?;
-        let changed = |held: &&Held| held.has_spare || held.in_doubt;
+        // In a list each, for the two attempts at a coin in doubt must not be in one request.
+        self.give_back(client, |held| Some(held.in_force))?;
+        self.give_back(client, |held| held.or_in_force)?;
+        let own: Vec<(Coin, An)> = (self.all()).map(|held| (held.coin, held.own)).collect();
+        let astray = failing(client, &own)?;
+        for held in &mut self.coins {
+            (held.in_force, held.or_in_force) = (held.own, None);
+        }
+        Ok(Settled { wrong, astray })
+    }
+
+    /// Gives coins their own number back that have the one said here.
+    fn give_back(
+        &self,
+        client: &mut Client,
+        has: impl Fn(&Held) -> Option<An>,
+    ) -> Result<(), PurseError> {
         let back: Vec<(Coin, An, An)> = (self.all())
-            .filter(changed)
-            .map(|held| (held.coin, held.spare, held.own))
+            .filter_map(|held| Some((held.coin, has(held)?, held.own)))
+            .filter(|&(_, has, own)| has != own)
             .collect();
         let (outcomes, error) = client.pown(&back);
         if let Some(error) = error {
             return Err(error.into());
         }
         debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotAsked));
-        let own: Vec<(Coin, An)> = (self.all()).map(|held| (held.coin, held.own)).collect();
-        let astray = failing(client, &own)?;
-        for held in &mut self.coins {
-            (held.has_spare, held.in_doubt) = (false, false);
-        }
-        Ok(Settled { wrong, astray })
+        Ok(())
     }
 
     /// Takes the coins out of circulation. They have to have their own numbers.

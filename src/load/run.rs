@@ -17,7 +17,7 @@ use super::plan::{LoadError, Plan, Stream, Sweep};
 use super::purse::Held;
 use super::resp::RedisRequests;
 use super::tally::Tally;
-use super::thread::{Done, Leftover, Thread, Turn, pin};
+use super::thread::{Call, Done, Leftover, Thread, Turn, pin};
 
 /// The part of a slice that is not counted, so that caches and queues are the contender's own: one
 /// in so many.
@@ -69,7 +69,9 @@ struct Conductor<'scope, 'plan> {
 
 /// A thread as its conductor has it.
 struct Player<'scope> {
-    turns: Sender<Turn>,
+    calls: Sender<Call>,
+    /// Hears that the thread is ready: once it is connected, and then whenever it was called to be.
+    prepared: Receiver<()>,
     done: Receiver<Done>,
     handle: ScopedJoinHandle<'scope, Result<Leftover, LoadError>>,
 }
@@ -220,27 +222,26 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
         'plan: 'env,
     {
         let mut threads = Vec::new();
-        let mut prepared = Vec::new();
         for (index, kind) in kinds.into_iter().enumerate() {
-            let (turns, to_do) = channel();
+            let (calls, called) = channel();
             let (tell, done) = channel();
-            let (is_prepared, prepares) = channel();
+            let (is_prepared, prepared) = channel();
             let handle = scope.spawn(move || {
                 pin(plan.cpus[index]);
                 let questions = questions(plan, kind);
                 let thread = Thread::prepare(plan, index, questions, &servers.addresses)?;
                 // Whoever does not wait for it any more sees the turns end.
                 let _ = is_prepared.send(());
-                Ok(thread.run(&to_do, &tell))
+                Ok(thread.run(&called, &is_prepared, &tell))
             });
             threads.push(Player {
-                turns,
+                calls,
+                prepared,
                 done,
                 handle,
             });
-            prepared.push(prepares);
         }
-        let is_ready = prepared.iter().all(|prepares| prepares.recv().is_ok());
+        let is_ready = threads.iter().all(|thread| thread.prepared.recv().is_ok());
         let conductor = Conductor {
             plan,
             clocks: servers.clocks.clone(),
@@ -348,6 +349,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
         if let Some(progress) = &self.plan.progress {
             progress.turn_to(contender);
         }
+        self.prepare();
         let cpu_before = self.server_cpu(contender)?;
         let begun = Instant::now() + LEAD;
         let turn = Turn {
@@ -359,7 +361,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
         };
         for thread in &self.threads {
             // One that has ended is found out below.
-            let _ = thread.turns.send(turn);
+            let _ = thread.calls.send(Call::Play(turn));
         }
         let done: Vec<_> = self
             .threads
@@ -391,6 +393,17 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
             .zip(cpu_before)
             .map(|(after, before)| after.saturating_sub(before));
         Ok(slice)
+    }
+
+    /// Waits until every thread has made ready for a turn.
+    fn prepare(&self) {
+        for thread in &self.threads {
+            let _ = thread.calls.send(Call::Prepare);
+        }
+        for thread in &self.threads {
+            // One that has ended is found out when its turn is over.
+            let _ = thread.prepared.recv();
+        }
     }
 
     fn server_cpu(&self, contender: Contender) -> Result<Option<Duration>, LoadError> {

@@ -32,6 +32,15 @@ pub(super) struct Turn {
     pub(super) pace: Pace,
 }
 
+/// What a thread is called to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Call {
+    /// To make ready for a turn, and to say when that is done.
+    Prepare,
+    /// A turn.
+    Play(Turn),
+}
+
 /// What a thread did in a turn.
 pub(super) type Done = Result<(Slice, OwnTime), LoadError>;
 
@@ -105,11 +114,22 @@ impl Thread {
         })
     }
 
-    /// Does turns until no more are called out.
-    pub(super) fn run(mut self, turns: &Receiver<Turn>, done: &Sender<Done>) -> Leftover {
-        for turn in turns {
-            let result = self.turn(turn);
-            if done.send(result).is_err() {
+    /// Does what is called out until nothing is any more.
+    pub(super) fn run(
+        mut self,
+        calls: &Receiver<Call>,
+        prepared: &Sender<()>,
+        done: &Sender<Done>,
+    ) -> Leftover {
+        for call in calls {
+            let is_heard = match call {
+                Call::Prepare => {
+                    self.flight.prepare();
+                    prepared.send(()).is_ok()
+                }
+                Call::Play(turn) => done.send(self.turn(turn)).is_ok(),
+            };
+            if !is_heard {
                 break; // nobody waits for it any more
             }
         }
@@ -158,6 +178,7 @@ impl Thread {
             cpu: (after - before).saturating_sub(spun),
             elapsed: slice.took,
             behind: self.flight.take_behind(),
+            waited: self.flight.take_waited(),
         };
         Ok((slice, own))
     }

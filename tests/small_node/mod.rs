@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,9 @@ use raida::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 use raida::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
 use raida::protocol::executive::{
     AllSns, AvailableSns, CreateCoins, DeleteCoins, FreeCoins, write_created, write_free_sns,
+};
+use raida::protocol::healing::{
+    Find, FindAnswer, Found, GetTicket, TicketAnswer, TicketId, Validate,
 };
 use raida::protocol::pass_fail::Bitmap;
 use raida::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
@@ -52,6 +55,8 @@ pub struct State {
     /// Requests of each command so far.
     pub asked: BTreeMap<u8, usize>,
     next_an: u128,
+    /// Coins of each ticket, the first with the number 1, and who has claimed it.
+    tickets: Vec<(Vec<Coin>, BTreeSet<u8>)>,
     held_back: Option<(Vec<u8>, SocketAddr)>,
 }
 
@@ -266,11 +271,45 @@ impl State {
         };
         self.stats.requests += 1;
         match command {
-            Command::GetTicket
-            | Command::GetTicketSum
-            | Command::Validate
-            | Command::Find
-            | Command::Fix => return Err(Status::UNKNOWN_COMMAND),
+            // It knows of no other servers, and nobody asks it for tickets by sum.
+            Command::GetTicketSum | Command::Fix => return Err(Status::UNKNOWN_COMMAND),
+            Command::GetTicket => {
+                let request = GetTicket::parse(payload)?;
+                let mut answer = PassFail::begin(out, request.len());
+                let mut listed = vec![];
+                for (record, (coin, an)) in request.records().enumerate() {
+                    if self.holds(coin, an) {
+                        answer.pass(record);
+                        listed.push(coin);
+                    }
+                }
+                return TicketAnswer::finish(answer, |_| {
+                    self.tickets.push((listed, BTreeSet::new()));
+                    TicketId::new(self.tickets.len() as u32).ok_or(Status::NO_TICKET_SLOT)
+                });
+            }
+            Command::Validate => {
+                let Validate { claimant, ticket } = Validate::parse(payload)?;
+                let place = ticket.ok_or(Status::NO_SUCH_TICKET)?.get() as usize - 1;
+                let ticket = self.tickets.get_mut(place);
+                let (coins, claimed) = ticket.ok_or(Status::NO_SUCH_TICKET)?;
+                if !claimed.insert(claimant.get()) {
+                    return Err(Status::TICKET_CLAIMED);
+                }
+                Validate::answer(coins.iter().copied(), out);
+            }
+            Command::Find => {
+                let request = Find::parse(payload)?;
+                let mut answer = FindAnswer::begin(out, request.len());
+                for (record, (coin, an, pan)) in request.records().enumerate() {
+                    match () {
+                        () if self.holds(coin, an) => answer.found(record, Found::An),
+                        () if self.holds(coin, pan) => answer.found(record, Found::Pan),
+                        () => {}
+                    }
+                }
+                return Ok(answer.finish());
+            }
             Command::Echo => self.stats.echoes += 1,
             Command::Version => SoftwareVersion::new(*b"small 1 ").unwrap().write(out),
             Command::Stats => {

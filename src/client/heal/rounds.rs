@@ -1,6 +1,6 @@
 use super::{Network, Questions, plan};
 use crate::client::wallet::{CoinFile, Filed, Mark, PownString, Wallet, WalletError};
-use crate::client::{ClientError, FixOrder, Outcome, PerRaida};
+use crate::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
 use crate::coin::Coin;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, PartialGenerator, TicketId, VOTES_NEEDED};
@@ -89,19 +89,10 @@ pub enum HealError {
 /// # Errors
 /// The system has no random numbers to give.
 pub fn generators(coins: &[Filed]) -> Result<PerRaida<PartialGenerator>, getrandom::Error> {
+    let coins: Vec<Coin> = coins.iter().map(|filed| filed.file.coin).collect();
     let mut drawn = PerRaida::from_fn(|_| PartialGenerator::new([0; PartialGenerator::SIZE]));
     for raida in RaidaId::all() {
-        loop {
-            let mut bytes = [0; PartialGenerator::SIZE];
-            getrandom::fill(&mut bytes)?;
-            let generator = PartialGenerator::new(bytes);
-            let makes_lockers =
-                (coins.iter()).any(|filed| generator.an(raida, filed.file.coin).is_locker_key());
-            if !makes_lockers {
-                drawn[raida] = generator;
-                break;
-            }
-        }
+        drawn[raida] = draw_generator(raida, &coins)?;
     }
     Ok(drawn)
 }

@@ -1,7 +1,7 @@
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::{Does, KINDS, Kind, KindCount, KindEntry, Setup, Verdict};
+use super::{Does, FixKind, KINDS, Kind, KindCount, KindEntry, Setup, Verdict};
 use crate::load::purse::Held;
 use crate::protocol::{Command, Status};
 
@@ -53,6 +53,12 @@ impl Mix {
             let (name, share) = item
                 .split_once('=')
                 .ok_or_else(|| format!("\"{item}\" is not KIND=SHARE"))?;
+            if name.trim() == FixKind::NAME {
+                return Err(format!(
+                    "{} takes a network and is no part of a mix: ask for it alone",
+                    FixKind::NAME
+                ));
+            }
             let entry = KINDS.iter().find(|entry| entry.name == name.trim());
             let entry = entry.ok_or_else(|| {
                 let names: Vec<&str> = KINDS.iter().map(|entry| entry.name).collect();
@@ -241,6 +247,7 @@ mod tests {
             "seek=1",
             "echo=1,echo=2",
             "echo=x",
+            "detect=1,fix=1",
         ] {
             assert!(Mix::parse(text).is_err(), "{text}");
         }

@@ -5,6 +5,7 @@ mod detect;
 mod detect_sum;
 mod echo;
 mod find;
+mod fix;
 mod mix;
 mod pown;
 mod pown_sum;
@@ -16,6 +17,7 @@ pub use detect::DetectKind;
 pub use detect_sum::DetectSumKind;
 pub use echo::EchoKind;
 pub use find::FindKind;
+pub use fix::FixKind;
 pub use mix::{Mix, MixKind};
 pub use pown::PownKind;
 pub use pown_sum::PownSumKind;
@@ -50,6 +52,20 @@ pub trait Kind: Send {
 
     /// The coins it was given, as they are now.
     fn coins(self: Box<Self>) -> Vec<Held>;
+
+    /// Before a turn: makes ready what requests need and what is no part of them, however long it
+    /// takes.
+    fn prepare(&mut self) {}
+
+    /// Whether there was nothing to ask the last time only because something is being made ready.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// How often a request that was due had to wait for that; counts anew from then on.
+    fn take_waited(&mut self) -> u64 {
+        0
+    }
 
     /// What the node's answers were, kind by kind, where there are several.
     fn counts(&self) -> Vec<KindCount> {
@@ -128,7 +144,7 @@ impl KindCount {
     }
 }
 
-/// Every kind there is.
+/// Every kind that needs no more than one node. [`FixKind`] takes a network.
 pub static KINDS: [KindEntry; 8] = [
     KindEntry {
         name: "echo",

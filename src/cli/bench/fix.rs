@@ -1,0 +1,246 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cli::CliError;
+use crate::cli::same_coins::{COINS_A_ROUND, SameCoins};
+use crate::client::{ClientError, PerRaida, Raidas};
+use crate::coin::{An, Coin, Denomination};
+use crate::load::kind::FixKind;
+use crate::load::{
+    Held, Kind, LoadError, Purse, PurseError, Repair, Settled, TicketStock, Vouched,
+};
+use crate::protocol::RaidaId;
+use crate::protocol::healing::VOTES_NEEDED;
+
+/// How long a server has to answer before the run, or it counts as down.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// What a node is to fix.
+pub(super) struct FixPlan<'a> {
+    /// The network's folder, and where its nodes are.
+    pub(super) network: &'a Path,
+    pub(super) raidas: Raidas,
+    /// The node to be measured.
+    pub(super) raida: RaidaId,
+    /// Groups of coins, and coins of a group: one request is about one group.
+    pub(super) groups: usize,
+    pub(super) coins_per_request: usize,
+    pub(super) expects_refusal: bool,
+}
+
+/// Coins on all nodes that are up, and a stock of tickets for them.
+pub(super) struct Fixes {
+    raida: RaidaId,
+    raidas: Raidas,
+    nodes: SameCoins,
+    /// Group after group.
+    coins: Vec<Coin>,
+    /// Their own numbers on each node that is up, in the same order.
+    ans: Answers,
+    coins_per_request: usize,
+    repair: Repair,
+    /// Other servers that are up.
+    others: usize,
+    purse: Purse,
+    stock: Arc<TicketStock>,
+}
+
+/// What came of fixes beside their answers.
+pub(super) struct Ended {
+    /// How the node's coins were found; `None` where they could not be looked at.
+    pub(super) settled: Option<Settled>,
+    /// Why tickets ended early, or coins were not left as they were.
+    pub(super) fault: Result<(), CliError>,
+}
+
+/// Authenticity numbers on each node that is up.
+type Answers = PerRaida<Option<Vec<An>>>;
+
+impl FixPlan<'_> {
+    /// Finds out who is there, makes coins on all of them, and opens a stock of tickets.
+    ///
+    /// # Errors
+    /// Fixes would have another outcome than is expected; a node refuses. Coins that were made are
+    /// taken out of circulation again.
+    pub(super) fn prepare(self) -> Result<Fixes, CliError> {
+        let is_up = self.probe()?;
+        let others = is_up.count(|&is_up| is_up) - 1;
+        let repair = self.repair(others)?;
+        let nodes = SameCoins::open(self.raidas.clone(), self.network, |raida| is_up[raida])?;
+        let (coins, ans) = self.mint(&nodes)?;
+        match self.open(repair, &coins, &ans) {
+            Ok((purse, stock)) => Ok(Fixes {
+                raida: self.raida,
+                raidas: self.raidas,
+                nodes,
+                coins,
+                ans,
+                coins_per_request: self.coins_per_request,
+                repair,
+                others,
+                purse,
+                stock: Arc::new(stock),
+            }),
+            Err(error) => {
+                nodes.delete(&coins, &ans)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Who answers.
+    fn probe(&self) -> Result<PerRaida<bool>, CliError> {
+        let timeout = self.raidas.timeout.min(PROBE);
+        let asked = (self.raidas).ask(timeout, |_| Some(()), |client, ()| client.echo());
+        let mut is_up = PerRaida::from_fn(|_| false);
+        for (raida, answer) in asked {
+            match answer.expect("every server was asked") {
+                Ok(_) => is_up[raida] = true,
+                Err(error) if raida == self.raida => {
+                    let next = "this is the node to be measured: start it";
+                    return Err(CliError::Raida { raida, error, next });
+                }
+                Err(error @ ClientError::OtherRaida(..)) => {
+                    let next = "is the list of hosts in the network's folder right?";
+                    return Err(CliError::Raida { raida, error, next });
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(is_up)
+    }
+
+    /// What is to come of a fix with so many other servers up.
+    fn repair(&self, others: usize) -> Result<Repair, CliError> {
+        let refused = |what: String| Err(LoadError::Plan(what).into());
+        match (others >= VOTES_NEEDED, self.expects_refusal) {
+            (true, false) => Ok(Repair::All),
+            (false, true) => Ok(Repair::None),
+            (false, false) => refused(format!(
+                "only {others} of the 24 other servers answer and a fix takes {VOTES_NEEDED}, so that none would succeed: start more (`raida network start N`), or measure how fast RAIDA {} says that it repaired nothing with --expect-refusal",
+                self.raida
+            )),
+            (true, true) => refused(format!(
+                "{others} of the 24 other servers answer, so that fixes would succeed: stop all but {} of them (`raida network stop N`), or leave --expect-refusal away",
+                VOTES_NEEDED - 1
+            )),
+        }
+    }
+
+    /// Makes the coins. Those of a group are of as many denominations, and so pages, as there are.
+    fn mint(&self, nodes: &SameCoins) -> Result<(Vec<Coin>, Answers), CliError> {
+        let (groups, of_group) = (self.groups, self.coins_per_request);
+        let count = groups * of_group;
+        let of_each = count.div_ceil(Denomination::all().count()) as u32;
+        let wanted: BTreeMap<Denomination, u32> =
+            Denomination::all().map(|dn| (dn, of_each)).collect();
+        let reserved = Instant::now();
+        let free = nodes.free(&wanted)?;
+        if free.len() < count {
+            return Err(PurseError::NoneFree.into());
+        }
+        let coins: Vec<Coin> = (0..groups)
+            .flat_map(|group| (0..of_group).map(move |place| place * groups + group))
+            .map(|index| free[index])
+            .collect();
+        let mut ans: Answers = PerRaida::from_fn(|_| None);
+        for (round, part) in coins.chunks(COINS_A_ROUND).enumerate() {
+            let made = nodes.create(part, reserved, |created| {
+                for (raida, created) in created {
+                    if let Some(created) = created {
+                        ans[raida].get_or_insert_default().extend(created);
+                    }
+                }
+                Ok(())
+            });
+            if let Err(error) = made {
+                nodes.delete(&coins[..round * COINS_A_ROUND], &ans)?;
+                return Err(error);
+            }
+        }
+        Ok((coins, ans))
+    }
+
+    fn open(
+        &self,
+        repair: Repair,
+        coins: &[Coin],
+        ans: &Answers,
+    ) -> Result<(Purse, TicketStock), CliError> {
+        let vouched = |group: usize| {
+            let part = group * self.coins_per_request..(group + 1) * self.coins_per_request;
+            let ans = |raida| Some(ans[raida].as_ref()?[part.clone()].to_vec());
+            Vouched {
+                coins: coins[part.clone()].to_vec(),
+                ans: PerRaida::from_fn(ans),
+            }
+        };
+        let groups = (0..self.groups).map(vouched).collect();
+        let stock = TicketStock::open(self.raida, repair, &self.raidas, groups)?;
+        let own = ans[self.raida].as_ref().expect("the node answered before");
+        let purse = Purse::new(coins.iter().copied().zip(own.iter().copied()))?;
+        Ok((purse, stock))
+    }
+}
+
+impl Fixes {
+    /// In words: what is to come of the fixes, and on whose word.
+    pub(super) fn words(&self) -> String {
+        let refused = match self.repair {
+            Repair::All => "",
+            Repair::None => "to be refused, ",
+        };
+        format!("({refused}tickets of {} of 24 others)", self.others)
+    }
+
+    /// A kind for each thread.
+    pub(super) fn kinds(&mut self, threads: usize, slots: usize) -> Vec<Box<dyn Kind>> {
+        let held = self.purse.deal(1).swap_remove(0);
+        let mut dealt = vec![Vec::new(); threads];
+        for (number, group) in held.chunks(self.coins_per_request).enumerate() {
+            dealt[number % threads].push((number, group.to_vec()));
+        }
+        let kind = |groups: Vec<(usize, Vec<Held>)>| -> Box<dyn Kind> {
+            let stock = Arc::clone(&self.stock);
+            Box::new(FixKind::new(self.raida, self.repair, stock, groups, slots))
+        };
+        dealt.into_iter().map(kind).collect()
+    }
+
+    /// Compares the coins with the node, gives them their own numbers back there, and takes them out
+    /// of circulation everywhere.
+    pub(super) fn end(mut self, held: Vec<Held>) -> Ended {
+        // No kind is left that has it.
+        let closed = Arc::into_inner(self.stock).map_or(Ok(()), TicketStock::close);
+        self.purse.collect(held);
+        let settled = (self.raidas)
+            .connect(self.raida, self.raidas.timeout)
+            .map_err(CliError::from)
+            .and_then(|mut client| Ok(self.purse.settle(&mut client)?));
+        if !matches!(settled, Ok(Settled { astray: 0, .. })) {
+            // Nobody knows all their numbers there.
+            self.ans[self.raida] = None;
+        }
+        let deleted = self.nodes.delete(&self.coins, &self.ans);
+        let closed = closed.map_err(CliError::from);
+        match settled {
+            Ok(settled) => Ended {
+                settled: Some(settled),
+                fault: closed.and(deleted),
+            },
+            Err(error) => Ended {
+                settled: None,
+                fault: Err(error),
+            },
+        }
+    }
+
+    /// After a run that failed: takes the coins out of circulation on the other nodes. What numbers
+    /// they have on the one that was measured is not known.
+    pub(super) fn abandon(mut self) -> Result<(), CliError> {
+        self.ans[self.raida] = None;
+        self.nodes.delete(&self.coins, &self.ans)
+    }
+}

@@ -1,0 +1,196 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Instant;
+
+use super::mint::RESERVED;
+use super::{CliError, admin_key_file};
+use crate::client::{Client, ClientError, Outcome, PerRaida, Raidas};
+use crate::coin::{An, Coin, Denomination};
+use crate::protocol::executive::SessionId;
+use crate::protocol::{AdminKey, RaidaId};
+
+/// The same coins made on several nodes of a network, whose folder is on this machine: the same serial
+/// numbers on each, an authenticity number from each.
+pub struct SameCoins {
+    raidas: Raidas,
+    /// Of the nodes that are to have the coins.
+    keys: PerRaida<Option<AdminKey>>,
+    session: SessionId,
+}
+
+/// Coins made at a time, so that whoever files them is done before the reservation of their numbers
+/// ends.
+pub const COINS_A_ROUND: usize = 1_000;
+
+/// What nodes say, of which not all are asked.
+type Answers<T> = PerRaida<Option<T>>;
+
+impl SameCoins {
+    /// Reads the admin keys of the nodes that are to have the coins.
+    ///
+    /// # Errors
+    /// A key cannot be read, or the system has no random numbers to give.
+    pub fn open(
+        raidas: Raidas,
+        network: &Path,
+        is_on: impl Fn(RaidaId) -> bool,
+    ) -> Result<SameCoins, CliError> {
+        let mut keys = PerRaida::from_fn(|_| None);
+        for raida in RaidaId::all().filter(|&raida| is_on(raida)) {
+            let folder = network.join(format!("raida{raida}"));
+            keys[raida] = Some(admin_key_file::read(&folder.join("admin.key"))?);
+        }
+        let mut session = [0; SessionId::SIZE];
+        getrandom::fill(&mut session)?;
+        // A node begins at the shard that the low half names. Nodes of as many shards, or of one,
+        // then offer the same numbers.
+        [session[2], session[3]] = [0; 2];
+        Ok(SameCoins {
+            raidas,
+            keys,
+            session: SessionId::new(u32::from_be_bytes(session)),
+        })
+    }
+
+    /// Coins whose numbers are free on every node, and reserved from now on: as many as are wanted, or
+    /// as the nodes offer.
+    ///
+    /// # Errors
+    /// A node gives no answer, or refuses; a denomination has none.
+    pub fn free(&self, wanted: &BTreeMap<Denomination, u32>) -> Result<Vec<Coin>, CliError> {
+        let denominations: Vec<Denomination> = wanted.keys().copied().collect();
+        let session = self.session;
+        let free = self.ask(|client, key| client.available_sns(session, key, &denominations));
+        let free = all_answered(free, "start it, and try again")?;
+        let mut common: Option<BTreeSet<Coin>> = None;
+        for (_, free) in free {
+            let Some(free) = free else { continue };
+            let free: BTreeSet<Coin> = free.into_iter().collect();
+            common = Some(match common {
+                None => free,
+                Some(common) => &common & &free,
+            });
+        }
+        let common = common.unwrap_or_default();
+        let mut coins: Vec<Coin> = vec![];
+        for (&denomination, &count) in wanted {
+            let before = coins.len();
+            let of_it = common
+                .iter()
+                .filter(|coin| coin.denomination == denomination);
+            coins.extend(of_it.take(count as usize));
+            if coins.len() == before {
+                let nodes = self.keys.count(Option::is_some);
+                return Err(CliError::Unfinished(format!(
+                    "no serial number of denomination {denomination} is free on all {nodes} nodes among those they offer: try again in 16 seconds, or another denomination"
+                )));
+            }
+        }
+        Ok(coins)
+    }
+
+    /// Makes these coins on every node and hands over their numbers there, or makes them nowhere: also
+    /// where what they are handed to fails.
+    ///
+    /// # Errors
+    /// A node gives no answer, or refuses, or `keep` fails; and what became of the coins then.
+    pub fn create(
+        &self,
+        coins: &[Coin],
+        reserved: Instant,
+        keep: impl FnOnce(Answers<Vec<An>>) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let session = self.session;
+        let created = self.ask(|client, key| client.create_coins(session, key, coins));
+        // Where the answer makes no sense or is missing, they may have been made.
+        let may_exist = PerRaida::from_fn(|raida| match &created[raida] {
+            Some(Err(error)) => error.leaves_doubt(),
+            created => created.is_some(),
+        });
+        let kept = all_answered(created, "start it, and try again").and_then(keep);
+        let Err(error) = kept else { return Ok(()) };
+        let freed = match reserved.elapsed() < RESERVED {
+            true => self
+                .free_again(coins, &may_exist)
+                .map_err(|error| error.to_string()),
+            // Somebody else may have made coins of these numbers since.
+            false => Err("the reservation has run out".to_owned()),
+        };
+        Err(CliError::Unfinished(match freed {
+            Ok(()) => {
+                format!("{error}; what was made of these coins was taken out of circulation again")
+            }
+            Err(cause) => format!(
+                "{error}; these coins may be in circulation on some nodes without an owner, and could not be freed ({cause}): {}",
+                coins
+                    .iter()
+                    .map(Coin::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            ),
+        }))
+    }
+
+    /// Takes coins out of circulation on the nodes whose numbers of them are given.
+    ///
+    /// # Errors
+    /// A node gives no answer, refuses, or knows other numbers; the others have done it.
+    pub fn delete(&self, coins: &[Coin], ans: &Answers<Vec<An>>) -> Result<(), CliError> {
+        let question = |raida| self.keys[raida].as_ref().zip(ans[raida].as_ref());
+        let deleted = (self.raidas).ask(self.raidas.timeout, question, |client, (key, ans)| {
+            let owned: Vec<(Coin, An)> = coins.iter().copied().zip(ans.iter().copied()).collect();
+            match client.delete_coins(key, &owned) {
+                (_, Some(error)) => Err(error),
+                (outcomes, None) => Ok(outcomes),
+            }
+        });
+        let deleted = all_answered(
+            deleted,
+            "coins that were made for this are in circulation there still",
+        )?;
+        for (raida, outcomes) in deleted {
+            let outcomes = outcomes.unwrap_or_default();
+            let left = outcomes.iter().filter(|&&one| one != Outcome::Changed);
+            match left.count() {
+                0 => {}
+                left => {
+                    return Err(CliError::Unfinished(format!(
+                        "RAIDA {raida} has other numbers for {left} coins than it gave them: they are in circulation there still"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes coins out of circulation where they may have been made.
+    fn free_again(&self, coins: &[Coin], may_exist: &PerRaida<bool>) -> Result<(), CliError> {
+        let session = self.session;
+        let key = |raida| self.keys[raida].as_ref().filter(|_| may_exist[raida]);
+        let freed = (self.raidas).ask(self.raidas.timeout, key, |client, key| {
+            client.free_coins(session, key, coins)
+        });
+        all_answered(freed, "see that it runs").map(drop)
+    }
+
+    fn ask<T: Send>(
+        &self,
+        ask: impl Fn(&mut Client, &AdminKey) -> Result<T, ClientError> + Sync,
+    ) -> Answers<Result<T, ClientError>> {
+        let key = |raida| self.keys[raida].as_ref();
+        self.raidas.ask(self.raidas.timeout, key, ask)
+    }
+}
+
+/// The answers of those who were asked, where none of them failed to give one.
+fn all_answered<T>(
+    answers: Answers<Result<T, ClientError>>,
+    next: &'static str,
+) -> Result<Answers<T>, CliError> {
+    let mut all = PerRaida::from_fn(|_| None);
+    for (raida, answer) in answers {
+        let failed = |error| CliError::Raida { raida, error, next };
+        all[raida] = answer.transpose().map_err(failed)?;
+    }
+    Ok(all)
+}
