@@ -1,5 +1,6 @@
 """The kinds of scenario: each starts its nodes, puts its loads on them, and says what it found."""
 
+import json
 import os
 import random
 import shutil
@@ -9,9 +10,12 @@ import sys
 import time
 
 from loads import serve_command
+from network import BlackHoles, Network
 from node import Node
 
 PAGES = 15_000
+# Fixes are asked for faster than people do: more tickets than they need.
+FIX_SETTINGS = ["limits.healing_per_s=0", "tickets.pool=262144"]
 # Short, so that a round is over before the machine changes its speed.
 SLICES_A_TURN = 2
 PAGE_BYTES = 1_024 * 17  # of AN and months of 1,024 coins
@@ -146,7 +150,44 @@ def network(scenario, loads, folder, quick):
             node.end()
 
 
-KINDS = {"loads": loads, "shards": shards, "turns": turns, "pages": pages, "start": start, "network": network}
+def fix(scenario, loads, folder, quick):
+    """A node that repairs coins, in a network with others up, stopped and silent."""
+    figures, commands = {}, []
+    others = [
+        ("all up", 0, False),
+        ("11 stopped", 11, False),
+        ("12 stopped", 12, False),
+        ("11 silent", 11, True),
+        ("12 silent", 12, True),
+    ]
+    for name, absent, is_silent in others:
+        down = range(1, 1 + absent)
+        at = f"{folder}-{_folder(name)}"
+        with (
+            BlackHoles(down if is_silent else []),
+            Network(loads.raida, at, down, FIX_SETTINGS) as network,
+        ):
+            words = ["bench", "fix", "--network", at, "--coins", "100", "--connections", "1"]
+            words += ["--seconds", "3" if quick else "10", "--no-live", "--json"]
+            words += ["--expect-refusal"] if absent >= 12 else []
+            print(f"  {name}", file=sys.stderr, flush=True)
+            result = json.loads(_must(loads.raida, *words))
+            commands += [" ".join(["raida", *network.command[1:]]), " ".join(["raida", *words])]
+            node = result["contenders"][0]
+            ms = lambda quantile: [one[quantile] / 1e3 for one in node["latency_us_by_slice"]]
+            figures[f"{name}, p50 ms"] = ms("p50")
+            if is_silent:
+                figures[f"{name}, later p99 ms"] = ms("p99")
+                # The bench counts nothing of its warm-up; the node counts everything.
+                stats = ["stats", "--latency", "--json", "--data", network.data(0)]
+                commands_seen = json.loads(_must(loads.raida, *stats))["commands"]
+                seen = next(one for one in commands_seen if one["command"] == "fix")
+                figures[f"{name}, first ms"] = [seen["latency_us"]["max"] / 1e3]
+    serve = "\n".join(commands).replace(folder, "$DIR")
+    return {"loads": [], "figures": figures, "serve": serve}
+
+
+KINDS = {"loads": loads, "shards": shards, "turns": turns, "pages": pages, "start": start, "network": network, "fix": fix}
 
 
 def _node(settings, loads, folder):
@@ -196,6 +237,7 @@ def _must(*command):
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         sys.exit(f"perf: {' '.join(command[:2])} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _folder(name):

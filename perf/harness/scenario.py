@@ -6,7 +6,7 @@ import sys
 import tomllib
 
 FIELDS = {"kind", "shows", "rounds", "nodes", "goal", "generator", "node", "load"}
-KINDS = {"loads", "shards", "turns", "pages", "start", "network"}
+KINDS = {"loads", "shards", "turns", "pages", "start", "network", "fix"}
 LOAD_FIELDS = {"name", "bench", "baseline", "part", "of_peak"}
 
 
