@@ -150,7 +150,8 @@ impl Trail {
             counts.votes += voted.0.len() as u64;
             counts.votes_missing += no_vote.0.len() as u64;
         });
-        tracing::info!(target: TARGET, coins, repaired, %by, %voted, %no_vote, "fix");
+        let tickets = voted.0.len() + no_vote.0.len();
+        tracing::info!(target: TARGET, coins, repaired, tickets, %by, %voted, %no_vote, "fix");
     }
 
     fn may_tell(&self, now: Duration) -> bool {
