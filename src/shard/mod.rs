@@ -5,6 +5,7 @@
 //! It answers from memory at once where it can, and otherwise waits for pages to load, for its turn
 //! on a coin, and for its log.
 
+mod blocks;
 mod exchange;
 mod lockers;
 mod locks;
