@@ -9,7 +9,7 @@ mod mailbox;
 mod server;
 
 pub use ask::{AskError, ask_counts, ask_latency};
-pub use counts::{Counts, Healing};
+pub use counts::Counts;
 pub use latency::{CommandLatency, LatencyReport, Quantiles, ShardLatency, Times};
 pub use mailbox::{Mailbox, answer, mailboxes};
 pub use server::Server;

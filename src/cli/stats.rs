@@ -106,7 +106,7 @@ fn detail_table(counts: &Counts) -> String {
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
-        ("tickets kept", healing.tickets_kept),
+        ("tickets kept", counts.tickets_kept),
         ("tickets issued", healing.tickets_issued),
         ("  refused, all in use", healing.tickets_refused),
         ("claims", healing.claims),

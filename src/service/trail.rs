@@ -2,13 +2,16 @@ use std::{
     cell::Cell,
     fmt::{Display, Formatter},
     net::IpAddr,
+    ops::AddAssign,
     time::Duration,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::RaidaId;
 
 /// What a core has done about healing since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealingCounts {
     /// Tickets issued.
     pub tickets_issued: u64,
@@ -34,6 +37,23 @@ pub struct HealingCounts {
     pub votes: u64,
     /// Servers that were asked to and had not when it was decided.
     pub votes_missing: u64,
+}
+
+impl AddAssign for HealingCounts {
+    fn add_assign(&mut self, other: HealingCounts) {
+        self.tickets_issued += other.tickets_issued;
+        self.tickets_refused += other.tickets_refused;
+        self.claims += other.claims;
+        self.claims_from_elsewhere += other.claims_from_elsewhere;
+        self.claims_unknown += other.claims_unknown;
+        self.claims_again += other.claims_again;
+        self.too_many_requests += other.too_many_requests;
+        self.fixes += other.fixes;
+        self.coins_repaired += other.coins_repaired;
+        self.coins_not_repaired += other.coins_not_repaired;
+        self.votes += other.votes;
+        self.votes_missing += other.votes_missing;
+    }
 }
 
 /// Why a claim is refused.

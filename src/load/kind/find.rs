@@ -1,9 +1,8 @@
+use rand::Rng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
+use super::drawn::Drawn;
 use super::{Kind, Setup, Verdict, wrong};
-use crate::coin::Coin;
-use crate::load::choice::Draw;
 use crate::load::purse::Held;
 use crate::protocol::healing::{Find, FindAnswer, Found};
 use crate::protocol::{Command, Status};
@@ -11,9 +10,7 @@ use crate::protocol::{Command, Status};
 /// Asks which of two numbers coins have: for half of the requests the first is right, for most others
 /// the second, and for some neither.
 pub struct FindKind {
-    coins: Vec<Held>,
-    draw: Draw,
-    coins_per_request: usize,
+    drawn: Drawn,
     /// By slot: what is to be found for each coin.
     expected: Vec<Found>,
 }
@@ -24,14 +21,9 @@ impl FindKind {
     /// # Panics
     /// When there is no coin, or none is to be asked about.
     pub fn new(setup: Setup) -> FindKind {
-        assert!(setup.coins_per_request > 0);
-        let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
-        let rng = &mut SmallRng::from_rng(&mut rand::rng());
         FindKind {
-            draw: Draw::new(setup.choice, &coins, rng),
-            coins: setup.coins,
-            coins_per_request: setup.coins_per_request,
             expected: vec![Found::Neither; setup.slots],
+            drawn: Drawn::new(setup),
         }
     }
 }
@@ -50,9 +42,7 @@ impl Kind for FindKind {
         };
         self.expected[slot] = found;
         let other = wrong(rng);
-        let start = self.draw.start(rng);
-        let records = (0..self.coins_per_request).map(|record| {
-            let held = &self.coins[self.draw.coin(start, record, rng)];
+        let records = self.drawn.next(rng).map(|held| {
             let (right, wrong) = (held.an(), held.an() ^ other);
             match found {
                 Found::An => (held.coin, right, wrong),
@@ -68,7 +58,7 @@ impl Kind for FindKind {
         if !status.is_verdict() {
             return Verdict::Refused;
         }
-        let answer = FindAnswer::read(status, payload, self.coins_per_request);
+        let answer = FindAnswer::read(status, payload, self.drawn.per_request);
         let expected = self.expected[slot];
         match answer.is_some_and(|found| found.iter().all(|&found| found == expected)) {
             true => Verdict::Right,
@@ -81,6 +71,6 @@ impl Kind for FindKind {
     fn withdraw(&mut self, _: usize) {}
 
     fn coins(self: Box<Self>) -> Vec<Held> {
-        self.coins
+        self.drawn.coins
     }
 }

@@ -3,6 +3,7 @@
 
 mod detect;
 mod detect_sum;
+mod drawn;
 mod echo;
 mod find;
 mod fix;

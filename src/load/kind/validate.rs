@@ -1,9 +1,8 @@
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use super::drawn::Drawn;
 use super::{Kind, Setup, Verdict};
 use crate::coin::Coin;
-use crate::load::choice::Draw;
 use crate::load::purse::Held;
 use crate::protocol::healing::{GetTicket, TicketAnswer, TicketId, Validate};
 use crate::protocol::{Command, RaidaId, Status};
@@ -14,9 +13,7 @@ use crate::protocol::{Command, RaidaId, Status};
 /// Needs a node that believes whoever claims: one without a list of peers, or with
 /// `peers.verify_source = false`.
 pub struct ValidateKind {
-    coins: Vec<Held>,
-    draw: Draw,
-    coins_per_request: usize,
+    drawn: Drawn,
     slots: Vec<Slot>,
 }
 
@@ -35,14 +32,9 @@ impl ValidateKind {
     /// # Panics
     /// When there is no coin, or none is to be asked about.
     pub fn new(setup: Setup) -> ValidateKind {
-        assert!(setup.coins_per_request > 0);
-        let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
-        let rng = &mut SmallRng::from_rng(&mut rand::rng());
         ValidateKind {
-            draw: Draw::new(setup.choice, &coins, rng),
-            coins: setup.coins,
-            coins_per_request: setup.coins_per_request,
             slots: (0..setup.slots).map(|_| Slot::default()).collect(),
+            drawn: Drawn::new(setup),
         }
     }
 }
@@ -66,13 +58,9 @@ impl Kind for ValidateKind {
         }
         (*ticket, *claimed) = (None, 0);
         coins.clear();
-        let start = self.draw.start(rng);
-        let records = (0..self.coins_per_request).map(|record| {
-            let held = &self.coins[self.draw.coin(start, record, rng)];
-            coins.push(held.coin);
-            (held.coin, held.an())
-        });
-        GetTicket::compose(records, payload);
+        let claims = self.drawn.claims(false, rng);
+        let claims = claims.inspect(|&(coin, _)| coins.push(coin));
+        GetTicket::compose(claims, payload);
         Some(Command::GetTicket)
     }
 
@@ -88,7 +76,7 @@ impl Kind for ValidateKind {
                 coins.is_some_and(|coins| coins.iter().eq(slot.coins.iter().copied()))
             }
             None => {
-                let answer = TicketAnswer::read(status, payload, self.coins_per_request);
+                let answer = TicketAnswer::read(status, payload, self.drawn.per_request);
                 slot.ticket = answer.and_then(|answer| answer.ticket);
                 slot.ticket.is_some() && status == Status::ALL_PASS
             }
@@ -109,6 +97,6 @@ impl Kind for ValidateKind {
     }
 
     fn coins(self: Box<Self>) -> Vec<Held> {
-        self.coins
+        self.drawn.coins
     }
 }
