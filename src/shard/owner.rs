@@ -684,6 +684,7 @@ impl<E: Environment> Shard<E> {
         self.counters.set(counters);
     }
 }
+
 /// Coins with the numbers of their records.
 fn numbered(coins: impl Iterator<Item = Coin>) -> impl Iterator<Item = (Coin, usize)> {
     coins.enumerate().map(|(record, coin)| (coin, record))
