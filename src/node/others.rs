@@ -29,6 +29,10 @@ impl Others for Peers {
     fn may_claim(&self, claimant: RaidaId, address: IpAddr) -> bool {
         Peers::may_claim(self, claimant, address)
     }
+    fn look_again(&self, claimant: RaidaId) {
+        Peers::look_again(self, claimant);
+    }
+
     fn verifies(&self) -> bool {
         Peers::verifies(self)
     }

@@ -84,12 +84,12 @@ impl Peers {
         }
         self.common.refresh();
         let copied = self.common.copied.borrow();
-        let may = copied.is_empty() || copied.is_address_of(claimant, address);
-        if !may {
-            // It may have moved.
-            self.common.book.look_again(claimant);
-        }
-        may
+        copied.is_empty() || copied.is_address_of(claimant, address)
+    }
+
+    /// Has it looked up where a server is now, since it may have moved.
+    pub fn look_again(&self, raida: RaidaId) {
+        self.common.book.look_again(raida);
     }
 
     /// Whether [that](Peers::may_claim) depends on the address.

@@ -33,6 +33,11 @@ impl Ballot {
         }
     }
 
+    /// How many coins it is about, each counted once.
+    pub(super) fn coins(&self) -> usize {
+        self.coins.len()
+    }
+
     /// A server vouches for these coins; others than those of the ballot do not matter.
     pub(super) fn vote(&mut self, coins: impl IntoIterator<Item = Coin>) {
         self.expected = self.expected.saturating_sub(1);

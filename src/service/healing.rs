@@ -12,7 +12,7 @@ use super::{
     authentication::has_twice,
     ballot::Ballot,
     scatter::scatter,
-    trail::{Refused, Servers},
+    trail::{Fixed, Refused, Servers},
 };
 use crate::{
     coin::Coin,
@@ -20,7 +20,9 @@ use crate::{
     protocol::{
         Command, PassFail, RaidaId, Status,
         authentication::DetectSum,
-        healing::{Find, FindAnswer, Fix, GetTicket, TicketAnswer, TicketId, Validate},
+        healing::{
+            Find, FindAnswer, Fix, GetTicket, PartialGenerator, TicketAnswer, TicketId, Validate,
+        },
         pass_fail::Bitmap,
     },
     shard::{ClaimRefused, PoolIsFull, RECORDS_A_TURN, Reply, Request, ticket_owner},
@@ -39,6 +41,9 @@ pub trait Others {
 
     /// Whether a claim in this server's name may come from this address.
     fn may_claim(&self, claimant: RaidaId, address: IpAddr) -> bool;
+
+    /// Has it looked up where this server is now: a claim came from somewhere else.
+    fn look_again(&self, claimant: RaidaId);
 
     /// Whether the answer to that depends on the address.
     fn verifies(&self) -> bool;
@@ -68,14 +73,16 @@ impl Others for NoOthers {
         true
     }
 
+    fn look_again(&self, _: RaidaId) {}
+
     fn verifies(&self) -> bool {
         false
     }
 }
 
 impl<E: Environment> Node<E> {
-    /// Whether this address may send another request of the group now. Of claims those from servers are
-    /// refused by address, where that is looked at; else they count as all others.
+    /// Whether this address may send another request of the group now. Claims count here only where
+    /// anybody's are believed; else those from elsewhere count when they are refused.
     #[inline]
     pub(super) fn admits(&self, command: Command, caller: Caller) -> bool {
         command.group() != Command::Fix.group()
@@ -258,6 +265,10 @@ impl<E: Environment> Node<E> {
     fn claim_of(&self, payload: &[u8], caller: Caller) -> Result<(RaidaId, TicketId), Status> {
         let Validate { claimant, ticket } = Validate::parse(payload)?;
         if !self.healing.others.may_claim(claimant, caller.address) {
+            if !self.admits_healing(caller) {
+                return Err(Status::TOO_MANY_REQUESTS);
+            }
+            self.healing.others.look_again(claimant);
             self.refuse_claim(claimant, caller, Refused::NotItsAddress);
             return Err(Status::NO_SUCH_TICKET);
         }
@@ -358,47 +369,22 @@ impl<E: Environment> Node<E> {
             .filter(|&raida| raida != own)
             .filter_map(|raida| Some((raida, request.ticket(raida)?)))
             .collect();
+        // Each ticket makes another server work as much as a request of its own would.
+        self.healing_rates.charge(caller.address, voters.len());
         let mut ballot = Ballot::new(coins.iter().collect(), voters.len());
-        let mut claims: FuturesUnordered<_> = voters
-            .iter()
-            .map(|&(raida, ticket)| {
-                let claim = self.healing.others.claim(raida, ticket);
-                async move { (raida, claim.await) }
-            })
-            .collect();
-        let mut voted = Servers::default();
-        while !ballot.is_decided()
-            && let Some((raida, coins)) = claims.next().await
-        {
-            match coins {
-                Some(coins) => {
-                    let is_long = coins.len() > RECORDS_A_TURN;
-                    ballot.vote(coins);
-                    voted.add(raida);
-                    if is_long {
-                        self.shard().environment.turn().await;
-                    }
-                }
-                None => ballot.no_vote(),
-            }
-        }
-        drop(claims);
+        let (voted, no_vote) = self.collect(&mut ballot, &voters).await;
         let approved = ballot.approved();
-        if !approved.is_empty() {
-            let mfs = self.month();
-            let changed = self.mesh.change_together(&approved, None, |_, _| {
-                let change = |&coin| {
-                    let an = request.generator.an(own, coin);
-                    Change { coin, an, mfs }
-                };
-                Decision::<Status>::Change(approved.iter().map(change).collect())
-            });
-            changed.await.map_err(|_| Status::UNAVAILABLE)??;
-        }
-        let asked = voters.iter().map(|&(raida, _)| raida);
-        let no_vote: Servers = asked.filter(|&raida| !voted.contains(raida)).collect();
-        let by = caller.address;
-        (self.trail).fixed(coins.len(), approved.len(), by, &voted, &no_vote);
+        let changed = self.repair(&approved, &request.generator).await;
+        self.trail.fixed(Fixed {
+            now: self.shard().environment.monotonic(),
+            by: caller.address,
+            coins: ballot.coins(),
+            repaired: changed.map_or(0, |()| approved.len()),
+            tickets: voters.len(),
+            voted,
+            no_vote,
+        });
+        changed?;
         let mut answer = PassFail::begin(out, coins.len());
         for (record, coin) in coins.iter().enumerate() {
             if approved.binary_search(&coin).is_ok() {
@@ -407,4 +393,65 @@ impl<E: Environment> Node<E> {
         }
         Ok(answer.finish(Bitmap::IfMixed))
     }
+
+    /// Claims the tickets of a fix, all at the same time, until the ballot is decided: who voted, and who
+    /// did not.
+    async fn collect(
+        &self,
+        ballot: &mut Ballot,
+        voters: &[(RaidaId, TicketId)],
+    ) -> (Servers, Servers) {
+        let (mut voted, mut no_vote) = (Servers::default(), Servers::default());
+        if ballot.is_decided() {
+            // Too few tickets: they stay good for another time.
+            return (voted, no_vote);
+        }
+        let claim = |&(raida, ticket): &(RaidaId, TicketId)| {
+            let claim = self.healing.others.claim(raida, ticket);
+            async move { (raida, claim.await) }
+        };
+        let mut claims: FuturesUnordered<_> = voters.iter().map(claim).collect();
+        while !ballot.is_decided()
+            && let Some((raida, coins)) = claims.next().await
+        {
+            let Some(coins) = coins else {
+                ballot.no_vote();
+                no_vote.add(raida);
+                continue;
+            };
+            let is_long = coins.len() > RECORDS_A_TURN;
+            ballot.vote(coins);
+            voted.add(raida);
+            if is_long {
+                self.shard().environment.turn().await;
+            }
+        }
+        (voted, no_vote)
+    }
+
+    /// Gives coins, rising, the numbers that a generator says.
+    async fn repair(&self, coins: &[Coin], generator: &PartialGenerator) -> Result<(), Status> {
+        if coins.is_empty() {
+            return Ok(());
+        }
+        let (own, mfs) = (self.rules.get().raida, self.month());
+        let mut changes = Vec::with_capacity(coins.len());
+        for some in coins.chunks(HASHED_A_TURN) {
+            changes.extend(some.iter().map(|&coin| Change {
+                coin,
+                an: generator.an(own, coin),
+                mfs,
+            }));
+            if changes.len() < coins.len() {
+                self.shard().environment.turn().await;
+            }
+        }
+        let changed = self
+            .mesh
+            .change_together(coins, None, |_, _| Decision::<Status>::Change(changes));
+        changed.await.map_err(|_| Status::UNAVAILABLE)?
+    }
 }
+
+/// Numbers derived in one go: some 50 µs.
+const HASHED_A_TURN: usize = 384;

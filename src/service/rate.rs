@@ -47,13 +47,28 @@ impl Rates {
             return true;
         }
         let now = now();
-        let account = &self.accounts[self.hash.hash_one(address) as usize % ACCOUNTS];
+        let account = self.account(address);
         let paid = account.get().max(now);
         let is_admitted = paid <= now + self.ahead;
         if is_admitted {
             account.set(paid + self.interval);
         }
         is_admitted
+    }
+
+    /// Counts so many requests more: one that was admitted makes as much work as these.
+    pub(super) fn charge(&self, address: IpAddr, requests: usize) {
+        let account = self.account(address);
+        account.set(account.get() + self.interval * requests as u32);
+    }
+
+    /// Whoever has one address of IPv6 has the 2^64 that start as it does.
+    fn account(&self, address: IpAddr) -> &Cell<Duration> {
+        let owner = match address.to_canonical() {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        };
+        &self.accounts[self.hash.hash_one(owner) as usize % ACCOUNTS]
     }
 }
 
@@ -91,6 +106,30 @@ mod tests {
         let rates = Rates::new(Rate { per_s: 1, burst: 1 });
         assert_eq!(admitted(&rates, 1_000, SECOND), 1);
         assert_eq!(admitted(&rates, 1, 2 * SECOND), 1);
+    }
+
+    #[test]
+    fn work_that_one_request_makes_for_others_counts() {
+        let rates = Rates::new(Rate {
+            per_s: 100,
+            burst: 10,
+        });
+        assert_eq!(admitted(&rates, 1, SECOND), 1);
+        rates.charge(address(1), 24);
+        // 25 are to be paid for, and 10 may be ahead.
+        assert_eq!(admitted(&rates, 1, SECOND + SECOND * 15 / 100), 0);
+        assert_eq!(admitted(&rates, 1, SECOND + SECOND * 16 / 100), 1);
+    }
+
+    #[test]
+    fn addresses_that_belong_to_one_share_an_account() {
+        let rates = Rates::new(Rate { per_s: 1, burst: 1 });
+        let admits = |text: &str| rates.admits(text.parse().unwrap(), || SECOND);
+        assert!(admits("2001:db8::1"));
+        assert!(!admits("2001:db8::2:2"));
+        assert!(admits("2001:db8:0:1::1"));
+        assert!(admits("192.0.2.7"));
+        assert!(!admits("::ffff:192.0.2.7"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct HealingCounts {
     pub coins_not_repaired: u64,
     /// Servers that voted, of all fixes.
     pub votes: u64,
-    /// Servers that were asked to and had not when it was decided.
+    /// Servers that were asked to and were down, slow, or refused.
     pub votes_missing: u64,
 }
 
@@ -68,8 +68,9 @@ pub(super) enum Refused {
 /// the log what was refused and repaired, and by whose votes, at level info; each ticket and each claim at debug. No line has a
 /// ticket's number, an authenticity number or what one is derived from in it.
 ///
-/// Strangers decide how much is refused, and a line costs much more than a refusal: of refusals each
-/// core tells [so many](REFUSALS_A_SECOND) a second, and how many more there were.
+/// Strangers decide how much is refused, and a line costs much more than a refusal: of refusals, and of
+/// fixes that repaired nothing, each core tells [so many](REFUSALS_A_SECOND) a second, and how many more
+/// there were.
 pub(super) struct Trail {
     /// The second that the next two are about.
     second: Cell<u64>,
@@ -82,6 +83,21 @@ pub(super) struct Trail {
 const TARGET: &str = "raida::healing";
 
 const REFUSALS_A_SECOND: u32 = 100;
+
+/// What came of a fix.
+pub(super) struct Fixed {
+    pub(super) now: Duration,
+    pub(super) by: IpAddr,
+    /// Coins that it named, each counted once, and how many of them were repaired.
+    pub(super) coins: usize,
+    pub(super) repaired: usize,
+    /// Tickets that it brought.
+    pub(super) tickets: usize,
+    /// Those who voted, and those who were down, slow, or refused. The others were not waited for: it
+    /// was decided before.
+    pub(super) voted: Servers,
+    pub(super) no_vote: Servers,
+}
 
 /// Servers by their numbers.
 #[derive(Default)]
@@ -153,16 +169,18 @@ impl Trail {
         }
     }
 
-    /// A fix of so many coins: how many of them were repaired, who voted, and who was asked to and did
-    /// not before it was decided.
-    pub(super) fn fixed(
-        &self,
-        coins: usize,
-        repaired: usize,
-        by: IpAddr,
-        voted: &Servers,
-        no_vote: &Servers,
-    ) {
+    /// Tells of a fix that repaired something, which takes the votes of 13 servers; of others as of
+    /// refusals.
+    pub(super) fn fixed(&self, fixed: Fixed) {
+        let Fixed {
+            now,
+            by,
+            coins,
+            repaired,
+            tickets,
+            voted,
+            no_vote,
+        } = fixed;
         self.count(|counts| {
             counts.fixes += 1;
             counts.coins_repaired += repaired as u64;
@@ -170,8 +188,9 @@ impl Trail {
             counts.votes += voted.0.len() as u64;
             counts.votes_missing += no_vote.0.len() as u64;
         });
-        let tickets = voted.0.len() + no_vote.0.len();
-        tracing::info!(target: TARGET, coins, repaired, tickets, %by, %voted, %no_vote, "fix");
+        if repaired > 0 || self.may_tell(now) {
+            tracing::info!(target: TARGET, coins, repaired, tickets, %by, %voted, %no_vote, "fix");
+        }
     }
 
     fn may_tell(&self, now: Duration) -> bool {
@@ -195,16 +214,6 @@ impl Trail {
 impl Servers {
     pub(super) fn add(&mut self, raida: RaidaId) {
         self.0.push(raida);
-    }
-
-    pub(super) fn contains(&self, raida: RaidaId) -> bool {
-        self.0.contains(&raida)
-    }
-}
-
-impl FromIterator<RaidaId> for Servers {
-    fn from_iter<I: IntoIterator<Item = RaidaId>>(servers: I) -> Servers {
-        Servers(servers.into_iter().collect())
     }
 }
 
@@ -239,9 +248,8 @@ mod tests {
 
     #[test]
     fn servers_are_told_by_their_numbers() {
-        let servers: Servers = RaidaId::all()
-            .filter(|raida| raida.get() % 10 == 4)
-            .collect();
+        let mut servers = Servers::default();
+        (RaidaId::all().filter(|raida| raida.get() % 10 == 4)).for_each(|raida| servers.add(raida));
         assert_eq!(servers.to_string(), "4,14,24");
         assert_eq!(Servers::default().to_string(), "");
     }

@@ -66,8 +66,8 @@ struct Ticket {
     count: u32,
 }
 
-/// Tickets at their end that are removed when one is issued, at most: more than come in, and few enough
-/// that nobody waits for it.
+/// Tickets at their end that are removed when one with few coins is issued, at most: more than come in,
+/// and few enough that nobody waits for it.
 const REMOVED_A_TURN: usize = 4;
 
 /// Numbers from the system's random source, some at a time: each costs a call to the kernel otherwise.
@@ -105,7 +105,8 @@ impl Tickets {
         coins: impl Iterator<Item = Coin>,
         random: impl Fn(&mut [u8]),
     ) -> Result<TicketId, PoolIsFull> {
-        self.remove_ended(now, REMOVED_A_TURN);
+        // As many as make room for the coins, since none is without.
+        self.remove_ended(now, REMOVED_A_TURN.max(count));
         let coins_most = self.settings.pool * TicketSettings::COINS_A_TICKET;
         if self.issued.len() >= self.settings.pool || self.coins.len() + count > coins_most {
             return Err(PoolIsFull);
@@ -298,6 +299,19 @@ mod tests {
         assert!(tickets.issue(300 * SECOND, 1, coins(1), &random).is_ok());
         let full = tickets.issue(300 * SECOND, 1, coins(1), &random);
         assert_eq!(full, Err(PoolIsFull));
+    }
+
+    #[test]
+    fn a_long_list_finds_room_as_soon_as_short_ones_are_over() {
+        let (mut tickets, random) = (tickets(128, 0, 1), source());
+        for _ in 0..120 {
+            tickets.issue(SECOND, 1, coins(1), &random).unwrap();
+        }
+        tickets.issue(SECOND, 4_096, coins(4_096), &random).unwrap();
+        let all = 128 * TicketSettings::COINS_A_TICKET - 4_096 - 120;
+        tickets.issue(SECOND, all, coins(all), &random).unwrap();
+        let long = tickets.issue(302 * SECOND, 4_096, coins(4_096), &random);
+        assert!(long.is_ok());
     }
 
     #[test]
