@@ -83,8 +83,12 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_with_what_uses_it() {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = udp.local_addr().unwrap();
+        // Below those that Linux gives to outgoing connections, one of which could have it over TCP.
+        let first = 10_000 + std::process::id() as u16 % 20_000;
+        let addresses = (first..).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut free = addresses.filter(|&address| refused(address).is_none());
+        let address = free.next().unwrap();
+        let _udp = UdpSocket::bind(address).unwrap();
         let error = ports_are_free(&[address]).unwrap_err().to_string();
         let expected = format!("{address} (UDP) is in use");
         assert!(error.starts_with(&expected), "{error}");
