@@ -105,6 +105,58 @@ fn every_server_claims_a_ticket_once_whatever_shard_it_speaks_to() {
     }
 }
 
+/// A ticket says that coins were somebody's when it was issued. Whoever has them since does not lose
+/// them to it.
+#[test]
+fn a_coin_that_has_another_owner_since_is_not_vouched_for() {
+    let node = Node::new(|serve| serve);
+    let sum = |coins: &[(Coin, An)]| coins.iter().fold(An::ZERO, |sum, (_, an)| sum ^ *an);
+    let mut held = node.coins.clone();
+    for by_sum in [false, true] {
+        let ticket = match by_sum {
+            false => node.client().get_ticket(&held).unwrap().issued[0].1,
+            true => {
+                let coins = node.listed();
+                let ticket = node.client().get_ticket_sum(&coins, sum(&held));
+                ticket.unwrap().expect("the sum is right")
+            }
+        };
+        // Those of both shards, and of each only some.
+        let (mut kept, mut given) = (vec![], vec![]);
+        for (place, record) in held.iter_mut().enumerate() {
+            match place % 3 {
+                0 => {
+                    let new = record.1 ^ An::new([7, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 0]);
+                    given.push((record.0, record.1, new));
+                    record.1 = new;
+                }
+                _ => kept.push(record.0),
+            }
+        }
+        for over in [Transport::Tcp, Transport::Udp] {
+            let raida = 1 + u8::from(over == Transport::Udp);
+            assert_eq!(node.claim(over, raida, ticket.get()), Ok(node.listed()));
+        }
+        assert!(node.client().pown(&given).1.is_none());
+        for raida in 3..11 {
+            let over = [Transport::Tcp, Transport::Udp][usize::from(raida % 2)];
+            assert_eq!(node.claim(over, raida, ticket.get()), Ok(kept.clone()));
+        }
+        // Nothing is left of it.
+        let all = held.iter_mut().filter(|(coin, _)| kept.contains(coin));
+        let given: Vec<_> = all
+            .map(|record| {
+                let old = record.1;
+                record.1 = old ^ An::new([9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 0]);
+                (record.0, old, record.1)
+            })
+            .collect();
+        assert!(node.client().pown(&given).1.is_none());
+        let refused = node.claim(Transport::Tcp, 20, ticket.get());
+        assert_eq!(refused, Err(Status::HEALING_NO_SUCH_TICKET));
+    }
+}
+
 #[test]
 fn a_ticket_ends_with_its_time_and_leaves_its_place() {
     let lifetime = Duration::from_secs(2);

@@ -48,6 +48,27 @@ impl An {
     }
 }
 
+/// Tells whether a coin still has the authenticity number that it had: four bytes that stand for it.
+/// Another number has the same ones one time in four billion. Printing it shows nothing.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct AnTag(u32);
+
+impl An {
+    /// What stands for this number where there is no room for it.
+    #[inline]
+    pub fn tag(&self) -> AnTag {
+        let (words, _) = self.0.as_chunks();
+        let words = words.iter().map(|&word| u32::from_ne_bytes(word));
+        AnTag(words.fold(0, |tag, word| tag ^ word))
+    }
+}
+
+impl std::fmt::Debug for AnTag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AnTag(secret)")
+    }
+}
+
 impl PartialEq for An {
     #[inline]
     fn eq(&self, other: &An) -> bool {

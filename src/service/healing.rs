@@ -15,7 +15,7 @@ use super::{
     trail::{Fixed, Refused, Servers},
 };
 use crate::{
-    coin::Coin,
+    coin::{AnTag, Coin},
     mesh::Decision,
     protocol::{
         Command, PassFail, RaidaId, Status,
@@ -25,7 +25,7 @@ use crate::{
         },
         pass_fail::Bitmap,
     },
-    shard::{ClaimRefused, PoolIsFull, RECORDS_A_TURN, Reply, Request, ticket_owner},
+    shard::{ClaimRefused, PoolIsFull, RECORDS_A_TURN, Reply, Request, Unavailable, ticket_owner},
     store::{Environment, record::Change},
 };
 
@@ -179,7 +179,9 @@ impl<E: Environment> Node<E> {
         answer: PassFail<'_>,
     ) -> Result<Status, Status> {
         TicketAnswer::finish(answer, |answer| {
-            let coins = answer.passing().filter_map(|record| request.coin(record));
+            let coins = answer
+                .passing()
+                .filter_map(|record| Some((request.coin(record)?, request.an(record)?.tag())));
             self.issue(answer.passed(), coins, caller)
         })
     }
@@ -199,20 +201,23 @@ impl<E: Environment> Node<E> {
         if has_twice(coins.iter(), coins.len()) {
             return Ok(Status::ALL_FAIL);
         }
-        let sum = self.sum(coins.iter()).await?;
-        let is_right = sum.is_some_and(|sum| sum == request.sum());
         // One record, which is all of them: there is no bitmap.
         let mut answer = PassFail::begin(out, 1);
-        if is_right {
+        let known = self.sum_and_tags(coins.len(), coins.iter()).await?;
+        let tags = known.filter(|(sum, _)| *sum == request.sum());
+        if tags.is_some() {
             answer.pass(0);
         }
-        TicketAnswer::finish(answer, |_| self.issue(coins.len(), coins.iter(), caller))
+        TicketAnswer::finish(answer, |_| {
+            let tags = tags.map_or(vec![], |(_, tags)| tags);
+            self.issue(coins.len(), coins.iter().zip(tags), caller)
+        })
     }
 
     fn issue(
         &self,
         count: usize,
-        coins: impl Iterator<Item = Coin>,
+        coins: impl Iterator<Item = (Coin, AnTag)>,
         caller: Caller,
     ) -> Result<TicketId, Status> {
         match self.shard().issue(count, coins) {
@@ -228,7 +233,10 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Validate, where the ticket is one of this shard's.
+    /// Validate, where the ticket and its coins are this shard's, and in memory.
+    ///
+    /// A ticket says that its coins were the client's when it was issued. What has another number since
+    /// may be another's, who must not lose it to an old ticket: it is left out.
     #[inline]
     pub(super) fn validate_now(
         &self,
@@ -243,8 +251,26 @@ impl<E: Environment> Node<E> {
         if ticket_owner(ticket, self.mesh.shards()) != self.shard().id {
             return None;
         }
-        let claimed = self.shard().claim(ticket, claimant);
-        Some(self.answer_claim(claimed, claimant, caller, out))
+        let shard = self.shard();
+        let claimed = match shard.claim(ticket, claimant) {
+            Ok(coins) if coins.len() > RECORDS_A_TURN => None,
+            Ok(coins) if !coins.iter().all(|(coin, _)| shard.owns(coin.page())) => None,
+            Ok(coins) => {
+                let mut same = Vec::with_capacity(coins.len());
+                let looked_at = shard.unchanged_now(&coins, |record| same.push(coins[record].0));
+                looked_at.map(|known| Ok(known.map(|()| same)))
+            }
+            Err(refused) => Some(Err(refused)),
+        };
+        let Some(claimed) = claimed else {
+            shard.withdraw_claim(ticket, claimant);
+            return None;
+        };
+        Some(match claimed {
+            Ok(Ok(coins)) => self.answer_claim(Ok(coins), claimant, caller, out),
+            Ok(Err(Unavailable)) => Status::UNAVAILABLE,
+            Err(refused) => self.answer_claim(Err(refused), claimant, caller, out),
+        })
     }
 
     async fn validate(
@@ -255,11 +281,25 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let (claimant, ticket) = self.claim_of(payload, caller)?;
         let owner = ticket_owner(ticket, self.mesh.shards());
-        match self.mesh.ask(owner, Request::Claim(ticket, claimant)).await {
-            Ok(Reply::Claimed(claimed)) => Ok(self.answer_claim(claimed, claimant, caller, out)),
+        let claimed = match self.mesh.ask(owner, Request::Claim(ticket, claimant)).await {
+            Ok(Reply::Claimed(claimed)) => claimed,
             Ok(other) => unreachable!("a shard answers a claim with {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
-        }
+            Err(_) => return Err(Status::UNAVAILABLE),
+        };
+        let coins = match claimed {
+            Ok(coins) => coins,
+            Err(refused) => return Ok(self.answer_claim(Err(refused), claimant, caller, out)),
+        };
+        let records = coins.iter().map(|&(coin, tag)| Some((coin, (coin, tag))));
+        let scattered = scatter(self.mesh.shards(), records);
+        let mut is_same = vec![false; coins.len()];
+        self.gather(scattered, Request::Unchanged, |record| {
+            is_same[record] = true
+        })
+        .await?;
+        let same = coins.iter().zip(is_same);
+        let same = same.filter_map(|(&(coin, _), is_same)| is_same.then_some(coin));
+        Ok(self.answer_claim(Ok(same.collect()), claimant, caller, out))
     }
 
     fn claim_of(&self, payload: &[u8], caller: Caller) -> Result<(RaidaId, TicketId), Status> {
@@ -279,14 +319,18 @@ impl<E: Environment> Node<E> {
         Ok((claimant, ticket))
     }
 
-    fn answer_claim<C: IntoIterator<Item = Coin>>(
+    fn answer_claim(
         &self,
-        claimed: Result<C, ClaimRefused>,
+        claimed: Result<Vec<Coin>, ClaimRefused>,
         claimant: RaidaId,
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Status {
         match claimed {
+            Ok(coins) if coins.is_empty() => {
+                self.refuse_claim(claimant, caller, Refused::CoinsHaveChanged);
+                Status::NO_SUCH_TICKET
+            }
             Ok(coins) => {
                 Validate::answer(coins, out);
                 self.trail.claimed(claimant, caller.address);

@@ -21,7 +21,7 @@ pub struct HealingCounts {
     pub claims: u64,
     /// Claims that came from another address than the claiming server's.
     pub claims_from_elsewhere: u64,
-    /// Claims of tickets that there are not, or not any more.
+    /// Claims of tickets that there are not, or not any more, or whose coins all have other numbers now.
     pub claims_unknown: u64,
     /// Claims of tickets that the same server had claimed before.
     pub claims_again: u64,
@@ -62,6 +62,7 @@ pub(super) enum Refused {
     NotItsAddress,
     NoSuchTicket,
     ClaimedAlready,
+    CoinsHaveChanged,
 }
 
 /// The trail of healing, for whoever has to find out later what happened: all of it in numbers; in
@@ -148,7 +149,7 @@ impl Trail {
     pub(super) fn claim_refused(&self, now: Duration, raida: RaidaId, from: IpAddr, why: Refused) {
         self.count(|counts| match why {
             Refused::NotItsAddress => counts.claims_from_elsewhere += 1,
-            Refused::NoSuchTicket => counts.claims_unknown += 1,
+            Refused::NoSuchTicket | Refused::CoinsHaveChanged => counts.claims_unknown += 1,
             Refused::ClaimedAlready => counts.claims_again += 1,
         });
         if self.may_tell(now) {
@@ -156,6 +157,7 @@ impl Trail {
                 Refused::NotItsAddress => "not its address",
                 Refused::NoSuchTicket => "no such ticket",
                 Refused::ClaimedAlready => "claimed already",
+                Refused::CoinsHaveChanged => "its coins have other numbers now",
             };
             tracing::info!(target: TARGET, %raida, %from, why, "claim refused");
         }

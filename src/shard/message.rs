@@ -1,5 +1,5 @@
 use crate::{
-    coin::{An, COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, SerialNumber, ShardId},
+    coin::{An, AnTag, COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, SerialNumber, ShardId},
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
@@ -57,6 +57,11 @@ pub enum Request {
     Find(Vec<(Coin, An, An)>),
     /// Claim a ticket of this shard in a server's name. Answered by [`Reply::Claimed`].
     Claim(TicketId, RaidaId),
+    /// Which of these coins still have the ANs that these tags stand for? Answered by
+    /// [`Reply::Passed`].
+    Unchanged(Vec<(Coin, AnTag)>),
+    /// As [`Request::Sum`], and what stands for each AN. Answered by [`Reply::SumAndTags`].
+    SumAndTags(Vec<Coin>),
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
     /// pages are its own. Answered by [`Reply::Locked`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
@@ -98,7 +103,9 @@ pub enum Reply {
     /// By record, what it has.
     Found(Vec<Found>),
     /// The coins of a ticket.
-    Claimed(Result<Vec<Coin>, ClaimRefused>),
+    Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
+    /// The XOR of the ANs, and what stands for each; `None` where one of the coins is not in circulation.
+    SumAndTags(Option<(An, Vec<AnTag>)>),
     /// The XOR of the ANs; `None` where one of the coins is not in circulation.
     Sum(Option<An>),
     /// A transaction's coins, held.

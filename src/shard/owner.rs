@@ -18,7 +18,9 @@ use super::{
     tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
 };
 use crate::{
-    coin::{An, Coin, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId, SerialNumber, ShardId},
+    coin::{
+        An, AnTag, Coin, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId, SerialNumber, ShardId,
+    },
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
@@ -193,6 +195,13 @@ impl<E: Environment> Shard<E> {
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
             }
+            Request::Unchanged(coins) if coins.len() <= RECORDS_A_TURN => {
+                let mut passed = vec![false; coins.len()];
+                match self.unchanged_now(coins, |record| passed[record] = true)? {
+                    Ok(()) => Reply::Passed(passed),
+                    Err(unavailable) => return Some(Err(unavailable)),
+                }
+            }
             Request::Claim(ticket, claimant) => Reply::Claimed(self.claim(*ticket, *claimant)),
             Request::LockerKeys(prefix) => Reply::Keys(self.lockers.borrow().keys(*prefix)),
             Request::Circulating => Reply::Circulating(self.pages.circulating()),
@@ -245,6 +254,8 @@ impl<E: Environment> Shard<E> {
             Request::Sum(coins) => Reply::Sum(self.sum(&coins).await?),
             Request::Find(records) => Reply::Found(self.find(&records).await?),
             Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
+            Request::Unchanged(coins) => Reply::Passed(self.unchanged(&coins).await?),
+            Request::SumAndTags(coins) => Reply::SumAndTags(self.sum_and_tags(&coins).await?),
             Request::Lock(id, coins, session) => {
                 Reply::Locked(self.lock(id, coins, session).await?)
             }
@@ -273,12 +284,33 @@ impl<E: Environment> Shard<E> {
         &self,
         coins: impl Iterator<Item = (Coin, usize)>,
         an: impl Fn(usize) -> Option<An>,
+        pass: impl FnMut(usize),
+    ) -> Option<Result<(), Unavailable>> {
+        self.judge_now(coins, |record, real| an(record) == Some(real), pass)
+    }
+
+    /// Tells `pass` which coins still have the ANs that tags stand for, likewise.
+    #[inline]
+    pub fn unchanged_now(
+        &self,
+        coins: &[(Coin, AnTag)],
+        pass: impl FnMut(usize),
+    ) -> Option<Result<(), Unavailable>> {
+        let is_same = |record: usize, real: An| coins[record].1 == real.tag();
+        self.judge_now(numbered(coins.iter().map(|&(coin, _)| coin)), is_same, pass)
+    }
+
+    #[inline]
+    fn judge_now(
+        &self,
+        coins: impl Iterator<Item = (Coin, usize)>,
+        is_right: impl Fn(usize, An) -> bool,
         mut pass: impl FnMut(usize),
     ) -> Option<Result<(), Unavailable>> {
         let mut outcome = Some(Ok(()));
         self.pages.lookup_all(coins, |record, found| {
             match found {
-                Lookup::Circulating(real, _) if an(record) == Some(real) => pass(record),
+                Lookup::Circulating(real, _) if is_right(record, real) => pass(record),
                 Lookup::Circulating(..) | Lookup::Free => {}
                 Lookup::Unloaded => outcome = None,
                 Lookup::Damaged => outcome = Some(Err(Unavailable)),
@@ -320,7 +352,7 @@ impl<E: Environment> Shard<E> {
     pub fn issue(
         &self,
         count: usize,
-        coins: impl Iterator<Item = Coin>,
+        coins: impl Iterator<Item = (Coin, AnTag)>,
     ) -> Result<TicketId, PoolIsFull> {
         let now = self.environment.monotonic();
         let random = |bytes: &mut [u8]| self.environment.random(bytes);
@@ -331,10 +363,19 @@ impl<E: Environment> Shard<E> {
     ///
     /// # Errors
     /// There is no such ticket, or it was claimed before.
-    pub fn claim(&self, ticket: TicketId, claimant: RaidaId) -> Result<Vec<Coin>, ClaimRefused> {
+    pub fn claim(
+        &self,
+        ticket: TicketId,
+        claimant: RaidaId,
+    ) -> Result<Vec<(Coin, AnTag)>, ClaimRefused> {
         let now = self.environment.monotonic();
         let mut tickets = self.tickets.borrow_mut();
         Ok(tickets.claim(now, ticket, claimant)?.collect())
+    }
+
+    /// Takes back a claim that was made just now and not answered.
+    pub fn withdraw_claim(&self, ticket: TicketId, claimant: RaidaId) {
+        self.tickets.borrow_mut().withdraw(ticket, claimant);
     }
 
     /// Tickets in the pool, those included that are over and not replaced yet.
@@ -389,16 +430,37 @@ impl<E: Environment> Shard<E> {
         Ok(all)
     }
 
-    async fn sum(&self, coins: &[Coin]) -> Result<Option<An>, Unavailable> {
-        self.prefetch(coins.iter().copied()).await;
-        let mut sum = An::ZERO;
-        for &coin in coins {
-            match self.value(coin).await? {
-                Some((an, _)) => sum ^= an,
-                None => return Ok(None),
+    async fn unchanged(&self, coins: &[(Coin, AnTag)]) -> Result<Vec<bool>, Unavailable> {
+        self.prefetch(coins.iter().map(|(coin, _)| *coin)).await;
+        let mut passed = Vec::with_capacity(coins.len());
+        for some in coins.chunks(RECORDS_A_TURN) {
+            for &(coin, tag) in some {
+                let value = self.value(coin).await?;
+                passed.push(value.is_some_and(|(real, _)| real.tag() == tag));
             }
+            self.environment.turn().await;
         }
-        Ok(Some(sum))
+        Ok(passed)
+    }
+
+    async fn sum(&self, coins: &[Coin]) -> Result<Option<An>, Unavailable> {
+        Ok(self.sum_and_tags(coins).await?.map(|(sum, _)| sum))
+    }
+
+    async fn sum_and_tags(&self, coins: &[Coin]) -> Result<Option<(An, Vec<AnTag>)>, Unavailable> {
+        self.prefetch(coins.iter().copied()).await;
+        let (mut sum, mut tags) = (An::ZERO, Vec::with_capacity(coins.len()));
+        for some in coins.chunks(RECORDS_A_TURN) {
+            for &coin in some {
+                let Some((an, _)) = self.value(coin).await? else {
+                    return Ok(None);
+                };
+                sum ^= an;
+                tags.push(an.tag());
+            }
+            self.environment.turn().await;
+        }
+        Ok(Some((sum, tags)))
     }
 
     /// A coin's AN and months, loading its page where needed; `None` where it is free.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{blocks::Blocks, ticket_index::TicketIndex};
 use crate::{
-    coin::{COINS_PER_PAGE, Coin, PageId, ShardId},
+    coin::{AnTag, COINS_PER_PAGE, Coin, PageId, ShardId},
     protocol::{RaidaId, healing::TicketId},
 };
 
@@ -21,8 +21,9 @@ impl TicketSettings {
     pub const COINS_A_TICKET: usize = 64;
 
     /// Memory of a full pool, bytes a ticket: the ticket itself, what finds it, and that many coins.
-    pub const BYTES_A_TICKET: usize =
-        size_of::<Ticket>() + TicketIndex::BYTES_A_TICKET + 4 * Self::COINS_A_TICKET;
+    pub const BYTES_A_TICKET: usize = size_of::<Ticket>()
+        + TicketIndex::BYTES_A_TICKET
+        + size_of::<(u32, AnTag)>() * Self::COINS_A_TICKET;
 }
 
 /// Why a ticket is not issued: as many as there can be are not over yet.
@@ -48,8 +49,9 @@ pub(super) struct Tickets {
     /// How many were taken from the front of `issued` since the start, the low half of it.
     gone: u32,
     index: TicketIndex,
-    /// The coins of all tickets, each as one number, those of one ticket after those of the one before.
-    coins: Blocks<u32>,
+    /// The coins of all tickets, each as one number and what stands for its authenticity number then;
+    /// those of one ticket after those of the one before.
+    coins: Blocks<(u32, AnTag)>,
     /// How many of them were taken from the front since the start, the low half of it.
     coins_gone: u32,
     random: RandomNumbers,
@@ -102,7 +104,7 @@ impl Tickets {
         &mut self,
         now: Duration,
         count: usize,
-        coins: impl Iterator<Item = Coin>,
+        coins: impl Iterator<Item = (Coin, AnTag)>,
         random: impl Fn(&mut [u8]),
     ) -> Result<TicketId, PoolIsFull> {
         // As many as make room for the coins, since none is without.
@@ -114,8 +116,8 @@ impl Tickets {
         let ticket = self.number(&random);
         self.index.prefetch(self.random.next_or_0());
         let before = self.coins.len();
-        for coin in coins.take(count) {
-            self.coins.push_back(number(coin));
+        for (coin, tag) in coins.take(count) {
+            self.coins.push_back((number(coin), tag));
         }
         self.issued.push_back(Ticket {
             number: ticket.get(),
@@ -127,13 +129,14 @@ impl Tickets {
         Ok(ticket)
     }
 
-    /// Claims a ticket in a server's name: gives its coins, once for each server.
+    /// Claims a ticket in a server's name: gives its coins, once for each server, with what stood for
+    /// their authenticity numbers when it was issued.
     pub(super) fn claim(
         &mut self,
         now: Duration,
         ticket: TicketId,
         claimant: RaidaId,
-    ) -> Result<impl Iterator<Item = Coin> + '_, ClaimRefused> {
+    ) -> Result<impl Iterator<Item = (Coin, AnTag)> + '_, ClaimRefused> {
         let place = self.index.find(ticket.get(), self.live());
         let place = place.ok_or(ClaimRefused::NoSuchTicket)?;
         let number = ticket.get();
@@ -149,7 +152,18 @@ impl Tickets {
         ticket.claimed |= claimant;
         let first = ticket.first.wrapping_sub(self.coins_gone) as usize;
         let (count, coins) = (ticket.count as usize, &self.coins);
-        Ok((first..first + count).map(|at| coin(*coins.get(at))))
+        Ok((first..first + count).map(|at| {
+            let &(number, tag) = coins.get(at);
+            (coin(number), tag)
+        }))
+    }
+
+    /// Takes a claim back that was made just now and not answered.
+    pub(super) fn withdraw(&mut self, ticket: TicketId, claimant: RaidaId) {
+        if let Some(place) = self.index.find(ticket.get(), self.live()) {
+            let ticket = (self.issued).get_mut(place.wrapping_sub(self.gone) as usize);
+            ticket.claimed &= !(1 << claimant.get());
+        }
     }
 
     /// Tickets that are kept, those included whose time is over and whose place was not needed yet.
@@ -236,6 +250,7 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::SmallRng};
 
     use super::*;
+    use crate::coin::An;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -250,9 +265,10 @@ mod tests {
         move |bytes| random.borrow_mut().fill_bytes(bytes)
     }
 
-    fn coins(count: usize) -> impl Iterator<Item = Coin> {
+    fn coins(count: usize) -> impl Iterator<Item = (Coin, AnTag)> {
         let page = |i: usize| PageId::from_index(i % 15_000).unwrap();
-        (0..count).map(move |i| page(i * 7).coin(i % COINS_PER_PAGE))
+        let tag = |i: usize| An::new([i as u8; 16]).tag();
+        (0..count).map(move |i| (page(i * 7).coin(i % COINS_PER_PAGE), tag(i)))
     }
 
     fn raida(number: u8) -> RaidaId {
@@ -271,6 +287,8 @@ mod tests {
                 assert!(heard.eq(coins(count)));
                 let again = tickets.claim(SECOND, ticket, claimant).map(drop);
                 assert_eq!(again, Err(ClaimRefused::ClaimedAlready));
+                tickets.withdraw(ticket, claimant);
+                assert!(tickets.claim(SECOND, ticket, claimant).is_ok());
             }
         }
     }
@@ -317,7 +335,7 @@ mod tests {
     #[test]
     fn a_ticket_takes_what_the_configuration_says() {
         // config/node.toml, [tickets] pool.
-        assert_eq!(TicketSettings::BYTES_A_TICKET, 304);
+        assert_eq!(TicketSettings::BYTES_A_TICKET, 560);
     }
 
     #[test]
