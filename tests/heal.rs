@@ -25,6 +25,9 @@ enum Fate {
     AnswerLost,
     /// Neither.
     RequestLost,
+    /// Given up by who asked, and carried out when the server is asked for the next one, which it
+    /// refuses.
+    Late,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
 }
@@ -34,6 +37,8 @@ struct Fake {
     state: RefCell<State>,
     down: BTreeSet<u8>,
     fate: Fate,
+    /// What happens on some servers instead.
+    fates: BTreeMap<u8, Fate>,
 }
 
 #[derive(Default)]
@@ -42,6 +47,8 @@ struct State {
     tickets: BTreeMap<(RaidaId, u32), BTreeSet<Coin>>,
     /// Server and coins of every fix asked for.
     fixes: Vec<(u8, Vec<Coin>)>,
+    /// Fixes that take effect later.
+    under_way: BTreeMap<RaidaId, FixOrder>,
     looks: usize,
 }
 
@@ -125,8 +132,21 @@ impl Network for Fake {
     fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>> {
         let fixed = self.each(orders, |state, broken, order| {
             state.fixes.push((broken.get(), order.coins.clone()));
-            if self.fate == Fate::RequestLost {
+            let fate = *self.fates.get(&broken.get()).unwrap_or(&self.fate);
+            if fate == Fate::RequestLost {
                 return vec![Outcome::Unknown; order.coins.len()];
+            }
+            if fate == Fate::Late {
+                let Some(earlier) = state.under_way.remove(&broken) else {
+                    let outcomes = vec![Outcome::Unknown; order.coins.len()];
+                    state.under_way.insert(broken, order);
+                    return outcomes;
+                };
+                for coin in earlier.coins {
+                    let an = earlier.generator.an(broken, coin);
+                    state.held.insert((broken, coin), an);
+                }
+                return vec![Outcome::NotAsked; order.coins.len()];
             }
             let outcome = |coin: &Coin| {
                 let lists = |(issuer, ticket): (RaidaId, &Option<TicketId>)| {
@@ -140,7 +160,7 @@ impl Network for Fake {
                 }
                 let an = order.generator.an(broken, *coin);
                 state.held.insert((broken, *coin), an);
-                match self.fate {
+                match fate {
                     Fate::AnswerLost => Outcome::Unknown,
                     _ => Outcome::Changed,
                 }
@@ -188,6 +208,7 @@ impl Trial {
             state: RefCell::new(state),
             down: BTreeSet::new(),
             fate: Fate::Answered,
+            fates: BTreeMap::new(),
         };
         Trial { network, folder }
     }
@@ -419,7 +440,51 @@ fn fixing_ends_when_a_round_has_not_helped() {
     let healed = trial.heal().unwrap();
     assert_eq!((healed.rounds, trial.fixes().len()), (1, 1));
     assert_eq!(healed.coins[1].after.grade(), Grade::Fracked);
-    assert!(!healed.coins[1].in_doubt);
+    // That the server had neither number when it was asked does not say that the fix will never take
+    // effect: it may wait for the others' votes for 32 s.
+    assert!(healed.coins[1].in_doubt);
+}
+
+#[test]
+fn limbo_coins_that_a_wrong_network_does_not_know_keep_both_numbers() {
+    let trial = Trial::new();
+    let proposed = An::new([0x77; 16]);
+    let mut wallet = trial.wallet();
+    for number in 0..25 {
+        wallet.coins_mut()[0].file.propose(raida(number), proposed);
+    }
+    wallet.coins_mut()[0].file.pown = PownString::all(Mark::NoAnswer);
+    wallet.file_by_grade().unwrap();
+    drop(wallet);
+    for sn in 0..COINS {
+        trial.network.lose(sn, 0..25);
+    }
+    let _ = trial.heal();
+    let holds_both = |folder: &str| {
+        let path = trial.folder.path().join(folder).join("0.0.bin");
+        CoinFile::read(&path)
+            .is_ok_and(|file| RaidaId::all().all(|raida| file.pan(raida) == Some(proposed)))
+    };
+    assert!(holds_both("Limbo") || holds_both("Counterfeit"));
+}
+
+#[test]
+fn a_fix_that_is_refused_keeps_the_number_that_an_earlier_one_left_in_doubt() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [7]);
+    // Another coin is healed, so that there is a second round.
+    trial.network.lose(2, [8]);
+    trial.network.fates.insert(7, Fate::Late);
+    let healed = trial.heal().unwrap();
+    let on_seven = trial
+        .fixes()
+        .iter()
+        .filter(|(server, _)| *server == 7)
+        .count();
+    assert_eq!((healed.rounds, on_seven), (2, 2));
+    // The first fix took effect while the second was refused.
+    assert_eq!(healed.coins[1].after, PownString::all(Mark::Passed));
+    assert_eq!(trial.filed(), [HEALED; 4]);
 }
 
 #[test]

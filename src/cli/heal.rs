@@ -98,7 +98,7 @@ impl HealCommand {
             } = coin;
             let grade = after.grade().name();
             let doubt = match in_doubt {
-                true => ", two numbers in doubt: heal again when all servers answer",
+                true => ", two numbers in doubt, both are kept: heal again",
                 false => "",
             };
             let would = match self.dry_run {

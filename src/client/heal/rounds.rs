@@ -131,8 +131,8 @@ pub fn look(
 /// tickets and fixes, in rounds while that helps; then the coins are graded and filed.
 ///
 /// A new number is on disk in the coin's file, beside the old one, before the request that brings it
-/// into force is sent, and the old one leaves the file only when the server has said which of the two
-/// it has. So a crash at any moment loses neither, and the next run finds out which one counts. The
+/// into force is sent, and either leaves the file only when the server has said that it has the other,
+/// or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any moment loses neither, and the next run finds out which one counts. The
 /// same generators serve all rounds: where a fix takes effect after it was given up, the next one
 /// wants the same number.
 ///
@@ -205,10 +205,15 @@ fn passes(coins: &[Filed]) -> usize {
     coins.iter().map(passes).sum()
 }
 
-/// Asks each server about the coins of which it has not said anything yet.
+/// Asks each server about the coins of which it has not said anything yet, and again about those for
+/// which it had neither of two numbers: a fix that was given up may have taken effect since.
 fn ask_unknown(coins: &mut [Filed], network: &impl Network) -> PerRaida<Option<String>> {
     let unknown = PerRaida::from_fn(|raida| -> Vec<usize> {
-        let said = |file: &CoinFile| matches!(file.pown.0[raida], Mark::Passed | Mark::Failed);
+        let said = |file: &CoinFile| match file.pown.0[raida] {
+            Mark::Passed => true,
+            Mark::Failed => file.pan(raida).is_none(),
+            _ => false,
+        };
         let places = 0..coins.len();
         places.filter(|&place| !said(&coins[place].file)).collect()
     });
@@ -312,8 +317,9 @@ fn heal_group(
             let file = &mut wallet.coins_mut()[group[place]].file;
             match outcome {
                 Outcome::Changed => file.settle(raida, Found::Pan),
+                // Both numbers stay, here too: an earlier fix with the same numbers may be under way
+                // there still. The next look finds out.
                 Outcome::Failed | Outcome::NotAsked => file.settle(raida, Found::Neither),
-                // Both numbers stay: the next look finds out.
                 Outcome::Unknown => file.pown.0[raida] = Mark::NoAnswer,
             }
         }
