@@ -456,16 +456,45 @@ fn limbo_coins_that_a_wrong_network_does_not_know_keep_both_numbers() {
     wallet.coins_mut()[0].file.pown = PownString::all(Mark::NoAnswer);
     wallet.file_by_grade().unwrap();
     drop(wallet);
+    trial.network.lose(0, 0..25);
+    let healed = trial.heal().unwrap();
+    assert_eq!(healed.coins[0].grade, Grade::Limbo);
+    let wallet = trial.wallet();
+    let filed = &wallet.coins()[0];
+    assert_eq!(filed.folder, Folder::Limbo);
+    assert!(RaidaId::all().all(|raida| filed.file.pan(raida) == Some(proposed)));
+}
+
+#[test]
+fn a_network_that_knows_no_coin_of_the_wallet_is_told_of_and_nothing_is_changed() {
+    let trial = Trial::new();
     for sn in 0..COINS {
-        trial.network.lose(sn, 0..25);
+        trial.network.lose(sn, 0..13);
     }
-    let _ = trial.heal();
-    let holds_both = |folder: &str| {
-        let path = trial.folder.path().join(folder).join("0.0.bin");
-        CoinFile::read(&path)
-            .is_ok_and(|file| RaidaId::all().all(|raida| file.pan(raida) == Some(proposed)))
-    };
-    assert!(holds_both("Limbo") || holds_both("Counterfeit"));
+    let before = trial.bytes();
+    let error = trial.heal().unwrap_err();
+    assert!(matches!(error, HealError::AnotherNetwork { coins: 4 }));
+    assert!(error.to_string().contains("--network"), "{error}");
+    assert_eq!(trial.bytes(), before);
+    // One coin that they know says that they are the right ones.
+    let an = trial.wallet().coins()[3].file.an(raida(0));
+    let mut state = trial.network.state.borrow_mut();
+    state.held.insert((raida(0), coin(3)), an);
+    drop(state);
+    assert_eq!(trial.heal().unwrap().coins[3].grade, Grade::Authentic);
+    assert_eq!(trial.wallet().counterfeits().unwrap(), 3);
+}
+
+#[test]
+fn a_coin_of_another_network_is_left_alone() {
+    let trial = Trial::new();
+    let mut wallet = trial.wallet();
+    wallet.coins_mut()[2].file.coin_id = 7;
+    wallet.save().unwrap();
+    wallet.keep_only(6);
+    assert_eq!(wallet.coins().len(), 3);
+    let left = &wallet.left_alone()[0];
+    assert!(left.may_be_coin && left.reason.contains("coin id 7"));
 }
 
 #[test]

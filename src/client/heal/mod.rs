@@ -15,4 +15,5 @@ pub use network::{FIX_TIMEOUT, Network, Questions, Replies, Ticketed};
 pub use plan::plan;
 pub use rounds::{
     COINS_A_TICKET, HealError, Healed, HealedCoin, ROUNDS_MAX, Stage, generators, heal, look,
+    recognise,
 };

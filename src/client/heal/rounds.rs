@@ -1,5 +1,7 @@
 use super::{Network, Questions, plan};
-use crate::client::wallet::{CoinFile, Filed, Mark, PownString, Wallet, WalletError};
+use crate::client::wallet::{
+    CoinFile, Filed, Folder, Grade, Mark, PownString, Wallet, WalletError,
+};
 use crate::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
 use crate::coin::Coin;
 use crate::protocol::RaidaId;
@@ -57,8 +59,23 @@ pub struct HealedCoin {
     pub before: PownString,
     /// What they said at last.
     pub after: PownString,
+    /// What that makes of it: where it is filed.
+    pub grade: Grade,
     /// Whether a server may have either of two numbers still; the file keeps both.
     pub in_doubt: bool,
+}
+
+impl HealedCoin {
+    /// A coin as it is now, beside what the servers said before.
+    pub fn new(file: &CoinFile, before: PownString) -> HealedCoin {
+        HealedCoin {
+            coin: file.coin,
+            before,
+            after: file.pown,
+            grade: file.grade(),
+            in_doubt: file.is_in_doubt(),
+        }
+    }
 }
 
 /// Why a wallet was not healed, or not to the end.
@@ -76,6 +93,14 @@ pub enum HealError {
         answered: usize,
         /// What came of the first that did not.
         first: String,
+    },
+    /// The servers know no coin of the wallet.
+    #[error(
+        "each of the {coins} coins that stood in Bank or Fracked fails on {VOTES_NEEDED} or more servers, so nothing was changed: this is probably another network than theirs; name the right one with --hosts or --network"
+    )]
+    AnotherNetwork {
+        /// Coins that other servers passed at some time.
+        coins: usize,
     },
     /// The system has no random numbers to give.
     #[error("no random numbers from the system: {0}; nothing was sent")]
@@ -127,6 +152,23 @@ pub fn look(
     }
 }
 
+/// Whether these servers, which were just asked, are those that passed the coins in Bank and Fracked
+/// before. One coin alone may be counterfeit; that all of several became so is less likely than that
+/// the wrong servers were asked.
+///
+/// # Errors
+/// They fail all of them, and pass no other coin either.
+pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
+    let passed_before = |filed: &&Filed| matches!(filed.folder, Folder::Bank | Folder::Fracked);
+    let known: Vec<&Filed> = coins.iter().filter(passed_before).collect();
+    let fails = |filed: &&Filed| filed.file.pown.count(Mark::Failed) >= VOTES_NEEDED;
+    let passes = |filed: &Filed| filed.file.pown.count(Mark::Passed) >= VOTES_NEEDED;
+    if known.len() > 1 && known.iter().all(fails) && !coins.iter().any(passes) {
+        return Err(HealError::AnotherNetwork { coins: known.len() });
+    }
+    Ok(())
+}
+
 /// Heals a wallet: limbo coins by finding which numbers are in force, then coins that servers fail by
 /// tickets and fixes, in rounds while that helps; then the coins are graded and filed.
 ///
@@ -137,7 +179,8 @@ pub fn look(
 /// wants the same number.
 ///
 /// # Errors
-/// Fewer than 13 servers answer at first, and then nothing is changed; the disk fails.
+/// Fewer than 13 servers answer at first, or they are probably another network's, and then nothing is
+/// changed; the disk fails.
 pub fn heal(
     wallet: &mut Wallet,
     network: &impl Network,
@@ -146,6 +189,7 @@ pub fn heal(
 ) -> Result<Healed, HealError> {
     at(Stage::Looking);
     let mut silent = look(wallet.coins_mut(), network)?;
+    recognise(wallet.coins())?;
     let before: Vec<PownString> = wallet.coins().iter().map(|filed| filed.file.pown).collect();
     wallet.save()?;
     let mut rounds = 0;
@@ -173,12 +217,7 @@ pub fn heal(
     at(Stage::Filing);
     let coins = wallet.coins().iter().zip(before);
     let coins = coins
-        .map(|(filed, before)| HealedCoin {
-            coin: filed.file.coin,
-            before,
-            after: filed.file.pown,
-            in_doubt: filed.file.is_in_doubt(),
-        })
+        .map(|(filed, before)| HealedCoin::new(&filed.file, before))
         .collect();
     wallet.file_by_grade()?;
     Ok(Healed {

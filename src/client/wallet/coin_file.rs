@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::pown_string::{Mark, POWN_STRING_BYTES, PownString};
+use super::pown_string::{Grade, Mark, POWN_STRING_BYTES, PownString};
 use crate::client::PerRaida;
 use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
@@ -167,6 +167,15 @@ impl CoinFile {
     /// Whether a server may have either of two numbers.
     pub fn is_in_doubt(&self) -> bool {
         RaidaId::all().any(|raida| self.pan(raida).is_some())
+    }
+
+    /// What the coin is worth to its owner. One with a number in doubt is never counterfeit: the
+    /// servers that fail it may be about to take that number over.
+    pub fn grade(&self) -> Grade {
+        match self.pown.grade() {
+            Grade::Counterfeit if self.is_in_doubt() => Grade::Limbo,
+            grade => grade,
+        }
     }
 
     /// Keeps a number beside the one there is: the server is about to be asked to take it over.

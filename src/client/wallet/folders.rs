@@ -200,7 +200,32 @@ impl Wallet {
         &mut self.coins
     }
 
-    /// Files that were not understood, and coins that could not be moved.
+    /// Leaves the coins of other networks alone: no server of this one knows anything of them.
+    pub fn keep_only(&mut self, coin_id: u16) {
+        let (kept, others) = (self.coins.drain(..))
+            .partition::<Vec<Filed>, _>(|filed| filed.file.coin_id == coin_id);
+        self.coins = kept;
+        for filed in others {
+            let theirs = filed.file.coin_id;
+            let reason = format!(
+                "it is a coin of the network with coin id {theirs}, not {coin_id}: ask that network about it, with --coin-id {theirs}"
+            );
+            let file = self.path(&filed);
+            self.left_alone.push(LeftAlone::new(file, reason));
+        }
+    }
+
+    /// How many coins lie in Counterfeit.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn counterfeits(&self) -> Result<usize, WalletError> {
+        let names = names(&self.root.join(Folder::Counterfeit.name()))?;
+        let is_coin = |name: &&String| is_coin_name(name) && unfinished(name).is_none();
+        Ok(names.iter().filter(is_coin).count())
+    }
+
+    /// Files that were not understood, coins of other networks, and coins that could not be moved.
     pub fn left_alone(&self) -> &[LeftAlone] {
         &self.left_alone
     }
@@ -230,7 +255,7 @@ impl Wallet {
         self.save()?;
         let mut moves = vec![];
         for filed in &mut self.coins {
-            let folder = filed.file.pown.grade().folder();
+            let folder = filed.file.grade().folder();
             if folder == filed.folder {
                 continue;
             }
@@ -316,7 +341,7 @@ impl Wallet {
                 }
                 continue;
             }
-            let belongs = copies[0].file.pown.grade().folder();
+            let belongs = copies[0].file.grade().folder();
             let stays = copies.iter().position(|copy| copy.folder == belongs);
             for (place, copy) in copies.into_iter().enumerate() {
                 if place == stays.unwrap_or(0) {
