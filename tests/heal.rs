@@ -7,11 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use raida::client::heal::{
-    COINS_A_TICKET, HealError, Healed, Network, Questions, Replies, Ticketed, generators, heal,
-    look,
+    COINS_A_TICKET, HealError, Healed, Network, Questions, Replies, Ticketed, heal, look,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Grade, Mark, PownString, Wallet};
-use raida::client::{ClientError, FixOrder, Outcome, PerRaida};
+use raida::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::protocol::RaidaId;
 use raida::protocol::healing::{Found, TicketId, VOTES_NEEDED};
@@ -219,8 +218,7 @@ impl Trial {
 
     fn heal(&self) -> Result<Healed, HealError> {
         let mut wallet = self.wallet();
-        let generators = generators(wallet.coins()).unwrap();
-        heal(&mut wallet, &self.network, &generators, |_| {})
+        heal(&mut wallet, &self.network, draw_generator, |_| {})
     }
 
     fn fixes(&self) -> Vec<(u8, Vec<Coin>)> {
@@ -296,6 +294,27 @@ fn more_coins_than_a_ticket_holds_are_fixed_in_groups() {
     assert_eq!(trial.heal().unwrap().rounds, 1);
     let sizes: Vec<usize> = trial.fixes().iter().map(|(_, coins)| coins.len()).collect();
     assert_eq!(sizes, [COINS_A_TICKET, 1]);
+    assert!(trial.filed().iter().all(|&filed| filed == HEALED));
+}
+
+#[test]
+fn generators_are_drawn_for_the_coins_of_one_fix_on_the_servers_that_carry_it_out() {
+    let many = COINS_A_TICKET as u32 + 2;
+    let mut trial = Trial::of(many + 1);
+    for sn in 0..many {
+        trial.network.lose(sn, [11]);
+    }
+    trial.network.lose(0, [12]);
+    // The second round draws nothing new.
+    trial.network.fates.insert(12, Fate::Late);
+    let mut drawn = vec![];
+    let draw = |raida: RaidaId, coins: &[Coin]| {
+        drawn.push((raida.get(), coins.len()));
+        draw_generator(raida, coins)
+    };
+    let healed = heal(&mut trial.wallet(), &trial.network, draw, |_| {}).unwrap();
+    assert_eq!(healed.rounds, 2);
+    assert_eq!(drawn, [(11, COINS_A_TICKET), (12, COINS_A_TICKET), (11, 2)]);
     assert!(trial.filed().iter().all(|&filed| filed == HEALED));
 }
 

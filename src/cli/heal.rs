@@ -6,9 +6,9 @@ use super::CliError;
 use super::coins::json_of;
 use super::output::{Answer, print, print_json, waiting};
 use super::raidas::RaidasArgs;
-use crate::client::PerRaida;
-use crate::client::heal::{Healed, HealedCoin, Stage, generators, heal, look, plan, recognise};
+use crate::client::heal::{Healed, HealedCoin, Stage, heal, look, plan, recognise};
 use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
+use crate::client::{PerRaida, draw_generator};
 
 /// Heal a wallet: find out which numbers of its limbo coins are in force, have servers that lost a
 /// coin repair it on the word of the others, and file each coin by its grade.
@@ -64,8 +64,7 @@ impl HealCommand {
             recognise(wallet.coins())?;
             looked_at(&wallet, filed, silent)
         } else {
-            let generators = generators(wallet.coins())?;
-            heal(&mut wallet, &raidas, &generators, |stage| {
+            heal(&mut wallet, &raidas, draw_generator, |stage| {
                 bar.set_message(phrase(stage));
             })?
         };

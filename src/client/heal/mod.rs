@@ -14,6 +14,5 @@ mod rounds;
 pub use network::{FIX_TIMEOUT, Network, Questions, Replies, Ticketed};
 pub use plan::plan;
 pub use rounds::{
-    COINS_A_TICKET, HealError, Healed, HealedCoin, ROUNDS_MAX, Stage, generators, heal, look,
-    recognise,
+    COINS_A_TICKET, HealError, Healed, HealedCoin, ROUNDS_MAX, Stage, heal, look, recognise,
 };

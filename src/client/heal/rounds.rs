@@ -1,8 +1,10 @@
+use std::collections::BTreeSet;
+
 use super::{Network, Questions, plan};
 use crate::client::wallet::{
     CoinFile, Filed, Folder, Grade, Mark, PownString, Wallet, WalletError,
 };
-use crate::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
+use crate::client::{ClientError, FixOrder, Outcome, PerRaida};
 use crate::coin::Coin;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, PartialGenerator, TicketId, VOTES_NEEDED};
@@ -103,23 +105,10 @@ pub enum HealError {
         coins: usize,
     },
     /// The system has no random numbers to give.
-    #[error("no random numbers from the system: {0}; nothing was sent")]
+    #[error(
+        "no random numbers from the system: {0}; the files hold every number that was sent: heal again when this is mended"
+    )]
     NoRandomness(#[from] getrandom::Error),
-}
-
-/// Draws what new numbers are derived from: for each server another, since who knows one knows what
-/// it makes of every server's number. None of them makes a number that would put one of the coins
-/// into a locker.
-///
-/// # Errors
-/// The system has no random numbers to give.
-pub fn generators(coins: &[Filed]) -> Result<PerRaida<PartialGenerator>, getrandom::Error> {
-    let coins: Vec<Coin> = coins.iter().map(|filed| filed.file.coin).collect();
-    let mut drawn = PerRaida::from_fn(|_| PartialGenerator::new([0; PartialGenerator::SIZE]));
-    for raida in RaidaId::all() {
-        drawn[raida] = draw_generator(raida, &coins)?;
-    }
-    Ok(drawn)
 }
 
 /// Asks the servers about all coins: which of two numbers each has where that is in doubt, whether it
@@ -174,9 +163,12 @@ pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
 ///
 /// A new number is on disk in the coin's file, beside the old one, before the request that brings it
 /// into force is sent, and either leaves the file only when the server has said that it has the other,
-/// or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any moment loses neither, and the next run finds out which one counts. The
-/// same generators serve all rounds: where a fix takes effect after it was given up, the next one
-/// wants the same number.
+/// or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any moment loses neither, and the next run finds out which one counts. Where
+/// a fix takes effect after it was given up, the next round's wants the same number: coins stay in the
+/// group that they were first fixed in, and a group keeps what its numbers are derived from.
+///
+/// `draw` gives that for a server and some coins; [`draw_generator`](crate::client::draw_generator)
+/// does.
 ///
 /// # Errors
 /// Fewer than 13 servers answer at first, or they are probably another network's, and then nothing is
@@ -184,7 +176,7 @@ pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
 pub fn heal(
     wallet: &mut Wallet,
     network: &impl Network,
-    generators: &PerRaida<PartialGenerator>,
+    mut draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     mut at: impl FnMut(Stage),
 ) -> Result<Healed, HealError> {
     at(Stage::Looking);
@@ -192,6 +184,7 @@ pub fn heal(
     recognise(wallet.coins())?;
     let before: Vec<PownString> = wallet.coins().iter().map(|filed| filed.file.pown).collect();
     wallet.save()?;
+    let mut groups: Vec<Group> = vec![];
     let mut rounds = 0;
     while rounds < ROUNDS_MAX {
         let sick = sick(wallet.coins());
@@ -200,8 +193,15 @@ pub fn heal(
         }
         rounds += 1;
         let passes = passes(wallet.coins());
-        for group in sick.chunks(COINS_A_TICKET) {
-            heal_group(wallet, group, network, generators, rounds, &mut at)?;
+        add_groups(&mut groups, &sick, wallet.coins());
+        for group in &mut groups {
+            let ill: Vec<usize> = (group.places.iter().copied())
+                .filter(|place| sick.binary_search(place).is_ok())
+                .collect();
+            if !ill.is_empty() {
+                let mut generator = |raida| group.generator(raida, &mut draw);
+                heal_group(wallet, &ill, network, &mut generator, rounds, &mut at)?;
+            }
         }
         let in_doubt = |filed: &Filed| filed.file.is_in_doubt();
         if self::sick(wallet.coins()).is_empty() && !wallet.coins().iter().any(in_doubt) {
@@ -227,7 +227,48 @@ pub fn heal(
     })
 }
 
-/// The coins that enough servers pass and some fail.
+/// Coins that are fixed together in every round.
+struct Group {
+    /// Where they are among the wallet's.
+    places: Vec<usize>,
+    coins: Vec<Coin>,
+    /// What their new numbers on each server are derived from, where one was to fix any of them. For
+    /// each server another, since who knows one knows what it makes of every server's number.
+    generators: PerRaida<Option<PartialGenerator>>,
+}
+
+impl Group {
+    /// Drawn so that it suits all coins of the group: in a later round the server may have others of
+    /// them to fix. For a whole wallet it could not be: of a million coins hardly any generator suits
+    /// all, since each coin's number is a trade key once in 65,536 times.
+    fn generator(
+        &mut self,
+        raida: RaidaId,
+        draw: &mut impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
+    ) -> Result<PartialGenerator, getrandom::Error> {
+        let generator = match self.generators[raida] {
+            Some(generator) => generator,
+            None => draw(raida, &self.coins)?,
+        };
+        self.generators[raida] = Some(generator);
+        Ok(generator)
+    }
+}
+
+/// Makes groups of those coins that are in none yet.
+fn add_groups(groups: &mut Vec<Group>, sick: &[usize], coins: &[Filed]) {
+    let known: BTreeSet<usize> = groups.iter().flat_map(|g| g.places.clone()).collect();
+    let new: Vec<usize> = (sick.iter().copied())
+        .filter(|place| !known.contains(place))
+        .collect();
+    groups.extend(new.chunks(COINS_A_TICKET).map(|places| Group {
+        places: places.to_vec(),
+        coins: places.iter().map(|&place| coins[place].file.coin).collect(),
+        generators: PerRaida::from_fn(|_| None),
+    }));
+}
+
+/// The coins that enough servers pass and some fail, by rising place.
 fn sick(coins: &[Filed]) -> Vec<usize> {
     let is_sick = |filed: &Filed| {
         let pown = &filed.file.pown;
@@ -313,7 +354,7 @@ fn heal_group(
     wallet: &mut Wallet,
     group: &[usize],
     network: &impl Network,
-    generators: &PerRaida<PartialGenerator>,
+    generator: &mut impl FnMut(RaidaId) -> Result<PartialGenerator, getrandom::Error>,
     round: usize,
     at: &mut impl FnMut(Stage),
 ) -> Result<(), HealError> {
@@ -331,15 +372,16 @@ fn heal_group(
     }
     let mut orders = PerRaida::from_fn(|_| None);
     for (raida, places) in planned.iter().filter(|(_, places)| !places.is_empty()) {
+        let generator = generator(raida)?;
         let mut order = FixOrder {
             coins: vec![],
-            generator: generators[raida],
+            generator,
             tickets,
         };
         order.tickets[raida] = None;
         for &place in places {
             let file = &mut coins[group[place]].file;
-            file.propose(raida, generators[raida].an(raida, file.coin));
+            file.propose(raida, generator.an(raida, file.coin));
             order.coins.push(file.coin);
         }
         orders[raida] = Some(order);
