@@ -111,6 +111,47 @@ fn a_move_that_stops_after_any_step_leaves_the_coin_and_the_next_run_ends_it() {
 }
 
 #[test]
+fn a_move_to_counterfeit_that_stops_after_any_step_is_ended_by_the_next_run() {
+    for steps in 0..=Filing::STEPS.len() {
+        let trial = Trial::new();
+        let failed = file(7, Mark::Failed);
+        trial.put(Folder::Fracked, &failed);
+        let name = failed.name();
+        let (from, to) = (
+            trial.path(Folder::Fracked, &name),
+            trial.path(Folder::Counterfeit, &name),
+        );
+        first_steps(&Filing::relocate(from, to, failed.to_bytes()), steps);
+        let stopped = trial.files();
+        trial.open(Access::Look);
+        assert_eq!(trial.files(), stopped);
+
+        let mut wallet = trial.open(Access::Change);
+        wallet.file_by_grade().unwrap();
+        assert_eq!(wallet.left_alone(), [], "after {steps} steps");
+        assert_eq!(
+            trial.names(),
+            ["Counterfeit/1.7.bin"],
+            "after {steps} steps"
+        );
+        assert_eq!(trial.files()[0].1, failed.to_bytes()[..]);
+    }
+}
+
+#[test]
+fn a_coin_whose_copy_is_where_it_belongs_already_leaves_its_old_folder() {
+    let trial = Trial::new();
+    let failed = file(7, Mark::Failed);
+    trial.put(Folder::Fracked, &file(7, Mark::Passed));
+    trial.put(Folder::Counterfeit, &failed);
+    let mut wallet = trial.open(Access::Change);
+    wallet.coins_mut()[0].file.pown = failed.pown;
+    wallet.file_by_grade().unwrap();
+    assert_eq!(wallet.left_alone(), []);
+    assert_eq!(trial.names(), ["Counterfeit/1.7.bin"]);
+}
+
+#[test]
 fn new_content_that_stops_after_any_step_is_the_old_or_the_new() {
     for steps in 0..=Filing::STEPS.len() {
         let trial = Trial::new();

@@ -262,6 +262,12 @@ impl Wallet {
             let name = filed.file.name();
             let from = self.root.join(filed.folder.name()).join(&name);
             let target = self.root.join(folder.name()).join(&name);
+            if holds(&target, &filed.file) {
+                // It was moved already, but for the end.
+                remove_copy(&from, &target)?;
+                filed.folder = folder;
+                continue;
+            }
             if target.symlink_metadata().is_ok() {
                 let reason = format!(
                     "it belongs to {}, where there is another file of this name: look which one is right, and move it",
@@ -304,7 +310,8 @@ impl Wallet {
     /// Reads what is in the folders; gives the files that were never finished.
     fn read_folders(&mut self) -> Result<Vec<Unfinished>, WalletError> {
         let mut found = vec![];
-        for folder in Folder::OWN {
+        // What is in Counterfeit is not the wallet's to grade, but a move to there may have stopped.
+        for folder in Folder::OWN.into_iter().chain([Folder::Counterfeit]) {
             let path = self.root.join(folder.name());
             for name in names(&path)? {
                 let file = path.join(&name);
@@ -317,6 +324,9 @@ impl Wallet {
                     });
                     continue;
                 }
+                if !Folder::OWN.contains(&folder) {
+                    continue;
+                }
                 match read(&file, &name) {
                     Ok(coin) => self.coins.push(Filed::new(coin, folder)),
                     Err(reason) => self.left_alone.push(LeftAlone::new(file, reason)),
@@ -326,13 +336,14 @@ impl Wallet {
         Ok(found)
     }
 
-    /// Leaves one of several files of a coin, or none where they differ.
+    /// Leaves one of several files of a coin, or none where they differ. A copy that a move to
+    /// Counterfeit left behind is one too many as well.
     fn drop_copies(&mut self, remove: bool) -> Result<(), WalletError> {
         let mut by_coin: BTreeMap<Coin, Vec<Filed>> = BTreeMap::new();
         for filed in self.coins.drain(..) {
             by_coin.entry(filed.file.coin).or_default().push(filed);
         }
-        for copies in by_coin.into_values() {
+        for mut copies in by_coin.into_values() {
             if copies.iter().any(|copy| copy.file != copies[0].file) {
                 for copy in &copies {
                     let reason = "there is another file of this coin, and they differ: keep the right one, or make two wallets of them and heal both";
@@ -342,13 +353,21 @@ impl Wallet {
                 continue;
             }
             let belongs = copies[0].file.grade().folder();
-            let stays = copies.iter().position(|copy| copy.folder == belongs);
-            for (place, copy) in copies.into_iter().enumerate() {
-                if place == stays.unwrap_or(0) {
-                    self.coins.push(copy);
-                } else if remove {
-                    let file = self.path(&copy);
-                    remove_durably(&file)?;
+            let place = copies.iter().position(|copy| copy.folder == belongs);
+            let moved = (self.root.join(belongs.name())).join(copies[0].file.name());
+            let is_elsewhere = !Folder::OWN.contains(&belongs) && holds(&moved, &copies[0].file);
+            let stays = match is_elsewhere {
+                true => moved,
+                false => {
+                    let stays = copies.swap_remove(place.unwrap_or(0));
+                    let path = self.path(&stays);
+                    self.coins.push(stays);
+                    path
+                }
+            };
+            if remove {
+                for copy in &copies {
+                    remove_copy(&self.path(copy), &stays)?;
                 }
             }
         }
@@ -381,7 +400,9 @@ impl Wallet {
                         .and_then(|()| sync(&self.root.join(folder.name())))
                         .map_err(|cause| disk("rename", &file, cause))?;
                 }
-                self.coins.push(Filed::new(coin, folder));
+                if Folder::OWN.contains(&folder) {
+                    self.coins.push(Filed::new(coin, folder));
+                }
             }
             Err(reason) => {
                 let reason = format!("a file that was never finished: {reason}");
@@ -425,6 +446,11 @@ fn read(file: &Path, name: &str) -> Result<CoinFile, String> {
         true => Ok(coin),
         false => Err(format!("it holds the coin of {}", coin.name())),
     }
+}
+
+/// Whether the file is there with these very bytes.
+fn holds(file: &Path, coin: &CoinFile) -> bool {
+    CoinFile::read(file).is_ok_and(|other| other == *coin)
 }
 
 /// Why a coin could not be had from a file.
@@ -478,6 +504,13 @@ fn remove_durably(file: &Path) -> Result<(), WalletError> {
     std::fs::remove_file(file)
         .and_then(|()| sync(folder))
         .map_err(|cause| disk("remove", file, cause))
+}
+
+/// Removes a file of which there is a copy, whose name may be only in memory yet.
+fn remove_copy(file: &Path, stays: &Path) -> Result<(), WalletError> {
+    let folder = stays.parent().expect("a coin file stands in a folder");
+    sync(folder).map_err(|cause| disk("sync", folder, cause))?;
+    remove_durably(file)
 }
 
 fn carry_out(filings: &[Filing]) -> Result<(), WalletError> {
