@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use raida::client::heal::{
-    COINS_A_TICKET, HealError, Healed, Network, Questions, Replies, Ticketed, heal, look,
+    COINS_A_TICKET, Fixed, HealError, Healed, Network, Questions, Replies, Ticketed, heal, look,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Grade, Mark, PownString, Wallet};
 use raida::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
@@ -36,6 +36,8 @@ struct Fake {
     state: RefCell<State>,
     down: BTreeSet<u8>,
     fate: Fate,
+    /// Have no ticket to give.
+    without_tickets: BTreeSet<u8>,
     /// What happens on some servers instead.
     fates: BTreeMap<u8, Fate>,
 }
@@ -113,7 +115,7 @@ impl Network for Fake {
         &self,
         coins: PerRaida<Option<Vec<(Coin, An)>>>,
     ) -> PerRaida<Option<Result<Ticketed, ClientError>>> {
-        self.each(coins, |state, raida, coins| {
+        let mut answers = self.each(coins, |state, raida, coins| {
             let passed: Vec<bool> = (coins.iter())
                 .map(|(coin, an)| state.held.get(&(raida, *coin)) == Some(an))
                 .collect();
@@ -125,10 +127,14 @@ impl Network for Fake {
                 passed,
                 ticket: TicketId::new(number),
             }
-        })
+        });
+        for &server in &self.without_tickets {
+            answers[raida(server)] = Some(Err(Fake::error()));
+        }
+        answers
     }
 
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>> {
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Fixed>> {
         let fixed = self.each(orders, |state, broken, order| {
             state.fixes.push((broken.get(), order.coins.clone()));
             let fate = *self.fates.get(&broken.get()).unwrap_or(&self.fate);
@@ -167,7 +173,12 @@ impl Network for Fake {
             order.coins.iter().map(outcome).collect()
         });
         assert_ne!(self.fate, Fate::AskerKilled, "killed");
-        fixed.map(|answer| answer.map(|answer| answer.expect("only servers that are up are asked")))
+        fixed.map(|answer| {
+            let outcomes = answer?.expect("only servers that are up are asked");
+            let is_answer = |outcome| matches!(outcome, &Outcome::Changed | &Outcome::Failed);
+            let error = (!outcomes.iter().all(is_answer)).then(Fake::error);
+            Some(Fixed { outcomes, error })
+        })
     }
 }
 
@@ -207,6 +218,7 @@ impl Trial {
             state: RefCell::new(state),
             down: BTreeSet::new(),
             fate: Fate::Answered,
+            without_tickets: BTreeSet::new(),
             fates: BTreeMap::new(),
         };
         Trial { network, folder }
@@ -533,6 +545,23 @@ fn a_fix_that_is_refused_keeps_the_number_that_an_earlier_one_left_in_doubt() {
     // The first fix took effect while the second was refused.
     assert_eq!(healed.coins[1].after, PownString::all(Mark::Passed));
     assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn why_servers_gave_no_ticket_or_fixed_nothing_is_told() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [7, 8]);
+    trial.network.without_tickets = BTreeSet::from([3]);
+    trial.network.fates.insert(7, Fate::RequestLost);
+    let refusals = trial.heal().unwrap().refusals;
+    let servers = |whys: &PerRaida<Option<String>>| -> Vec<(u8, String)> {
+        let whys = whys.iter();
+        whys.filter_map(|(raida, why)| Some((raida.get(), why.clone()?)))
+            .collect()
+    };
+    let why = Fake::error().to_string();
+    assert_eq!(servers(&refusals.tickets), [(3, why.clone())]);
+    assert_eq!(servers(&refusals.fixes), [(7, why)]);
 }
 
 #[test]

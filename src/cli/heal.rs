@@ -6,7 +6,7 @@ use super::CliError;
 use super::coins::json_of;
 use super::output::{Answer, print, print_json, waiting};
 use super::raidas::RaidasArgs;
-use crate::client::heal::{Healed, HealedCoin, Stage, heal, look, plan, recognise};
+use crate::client::heal::{Healed, HealedCoin, Refusals, Stage, heal, look, plan, recognise};
 use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
 use crate::client::{PerRaida, draw_generator};
 
@@ -127,9 +127,15 @@ impl HealCommand {
         for left in left_alone {
             text += &format!("left alone: {}: {}\n", left.file.display(), left.reason);
         }
-        for (raida, why) in healed.silent.iter() {
-            if let Some(why) = why {
-                text += &format!("RAIDA {raida} did not answer: {why}\n");
+        for (whys, what) in [
+            (&healed.silent, "did not answer"),
+            (&healed.refusals.tickets, "gives no tickets"),
+            (&healed.refusals.fixes, "does not fix"),
+        ] {
+            for (raida, why) in whys.iter() {
+                if let Some(why) = why {
+                    text += &format!("RAIDA {raida} {what}: {why}\n");
+                }
             }
         }
         let count = |grade| {
@@ -168,10 +174,6 @@ impl HealCommand {
             }
             entry
         });
-        let silent = healed
-            .silent
-            .iter()
-            .filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })));
         let left_alone = found
             .left_alone
             .iter()
@@ -180,7 +182,9 @@ impl HealCommand {
             "dry_run": self.dry_run,
             "rounds": healed.rounds,
             "coins": coins.collect::<Vec<_>>(),
-            "silent": silent.collect::<Vec<_>>(),
+            "silent": reasons(&healed.silent),
+            "no_tickets": reasons(&healed.refusals.tickets),
+            "no_fixes": reasons(&healed.refusals.fixes),
             "left_alone": left_alone.collect::<Vec<_>>(),
             "in_counterfeit": found.counterfeits,
         })
@@ -203,7 +207,15 @@ fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<St
         coins: coins.collect(),
         rounds: 0,
         silent,
+        refusals: Refusals::default(),
     }
+}
+
+/// The servers of which something is to be said, with why.
+fn reasons(whys: &PerRaida<Option<String>>) -> Vec<Value> {
+    let whys = whys.iter();
+    whys.filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })))
+        .collect()
 }
 
 /// On which servers a coin would be fixed if all those that pass it give a ticket.

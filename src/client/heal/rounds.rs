@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::{Network, Questions, plan};
+use super::{Fixed, Network, Questions, plan};
 use crate::client::wallet::{
     CoinFile, Filed, Folder, Grade, Mark, PownString, Wallet, WalletError,
 };
@@ -50,6 +50,26 @@ pub struct Healed {
     pub rounds: usize,
     /// Why servers did not answer when they were last asked.
     pub silent: PerRaida<Option<String>>,
+    /// Why servers gave no ticket or fixed nothing.
+    pub refusals: Refusals,
+}
+
+/// The first reason why each server did not do its part in the fixes.
+#[derive(Clone, Debug)]
+pub struct Refusals {
+    /// Gave no ticket.
+    pub tickets: PerRaida<Option<String>>,
+    /// Carried a fix out not at all, or did not say so.
+    pub fixes: PerRaida<Option<String>>,
+}
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals {
+            tickets: PerRaida::from_fn(|_| None),
+            fixes: PerRaida::from_fn(|_| None),
+        }
+    }
 }
 
 /// What became of a coin.
@@ -185,6 +205,7 @@ pub fn heal(
     let before: Vec<PownString> = wallet.coins().iter().map(|filed| filed.file.pown).collect();
     wallet.save()?;
     let mut groups: Vec<Group> = vec![];
+    let mut refusals = Refusals::default();
     let mut rounds = 0;
     while rounds < ROUNDS_MAX {
         let sick = sick(wallet.coins());
@@ -200,7 +221,16 @@ pub fn heal(
                 .collect();
             if !ill.is_empty() {
                 let mut generator = |raida| group.generator(raida, &mut draw);
-                heal_group(wallet, &ill, network, &mut generator, rounds, &mut at)?;
+                let refused = &mut refusals;
+                heal_group(
+                    wallet,
+                    &ill,
+                    network,
+                    &mut generator,
+                    refused,
+                    rounds,
+                    &mut at,
+                )?;
             }
         }
         let in_doubt = |filed: &Filed| filed.file.is_in_doubt();
@@ -224,6 +254,7 @@ pub fn heal(
         coins,
         rounds,
         silent,
+        refusals,
     })
 }
 
@@ -355,6 +386,7 @@ fn heal_group(
     group: &[usize],
     network: &impl Network,
     generator: &mut impl FnMut(RaidaId) -> Result<PartialGenerator, getrandom::Error>,
+    refusals: &mut Refusals,
     round: usize,
     at: &mut impl FnMut(Stage),
 ) -> Result<(), HealError> {
@@ -362,7 +394,7 @@ fn heal_group(
         round,
         coins: group.len(),
     });
-    let (tickets, listed) = get_tickets(wallet.coins_mut(), group, network);
+    let (tickets, listed) = get_tickets(wallet.coins_mut(), group, network, &mut refusals.tickets);
     let coins = wallet.coins_mut();
     let marks: Vec<PownString> = group.iter().map(|&place| coins[place].file.pown).collect();
     let planned = plan(&marks, &listed);
@@ -392,9 +424,12 @@ fn heal_group(
         coins: group.len(),
         servers,
     });
-    let outcomes = network.fix(orders);
-    for (raida, outcomes) in outcomes {
-        for (&place, outcome) in planned[raida].iter().zip(outcomes.unwrap_or_default()) {
+    for (raida, fixed) in network.fix(orders) {
+        let Fixed { outcomes, error } = fixed.unwrap_or_default();
+        if let Some(error) = error {
+            refusals.fixes[raida].get_or_insert_with(|| error.to_string());
+        }
+        for (&place, outcome) in planned[raida].iter().zip(outcomes) {
             let file = &mut wallet.coins_mut()[group[place]].file;
             match outcome {
                 Outcome::Changed => file.settle(raida, Found::Pan),
@@ -414,6 +449,7 @@ fn get_tickets(
     coins: &mut [Filed],
     group: &[usize],
     network: &impl Network,
+    refusals: &mut PerRaida<Option<String>>,
 ) -> (PerRaida<Option<TicketId>>, Vec<PerRaida<bool>>) {
     let passing = PerRaida::from_fn(|raida| -> Vec<usize> {
         let passes = |&place: &usize| coins[group[place]].file.pown.0[raida] == Mark::Passed;
@@ -430,8 +466,15 @@ fn get_tickets(
     let mut tickets = PerRaida::from_fn(|_| None);
     let mut listed = vec![PerRaida::from_fn(|_| false); group.len()];
     for (raida, answer) in network.tickets(asked) {
-        // A server without a ticket to give has no vote in this round.
-        let Some(Ok(answer)) = answer else { continue };
+        let answer = match answer {
+            None => continue,
+            Some(Ok(answer)) => answer,
+            // A server without a ticket to give has no vote in this round.
+            Some(Err(error)) => {
+                refusals[raida].get_or_insert_with(|| error.to_string());
+                continue;
+            }
+        };
         tickets[raida] = answer.ticket;
         for (&place, passed) in passing[raida].iter().zip(answer.passed) {
             match passed {
