@@ -184,6 +184,39 @@ fn a_new_coin_is_there_as_soon_as_its_bytes_are_on_disk() {
 }
 
 #[test]
+fn a_new_coin_is_taken_back_after_any_step_and_nothing_else_is() {
+    for steps in 0..=Filing::STEPS.len() {
+        let trial = Trial::new();
+        let new = file(7, Mark::Passed);
+        let place = trial.path(Folder::Bank, &new.name());
+        let filing = Filing::create(place, new.to_bytes());
+        first_steps(&filing, steps);
+        filing.take_back().unwrap();
+        assert!(trial.names().is_empty(), "after {steps} steps");
+
+        let other = file(7, Mark::Failed);
+        trial.put(Folder::Bank, &other);
+        filing.take_back().unwrap();
+        assert_eq!(trial.files()[0].1, other.to_bytes()[..]);
+    }
+}
+
+#[test]
+fn where_one_of_several_new_coins_cannot_be_written_the_next_run_finds_none() {
+    let trial = Trial::new();
+    let obstacle = trial.path(Folder::Bank, ".1.3.bin.part");
+    fs::create_dir(&obstacle).unwrap();
+    let new = (1..=4).map(|sn| file(sn, Mark::Passed)).collect();
+    let mut wallet = trial.open(Access::Change);
+    let refused = wallet.add(Folder::Bank, new).unwrap_err();
+    assert!(matches!(refused, WalletError::NotAdded { .. }), "{refused}");
+    drop(wallet);
+    fs::remove_dir(&obstacle).unwrap();
+    assert!(trial.names().is_empty());
+    assert_eq!(trial.open(Access::Change).coins().len(), 0);
+}
+
+#[test]
 fn looking_changes_nothing_on_disk() {
     let trial = Trial::new();
     let twice = file(1, Mark::Passed);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::filing::{Filing, file_all, sync, unfinished};
+use super::filing::{Filing, file_all, sync, take_back_all, unfinished};
 use super::{CoinFile, NotACoinFile};
 use crate::coin::Coin;
 
@@ -124,6 +124,24 @@ pub enum WalletError {
     /// The file to be written exists.
     #[error("{file} exists already and was left as it is", file = .0.display())]
     Exists(PathBuf),
+    /// New coins could not be filed, and none of them is in the wallet.
+    #[error("cannot write {file}: {cause}; the new coins were removed from the wallet again", file = file.display())]
+    NotAdded {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// New coins could not be filed, and some of them could not be removed again.
+    #[error("cannot write {file}: {cause}; nor could all new coins be removed from the wallet again: before you go on with it, remove these files, and those of the same names with .part at the end beside them: {}", list(left), file = file.display())]
+    LeftBehind {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+        /// Files that may hold coins of this attempt.
+        left: Vec<PathBuf>,
+    },
     /// The disk fails or is full. Every coin is still in a whole file.
     #[error("cannot {doing} {file}: {cause}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.display())]
     Disk {
@@ -134,6 +152,11 @@ pub enum WalletError {
         /// What the system says.
         cause: io::Error,
     },
+}
+
+fn list(files: &[PathBuf]) -> String {
+    let files = files.iter().map(|file| file.display().to_string());
+    files.collect::<Vec<_>>().join(" ")
 }
 
 /// A wallet's own coins ([`Folder::OWN`]), one file each.
@@ -283,10 +306,12 @@ impl Wallet {
         carry_out(&moves)
     }
 
-    /// Puts new coins into a folder, durably.
+    /// Puts new coins into a folder, durably: all of them or none, so that whoever made them can unmake
+    /// them where this fails.
     ///
     /// # Errors
-    /// There is a file of that name in it, or the disk fails; some of the coins may be filed then.
+    /// There is a file of that name in it, or the disk fails; what could not be taken back then is
+    /// named.
     pub fn add(&mut self, folder: Folder, coins: Vec<CoinFile>) -> Result<(), WalletError> {
         let place = self.root.join(folder.name());
         let filings: Vec<Filing> = coins
@@ -296,7 +321,13 @@ impl Wallet {
         if let Some(taken) = (filings.iter()).find(|f| f.target().symlink_metadata().is_ok()) {
             return Err(WalletError::Exists(taken.target().to_owned()));
         }
-        carry_out(&filings)?;
+        if let Err((file, cause)) = file_all(&filings) {
+            let left = take_back_all(&filings);
+            return Err(match left.is_empty() {
+                true => WalletError::NotAdded { file, cause },
+                false => WalletError::LeftBehind { file, cause, left },
+            });
+        }
         let filed = coins.into_iter().map(|file| Filed::new(file, folder));
         self.coins.extend(filed);
         self.coins.sort_by_key(|filed| filed.file.coin);
