@@ -512,11 +512,21 @@ impl CoinFile {
 }
 
 fn make_folders(root: &Path) -> Result<(), WalletError> {
+    // A folder that is made is durable once the folder that it is in is synced.
+    let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
+    let made: Vec<&Path> = root.ancestors().take_while(missing).collect();
     for folder in Folder::ALL {
         let path = root.join(folder.name());
         if !path.is_dir() {
             std::fs::create_dir_all(&path).map_err(|cause| disk("make", &path, cause))?;
         }
+    }
+    for folder in made {
+        let parent = match folder.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        sync(parent).map_err(|cause| disk("sync", parent, cause))?;
     }
     sync(root).map_err(|cause| disk("sync", root, cause))
 }
