@@ -7,11 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use raida::client::heal::{
-    COINS_A_TICKET, HealError, Healed, Network, Questions, Replies, Ticketed, generators, heal,
-    look,
+    COINS_A_TICKET, Fixed, HealError, Healed, Network, Questions, Replies, Ticketed, heal, look,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Grade, Mark, PownString, Wallet};
-use raida::client::{ClientError, FixOrder, Outcome, PerRaida};
+use raida::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::protocol::RaidaId;
 use raida::protocol::healing::{Found, TicketId, VOTES_NEEDED};
@@ -25,6 +24,9 @@ enum Fate {
     AnswerLost,
     /// Neither.
     RequestLost,
+    /// Given up by who asked, and carried out when the server is asked for the next one, which it
+    /// refuses.
+    Late,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
 }
@@ -34,6 +36,10 @@ struct Fake {
     state: RefCell<State>,
     down: BTreeSet<u8>,
     fate: Fate,
+    /// Have no ticket to give.
+    without_tickets: BTreeSet<u8>,
+    /// What happens on some servers instead.
+    fates: BTreeMap<u8, Fate>,
 }
 
 #[derive(Default)]
@@ -42,6 +48,8 @@ struct State {
     tickets: BTreeMap<(RaidaId, u32), BTreeSet<Coin>>,
     /// Server and coins of every fix asked for.
     fixes: Vec<(u8, Vec<Coin>)>,
+    /// Fixes that take effect later.
+    under_way: BTreeMap<RaidaId, FixOrder>,
     looks: usize,
 }
 
@@ -107,7 +115,7 @@ impl Network for Fake {
         &self,
         coins: PerRaida<Option<Vec<(Coin, An)>>>,
     ) -> PerRaida<Option<Result<Ticketed, ClientError>>> {
-        self.each(coins, |state, raida, coins| {
+        let mut answers = self.each(coins, |state, raida, coins| {
             let passed: Vec<bool> = (coins.iter())
                 .map(|(coin, an)| state.held.get(&(raida, *coin)) == Some(an))
                 .collect();
@@ -119,14 +127,31 @@ impl Network for Fake {
                 passed,
                 ticket: TicketId::new(number),
             }
-        })
+        });
+        for &server in &self.without_tickets {
+            answers[raida(server)] = Some(Err(Fake::error()));
+        }
+        answers
     }
 
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>> {
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Fixed>> {
         let fixed = self.each(orders, |state, broken, order| {
             state.fixes.push((broken.get(), order.coins.clone()));
-            if self.fate == Fate::RequestLost {
+            let fate = *self.fates.get(&broken.get()).unwrap_or(&self.fate);
+            if fate == Fate::RequestLost {
                 return vec![Outcome::Unknown; order.coins.len()];
+            }
+            if fate == Fate::Late {
+                let Some(earlier) = state.under_way.remove(&broken) else {
+                    let outcomes = vec![Outcome::Unknown; order.coins.len()];
+                    state.under_way.insert(broken, order);
+                    return outcomes;
+                };
+                for coin in earlier.coins {
+                    let an = earlier.generator.an(broken, coin);
+                    state.held.insert((broken, coin), an);
+                }
+                return vec![Outcome::NotAsked; order.coins.len()];
             }
             let outcome = |coin: &Coin| {
                 let lists = |(issuer, ticket): (RaidaId, &Option<TicketId>)| {
@@ -140,7 +165,7 @@ impl Network for Fake {
                 }
                 let an = order.generator.an(broken, *coin);
                 state.held.insert((broken, *coin), an);
-                match self.fate {
+                match fate {
                     Fate::AnswerLost => Outcome::Unknown,
                     _ => Outcome::Changed,
                 }
@@ -148,7 +173,12 @@ impl Network for Fake {
             order.coins.iter().map(outcome).collect()
         });
         assert_ne!(self.fate, Fate::AskerKilled, "killed");
-        fixed.map(|answer| answer.map(|answer| answer.expect("only servers that are up are asked")))
+        fixed.map(|answer| {
+            let outcomes = answer?.expect("only servers that are up are asked");
+            let is_answer = |outcome| matches!(outcome, &Outcome::Changed | &Outcome::Failed);
+            let error = (!outcomes.iter().all(is_answer)).then(Fake::error);
+            Some(Fixed { outcomes, error })
+        })
     }
 }
 
@@ -188,6 +218,8 @@ impl Trial {
             state: RefCell::new(state),
             down: BTreeSet::new(),
             fate: Fate::Answered,
+            without_tickets: BTreeSet::new(),
+            fates: BTreeMap::new(),
         };
         Trial { network, folder }
     }
@@ -198,8 +230,7 @@ impl Trial {
 
     fn heal(&self) -> Result<Healed, HealError> {
         let mut wallet = self.wallet();
-        let generators = generators(wallet.coins()).unwrap();
-        heal(&mut wallet, &self.network, &generators, |_| {})
+        heal(&mut wallet, &self.network, draw_generator, |_| {})
     }
 
     fn fixes(&self) -> Vec<(u8, Vec<Coin>)> {
@@ -275,6 +306,27 @@ fn more_coins_than_a_ticket_holds_are_fixed_in_groups() {
     assert_eq!(trial.heal().unwrap().rounds, 1);
     let sizes: Vec<usize> = trial.fixes().iter().map(|(_, coins)| coins.len()).collect();
     assert_eq!(sizes, [COINS_A_TICKET, 1]);
+    assert!(trial.filed().iter().all(|&filed| filed == HEALED));
+}
+
+#[test]
+fn generators_are_drawn_for_the_coins_of_one_fix_on_the_servers_that_carry_it_out() {
+    let many = COINS_A_TICKET as u32 + 2;
+    let mut trial = Trial::of(many + 1);
+    for sn in 0..many {
+        trial.network.lose(sn, [11]);
+    }
+    trial.network.lose(0, [12]);
+    // The second round draws nothing new.
+    trial.network.fates.insert(12, Fate::Late);
+    let mut drawn = vec![];
+    let draw = |raida: RaidaId, coins: &[Coin]| {
+        drawn.push((raida.get(), coins.len()));
+        draw_generator(raida, coins)
+    };
+    let healed = heal(&mut trial.wallet(), &trial.network, draw, |_| {}).unwrap();
+    assert_eq!(healed.rounds, 2);
+    assert_eq!(drawn, [(11, COINS_A_TICKET), (12, COINS_A_TICKET), (11, 2)]);
     assert!(trial.filed().iter().all(|&filed| filed == HEALED));
 }
 
@@ -419,7 +471,97 @@ fn fixing_ends_when_a_round_has_not_helped() {
     let healed = trial.heal().unwrap();
     assert_eq!((healed.rounds, trial.fixes().len()), (1, 1));
     assert_eq!(healed.coins[1].after.grade(), Grade::Fracked);
-    assert!(!healed.coins[1].in_doubt);
+    // That the server had neither number when it was asked does not say that the fix will never take
+    // effect: it may wait for the others' votes for 32 s.
+    assert!(healed.coins[1].in_doubt);
+}
+
+#[test]
+fn limbo_coins_that_a_wrong_network_does_not_know_keep_both_numbers() {
+    let trial = Trial::new();
+    let proposed = An::new([0x77; 16]);
+    let mut wallet = trial.wallet();
+    for number in 0..25 {
+        wallet.coins_mut()[0].file.propose(raida(number), proposed);
+    }
+    wallet.coins_mut()[0].file.pown = PownString::all(Mark::NoAnswer);
+    wallet.file_by_grade().unwrap();
+    drop(wallet);
+    trial.network.lose(0, 0..25);
+    let healed = trial.heal().unwrap();
+    assert_eq!(healed.coins[0].grade, Grade::Limbo);
+    let wallet = trial.wallet();
+    let filed = &wallet.coins()[0];
+    assert_eq!(filed.folder, Folder::Limbo);
+    assert!(RaidaId::all().all(|raida| filed.file.pan(raida) == Some(proposed)));
+}
+
+#[test]
+fn a_network_that_knows_no_coin_of_the_wallet_is_told_of_and_nothing_is_changed() {
+    let trial = Trial::new();
+    for sn in 0..COINS {
+        trial.network.lose(sn, 0..13);
+    }
+    let before = trial.bytes();
+    let error = trial.heal().unwrap_err();
+    assert!(matches!(error, HealError::AnotherNetwork { coins: 4 }));
+    assert!(error.to_string().contains("--network"), "{error}");
+    assert_eq!(trial.bytes(), before);
+    // One coin that they know says that they are the right ones.
+    let an = trial.wallet().coins()[3].file.an(raida(0));
+    let mut state = trial.network.state.borrow_mut();
+    state.held.insert((raida(0), coin(3)), an);
+    drop(state);
+    assert_eq!(trial.heal().unwrap().coins[3].grade, Grade::Authentic);
+    assert_eq!(trial.wallet().counterfeits().unwrap(), 3);
+}
+
+#[test]
+fn a_coin_of_another_network_is_left_alone() {
+    let trial = Trial::new();
+    let mut wallet = trial.wallet();
+    wallet.coins_mut()[2].file.coin_id = 7;
+    wallet.save().unwrap();
+    wallet.keep_only(6);
+    assert_eq!(wallet.coins().len(), 3);
+    let left = &wallet.left_alone()[0];
+    assert!(left.may_be_coin && left.reason.contains("coin id 7"));
+}
+
+#[test]
+fn a_fix_that_is_refused_keeps_the_number_that_an_earlier_one_left_in_doubt() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [7]);
+    // Another coin is healed, so that there is a second round.
+    trial.network.lose(2, [8]);
+    trial.network.fates.insert(7, Fate::Late);
+    let healed = trial.heal().unwrap();
+    let on_seven = trial
+        .fixes()
+        .iter()
+        .filter(|(server, _)| *server == 7)
+        .count();
+    assert_eq!((healed.rounds, on_seven), (2, 2));
+    // The first fix took effect while the second was refused.
+    assert_eq!(healed.coins[1].after, PownString::all(Mark::Passed));
+    assert_eq!(trial.filed(), [HEALED; 4]);
+}
+
+#[test]
+fn why_servers_gave_no_ticket_or_fixed_nothing_is_told() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [7, 8]);
+    trial.network.without_tickets = BTreeSet::from([3]);
+    trial.network.fates.insert(7, Fate::RequestLost);
+    let refusals = trial.heal().unwrap().refusals;
+    let servers = |whys: &PerRaida<Option<String>>| -> Vec<(u8, String)> {
+        let whys = whys.iter();
+        whys.filter_map(|(raida, why)| Some((raida.get(), why.clone()?)))
+            .collect()
+    };
+    let why = Fake::error().to_string();
+    assert_eq!(servers(&refusals.tickets), [(3, why.clone())]);
+    assert_eq!(servers(&refusals.fixes), [(7, why)]);
 }
 
 #[test]

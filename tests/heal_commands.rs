@@ -39,6 +39,9 @@ fn serve(data: &Path) -> Serve {
         .with("storage.segment_bytes", 1 << 20)
 }
 
+/// Tickets that a node of a network has to give.
+const POOL: usize = 64;
+
 /// 25 nodes that do not know each other: they answer their clients, and repair nothing.
 struct Network {
     folder: tempfile::TempDir,
@@ -51,7 +54,8 @@ impl Network {
         let start = |raida: RaidaId| {
             let data = folder.path().join(format!("net/raida{raida}"));
             std::fs::create_dir_all(&data).unwrap();
-            Some(serve(&data).with("node.raida_id", raida).start())
+            let node = serve(&data).with("node.raida_id", raida);
+            Some(node.with("tickets.pool", POOL).start())
         };
         let nodes: Vec<Option<NodeProcess>> = RaidaId::all().map(start).collect();
         let hosts = nodes.iter().flatten();
@@ -162,6 +166,40 @@ fn a_wallet_is_minted_looked_at_and_graded_on_25_nodes() {
         };
         assert!(after[1].1.an(raida) == expected && !after[1].1.is_in_doubt());
     }
+
+    // A node that has no ticket left is named, with its reason.
+    let node = network.nodes[7].as_ref().unwrap();
+    let options = Options::new(RaidaId::new(7).unwrap());
+    let mut client = Client::connect(node.host(), Transport::Tcp, options).unwrap();
+    let known = &minted[2].1;
+    let known = (known.coin, known.an(RaidaId::new(7).unwrap()));
+    while client.get_ticket(&[known]).is_ok() {}
+    let heal = network.run("heal wallet --network net");
+    assert!(
+        heal.out.contains("RAIDA 7 gives no tickets: ") && heal.out.contains("no ticket slot"),
+        "{}",
+        heal.out
+    );
+
+    // A file that may be a coin and is none is no clean bill, nor is a coin of another network.
+    let stray = network.wallet().join("Bank/1.77.bin");
+    std::fs::write(&stray, "not a coin").unwrap();
+    let coin = network.wallet().join("Fracked").join(lost.name());
+    let aside = network.folder.path().join("aside.bin");
+    std::fs::rename(&coin, &aside).unwrap();
+    assert_eq!(network.run("detect --all --network net wallet").status, 1);
+    std::fs::remove_file(&stray).unwrap();
+    assert_eq!(network.run("detect --all --network net wallet").status, 0);
+    let mut other = minted[2].1.clone();
+    other.coin_id = 7;
+    let place = network.wallet().join("Bank").join(other.name());
+    let right = std::fs::read(&place).unwrap();
+    std::fs::write(&place, other.to_bytes()).unwrap();
+    let heal = network.run("heal wallet --network net");
+    assert_eq!(heal.status, 1, "{}", heal.err);
+    assert!(heal.out.contains("coin id 7, not 6"), "{}", heal.out);
+    std::fs::write(&place, right).unwrap();
+    std::fs::rename(&aside, &coin).unwrap();
 
     // With 12 nodes down it still works, with 13 it says so.
     for raida in 10..22 {

@@ -111,6 +111,47 @@ fn a_move_that_stops_after_any_step_leaves_the_coin_and_the_next_run_ends_it() {
 }
 
 #[test]
+fn a_move_to_counterfeit_that_stops_after_any_step_is_ended_by_the_next_run() {
+    for steps in 0..=Filing::STEPS.len() {
+        let trial = Trial::new();
+        let failed = file(7, Mark::Failed);
+        trial.put(Folder::Fracked, &failed);
+        let name = failed.name();
+        let (from, to) = (
+            trial.path(Folder::Fracked, &name),
+            trial.path(Folder::Counterfeit, &name),
+        );
+        first_steps(&Filing::relocate(from, to, failed.to_bytes()), steps);
+        let stopped = trial.files();
+        trial.open(Access::Look);
+        assert_eq!(trial.files(), stopped);
+
+        let mut wallet = trial.open(Access::Change);
+        wallet.file_by_grade().unwrap();
+        assert_eq!(wallet.left_alone(), [], "after {steps} steps");
+        assert_eq!(
+            trial.names(),
+            ["Counterfeit/1.7.bin"],
+            "after {steps} steps"
+        );
+        assert_eq!(trial.files()[0].1, failed.to_bytes()[..]);
+    }
+}
+
+#[test]
+fn a_coin_whose_copy_is_where_it_belongs_already_leaves_its_old_folder() {
+    let trial = Trial::new();
+    let failed = file(7, Mark::Failed);
+    trial.put(Folder::Fracked, &file(7, Mark::Passed));
+    trial.put(Folder::Counterfeit, &failed);
+    let mut wallet = trial.open(Access::Change);
+    wallet.coins_mut()[0].file.pown = failed.pown;
+    wallet.file_by_grade().unwrap();
+    assert_eq!(wallet.left_alone(), []);
+    assert_eq!(trial.names(), ["Counterfeit/1.7.bin"]);
+}
+
+#[test]
 fn new_content_that_stops_after_any_step_is_the_old_or_the_new() {
     for steps in 0..=Filing::STEPS.len() {
         let trial = Trial::new();
@@ -140,6 +181,39 @@ fn a_new_coin_is_there_as_soon_as_its_bytes_are_on_disk() {
         assert!(wallet.coins()[0].file == new, "after {steps} steps");
         assert_eq!(trial.names(), ["Bank/1.7.bin"], "after {steps} steps");
     }
+}
+
+#[test]
+fn a_new_coin_is_taken_back_after_any_step_and_nothing_else_is() {
+    for steps in 0..=Filing::STEPS.len() {
+        let trial = Trial::new();
+        let new = file(7, Mark::Passed);
+        let place = trial.path(Folder::Bank, &new.name());
+        let filing = Filing::create(place, new.to_bytes());
+        first_steps(&filing, steps);
+        filing.take_back().unwrap();
+        assert!(trial.names().is_empty(), "after {steps} steps");
+
+        let other = file(7, Mark::Failed);
+        trial.put(Folder::Bank, &other);
+        filing.take_back().unwrap();
+        assert_eq!(trial.files()[0].1, other.to_bytes()[..]);
+    }
+}
+
+#[test]
+fn where_one_of_several_new_coins_cannot_be_written_the_next_run_finds_none() {
+    let trial = Trial::new();
+    let obstacle = trial.path(Folder::Bank, ".1.3.bin.part");
+    fs::create_dir(&obstacle).unwrap();
+    let new = (1..=4).map(|sn| file(sn, Mark::Passed)).collect();
+    let mut wallet = trial.open(Access::Change);
+    let refused = wallet.add(Folder::Bank, new).unwrap_err();
+    assert!(matches!(refused, WalletError::NotAdded { .. }), "{refused}");
+    drop(wallet);
+    fs::remove_dir(&obstacle).unwrap();
+    assert!(trial.names().is_empty());
+    assert_eq!(trial.open(Access::Change).coins().len(), 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::coin::Coin;
 
 /// Ask a node which coins of a CSV are authentic; or with --all, all 25 servers about a wallet's.
 ///
-/// Exit status 1 if any is not.
+/// Exit status 1 if any is not, or, with --all, was left alone.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "encryption", "key_file", "continue_counter"])))]
 #[command(after_help = "Examples:

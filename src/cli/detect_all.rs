@@ -18,7 +18,8 @@ use crate::protocol::RaidaId;
 pub fn detect_all(path: &Path, raidas: &Raidas, json: bool) -> Result<Answer, CliError> {
     let (mut coins, left_alone) = match path.is_dir() {
         true => {
-            let wallet = Wallet::open(path, Access::Look)?;
+            let mut wallet = Wallet::open(path, Access::Look)?;
+            wallet.keep_only(raidas.coin_id);
             (wallet.coins().to_vec(), wallet.left_alone().to_vec())
         }
         false => {
@@ -78,7 +79,8 @@ pub fn detect_all(path: &Path, raidas: &Raidas, json: bool) -> Result<Answer, Cl
         print(&text)?;
     }
     let authentic = |filed: &Filed| filed.file.pown.grade() == Grade::Authentic;
-    Ok(match coins.iter().all(authentic) {
+    let is_left = left_alone.iter().any(|left| left.may_be_coin);
+    Ok(match coins.iter().all(authentic) && !is_left {
         true => Answer::Yes,
         false => Answer::No,
     })

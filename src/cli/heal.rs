@@ -6,16 +6,17 @@ use super::CliError;
 use super::coins::json_of;
 use super::output::{Answer, print, print_json, waiting};
 use super::raidas::RaidasArgs;
-use crate::client::PerRaida;
-use crate::client::heal::{Healed, HealedCoin, Stage, generators, heal, look, plan};
+use crate::client::heal::{Healed, HealedCoin, Refusals, Stage, heal, look, plan, recognise};
 use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
+use crate::client::{PerRaida, draw_generator};
 
 /// Heal a wallet: find out which numbers of its limbo coins are in force, have servers that lost a
 /// coin repair it on the word of the others, and file each coin by its grade.
 ///
 /// Looks after the folders Bank, Fracked, Limbo and Grade. A new number is in the coin's file before
 /// a server can have it, so that the command can be interrupted at any time and given again. Exit
-/// status 0 if all coins are authentic afterwards, 1 if some are not, 2 if too few servers answer.
+/// status 0 if all coins are authentic afterwards, 1 if some are not or were left alone, 2 if too few
+/// servers answer, or another network's.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
@@ -33,7 +34,7 @@ pub struct HealCommand {
     /// How long to wait for a server's answer, in milliseconds; for a fix at least 40,000
     #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     timeout_ms: u64,
-    /// The servers' coin id; 6 is CloudCoin
+    /// The servers' coin id; 6 is CloudCoin. Coins of another one are left alone
     #[arg(long, value_name = "N", default_value_t = 6)]
     coin_id: u16,
     /// One JSON object instead of text
@@ -45,34 +46,41 @@ impl HealCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The wallet or the list of hosts cannot be read; fewer than 13 servers answer; the disk fails.
+    /// The wallet or the list of hosts cannot be read; fewer than 13 servers answer, or
+    /// servers of another network; the disk fails.
     pub fn run(self) -> Result<Answer, CliError> {
         let raidas = self.network.raidas(self.coin_id, self.timeout_ms)?;
         let bar = waiting();
-        let (healed, left_alone) = if self.dry_run {
-            let mut wallet = Wallet::open(&self.wallet, Access::Look)?;
+        let access = match self.dry_run {
+            true => Access::Look,
+            false => Access::Change,
+        };
+        let mut wallet = Wallet::open(&self.wallet, access)?;
+        wallet.keep_only(self.coin_id);
+        let healed = if self.dry_run {
             bar.set_message("asking all servers");
             let filed = wallet.coins().iter().map(|filed| filed.file.pown).collect();
             let silent = look(wallet.coins_mut(), &raidas)?;
-            let left_alone = wallet.left_alone().to_vec();
-            (looked_at(&wallet, filed, silent), left_alone)
+            recognise(wallet.coins())?;
+            looked_at(&wallet, filed, silent)
         } else {
-            let mut wallet = Wallet::open(&self.wallet, Access::Change)?;
-            let generators = generators(wallet.coins())?;
-            let healed = heal(&mut wallet, &raidas, &generators, |stage| {
+            heal(&mut wallet, &raidas, draw_generator, |stage| {
                 bar.set_message(phrase(stage));
-            })?;
-            (healed, wallet.left_alone().to_vec())
+            })?
+        };
+        let found = Found {
+            healed: &healed,
+            left_alone: wallet.left_alone(),
+            counterfeits: wallet.counterfeits()?,
         };
         bar.finish_and_clear();
         if self.json {
-            print_json(&self.report_json(&healed, &left_alone))?;
+            print_json(&self.report_json(&found))?;
         } else {
-            print(&self.report(&healed, &left_alone))?;
+            print(&self.report(&found))?;
         }
-        let all_authentic = (healed.coins.iter())
-            .all(|coin| coin.after.grade() == Grade::Authentic)
-            && !left_alone.iter().any(|left| left.may_be_coin);
+        let all_authentic = (healed.coins.iter()).all(|coin| coin.grade == Grade::Authentic)
+            && !found.left_alone.iter().any(|left| left.may_be_coin);
         Ok(if all_authentic {
             Answer::Yes
         } else {
@@ -80,7 +88,12 @@ impl HealCommand {
         })
     }
 
-    fn report(&self, healed: &Healed, left_alone: &[LeftAlone]) -> String {
+    fn report(&self, found: &Found<'_>) -> String {
+        let Found {
+            healed,
+            left_alone,
+            counterfeits,
+        } = *found;
         let mut text = String::new();
         if !healed.coins.is_empty() {
             let (before, after) = match self.dry_run {
@@ -94,11 +107,12 @@ impl HealCommand {
                 coin,
                 before,
                 after,
+                grade,
                 in_doubt,
             } = coin;
-            let grade = after.grade().name();
+            let grade = grade.name();
             let doubt = match in_doubt {
-                true => ", two numbers in doubt: heal again when all servers answer",
+                true => ", two numbers in doubt, both are kept: heal again",
                 false => "",
             };
             let would = match self.dry_run {
@@ -113,14 +127,20 @@ impl HealCommand {
         for left in left_alone {
             text += &format!("left alone: {}: {}\n", left.file.display(), left.reason);
         }
-        for (raida, why) in healed.silent.iter() {
-            if let Some(why) = why {
-                text += &format!("RAIDA {raida} did not answer: {why}\n");
+        for (whys, what) in [
+            (&healed.silent, "did not answer"),
+            (&healed.refusals.tickets, "gives no tickets"),
+            (&healed.refusals.fixes, "does not fix"),
+        ] {
+            for (raida, why) in whys.iter() {
+                if let Some(why) = why {
+                    text += &format!("RAIDA {raida} {what}: {why}\n");
+                }
             }
         }
         let count = |grade| {
             let coins = healed.coins.iter();
-            coins.filter(|coin| coin.after.grade() == grade).count()
+            coins.filter(|coin| coin.grade == grade).count()
         };
         text += &format!(
             "{} coins: {} authentic, {} fracked, {} counterfeit, {} in limbo{}\n",
@@ -135,52 +155,67 @@ impl HealCommand {
                 ""
             },
         );
+        if counterfeits > 0 {
+            text += &format!("{counterfeits} coins lie in Counterfeit\n");
+        }
         text
     }
 
-    fn report_json(&self, healed: &Healed, left_alone: &[LeftAlone]) -> Value {
+    fn report_json(&self, found: &Found<'_>) -> Value {
+        let healed = found.healed;
         let coins = healed.coins.iter().map(|coin| {
             let mut entry = json_of(coin.coin);
             entry["before"] = coin.before.to_string().into();
             entry["after"] = coin.after.to_string().into();
-            entry["grade"] = coin.after.grade().name().into();
+            entry["grade"] = coin.grade.name().into();
             entry["in_doubt"] = coin.in_doubt.into();
             if self.dry_run {
                 entry["would_fix"] = fixable(&coin.after).into();
             }
             entry
         });
-        let silent = healed
-            .silent
-            .iter()
-            .filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })));
-        let left_alone = left_alone
+        let left_alone = found
+            .left_alone
             .iter()
             .map(|left| json!({ "file": left.file, "why": left.reason }));
         json!({
             "dry_run": self.dry_run,
             "rounds": healed.rounds,
             "coins": coins.collect::<Vec<_>>(),
-            "silent": silent.collect::<Vec<_>>(),
+            "silent": reasons(&healed.silent),
+            "no_tickets": reasons(&healed.refusals.tickets),
+            "no_fixes": reasons(&healed.refusals.fixes),
             "left_alone": left_alone.collect::<Vec<_>>(),
+            "in_counterfeit": found.counterfeits,
         })
     }
+}
+
+/// What there is to report.
+struct Found<'a> {
+    healed: &'a Healed,
+    left_alone: &'a [LeftAlone],
+    /// Coins in the folder of that name, which is not looked after.
+    counterfeits: usize,
 }
 
 /// What a look alone found, beside what the files said before.
 fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<String>>) -> Healed {
     let coins = wallet.coins().iter().zip(filed);
-    let coins = coins.map(|(filed, before)| HealedCoin {
-        coin: filed.file.coin,
-        before,
-        after: filed.file.pown,
-        in_doubt: filed.file.is_in_doubt(),
-    });
+    let coins = coins.map(|(filed, before)| HealedCoin::new(&filed.file, before));
     Healed {
         coins: coins.collect(),
         rounds: 0,
         silent,
+        refusals: Refusals::default(),
     }
+}
+
+/// The servers of which something is to be said, with why.
+fn reasons(whys: &PerRaida<Option<String>>) -> Vec<Value> {
+    let whys = whys.iter();
+    whys.filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })))
+        .collect()
 }
 
 /// On which servers a coin would be fixed if all those that pass it give a ticket.

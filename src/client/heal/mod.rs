@@ -11,8 +11,9 @@ mod network;
 mod plan;
 mod rounds;
 
-pub use network::{FIX_TIMEOUT, Network, Questions, Replies, Ticketed};
+pub use network::{FIX_TIMEOUT, Fixed, Network, Questions, Replies, Ticketed};
 pub use plan::plan;
 pub use rounds::{
-    COINS_A_TICKET, HealError, Healed, HealedCoin, ROUNDS_MAX, Stage, generators, heal, look,
+    COINS_A_TICKET, HealError, Healed, HealedCoin, ROUNDS_MAX, Refusals, Stage, heal, look,
+    recognise,
 };

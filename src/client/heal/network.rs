@@ -31,6 +31,15 @@ pub struct Ticketed {
     pub ticket: Option<TicketId>,
 }
 
+/// What came of a fix.
+#[derive(Debug, Default)]
+pub struct Fixed {
+    /// What became of each coin, in the order of the request.
+    pub outcomes: Vec<Outcome>,
+    /// Why there is no answer, or not to all of it.
+    pub error: Option<ClientError>,
+}
+
 /// The servers of a network as healing sees them: all are asked at the same time, and those with
 /// nothing to be asked, `None`, answer nothing.
 pub trait Network {
@@ -46,8 +55,8 @@ pub trait Network {
         coins: PerRaida<Option<Vec<(Coin, An)>>>,
     ) -> PerRaida<Option<Result<Ticketed, ClientError>>>;
 
-    /// Has coins fixed. What became of each, in the order of the request.
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>>;
+    /// Has coins fixed.
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Fixed>>;
 }
 
 /// A server that fixes waits up to 32 s for the others (`[peers] reply_timeout_s`): whoever gives up
@@ -83,16 +92,21 @@ impl Network for Raidas {
         })
     }
 
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Vec<Outcome>>> {
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Fixed>> {
         let question = |raida| orders[raida].as_ref();
         let timeout = self.timeout.max(FIX_TIMEOUT);
-        // The outcomes say what an error would: whether anything may have changed.
-        let fixed = self.ask(timeout, question, |client, order| Ok(client.fix(order).0));
+        let fixed = self.ask(timeout, question, |client, order| {
+            let (outcomes, error) = client.fix(order);
+            Ok(Fixed { outcomes, error })
+        });
         let mut orders = orders.into_iter();
         fixed.map(|answer| {
             let (_, order) = orders.next().expect("there are as many orders as answers");
-            let not_reached = || vec![Outcome::NotAsked; order.map_or(0, |o| o.coins.len())];
-            Some(answer?.unwrap_or_else(|_| not_reached()))
+            let not_reached = |error| Fixed {
+                outcomes: vec![Outcome::NotAsked; order.map_or(0, |o| o.coins.len())],
+                error: Some(error),
+            };
+            Some(answer?.unwrap_or_else(not_reached))
         })
     }
 }

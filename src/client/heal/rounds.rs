@@ -1,6 +1,10 @@
-use super::{Network, Questions, plan};
-use crate::client::wallet::{CoinFile, Filed, Mark, PownString, Wallet, WalletError};
-use crate::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
+use std::collections::BTreeSet;
+
+use super::{Fixed, Network, Questions, plan};
+use crate::client::wallet::{
+    CoinFile, Filed, Folder, Grade, Mark, PownString, Wallet, WalletError,
+};
+use crate::client::{ClientError, FixOrder, Outcome, PerRaida};
 use crate::coin::Coin;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, PartialGenerator, TicketId, VOTES_NEEDED};
@@ -46,6 +50,26 @@ pub struct Healed {
     pub rounds: usize,
     /// Why servers did not answer when they were last asked.
     pub silent: PerRaida<Option<String>>,
+    /// Why servers gave no ticket or fixed nothing.
+    pub refusals: Refusals,
+}
+
+/// The first reason why each server did not do its part in the fixes.
+#[derive(Clone, Debug)]
+pub struct Refusals {
+    /// Gave no ticket.
+    pub tickets: PerRaida<Option<String>>,
+    /// Carried a fix out not at all, or did not say so.
+    pub fixes: PerRaida<Option<String>>,
+}
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals {
+            tickets: PerRaida::from_fn(|_| None),
+            fixes: PerRaida::from_fn(|_| None),
+        }
+    }
 }
 
 /// What became of a coin.
@@ -57,8 +81,23 @@ pub struct HealedCoin {
     pub before: PownString,
     /// What they said at last.
     pub after: PownString,
+    /// What that makes of it: where it is filed.
+    pub grade: Grade,
     /// Whether a server may have either of two numbers still; the file keeps both.
     pub in_doubt: bool,
+}
+
+impl HealedCoin {
+    /// A coin as it is now, beside what the servers said before.
+    pub fn new(file: &CoinFile, before: PownString) -> HealedCoin {
+        HealedCoin {
+            coin: file.coin,
+            before,
+            after: file.pown,
+            grade: file.grade(),
+            in_doubt: file.is_in_doubt(),
+        }
+    }
 }
 
 /// Why a wallet was not healed, or not to the end.
@@ -77,24 +116,19 @@ pub enum HealError {
         /// What came of the first that did not.
         first: String,
     },
+    /// The servers know no coin of the wallet.
+    #[error(
+        "each of the {coins} coins that stood in Bank or Fracked fails on {VOTES_NEEDED} or more servers, so nothing was changed: this is probably another network than theirs; name the right one with --hosts or --network"
+    )]
+    AnotherNetwork {
+        /// Coins that other servers passed at some time.
+        coins: usize,
+    },
     /// The system has no random numbers to give.
-    #[error("no random numbers from the system: {0}; nothing was sent")]
+    #[error(
+        "no random numbers from the system: {0}; the files hold every number that was sent: heal again when this is mended"
+    )]
     NoRandomness(#[from] getrandom::Error),
-}
-
-/// Draws what new numbers are derived from: for each server another, since who knows one knows what
-/// it makes of every server's number. None of them makes a number that would put one of the coins
-/// into a locker.
-///
-/// # Errors
-/// The system has no random numbers to give.
-pub fn generators(coins: &[Filed]) -> Result<PerRaida<PartialGenerator>, getrandom::Error> {
-    let coins: Vec<Coin> = coins.iter().map(|filed| filed.file.coin).collect();
-    let mut drawn = PerRaida::from_fn(|_| PartialGenerator::new([0; PartialGenerator::SIZE]));
-    for raida in RaidaId::all() {
-        drawn[raida] = draw_generator(raida, &coins)?;
-    }
-    Ok(drawn)
 }
 
 /// Asks the servers about all coins: which of two numbers each has where that is in doubt, whether it
@@ -127,27 +161,51 @@ pub fn look(
     }
 }
 
+/// Whether these servers, which were just asked, are those that passed the coins in Bank and Fracked
+/// before. One coin alone may be counterfeit; that all of several became so is less likely than that
+/// the wrong servers were asked.
+///
+/// # Errors
+/// They fail all of them, and pass no other coin either.
+pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
+    let passed_before = |filed: &&Filed| matches!(filed.folder, Folder::Bank | Folder::Fracked);
+    let known: Vec<&Filed> = coins.iter().filter(passed_before).collect();
+    let fails = |filed: &&Filed| filed.file.pown.count(Mark::Failed) >= VOTES_NEEDED;
+    let passes = |filed: &Filed| filed.file.pown.count(Mark::Passed) >= VOTES_NEEDED;
+    if known.len() > 1 && known.iter().all(fails) && !coins.iter().any(passes) {
+        return Err(HealError::AnotherNetwork { coins: known.len() });
+    }
+    Ok(())
+}
+
 /// Heals a wallet: limbo coins by finding which numbers are in force, then coins that servers fail by
 /// tickets and fixes, in rounds while that helps; then the coins are graded and filed.
 ///
 /// A new number is on disk in the coin's file, beside the old one, before the request that brings it
-/// into force is sent, and the old one leaves the file only when the server has said which of the two
-/// it has. So a crash at any moment loses neither, and the next run finds out which one counts. The
-/// same generators serve all rounds: where a fix takes effect after it was given up, the next one
-/// wants the same number.
+/// into force is sent, and either leaves the file only when the server has said that it has the other,
+/// or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any moment loses neither, and the next run finds out which one counts. Where
+/// a fix takes effect after it was given up, the next round's wants the same number: coins stay in the
+/// group that they were first fixed in, and a group keeps what its numbers are derived from.
+///
+/// `draw` gives that for a server and some coins; [`draw_generator`](crate::client::draw_generator)
+/// does.
 ///
 /// # Errors
-/// Fewer than 13 servers answer at first, and then nothing is changed; the disk fails.
+/// Fewer than 13 servers answer at first, or they are probably another network's, and then nothing is
+/// changed; the disk fails.
 pub fn heal(
     wallet: &mut Wallet,
     network: &impl Network,
-    generators: &PerRaida<PartialGenerator>,
+    mut draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     mut at: impl FnMut(Stage),
 ) -> Result<Healed, HealError> {
     at(Stage::Looking);
     let mut silent = look(wallet.coins_mut(), network)?;
+    recognise(wallet.coins())?;
     let before: Vec<PownString> = wallet.coins().iter().map(|filed| filed.file.pown).collect();
     wallet.save()?;
+    let mut groups: Vec<Group> = vec![];
+    let mut refusals = Refusals::default();
     let mut rounds = 0;
     while rounds < ROUNDS_MAX {
         let sick = sick(wallet.coins());
@@ -156,8 +214,24 @@ pub fn heal(
         }
         rounds += 1;
         let passes = passes(wallet.coins());
-        for group in sick.chunks(COINS_A_TICKET) {
-            heal_group(wallet, group, network, generators, rounds, &mut at)?;
+        add_groups(&mut groups, &sick, wallet.coins());
+        for group in &mut groups {
+            let ill: Vec<usize> = (group.places.iter().copied())
+                .filter(|place| sick.binary_search(place).is_ok())
+                .collect();
+            if !ill.is_empty() {
+                let mut generator = |raida| group.generator(raida, &mut draw);
+                let refused = &mut refusals;
+                heal_group(
+                    wallet,
+                    &ill,
+                    network,
+                    &mut generator,
+                    refused,
+                    rounds,
+                    &mut at,
+                )?;
+            }
         }
         let in_doubt = |filed: &Filed| filed.file.is_in_doubt();
         if self::sick(wallet.coins()).is_empty() && !wallet.coins().iter().any(in_doubt) {
@@ -173,22 +247,59 @@ pub fn heal(
     at(Stage::Filing);
     let coins = wallet.coins().iter().zip(before);
     let coins = coins
-        .map(|(filed, before)| HealedCoin {
-            coin: filed.file.coin,
-            before,
-            after: filed.file.pown,
-            in_doubt: filed.file.is_in_doubt(),
-        })
+        .map(|(filed, before)| HealedCoin::new(&filed.file, before))
         .collect();
     wallet.file_by_grade()?;
     Ok(Healed {
         coins,
         rounds,
         silent,
+        refusals,
     })
 }
 
-/// The coins that enough servers pass and some fail.
+/// Coins that are fixed together in every round.
+struct Group {
+    /// Where they are among the wallet's.
+    places: Vec<usize>,
+    coins: Vec<Coin>,
+    /// What their new numbers on each server are derived from, where one was to fix any of them. For
+    /// each server another, since who knows one knows what it makes of every server's number.
+    generators: PerRaida<Option<PartialGenerator>>,
+}
+
+impl Group {
+    /// Drawn so that it suits all coins of the group: in a later round the server may have others of
+    /// them to fix. For a whole wallet it could not be: of a million coins hardly any generator suits
+    /// all, since each coin's number is a trade key once in 65,536 times.
+    fn generator(
+        &mut self,
+        raida: RaidaId,
+        draw: &mut impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
+    ) -> Result<PartialGenerator, getrandom::Error> {
+        let generator = match self.generators[raida] {
+            Some(generator) => generator,
+            None => draw(raida, &self.coins)?,
+        };
+        self.generators[raida] = Some(generator);
+        Ok(generator)
+    }
+}
+
+/// Makes groups of those coins that are in none yet.
+fn add_groups(groups: &mut Vec<Group>, sick: &[usize], coins: &[Filed]) {
+    let known: BTreeSet<usize> = groups.iter().flat_map(|g| g.places.clone()).collect();
+    let new: Vec<usize> = (sick.iter().copied())
+        .filter(|place| !known.contains(place))
+        .collect();
+    groups.extend(new.chunks(COINS_A_TICKET).map(|places| Group {
+        places: places.to_vec(),
+        coins: places.iter().map(|&place| coins[place].file.coin).collect(),
+        generators: PerRaida::from_fn(|_| None),
+    }));
+}
+
+/// The coins that enough servers pass and some fail, by rising place.
 fn sick(coins: &[Filed]) -> Vec<usize> {
     let is_sick = |filed: &Filed| {
         let pown = &filed.file.pown;
@@ -205,10 +316,15 @@ fn passes(coins: &[Filed]) -> usize {
     coins.iter().map(passes).sum()
 }
 
-/// Asks each server about the coins of which it has not said anything yet.
+/// Asks each server about the coins of which it has not said anything yet, and again about those for
+/// which it had neither of two numbers: a fix that was given up may have taken effect since.
 fn ask_unknown(coins: &mut [Filed], network: &impl Network) -> PerRaida<Option<String>> {
     let unknown = PerRaida::from_fn(|raida| -> Vec<usize> {
-        let said = |file: &CoinFile| matches!(file.pown.0[raida], Mark::Passed | Mark::Failed);
+        let said = |file: &CoinFile| match file.pown.0[raida] {
+            Mark::Passed => true,
+            Mark::Failed => file.pan(raida).is_none(),
+            _ => false,
+        };
         let places = 0..coins.len();
         places.filter(|&place| !said(&coins[place].file)).collect()
     });
@@ -269,7 +385,8 @@ fn heal_group(
     wallet: &mut Wallet,
     group: &[usize],
     network: &impl Network,
-    generators: &PerRaida<PartialGenerator>,
+    generator: &mut impl FnMut(RaidaId) -> Result<PartialGenerator, getrandom::Error>,
+    refusals: &mut Refusals,
     round: usize,
     at: &mut impl FnMut(Stage),
 ) -> Result<(), HealError> {
@@ -277,7 +394,7 @@ fn heal_group(
         round,
         coins: group.len(),
     });
-    let (tickets, listed) = get_tickets(wallet.coins_mut(), group, network);
+    let (tickets, listed) = get_tickets(wallet.coins_mut(), group, network, &mut refusals.tickets);
     let coins = wallet.coins_mut();
     let marks: Vec<PownString> = group.iter().map(|&place| coins[place].file.pown).collect();
     let planned = plan(&marks, &listed);
@@ -287,15 +404,16 @@ fn heal_group(
     }
     let mut orders = PerRaida::from_fn(|_| None);
     for (raida, places) in planned.iter().filter(|(_, places)| !places.is_empty()) {
+        let generator = generator(raida)?;
         let mut order = FixOrder {
             coins: vec![],
-            generator: generators[raida],
+            generator,
             tickets,
         };
         order.tickets[raida] = None;
         for &place in places {
             let file = &mut coins[group[place]].file;
-            file.propose(raida, generators[raida].an(raida, file.coin));
+            file.propose(raida, generator.an(raida, file.coin));
             order.coins.push(file.coin);
         }
         orders[raida] = Some(order);
@@ -306,14 +424,18 @@ fn heal_group(
         coins: group.len(),
         servers,
     });
-    let outcomes = network.fix(orders);
-    for (raida, outcomes) in outcomes {
-        for (&place, outcome) in planned[raida].iter().zip(outcomes.unwrap_or_default()) {
+    for (raida, fixed) in network.fix(orders) {
+        let Fixed { outcomes, error } = fixed.unwrap_or_default();
+        if let Some(error) = error {
+            refusals.fixes[raida].get_or_insert_with(|| error.to_string());
+        }
+        for (&place, outcome) in planned[raida].iter().zip(outcomes) {
             let file = &mut wallet.coins_mut()[group[place]].file;
             match outcome {
                 Outcome::Changed => file.settle(raida, Found::Pan),
+                // Both numbers stay, here too: an earlier fix with the same numbers may be under way
+                // there still. The next look finds out.
                 Outcome::Failed | Outcome::NotAsked => file.settle(raida, Found::Neither),
-                // Both numbers stay: the next look finds out.
                 Outcome::Unknown => file.pown.0[raida] = Mark::NoAnswer,
             }
         }
@@ -327,6 +449,7 @@ fn get_tickets(
     coins: &mut [Filed],
     group: &[usize],
     network: &impl Network,
+    refusals: &mut PerRaida<Option<String>>,
 ) -> (PerRaida<Option<TicketId>>, Vec<PerRaida<bool>>) {
     let passing = PerRaida::from_fn(|raida| -> Vec<usize> {
         let passes = |&place: &usize| coins[group[place]].file.pown.0[raida] == Mark::Passed;
@@ -343,8 +466,15 @@ fn get_tickets(
     let mut tickets = PerRaida::from_fn(|_| None);
     let mut listed = vec![PerRaida::from_fn(|_| false); group.len()];
     for (raida, answer) in network.tickets(asked) {
-        // A server without a ticket to give has no vote in this round.
-        let Some(Ok(answer)) = answer else { continue };
+        let answer = match answer {
+            None => continue,
+            Some(Ok(answer)) => answer,
+            // A server without a ticket to give has no vote in this round.
+            Some(Err(error)) => {
+                refusals[raida].get_or_insert_with(|| error.to_string());
+                continue;
+            }
+        };
         tickets[raida] = answer.ticket;
         for (&place, passed) in passing[raida].iter().zip(answer.passed) {
             match passed {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::pown_string::{Mark, POWN_STRING_BYTES, PownString};
+use super::pown_string::{Grade, Mark, POWN_STRING_BYTES, PownString};
 use crate::client::PerRaida;
 use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
@@ -169,17 +169,29 @@ impl CoinFile {
         RaidaId::all().any(|raida| self.pan(raida).is_some())
     }
 
+    /// What the coin is worth to its owner. One with a number in doubt is never counterfeit: the
+    /// servers that fail it may be about to take that number over.
+    pub fn grade(&self) -> Grade {
+        match self.pown.grade() {
+            Grade::Counterfeit if self.is_in_doubt() => Grade::Limbo,
+            grade => grade,
+        }
+    }
+
     /// Keeps a number beside the one there is: the server is about to be asked to take it over.
     pub fn propose(&mut self, raida: RaidaId, pan: An) {
         self.pans.get_or_insert(self.ans)[raida] = pan;
     }
 
-    /// Ends the doubt about a server. Where it has neither number the old one is kept.
+    /// Takes note of what a server says, which ends the doubt about it where it has one of the
+    /// numbers. Where it has neither, both stay: it may be another network's, or still at work on the
+    /// fix that brings the proposed one into force, and then nobody else knows that number.
     pub fn settle(&mut self, raida: RaidaId, found: Found) {
         if let Some(pans) = &mut self.pans {
             match found {
                 Found::Pan => self.ans[raida] = pans[raida],
-                Found::An | Found::Neither => pans[raida] = self.ans[raida],
+                Found::An => pans[raida] = self.ans[raida],
+                Found::Neither => {}
             }
         }
         self.pown.0[raida] = match found {
@@ -290,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proposed_number_is_kept_until_the_server_has_said_which_one_it_has() {
+    fn a_proposed_number_is_kept_until_the_server_has_said_that_it_has_one_of_them() {
         let mut file = file();
         file.propose(raida(4), An::new([0x44; 16]));
         file.propose(raida(5), An::new([0x55; 16]));
@@ -301,13 +313,18 @@ mod tests {
         assert_eq!(file.pan(raida(4)), Some(An::new([0x44; 16])));
         file.settle(raida(4), Found::Pan);
         file.settle(raida(5), Found::An);
-        assert!(file.is_in_doubt());
         file.settle(raida(6), Found::Neither);
-        assert!(!file.is_in_doubt());
+        assert_eq!(file.pan(raida(4)), None);
+        assert_eq!(file.pan(raida(5)), None);
+        assert_eq!(file.pan(raida(6)), Some(An::new([0x66; 16])));
         assert_eq!(file.an(raida(4)), An::new([0x44; 16]));
         assert_eq!(file.an(raida(5)), An::new([6; 16]));
         assert_eq!(file.an(raida(6)), An::new([7; 16]));
         assert_eq!(file.pown.to_string(), "ppppppfpppppppppppppppppp");
+        assert_eq!(file.to_bytes().len(), 839);
+        file.settle(raida(6), Found::Pan);
+        assert!(!file.is_in_doubt());
+        assert_eq!(file.an(raida(6)), An::new([0x66; 16]));
         assert_eq!(file.to_bytes().len(), 439);
     }
 

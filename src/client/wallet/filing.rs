@@ -68,6 +68,18 @@ impl Filing {
         &self.target
     }
 
+    /// Takes a new file back, after however many steps: no later run is to take it, or what is written
+    /// of it, for a coin. What somebody else put there stays. The folder is yet to be synced.
+    ///
+    /// # Errors
+    /// A file cannot be read or removed.
+    pub fn take_back(&self) -> io::Result<()> {
+        let begun = |bytes: &[u8]| self.bytes.starts_with(bytes);
+        let whole = |bytes: &[u8]| bytes == &self.bytes[..];
+        remove_if(&temporary(&self.target), begun)?;
+        remove_if(&self.target, whole)
+    }
+
     fn write(&self) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
@@ -127,6 +139,35 @@ pub fn file_all(filings: &[Filing]) -> Result<(), (PathBuf, io::Error)> {
             .iter()
             .filter_map(|filing| Some(folder(filing.old.as_ref()?))),
     )
+}
+
+/// Takes new files back, durably; gives those that may be there still. Where their folder cannot be
+/// synced, a power cut may bring back any of them.
+pub fn take_back_all(filings: &[Filing]) -> Vec<PathBuf> {
+    let kept = |filing: &&Filing| filing.take_back().is_err();
+    let kept: Vec<&Filing> = filings.iter().filter(kept).collect();
+    let synced = sync_each(filings.iter().map(|filing| folder(&filing.target)));
+    let left = match synced {
+        Ok(()) => kept,
+        Err(_) => filings.iter().collect(),
+    };
+    left.iter().map(|filing| filing.target.clone()).collect()
+}
+
+/// Removes a file that holds what is asked for; none and something else than a file are left as they
+/// are.
+fn remove_if(file: &Path, holds: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+    match file.symlink_metadata() {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let bytes = Zeroizing::new(std::fs::read(file)?);
+    match holds(&bytes) {
+        true => std::fs::remove_file(file),
+        false => Ok(()),
+    }
 }
 
 fn sync_each<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<(), (PathBuf, io::Error)> {

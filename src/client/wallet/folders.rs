@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::filing::{Filing, file_all, sync, unfinished};
+use super::filing::{Filing, file_all, sync, take_back_all, unfinished};
 use super::{CoinFile, NotACoinFile};
 use crate::coin::Coin;
 
@@ -124,6 +124,24 @@ pub enum WalletError {
     /// The file to be written exists.
     #[error("{file} exists already and was left as it is", file = .0.display())]
     Exists(PathBuf),
+    /// New coins could not be filed, and none of them is in the wallet.
+    #[error("cannot write {file}: {cause}; the new coins were removed from the wallet again", file = file.display())]
+    NotAdded {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// New coins could not be filed, and some of them could not be removed again.
+    #[error("cannot write {file}: {cause}; nor could all new coins be removed from the wallet again: before you go on with it, remove these files, and those of the same names with .part at the end beside them: {}", list(left), file = file.display())]
+    LeftBehind {
+        /// Which file.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+        /// Files that may hold coins of this attempt.
+        left: Vec<PathBuf>,
+    },
     /// The disk fails or is full. Every coin is still in a whole file.
     #[error("cannot {doing} {file}: {cause}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.display())]
     Disk {
@@ -134,6 +152,11 @@ pub enum WalletError {
         /// What the system says.
         cause: io::Error,
     },
+}
+
+fn list(files: &[PathBuf]) -> String {
+    let files = files.iter().map(|file| file.display().to_string());
+    files.collect::<Vec<_>>().join(" ")
 }
 
 /// A wallet's own coins ([`Folder::OWN`]), one file each.
@@ -200,7 +223,32 @@ impl Wallet {
         &mut self.coins
     }
 
-    /// Files that were not understood, and coins that could not be moved.
+    /// Leaves the coins of other networks alone: no server of this one knows anything of them.
+    pub fn keep_only(&mut self, coin_id: u16) {
+        let (kept, others) = (self.coins.drain(..))
+            .partition::<Vec<Filed>, _>(|filed| filed.file.coin_id == coin_id);
+        self.coins = kept;
+        for filed in others {
+            let theirs = filed.file.coin_id;
+            let reason = format!(
+                "it is a coin of the network with coin id {theirs}, not {coin_id}: ask that network about it, with --coin-id {theirs}"
+            );
+            let file = self.path(&filed);
+            self.left_alone.push(LeftAlone::new(file, reason));
+        }
+    }
+
+    /// How many coins lie in Counterfeit.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn counterfeits(&self) -> Result<usize, WalletError> {
+        let names = names(&self.root.join(Folder::Counterfeit.name()))?;
+        let is_coin = |name: &&String| is_coin_name(name) && unfinished(name).is_none();
+        Ok(names.iter().filter(is_coin).count())
+    }
+
+    /// Files that were not understood, coins of other networks, and coins that could not be moved.
     pub fn left_alone(&self) -> &[LeftAlone] {
         &self.left_alone
     }
@@ -230,13 +278,19 @@ impl Wallet {
         self.save()?;
         let mut moves = vec![];
         for filed in &mut self.coins {
-            let folder = filed.file.pown.grade().folder();
+            let folder = filed.file.grade().folder();
             if folder == filed.folder {
                 continue;
             }
             let name = filed.file.name();
             let from = self.root.join(filed.folder.name()).join(&name);
             let target = self.root.join(folder.name()).join(&name);
+            if holds(&target, &filed.file) {
+                // It was moved already, but for the end.
+                remove_copy(&from, &target)?;
+                filed.folder = folder;
+                continue;
+            }
             if target.symlink_metadata().is_ok() {
                 let reason = format!(
                     "it belongs to {}, where there is another file of this name: look which one is right, and move it",
@@ -252,10 +306,12 @@ impl Wallet {
         carry_out(&moves)
     }
 
-    /// Puts new coins into a folder, durably.
+    /// Puts new coins into a folder, durably: all of them or none, so that whoever made them can unmake
+    /// them where this fails.
     ///
     /// # Errors
-    /// There is a file of that name in it, or the disk fails; some of the coins may be filed then.
+    /// There is a file of that name in it, or the disk fails; what could not be taken back then is
+    /// named.
     pub fn add(&mut self, folder: Folder, coins: Vec<CoinFile>) -> Result<(), WalletError> {
         let place = self.root.join(folder.name());
         let filings: Vec<Filing> = coins
@@ -265,7 +321,13 @@ impl Wallet {
         if let Some(taken) = (filings.iter()).find(|f| f.target().symlink_metadata().is_ok()) {
             return Err(WalletError::Exists(taken.target().to_owned()));
         }
-        carry_out(&filings)?;
+        if let Err((file, cause)) = file_all(&filings) {
+            let left = take_back_all(&filings);
+            return Err(match left.is_empty() {
+                true => WalletError::NotAdded { file, cause },
+                false => WalletError::LeftBehind { file, cause, left },
+            });
+        }
         let filed = coins.into_iter().map(|file| Filed::new(file, folder));
         self.coins.extend(filed);
         self.coins.sort_by_key(|filed| filed.file.coin);
@@ -279,7 +341,8 @@ impl Wallet {
     /// Reads what is in the folders; gives the files that were never finished.
     fn read_folders(&mut self) -> Result<Vec<Unfinished>, WalletError> {
         let mut found = vec![];
-        for folder in Folder::OWN {
+        // What is in Counterfeit is not the wallet's to grade, but a move to there may have stopped.
+        for folder in Folder::OWN.into_iter().chain([Folder::Counterfeit]) {
             let path = self.root.join(folder.name());
             for name in names(&path)? {
                 let file = path.join(&name);
@@ -292,6 +355,9 @@ impl Wallet {
                     });
                     continue;
                 }
+                if !Folder::OWN.contains(&folder) {
+                    continue;
+                }
                 match read(&file, &name) {
                     Ok(coin) => self.coins.push(Filed::new(coin, folder)),
                     Err(reason) => self.left_alone.push(LeftAlone::new(file, reason)),
@@ -301,13 +367,14 @@ impl Wallet {
         Ok(found)
     }
 
-    /// Leaves one of several files of a coin, or none where they differ.
+    /// Leaves one of several files of a coin, or none where they differ. A copy that a move to
+    /// Counterfeit left behind is one too many as well.
     fn drop_copies(&mut self, remove: bool) -> Result<(), WalletError> {
         let mut by_coin: BTreeMap<Coin, Vec<Filed>> = BTreeMap::new();
         for filed in self.coins.drain(..) {
             by_coin.entry(filed.file.coin).or_default().push(filed);
         }
-        for copies in by_coin.into_values() {
+        for mut copies in by_coin.into_values() {
             if copies.iter().any(|copy| copy.file != copies[0].file) {
                 for copy in &copies {
                     let reason = "there is another file of this coin, and they differ: keep the right one, or make two wallets of them and heal both";
@@ -316,14 +383,22 @@ impl Wallet {
                 }
                 continue;
             }
-            let belongs = copies[0].file.pown.grade().folder();
-            let stays = copies.iter().position(|copy| copy.folder == belongs);
-            for (place, copy) in copies.into_iter().enumerate() {
-                if place == stays.unwrap_or(0) {
-                    self.coins.push(copy);
-                } else if remove {
-                    let file = self.path(&copy);
-                    remove_durably(&file)?;
+            let belongs = copies[0].file.grade().folder();
+            let place = copies.iter().position(|copy| copy.folder == belongs);
+            let moved = (self.root.join(belongs.name())).join(copies[0].file.name());
+            let is_elsewhere = !Folder::OWN.contains(&belongs) && holds(&moved, &copies[0].file);
+            let stays = match is_elsewhere {
+                true => moved,
+                false => {
+                    let stays = copies.swap_remove(place.unwrap_or(0));
+                    let path = self.path(&stays);
+                    self.coins.push(stays);
+                    path
+                }
+            };
+            if remove {
+                for copy in &copies {
+                    remove_copy(&self.path(copy), &stays)?;
                 }
             }
         }
@@ -356,7 +431,9 @@ impl Wallet {
                         .and_then(|()| sync(&self.root.join(folder.name())))
                         .map_err(|cause| disk("rename", &file, cause))?;
                 }
-                self.coins.push(Filed::new(coin, folder));
+                if Folder::OWN.contains(&folder) {
+                    self.coins.push(Filed::new(coin, folder));
+                }
             }
             Err(reason) => {
                 let reason = format!("a file that was never finished: {reason}");
@@ -402,6 +479,11 @@ fn read(file: &Path, name: &str) -> Result<CoinFile, String> {
     }
 }
 
+/// Whether the file is there with these very bytes.
+fn holds(file: &Path, coin: &CoinFile) -> bool {
+    CoinFile::read(file).is_ok_and(|other| other == *coin)
+}
+
 /// Why a coin could not be had from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableCoin {
@@ -430,11 +512,21 @@ impl CoinFile {
 }
 
 fn make_folders(root: &Path) -> Result<(), WalletError> {
+    // A folder that is made is durable once the folder that it is in is synced.
+    let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
+    let made: Vec<&Path> = root.ancestors().take_while(missing).collect();
     for folder in Folder::ALL {
         let path = root.join(folder.name());
         if !path.is_dir() {
             std::fs::create_dir_all(&path).map_err(|cause| disk("make", &path, cause))?;
         }
+    }
+    for folder in made {
+        let parent = match folder.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        sync(parent).map_err(|cause| disk("sync", parent, cause))?;
     }
     sync(root).map_err(|cause| disk("sync", root, cause))
 }
@@ -453,6 +545,13 @@ fn remove_durably(file: &Path) -> Result<(), WalletError> {
     std::fs::remove_file(file)
         .and_then(|()| sync(folder))
         .map_err(|cause| disk("remove", file, cause))
+}
+
+/// Removes a file of which there is a copy, whose name may be only in memory yet.
+fn remove_copy(file: &Path, stays: &Path) -> Result<(), WalletError> {
+    let folder = stays.parent().expect("a coin file stands in a folder");
+    sync(folder).map_err(|cause| disk("sync", folder, cause))?;
+    remove_durably(file)
 }
 
 fn carry_out(filings: &[Filing]) -> Result<(), WalletError> {
