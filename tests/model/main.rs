@@ -170,10 +170,14 @@ fn compare(network: &mut Network) {
     let mut wire = Wire::tcp(network.node.address());
     for owner in &mut network.owners {
         let coins: Vec<Coin> = owner.world.coins().collect();
-        let known = coins
+        let known: Vec<_> = coins
             .iter()
-            .filter_map(|&coin| Some((Some(coin), owner.world.an(coin)?)));
-        owner.ask(&mut wire, Ask::Detect(known.collect()));
+            .filter_map(|&coin| Some((Some(coin), owner.world.an(coin)?)))
+            .collect();
+        // An owner may have deleted all it had, and a question about nothing is none.
+        if !known.is_empty() {
+            owner.ask(&mut wire, Ask::Detect(known));
+        }
         owner.ask(&mut wire, Ask::Audit);
         let mut denominations: Vec<Denomination> = coins.iter().map(|c| c.denomination).collect();
         denominations.dedup();
