@@ -268,7 +268,11 @@ impl<E: Environment> Node<E> {
         };
         Some(match claimed {
             Ok(Ok(coins)) => self.answer_claim(Ok(coins), claimant, caller, out),
-            Ok(Err(Unavailable)) => Status::UNAVAILABLE,
+            Ok(Err(Unavailable)) => {
+                // It may be made again.
+                shard.withdraw_claim(ticket, claimant);
+                Status::UNAVAILABLE
+            }
             Err(refused) => self.answer_claim(Err(refused), claimant, caller, out),
         })
     }
@@ -293,10 +297,15 @@ impl<E: Environment> Node<E> {
         let records = coins.iter().map(|&(coin, tag)| Some((coin, (coin, tag))));
         let scattered = scatter(self.mesh.shards(), records);
         let mut is_same = vec![false; coins.len()];
-        self.gather(scattered, Request::Unchanged, |record| {
+        let looked_at = self.gather(scattered, Request::Unchanged, |record| {
             is_same[record] = true
-        })
-        .await?;
+        });
+        if let Err(unavailable) = looked_at.await {
+            let withdrawn = Request::WithdrawClaim(ticket, claimant);
+            // A shard that does not answer has stopped, and its tickets with it.
+            let _ = self.mesh.ask(owner, withdrawn).await;
+            return Err(unavailable);
+        }
         let same = coins.iter().zip(is_same);
         let same = same.filter_map(|(&(coin, _), is_same)| is_same.then_some(coin));
         Ok(self.answer_claim(Ok(same.collect()), claimant, caller, out))

@@ -57,6 +57,8 @@ pub enum Request {
     Find(Vec<(Coin, An, An)>),
     /// Claim a ticket of this shard in a server's name. Answered by [`Reply::Claimed`].
     Claim(TicketId, RaidaId),
+    /// Take back a claim that was made just now and not answered. Answered by [`Reply::Done`].
+    WithdrawClaim(TicketId, RaidaId),
     /// Which of these coins still have the ANs that these tags stand for? Answered by
     /// [`Reply::Passed`].
     Unchanged(Vec<(Coin, AnTag)>),

@@ -203,6 +203,10 @@ impl<E: Environment> Shard<E> {
                 }
             }
             Request::Claim(ticket, claimant) => Reply::Claimed(self.claim(*ticket, *claimant)),
+            Request::WithdrawClaim(ticket, claimant) => {
+                self.withdraw_claim(*ticket, *claimant);
+                Reply::Done
+            }
             Request::LockerKeys(prefix) => Reply::Keys(self.lockers.borrow().keys(*prefix)),
             Request::Circulating => Reply::Circulating(self.pages.circulating()),
             Request::Circulation(denomination) => {
