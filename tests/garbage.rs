@@ -205,6 +205,15 @@ fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> V
                 Status::SUCCESS,
             ]
         }
+        Command::PeekTrade
+        | Command::StoreSum
+        | Command::Peek
+        | Command::Remove
+        | Command::PutForSale
+        | Command::ListForSale
+        | Command::Buy
+        | Command::StoreMultiple
+        | Command::RemoveTrade => vec![Status::UNKNOWN_COMMAND],
         Command::DeleteCoins => vec![
             Status::INVALID_LENGTH,
             Status::WRONG_ADMIN_KEY,
@@ -379,6 +388,16 @@ impl Maker {
                 DeleteCoins::compose(&key, wrong, &mut out);
             }
             Command::FreeCoins => return self.any_bytes(),
+            // Not carried out, whatever it says.
+            Command::PeekTrade
+            | Command::StoreSum
+            | Command::Peek
+            | Command::Remove
+            | Command::PutForSale
+            | Command::ListForSale
+            | Command::Buy
+            | Command::StoreMultiple
+            | Command::RemoveTrade => return self.any_bytes(),
             Command::AllSns => AllSns::compose(&key, coins[0].0.denomination, &mut out),
         }
         match self.random.random_range(0..4) {

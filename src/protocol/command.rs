@@ -40,6 +40,24 @@ pub enum Command {
     FreeCoins,
     /// 3/160: which serial numbers of a denomination are in circulation? (admin key)
     AllSns,
+    /// 8/81: which coins are for sale in this trade locker?
+    PeekTrade,
+    /// 8/82: put coins into a locker, all or none.
+    StoreSum,
+    /// 8/83: which coins lie in this locker?
+    Peek,
+    /// 8/84: take coins out of a locker.
+    Remove,
+    /// 8/85: put coins into a trade locker, for others to buy.
+    PutForSale,
+    /// 8/86: which trade lockers are paid in this currency?
+    ListForSale,
+    /// 8/87: a trade locker is paid for; hand its coins over.
+    Buy,
+    /// 8/88: put coins into several lockers, each all or none.
+    StoreMultiple,
+    /// 8/89: take a trade locker back.
+    RemoveTrade,
 }
 
 /// The highest command group there can be; over it a request is refused with status 5.
@@ -62,7 +80,7 @@ impl Command {
     pub const COUNT: usize = Self::TABLE.len();
 
     /// Every command with its group and code: the one place that pairs them.
-    const TABLE: [(Command, u8, u8); 18] = [
+    const TABLE: [(Command, u8, u8); 27] = [
         (Command::Echo, 0, 0),
         (Command::Version, 0, 1),
         (Command::Stats, 0, 2),
@@ -81,6 +99,15 @@ impl Command {
         (Command::DeleteCoins, 3, 140),
         (Command::FreeCoins, 3, 150),
         (Command::AllSns, 3, 160),
+        (Command::PeekTrade, 8, 81),
+        (Command::StoreSum, 8, 82),
+        (Command::Peek, 8, 83),
+        (Command::Remove, 8, 84),
+        (Command::PutForSale, 8, 85),
+        (Command::ListForSale, 8, 86),
+        (Command::Buy, 8, 87),
+        (Command::StoreMultiple, 8, 88),
+        (Command::RemoveTrade, 8, 89),
     ];
 
     /// The command that these two header bytes name; `None` where there is none.
@@ -122,6 +149,15 @@ impl Command {
             Command::DeleteCoins => "delete coins",
             Command::FreeCoins => "free coins",
             Command::AllSns => "all sns",
+            Command::PeekTrade => "peek trade locker",
+            Command::StoreSum => "store sum",
+            Command::Peek => "peek",
+            Command::Remove => "remove",
+            Command::PutForSale => "put for sale",
+            Command::ListForSale => "list for sale",
+            Command::Buy => "buy",
+            Command::StoreMultiple => "store multiple",
+            Command::RemoveTrade => "remove trade locker",
         }
     }
 

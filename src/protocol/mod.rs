@@ -18,6 +18,7 @@
 //! | [`pass_fail`] | which records passed |
 //! | [`admin_key`] | the key that executive commands ask for |
 //! | [`status_group`], [`authentication`], [`healing`], [`executive`] | groups 0, 1, 2 and 3 |
+//! | [`lockers`] | group 8 |
 
 pub mod admin_key;
 pub mod authentication;
@@ -29,6 +30,7 @@ pub mod executive;
 pub mod frame;
 pub mod header;
 pub mod healing;
+pub mod lockers;
 pub mod pass_fail;
 pub mod records;
 pub mod request;

@@ -152,12 +152,36 @@ statuses! {
     /// Validate, `raidax`: this server has claimed the ticket before.
     TICKET_CLAIMED = 44, "ticket claimed",
         "ticket claimed already: each server claims a ticket once";
+    /// Put for sale, list, buy: there is no such currency, or none is accepted here.
+    UNKNOWN_CURRENCY = 50, "unknown currency",
+        "unknown currency: the server has no offers in it; there are cloudcoin, bitcoin and monero";
+    /// Buy: no trade locker has just this currency, value and price.
+    NO_SUCH_OFFER = 51, "no such offer",
+        "no such offer: nothing of just that value is for sale at that price, list what is";
+    /// Put for sale: a trade locker has the same currency, value and price already.
+    OFFER_EXISTS = 148, "offer exists",
+        "on offer already: coins of the same value are for sale at the same price, ask another price";
+    /// Buy: the payment is not confirmed yet.
+    PAYMENT_PENDING = 150, "payment pending",
+        "payment pending: it is not confirmed yet, ask again with the same transaction id";
     /// Too many requests from one address.
     TOO_MANY_REQUESTS = 160, "too many requests",
         "too many requests: the server takes fewer a second from one address, try later";
+    /// Buy: the node has nothing that checks payments.
+    NO_SETTLEMENT = 180, "no settlement",
+        "no settlement: the server is not set up to check payments, so nothing can be bought there";
     /// Storage cannot take a change now: the disk is full, or a page is damaged.
     UNAVAILABLE = 194, "unavailable",
         "unavailable: the server's storage cannot take this now; nothing was changed, try later";
+    /// Group 8: a number of lockers, a length or a buyer's locker key that cannot be.
+    INVALID_PARAMETER = 198, "invalid parameter",
+        "invalid parameter: a count, a length or a key of the request is none that can be";
+    /// Store, put for sale: the key has not the mark of a locker's or a trade locker's.
+    WRONG_LOCKER_KEY = 199, "wrong locker key",
+        "wrong key: a locker's key ends in FF FF FF FF, a trade locker's in EE EE";
+    /// Buy: the payment was checked and is not what it should be.
+    PAYMENT_REFUSED = 203, "payment refused",
+        "payment refused: it was not made, or not of this amount, or not to the seller's address";
     /// Types 4 and 5: the HMAC of the ciphertext is wrong.
     WRONG_HMAC = 204, "wrong hmac",
         "wrong HMAC: the request was encrypted with another key, or altered on its way";

@@ -236,6 +236,16 @@ impl<E: Environment> Node<E> {
             Command::DeleteCoins => self.delete_coins(payload, out).await,
             Command::FreeCoins => self.free_coins(payload).await,
             Command::AllSns => self.all_sns(payload, transport, out).await,
+            // Their bytes are known, but nobody carries them out.
+            Command::PeekTrade
+            | Command::StoreSum
+            | Command::Peek
+            | Command::Remove
+            | Command::PutForSale
+            | Command::ListForSale
+            | Command::Buy
+            | Command::StoreMultiple
+            | Command::RemoveTrade => Err(Status::UNKNOWN_COMMAND),
         }
     }
 }

@@ -271,8 +271,18 @@ impl State {
         };
         self.stats.requests += 1;
         match command {
-            // It knows of no other servers, and nobody asks it for tickets by sum.
-            Command::GetTicketSum | Command::Fix => return Err(Status::UNKNOWN_COMMAND),
+            // It knows of no other servers and of no lockers, and nobody asks it for tickets by sum.
+            Command::GetTicketSum
+            | Command::Fix
+            | Command::PeekTrade
+            | Command::StoreSum
+            | Command::Peek
+            | Command::Remove
+            | Command::PutForSale
+            | Command::ListForSale
+            | Command::Buy
+            | Command::StoreMultiple
+            | Command::RemoveTrade => return Err(Status::UNKNOWN_COMMAND),
             Command::GetTicket => {
                 let request = GetTicket::parse(payload)?;
                 let mut answer = PassFail::begin(out, request.len());
