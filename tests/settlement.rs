@@ -517,6 +517,23 @@ fn a_node_stops_in_time_whatever_its_programs_do() {
     wait_until_gone(&pids);
 }
 
+/// With the data folder's lock in a program's hands a node could not start again, and with its files
+/// a program could change coins.
+#[test]
+fn a_program_is_handed_nothing_that_the_node_has_open() {
+    let script = Script::new("ls -l /proc/$$/fd > open");
+    let node = RealNode::start(&[], |settings| {
+        settings.settlement = Method::Command(script.program.clone());
+    });
+    assert_eq!(verdict(node.node().control().settlement()), Verdict::Paid);
+    let open = script.left("open");
+    assert!(open.contains("pipe:"), "{open}");
+    let data = node.settings().data.to_str().unwrap();
+    for wrong in [data, "io_uring", "eventfd", "pidfd"] {
+        assert!(!open.contains(wrong), "{wrong} in {open}");
+    }
+}
+
 fn refusal(serve: &Serve) -> String {
     let ending = serve.try_start().err().expect("it does not start");
     assert_eq!(ending.status.code(), Some(2), "{ending:?}");
