@@ -15,6 +15,7 @@
 //! | [`service`] | from a request to a response, through shards; one file a command group | sockets |
 //! | [`net`] | TCP and UDP sockets, connections, limits, steering | knowledge of commands |
 //! | [`peer`] | this node as a client of the network's other servers | counting of votes |
+//! | [`settlement`] | whether a purchase has been paid, as something outside the node says | knowledge of lockers |
 //! | [`admin`] | what a node tells its operator about itself, asked from outside its cores | the data path |
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
 //! | [`client`] | the other side of the protocol: requests over sockets, wallets, healing of coins | server modules |
@@ -36,5 +37,6 @@ pub mod node;
 pub mod peer;
 pub mod protocol;
 pub mod service;
+pub mod settlement;
 pub mod shard;
 pub mod store;

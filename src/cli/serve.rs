@@ -15,7 +15,12 @@ use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summar
 use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules};
 use crate::service::Rate;
+use crate::settlement::{Method, Program};
 use crate::shard::TicketSettings;
+
+/// Purchases that wait for their turn to be settled. At one a second and place, as fast as a program
+/// that asks a server can be, the last of them waits a minute; more would only wait in vain.
+const WAITING_MAX: usize = 256;
 
 /// Run a node.
 ///
@@ -185,6 +190,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             verify_source: config.peers.verify_source,
             ..PeerSettings::new(raida, config.node.coin_id)
         },
+        settlement: settlement(&config.trade),
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
@@ -213,6 +219,21 @@ fn servers(config: &Config) -> Vec<Server> {
         port: at.port(),
     };
     config.peers.servers.iter().map(server).collect()
+}
+
+fn settlement(trade: &config::Trade) -> Method {
+    match (trade.settlement, trade.command.split_first()) {
+        (config::Settlement::Trusted, _) => Method::Trusted,
+        (config::Settlement::Command, Some((path, arguments))) => Method::Command(Program {
+            path: path.into(),
+            arguments: arguments.iter().map(Into::into).collect(),
+            timeout: trade.command_timeout,
+            at_most: trade.commands_at_once.into(),
+            waiting_max: WAITING_MAX,
+        }),
+        // The configuration refuses "command" without one.
+        (config::Settlement::None | config::Settlement::Command, _) => Method::None,
+    }
 }
 
 fn adjustable(config: &Config) -> Adjustable {

@@ -5,6 +5,7 @@ use crate::{
     peer::{PeerSettings, Server},
     protocol::Rules,
     service::Rate,
+    settlement::Method,
     shard::TicketSettings,
 };
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub servers: Vec<Server>,
     /// How it treats them.
     pub peers: PeerSettings,
+    /// Who says whether a purchase has been paid.
+    pub settlement: Method,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

@@ -21,6 +21,7 @@ use crate::{
     net::{self, Drained, Limits, Stop},
     peer::{Book, Server},
     protocol::AdminKey,
+    settlement::{self, Desk, Settlement},
     shard::ShardSettings,
     store::{
         DataFolder, Disk, FolderError, from_hex, keep_awake,
@@ -42,6 +43,8 @@ pub struct Node {
     cores: Vec<ExecutorJoinHandle<io::Result<Drained>>>,
     /// Dropped before the folder is free for another node, which makes a socket of the same name.
     _admin: Option<admin::Server>,
+    /// Dropped last of what runs: cores may ask to their end.
+    _desk: Desk,
     _folder: DataFolder,
 }
 
@@ -52,6 +55,7 @@ pub struct Control {
     limits: Arc<Limits>,
     adjustable: Arc<Mutex<Adjustable>>,
     book: Book,
+    settlement: Settlement,
 }
 
 /// What there is to say of a node that has just started.
@@ -117,6 +121,9 @@ pub enum StartError {
         /// What is wrong, and what to do.
         what: String,
     },
+    /// Purchases cannot be settled.
+    #[error(transparent)]
+    Settlement(#[from] settlement::StartError),
     /// A core cannot run.
     #[error("cannot run on a core: {0}")]
     Core(String),
@@ -132,6 +139,7 @@ impl Node {
     /// Where anything it needs is not to be had; nothing of it runs then.
     pub fn start(settings: &Settings) -> Result<Node, StartError> {
         let start = Instant::now();
+        let desk = Desk::start(&settings.settlement)?;
         let folder = DataFolder::open(&settings.data, true)?;
         let (admin_key, made_admin_key) = admin_key(&settings.admin_key_file, folder.path())?;
         let secret = folder.secret()?;
@@ -222,9 +230,11 @@ impl Node {
                 limits,
                 adjustable,
                 book,
+                settlement: desk.settlement(),
             },
             cores,
             _admin: None,
+            _desk: desk,
             _folder: folder,
         };
         if let Err(error) = all_ready(&is_ready, settings.shards) {
@@ -266,6 +276,11 @@ impl Node {
 }
 
 impl Control {
+    /// Asks whether purchases have been paid, as the node's cores do.
+    pub fn settlement(&self) -> &Settlement {
+        &self.settlement
+    }
+
     /// Limits and counters of the sockets.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
@@ -285,6 +300,8 @@ impl Control {
 
     /// Has the node answer what it has accepted, write its pages, and end.
     pub fn stop(&self) {
+        // First: a client that waits for a purchase gets its answer, and does not hold the node up.
+        self.settlement.stop();
         self.stop.stop();
     }
 }

@@ -17,6 +17,7 @@ use raida::{
     peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
     service::Rate,
+    settlement::Method,
     shard::TicketSettings,
     store::{
         import::{Import, OnConflict, Outcome},
@@ -81,6 +82,7 @@ impl RealNode {
             healing_rate: Rate { per_s: 0, burst: 1 },
             servers: vec![],
             peers: PeerSettings::new(RAIDA, COIN_ID),
+            settlement: Method::None,
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

@@ -2,7 +2,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, Dialect, Durability, LogFormat, LogLevel, ResponseCounter};
+use super::{
+    Config, Currency, Dialect, Durability, LogFormat, LogLevel, ResponseCounter, Settlement,
+};
 use crate::cli::HostPort;
 use crate::coin::PAGES;
 use crate::protocol::{RaidaId, Rules};
@@ -43,6 +45,10 @@ pub enum Rule {
     Listen,
     /// The network's 25 nodes as `host:port`, or none.
     Servers,
+    /// Some of these words, none twice, or none at all.
+    SomeOf(&'static [&'static str]),
+    /// A program's path, with a slash in it, and its arguments; or nothing.
+    Program,
 }
 
 /// A value as a person writes it. Its text is what the file would hold.
@@ -342,6 +348,65 @@ pub static KEYS: &[Key] = &[
         set: |config, value| config.limits.healing_burst = value.into_whole() as u32,
     },
     Key {
+        section: "trade",
+        name: "settlement",
+        rule: Rule::OneOf(Settlement::NAMES),
+        changes_at_run_time: false,
+        get: |config| Value::Text(config.trade.settlement.name().into()),
+        set: |config, value| {
+            let name = value.into_text();
+            config.trade.settlement = Settlement::from_name(&name).expect(CHECKED);
+        },
+    },
+    Key {
+        section: "trade",
+        name: "command",
+        rule: Rule::Program,
+        changes_at_run_time: false,
+        get: |config| Value::List(config.trade.command.clone()),
+        set: |config, value| config.trade.command = value.into_list(),
+    },
+    Key {
+        section: "trade",
+        name: "command_timeout_s",
+        rule: whole(1, TEN_MINUTES_MS / 1_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.trade.command_timeout.as_secs()),
+        set: |config, value| config.trade.command_timeout = value.into_seconds(),
+    },
+    Key {
+        section: "trade",
+        name: "commands_at_once",
+        // Each takes three file descriptors and, above all, a process.
+        rule: whole(1, 64),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.trade.commands_at_once.into()),
+        set: |config, value| config.trade.commands_at_once = value.into_whole() as u16,
+    },
+    Key {
+        section: "trade",
+        name: "currencies",
+        rule: Rule::SomeOf(Currency::NAMES),
+        changes_at_run_time: false,
+        get: |config| {
+            let currencies = config.trade.currencies.iter();
+            Value::List(currencies.map(|currency| currency.name().into()).collect())
+        },
+        set: |config, value| {
+            let names = value.into_list();
+            let currencies = names.iter().map(|name| Currency::from_name(name));
+            config.trade.currencies = currencies.map(|c| c.expect(CHECKED)).collect();
+        },
+    },
+    Key {
+        section: "trade",
+        name: "pending_s",
+        rule: whole(1, DAY_S),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.trade.pending.as_secs()),
+        set: |config, value| config.trade.pending = value.into_seconds(),
+    },
+    Key {
         section: "log",
         name: "level",
         rule: Rule::OneOf(LogLevel::NAMES),
@@ -426,6 +491,15 @@ impl Rule {
                 (servers.is_empty() || servers.len() == SERVERS)
                     && servers.iter().all(|s| s.parse::<HostPort>().is_ok())
             }
+            (Rule::SomeOf(words), Value::List(some)) => {
+                let is_new = |at: usize| !some[..at].contains(&some[at]);
+                some.iter().all(|word| words.contains(&word.as_str()))
+                    && (0..some.len()).all(is_new)
+            }
+            (Rule::Program, Value::List(command)) => {
+                command.first().is_none_or(|path| path.contains('/'))
+                    && !command.iter().any(|part| part.contains('\0'))
+            }
             _ => false,
         }
     }
@@ -437,12 +511,12 @@ impl Rule {
             Rule::Whole { .. } => text.replace('_', "").parse().ok().map(Value::Whole),
             Rule::Switch => text.parse().ok().map(Value::Switch),
             Rule::OneOf(_) | Rule::Path | Rule::Listen => Some(Value::Text(text.to_owned())),
-            Rule::Servers => Some(Value::List(
+            Rule::Servers | Rule::SomeOf(_) | Rule::Program => Some(Value::List(
                 in_brackets(text)
                     .unwrap_or(text)
                     .split(',')
-                    .map(|server| server.trim().trim_matches('"').to_owned())
-                    .filter(|server| !server.is_empty())
+                    .map(|item| item.trim().trim_matches('"').to_owned())
+                    .filter(|item| !item.is_empty())
                     .collect(),
             )),
         }
@@ -469,15 +543,21 @@ impl fmt::Display for Rule {
                 Ok(())
             }
             Rule::Switch => f.write_str("true or false"),
-            Rule::OneOf(words) => {
-                let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-                write!(f, "one of {}", quoted.join(", "))
-            }
+            Rule::OneOf(words) => write!(f, "one of {}", quoted(words)),
             Rule::Path => f.write_str("a path in quotes, not empty"),
             Rule::Listen => f.write_str("\"ADDRESS:PORT\" with a numeric address"),
             Rule::Servers => f.write_str("a list of 25 times \"HOST:PORT\", or an empty list"),
+            Rule::SomeOf(words) => write!(f, "a list of some of {}", quoted(words)),
+            Rule::Program => f.write_str(
+                "[\"/PATH/OF/A/PROGRAM\", \"ARGUMENT\", ...] with a slash in the path, or an empty list",
+            ),
         }
     }
+}
+
+fn quoted(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    quoted.join(", ")
 }
 
 impl fmt::Display for Value {
@@ -571,6 +651,8 @@ mod tests {
                 Rule::Path => Value::Text("/elsewhere".into()),
                 Rule::Listen => Value::Text("[::]:1".into()),
                 Rule::Servers => Value::List(vec!["[::1]:50000".into(); 25]),
+                Rule::SomeOf(words) => Value::List(vec![words[words.len() - 1].into()]),
+                Rule::Program => Value::List(vec!["./settle".into(), "--now".into()]),
             };
             let mut config = Config::default();
             let untouched = Config::default();
@@ -601,6 +683,13 @@ mod tests {
             ("servers", Value::List(vec!["127.0.0.1:50000".into(); 24])),
             ("servers", Value::List(vec!["127.0.0.1".into(); 25])),
             ("dialect", Value::Text("Spec".into())),
+            ("command", Value::List(vec!["settle".into()])),
+            ("command", Value::List(vec!["/settle".into(), "\0".into()])),
+            ("command", Value::Text("/settle".into())),
+            ("command_timeout_s", Value::Whole(0)),
+            ("commands_at_once", Value::Whole(65)),
+            ("currencies", Value::List(vec!["dollar".into()])),
+            ("currencies", Value::List(vec!["monero".into(); 2])),
         ] {
             assert!(!key(name).rule.accepts(&value), "{name} = {value}");
         }

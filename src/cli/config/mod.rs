@@ -38,6 +38,8 @@ pub struct Config {
     pub peers: Peers,
     /// What one address may ask for.
     pub limits: Limits,
+    /// How lockers are sold.
+    pub trade: Trade,
     /// What is logged.
     pub log: Log,
     /// Where each value came from, by the key's place in [`KEYS`].
@@ -144,6 +146,23 @@ pub struct Limits {
     pub healing_burst: u32,
 }
 
+/// Section `trade`.
+#[derive(Clone, Debug)]
+pub struct Trade {
+    /// Who says whether a purchase has been paid.
+    pub settlement: Settlement,
+    /// The program that says so, and its arguments; or nothing.
+    pub command: Vec<String>,
+    /// How long the program may take.
+    pub command_timeout: Duration,
+    /// How many of them may run at once.
+    pub commands_at_once: u16,
+    /// What lockers may be offered for.
+    pub currencies: Vec<Currency>,
+    /// How long a purchase under way keeps others from buying the locker.
+    pub pending: Duration,
+}
+
 /// Section `log`.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -207,6 +226,30 @@ choice! {
         Restart = "restart",
         /// At the block after the request's last one.
         Continue = "continue",
+    }
+}
+
+choice! {
+    /// Who says whether a purchase has been paid.
+    Settlement {
+        /// Nobody: nothing can be bought.
+        None = "none",
+        /// Every purchase counts as paid.
+        Trusted = "trusted",
+        /// A program of the operator's.
+        Command = "command",
+    }
+}
+
+choice! {
+    /// What a locker can be paid in (PROTOCOL.md group 8).
+    Currency {
+        /// 0
+        CloudCoin = "cloudcoin",
+        /// 1
+        Bitcoin = "bitcoin",
+        /// 2
+        Monero = "monero",
     }
 }
 
@@ -307,6 +350,15 @@ impl Default for Config {
             limits: Limits {
                 healing_per_s: 1_000,
                 healing_burst: 2_000,
+            },
+            trade: Trade {
+                settlement: Settlement::None,
+                command: vec![],
+                command_timeout: Duration::from_secs(30),
+                commands_at_once: 4,
+                currencies: vec![Currency::CloudCoin, Currency::Bitcoin, Currency::Monero],
+                // Six blocks of Bitcoin take an hour on average, and often much longer.
+                pending: Duration::from_secs(7_200),
             },
             log: Log {
                 level: LogLevel::Info,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::key::{KEYS, Key, Value};
+use super::{Config, Settlement};
 
 /// Where a value came from, the weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,14 @@ pub enum Problem {
         /// What the key accepts.
         permitted: String,
     },
+    /// Two values that cannot both be.
+    #[error("{origin}: {what}")]
+    Together {
+        /// Where the one was found that needs the other.
+        origin: Origin,
+        /// What is wrong with them, and what to do.
+        what: String,
+    },
 }
 
 /// Why there is no configuration.
@@ -132,7 +140,8 @@ impl Problem {
             Problem::UnknownSection { origin, .. }
             | Problem::UnknownKey { origin, .. }
             | Problem::NotASection { origin, .. }
-            | Problem::Value { origin, .. } => match origin {
+            | Problem::Value { origin, .. }
+            | Problem::Together { origin, .. } => match origin {
                 Origin::File(_, line) => *line,
                 _ => 0,
             },
@@ -264,7 +273,41 @@ impl Reading {
         });
     }
 
+    /// Values that are right each by itself, and not together.
+    fn compare(&mut self) {
+        let trade = &self.config.trade;
+        // Beside other faults, a value that was refused would seem to be missing.
+        if trade.settlement != Settlement::Command || !self.problems.is_empty() {
+            return;
+        }
+        let (timeout, pending) = (trade.command_timeout, trade.pending);
+        if trade.command.is_empty() {
+            self.together(
+                "settlement",
+                "trade.settlement = \"command\" needs a program: name it in trade.command, as in [\"/usr/local/bin/settle-bitcoin\"]".to_owned(),
+            );
+        }
+        // A purchase waits for its turn as long as a program may take, then for its program.
+        if pending < 2 * timeout {
+            let (timeout, pending) = (timeout.as_secs(), pending.as_secs());
+            self.together(
+                "pending_s",
+                format!(
+                    "trade.pending_s = {pending} would let others buy while trade.command still looks for the payment: raise it to {} at least, or lower trade.command_timeout_s = {timeout}",
+                    2 * timeout
+                ),
+            );
+        }
+    }
+
+    fn together(&mut self, name: &str, what: String) {
+        let place = find("trade", name).expect("KEYS holds the keys that are compared");
+        let origin = self.config.origins[place].clone();
+        self.problems.push(Problem::Together { origin, what });
+    }
+
     fn finish(mut self) -> Result<Config, ConfigError> {
+        self.compare();
         if !self.problems.is_empty() {
             return Err(ConfigError::Refused(self.problems));
         }
@@ -485,6 +528,24 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.node.admin_key_file, Path::new("/etc/key"));
+    }
+
+    #[test]
+    fn settlement_by_command_needs_a_program_and_time_for_it() {
+        assert_eq!(
+            refusal("[trade]\nsettlement = \"command\"\n"),
+            "node.toml:2: trade.settlement = \"command\" needs a program: name it in trade.command, as in [\"/usr/local/bin/settle-bitcoin\"]"
+        );
+        let command = "[trade]\nsettlement = \"command\"\ncommand = [\"/bin/settle\"]\n";
+        assert_eq!(
+            refusal(&format!(
+                "{command}command_timeout_s = 40\npending_s = 79\n"
+            )),
+            "node.toml:5: trade.pending_s = 79 would let others buy while trade.command still looks for the payment: raise it to 80 at least, or lower trade.command_timeout_s = 40"
+        );
+        let config = load_with(command, &[("RAIDA__TRADE__PENDING_S", "60")], &[]).unwrap();
+        assert_eq!(config.trade.command, ["/bin/settle"]);
+        load_with("[trade]\npending_s = 1\n", &[], &[]).unwrap();
     }
 
     #[test]

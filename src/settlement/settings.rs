@@ -1,0 +1,33 @@
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+/// Who says whether a purchase has been paid.
+#[derive(Clone, Debug)]
+pub enum Method {
+    /// Nobody: nothing can be bought.
+    None,
+    /// Every purchase counts as paid. For development.
+    Trusted,
+    /// A program of the operator's.
+    Command(Program),
+}
+
+/// A program that says whether a purchase has been paid: it reads one line of JSON
+/// ([`Purchase`](super::Purchase)) to its end and exits with 0 for paid, 1 for pending, 2 for refused.
+///
+/// It is started once a purchase, with the node's environment and working folder. Anything else that
+/// it does counts as pending and is logged, with the end of what it wrote to either output.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file, with a slash in it: `PATH` is not searched.
+    pub path: PathBuf,
+    /// What follows the program's name. The purchase is not among it, since everyone on the machine
+    /// can read it.
+    pub arguments: Vec<OsString>,
+    /// How long it may take; then it is killed with its children. A purchase waits for its turn no
+    /// longer either, so a verdict takes at most twice this.
+    pub timeout: Duration,
+    /// How many may run at once.
+    pub at_most: usize,
+    /// How many purchases may wait for their turn; further ones are pending at once.
+    pub waiting_max: usize,
+}
