@@ -8,6 +8,7 @@ use crate::{
     shard::{Locked, Reply, Request, TransactionId, Unavailable},
     store::{
         Environment,
+        book::Notes,
         record::{Change, PageSequence},
     },
 };
@@ -97,7 +98,7 @@ impl<E: Environment> Mesh<E> {
         }
 
         let log = &self.shard().log;
-        let Ok(appended) = log.append(&pages, &changes).await else {
+        let Ok(appended) = log.append(&pages, &changes, &Notes::default()).await else {
             self.release(id, &held).await;
             return Err(Unavailable);
         };

@@ -27,6 +27,7 @@ use crate::{
     },
     store::{
         Environment, NodeSecret, Signal,
+        book::Notes,
         log::{Durability, Log, LogSettings},
         pages::{CheckpointCounts, Lookup, Pages},
         record::{Change, PageSequence},
@@ -541,7 +542,7 @@ impl<E: Environment> Shard<E> {
     /// Makes changes of this shard's coins, which the caller holds, durable and then visible.
     async fn commit(&self, changes: &[Change]) -> Result<(), Unavailable> {
         let pages = self.begin(changes.iter().map(|change| change.coin)).await?;
-        let Ok(appended) = self.log.append(&pages, changes).await else {
+        let Ok(appended) = self.log.append(&pages, changes, &Notes::default()).await else {
             self.give_up(&pages);
             return Err(Unavailable);
         };

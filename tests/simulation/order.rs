@@ -6,6 +6,7 @@ use raida::{
     coin::{Mfs, ShardId},
     mesh::Decision,
     shard::{Exchange, Replacement, Reply, Request},
+    store::book::Notes,
     store::record::{Change, PageSequence},
 };
 
@@ -41,7 +42,10 @@ fn a_mark_waits_for_what_is_written_and_not_yet_in_the_pages() {
                 page: coin(0).page(),
                 sequence: 1,
             };
-            let appended = writer.append(&[page], &[to(0, 1)]).await.unwrap();
+            let appended = writer
+                .append(&[page], &[to(0, 1)], &Notes::default())
+                .await
+                .unwrap();
             writer.durable(&appended).await.unwrap();
             appended
         })
