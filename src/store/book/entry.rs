@@ -85,3 +85,14 @@ impl std::fmt::Debug for Payment {
             .finish_non_exhaustive()
     }
 }
+
+/// What a book file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A coin under a marked number, and since when.
+    Coin(Coin, Stamp),
+    /// Something for sale.
+    Sale(Sale),
+    /// A payment that was used.
+    Payment(Payment),
+}

@@ -6,8 +6,10 @@
 //! file a shard, so that the logs can be given up. Everything else about lockers is found in the pages.
 
 mod entry;
+mod file;
 
-pub use entry::{Notes, Payment, PaymentId, Placed, Sale, Stamp};
+pub use entry::{Entry, Notes, Payment, PaymentId, Placed, Sale, Stamp};
+pub use file::BookFile;
 
 /// What a recovery found, or a node's shards know together.
 #[derive(Clone, Debug, Default)]
