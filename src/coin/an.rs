@@ -1,6 +1,8 @@
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
+use super::ShardId;
+
 /// An authenticity number: 16 bytes that only the coin's owner and the server know.
 ///
 /// Comparing takes the same time wherever two numbers differ, and printing one shows nothing of it
@@ -55,9 +57,25 @@ impl An {
     }
 }
 
+/// The shard that a locker belongs to, of so many: the CRC-32C of the first five bytes of its key, modulo
+/// the shards. A request of encryption type 2 tells no more of a key (PROTOCOL.md section 3).
+#[inline]
+pub fn locker_home(prefix: [u8; 5], shards: u16) -> ShardId {
+    ShardId::new((crc32c::crc32c(&prefix) % u32::from(shards)) as u16)
+}
+
+impl An {
+    /// The shard that the locker under this key [belongs to](locker_home).
+    #[inline]
+    pub fn locker_home(&self, shards: u16) -> ShardId {
+        let [a, b, c, d, e, ..] = self.0;
+        locker_home([a, b, c, d, e], shards)
+    }
+}
+
 /// Tells whether a coin still has the authenticity number that it had: four bytes that stand for it.
 /// Another number has the same ones one time in four billion. Printing it shows nothing.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AnTag(u32);
 
 impl An {
