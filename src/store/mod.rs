@@ -20,6 +20,7 @@ mod prefetch;
 mod pulse;
 pub mod raidax;
 mod read_only;
+pub mod rebuild;
 pub mod record;
 pub mod recovery;
 mod round;

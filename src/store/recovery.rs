@@ -696,10 +696,7 @@ pub(super) async fn current_image<F: File>(
     page: &SurveyedPage,
 ) -> Result<Box<PageImage>, RecoveryError> {
     let mut image = read_image(files, secret, id, page.summary.slot).await?;
-    for (_, change) in &page.changes {
-        image.ans[change.coin.place()] = change.an;
-        image.mfs[change.coin.place()] = change.mfs;
-    }
+    page.apply(&mut image);
     Ok(image)
 }
 
@@ -747,6 +744,14 @@ impl SurveyedPage {
     /// Whether anything was ever written to the page.
     pub fn was_written(&self) -> bool {
         self.summary.slot.is_some() || !self.changes.is_empty()
+    }
+
+    /// Puts the changes that the base lacks into it.
+    pub fn apply(&self, image: &mut PageImage) {
+        for (_, change) in &self.changes {
+            image.ans[change.coin.place()] = change.an;
+            image.mfs[change.coin.place()] = change.mfs;
+        }
     }
 
     /// The slot to read for the marked coins that may be in it.

@@ -114,6 +114,14 @@ pub struct SlotMeta {
     pub circulation: [u64; COINS_PER_PAGE / 64],
 }
 
+impl SlotMeta {
+    /// Whether the missing sequences are as they were once written: rising, and none above the head's.
+    pub fn is_in_order(&self) -> bool {
+        let last = self.missing.last();
+        self.missing.is_sorted_by(|a, b| a < b) && last.is_none_or(|&s| s <= self.head.sequence)
+    }
+}
+
 /// Why a slot's head cannot be read. The device writes a head whole or not at all, so this is damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadFault {

@@ -28,6 +28,11 @@ pub(super) use survey::BookSurvey;
 /// Entries that are encoded in one go: 64 KB and some ten microseconds, where they are coins.
 const ENTRIES_A_TURN: usize = 4_096;
 
+/// Whether a file in the folder of books is one.
+pub(super) fn is_name(name: &str) -> bool {
+    file::BookName::parse(name).is_some()
+}
+
 /// What a recovery found, or a node's shards know together.
 #[derive(Clone, Debug, Default)]
 pub struct Book {

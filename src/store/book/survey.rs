@@ -144,10 +144,13 @@ impl BookSurvey {
         });
     }
 
-    /// Whether a book was written by a program that is newer than this one.
-    pub fn is_of_another_version(&self) -> bool {
-        let is = |found: &Found| matches!(found.header, Err(HeaderFault::Version(_)));
-        self.files.iter().any(is)
+    /// A book that a newer program than this one wrote, and that this one has no right to give up.
+    pub fn of_another_version(&self) -> Option<Fault> {
+        let faults = self.files.iter().filter_map(|found| match found.header {
+            Err(fault @ HeaderFault::Version(_)) => Some(found.fault(0, &fault.to_string())),
+            _ => None,
+        });
+        faults.min_by(|a, b| a.file.cmp(&b.file))
     }
 
     /// Where a recovery writes its book: not where the newest of that pair is.
@@ -182,12 +185,6 @@ impl BookSurvey {
             }
         }
         Ok(())
-    }
-
-    /// Bytes of the books that count.
-    pub fn bytes(&self) -> u64 {
-        let lengths = self.with(Standing::Newest).map(|found| found.length());
-        lengths.sum()
     }
 
     /// Adds what the books that count say. Gives what is damaged in them.
@@ -295,11 +292,6 @@ impl Found {
     fn round(&self) -> Option<u64> {
         let header = self.header.ok()??;
         Some(header.round)
-    }
-
-    fn length(&self) -> u64 {
-        let header = self.header.ok().flatten();
-        header.map_or(0, |header| header.length)
     }
 
     fn fault(&self, offset: u64, what: &str) -> Fault {
