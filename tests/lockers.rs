@@ -1,0 +1,326 @@
+//! Lockers (PROTOCOL.md group 8) on a real node: what lies where, in which order, and what happens when
+//! two want the same.
+
+mod real_node;
+
+use std::thread;
+
+use raida::{
+    coin::{An, Coin, Mfs, PageId},
+    protocol::{
+        Command, Dialect, Passed, Protection, ResponseCounter, Status,
+        authentication::{Detect, Pown, PownSum},
+        lockers::{Contents, LockerKey, Peek, Remove, StoreMultiple, StoreSum, Stored},
+    },
+};
+use real_node::{
+    RealNode,
+    wire::{Answer, Wire, compose},
+};
+
+/// One client of a node.
+struct Client {
+    wire: Wire,
+    asked: u64,
+}
+
+impl Client {
+    fn tcp(node: &RealNode) -> Client {
+        Client {
+            wire: Wire::tcp(node.address()),
+            asked: 0,
+        }
+    }
+
+    fn ask(&mut self, command: Command, payload: &[u8]) -> Answer {
+        self.asked += 1;
+        let asked = compose(command, Protection::None, Some(payload), self.asked);
+        self.wire.ask(&asked, ResponseCounter::Restart)
+    }
+
+    fn store(&mut self, coins: &[Coin], sum: An, key: LockerKey) -> Status {
+        let mut payload = Vec::new();
+        StoreSum::compose(coins.iter().copied(), sum, key, &mut payload);
+        self.ask(Command::StoreSum, &payload).status
+    }
+
+    fn peek(&mut self, key: LockerKey) -> Vec<Coin> {
+        let mut payload = Vec::new();
+        Peek::compose(key, &mut payload);
+        let answer = self.ask(Command::Peek, &payload);
+        let contents = Contents::read(answer.status, &answer.payload);
+        contents.expect("an answer to a peek").coins().collect()
+    }
+
+    fn remove(&mut self, key: LockerKey, records: &[(Coin, An)]) -> Answer {
+        let mut payload = Vec::new();
+        Remove::compose(key, records.iter().copied(), &mut payload);
+        self.ask(Command::Remove, &payload)
+    }
+
+    fn pown(&mut self, records: &[(Coin, An, An)]) -> Status {
+        let mut payload = Vec::new();
+        Pown::compose(records.iter().copied(), &mut payload);
+        self.ask(Command::Pown, &payload).status
+    }
+
+    fn has(&mut self, records: &[(Coin, An)]) -> bool {
+        let mut payload = Vec::new();
+        Detect::compose(records.iter().copied(), &mut payload);
+        self.ask(Command::Detect, &payload).status == Status::ALL_PASS
+    }
+}
+
+fn key(first: u8) -> LockerKey {
+    let mut bytes = [first; 16];
+    bytes[12..].fill(0xff);
+    LockerKey::new(An::new(bytes)).expect("the mark of a locker")
+}
+
+fn an(number: u8) -> An {
+    An::new([number; 16])
+}
+
+/// The number that all coins start with.
+const OWN: u8 = 1;
+
+/// Coins on pages in a row, so on as many shards as there are.
+fn coins(count: usize) -> Vec<Coin> {
+    let coin = |index: usize| {
+        PageId::from_index(7_000 + index % 30)
+            .unwrap()
+            .coin(index / 30)
+    };
+    (0..count).map(coin).collect()
+}
+
+fn start(count: usize, shards: u16) -> RealNode {
+    let coins: Vec<_> = (coins(count).into_iter())
+        .map(|coin| (coin, an(OWN), Mfs::new(40)))
+        .collect();
+    RealNode::start(&coins, |settings| settings.shards = shards)
+}
+
+/// The XOR of the numbers of coins that all have this one.
+fn sum(number: An, coins: usize) -> An {
+    if coins % 2 == 1 { number } else { An::ZERO }
+}
+
+#[test]
+fn a_lockers_coins_are_listed_in_the_order_stored_also_after_a_restart() {
+    for shards in [1, 2, 3] {
+        let mut node = start(9, shards);
+        let mut client = Client::tcp(&node);
+        let all = coins(9);
+        let mine = key(0x41);
+        let first = [all[5], all[2], all[7]];
+        let second = [all[6], all[0]];
+        assert_eq!(
+            client.store(&first, sum(an(OWN), 3), mine),
+            Status::ALL_PASS
+        );
+        assert_eq!(client.store(&second, An::ZERO, mine), Status::ALL_PASS);
+        assert_eq!(
+            client.pown(&[(all[1], an(OWN), mine.an())]),
+            Status::ALL_PASS
+        );
+        let order = vec![all[5], all[2], all[7], all[6], all[0], all[1]];
+        assert_eq!(client.peek(mine), order);
+
+        // What is stored where it lies moves to the end.
+        assert_eq!(client.store(&[all[2]], mine.an(), mine), Status::ALL_PASS);
+        let order = vec![all[5], all[7], all[6], all[0], all[1], all[2]];
+        assert_eq!(client.peek(mine), order);
+        drop(client);
+        for shards in [2, 1, 3] {
+            node.restart(|settings| settings.shards = shards);
+            assert_eq!(Client::tcp(&node).peek(mine), order, "{shards} shards");
+        }
+        node.stop();
+    }
+}
+
+#[test]
+fn whichever_command_moves_a_coin_its_lockers_know() {
+    let mut node = start(4, 2);
+    let mut client = Client::tcp(&node);
+    let all = coins(4);
+    let (mine, other) = (key(0x41), key(0x42));
+    assert_eq!(client.store(&all, An::ZERO, mine), Status::ALL_PASS);
+    // Pown out, pown sum from one locker into another, store from one into another.
+    assert_eq!(client.pown(&[(all[0], mine.an(), an(7))]), Status::ALL_PASS);
+    assert_eq!(client.peek(mine), all[1..]);
+    let mut payload = Vec::new();
+    let delta = mine.an() ^ other.an();
+    PownSum::compose([all[1], all[2]], An::ZERO, delta, &mut payload);
+    assert_eq!(
+        client.ask(Command::PownSum, &payload).status,
+        Status::ALL_PASS
+    );
+    assert_eq!(client.peek(mine), [all[3]]);
+    assert_eq!(client.peek(other), all[1..3]);
+    assert_eq!(client.store(&[all[3]], mine.an(), other), Status::ALL_PASS);
+    assert_eq!(client.peek(mine), []);
+    assert_eq!(client.peek(other), all[1..]);
+    let out = [(all[1], an(8)), (all[0], an(9)), (all[2], mine.an())];
+    let answer = client.remove(other, &out);
+    assert_eq!(
+        (answer.status, answer.payload),
+        (Status::MIXED, vec![0b101])
+    );
+    assert_eq!(client.peek(other), [all[3]]);
+    assert_eq!(client.peek(mine), [all[2]]);
+    assert!(client.has(&[(all[0], an(7)), (all[1], an(8))]));
+    drop(client);
+    node.stop();
+}
+
+#[test]
+fn a_store_is_all_or_nothing() {
+    let mut node = start(5, 3);
+    let mut client = Client::tcp(&node);
+    let all = coins(5);
+    let mine = key(0x41);
+    let twice = [all[0], all[1], all[0]];
+    assert_eq!(client.store(&twice, an(OWN), mine), Status::ALL_FAIL);
+    assert_eq!(client.store(&all, an(9), mine), Status::ALL_FAIL);
+    let mut payload = Vec::new();
+    let stranger = PageId::from_index(5).unwrap().coin(5);
+    let lockers = [
+        (vec![all[0], all[1]], An::ZERO, mine),
+        (vec![all[2], stranger], An::ZERO, key(0x42)),
+        (vec![all[3], all[2]], An::ZERO, mine),
+    ];
+    StoreMultiple::compose(lockers, &mut payload);
+    let answer = client.ask(Command::StoreMultiple, &payload);
+    let stored = Stored::read(answer.status, &answer.payload, 3).expect("an answer");
+    assert_eq!(
+        [0, 1, 2].map(|locker| stored.stored(locker)),
+        [true, false, true]
+    );
+    assert_eq!(client.peek(mine), [all[0], all[1], all[3], all[2]]);
+    assert_eq!(client.peek(key(0x42)), []);
+    drop(client);
+    node.stop();
+}
+
+#[test]
+fn of_stores_of_the_same_coins_at_once_one_wins() {
+    const CLIENTS: u8 = 8;
+    for shards in [1, 2] {
+        let mut node = start(40, shards);
+        let all = coins(40);
+        let stored: Vec<bool> = thread::scope(|scope| {
+            let store = |client: u8| {
+                let (node, mut coins) = (&node, all.clone());
+                scope.spawn(move || {
+                    coins.rotate_left(client.into());
+                    let mut wire = Client::tcp(node);
+                    wire.store(&coins, An::ZERO, key(0x50 + client)) == Status::ALL_PASS
+                })
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(store).collect();
+            clients.into_iter().map(|c| c.join().unwrap()).collect()
+        });
+        // Forty coins with the same number have the sum zero whatever that number is, so each store
+        // is right when its turn comes: the last has them all, and nobody has some.
+        assert_eq!(stored, [true; CLIENTS as usize]);
+        let mut client = Client::tcp(&node);
+        let counts: Vec<usize> = (0..CLIENTS)
+            .map(|other| client.peek(key(0x50 + other)).len())
+            .collect();
+        assert_eq!(
+            counts.iter().filter(|&&count| count == 40).count(),
+            1,
+            "{counts:?}"
+        );
+        assert_eq!(counts.iter().sum::<usize>(), 40);
+
+        // One coin more gives the sum away: of those who know the number, one is right.
+        let one = &all[..1];
+        let number = (0..CLIENTS).map(|n| key(0x50 + n).an());
+        let number = number
+            .into_iter()
+            .find(|&an| client.has(&[(one[0], an)]))
+            .unwrap();
+        let stored: usize = thread::scope(|scope| {
+            let store = |client: u8| {
+                let node = &node;
+                scope.spawn(move || {
+                    Client::tcp(node).store(one, number, key(0x70 + client)) == Status::ALL_PASS
+                })
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(store).collect();
+            clients
+                .into_iter()
+                .map(|c| usize::from(c.join().unwrap()))
+                .sum()
+        });
+        assert_eq!(stored, 1);
+        drop(client);
+        node.stop();
+    }
+}
+
+#[test]
+fn a_peek_that_races_stores_and_removals_sees_all_coins_or_none() {
+    for shards in [1, 2, 3] {
+        let mut node = start(30, shards);
+        let all = coins(30);
+        let mine = key(0x41);
+        thread::scope(|scope| {
+            let mover = scope.spawn(|| {
+                let mut client = Client::tcp(&node);
+                for _ in 0..150 {
+                    assert_eq!(client.store(&all, An::ZERO, mine), Status::ALL_PASS);
+                    let out: Vec<_> = all.iter().map(|&coin| (coin, an(OWN))).collect();
+                    let answer = client.remove(mine, &out);
+                    assert_eq!(answer.status, Status::ALL_PASS);
+                    let passed = Passed::read(answer.status, &answer.payload, 30);
+                    assert!(passed.expect("a bitmap").passed(29));
+                }
+            });
+            let mut seen = [0, 0];
+            let mut client = Client::tcp(&node);
+            while !mover.is_finished() {
+                match client.peek(mine) {
+                    coins if coins.is_empty() => seen[0] += 1,
+                    coins => {
+                        assert_eq!(coins, all);
+                        seen[1] += 1;
+                    }
+                }
+            }
+            assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+        });
+        node.stop();
+    }
+}
+
+#[test]
+fn one_store_takes_as_many_coins_as_a_body_holds() {
+    const COINS: usize = 13_100;
+    for shards in [1, 2] {
+        let mut node = start(COINS, shards);
+        let mut client = Client::tcp(&node);
+        let all = coins(COINS);
+        let mine = key(0x41);
+        assert_eq!(client.store(&all, An::ZERO, mine), Status::ALL_PASS);
+        assert_eq!(client.peek(mine), all);
+        let mut udp = Client {
+            wire: Wire::udp(node.address()),
+            asked: 9,
+        };
+        let mut payload = Vec::new();
+        Peek::compose(mine, &mut payload);
+        // It would not fit a datagram.
+        assert_eq!(
+            udp.ask(Command::Peek, &payload).status,
+            Status::INVALID_LENGTH
+        );
+        drop(client);
+        node.restart(|settings| settings.rules.dialect = Dialect::Spec);
+        assert_eq!(Client::tcp(&node).peek(mine), all);
+        node.stop();
+    }
+}
