@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     coin::{An, Coin, Mfs, ShardId, locker_home},
@@ -15,15 +15,7 @@ pub(super) fn moves(
     changes: &[Change],
     notes: &Notes,
 ) -> BTreeMap<ShardId, Update> {
-    let mut by_key: BTreeMap<[u8; An::SIZE], KeyUpdate> = BTreeMap::new();
-    let mut at_key = |key: An, add: &dyn Fn(&mut KeyUpdate)| {
-        let update = by_key.entry(*key.expose()).or_insert_with(|| KeyUpdate {
-            key,
-            gone: Vec::new(),
-            come: Vec::new(),
-        });
-        add(update);
-    };
+    let mut by_key = ByKey::default();
     let mut ranks = notes.ranks.iter();
     let mut at = 0;
     for &Change { coin, an, mfs } in changes {
@@ -32,13 +24,13 @@ pub(super) fn moves(
             .take_while(|&&other| other < coin)
             .count();
         if let Some((old, _)) = values[at].filter(|(old, _)| old.is_marked()) {
-            at_key(old, &|update| update.gone.push(coin));
+            by_key.update(old).gone.push(coin);
         }
         if an.is_marked() && !mfs.is_free() {
             let rank = *ranks
                 .next()
                 .expect("there is a rank for each coin that is stored");
-            at_key(an, &|update| update.come.push((coin, rank)));
+            by_key.update(an).come.push((coin, rank));
         }
     }
     assert!(
@@ -47,7 +39,7 @@ pub(super) fn moves(
     );
 
     let mut by_shard: BTreeMap<ShardId, Update> = BTreeMap::new();
-    for (_, update) in by_key {
+    for update in by_key.updates {
         let home = update.key.locker_home(shards);
         by_shard.entry(home).or_default().keys.push(update);
     }
@@ -64,4 +56,31 @@ pub(super) fn moves(
         by_shard.entry(home).or_default().payment = Some(payment);
     }
     by_shard
+}
+
+/// Updates by their keys. Many coins in a row mostly have the same.
+#[derive(Default)]
+struct ByKey {
+    updates: Vec<KeyUpdate>,
+    places: HashMap<[u8; An::SIZE], usize>,
+    last: usize,
+}
+
+impl ByKey {
+    #[inline]
+    fn update(&mut self, key: An) -> &mut KeyUpdate {
+        let is_last = (self.updates.get(self.last)).is_some_and(|update| update.key == key);
+        if !is_last {
+            let next = self.updates.len();
+            self.last = *self.places.entry(*key.expose()).or_insert(next);
+            if self.last == next {
+                self.updates.push(KeyUpdate {
+                    key,
+                    gone: Vec::new(),
+                    come: Vec::new(),
+                });
+            }
+        }
+        &mut self.updates[self.last]
+    }
 }

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{
     exchange::exchange,
-    lockers::{Cursor, IndexCounts, Lockers, TradeCounts, TradeSettings, Update},
+    lockers::{Cursor, IndexCounts, Lockers, Place, TradeCounts, TradeSettings, Update},
     locks::Locks,
     message::{Exchange, Locked, Reply, Request, TransactionId},
     offers::OfferLocks,
@@ -863,7 +863,7 @@ impl<E: Environment> Shard<E> {
         };
         let counts = self.pages.checkpoint(round, durable).await?;
         if self.lockers.borrow_mut().take_changed() {
-            let mut cursor = Cursor::default();
+            let mut cursor = Cursor::start();
             let next = |entries: &mut Vec<Entry>| {
                 self.lockers.borrow().entries(&mut cursor, entries);
             };
@@ -880,12 +880,13 @@ impl<E: Environment> Shard<E> {
     async fn locker_coins(&self, key: &An) -> Vec<Coin> {
         for _ in 0..LISTING_TRIES {
             let version = self.lockers.borrow().version();
-            let (mut coins, mut next) = (Vec::new(), None);
+            let (mut coins, mut from) = (Vec::new(), Place::default());
             loop {
-                next = self.lockers.borrow().stretch(key, next, &mut coins);
-                if next.is_none() {
+                let next = self.lockers.borrow().stretch(key, from, &mut coins);
+                let Some(next) = next else {
                     return coins;
-                }
+                };
+                from = next;
                 self.environment.turn().await;
                 if self.lockers.borrow().version() != version {
                     break;

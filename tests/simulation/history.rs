@@ -45,7 +45,7 @@ pub struct Counts {
     pub crashes: u64,
     pub periodic_crashes: u64,
     pub crashes_in_recovery: u64,
-    pub failed_starts: u64,
+    pub failed_recoveries: u64,
     pub torn_tails: u64,
     pub recovered_changes: u64,
     pub stops: u64,
@@ -165,7 +165,7 @@ impl History {
                 Err(Cut::Steps) => self.counts.borrow_mut().crashes_in_recovery += 1,
                 Err(Cut::Hang) => return Err("recovery hangs".to_owned()),
                 Ok(Ok(recovered)) => self.examine(&recovered)?,
-                Ok(Err(RecoveryError::Io(_))) => {}
+                Ok(Err(RecoveryError::Io(_))) => self.counts.borrow_mut().failed_recoveries += 1,
                 Ok(Err(error)) => return Err(format!("recovery says {error}")),
             }
             match self.random.permille(500) {
@@ -197,10 +197,7 @@ impl History {
                     return Ok(node);
                 }
                 Err(error) if !fails => return Err(format!("opening says {error}")),
-                Err(_) => {
-                    self.counts.borrow_mut().failed_starts += 1;
-                    self.world.kill();
-                }
+                Err(_) => self.world.kill(),
             }
         }
     }
@@ -696,7 +693,7 @@ impl AddAssign for Counts {
         self.crashes += more.crashes;
         self.periodic_crashes += more.periodic_crashes;
         self.crashes_in_recovery += more.crashes_in_recovery;
-        self.failed_starts += more.failed_starts;
+        self.failed_recoveries += more.failed_recoveries;
         self.torn_tails += more.torn_tails;
         self.recovered_changes += more.recovered_changes;
         self.stops += more.stops;

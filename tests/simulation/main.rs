@@ -92,7 +92,7 @@ fn assert_worth(total: &Counts) {
         ("crashes", total.crashes, 5_000),
         ("crashes in recovery", total.crashes_in_recovery, 500),
         ("crashes in the periodic mode", total.periodic_crashes, 500),
-        ("starts that failed", total.failed_starts, 100),
+        ("recoveries that failed", total.failed_recoveries, 100),
         ("tails cut short", total.torn_tails, 150),
         ("changes found in logs", total.recovered_changes, 100_000),
         ("stops in good order", total.stops, 1_000),

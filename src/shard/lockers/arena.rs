@@ -1,11 +1,8 @@
 /// Items of a block.
 const BLOCK: usize = 4_096;
 
-/// No item.
-pub(super) const NONE: u32 = u32::MAX;
-
 /// Items that never move, so that whoever goes through them by their numbers, with turns of others in
-/// between, misses none that stayed; and no push takes longer than another.
+/// between, misses none that stayed; and none takes much longer to put in than another.
 pub(super) struct Arena<T> {
     blocks: Vec<Box<[T]>>,
     used: u32,
@@ -13,7 +10,7 @@ pub(super) struct Arena<T> {
     free: Vec<u32>,
 }
 
-impl<T: Copy + Default> Arena<T> {
+impl<T: Default> Arena<T> {
     pub(super) fn new() -> Arena<T> {
         Arena {
             blocks: Vec::new(),
@@ -46,7 +43,7 @@ impl<T: Copy + Default> Arena<T> {
     pub(super) fn insert(&mut self, item: T) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             if self.used as usize == self.blocks.len() * BLOCK {
-                self.blocks.push(vec![T::default(); BLOCK].into());
+                self.blocks.push((0..BLOCK).map(|_| T::default()).collect());
             }
             self.used += 1;
             self.used - 1

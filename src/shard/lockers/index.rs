@@ -1,24 +1,25 @@
 use subtle::ConstantTimeEq;
 
 use super::{
-    arena::{Arena, NONE},
+    arena::Arena,
+    contents::{Contents, Item},
     table::Table,
 };
 use crate::{
-    coin::{An, COINS_PER_PAGE, Coin, LockerPrefix, PageId},
+    coin::{An, Coin, LockerPrefix},
     store::book::Stamp,
 };
 
-/// Which coins lie under which marked number, in the order stored. What is found, is found in constant
-/// time: a key, the keys that start with five bytes, a coin.
+/// Which coins lie under which marked number, in the order stored. A key is found in constant time, and
+/// so are the keys that start with five bytes.
 pub(super) struct Index {
     lockers: Arena<Locker>,
-    nodes: Arena<Node>,
     by_key: Table,
     /// The oldest of the lockers that share a prefix; they are a ring.
     by_prefix: Table,
-    by_coin: Table,
     counts: IndexCounts,
+    /// Bytes of what lies in lockers.
+    contents: usize,
 }
 
 /// Lockers whose keys end FF FF FF FF, and what is in them; not what is for sale.
@@ -34,62 +35,28 @@ pub struct IndexCounts {
     pub bytes: u64,
 }
 
-/// A place within a locker.
-#[derive(Clone, Copy, Debug)]
-pub struct Place(u32);
+/// A place within the index, or within a locker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    locker: u32,
+    last: Option<Item>,
+}
 
-#[derive(Clone, Copy)]
 struct Locker {
     key: An,
-    first: u32,
-    last: u32,
-    coins: u32,
+    contents: Contents,
     /// The neighbours in the ring of those with the same prefix, by age.
     older: u32,
     newer: u32,
-}
-
-/// A coin under a key, between those stored before and after it.
-#[derive(Clone, Copy)]
-struct Node {
-    moment: u64,
-    /// Page index and place; [`NONE`] where the node is not in use.
-    coin: u32,
-    rank: u32,
-    before: u32,
-    after: u32,
 }
 
 impl Default for Locker {
     fn default() -> Locker {
         Locker {
             key: An::ZERO,
-            first: NONE,
-            last: NONE,
-            coins: 0,
-            older: NONE,
-            newer: NONE,
-        }
-    }
-}
-
-impl Default for Node {
-    fn default() -> Node {
-        Node {
-            moment: 0,
-            coin: NONE,
-            rank: 0,
-            before: NONE,
-            after: NONE,
-        }
-    }
-}
-
-impl Node {
-    fn stamp(&self) -> Stamp {
-        Stamp {
-            moment: self.moment,
-            rank: self.rank,
+            contents: Contents::default(),
+            older: 0,
+            newer: 0,
         }
     }
 }
@@ -98,11 +65,10 @@ impl Index {
     pub(super) fn new() -> Index {
         Index {
             lockers: Arena::new(),
-            nodes: Arena::new(),
             by_key: Table::new(),
             by_prefix: Table::new(),
-            by_coin: Table::new(),
             counts: IndexCounts::default(),
+            contents: 0,
         }
     }
 
@@ -116,45 +82,33 @@ impl Index {
     #[inline]
     pub(super) fn len(&self, key: &An) -> usize {
         let locker = self.find(key);
-        locker.map_or(0, |locker| self.lockers.get(locker).coins as usize)
+        locker.map_or(0, |number| self.lockers.get(number).contents.len())
     }
 
     /// The coins under a key, in the order stored.
     #[inline]
     pub(super) fn coins(&self, key: &An) -> impl Iterator<Item = Coin> {
-        let first = self
-            .find(key)
-            .map_or(NONE, |number| self.lockers.get(number).first);
-        let mut next = first;
-        std::iter::from_fn(move || {
-            let node = (next != NONE).then(|| self.nodes.get(next))?;
-            next = node.after;
-            Some(unpack(node.coin))
-        })
+        let locker = self.find(key).map(|number| self.lockers.get(number));
+        let items = locker.map(|locker| locker.contents.after(None));
+        items.into_iter().flatten().map(|item| item.coin())
     }
 
     /// Appends coins under a key, in the order stored, from a place on; gives where there are more.
     pub(super) fn stretch(
         &self,
         key: &An,
-        from: Option<Place>,
+        from: Place,
         most: usize,
         out: &mut Vec<Coin>,
     ) -> Option<Place> {
-        let first = || {
-            self.find(key)
-                .map_or(NONE, |number| self.lockers.get(number).first)
-        };
-        let mut next = from.map_or_else(first, |Place(node)| node);
-        for _ in 0..most {
-            if next == NONE {
-                return None;
-            }
-            let node = self.nodes.get(next);
-            out.push(unpack(node.coin));
-            next = node.after;
+        let locker = self.find(key)?;
+        let mut items = self.lockers.get(locker).contents.after(from.last);
+        let mut last = from.last;
+        for item in items.by_ref().take(most) {
+            out.push(item.coin());
+            last = Some(item);
         }
-        (next != NONE).then_some(Place(next))
+        items.next().map(|_| Place { locker, last })
     }
 
     /// The keys that start with these bytes, the oldest locker first; those of trade lockers too.
@@ -169,114 +123,87 @@ impl Index {
         })
     }
 
-    /// Puts a coin, which lies under no key here, under this one.
-    pub(super) fn insert(&mut self, key: An, coin: Coin, stamp: Stamp) {
-        let locker = self.find(&key).unwrap_or_else(|| self.open(key));
-        let after = self.place_after(locker, stamp);
-        let before = match after {
-            NONE => self.lockers.get(locker).last,
-            after => self.nodes.get(after).before,
-        };
-        let node = self.nodes.insert(Node {
-            moment: stamp.moment,
-            coin: pack(coin),
-            rank: stamp.rank,
-            before,
-            after,
-        });
-        match before {
-            NONE => self.lockers.get_mut(locker).first = node,
-            before => self.nodes.get_mut(before).after = node,
+    /// Puts coins, which lie under no key here, under this one.
+    pub(super) fn insert(&mut self, key: An, come: impl Iterator<Item = (Coin, Stamp)>) {
+        let come: Vec<Item> = come.map(|(coin, stamp)| Item::new(coin, stamp)).collect();
+        if come.is_empty() {
+            return;
         }
-        match after {
-            NONE => self.lockers.get_mut(locker).last = node,
-            after => self.nodes.get_mut(after).before = node,
-        }
-        self.lockers.get_mut(locker).coins += 1;
-        let nodes = &self.nodes;
-        self.by_coin
-            .insert(&pack(coin), node, |node| nodes.get(node).coin);
         if key.is_locker_key() {
-            self.counts.coins += 1;
-            self.counts.value = self
-                .counts
-                .value
-                .saturating_add(coin.denomination.worth_units());
+            self.counts.coins += come.len() as u64;
+            let worth = come
+                .iter()
+                .map(|item| item.coin().denomination.worth_units());
+            self.counts.value = worth.fold(self.counts.value, u64::saturating_add);
         }
+        let locker = self.find(&key).unwrap_or_else(|| self.open(key));
+        let contents = &mut self.lockers.get_mut(locker).contents;
+        let before = contents.bytes();
+        contents.insert(come);
+        self.contents = self.contents + contents.bytes() - before;
     }
 
-    /// Takes a coin, which lies under this key, away from it.
+    /// Takes coins (rising), which lie under this key, away from it.
     ///
     /// # Panics
-    /// When it does not: the index has lost track of what it is told.
-    pub(super) fn remove(&mut self, key: &An, coin: Coin) {
+    /// When they do not: the index has lost track of what it is told.
+    pub(super) fn remove(&mut self, key: &An, gone: &[Coin]) {
+        if gone.is_empty() {
+            return;
+        }
         let locker = self
             .find(key)
             .expect("a coin leaves a locker that is there");
-        let packed = pack(coin);
-        let nodes = &self.nodes;
-        let number = self
-            .by_coin
-            .find(&packed, |node| nodes.get(node).coin == packed);
-        let number = number.expect("a coin leaves the locker that it is in");
-        self.by_coin.remove(&packed, number);
-        let Node { before, after, .. } = *self.nodes.get(number);
-        match before {
-            NONE => {
-                assert!(
-                    self.lockers.get(locker).first == number,
-                    "the coin is in another locker"
-                );
-                self.lockers.get_mut(locker).first = after;
-            }
-            before => self.nodes.get_mut(before).after = after,
-        }
-        match after {
-            NONE => {
-                assert!(
-                    self.lockers.get(locker).last == number,
-                    "the coin is in another locker"
-                );
-                self.lockers.get_mut(locker).last = before;
-            }
-            after => self.nodes.get_mut(after).before = before,
-        }
-        self.nodes.remove(number);
         if key.is_locker_key() {
-            self.counts.coins -= 1;
-            self.counts.value = self
-                .counts
-                .value
-                .saturating_sub(coin.denomination.worth_units());
+            self.counts.coins -= gone.len() as u64;
+            let worth = gone.iter().map(|coin| coin.denomination.worth_units());
+            self.counts.value = worth.fold(self.counts.value, u64::saturating_sub);
         }
-        let left = &mut self.lockers.get_mut(locker).coins;
-        *left -= 1;
-        if *left == 0 {
+        let contents = &mut self.lockers.get_mut(locker).contents;
+        let before = contents.bytes();
+        contents.remove(gone);
+        self.contents = self.contents + contents.bytes() - before;
+        if contents.len() == 0 {
             self.close(locker);
         }
     }
 
     pub(super) fn counts(&self) -> IndexCounts {
-        let tables = [&self.by_key, &self.by_prefix, &self.by_coin];
-        let tables: usize = tables.into_iter().map(Table::bytes).sum();
-        let bytes = self.lockers.bytes() + self.nodes.bytes() + tables;
+        let tables = self.by_key.bytes() + self.by_prefix.bytes();
+        let bytes = self.lockers.bytes() + tables + self.contents;
         IndexCounts {
             bytes: bytes as u64,
             ..self.counts
         }
     }
 
-    /// One past the number of the last coin.
-    pub(super) fn end(&self) -> u32 {
-        self.nodes.end()
-    }
-
-    /// The coin with this number, where there is one, and when it was stored. A coin that stays keeps its
-    /// number, so that whoever goes through them with turns of others in between misses none that was
-    /// there all the time.
-    pub(super) fn at(&self, number: u32) -> Option<(Coin, Stamp)> {
-        let node = self.nodes.get(number);
-        (node.coin != NONE).then(|| (unpack(node.coin), node.stamp()))
+    /// Calls `each` for coins from a place on, at least for some of those left, and gives the place to go
+    /// on from; `None` at the end. Whoever goes on with turns of others in between misses none that
+    /// stayed where it was all the time.
+    pub(super) fn visit(
+        &self,
+        from: Place,
+        most: usize,
+        mut each: impl FnMut(Coin, Stamp),
+    ) -> Option<Place> {
+        let Place {
+            mut locker,
+            mut last,
+        } = from;
+        let mut left = most;
+        while locker < self.lockers.end() {
+            for item in self.lockers.get(locker).contents.after(last) {
+                if left == 0 {
+                    return Some(Place { locker, last });
+                }
+                each(item.coin(), item.stamp());
+                last = Some(item);
+                left -= 1;
+            }
+            (locker, last) = (locker + 1, None);
+            left = left.saturating_sub(1);
+        }
+        None
     }
 
     #[inline]
@@ -292,17 +219,6 @@ impl Index {
     fn oldest(&self, prefix: LockerPrefix) -> Option<u32> {
         let is_it = |number: u32| self.lockers.get(number).key.locker_prefix() == prefix;
         self.by_prefix.find(&prefix, is_it)
-    }
-
-    /// Before which coin of a locker one with this stamp goes; nearly always behind the last.
-    fn place_after(&self, locker: u32, stamp: Stamp) -> u32 {
-        let mut after = NONE;
-        let mut before = self.lockers.get(locker).last;
-        while before != NONE && self.nodes.get(before).stamp() > stamp {
-            after = before;
-            before = self.nodes.get(before).before;
-        }
-        after
     }
 
     fn open(&mut self, key: An) -> u32 {
@@ -333,9 +249,9 @@ impl Index {
     }
 
     fn close(&mut self, number: u32) {
-        let Locker {
+        let &Locker {
             key, older, newer, ..
-        } = *self.lockers.get(number);
+        } = self.lockers.get(number);
         let prefix = key.locker_prefix();
         if older == number {
             self.by_prefix.remove(&prefix, number);
@@ -352,19 +268,10 @@ impl Index {
     }
 }
 
-fn pack(coin: Coin) -> u32 {
-    (coin.page().index() * COINS_PER_PAGE + coin.place()) as u32
-}
-
-fn unpack(coin: u32) -> Coin {
-    let page = PageId::from_index(coin as usize / COINS_PER_PAGE);
-    let page = page.expect("it was packed from a coin");
-    page.coin(coin as usize % COINS_PER_PAGE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coin::PageId;
 
     fn key(prefix: u8, number: u32) -> An {
         let mut bytes = [prefix; 16];
@@ -373,48 +280,31 @@ mod tests {
         An::new(bytes)
     }
 
-    fn coin(number: u32) -> Coin {
-        unpack(number)
+    fn coin(number: usize) -> Coin {
+        PageId::from_index(number / 1_024)
+            .unwrap()
+            .coin(number % 1_024)
     }
 
-    fn at(moment: u64, rank: u32) -> Stamp {
-        Stamp { moment, rank }
-    }
-
-    fn coins(index: &Index, key: &An) -> Vec<Coin> {
-        index.coins(key).collect()
-    }
-
-    #[test]
-    fn coins_lie_in_the_order_of_their_stamps() {
-        let mut index = Index::new();
-        let mine = key(1, 1);
-        index.insert(mine, coin(9), at(5, 0));
-        index.insert(mine, coin(3), at(5, 1));
-        index.insert(mine, coin(7), at(9, 0));
-        index.insert(mine, coin(4), at(6, 2));
-        index.insert(mine, coin(2), at(0, 0));
-        assert_eq!(coins(&index, &mine), [2, 9, 3, 4, 7].map(coin));
-        for gone in [2, 4, 7] {
-            index.remove(&mine, coin(gone));
-        }
-        index.insert(mine, coin(7), at(10, 0));
-        assert_eq!(coins(&index, &mine), [9, 3, 7].map(coin));
+    fn put(index: &mut Index, key: An, moment: u64, coins: &[Coin]) {
+        let stamps = (0..).map(|rank| Stamp { moment, rank });
+        index.insert(key, coins.iter().copied().zip(stamps));
     }
 
     #[test]
     fn a_locker_is_there_while_a_coin_is_in_it() {
         let mut index = Index::new();
         let mine = key(1, 1);
-        index.insert(mine, coin(1), at(1, 0));
-        index.insert(mine, coin(2), at(1, 1));
+        put(&mut index, mine, 1, &[coin(2), coin(1)]);
+        assert_eq!(index.coins(&mine).collect::<Vec<_>>(), [coin(2), coin(1)]);
         assert_eq!((index.len(&mine), index.counts().lockers), (2, 1));
-        index.remove(&mine, coin(1));
+        index.remove(&mine, &[coin(1)]);
         assert!(index.has(&mine));
-        index.remove(&mine, coin(2));
+        index.remove(&mine, &[coin(2)]);
         assert!(!index.has(&mine) && index.keys([1; 5]).next().is_none());
         let counts = index.counts();
         assert_eq!((counts.lockers, counts.coins, counts.value), (0, 0, 0));
+        assert_eq!(index.contents, 0);
     }
 
     #[test]
@@ -423,10 +313,10 @@ mod tests {
         for gone in 0..5 {
             let mut index = Index::new();
             for (number, &key) in keys.iter().enumerate() {
-                index.insert(key, coin(number as u32), at(1, 0));
+                put(&mut index, key, 1, &[coin(number)]);
             }
-            index.insert(key(8, 0), coin(77), at(1, 0));
-            index.remove(&keys[gone], coin(gone as u32));
+            put(&mut index, key(8, 0), 1, &[coin(77)]);
+            index.remove(&keys[gone], &[coin(gone)]);
             let mut left = keys.clone();
             left.remove(gone);
             assert!(index.keys([7; 5]).collect::<Vec<_>>() == left);
@@ -435,27 +325,52 @@ mod tests {
     }
 
     #[test]
+    fn who_goes_through_it_piece_by_piece_misses_nothing_that_stays() {
+        let mut index = Index::new();
+        for number in 0..50 {
+            let coins: Vec<Coin> = (0..number + 1).map(|i| coin(100 * number + i)).collect();
+            put(&mut index, key(1, number as u32), 1, &coins);
+        }
+        let (mut seen, mut next, mut turn) = (Vec::new(), Some(Place::default()), 0);
+        while let Some(from) = next {
+            next = index.visit(from, 7, |coin, _| seen.push(coin));
+            // Meanwhile the first coin of each locker goes, and others come.
+            if turn < 50 {
+                index.remove(&key(1, turn), &[coin(100 * turn as usize)]);
+                put(&mut index, key(2, turn), 2, &[coin(20_000 + turn as usize)]);
+            }
+            turn += 1;
+        }
+        let stayed =
+            (0..50).flat_map(|number| (1..number + 1).map(move |i| coin(100 * number + i)));
+        for coin in stayed {
+            assert_eq!(
+                seen.iter().filter(|&&other| other == coin).count(),
+                1,
+                "{coin}"
+            );
+        }
+    }
+
+    #[test]
     fn a_million_lockers_of_two_coins_take_less_than_150_bytes_each() {
         let mut index = Index::new();
-        let of = |number: u32| {
+        let of = |number: usize| {
             let mut bytes = [0xff; 16];
-            let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060);
+            let spread = (number as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060);
             bytes[..12].copy_from_slice(&spread.to_le_bytes()[..12]);
             An::new(bytes)
         };
+        let two = |number: usize| [coin(2 * number), coin(2 * number + 1)];
         for number in 0..1_000_000 {
-            index.insert(of(number), coin(2 * number), at(1, 0));
-            index.insert(of(number), coin(2 * number + 1), at(1, 1));
+            put(&mut index, of(number), 1, &two(number));
         }
         let bytes = index.counts().bytes as f64 / 1e6;
         assert!(bytes < 150.0, "{bytes} bytes a locker");
-        assert_eq!(
-            coins(&index, &of(999_999)),
-            [1_999_998, 1_999_999].map(coin)
-        );
+        let last: Vec<Coin> = index.coins(&of(999_999)).collect();
+        assert_eq!(last, two(999_999));
         for number in 0..1_000_000 {
-            index.remove(&of(number), coin(2 * number + 1));
-            index.remove(&of(number), coin(2 * number));
+            index.remove(&of(number), &two(number));
         }
         assert_eq!(index.counts().lockers, 0);
     }

@@ -5,12 +5,14 @@
 //! | file | what it is |
 //! |---|---|
 //! | `index` | which coins lie under a key, in the order stored; which keys start with five bytes |
+//! | `contents` | the coins of one locker |
 //! | `arena`, `table` | where the index's entries lie, and how they are found |
 //! | `sales` | what is for sale, by currency and by offer, and who is about to buy it |
 //! | `payments` | payments that were used or are being looked at |
 //! | `update` | what a change of coins comes to here |
 
 mod arena;
+mod contents;
 mod index;
 mod payments;
 mod sales;
@@ -59,11 +61,23 @@ pub struct TradeSettings {
 }
 
 /// How far a book is written.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Cursor {
     payments: u32,
     sales: usize,
-    coins: u32,
+    /// `None` at the end.
+    coins: Option<Place>,
+}
+
+impl Cursor {
+    /// Where a book starts.
+    pub fn start() -> Cursor {
+        Cursor {
+            payments: 0,
+            sales: 0,
+            coins: Some(Place::default()),
+        }
+    }
 }
 
 /// Numbers that [`Lockers::entries`] looks at in one go.
@@ -93,21 +107,24 @@ impl Lockers {
         is_own: impl Fn(LockerPrefix) -> bool,
         turn: impl AsyncFn(),
     ) {
-        let mut own: Vec<&Placed> = Vec::new();
+        let mut own: Vec<Placed> = Vec::new();
         for some in book.coins.chunks(PLACED_A_TURN) {
             let those = some
                 .iter()
                 .filter(|placed| is_own(placed.key.locker_prefix()));
-            own.extend(those);
+            own.extend(those.copied());
             turn().await;
         }
-        // Each then goes behind the last of its locker.
-        own.sort_unstable_by_key(|placed| (placed.stamp, placed.coin));
-        for some in own.chunks(PLACED_A_TURN) {
-            for placed in some {
-                self.index.insert(placed.key, placed.coin, placed.stamp);
+        own.sort_unstable_by_key(|placed| *placed.key.expose());
+        let mut since_turn = 0;
+        for locker in own.chunk_by(|a, b| a.key == b.key) {
+            let coins = locker.iter().map(|placed| (placed.coin, placed.stamp));
+            self.index.insert(locker[0].key, coins);
+            since_turn += locker.len();
+            if since_turn >= PLACED_A_TURN {
+                since_turn = 0;
+                turn().await;
             }
-            turn().await;
         }
         for sale in &book.sales {
             if is_own(sale.key.locker_prefix()) && self.index.has(&sale.key) {
@@ -142,7 +159,7 @@ impl Lockers {
 
     /// Appends the next coins under a key, from a place on that an earlier call gave; gives the place to
     /// go on from. It is good until the next update.
-    pub fn stretch(&self, key: &An, from: Option<Place>, out: &mut Vec<Coin>) -> Option<Place> {
+    pub fn stretch(&self, key: &An, from: Place, out: &mut Vec<Coin>) -> Option<Place> {
         self.index.stretch(key, from, STRETCH, out)
     }
 
@@ -241,11 +258,12 @@ impl Lockers {
             left -= 1;
         }
         // A stretch without coins must not pass for the end.
-        while cursor.coins < self.index.end() && (left > 0 || out.is_empty()) {
-            let coin = self.index.at(cursor.coins);
-            out.extend(coin.map(|(coin, stamp)| Entry::Coin(coin, stamp)));
-            cursor.coins += 1;
-            left = left.saturating_sub(1);
+        while let Some(from) = cursor.coins
+            && (left > 0 || out.is_empty())
+        {
+            let push = |coin, stamp| out.push(Entry::Coin(coin, stamp));
+            cursor.coins = self.index.visit(from, left.max(1) as usize, push);
+            left = 0;
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Update {
 pub struct KeyUpdate {
     /// The key.
     pub key: An,
-    /// Coins that leave it.
+    /// Coins that leave it, rising.
     pub gone: Vec<Coin>,
     /// Coins that come, each with its place in the request.
     pub come: Vec<(Coin, u32)>,
@@ -68,16 +68,15 @@ impl Lockers {
         self.version += 1;
         // First, since a coin may go from one key of this shard to another.
         for KeyUpdate { key, gone, .. } in keys {
-            gone.iter().for_each(|&coin| self.index.remove(key, coin));
+            self.index.remove(key, gone);
         }
         for KeyUpdate { key, gone, come } in keys {
-            for &(coin, rank) in come {
-                let stamp = Stamp {
-                    moment: *moment,
-                    rank,
-                };
-                self.index.insert(*key, coin, stamp);
-            }
+            let stamp = |rank| Stamp {
+                moment: *moment,
+                rank,
+            };
+            let stamped = come.iter().map(|&(coin, rank)| (coin, stamp(rank)));
+            self.index.insert(*key, stamped);
             if !self.index.has(key) {
                 self.sales.end(key);
             } else {
