@@ -32,7 +32,6 @@ mod stats;
 mod ticket;
 mod totals;
 mod version;
-mod worth;
 
 use std::process::ExitCode;
 

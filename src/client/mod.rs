@@ -18,6 +18,7 @@ mod commands;
 mod connection;
 pub mod heal;
 mod healing;
+mod hex;
 mod host_port;
 mod per_raida;
 mod raidas;
@@ -29,6 +30,7 @@ pub use coin_list::{
 pub use commands::{Client, Outcome};
 pub use connection::{ClientError, Connection, Options, Reply, Transport};
 pub use healing::{FixOrder, Tickets, draw_generator};
+pub use hex::from_hex;
 pub use host_port::{HostPort, NotHostPort};
 pub use per_raida::PerRaida;
 pub use raidas::{Hosts, HostsError, Raidas};
