@@ -15,14 +15,15 @@ use crate::client::locker::{LeftIn, Taken, TakenCoin, take};
 use crate::client::wallet::{Access, Grade, Wallet};
 use crate::client::{Client, CoinRecord, Outcome, Raidas, draw_an};
 use crate::coin::{An, Coin};
+use crate::protocol::healing::VOTES_NEEDED;
 
 /// Take coins out of a locker: into a CSV from one node, or into a wallet from all 25 servers. Each gets
 /// new random numbers.
 ///
 /// The new numbers are on disk before anything is sent: in --out, or in files in the wallet's folder
-/// Limbo, from where the coins go to Bank or Fracked. Into a wallet, give the command again where it was
-/// interrupted, or `raida heal`. Exit status 1 if a coin is not yours afterwards, or nothing lies in the
-/// locker.
+/// Limbo, from where the coins go to Bank or Fracked. Into a wallet, give the command again with the same
+/// --key where it was interrupted: until then whoever else knows the key can take the coins on servers
+/// that were not asked yet. Exit status 1 if a coin is not yours afterwards, or nothing lies in the locker.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker take --key @key --out mine.csv --host raida7.example.com:50007 --raida 7
@@ -179,13 +180,13 @@ fn text_of_taken(taken: &Taken, wallet: &Path) -> String {
     let hurt: Vec<&TakenCoin> = hurt.copied().collect();
     if !hurt.is_empty() {
         text += &format!(
-            "{} not on all servers: `raida heal {wallet}` repairs them there\n",
+            "{} not on all servers yet: take again with the same --key, for those that were silent; `raida heal {wallet}` repairs the others\n",
             phrase(&coins(&hurt))
         );
     }
     for coin in &open {
         text += &format!(
-            "{} is {} ({}): take again with the same --key, or `raida heal {wallet}`\n",
+            "{} is {} ({}): take again with the same --key\n",
             coin.coin,
             coin.grade.name(),
             coin.pown
@@ -200,10 +201,11 @@ fn text_of_taken(taken: &Taken, wallet: &Path) -> String {
             names(&coins)
         );
     }
-    for left in few {
+    if !few.is_empty() {
+        let coins: Vec<Coin> = few.iter().map(|left| left.coin).collect();
         text += &format!(
-            "left in the locker: {}, which lies there on {} servers only: 13 are needed\n",
-            left.coin, left.servers
+            "left in the locker, where fewer than {VOTES_NEEDED} servers have them: {}\n",
+            names(&coins)
         );
     }
     text

@@ -44,7 +44,7 @@ pub enum LockerError {
     NotInWallet(Coin),
     /// An earlier run has put coins into the locker.
     #[error(
-        "{coins} coins worth {worth} of this wallet were put into this locker before, so that these may be the same once more: look with `raida locker peek`, and say --more to put more into it"
+        "coins of this wallet were put there before ({coins}, worth {worth}), so that this may be the same once more: look with `raida locker peek` or `raida trade show`; `raida locker put --more` puts more into a locker"
     )]
     PutBefore {
         /// How many.

@@ -1,5 +1,6 @@
-//! A wallet's way into lockers, up for sale and back, as a person goes it: with the program, against 25
-//! small servers that refuse, disagree or are down, and with the program killed on its way.
+//! The way of coins into lockers, up for sale and back, as a person goes it: with the program, from a CSV
+//! on one small server, and from a wallet on 25 of them that refuse, disagree or are down, and with the
+//! program killed on its way.
 
 mod small_node;
 
@@ -415,7 +416,7 @@ fn more_is_put_into_a_locker_only_when_it_is_said() {
     let again = network.run("locker put --wallet wallet --amount 1 --key @secret");
     assert_eq!(again.status, Some(2));
     assert!(
-        again.err.contains("1 coins worth 1") && again.err.contains("--more"),
+        again.err.contains("(1, worth 1)") && again.err.contains("--more"),
         "{}",
         again.err
     );
@@ -799,4 +800,183 @@ fn no_secret_is_in_any_error_and_json_makes_none_up() {
     let other = network.run(&format!("{other} {ADDRESS} --key @offer"));
     assert!(other.err.contains("another price"), "{}", other.err);
     assert_eq!(network.files("wallet").len(), 1);
+}
+
+/// One server, and a CSV of coins that it knows.
+struct One {
+    folder: tempfile::TempDir,
+    node: SmallNode,
+}
+
+const KEY: &str = "5ec1e70000000000000000ffffffffff";
+
+impl One {
+    fn of(coins: u32) -> One {
+        let folder = tempfile::tempdir().unwrap();
+        let node = SmallNode::start();
+        let an = |sn: u32| An::new((u128::from(sn) << 64 | 0xa5).to_be_bytes());
+        node.put((0..coins).map(|sn| (coin(sn), an(sn))));
+        let line = |sn: u32| {
+            let an: String = an(sn).expose().iter().map(|b| format!("{b:02x}")).collect();
+            format!("0,{sn},{an}\n")
+        };
+        let lines: String = (0..coins).map(line).collect();
+        let csv = format!("denomination,serial_number,authenticity_number\n{lines}");
+        std::fs::write(folder.path().join("coins.csv"), csv).unwrap();
+        std::fs::write(folder.path().join("key"), KEY).unwrap();
+        std::fs::write(folder.path().join("offer"), OFFER).unwrap();
+        One { folder, node }
+    }
+
+    fn run(&self, words: &str) -> Run {
+        let host = self.node.address.to_string();
+        let run = Process::new(env!("CARGO_BIN_EXE_raida"))
+            .current_dir(self.folder.path())
+            .args(words.split_whitespace())
+            .args(["--host", &host, "--raida", "14"])
+            .output();
+        run.unwrap().into()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+#[test]
+fn coins_of_a_csv_go_into_a_locker_of_one_server_and_out_again() {
+    let one = One::of(3);
+    let put = one.run("locker put coins.csv");
+    assert_done(&put);
+    let (first, rest) = put.out.split_once('\n').unwrap();
+    let key = first
+        .strip_prefix("the locker's key on this node: ")
+        .unwrap();
+    assert!(
+        rest.ends_with("3 coins worth 3 put into the locker\n"),
+        "{rest}"
+    );
+    std::fs::write(one.path("made-up"), key).unwrap();
+
+    for udp in ["", "--udp"] {
+        let peek = one.run(&format!("locker peek --key @made-up {udp}"));
+        assert_done(&peek);
+        assert_eq!(peek.out, "0.0\n0.1\n0.2\n3 coins worth 3 in the locker\n");
+    }
+    let moved = one.run("locker move --key @made-up --to @key --coin 0.1 --json");
+    assert_done(&moved);
+    assert_eq!(json(&moved)["moved"][0]["serial_number"], 1);
+    assert_done(&one.run("locker move --key @made-up --to @key"));
+    assert_eq!(one.run("locker peek --key @made-up").status, Some(1));
+
+    let take = one.run("locker take --key @key --coin 0.0 --coin 0.2 --out mine.csv");
+    assert_done(&take);
+    assert_eq!(take.out, "2 coins worth 2 taken, now in mine.csv\n");
+    let detect = one.run("detect mine.csv");
+    assert_done(&detect);
+    assert_eq!(detect.out, "2 of 2 coins pass\n");
+    // The file is not written over, and the coin stays where it is.
+    let again = one.run("locker take --key @key --out mine.csv");
+    assert_eq!(again.status, Some(2));
+    assert_done(&one.run("locker peek --key @key"));
+}
+
+#[test]
+fn more_coins_than_a_request_holds_go_into_a_locker_in_several() {
+    let one = One::of(13_097);
+    let put = one.run("locker put coins.csv --key @key --json");
+    assert_done(&put);
+    assert_eq!(json(&put)["stored"].as_array().unwrap().len(), 13_097);
+    assert_eq!(one.node.asked(Command::StoreSum), 2);
+    let take = one.run("locker take --key @key --out mine.csv");
+    assert_done(&take);
+    assert_eq!(one.node.asked(Command::Remove), 5);
+    assert!(one.run("detect mine.csv").out.starts_with("13097 of 13097"));
+}
+
+#[test]
+fn one_wrong_number_keeps_all_coins_of_a_request_out_of_the_locker() {
+    let one = One::of(2);
+    one.node.put([(coin(1), An::new([0x77; 16]))]);
+    let put = one.run("locker put coins.csv --key @key");
+    assert_eq!((put.status, put.err.as_str()), (Some(1), ""));
+    assert!(put.out.contains("2 coins worth 2 not: "), "{}", put.out);
+    assert_eq!(one.run("locker peek --key @key").status, Some(1));
+    assert_eq!(
+        one.run("locker take --key @key --out mine.csv").status,
+        Some(1)
+    );
+    assert!(!exists(&one.path("mine.csv")));
+    // A key for all servers is none for one.
+    std::fs::write(one.path("key"), SECRET).unwrap();
+    let wrong = one.run("locker put coins.csv --key @key");
+    assert_eq!(wrong.status, Some(2));
+    assert!(wrong.err.contains("the last eight are f"), "{}", wrong.err);
+}
+
+#[test]
+fn numbers_that_one_server_may_have_given_are_kept() {
+    let one = One::of(2);
+    assert_done(&one.run("locker put coins.csv --key @key"));
+    one.node.fail(Command::Remove, 0, Fault::Hangup);
+    let take = one.run("locker take --key @key --out mine.csv");
+    assert_eq!(take.status, Some(2));
+    assert!(
+        take.out.contains("2 coins worth 2 sent and not answered"),
+        "{}",
+        take.out
+    );
+    assert_eq!(one.run("detect mine.csv").out, "2 of 2 coins pass\n");
+}
+
+#[test]
+fn coins_of_a_csv_are_offered_shown_bought_and_taken_back_on_one_server() {
+    let one = One::of(3);
+    let words = format!("trade offer coins.csv {TERMS} {ADDRESS} --key @offer");
+    let made = one.run(&words);
+    assert_done(&made);
+    assert_eq!(made.out, "3 coins worth 3 on offer\n");
+    let list = one.run("trade list --currency bitcoin");
+    assert_done(&list);
+    let id = list.out.split(' ').next().unwrap();
+    assert!(
+        id.ends_with("00009c4001eeee") && id != OFFER,
+        "{}",
+        list.out
+    );
+    let show = one.run(&format!("trade show --id {id}"));
+    assert_done(&show);
+    assert!(
+        show.out.ends_with("3 coins worth 3 in the offer\n"),
+        "{}",
+        show.out
+    );
+    assert_eq!(one.run("trade show --key @offer").out, show.out);
+
+    // What a list says takes nothing.
+    assert_eq!(
+        one.run(&format!("trade cancel --key {id} --free")).status,
+        Some(1)
+    );
+    assert_done(&one.run("trade cancel --key @offer --into @key"));
+    assert_eq!(one.run("trade list --currency bitcoin").status, Some(1));
+    assert_done(&one.run("locker take --key @key --out mine.csv"));
+    let words = format!("trade offer mine.csv {TERMS} {ADDRESS} --key @offer");
+    assert_done(&one.run(&words));
+    let buy = format!(
+        "trade buy --worth 3 {TERMS} --transaction {} --receipt {} --memo x --key @key",
+        "7a".repeat(32),
+        "01".repeat(16)
+    );
+    one.node.state.lock().unwrap().purchase = Some(Status::PAYMENT_PENDING);
+    let pending = one.run(&format!("{buy} --json"));
+    assert_eq!(pending.status, Some(1));
+    assert_eq!(json(&pending)["purchase"], "pending");
+    one.node.state.lock().unwrap().purchase = None;
+    assert_done(&one.run(&buy));
+    assert!(
+        one.run("locker peek --key @key")
+            .out
+            .ends_with("3 coins worth 3 in the locker\n")
+    );
 }
