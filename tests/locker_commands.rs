@@ -481,6 +481,64 @@ fn answers_that_are_lost_leave_both_numbers_until_they_are_known() {
     assert_eq!(network.known(&files[0].1), 25);
 }
 
+#[test]
+fn a_request_that_is_carried_out_after_it_was_given_up_brings_no_unknown_number_into_force() {
+    for (words, command) in [
+        (
+            "locker put --wallet wallet --all --key @secret",
+            Command::StoreSum,
+        ),
+        ("locker take --wallet wallet --key @secret", Command::Remove),
+    ] {
+        let network = Network::of(2);
+        if command == Command::Remove {
+            assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+        }
+        for node in &network.nodes[..20] {
+            node.fail(command, 0, Fault::Postpone);
+        }
+        // The servers say that they have the old number, which they have for the moment.
+        let given_up = network.run(words);
+        assert_eq!(given_up.status, Some(1), "{}", given_up.out);
+        for node in &network.nodes[..10] {
+            node.carry_out_postponed();
+        }
+        for (folder, file) in network.files("wallet") {
+            assert_eq!(folder, Folder::Limbo);
+            assert_eq!(network.known(&file), 25);
+        }
+        // The rest while the next run is at work: after it has looked, before it asks for the change.
+        let seen = AtomicUsize::new(0);
+        let states: Vec<_> = network
+            .nodes
+            .iter()
+            .map(|node| node.state.clone())
+            .collect();
+        let watch = move |raida: RaidaId, asked: Command| {
+            if asked == command && seen.fetch_add(1, Ordering::SeqCst) == 0 {
+                let others = states.iter().enumerate();
+                let others = others.filter(|(number, _)| *number != usize::from(raida.get()));
+                others.for_each(|(_, state)| state.lock().unwrap().carry_out_postponed());
+            }
+        };
+        network.watch(Some(&(Arc::new(watch) as small_node::Watch)));
+        let again = network.run(words);
+        network.watch(None);
+        assert_done(&again);
+        for node in &network.nodes {
+            node.carry_out_postponed();
+        }
+        match command {
+            Command::StoreSum => assert_eq!(network.in_locker(&secret(), coin(1)), 25),
+            _ => assert_eq!(network.files("wallet").len(), 2),
+        }
+        for (folder, file) in network.files("wallet") {
+            assert!(folder == Folder::Bank && !file.is_in_doubt());
+            assert_eq!(network.known(&file), 25, "{}", again.out);
+        }
+    }
+}
+
 /// Where a program is killed: how often a command may have been sent until then.
 const STEPS: [usize; 5] = [0, 1, 12, 20, 24];
 

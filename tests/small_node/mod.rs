@@ -35,6 +35,8 @@ pub enum Fault {
     Silent,
     /// Carries it out and closes the connection.
     Hangup,
+    /// Closes the connection, and carries it out when it is told to.
+    Postpone,
     /// Refuses it.
     Refuse(Status),
     /// Answers with the wrong number of bytes.
@@ -75,6 +77,7 @@ pub struct State {
     /// Coins of each ticket, the first with the number 1, and who has claimed it.
     tickets: Vec<(Vec<Coin>, BTreeSet<u8>)>,
     held_back: Option<(Vec<u8>, SocketAddr)>,
+    postponed: Vec<(Command, Vec<u8>)>,
 }
 
 pub const RAIDA: u8 = 14;
@@ -130,6 +133,10 @@ impl SmallNode {
     pub fn fail(&self, command: Command, number: usize, fault: Fault) {
         let mut state = self.state.lock().unwrap();
         state.faults.push((command, number, fault));
+    }
+
+    pub fn carry_out_postponed(&self) {
+        self.state.lock().unwrap().carry_out_postponed();
     }
 
     pub fn asked(&self, command: Command) -> usize {
@@ -214,6 +221,12 @@ fn serve_datagrams(socket: &UdpSocket, raida: u8, state: &Mutex<State>) {
 }
 
 impl State {
+    pub fn carry_out_postponed(&mut self) {
+        for (command, payload) in std::mem::take(&mut self.postponed) {
+            self.carry_out(command, &payload, &mut vec![]).unwrap();
+        }
+    }
+
     fn answer(
         &mut self,
         header: &RequestHeader,
@@ -241,6 +254,10 @@ impl State {
         let rules = rules(self.raida);
         let mut response = Response::begin(out, header);
         let (status, challenge_answer) = match open(header, body, &key, &rules) {
+            Ok(opened) if fault == Some(Fault::Postpone) => {
+                self.postponed.push((command, opened.payload.to_vec()));
+                return Some(Fault::Hangup);
+            }
             Ok(opened) => {
                 let status = match fault {
                     Some(Fault::Refuse(status)) => status,
