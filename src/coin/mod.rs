@@ -9,7 +9,7 @@ mod page;
 mod serial_number;
 mod worth;
 
-pub use an::{An, AnTag};
+pub use an::{An, AnTag, LockerPrefix, locker_home};
 pub use denomination::Denomination;
 pub use mfs::Mfs;
 pub use page::{PAGES, PAGES_PER_DENOMINATION, PageId, ShardId};
