@@ -127,11 +127,15 @@ pub fn put(
         let here = |filed: &&Filed| is_there(filed, place, raida);
         let error = sent[raida].as_ref().and_then(|sent| sent.error.as_ref());
         let done = wallet.coins().iter().filter(here).count();
+        if done == wallet.coins().len() {
+            return Said { done, why: None };
+        }
         let left_out = || orders[raida].as_ref().err().cloned();
         let why = (silent[raida].clone())
             .or_else(|| error.map(ClientError::to_string))
             .or_else(left_out)
-            .or_else(|| (done < wallet.coins().len()).then(|| FAILS.to_owned()));
+            .unwrap_or_else(|| FAILS.to_owned());
+        let why = Some(why);
         Said { done, why }
     });
     let there = coins.iter().filter(|coin| coin.is_there());

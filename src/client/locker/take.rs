@@ -259,6 +259,9 @@ fn server(
 ) -> Said {
     let passes = |coin: &&TakenCoin| coin.pown.0[raida] == Mark::Passed;
     let done = coins.iter().filter(passes).count();
+    if done == coins.len() {
+        return Said { done, why: None };
+    }
     if let Err(error) = &peeked.0[raida] {
         return Said {
             done,
@@ -266,11 +269,10 @@ fn server(
         };
     }
     let error = sent[raida].as_ref().and_then(|sent| sent.error.as_ref());
-    let lacks =
-        || (done < coins.len()).then(|| "it has not all of the coins in the locker".to_owned());
+    let lacks = || "it has not all of the coins in the locker".to_owned();
     Said {
         done,
-        why: error.map(ToString::to_string).or_else(lacks),
+        why: Some(error.map_or_else(lacks, ToString::to_string)),
     }
 }
 
