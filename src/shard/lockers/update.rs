@@ -31,6 +31,19 @@ pub struct KeyUpdate {
     pub come: Vec<(Coin, u32)>,
 }
 
+impl Update {
+    /// Says when all of it happens.
+    pub fn set_moment(&mut self, moment: u64) {
+        self.moment = moment;
+        if let Some(sale) = &mut self.sale {
+            sale.moment = moment;
+        }
+        if let Some(payment) = &mut self.payment {
+            payment.moment = moment;
+        }
+    }
+}
+
 impl std::fmt::Debug for KeyUpdate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let KeyUpdate { gone, come, .. } = self;

@@ -28,6 +28,19 @@ pub struct Notes {
     pub payment: Option<Payment>,
 }
 
+impl Notes {
+    /// Says when all of it happens.
+    pub fn set_moment(&mut self, moment: u64) {
+        self.moment = moment;
+        if let Some(sale) = &mut self.sale {
+            sale.moment = moment;
+        }
+        if let Some(payment) = &mut self.payment {
+            payment.moment = moment;
+        }
+    }
+}
+
 /// A coin under a marked number, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
