@@ -381,8 +381,9 @@ impl State {
                 let request = ListForSale::parse(payload)?;
                 let of_it = self.sales.iter().copied();
                 let of_it = of_it.filter(|key| key.currency() == request.currency);
-                let listed = of_it.map(|key| (key, self.offer(key).value));
-                return Ok(request.answer(listed, &self.ids(), Dialect::Spec, out));
+                let ids = self.ids();
+                let listed = of_it.map(|key| (key.public_id(&ids), self.offer(key).value));
+                return Ok(request.answer(listed, Dialect::Spec, out));
             }
             Command::PeekTrade => {
                 let name = PeekTrade::parse(payload)?.name;

@@ -14,6 +14,7 @@ use crate::client::locker::{
 use crate::client::wallet::{Access, Wallet};
 use crate::client::{Client, Outcome, Raidas};
 use crate::coin::{Coin, Worth};
+use crate::protocol::RaidaId;
 
 /// Put coins into a locker: those of a CSV on one node, or a wallet's on all 25 servers.
 ///
@@ -213,22 +214,37 @@ pub fn text_of_put(done: &Put, chosen: Chosen, place: &str, wallet: &Path) -> St
         text += "an earlier run was interrupted: what it had begun with is ended now, and nothing else was begun\n";
     }
     text += &table(&done.servers);
-    let (there, stay): (Vec<&PutCoin>, Vec<&PutCoin>) =
-        done.coins.iter().partition(|coin| coin.is_there());
-    let coins = |coins: &[&PutCoin]| coins.iter().map(|c| c.coin).collect::<Vec<Coin>>();
-    let least = there.iter().map(|coin| coin.servers).min();
-    let wallet = wallet.display();
-    if let Some(least) = least {
+    let with = |holds: &dyn Fn(&PutCoin) -> bool| -> Vec<Coin> {
+        let coins = done.coins.iter().filter(|coin| holds(coin));
+        coins.map(|coin| coin.coin).collect()
+    };
+    let there = with(&PutCoin::is_there);
+    let few = with(&|coin| !coin.is_there() && coin.servers > 0);
+    let none = with(&|coin| coin.servers == 0);
+    let least = done.coins.iter().filter(|coin| coin.is_there());
+    let on = match least.map(|coin| coin.servers).min() {
+        Some(RaidaId::COUNT) | None => "on all 25 servers".to_owned(),
+        Some(least) => format!("each on {least} servers or more"),
+    };
+    if !there.is_empty() {
         text += &format!(
-            "{} in {place}, each on {least} servers or more; {wallet}/Lockers keeps the numbers\n",
-            phrase(&coins(&there))
+            "{} in {place}, {on}; {}/Lockers keeps the numbers\n",
+            phrase(&there),
+            wallet.display()
         );
     }
-    if !stay.is_empty() {
+    if !few.is_empty() {
         text += &format!(
-            "{} on fewer than 13 servers, so that they are in the wallet still: {}; give the same command again with the same --key\n",
-            phrase(&coins(&stay)),
-            names(&coins(&stay))
+            "{} in {place} on fewer than 13 servers, so that they are in the wallet still: {}; give the same command again with the same --key\n",
+            phrase(&few),
+            names(&few)
+        );
+    }
+    if !none.is_empty() {
+        text += &format!(
+            "{} in the wallet as before, since no server put them there: {}\n",
+            phrase(&none),
+            names(&none)
         );
     }
     text

@@ -61,7 +61,7 @@ impl ListCommand {
                 let id = id.map_or("-".to_owned(), |id| id.to_string());
                 text += &format!("{id:32}  {}\n", terms(offer));
             }
-            text += &format!("{} offers in {}\n", listed.len(), self.currency);
+            text += &count(listed.len(), self.currency);
             print(&text)?;
         }
         Ok(match listed {
@@ -108,7 +108,7 @@ impl ListCommand {
                     text += &format!("RAIDA {raida} did not answer: {why}\n");
                 }
             }
-            text += &format!("{} offers in {}\n", order.len(), self.currency);
+            text += &count(order.len(), self.currency);
             print(&text)?;
         }
         Ok(match order.iter().any(counts) {
@@ -146,6 +146,11 @@ fn check(said: &PerRaida<Result<Vec<Listed>, ClientError>>) -> Result<(), Locker
         }
         _ => Ok(()),
     }
+}
+
+fn count(offers: usize, currency: Currency) -> String {
+    let plural = if offers == 1 { "" } else { "s" };
+    format!("{offers} offer{plural} in {currency}\n")
 }
 
 fn terms(offer: &Offer) -> String {

@@ -120,7 +120,11 @@ impl OfferCommand {
             print_json(&json_of_put(&done, chosen))?;
         } else {
             let mut text = text_of_put(&done, chosen, "the offer", self.from.folder());
-            if !is_there {
+            if done
+                .coins
+                .iter()
+                .any(|coin| !coin.is_there() && coin.servers > 0)
+            {
                 text += "where it is to be taken back instead: `raida trade cancel` with the same --key\n";
             }
             print(&text)?;
