@@ -24,8 +24,8 @@ use crate::protocol::lockers::{Address, Currency, Price};
 /// afterwards.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  raida trade offer coins.csv --price 40000 --currency bitcoin --address bc1q9h6yzs5v --host raida7.example.com:50007 --raida 7
-  raida trade offer --network net --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1q9h6yzs5v")]
+  raida trade offer coins.csv --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh --host raida7.example.com:50007 --raida 7
+  raida trade offer --network net --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh")]
 pub struct OfferCommand {
     /// CSV of coins; the months column may be missing
     #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
