@@ -1,7 +1,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{mailbox::Mailbox, server::all};
-use crate::service::HealingCounts;
+use crate::{
+    protocol::lockers::Currency,
+    service::{HealingCounts, LockerCounts},
+};
 
 /// What a node has done since it started, all shards together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,36 @@ pub struct Counts {
     pub tickets_kept: u64,
     /// What was done about healing.
     pub healing: HealingCounts,
+    /// Lockers that it keeps now.
+    pub lockers: LockersKept,
+    /// What is for sale now, by currency.
+    pub for_sale: Vec<ForSale>,
+    /// What was done about lockers and trades.
+    pub locker_requests: LockerCounts,
+}
+
+/// Lockers that a node keeps: without what is for sale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockersKept {
+    /// How many.
+    pub lockers: u64,
+    /// Coins in them.
+    pub coins: u64,
+    /// Their worth in the smallest unit.
+    pub value_units: u64,
+    /// Memory by which they and trade lockers are found, in bytes.
+    pub index_bytes: u64,
+}
+
+/// What is for sale in one currency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForSale {
+    /// What it is paid in.
+    pub currency: String,
+    /// Trade lockers.
+    pub lockers: u64,
+    /// Worth of their coins in the smallest unit.
+    pub value_units: u64,
 }
 
 /// Asks every core, and puts their answers together.
@@ -26,6 +59,13 @@ pub struct Counts {
 /// What to tell the asker where a core does not answer.
 pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
     let mut counts = Counts::default();
+    counts
+        .for_sale
+        .extend(Currency::ALL.map(|currency| ForSale {
+            currency: currency.name().to_owned(),
+            lockers: 0,
+            value_units: 0,
+        }));
     for core in all(cores, Mailbox::ask_counts)? {
         counts.requests += core.counters.requests;
         counts.echoes += core.counters.echoes;
@@ -33,6 +73,17 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.value_powned_units += core.counters.value_powned;
         counts.tickets_kept += core.tickets as u64;
         counts.healing += core.healing;
+        let (done, lockers, trades) = core.lockers;
+        counts.lockers.lockers += lockers.lockers;
+        counts.lockers.coins += lockers.coins;
+        counts.lockers.value_units = (counts.lockers.value_units).saturating_add(lockers.value);
+        counts.lockers.index_bytes += lockers.bytes;
+        let kept = trades.lockers.into_iter().zip(trades.value);
+        for (for_sale, (lockers, value)) in counts.for_sale.iter_mut().zip(kept) {
+            for_sale.lockers += lockers;
+            for_sale.value_units = for_sale.value_units.saturating_add(value);
+        }
+        counts.locker_requests += done;
     }
     Ok(counts)
 }

@@ -13,8 +13,8 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::{
     protocol::Command,
-    service::{HealingCounts, Measured, Service},
-    shard::Counters,
+    service::{HealingCounts, LockerCounts, Measured, Service},
+    shard::{Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
 
@@ -31,6 +31,7 @@ pub(super) struct CoreCounts {
     pub(super) healing: HealingCounts,
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
+    pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
 }
 
 /// What a core is asked, and where its answer goes.
@@ -128,6 +129,7 @@ pub async fn answer<E: Environment>(
                     counters,
                     healing,
                     tickets,
+                    lockers: service.locker_counts(),
                 });
             }
         }

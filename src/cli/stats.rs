@@ -1,4 +1,4 @@
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use serde_json::json;
 
@@ -18,7 +18,8 @@ use crate::coin::Worth;
 /// are all measured.
 ///
 /// With --detail, that node says more of what it counted: of healing, tickets, claims and who was
-/// refused why, coins repaired, votes.
+/// refused why, coins repaired, votes; of lockers and trades, what it keeps, what was done and what was
+/// refused why.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida stats --data raida-data
@@ -127,6 +128,47 @@ fn detail_table(counts: &Counts) -> String {
             let _ = writeln!(text, "{:<27} {value}", "value powned");
         }
     }
+    text + &locker_table(counts)
+}
+
+fn locker_table(counts: &Counts) -> String {
+    let (kept, done) = (&counts.lockers, &counts.locker_requests);
+    let refused = &done.refused;
+    let mut text = String::new();
+    let mut row = |name: &str, what: &dyn Display| {
+        let _ = writeln!(text, "{name:<27} {what}");
+    };
+    row("lockers", &kept.lockers);
+    row("  coins in them", &kept.coins);
+    row("  value in them", &Worth(kept.value_units.into()));
+    row("  bytes of the index", &kept.index_bytes);
+    for of in &counts.for_sale {
+        row(&format!("for sale for {}", of.currency), &of.lockers);
+        if of.lockers > 0 {
+            row("  value", &Worth(of.value_units.into()));
+        }
+    }
+    let rows: [(&str, u64); 18] = [
+        ("stores", done.stores),
+        ("  coins stored", done.coins_stored),
+        ("removals", done.removals),
+        ("  coins removed", done.coins_removed),
+        ("offers made", done.offers),
+        ("  taken back", done.offers_removed),
+        ("  bought", done.purchases),
+        ("refused: malformed", refused.malformed),
+        ("  wrong key", refused.wrong_key),
+        ("  wrong sum", refused.wrong_sum),
+        ("  no such locker", refused.no_locker),
+        ("  currency", refused.currency),
+        ("  no such offer", refused.no_such_offer),
+        ("  offer exists", refused.offer_exists),
+        ("  payment pending", refused.pending),
+        ("  no settlement", refused.no_settlement),
+        ("  payment refused", refused.payment_refused),
+        ("  storage unavailable", refused.unavailable),
+    ];
+    rows.iter().for_each(|(name, count)| row(name, count));
     text
 }
 

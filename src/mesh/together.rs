@@ -169,7 +169,7 @@ impl<E: Environment> Mesh<E> {
         // its word comes to the same lockers later.
         let own = moves.remove(&core);
         own.into_iter()
-            .for_each(|update| self.shard().update_lockers(update));
+            .for_each(|update| self.shard().update_lockers(&update));
         let told = moves
             .into_iter()
             .map(|(shard, update)| self.ask(shard, Request::Update(update)));
