@@ -144,6 +144,7 @@ impl Network {
         pid.store(child.id(), Ordering::SeqCst);
         let run = Run::from(child.wait_with_output().unwrap());
         self.watch(None);
+        self.nodes.iter().for_each(SmallNode::wait_until_idle);
         let killed = *killed.lock().unwrap();
         assert_eq!(run.status.is_none(), killed, "{}{}", run.out, run.err);
         killed

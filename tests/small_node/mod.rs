@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raida::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 use raida::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
@@ -61,6 +61,8 @@ pub struct State {
     /// Closes connections instead of answering.
     pub is_down: bool,
     pub watch: Option<Watch>,
+    /// Connections that were accepted and are not at their end.
+    connections: usize,
     /// How purchases stand; `None`: they are paid.
     pub purchase: Option<Status>,
     raida: u8,
@@ -115,7 +117,11 @@ impl SmallNode {
         std::thread::spawn(move || {
             for stream in tcp.incoming() {
                 let shared = shared.clone();
-                std::thread::spawn(move || serve_stream(stream.unwrap(), raida, &shared));
+                shared.lock().unwrap().connections += 1;
+                std::thread::spawn(move || {
+                    serve_stream(stream.unwrap(), raida, &shared);
+                    shared.lock().unwrap().connections -= 1;
+                });
             }
         });
         let shared = state.clone();
@@ -133,6 +139,20 @@ impl SmallNode {
     pub fn fail(&self, command: Command, number: usize, fault: Fault) {
         let mut state = self.state.lock().unwrap();
         state.faults.push((command, number, fault));
+    }
+
+    /// Waits until what was sent before is carried out, and whoever sent it has gone.
+    pub fn wait_until_idle(&self) {
+        // Connections are accepted in the order in which they were made: once this one is at its end,
+        // the earlier ones are counted.
+        let mut last = TcpStream::connect(self.address).unwrap();
+        last.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(last.read(&mut [0]).unwrap(), 0);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.state.lock().unwrap().connections > 0 {
+            assert!(Instant::now() < deadline, "a connection is open still");
+            std::thread::yield_now();
+        }
     }
 
     pub fn carry_out_postponed(&self) {
