@@ -1,100 +1,23 @@
 //! The commands of healing as a person runs them, against real nodes.
 
+mod node_network;
 mod node_process;
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-
-use node_process::{NodeProcess, Serve};
-use raida::client::wallet::{Access, CoinFile, Folder, Mark, Wallet};
+use node_network::{Network, run, serve};
+use raida::client::wallet::{CoinFile, Folder, Mark};
 use raida::client::{Client, CoinListReader, Months, Options, Outcome, Transport};
 use raida::coin::{An, Coin};
 use raida::protocol::RaidaId;
 use serde_json::Value;
 
-struct Run {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-/// Runs `raida` with these words in a folder.
-fn run(folder: &Path, words: &str) -> Run {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_raida"))
-        .current_dir(folder)
-        .args(words.split(' ').map(OsStr::new))
-        .output()
-        .unwrap();
-    Run {
-        status: output.status.code().unwrap(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn serve(data: &Path) -> Serve {
-    Serve::on(data)
-        .with("shards.count", 1)
-        .with("shards.pin", false)
-        .with("storage.segment_bytes", 1 << 20)
-}
-
-/// Tickets that a node of a network has to give.
-const POOL: usize = 64;
-
-/// 25 nodes that do not know each other: they answer their clients, and repair nothing.
-struct Network {
-    folder: tempfile::TempDir,
-    nodes: Vec<Option<NodeProcess>>,
-}
-
-impl Network {
-    fn start() -> Network {
-        let folder = tempfile::tempdir().unwrap();
-        let start = |raida: RaidaId| {
-            let data = folder.path().join(format!("net/raida{raida}"));
-            std::fs::create_dir_all(&data).unwrap();
-            let node = serve(&data).with("node.raida_id", raida);
-            Some(node.with("tickets.pool", POOL).start())
-        };
-        let nodes: Vec<Option<NodeProcess>> = RaidaId::all().map(start).collect();
-        let hosts = nodes.iter().flatten();
-        let hosts: Vec<String> = hosts.map(|node| node.address.to_string()).collect();
-        let text = format!("# a trial\n{}\n", hosts.join("\n"));
-        std::fs::write(folder.path().join("net/hosts"), text).unwrap();
-        Network { folder, nodes }
-    }
-
-    fn run(&self, words: &str) -> Run {
-        run(self.folder.path(), words)
-    }
-
-    fn wallet(&self) -> PathBuf {
-        self.folder.path().join("wallet")
-    }
-
-    fn files(&self) -> Vec<(Folder, CoinFile)> {
-        let wallet = Wallet::open(&self.wallet(), Access::Look).unwrap();
-        let filed = wallet.coins().iter();
-        filed
-            .map(|filed| (filed.folder, filed.file.clone()))
-            .collect()
-    }
-
-    fn stop(&mut self, raida: u8) {
-        let node = self.nodes[usize::from(raida)].take();
-        node.expect("it runs").kill();
-    }
-
-    /// Gives a coin another number on a server, as the server's loss of it would look.
-    fn change(&self, raida: u8, file: &CoinFile, an: An) {
-        let node = self.nodes[usize::from(raida)].as_ref().unwrap();
-        let raida = RaidaId::new(raida).unwrap();
-        let options = Options::new(raida);
-        let mut client = Client::connect(node.host(), Transport::Tcp, options).unwrap();
-        let changed = client.pown(&[(file.coin, file.an(raida), an)]).0;
-        assert_eq!(changed, [Outcome::Changed]);
-    }
+/// Gives a coin another number on a server, as the server's loss of it would look.
+fn change(network: &Network, raida: u8, file: &CoinFile, an: An) {
+    let node = network.nodes[usize::from(raida)].as_ref().unwrap();
+    let raida = RaidaId::new(raida).unwrap();
+    let options = Options::new(raida);
+    let mut client = Client::connect(node.host(), Transport::Tcp, options).unwrap();
+    let changed = client.pown(&[(file.coin, file.an(raida), an)]).0;
+    assert_eq!(changed, [Outcome::Changed]);
 }
 
 #[test]
@@ -121,7 +44,7 @@ fn a_wallet_is_minted_looked_at_and_graded_on_25_nodes() {
     // One coin is lost on five nodes; another one's new number was taken over by some only.
     let (lost, limbo) = (&minted[0].1, &minted[1].1);
     for raida in [1, 5, 9, 13, 24] {
-        network.change(raida, lost, An::new([0x51; 16]));
+        change(&network, raida, lost, An::new([0x51; 16]));
     }
     let mut proposed = limbo.clone();
     let pan = |raida: RaidaId| An::new([0x60 + raida.get(); 16]);
@@ -130,7 +53,7 @@ fn a_wallet_is_minted_looked_at_and_graded_on_25_nodes() {
         proposed.pown.0[raida] = Mark::NoAnswer;
     }
     for raida in 0..11 {
-        network.change(raida, limbo, pan(RaidaId::new(raida).unwrap()));
+        change(&network, raida, limbo, pan(RaidaId::new(raida).unwrap()));
     }
     let name = proposed.name();
     let bank = network.wallet().join("Bank").join(&name);

@@ -1,6 +1,8 @@
 use super::admin_key_file::AdminKeyError;
 use super::config::ConfigError;
+use super::secrets::SecretError;
 use crate::client::heal::HealError;
+use crate::client::locker::LockerError;
 use crate::client::wallet::WalletError;
 use crate::client::{ClientError, CoinListError, HostsError};
 use crate::protocol::Status;
@@ -27,6 +29,12 @@ pub enum CliError {
     /// A wallet could not be healed.
     #[error(transparent)]
     Heal(#[from] HealError),
+    /// Nothing could be done with a locker, or not to the end.
+    #[error(transparent)]
+    Locker(#[from] LockerError),
+    /// A key or a secret is none.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A coin file named on the command line could not be read.
     #[error("{file}: {cause}; name a coin file, a wallet's folder, or a CSV without --all", file = file.display())]
     CoinFile {

@@ -17,22 +17,27 @@ mod find;
 mod fix;
 mod heal;
 mod import;
+mod locker;
 mod logging;
 mod mint;
 mod mint_network;
 mod network;
+mod new_numbers;
 mod node;
 mod output;
 mod pown;
 mod raidas;
+mod said;
 mod same_coins;
+mod secrets;
 mod serve;
+mod servers;
 mod settings;
 mod stats;
 mod ticket;
 mod totals;
+mod trade;
 mod version;
-mod worth;
 
 use std::process::ExitCode;
 
@@ -75,6 +80,8 @@ enum Command {
     Find(find::FindCommand),
     Fix(fix::FixCommand),
     Heal(heal::HealCommand),
+    Locker(locker::LockerCommand),
+    Trade(trade::TradeCommand),
     Stats(stats::StatsCommand),
     Mint(mint::MintCommand),
     // By far the most flags of all.
@@ -111,6 +118,8 @@ pub fn main() -> ExitCode {
         Command::Find(command) => command.run(),
         Command::Fix(command) => command.run(),
         Command::Heal(command) => command.run(),
+        Command::Locker(command) => command.run(),
+        Command::Trade(command) => command.run(),
         Command::Stats(command) => command.run(),
         Command::Mint(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -1,15 +1,13 @@
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use serde_json::json;
 
 use super::CliError;
+use super::new_numbers::{NewNumbers, this_month};
 use super::node::{EncryptionArgs, NodeArgs};
 use super::output::{Answer, print, print_json, progress};
-use crate::client::{
-    Client, ClientError, CoinListReader, CoinListWriter, CoinRecord, Existing, Months, Outcome,
-};
-use crate::coin::{An, Coin, Mfs};
+use crate::client::{Client, ClientError, CoinListReader, CoinRecord, Months, Outcome, draw_an};
+use crate::coin::{An, Coin};
 
 /// Take coins over: give each one a new random authenticity number.
 ///
@@ -50,74 +48,22 @@ impl PownCommand {
             .collect::<Result<Vec<CoinRecord>, _>>()?;
         let mut proposals: Vec<Proposal> = Vec::with_capacity(records.len());
         for record in &records {
-            proposals.push((record.coin, record.an, random_an()?));
+            proposals.push((record.coin, record.an, draw_an()?));
         }
         let mut client = self.node.connect_encrypted(&self.encryption)?;
         // Whoever is not answered here, as for a wrong RAIDA number or key, has changed nothing yet
         // and has no file of numbers to wonder about.
         client.echo()?;
-        self.write(
-            Existing::Keep,
-            proposals
-                .iter()
-                .zip(&records)
-                .map(|(&(coin, _, proposed), record)| CoinRecord {
-                    coin,
-                    an: proposed,
-                    mfs: Some(record.mfs.unwrap_or_else(this_month)),
-                }),
-        )?;
-
+        let proposed = proposals.iter().zip(&records);
+        let proposed = proposed.map(|(&(coin, _, an), record)| CoinRecord {
+            coin,
+            an,
+            mfs: Some(record.mfs.unwrap_or_else(this_month)),
+        });
+        let new = NewNumbers::write(&self.out, proposed.collect())?;
         let (outcomes, error) = send(&mut client, &proposals);
-        let kept: Vec<CoinRecord> = proposals
-            .iter()
-            .zip(&records)
-            .zip(&outcomes)
-            .filter_map(|((&(coin, _, proposed), record), outcome)| {
-                let mfs = match outcome {
-                    Outcome::Changed => Some(this_month()),
-                    Outcome::Unknown => Some(record.mfs.unwrap_or_else(this_month)),
-                    Outcome::Failed | Outcome::NotAsked => return None,
-                };
-                Some(CoinRecord {
-                    coin,
-                    an: proposed,
-                    mfs,
-                })
-            })
-            .collect();
-        self.rewrite(&kept, error.as_ref())?;
+        new.keep(&outcomes, error.as_ref())?;
         self.report(&proposals, &outcomes, error)
-    }
-
-    /// Leaves in the new file the coins whose proposed number is, or may be, in force: what it
-    /// held before is safe, so a failure here loses nothing, but has to be told.
-    fn rewrite(&self, kept: &[CoinRecord], error: Option<&ClientError>) -> Result<(), CliError> {
-        let rewritten = if kept.is_empty() {
-            std::fs::remove_file(&self.out).map_err(|cause| cause.to_string())
-        } else {
-            self.write(Existing::Replace, kept.iter().copied())
-                .map_err(|error| error.to_string())
-        };
-        rewritten.map_err(|cause| {
-            let before = error.map_or(String::new(), |error| format!("{error}; then "));
-            CliError::Unfinished(format!(
-                "{before}{cause}; {} still holds the new number of every coin: find out with `raida detect` which are in force",
-                self.out.display()
-            ))
-        })
-    }
-
-    fn write(
-        &self,
-        existing: Existing,
-        coins: impl Iterator<Item = CoinRecord>,
-    ) -> Result<(), CliError> {
-        let mut writer = CoinListWriter::create(&self.out, existing)?;
-        for coin in coins {
-            writer.write(&coin)?;
-        }
-        Ok(writer.finish()?)
     }
 
     fn report(
@@ -223,23 +169,4 @@ fn send(client: &mut Client, proposals: &[Proposal]) -> (Vec<Outcome>, Option<Cl
     bar.finish_and_clear();
     outcomes.resize(proposals.len(), Outcome::NotAsked);
     (outcomes, error)
-}
-
-/// A number that nobody can guess. One that ends in FF FF FF FF would put the coin into a locker,
-/// one in four billion that does is drawn again.
-fn random_an() -> Result<An, CliError> {
-    loop {
-        let mut bytes = [0; An::SIZE];
-        getrandom::fill(&mut bytes)?;
-        let an = An::new(bytes);
-        if !an.is_locker_key() {
-            return Ok(an);
-        }
-    }
-}
-
-fn this_month() -> Mfs {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    // A clock before 1970 is as wrong as any: the month is for show, the server has its own.
-    Mfs::at_unix_seconds(now.map_or(0, |since| since.as_secs()))
 }

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::CliError;
 use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
-use super::worth::Worth;
 use crate::admin::{Counts, LatencyReport, Times, ask_counts, ask_latency};
+use crate::coin::Worth;
 
 /// Ask a node how much it has done since it started, or how long that took.
 ///

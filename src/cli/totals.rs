@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
-use super::worth::Worth;
 use crate::coin::Denomination;
+use crate::coin::Worth;
 
 /// Coins in circulation by denomination, and what they are worth.
 #[derive(Clone, Copy, Debug, Default)]

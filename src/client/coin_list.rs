@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use zeroize::Zeroize;
 
+use super::from_hex;
 use crate::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 
 /// One line of a CSV of coins.
@@ -219,8 +220,9 @@ fn parse(line: &StringRecord, columns: usize) -> Result<CoinRecord, Fault> {
     let serial_number = (line[1].parse().ok())
         .and_then(SerialNumber::new)
         .ok_or_else(|| Fault::SerialNumber(line[1].to_owned()))?;
-    let an =
-        an_from_hex(&line[2]).ok_or_else(|| Fault::AuthenticityNumber(line[2].chars().count()))?;
+    let an = from_hex(&line[2])
+        .map(An::new)
+        .ok_or_else(|| Fault::AuthenticityNumber(line[2].chars().count()))?;
     let mfs = match line.get(3) {
         None => None,
         Some(months) => match months.parse() {
@@ -237,13 +239,6 @@ fn parse(line: &StringRecord, columns: usize) -> Result<CoinRecord, Fault> {
         an,
         mfs,
     })
-}
-
-fn an_from_hex(text: &str) -> Option<An> {
-    // from_str_radix alone would take a sign.
-    let hex = text.len() == 2 * An::SIZE && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let number = hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
-    Some(An::new(number.to_be_bytes()))
 }
 
 /// The coins met so far, a bit each; a denomination's 128,000 bytes are there from its first coin on.

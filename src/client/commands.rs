@@ -138,7 +138,7 @@ impl Client {
         let reply = self.ask(Command::DetectSum, |out| {
             DetectSum::compose(coins.iter().copied(), sum, out);
         })?;
-        self.all_or_none(Command::DetectSum, &reply)
+        self.some(Command::DetectSum, all_or_none(reply.status))
     }
 
     /// Proposes a new authenticity number (the last of each three) for each coin whose present one
@@ -161,7 +161,7 @@ impl Client {
         let reply = self.ask(Command::PownSum, |out| {
             PownSum::compose(coins.iter().copied(), sum, delta, out);
         })?;
-        self.all_or_none(Command::PownSum, &reply)
+        self.some(Command::PownSum, all_or_none(reply.status))
     }
 
     /// Asks for free serial numbers of these denominations, at most 1,024 of each, whose pages are
@@ -380,18 +380,16 @@ impl Client {
         }
     }
 
-    fn all_or_none(&self, command: Command, reply: &Reply) -> Result<bool, ClientError> {
-        self.some(
-            command,
-            match reply.status {
-                Status::ALL_PASS => Some(true),
-                Status::ALL_FAIL => Some(false),
-                _ => None,
-            },
-        )
-    }
-
     pub(super) fn some<T>(&self, command: Command, answer: Option<T>) -> Result<T, ClientError> {
         answer.ok_or_else(|| ClientError::NotAnAnswer(self.connection.host().to_owned(), command))
+    }
+}
+
+/// The answer to a request that is carried out whole or not at all; `None` where it is none.
+pub(super) fn all_or_none(status: Status) -> Option<bool> {
+    match status {
+        Status::ALL_PASS => Some(true),
+        Status::ALL_FAIL => Some(false),
+        _ => None,
     }
 }

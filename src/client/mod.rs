@@ -12,13 +12,17 @@
 //! | [`Raidas`] | all 25 servers, asked at the same time |
 //! | [`wallet`] | folders of coin files |
 //! | [`heal`] | coins of a wallet repaired on the servers that lost them |
+//! | [`locker`] | coins put into lockers and up for sale, and taken out again, on all 25 servers |
 
 mod coin_list;
 mod commands;
 mod connection;
 pub mod heal;
 mod healing;
+mod hex;
 mod host_port;
+pub mod locker;
+mod lockers;
 mod per_raida;
 mod raidas;
 pub mod wallet;
@@ -29,6 +33,8 @@ pub use coin_list::{
 pub use commands::{Client, Outcome};
 pub use connection::{ClientError, Connection, Options, Reply, Transport};
 pub use healing::{FixOrder, Tickets, draw_generator};
+pub use hex::from_hex;
 pub use host_port::{HostPort, NotHostPort};
+pub use lockers::{Purchase, draw_an};
 pub use per_raida::PerRaida;
 pub use raidas::{Hosts, HostsError, Raidas};

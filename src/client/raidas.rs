@@ -114,6 +114,16 @@ impl Raidas {
         })
     }
 
+    /// Asks every server, as [`Raidas::ask`] does.
+    pub fn ask_all<T: Send>(
+        &self,
+        timeout: Duration,
+        ask: impl Fn(&mut Client, RaidaId) -> Result<T, ClientError> + Sync,
+    ) -> PerRaida<Result<T, ClientError>> {
+        self.ask(timeout, Some, ask)
+            .map(|answer| answer.expect("every server was asked"))
+    }
+
     /// Connects to one of them.
     ///
     /// # Errors

@@ -7,12 +7,14 @@ mod denomination;
 mod mfs;
 mod page;
 mod serial_number;
+mod worth;
 
 pub use an::{An, AnTag, LockerPrefix, locker_home};
 pub use denomination::Denomination;
 pub use mfs::Mfs;
 pub use page::{PAGES, PAGES_PER_DENOMINATION, PageId, ShardId};
 pub use serial_number::{COINS_PER_PAGE, SerialNumber};
+pub use worth::{NotAWorth, Worth};
 
 /// A coin: which denomination, and which one of that denomination. 5 bytes on the wire: DN, then SN
 /// big-endian.
@@ -68,6 +70,29 @@ impl Coin {
     }
 }
 
+/// Why a text names no coin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a coin is its denomination (-8 to 6), a point and its serial number (0 to 1023999), as in 1.4711"
+)]
+pub struct NotACoin;
+
+/// Reads what [`Display`](std::fmt::Display) writes: `DN.SN`.
+impl std::str::FromStr for Coin {
+    type Err = NotACoin;
+
+    fn from_str(text: &str) -> Result<Coin, NotACoin> {
+        let (denomination, serial_number) = text.split_once('.').ok_or(NotACoin)?;
+        let denomination = denomination.parse().ok().and_then(Denomination::new);
+        let serial_number = serial_number.parse().ok().and_then(SerialNumber::new);
+        let both = denomination.zip(serial_number).ok_or(NotACoin)?;
+        Ok(Coin {
+            denomination: both.0,
+            serial_number: both.1,
+        })
+    }
+}
+
 impl std::fmt::Display for Coin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.denomination, self.serial_number)
@@ -89,6 +114,16 @@ mod tests {
                 assert_eq!(Coin::from_bytes(&coin.to_bytes()), Some(coin));
                 assert_eq!(coin.page().coin(coin.place()), coin);
             }
+        }
+    }
+
+    #[test]
+    fn a_coin_reads_back_from_its_text() {
+        for text in ["-8.0", "0.1", "6.1023999"] {
+            assert_eq!(text.parse::<Coin>().unwrap().to_string(), text);
+        }
+        for text in ["", "1", "1.", ".1", "7.1", "1.1024000", "1.1.1", "1.-1"] {
+            assert_eq!(text.parse::<Coin>(), Err(NotACoin), "{text:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raida::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 use raida::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
@@ -16,6 +16,10 @@ use raida::protocol::executive::{
 };
 use raida::protocol::healing::{
     Find, FindAnswer, Found, GetTicket, TicketAnswer, TicketId, Validate,
+};
+use raida::protocol::lockers::{
+    Buy, Contents, ListForSale, Offer, Peek, PeekTrade, PublicIdKey, PutForSale, Remove,
+    RemoveTrade, StoreSum, TradeKey, Value,
 };
 use raida::protocol::pass_fail::Bitmap;
 use raida::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
@@ -31,6 +35,8 @@ pub enum Fault {
     Silent,
     /// Carries it out and closes the connection.
     Hangup,
+    /// Closes the connection, and carries it out when it is told to.
+    Postpone,
     /// Refuses it.
     Refuse(Status),
     /// Answers with the wrong number of bytes.
@@ -46,9 +52,24 @@ pub struct SmallNode {
     pub state: Arc<Mutex<State>>,
 }
 
+/// Hears of every request before it is carried out.
+pub type Watch = Arc<dyn Fn(RaidaId, Command) + Send + Sync>;
+
 #[derive(Default)]
 pub struct State {
     pub coins: BTreeMap<Coin, (An, Mfs)>,
+    /// Closes connections instead of answering.
+    pub is_down: bool,
+    pub watch: Option<Watch>,
+    /// Connections that were accepted and are not at their end.
+    connections: usize,
+    /// How purchases stand; `None`: they are paid.
+    pub purchase: Option<Status>,
+    raida: u8,
+    /// Coins in the order in which they were put into a locker or up for sale.
+    stored: Vec<Coin>,
+    /// What is on offer, in the order in which it was put there.
+    sales: Vec<TradeKey>,
     pub stats: NodeStats,
     /// The faults to come: the request of this command with this number, counted from 0.
     pub faults: Vec<(Command, usize, Fault)>,
@@ -58,14 +79,15 @@ pub struct State {
     /// Coins of each ticket, the first with the number 1, and who has claimed it.
     tickets: Vec<(Vec<Coin>, BTreeSet<u8>)>,
     held_back: Option<(Vec<u8>, SocketAddr)>,
+    postponed: Vec<(Command, Vec<u8>)>,
 }
 
 pub const RAIDA: u8 = 14;
 pub const ADMIN_KEY: AdminKey = AdminKey::new([0x5e; 16]);
 
-fn rules() -> Rules {
+fn rules(raida: u8) -> Rules {
     Rules {
-        raida: RaidaId::new(RAIDA).unwrap(),
+        raida: RaidaId::new(raida).unwrap(),
         coin_id: 6,
         dialect: Dialect::Spec,
         response_counter: ResponseCounter::Restart,
@@ -75,6 +97,10 @@ fn rules() -> Rules {
 
 impl SmallNode {
     pub fn start() -> SmallNode {
+        SmallNode::start_as(RAIDA)
+    }
+
+    pub fn start_as(raida: u8) -> SmallNode {
         // A port that is free for TCP may be taken for UDP: try until both are.
         let (tcp, udp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -83,16 +109,23 @@ impl SmallNode {
             }
         };
         let address = tcp.local_addr().unwrap();
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State {
+            raida,
+            ..State::default()
+        }));
         let shared = state.clone();
         std::thread::spawn(move || {
             for stream in tcp.incoming() {
                 let shared = shared.clone();
-                std::thread::spawn(move || serve_stream(stream.unwrap(), &shared));
+                shared.lock().unwrap().connections += 1;
+                std::thread::spawn(move || {
+                    serve_stream(stream.unwrap(), raida, &shared);
+                    shared.lock().unwrap().connections -= 1;
+                });
             }
         });
         let shared = state.clone();
-        std::thread::spawn(move || serve_datagrams(&udp, &shared));
+        std::thread::spawn(move || serve_datagrams(&udp, raida, &shared));
         SmallNode { address, state }
     }
 
@@ -106,6 +139,24 @@ impl SmallNode {
     pub fn fail(&self, command: Command, number: usize, fault: Fault) {
         let mut state = self.state.lock().unwrap();
         state.faults.push((command, number, fault));
+    }
+
+    /// Waits until what was sent before is carried out, and whoever sent it has gone.
+    pub fn wait_until_idle(&self) {
+        // Connections are accepted in the order in which they were made: once this one is at its end,
+        // the earlier ones are counted.
+        let mut last = TcpStream::connect(self.address).unwrap();
+        last.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(last.read(&mut [0]).unwrap(), 0);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.state.lock().unwrap().connections > 0 {
+            assert!(Instant::now() < deadline, "a connection is open still");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn carry_out_postponed(&self) {
+        self.state.lock().unwrap().carry_out_postponed();
     }
 
     pub fn asked(&self, command: Command) -> usize {
@@ -123,11 +174,12 @@ impl SmallNode {
     }
 }
 
-fn serve_stream(mut stream: TcpStream, state: &Mutex<State>) {
+fn serve_stream(mut stream: TcpStream, raida: u8, state: &Mutex<State>) {
+    let rules = rules(raida);
     let mut bytes = vec![];
     let mut more = vec![0; 65_536];
     loop {
-        match frame(&bytes, &rules()) {
+        match frame(&bytes, &rules) {
             Frame::Incomplete { .. } => match stream.read(&mut more) {
                 Ok(read @ 1..) => bytes.extend_from_slice(&more[..read]),
                 _ => return,
@@ -142,13 +194,14 @@ fn serve_stream(mut stream: TcpStream, state: &Mutex<State>) {
                 {
                     Some(Fault::Hangup) => return,
                     Some(Fault::Silent) => {}
-                    _ => stream.write_all(&out).unwrap(),
+                    // Whoever asked may have been killed.
+                    _ => drop(stream.write_all(&out)),
                 }
                 bytes.drain(..length);
             }
             Frame::Refused { status, .. } => {
                 let mut out = vec![];
-                refuse(&mut out, &bytes, status, &rules(), 0);
+                refuse(&mut out, &bytes, status, &rules, 0);
                 let _ = stream.write_all(&out);
                 return;
             }
@@ -156,19 +209,20 @@ fn serve_stream(mut stream: TcpStream, state: &Mutex<State>) {
     }
 }
 
-fn serve_datagrams(socket: &UdpSocket, state: &Mutex<State>) {
+fn serve_datagrams(socket: &UdpSocket, raida: u8, state: &Mutex<State>) {
+    let rules = rules(raida);
     let mut bytes = vec![0; 65_536];
     loop {
         let (length, from) = socket.recv_from(&mut bytes).unwrap();
         let mut out = vec![];
         let mut state = state.lock().unwrap();
-        let fault = match datagram(&bytes[..length], &rules()) {
+        let fault = match datagram(&bytes[..length], &rules) {
             Datagram::Whole { header, length } => {
                 let body = header.header_size();
                 state.answer(&header, &mut bytes[body..length], &mut out)
             }
             Datagram::Refused { status } => {
-                refuse(&mut out, &bytes[..length], status, &rules(), 0);
+                refuse(&mut out, &bytes[..length], status, &rules, 0);
                 None
             }
             _ => continue,
@@ -187,6 +241,12 @@ fn serve_datagrams(socket: &UdpSocket, state: &Mutex<State>) {
 }
 
 impl State {
+    pub fn carry_out_postponed(&mut self) {
+        for (command, payload) in std::mem::take(&mut self.postponed) {
+            self.carry_out(command, &payload, &mut vec![]).unwrap();
+        }
+    }
+
     fn answer(
         &mut self,
         header: &RequestHeader,
@@ -194,6 +254,12 @@ impl State {
         out: &mut Vec<u8>,
     ) -> Option<Fault> {
         let command = header.command;
+        if self.is_down {
+            return Some(Fault::Hangup);
+        }
+        if let Some(watch) = &self.watch {
+            watch(RaidaId::new(self.raida).unwrap(), command);
+        }
         let number = self.asked.entry(command.code()).or_default();
         let this = (command, *number);
         *number += 1;
@@ -205,9 +271,13 @@ impl State {
         }
 
         let key = self.key(header);
-        let rules = rules();
+        let rules = rules(self.raida);
         let mut response = Response::begin(out, header);
         let (status, challenge_answer) = match open(header, body, &key, &rules) {
+            Ok(opened) if fault == Some(Fault::Postpone) => {
+                self.postponed.push((command, opened.payload.to_vec()));
+                return Some(Fault::Hangup);
+            }
             Ok(opened) => {
                 let status = match fault {
                     Some(Fault::Refuse(status)) => status,
@@ -271,18 +341,107 @@ impl State {
         };
         self.stats.requests += 1;
         match command {
-            // It knows of no other servers and of no lockers, and nobody asks it for tickets by sum.
-            Command::GetTicketSum
-            | Command::Fix
-            | Command::PeekTrade
-            | Command::StoreSum
-            | Command::Peek
-            | Command::Remove
-            | Command::PutForSale
-            | Command::ListForSale
-            | Command::Buy
-            | Command::StoreMultiple
-            | Command::RemoveTrade => return Err(Status::UNKNOWN_COMMAND),
+            // It knows of no other servers, and nobody asks it for tickets by sum or for several
+            // lockers at once.
+            Command::GetTicketSum | Command::Fix | Command::StoreMultiple => {
+                return Err(Status::UNKNOWN_COMMAND);
+            }
+            Command::StoreSum => {
+                let request = StoreSum::parse(payload)?;
+                let is_right = self.sum(request.coins().iter()) == request.sum
+                    && request.coins().iter().all(|coin| !self.is_on_sale(coin));
+                if is_right {
+                    for coin in request.coins().iter() {
+                        self.store(coin, request.key.an());
+                    }
+                }
+                return Ok(self.verdict(is_right));
+            }
+            Command::Peek => {
+                let key = Peek::parse(payload)?.key.an();
+                return Ok(Contents::answer(self.under(key), out));
+            }
+            Command::Remove => {
+                let request = Remove::parse(payload)?;
+                if self.under(request.key.an()).is_empty() {
+                    return Ok(Status::ALL_FAIL);
+                }
+                let mut answer = PassFail::begin(out, request.len());
+                for (record, (coin, an)) in request.records().enumerate() {
+                    let key = request.key.an();
+                    if let Some(coin) = coin.filter(|&coin| self.holds(coin, key)) {
+                        self.store(coin, an);
+                        answer.pass(record);
+                    }
+                }
+                return Ok(answer.finish(Bitmap::Always));
+            }
+            Command::PutForSale => {
+                let request = PutForSale::parse(payload)?;
+                let is_right = self.sum(request.coins().iter()) == request.sum
+                    && request.coins().iter().all(|coin| !self.is_on_sale(coin));
+                if !is_right {
+                    return Ok(Status::ALL_FAIL);
+                }
+                let offer = Offer {
+                    currency: request.key.currency(),
+                    value: Value::of(request.coins().iter()).unwrap(),
+                    price: request.key.price(),
+                };
+                if self.sales.iter().any(|&key| self.offer(key) == offer) {
+                    return Err(Status::OFFER_EXISTS);
+                }
+                for coin in request.coins().iter() {
+                    self.store(coin, request.key.an());
+                }
+                self.sales.push(request.key);
+                return Ok(Status::ALL_PASS);
+            }
+            Command::ListForSale => {
+                let request = ListForSale::parse(payload)?;
+                let of_it = self.sales.iter().copied();
+                let of_it = of_it.filter(|key| key.currency() == request.currency);
+                let ids = self.ids();
+                let listed = of_it.map(|key| (key.public_id(&ids), self.offer(key).value));
+                return Ok(request.answer(listed, Dialect::Spec, out));
+            }
+            Command::PeekTrade => {
+                let name = PeekTrade::parse(payload)?.name;
+                let ids = self.ids();
+                let mut sales = self.sales.iter().copied();
+                let found = sales.find(|key| {
+                    key.public_id(&ids) == name.as_public_id() || *key == name.as_key()
+                });
+                let coins = found.map_or(vec![], |key| self.under(key.an()));
+                return Ok(Contents::answer(coins, out));
+            }
+            Command::Buy => {
+                let request = Buy::parse(payload)?;
+                let mut sales = self.sales.iter();
+                let Some(place) = sales.position(|&key| self.offer(key) == request.offer) else {
+                    return Err(Status::NO_SUCH_OFFER);
+                };
+                if let Some(status) = self.purchase {
+                    return Err(status);
+                }
+                let key = self.sales.remove(place);
+                for coin in self.under(key.an()) {
+                    self.store(coin, request.into.an());
+                }
+                return Ok(Status::ALL_PASS);
+            }
+            Command::RemoveTrade => {
+                let request = RemoveTrade::parse(payload)?;
+                let coins = self.under(request.key.an());
+                self.sales.retain(|&key| key != request.key);
+                for &coin in &coins {
+                    match request.into {
+                        Some(into) => self.store(coin, into.an()),
+                        None => drop(self.coins.remove(&coin)),
+                    }
+                }
+                return Ok(self.verdict(!coins.is_empty()));
+            }
             Command::GetTicket => {
                 let request = GetTicket::parse(payload)?;
                 let mut answer = PassFail::begin(out, request.len());
@@ -441,6 +600,34 @@ impl State {
             }
         }
         Ok(Status::SUCCESS)
+    }
+
+    fn store(&mut self, coin: Coin, an: An) {
+        self.stored.retain(|&other| other != coin);
+        self.stored.push(coin);
+        self.coins.insert(coin, (an, Mfs::new(2)));
+    }
+
+    /// The coins of a locker.
+    pub fn under(&self, key: An) -> Vec<Coin> {
+        let stored = self.stored.iter().copied();
+        stored.filter(|&coin| self.holds(coin, key)).collect()
+    }
+
+    fn is_on_sale(&self, coin: Coin) -> bool {
+        self.sales.iter().any(|key| self.holds(coin, key.an()))
+    }
+
+    fn offer(&self, key: TradeKey) -> Offer {
+        Offer {
+            currency: key.currency(),
+            value: Value::of(self.under(key.an())).unwrap(),
+            price: key.price(),
+        }
+    }
+
+    fn ids(&self) -> PublicIdKey {
+        PublicIdKey::new([self.raida; 32])
     }
 
     fn holds(&self, coin: Coin, an: An) -> bool {

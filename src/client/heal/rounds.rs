@@ -371,7 +371,8 @@ fn ask_unknown(coins: &mut [Filed], network: &impl Network) -> PerRaida<Option<S
     silent
 }
 
-fn mark_of(error: &ClientError) -> Mark {
+/// What a coin file says of a server that gave this instead of an answer.
+pub(in crate::client) fn mark_of(error: &ClientError) -> Mark {
     match error {
         ClientError::Unreachable(..) | ClientError::Broken(..) | ClientError::TimedOut(..) => {
             Mark::NoAnswer

@@ -150,7 +150,12 @@ impl CoinFile {
 
     /// What a wallet calls the file: `DN.SN.bin`.
     pub fn name(&self) -> String {
-        format!("{}.bin", self.coin)
+        CoinFile::name_of(self.coin)
+    }
+
+    /// What a wallet calls the file of this coin.
+    pub(super) fn name_of(coin: Coin) -> String {
+        format!("{coin}.bin")
     }
 
     /// The coin's authenticity number on a server.

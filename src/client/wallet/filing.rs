@@ -53,6 +53,16 @@ impl Filing {
         }
     }
 
+    /// A file put into another folder, over what may be there of that name.
+    pub fn supersede(from: PathBuf, target: PathBuf, bytes: Zeroizing<Vec<u8>>) -> Filing {
+        Filing {
+            target,
+            bytes,
+            over_itself: true,
+            old: Some(from),
+        }
+    }
+
     /// A file put into another folder as it is.
     pub fn relocate(from: PathBuf, target: PathBuf, bytes: Zeroizing<Vec<u8>>) -> Filing {
         Filing {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -24,10 +24,13 @@ pub enum Folder {
     Suspect,
     /// Coins that most servers fail.
     Counterfeit,
+    /// Coins put into a locker or up for sale: whoever has its secret can take them, so they are the
+    /// wallet's no more. The numbers are kept for as long as nobody has. Made when it is needed.
+    Lockers,
 }
 
 impl Folder {
-    /// Every folder a wallet has.
+    /// The folders that every wallet has.
     pub const ALL: [Folder; 6] = [
         Folder::Bank,
         Folder::Fracked,
@@ -49,6 +52,7 @@ impl Folder {
             Folder::Grade => "Grade",
             Folder::Suspect => "Suspect",
             Folder::Counterfeit => "Counterfeit",
+            Folder::Lockers => "Lockers",
         }
     }
 }
@@ -238,6 +242,11 @@ impl Wallet {
         }
     }
 
+    /// Leaves coins out of what is done to the wallet from here on; nothing of them is touched.
+    pub fn keep_where(&mut self, mut kept: impl FnMut(&Filed) -> bool) {
+        self.coins.retain(|filed| kept(filed));
+    }
+
     /// How many coins lie in Counterfeit.
     ///
     /// # Errors
@@ -332,6 +341,70 @@ impl Wallet {
         self.coins.extend(filed);
         self.coins.sort_by_key(|filed| filed.file.coin);
         Ok(())
+    }
+
+    /// Saves, and moves coins that are in a locker now out of the wallet's own, into the folder Lockers.
+    /// An older file of theirs there was of another locker, which they have left since.
+    ///
+    /// # Errors
+    /// As [`Wallet::save`]; a coin may be in its old folder, the new one, or both.
+    pub fn hand_over(&mut self, coins: &BTreeSet<Coin>) -> Result<(), WalletError> {
+        self.save()?;
+        if coins.is_empty() {
+            return Ok(());
+        }
+        let place = self.root.join(Folder::Lockers.name());
+        if !place.is_dir() {
+            std::fs::create_dir(&place).map_err(|cause| disk("make", &place, cause))?;
+            sync(&self.root).map_err(|cause| disk("sync", &self.root, cause))?;
+        }
+        let handed: Vec<Filing> = (self.coins.iter())
+            .filter(|filed| coins.contains(&filed.file.coin))
+            .map(|filed| {
+                let target = place.join(filed.file.name());
+                Filing::supersede(self.path(filed), target, filed.file.to_bytes())
+            })
+            .collect();
+        carry_out(&handed)?;
+        self.keep_where(|filed| !coins.contains(&filed.file.coin));
+        Ok(())
+    }
+
+    /// The coins in the folder Lockers; what cannot be read there is passed over.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn handed_over(&self) -> Result<Vec<CoinFile>, WalletError> {
+        let place = self.root.join(Folder::Lockers.name());
+        let names = names(&place)?;
+        let read = |name: &String| read(&place.join(name), name).ok();
+        Ok(names.iter().filter_map(read).collect())
+    }
+
+    /// Removes files of the folder Lockers whose coins have left their locker: the wallet has them back.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn forget_handed_over(
+        &mut self,
+        coins: impl IntoIterator<Item = Coin>,
+    ) -> Result<(), WalletError> {
+        let place = self.root.join(Folder::Lockers.name());
+        let files = coins
+            .into_iter()
+            .map(|coin| place.join(CoinFile::name_of(coin)));
+        let mut removed = false;
+        for file in files {
+            match std::fs::remove_file(&file) {
+                Ok(()) => removed = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(disk("remove", &file, cause)),
+            }
+        }
+        match removed {
+            true => sync(&place).map_err(|cause| disk("sync", &place, cause)),
+            false => Ok(()),
+        }
     }
 
     fn path(&self, filed: &Filed) -> PathBuf {

@@ -1,0 +1,53 @@
+//! Commands of lockers, on one node or on all 25 servers.
+
+mod peek;
+mod put;
+mod relocate;
+mod take;
+
+pub use peek::{report_all, report_one};
+pub use put::{FromWalletArgs, json_of_put, text_of_put, words};
+pub use take::report_taken;
+
+use super::CliError;
+use super::output::Answer;
+
+/// Put coins into lockers, look into lockers, and take coins out.
+///
+/// A locker is coins that all have one number, its key: whoever knows the key can take them. On one node
+/// --key is the key itself, 32 hex digits of which the last eight are f. With --network or --hosts it is
+/// a secret of 32 hex digits, from which the key on each of the 25 servers is derived: the first 12 bytes
+/// of HMAC-SHA-256, under the secret, of "raida locker key" and the RAIDA number, then ffffffff. So no
+/// server can open the locker on another one.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  raida locker put --network net --wallet wallet --amount 250
+  raida locker peek --network net --key @secret
+  raida locker take --network net --key @secret --wallet other-wallet")]
+pub struct LockerCommand {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum What {
+    Put(put::PutCommand),
+    Peek(peek::PeekCommand),
+    Take(take::TakeCommand),
+    Move(relocate::MoveCommand),
+}
+
+impl LockerCommand {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// As that of the one that was asked for.
+    pub fn run(self) -> Result<Answer, CliError> {
+        match self.what {
+            What::Put(command) => command.run(),
+            What::Peek(command) => command.run(),
+            What::Take(command) => command.run(),
+            What::Move(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+use serde_json::json;
+
+use crate::cli::CliError;
+use crate::cli::coins::json_of;
+use crate::cli::output::{Answer, print, print_json, waiting};
+use crate::cli::said::{is_agreed, json_of_peek, phrase, summary_of_peek, table_of_peek};
+use crate::cli::secrets::SecretText;
+use crate::cli::servers::{Servers, ServersArgs};
+use crate::client::locker::{Peeked, peek};
+use crate::coin::{Coin, Worth};
+
+/// Look into a locker, on one node or on all 25 servers; nothing is changed.
+///
+/// Exit status 1 if nothing lies in it or, with --network or --hosts, fewer than 13 servers agree on what
+/// does; 2 if fewer than 13 answer.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  raida locker peek --key @key --host raida7.example.com:50007 --raida 7
+  raida locker peek --network net --key @secret
+  raida locker peek --hosts hosts.txt --key @secret --json")]
+pub struct PeekCommand {
+    /// The locker: 32 hex digits, or @FILE that holds them
+    #[arg(long, value_name = "HEX|@FILE")]
+    key: SecretText,
+    #[command(flatten)]
+    servers: ServersArgs,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl PeekCommand {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// The node gives no answer, or refuses; fewer than 13 servers answer.
+    pub fn run(self) -> Result<Answer, CliError> {
+        match self.servers.open()? {
+            Servers::One(mut client) => {
+                let coins = client.peek(self.key.locker_key("--key")?)?;
+                report_one(&coins, "locker", self.json)
+            }
+            Servers::All(raidas) => {
+                let secret = self.key.locker_secret("--key")?;
+                let bar = waiting();
+                bar.set_message("asking all servers");
+                let peeked = peek(&secret, &raidas);
+                bar.finish_and_clear();
+                report_all(&peeked, "locker", self.json)
+            }
+        }
+    }
+}
+
+/// Says what lies in a place on one node.
+///
+/// # Errors
+/// It cannot be printed.
+pub fn report_one(coins: &[Coin], place: &str, json: bool) -> Result<Answer, CliError> {
+    if json {
+        print_json(&json!({
+            "coins": coins.iter().map(|&coin| json_of(coin)).collect::<Vec<_>>(),
+            "worth": Worth::of(coins.iter().copied()).to_string(),
+        }))?;
+    } else {
+        let mut text: String = coins.iter().map(|coin| format!("{coin}\n")).collect();
+        text += &match coins {
+            [] => format!("nothing lies in this {place}, or there is none\n"),
+            coins => format!("{} in the {place}\n", phrase(coins)),
+        };
+        print(&text)?;
+    }
+    Ok(match coins {
+        [] => Answer::No,
+        _ => Answer::Yes,
+    })
+}
+
+/// Says what lies in a place on all servers.
+///
+/// # Errors
+/// Fewer than 13 of them answered.
+pub fn report_all(peeked: &Peeked, place: &str, json: bool) -> Result<Answer, CliError> {
+    peeked.check()?;
+    let agreement = peeked.agreement();
+    if json {
+        print_json(&json_of_peek(peeked, &agreement))?;
+    } else {
+        let coins = agreement.coins.iter();
+        let mut text: String = coins.map(|coin| format!("{coin}\n")).collect();
+        text += &table_of_peek(peeked, &agreement);
+        text += &summary_of_peek(peeked, &agreement, place);
+        print(&text)?;
+    }
+    Ok(match is_agreed(&agreement) {
+        true => Answer::Yes,
+        false => Answer::No,
+    })
+}

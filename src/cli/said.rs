@@ -1,0 +1,128 @@
+//! What 25 servers said of coins, as a person and a program read it.
+
+use serde_json::{Value, json};
+
+use super::coins::json_of;
+use crate::client::PerRaida;
+use crate::client::locker::{Agreement, Difference, Peeked, Said};
+use crate::coin::{Coin, Worth};
+use crate::protocol::healing::VOTES_NEEDED;
+
+/// Coins that are named before the rest is only counted.
+const NAMED_MAX: usize = 10;
+
+/// `5 coins worth 12.5`.
+pub fn phrase(coins: &[Coin]) -> String {
+    let plural = if coins.len() == 1 { "" } else { "s" };
+    let worth = Worth::of(coins.iter().copied());
+    format!("{} coin{plural} worth {worth}", coins.len())
+}
+
+/// `1.7 1.8 and 3 more`.
+pub fn names(coins: &[Coin]) -> String {
+    let named = coins.iter().take(NAMED_MAX).map(Coin::to_string);
+    let mut text = named.collect::<Vec<_>>().join(" ");
+    if coins.len() > NAMED_MAX {
+        text += &format!(" and {} more", coins.len() - NAMED_MAX);
+    }
+    text
+}
+
+/// A line a server: how many coins it has as they were to be, and why not all.
+pub fn table(servers: &PerRaida<Said>) -> String {
+    let mut text = "RAIDA    coins  said\n".to_owned();
+    for (raida, said) in servers.iter() {
+        let why = said.why.as_deref().unwrap_or("done");
+        text += &format!("{raida:>5} {:>8}  {why}\n", said.done);
+    }
+    text
+}
+
+/// The same for a program.
+pub fn json_of_said(servers: &PerRaida<Said>) -> Value {
+    let servers = servers.iter();
+    servers
+        .map(|(raida, said)| json!({ "raida": raida.get(), "coins": said.done, "why": said.why }))
+        .collect()
+}
+
+/// A line a server: how many coins lie there, what they are worth, and what is the matter.
+pub fn table_of_peek(peeked: &Peeked, agreement: &Agreement) -> String {
+    let mut text = format!("RAIDA    coins {:>16}  said\n", "worth");
+    for (raida, said) in peeked.0.iter() {
+        let differs = agreement.others.iter().find(|other| other.raida == raida);
+        text += &match said {
+            Err(error) => format!("{raida:>5} {:>8} {:>16}  {error}\n", "-", "-"),
+            Ok(coins) => {
+                let worth = Worth::of(coins.iter().copied());
+                let words = differs.map_or("as most".to_owned(), difference);
+                format!("{raida:>5} {:>8} {worth:>16}  {words}\n", coins.len())
+            }
+        };
+    }
+    text
+}
+
+/// What the servers say together, in a sentence or two.
+pub fn summary_of_peek(peeked: &Peeked, agreement: &Agreement, place: &str) -> String {
+    let (servers, silent) = (agreement.servers, 25 - peeked.answered());
+    let what = match agreement.coins.as_slice() {
+        [] => format!("nothing lies in the {place}"),
+        coins => format!("{} lie in the {place}", phrase(coins)),
+    };
+    let mut text = format!("{servers} servers say: {what}");
+    if !agreement.others.is_empty() {
+        text += &format!("; {} differ, as the table shows", agreement.others.len());
+    }
+    if silent > 0 {
+        text += &format!("; {silent} did not say");
+    }
+    text += "\n";
+    if servers < VOTES_NEEDED {
+        text += &format!(
+            "fewer than {VOTES_NEEDED} servers agree: a coin counts that {VOTES_NEEDED} of them have\n"
+        );
+    }
+    text
+}
+
+/// Whether enough servers agree that something lies there.
+pub fn is_agreed(agreement: &Agreement) -> bool {
+    agreement.servers >= VOTES_NEEDED && !agreement.coins.is_empty()
+}
+
+/// What was peeked at, for a program.
+pub fn json_of_peek(peeked: &Peeked, agreement: &Agreement) -> Value {
+    let list = |coins: &[Coin]| -> Vec<Value> { coins.iter().map(|&coin| json_of(coin)).collect() };
+    let servers = peeked.0.iter().map(|(raida, said)| match said {
+        Ok(coins) => json!({ "raida": raida.get(), "coins": list(coins), "why": null }),
+        Err(error) => {
+            json!({ "raida": raida.get(), "coins": null, "why": error.to_string() })
+        }
+    });
+    let others = agreement.others.iter().map(|other| {
+        json!({
+            "raida": other.raida.get(),
+            "missing": list(&other.missing),
+            "extra": list(&other.extra),
+        })
+    });
+    json!({
+        "coins": list(&agreement.coins),
+        "worth": Worth::of(agreement.coins.iter().copied()).to_string(),
+        "agree": agreement.servers,
+        "differ": others.collect::<Vec<_>>(),
+        "servers": servers.collect::<Vec<_>>(),
+    })
+}
+
+fn difference(other: &Difference) -> String {
+    let mut parts = vec![];
+    if !other.missing.is_empty() {
+        parts.push(format!("missing: {}", names(&other.missing)));
+    }
+    if !other.extra.is_empty() {
+        parts.push(format!("more than most have: {}", names(&other.extra)));
+    }
+    parts.join("; ")
+}

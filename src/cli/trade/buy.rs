@@ -1,0 +1,224 @@
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::terms::{currency, price, value};
+use crate::cli::CliError;
+use crate::cli::locker::{report_taken, words};
+use crate::cli::output::{Answer, print, print_json, waiting};
+use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
+use crate::cli::servers::{Servers, ServersArgs};
+use crate::client::locker::{LockerSecret, Order, buy, take};
+use crate::client::wallet::{Access, Wallet};
+use crate::client::{Client, ClientError, PerRaida, Purchase, Raidas, draw_an, from_hex};
+use crate::protocol::healing::VOTES_NEEDED;
+use crate::protocol::lockers::{
+    Buy, Currency, Memo, Offer, Price, ReceiptId, TransactionId, Value,
+};
+
+/// Say that an offer is paid, on one node or on all 25 servers, and have its coins put into a locker.
+///
+/// Each server has the payment checked for itself. Where it is not confirmed yet, give the same command
+/// again with the same --key and --transaction: a payment that was counted is not counted twice, and
+/// whoever asks again is told how it went. Exit status 0 if it is paid (with --network or --hosts: on 13
+/// servers or more; with --wallet, if the coins are in the wallet), else 1.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  raida trade buy --network net --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo 'order 17' --wallet wallet
+  raida trade buy --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo x --key @key --host raida7.example.com:50007 --raida 7")]
+pub struct BuyCommand {
+    /// What was paid in: cloudcoin, bitcoin or monero
+    #[arg(long, value_name = "NAME", value_parser = currency)]
+    currency: Currency,
+    /// What the coins are worth together
+    #[arg(long, value_name = "WORTH", value_parser = value)]
+    worth: Value,
+    /// What was paid
+    #[arg(long, value_name = "N", value_parser = price)]
+    price: Price,
+    /// The payment's name in its currency's own ledger: 64 hex digits
+    #[arg(long, value_name = "HEX", value_parser = transaction)]
+    transaction: TransactionId,
+    /// By what the payment is known as yours: 32 hex digits, or @FILE that holds them
+    #[arg(long, value_name = "HEX|@FILE")]
+    receipt: SecretText,
+    /// For whoever settles the payment: 1 to 254 bytes
+    #[arg(long, value_name = "TEXT", value_parser = memo)]
+    memo: String,
+    /// The locker that the coins are to go into: 32 hex digits, or @FILE that holds them. Without it one
+    /// is made up, and shown before anything is sent
+    #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
+    key: Option<SecretText>,
+    /// Take the coins out of the locker into this wallet, at once; made where there is none
+    #[arg(long, value_name = "DIR", requires = "servers")]
+    wallet: Option<PathBuf>,
+    #[command(flatten)]
+    servers: ServersArgs,
+    /// One JSON object instead of text; two, a line each, with --wallet
+    #[arg(long)]
+    json: bool,
+}
+
+impl BuyCommand {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// The node gives no answer, or refuses what was asked; the wallet cannot be had.
+    pub fn run(self) -> Result<Answer, CliError> {
+        let order = Order {
+            offer: Offer {
+                currency: self.currency,
+                value: self.worth,
+                price: self.price,
+            },
+            transaction: self.transaction,
+            receipt: ReceiptId::new(self.receipt.number("--receipt")?),
+            memo: self.memo.clone().into_bytes(),
+        };
+        match self.servers.open()? {
+            Servers::One(client) => self.on_one(client, &order),
+            Servers::All(raidas) => self.on_all(&raidas, &order),
+        }
+    }
+
+    fn on_one(&self, mut client: Client, order: &Order) -> Result<Answer, CliError> {
+        client.echo()?;
+        let into = match &self.key {
+            Some(text) => text.locker_key("--key")?,
+            None => {
+                let key = draw_locker_key()?;
+                tell("the locker's key on this node", &hex_of(key.an()))?;
+                key
+            }
+        };
+        let purchase = client.buy(&Buy {
+            into,
+            offer: order.offer,
+            transaction: order.transaction,
+            receipt: order.receipt,
+            memo: Memo::new(&order.memo).expect("the command line takes 1 to 254 bytes"),
+        })?;
+        match self.json {
+            true => print_json(&json!({ "purchase": name(purchase) }))?,
+            false => print(&format!("{}\n", sentence(purchase)))?,
+        }
+        Ok(match purchase {
+            Purchase::Paid => Answer::Yes,
+            _ => Answer::No,
+        })
+    }
+
+    fn on_all(&self, raidas: &Raidas, order: &Order) -> Result<Answer, CliError> {
+        let secret = match &self.key {
+            Some(text) => text.locker_secret("--key")?,
+            None => {
+                let secret = LockerSecret::draw()?;
+                tell("the locker's secret", &secret.expose())?;
+                secret
+            }
+        };
+        // That the wallet cannot be had is better known before the coins are bought.
+        let wallet = match &self.wallet {
+            Some(folder) => {
+                let mut wallet = Wallet::open(folder, Access::Create)?;
+                wallet.keep_only(raidas.coin_id);
+                Some((wallet, folder))
+            }
+            None => None,
+        };
+        let bar = waiting();
+        bar.set_message("asking all servers");
+        let said = buy(order, &secret, raidas);
+        let paid = said.count(|said| matches!(said, Ok(Purchase::Paid)));
+        bar.suspend(|| self.report(&said, paid))?;
+        if paid < VOTES_NEEDED {
+            return Ok(Answer::No);
+        }
+        let Some((mut wallet, folder)) = wallet else {
+            return Ok(Answer::Yes);
+        };
+        let taken = take(&mut wallet, &secret, None, raidas, draw_an, |stage| {
+            bar.set_message(words(stage));
+        })?;
+        bar.finish_and_clear();
+        report_taken(&taken, folder, self.json)
+    }
+
+    fn report(
+        &self,
+        said: &PerRaida<Result<Purchase, ClientError>>,
+        paid: usize,
+    ) -> Result<(), CliError> {
+        if self.json {
+            let servers = said.iter().map(|(raida, said)| {
+                let purchase = said.as_ref().ok().map(|&purchase| name(purchase));
+                let why = said.as_ref().err().map(ToString::to_string);
+                json!({ "raida": raida.get(), "purchase": purchase, "why": why })
+            });
+            return print_json(&json!({
+                "paid": paid,
+                "servers": servers.collect::<Vec<_>>(),
+            }));
+        }
+        let mut text = "RAIDA  said\n".to_owned();
+        for (raida, said) in said.iter() {
+            text += &match said {
+                Ok(purchase) => format!("{raida:>5}  {}\n", sentence(*purchase)),
+                Err(error) => format!("{raida:>5}  {error}\n"),
+            };
+        }
+        let pending = said.count(|said| matches!(said, Ok(Purchase::Pending)));
+        text += &match (paid, pending) {
+            (VOTES_NEEDED.., _) => {
+                format!("paid on {paid} servers: the coins lie in the locker there\n")
+            }
+            (_, 0) => format!(
+                "paid on {paid} servers: {VOTES_NEEDED} are needed for the coins to be worth anything\n"
+            ),
+            _ => format!(
+                "paid on {paid} servers, pending on {pending}: give the same command again, with the same --key\n"
+            ),
+        };
+        print(&text)
+    }
+}
+
+fn name(purchase: Purchase) -> &'static str {
+    match purchase {
+        Purchase::Paid => "paid",
+        Purchase::Pending => "pending",
+        Purchase::Refused => "refused",
+        Purchase::NoSuchOffer => "no such offer",
+        Purchase::NoSettlement => "no settlement",
+    }
+}
+
+fn sentence(purchase: Purchase) -> &'static str {
+    match purchase {
+        Purchase::Paid => "paid: the coins lie in the locker",
+        Purchase::Pending => "pending: the payment is not confirmed yet, ask again",
+        Purchase::Refused => {
+            "refused: the payment was not made, or not of this amount to the seller, or has paid for something else"
+        }
+        Purchase::NoSuchOffer => {
+            "no such offer: nothing of just that worth is for sale at that price, or somebody else is buying it"
+        }
+        Purchase::NoSettlement => "no settlement: nothing can be bought there",
+    }
+}
+
+fn transaction(text: &str) -> Result<TransactionId, String> {
+    from_hex(text)
+        .map(TransactionId::new)
+        .ok_or_else(|| "a transaction id is 64 hex digits".to_owned())
+}
+
+fn memo(text: &str) -> Result<String, String> {
+    match Memo::new(text.as_bytes()) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!(
+            "it has {} bytes: permitted are 1 to 254",
+            text.len()
+        )),
+    }
+}

@@ -1,0 +1,47 @@
+//! What is for sale for how much, as commands take and show it.
+
+use serde_json::{Value as Json, json};
+
+use crate::coin::Worth;
+use crate::protocol::lockers::{Currency, Offer, Price, Value};
+
+/// Reads a currency by its name.
+pub fn currency(text: &str) -> Result<Currency, String> {
+    let named = |currency: &Currency| currency.name() == text.to_ascii_lowercase();
+    Currency::ALL
+        .into_iter()
+        .find(named)
+        .ok_or_else(|| "permitted are cloudcoin, bitcoin and monero".to_owned())
+}
+
+/// Reads a price.
+pub fn price(text: &str) -> Result<Price, String> {
+    let number = text.parse().map(Price::new);
+    number.map_err(|_| {
+        "a price is a whole number up to 4294967295, in the unit that buyer and seller mean"
+            .to_owned()
+    })
+}
+
+/// Reads what coins are worth together.
+pub fn value(text: &str) -> Result<Value, String> {
+    let worth: Worth = text.parse().map_err(|error| format!("{error}"))?;
+    let units = u64::try_from(worth.0);
+    units
+        .map(Value::from_units)
+        .map_err(|_| "no offer can be worth more than 184467440737.09551615".to_owned())
+}
+
+/// What the coins of an offer are worth.
+pub fn worth(offer: &Offer) -> Worth {
+    Worth(u128::from(offer.value.units()))
+}
+
+/// An offer for a program.
+pub fn json_of_offer(offer: &Offer) -> Json {
+    json!({
+        "currency": offer.currency.name(),
+        "worth": worth(offer).to_string(),
+        "price": offer.price.get(),
+    })
+}

@@ -1,0 +1,75 @@
+use crate::client::heal::HealError;
+use crate::client::wallet::WalletError;
+use crate::coin::{Coin, Worth};
+use crate::protocol::healing::VOTES_NEEDED;
+
+/// Why nothing was done with a locker, or not to the end. The text of it never holds a key.
+#[derive(Debug, thiserror::Error)]
+pub enum LockerError {
+    /// The wallet cannot be read or written.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// The servers could not be asked about the wallet's coins, or do not know them.
+    #[error(transparent)]
+    Look(#[from] HealError),
+    /// Too few servers to say what lies in a locker.
+    #[error(
+        "only {answered} of 25 servers say what lies there and {VOTES_NEEDED} are needed, so nothing was changed ({first}); is the network up, and is the list of hosts right?"
+    )]
+    TooFewServers {
+        /// Servers that answered.
+        answered: usize,
+        /// What came of the first that did not.
+        first: String,
+    },
+    /// The wallet has not this much in coins.
+    #[error(
+        "the wallet's coins in Bank and Fracked whose numbers are not in doubt do not make {wanted}: there are {coins}, worth {have}; name another amount, or break a coin first"
+    )]
+    NoSuchAmount {
+        /// What was asked for.
+        wanted: Worth,
+        /// How many coins there are.
+        coins: usize,
+        /// What they are worth.
+        have: Worth,
+    },
+    /// The wallet has no coin to give.
+    #[error(
+        "the wallet has no coin in Bank or Fracked whose numbers are not in doubt; `raida heal` settles doubts"
+    )]
+    NoCoins,
+    /// A coin is not in the wallet.
+    #[error("coin {0} is not in the wallet's Bank or Fracked; `raida detect --all` lists what is")]
+    NotInWallet(Coin),
+    /// An earlier run has put coins into the locker.
+    #[error(
+        "coins of this wallet were put there before ({coins}, worth {worth}), so that this may be the same once more: look with `raida locker peek` or `raida trade show`; `raida locker put --more` puts more into a locker"
+    )]
+    PutBefore {
+        /// How many.
+        coins: usize,
+        /// What they are worth.
+        worth: Worth,
+    },
+    /// Coins that too few servers know are nothing to give to anybody.
+    #[error(
+        "{} of the coins pass on fewer than {VOTES_NEEDED} servers, so nothing was changed: {}; `raida heal` the wallet first",
+        .0.len(),
+        list(.0)
+    )]
+    NotPassed(Vec<Coin>),
+    /// The system has no random numbers to give.
+    #[error("no random numbers from the system: {0}; nothing was sent")]
+    NoRandomness(#[from] getrandom::Error),
+}
+
+fn list(coins: &[Coin]) -> String {
+    const MOST: usize = 10;
+    let some = coins.iter().take(MOST).map(Coin::to_string);
+    let mut text = some.collect::<Vec<_>>().join(" ");
+    if coins.len() > MOST {
+        text += " ...";
+    }
+    text
+}

@@ -1,0 +1,98 @@
+use std::collections::BTreeMap;
+
+use crate::client::heal::mark_of;
+use crate::client::wallet::{Filed, Mark};
+use crate::client::{ClientError, Outcome, PerRaida, Raidas};
+use crate::coin::{An, Coin};
+use crate::protocol::RaidaId;
+use crate::protocol::healing::Found;
+
+/// What a server was sent: which of a wallet's coins, by their places, and what became of each.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    pub outcomes: Vec<(usize, Outcome)>,
+    pub error: Option<ClientError>,
+}
+
+/// Takes note of what became of a change, and asks those servers again, of coins with two numbers,
+/// that did not say so: which is in force?
+///
+/// Where it is the old one still, `is_over` says whether the change is known not to be under way any
+/// more: then the new number is dropped. Else both stay in the file, since a request that was given up
+/// may be carried out yet.
+pub(super) fn settle(
+    coins: &mut [Filed],
+    sent: &PerRaida<Option<Sent>>,
+    raidas: &Raidas,
+    is_over: impl Fn(Outcome) -> bool,
+) {
+    let mut became: PerRaida<BTreeMap<usize, Outcome>> = PerRaida::from_fn(|_| BTreeMap::new());
+    for (raida, sent) in sent.iter() {
+        for &(place, outcome) in sent.iter().flat_map(|sent| &sent.outcomes) {
+            match outcome {
+                Outcome::Changed => coins[place].file.settle(raida, Found::Pan),
+                other => drop(became[raida].insert(place, other)),
+            }
+        }
+    }
+    let questions = PerRaida::from_fn(|raida| {
+        // Who could not be reached a moment ago would only cost another time-out.
+        let error = sent[raida].as_ref().and_then(|sent| sent.error.as_ref());
+        if let Some(ClientError::Unreachable(..)) = error {
+            return vec![];
+        }
+        in_doubt(coins, raida)
+    });
+    let asked = |raida: RaidaId| {
+        let records: Vec<(Coin, An, An)> = (questions[raida].iter())
+            .filter_map(|&place| {
+                let file = &coins[place].file;
+                Some((file.coin, file.an(raida), file.pan(raida)?))
+            })
+            .collect();
+        (!records.is_empty()).then_some(records)
+    };
+    let answers = raidas.ask(raidas.timeout, asked, |client, records| {
+        client.find(&records)
+    });
+    for (raida, answer) in answers.iter() {
+        let found = match answer {
+            Some(Ok(found)) => found.as_slice(),
+            Some(Err(error)) => {
+                let mark = mark_of(error);
+                set_marks(coins, &questions[raida], raida, mark);
+                continue;
+            }
+            None => {
+                let doubtful = in_doubt(coins, raida);
+                set_marks(coins, &doubtful, raida, Mark::NoAnswer);
+                continue;
+            }
+        };
+        for (&place, &found) in questions[raida].iter().zip(found) {
+            let file = &mut coins[place].file;
+            let outcome = became[raida].get(&place).copied();
+            match found {
+                // No pass either: the coin is not yet what it is to be.
+                Found::An if !is_over(outcome.unwrap_or(Outcome::Unknown)) => {
+                    file.pown.0[raida] = Mark::NoAnswer;
+                }
+                found => file.settle(raida, found),
+            }
+        }
+    }
+}
+
+/// The places of the coins that have two numbers for a server.
+fn in_doubt(coins: &[Filed], raida: RaidaId) -> Vec<usize> {
+    let places = 0..coins.len();
+    places
+        .filter(|&place| coins[place].file.pan(raida).is_some())
+        .collect()
+}
+
+fn set_marks(coins: &mut [Filed], places: &[usize], raida: RaidaId, mark: Mark) {
+    for &place in places {
+        coins[place].file.pown.0[raida] = mark;
+    }
+}

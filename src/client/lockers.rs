@@ -1,0 +1,204 @@
+use super::commands::all_or_none;
+use super::{Client, ClientError, Outcome};
+use crate::coin::{An, Coin};
+use crate::protocol::lockers::{
+    Address, Buy, Contents, Currency, ListForSale, Listed, Listing, LockerKey, Peek, PeekTrade,
+    PutForSale, Remove, RemoveTrade, Removed, StoreSum, TradeKey, TradeName,
+};
+use crate::protocol::{Command, Status};
+
+/// How a purchase stands on a server that looked at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purchase {
+    /// It is paid: the coins lie in the buyer's locker.
+    Paid,
+    /// The payment is not confirmed yet, and nobody else can buy the coins meanwhile: ask again.
+    Pending,
+    /// The payment is not what it should be, or has paid for something else before.
+    Refused,
+    /// Nothing of just that value is on offer at that price.
+    NoSuchOffer,
+    /// The server has nothing that checks payments.
+    NoSettlement,
+}
+
+/// Draws an authenticity number that nobody can guess, and that puts the coin neither into a locker
+/// nor up for sale.
+///
+/// # Errors
+/// The system has no random numbers to give.
+pub fn draw_an() -> Result<An, getrandom::Error> {
+    loop {
+        let mut bytes = [0; An::SIZE];
+        getrandom::fill(&mut bytes)?;
+        let an = An::new(bytes);
+        if !an.is_locker_key() && !an.is_trade_key() {
+            return Ok(an);
+        }
+    }
+}
+
+/// Group 8.
+impl Client {
+    /// Puts coins into a locker. Any number of coins: as many requests as it takes, each of which
+    /// stores all of its coins or none. Each coin's outcome in the order given, and the first error.
+    pub fn store_sum(
+        &mut self,
+        coins: &[(Coin, An)],
+        key: LockerKey,
+    ) -> (Vec<Outcome>, Option<ClientError>) {
+        let batch = self.records_per_request(Coin::SIZE, 2 * An::SIZE, 0);
+        let mut outcomes = vec![Outcome::NotAsked; coins.len()];
+        let error = self.in_batches(
+            Command::StoreSum,
+            coins,
+            batch,
+            |coins, out| {
+                StoreSum::compose(coins.iter().map(|&(coin, _)| coin), sum(coins), key, out)
+            },
+            |asked, reply| {
+                outcomes[asked.clone()].fill(Outcome::Unknown);
+                let stored = all_or_none(reply?.status)?;
+                outcomes[asked].fill(outcome(stored));
+                Some(())
+            },
+        );
+        (outcomes, error)
+    }
+
+    /// Asks which coins lie in a locker, in the order in which they were stored.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn peek(&mut self, key: LockerKey) -> Result<Vec<Coin>, ClientError> {
+        let reply = self.ask(Command::Peek, |out| Peek::compose(key, out))?;
+        let contents = Contents::read(reply.status, &reply.payload);
+        self.some(Command::Peek, contents.map(|c| c.coins().collect()))
+    }
+
+    /// Gives coins of a locker new numbers, by which they leave it. Any number of coins; each one's
+    /// outcome in the order given, and the first error.
+    ///
+    /// Write the new numbers down first: once a coin has changed, nothing else claims it.
+    pub fn remove(
+        &mut self,
+        key: LockerKey,
+        coins: &[(Coin, An)],
+    ) -> (Vec<Outcome>, Option<ClientError>) {
+        let batch = self.records_per_request(Coin::SIZE + An::SIZE, An::SIZE, 0);
+        let mut outcomes = vec![Outcome::NotAsked; coins.len()];
+        let error = self.in_batches(
+            Command::Remove,
+            coins,
+            batch,
+            |coins, out| Remove::compose(key, coins.iter().copied(), out),
+            |asked, reply| {
+                outcomes[asked.clone()].fill(Outcome::Unknown);
+                match Removed::read(reply?.status, &reply?.payload, asked.len())? {
+                    Removed::NoLocker => outcomes[asked].fill(Outcome::Failed),
+                    Removed::Records(passed) => {
+                        for (place, passed) in asked.zip(passed.iter()) {
+                            outcomes[place] = outcome(passed);
+                        }
+                    }
+                }
+                Some(())
+            },
+        );
+        (outcomes, error)
+    }
+
+    /// Puts coins up for sale, all or none, one request. Whether it was done.
+    ///
+    /// # Errors
+    /// No answer, or a refusal, as where the same is on offer there already. Without an answer it may
+    /// have been done.
+    pub fn put_for_sale(
+        &mut self,
+        coins: &[(Coin, An)],
+        key: TradeKey,
+        address: &Address,
+    ) -> Result<bool, ClientError> {
+        let reply = self.ask(Command::PutForSale, |out| {
+            let offered = coins.iter().map(|&(coin, _)| coin);
+            PutForSale::compose(offered, sum(coins), key, address, out);
+        })?;
+        self.some(Command::PutForSale, all_or_none(reply.status))
+    }
+
+    /// Asks what is on offer in a currency: the first so many, in the order in which they were offered.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn list_for_sale(
+        &mut self,
+        currency: Currency,
+        most: u8,
+    ) -> Result<Vec<Listed>, ClientError> {
+        let list = ListForSale { currency, most };
+        let reply = self.ask(Command::ListForSale, |out| list.compose(out))?;
+        let listing = Listing::read(reply.status, &reply.payload, currency);
+        self.some(Command::ListForSale, listing.map(|l| l.iter().collect()))
+    }
+
+    /// Asks which coins are for sale in a trade locker, known by its key or its public id.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn peek_trade(&mut self, name: TradeName) -> Result<Vec<Coin>, ClientError> {
+        let reply = self.ask(Command::PeekTrade, |out| PeekTrade::compose(name, out))?;
+        let contents = Contents::read(reply.status, &reply.payload);
+        self.some(Command::PeekTrade, contents.map(|c| c.coins().collect()))
+    }
+
+    /// Says that a trade locker is paid for, and asks for its coins. The same may be asked again, until
+    /// it is paid or refused.
+    ///
+    /// # Errors
+    /// No answer, or a refusal of another kind than [`Purchase`] has.
+    pub fn buy(&mut self, buy: &Buy<'_>) -> Result<Purchase, ClientError> {
+        let status = match self.ask(Command::Buy, |out| buy.compose(out)) {
+            Ok(reply) => reply.status,
+            Err(ClientError::Refused(host, status)) => {
+                return match status {
+                    Status::PAYMENT_PENDING => Ok(Purchase::Pending),
+                    Status::PAYMENT_REFUSED => Ok(Purchase::Refused),
+                    Status::NO_SUCH_OFFER => Ok(Purchase::NoSuchOffer),
+                    Status::NO_SETTLEMENT => Ok(Purchase::NoSettlement),
+                    other => Err(ClientError::Refused(host, other)),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let is_paid = status == Status::ALL_PASS;
+        self.some(Command::Buy, is_paid.then_some(Purchase::Paid))
+    }
+
+    /// Takes a trade locker back: its coins go into a locker, or out of circulation. Whether there was
+    /// one.
+    ///
+    /// # Errors
+    /// No answer, or a refusal, as while somebody's purchase is pending. Without an answer it may have
+    /// been done.
+    pub fn remove_trade(
+        &mut self,
+        key: TradeKey,
+        into: Option<LockerKey>,
+    ) -> Result<bool, ClientError> {
+        let reply = self.ask(Command::RemoveTrade, |out| {
+            RemoveTrade::compose(key, into, out);
+        })?;
+        self.some(Command::RemoveTrade, all_or_none(reply.status))
+    }
+}
+
+fn sum(coins: &[(Coin, An)]) -> An {
+    coins.iter().fold(An::ZERO, |sum, &(_, an)| sum ^ an)
+}
+
+fn outcome(passed: bool) -> Outcome {
+    match passed {
+        true => Outcome::Changed,
+        false => Outcome::Failed,
+    }
+}
