@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+mod lockers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -57,6 +59,7 @@ pub struct State {
     next_an: u128,
     /// Coins of each ticket, the first with the number 1, and who has claimed it.
     tickets: Vec<(Vec<Coin>, BTreeSet<u8>)>,
+    pub lockers: lockers::Lockers,
     held_back: Option<(Vec<u8>, SocketAddr)>,
 }
 
@@ -244,7 +247,12 @@ impl State {
     fn key(&self, header: &RequestHeader) -> Key {
         let an = |coin: Option<Coin>| self.coins.get(&coin?).map(|&(an, _)| an);
         let key = match header.key_source() {
-            KeySource::None | KeySource::Locker(_) => None,
+            KeySource::None => None,
+            KeySource::Locker(start) => {
+                let mut ans = self.coins.values().map(|&(an, _)| an);
+                ans.find(|an| an.is_locker_key() && an.expose().starts_with(&start))
+                    .map(Key::from_an)
+            }
             KeySource::Coin(coin) if header.encryption.has_hmac() => {
                 an(coin).map(Key::from_hashed_an)
             }
@@ -271,10 +279,9 @@ impl State {
         };
         self.stats.requests += 1;
         match command {
-            // It knows of no other servers and of no lockers, and nobody asks it for tickets by sum.
-            Command::GetTicketSum
-            | Command::Fix
-            | Command::PeekTrade
+            // It knows of no other servers, and nobody asks it for tickets by sum.
+            Command::GetTicketSum | Command::Fix => return Err(Status::UNKNOWN_COMMAND),
+            Command::PeekTrade
             | Command::StoreSum
             | Command::Peek
             | Command::Remove
@@ -282,7 +289,7 @@ impl State {
             | Command::ListForSale
             | Command::Buy
             | Command::StoreMultiple
-            | Command::RemoveTrade => return Err(Status::UNKNOWN_COMMAND),
+            | Command::RemoveTrade => return self.carry_out_lockers(command, payload, out),
             Command::GetTicket => {
                 let request = GetTicket::parse(payload)?;
                 let mut answer = PassFail::begin(out, request.len());
@@ -355,7 +362,8 @@ impl State {
                 let request = Pown::parse(payload)?;
                 let mut answer = PassFail::begin(out, request.len());
                 for (record, (coin, an, proposed)) in request.records().enumerate() {
-                    if let Some(coin) = coin.filter(|&coin| self.holds(coin, an)) {
+                    let is_for_sale = self.lockers.sales.iter().any(|key| key.an() == an);
+                    if let Some(coin) = coin.filter(|&coin| !is_for_sale && self.holds(coin, an)) {
                         self.coins.insert(coin, (proposed, Mfs::new(2)));
                         self.stats.coins_powned += 1;
                         answer.pass(record);
