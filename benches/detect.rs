@@ -22,7 +22,7 @@ use raida::{
         AdminKey, Command, Encryption, Protection, Request, ResponseHeader, Status,
         authentication::Detect,
     },
-    service::{Outcome, Service, Session, Transport},
+    service::{Outcome, Service, Session, Trading, Transport},
     shard::Shard,
     store::{Live, keep_awake},
 };
@@ -56,7 +56,13 @@ impl Core {
             let settings = shard_settings(0, 1, cache_pages);
             let shard = Shard::open(environment, settings, &recovered).await;
             let mesh: Rc<Mesh<Live>> = Mesh::join(shard.expect("a shard opens"), inboxes(1));
-            let service = Service::new(mesh, rules(), AdminKey::new([1; 16]), healing());
+            let service = Service::new(
+                mesh,
+                rules(),
+                AdminKey::new([1; 16]),
+                healing(),
+                Trading::without_settlement(),
+            );
             service.session(Transport::Tcp)
         });
         Core {

@@ -11,7 +11,9 @@ use futures_util::future::join_all;
 use raida::{
     coin::Mfs,
     store::{
-        Live, Signal, keep_awake,
+        Live, Signal,
+        book::Notes,
+        keep_awake,
         log::Log,
         record::{Change, PageSequence, encode, encoded_bytes},
     },
@@ -43,13 +45,13 @@ fn record(c: &mut Criterion) {
     set_pace(&mut group);
     for count in [1, 100, 1_000] {
         let (pages, changes) = changes(count);
-        let bytes = encoded_bytes(pages.len(), changes.len());
+        let bytes = encoded_bytes(pages.len(), changes.len(), &Notes::default());
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(BenchmarkId::new("encode", count), |b| {
             let mut out = Vec::with_capacity(bytes);
             b.iter(|| {
                 out.clear();
-                encode(&pages, &changes, &mut out);
+                encode(&pages, &changes, &Notes::default(), &mut out);
             });
         });
     }
@@ -91,7 +93,7 @@ async fn change_one_coin(log: &Log<Live>, left: &Cell<u64>) {
     let (pages, changes) = changes(1);
     while let Some(rest) = left.get().checked_sub(1) {
         left.set(rest);
-        let appended = log.append(&pages, &changes).await;
+        let appended = log.append(&pages, &changes, &Notes::default()).await;
         let appended = appended.expect("the disk takes it");
         log.durable(&appended).await.expect("the disk keeps it");
         log.settle(appended);

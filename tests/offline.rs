@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
 use raida::coin::{An, Coin, Denomination, Mfs, PageId};
+use raida::store::book::Notes;
 use raida::store::log::{Durability, Log, LogSettings};
 use raida::store::record::{Change, PageSequence};
 use raida::store::{DataFolder, Disk, Live, SLOT_BYTES, Slot, slot_offset};
@@ -185,7 +186,10 @@ fn log_changes(data: &Path, changes: Vec<(PageSequence, Change)>) {
             .await
             .unwrap();
         for (page, change) in changes {
-            let appended = log.append(&[page], &[change]).await.unwrap();
+            let appended = log
+                .append(&[page], &[change], &Notes::default())
+                .await
+                .unwrap();
             log.durable(&appended).await.unwrap();
             log.settle(appended);
         }

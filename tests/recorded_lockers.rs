@@ -228,7 +228,10 @@ impl Shelf {
                 let request = ListForSale::parse(payload)?;
                 let lockers = self.trade_lockers(request.currency);
                 let ids = PublicIdKey::new([7; PublicIdKey::SIZE]);
-                Ok(request.answer(lockers, &ids, rules().dialect, out))
+                let listed = lockers
+                    .into_iter()
+                    .map(|(key, value)| (key.public_id(&ids), value));
+                Ok(request.answer(listed, rules().dialect, out))
             }
             Command::Buy => {
                 let offer = Buy::parse(payload)?.offer;

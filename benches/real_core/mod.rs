@@ -10,7 +10,7 @@ use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, ShardId},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
     service::{Healing, NoOthers, Rate},
-    shard::{ShardSettings, TicketSettings},
+    shard::{ShardSettings, TicketSettings, TradeSettings},
     store::{
         DataFolder, Disk, NodeSecret,
         import::{Import, OnConflict},
@@ -82,6 +82,10 @@ pub fn shard_settings(shard: u16, shards: u16, cache_pages: usize) -> ShardSetti
         tickets: TicketSettings {
             pool: 65_536,
             lifetime: Duration::from_secs(300),
+        },
+        trades: TradeSettings {
+            pending: Duration::from_secs(60),
+            payments_max: 1_024,
         },
     }
 }

@@ -13,10 +13,10 @@ use crate::coin::Denomination;
 use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
 use crate::peer::{PeerSettings, Server};
-use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules};
+use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency};
 use crate::service::Rate;
 use crate::settlement::{Method, Program};
-use crate::shard::TicketSettings;
+use crate::shard::{TicketSettings, TradeSettings};
 
 /// Purchases that wait for their turn to be settled. At one a second and place, as fast as a program
 /// that asks a server can be, the last of them waits a minute; more would only wait in vain.
@@ -191,6 +191,11 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             ..PeerSettings::new(raida, config.node.coin_id)
         },
         settlement: settlement(&config.trade),
+        currencies: currencies(&config.trade),
+        trades: TradeSettings {
+            pending: config.trade.pending,
+            payments_max: config.trade.payments as usize,
+        },
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
@@ -219,6 +224,18 @@ fn servers(config: &Config) -> Vec<Server> {
         port: at.port(),
     };
     config.peers.servers.iter().map(server).collect()
+}
+
+fn currencies(trade: &config::Trade) -> Vec<Currency> {
+    let by_name = |name: &str| {
+        Currency::ALL
+            .into_iter()
+            .find(|currency| currency.name() == name)
+    };
+    let accepted = trade.currencies.iter();
+    accepted
+        .filter_map(|currency| by_name(currency.name()))
+        .collect()
 }
 
 fn settlement(trade: &config::Trade) -> Method {

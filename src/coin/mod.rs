@@ -8,7 +8,7 @@ mod mfs;
 mod page;
 mod serial_number;
 
-pub use an::{An, AnTag};
+pub use an::{An, AnTag, LockerPrefix, locker_home};
 pub use denomination::Denomination;
 pub use mfs::Mfs;
 pub use page::{PAGES, PAGES_PER_DENOMINATION, PageId, ShardId};

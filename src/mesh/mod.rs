@@ -2,11 +2,13 @@
 //! and checkpoints of them all. Knows no commands.
 
 mod checkpoint;
+mod exchange;
 mod inbox;
 mod link;
+mod moves;
 mod together;
 
 pub use checkpoint::{Checkpoints, checkpoint};
 pub use inbox::{Inbox, inboxes};
 pub use link::{Mesh, PassedListener};
-pub use together::Decision;
+pub use together::{Decision, Held};

@@ -1,32 +1,71 @@
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
-use super::link::Mesh;
+use super::{link::Mesh, moves::moves};
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
     shard::{Locked, Reply, Request, TransactionId, Unavailable},
     store::{
         Environment,
+        book::Notes,
         record::{Change, PageSequence},
     },
 };
 
 /// What to do with coins that are held, once their values are known.
 pub enum Decision<R> {
-    /// Make these changes, in the order of the coins; a coin that is not among them stays as it is.
-    Change(Vec<Change>),
+    /// Make these changes, in the order of the coins; a coin that is not among them stays as it is. The
+    /// notes go with them; their moment is given when it is known.
+    Change(Vec<Change>, Notes),
     /// Change nothing, for this reason.
     Refuse(R),
+}
+
+/// Coins that are held.
+pub struct Held<'a> {
+    /// AN and months of each, in the order asked; `None` where it is free.
+    pub values: &'a [Option<(An, Mfs)>],
+    /// Whether all their pages are reserved for the session.
+    pub reserved: bool,
+    on_sale: &'a [An],
+}
+
+impl Held<'_> {
+    /// Whether the coin with this index lies under the key of something for sale.
+    #[inline]
+    pub fn is_on_sale(&self, index: usize) -> bool {
+        match self.values[index] {
+            Some((an, _)) if !self.on_sale.is_empty() => self.on_sale.contains(&an),
+            _ => false,
+        }
+    }
+
+    /// Whether any of them does.
+    pub fn any_on_sale(&self) -> bool {
+        !self.on_sale.is_empty()
+    }
+
+    /// The values, without those of coins that lie under the key of something for sale: whoever knows
+    /// that key proves nothing by it.
+    pub fn movable(&self) -> Cow<'_, [Option<(An, Mfs)>]> {
+        match self.any_on_sale() {
+            false => Cow::Borrowed(self.values),
+            true => (0..self.values.len())
+                .map(|index| self.values[index].filter(|_| !self.is_on_sale(index)))
+                .collect(),
+        }
+    }
 }
 
 impl<E: Environment> Mesh<E> {
     /// Changes several coins together: all or nothing, over shards and crashes (DESIGN.md
     /// section 4). Holds the coins shard by shard in rising order, decides, writes one record into
-    /// this core's log, and when that is durable puts the changes into all pages.
+    /// this core's log, and when that is durable tells the lockers that coins come out of or go into,
+    /// each once, and puts the changes into all pages.
     ///
-    /// `coins` are rising, each once. `decide` gets their values in the same order (`None` for a
-    /// free coin) and whether all their pages are reserved for `session`.
+    /// `coins` are rising, each once. `decide` gets them [held](Held), their pages reserved for
+    /// `session` or not.
     ///
     /// Run it to its end: given up half-way it would hold the coins for good.
     ///
@@ -37,7 +76,7 @@ impl<E: Environment> Mesh<E> {
         &self,
         coins: &[Coin],
         session: Option<u32>,
-        decide: impl FnOnce(&[Option<(An, Mfs)>], bool) -> Decision<R>,
+        decide: impl FnOnce(&Held<'_>) -> Decision<R>,
     ) -> Result<Result<(), R>, Unavailable> {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
         let core = self.shard().id;
@@ -74,9 +113,20 @@ impl<E: Environment> Mesh<E> {
             pages.extend_from_slice(&locked.pages);
         }
         pages.sort_unstable_by_key(|page| page.page);
-        let reserved = held.iter().all(|(_, locked)| locked.reserved);
-        let changes = match decide(&values, reserved) {
-            Decision::Change(changes) => changes,
+        let on_sale = match self.on_sale(&values).await {
+            Ok(on_sale) => on_sale,
+            Err(unavailable) => {
+                self.release(id, &held).await;
+                return Err(unavailable);
+            }
+        };
+        let decision = decide(&Held {
+            values: &values,
+            reserved: held.iter().all(|(_, locked)| locked.reserved),
+            on_sale: &on_sale,
+        });
+        let (changes, mut notes) = match decision {
+            Decision::Change(changes, notes) => (changes, notes),
             Decision::Refuse(reason) => {
                 self.release(id, &held).await;
                 return Ok(Err(reason));
@@ -96,8 +146,16 @@ impl<E: Environment> Mesh<E> {
             return Ok(Ok(()));
         }
 
+        let mut moves = moves(self.shards(), coins, &values, &changes, &notes);
+        if !moves.is_empty() {
+            let known = held.iter().map(|(_, locked)| locked.moment).max();
+            notes.moment = self.shard().next_moment(known.unwrap_or(0));
+            moves
+                .values_mut()
+                .for_each(|update| update.moment = notes.moment);
+        }
         let log = &self.shard().log;
-        let Ok(appended) = log.append(&pages, &changes).await else {
+        let Ok(appended) = log.append(&pages, &changes, &notes).await else {
             self.release(id, &held).await;
             return Err(Unavailable);
         };
@@ -106,12 +164,22 @@ impl<E: Environment> Mesh<E> {
             log.settle(appended);
             return Err(Unavailable);
         }
+        // The lockers first: whoever changes one of these coins next has waited for the pages, and so
+        // its word comes to the same lockers later.
+        let own = moves.remove(&core);
+        own.into_iter()
+            .for_each(|update| self.shard().update_lockers(update));
+        let told = moves
+            .into_iter()
+            .map(|(shard, update)| self.ask(shard, Request::Update(update)));
+        let told: Vec<_> = told.collect();
         let applied = parts.keys().map(|&shard| {
             let own = |change: &&Change| change.coin.page().owner(self.shards()) == shard;
             let changes: Vec<Change> = changes.iter().filter(own).copied().collect();
-            self.ask(shard, Request::Apply(id, changes))
+            self.ask(shard, Request::Apply(id, changes, notes.moment))
         });
-        for reply in join_all(applied).await {
+        let (applied, told) = join(join_all(applied), join_all(told)).await;
+        for reply in applied.into_iter().chain(told) {
             assert!(
                 matches!(reply, Ok(Reply::Done)),
                 "a durable change is always applied"
@@ -119,6 +187,29 @@ impl<E: Environment> Mesh<E> {
         }
         log.settle(appended);
         Ok(Ok(()))
+    }
+
+    /// Which of these numbers, those of coins that are held, have something for sale under them.
+    async fn on_sale(&self, values: &[Option<(An, Mfs)>]) -> Result<Vec<An>, Unavailable> {
+        let ans = values.iter().flatten().map(|&(an, _)| an);
+        let mut keys: Vec<An> = ans.filter(An::is_trade_key).collect();
+        keys.sort_unstable_by_key(|key| *key.expose());
+        keys.dedup();
+        let mut on_sale = Vec::new();
+        let by_home = keys.chunk_by(|a, b| a.locker_prefix() == b.locker_prefix());
+        let asked = by_home.map(|keys| {
+            let home = self.shard().locker_home(keys[0].locker_prefix());
+            let reply = self.ask(home, Request::AreOnSale(keys.to_vec()));
+            async move { (keys, reply.await) }
+        });
+        for (keys, reply) in join_all(asked).await {
+            let Reply::Passed(are) = reply? else {
+                unreachable!("a shard says of keys which have something for sale");
+            };
+            let those = keys.iter().zip(are).filter(|(_, is)| *is);
+            on_sale.extend(those.map(|(&key, _)| key));
+        }
+        Ok(on_sale)
     }
 
     async fn release(&self, id: TransactionId, held: &[(ShardId, Locked)]) {

@@ -12,15 +12,16 @@ use std::{
 use futures_util::future::{Either, select};
 use glommio::timer::sleep;
 
-use super::{Adjustable, meeting::Meeting};
+use super::{Adjustable, meeting::Meeting, settle::Cashier};
 use crate::{
     admin::{self, Mailbox},
     coin::ShardId,
     mesh::{Checkpoints, Inbox, Mesh},
     net::{self, Drained, Limits, Sockets, Stop},
     peer::{Book, PeerSettings, Peers},
-    protocol::{AdminKey, Rules},
-    service::{Healing, Rate, Service},
+    protocol::{AdminKey, Rules, lockers::Currency},
+    service::{Healing, Rate, Service, Trading},
+    settlement::Settlement,
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
 };
@@ -50,6 +51,9 @@ pub(super) struct Core {
     /// Requests for healing from one address.
     pub healing_rate: Rate,
     pub peers: PeerSettings,
+    pub settlement: Settlement,
+    /// What coins may be offered for.
+    pub currencies: Vec<Currency>,
     pub book: Book,
     pub adjustable: Arc<Mutex<Adjustable>>,
     /// Told once whether the shard is open.
@@ -85,7 +89,15 @@ impl Core {
             rate: self.healing_rate,
             others: Peers::new(self.peers, self.book),
         };
-        let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing);
+        let cashier = Cashier {
+            raida: self.rules.raida,
+            settlement: self.settlement,
+        };
+        let trading = Trading {
+            settlement: Rc::new(cashier),
+            accepted: self.currencies,
+        };
+        let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing, trading);
         let adjustable = *lock(&self.adjustable);
         let checkpoints = Rc::new(Checkpoints::new(adjustable.checkpoint_interval, round));
         let is_first = shard.id == ShardId::new(0);

@@ -7,6 +7,7 @@ mod handler;
 mod meeting;
 mod others;
 mod settings;
+mod settle;
 mod start;
 
 pub use handler::Bytes;

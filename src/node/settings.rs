@@ -3,10 +3,10 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     net,
     peer::{PeerSettings, Server},
-    protocol::Rules,
+    protocol::{Rules, lockers::Currency},
     service::Rate,
     settlement::Method,
-    shard::TicketSettings,
+    shard::{TicketSettings, TradeSettings},
 };
 
 pub use crate::store::log::Durability;
@@ -47,6 +47,10 @@ pub struct Settings {
     pub peers: PeerSettings,
     /// Who says whether a purchase has been paid.
     pub settlement: Method,
+    /// What coins may be offered for.
+    pub currencies: Vec<Currency>,
+    /// What each shard keeps track of for trades.
+    pub trades: TradeSettings,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

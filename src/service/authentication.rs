@@ -1,6 +1,6 @@
 //! Group 1: detect, detect sum, pown, pown sum.
 
-use super::{Node, scatter::scatter};
+use super::{Node, scatter::scatter, stored::stored};
 use crate::{
     coin::{An, Coin},
     mesh::Decision,
@@ -49,7 +49,9 @@ impl<E: Environment> Node<E> {
                 let request = Pown::parse(payload).ok()?;
                 let (coin, an, pan) = request.record(0)?;
                 let (coin, becomes) = (coin?, Replacement::An(pan));
-                (request.len() == 1).then_some(Single::Exchange(Exchange { coin, an, becomes }))
+                let exchange = Exchange { coin, an, becomes };
+                let is_one = request.len() == 1 && !exchange.is_marked();
+                is_one.then_some(Single::Exchange(exchange))
             }
             _ => None,
         }
@@ -123,11 +125,11 @@ impl<E: Environment> Node<E> {
         if has_neighbours_alike(&coins) {
             return Ok(Status::ALL_FAIL);
         }
-        let mfs = self.month();
-        let changed = self.mesh.change_together(&coins, None, |values, _| {
+        let mfs = self.shard().month();
+        let changed = self.mesh.change_together(&coins, None, |held| {
             let mut sum = An::ZERO;
             let mut changes = Vec::with_capacity(coins.len());
-            for (&coin, value) in coins.iter().zip(values) {
+            for (&coin, value) in coins.iter().zip(held.values) {
                 let Some((an, _)) = *value else {
                     return Decision::Refuse(());
                 };
@@ -135,8 +137,9 @@ impl<E: Environment> Node<E> {
                 let an = an ^ request.delta();
                 changes.push(Change { coin, an, mfs });
             }
-            if sum == request.sum() {
-                Decision::Change(changes)
+            if sum == request.sum() && !held.any_on_sale() {
+                let notes = stored(&changes, request.coins().iter());
+                Decision::Change(changes, notes)
             } else {
                 Decision::Refuse(())
             }
@@ -160,7 +163,7 @@ impl<E: Environment> Node<E> {
     }
 }
 
-fn verdict(passed: bool) -> Status {
+pub(super) fn verdict(passed: bool) -> Status {
     match passed {
         true => Status::ALL_PASS,
         false => Status::ALL_FAIL,

@@ -14,7 +14,7 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{Exchange, Replacement, Reply, Request},
-    store::{Environment, record::Change},
+    store::{Environment, book::Notes, record::Change},
 };
 
 /// Free serial numbers shown of a denomination, at most (PROTOCOL.md, command 120).
@@ -78,24 +78,22 @@ impl<E: Environment> Node<E> {
         if coins.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Status::INVALID_COIN);
         }
-        let mfs = self.month();
+        let mfs = self.shard().month();
         let ans: Vec<An> = coins.iter().map(|_| self.shard().unknown_an()).collect();
         let session = Some(request.session.get());
-        let created = self
-            .mesh
-            .change_together(&coins, session, |values, reserved| {
-                if !reserved {
-                    return Decision::Refuse(Status::NOT_RESERVED);
-                }
-                if values.iter().any(Option::is_some) {
-                    return Decision::Refuse(Status::INVALID_COIN);
-                }
-                let new = coins
-                    .iter()
-                    .zip(&ans)
-                    .map(|(&coin, &an)| Change { coin, an, mfs });
-                Decision::Change(new.collect())
-            });
+        let created = self.mesh.change_together(&coins, session, |held| {
+            if !held.reserved {
+                return Decision::Refuse(Status::NOT_RESERVED);
+            }
+            if held.values.iter().any(Option::is_some) {
+                return Decision::Refuse(Status::INVALID_COIN);
+            }
+            let new = coins
+                .iter()
+                .zip(&ans)
+                .map(|(&coin, &an)| Change { coin, an, mfs });
+            Decision::Change(new.collect(), Notes::default())
+        });
         created.await.map_err(|_| Status::UNAVAILABLE)??;
         let an_of = |coin: Coin| ans[coins.binary_search(&coin).expect("it was asked for")];
         write_created(asked.iter().map(an_of), out);
@@ -126,13 +124,13 @@ impl<E: Environment> Node<E> {
         let mut coins: Vec<Coin> = request.coins()?.iter().collect();
         coins.sort_unstable();
         coins.dedup();
-        let freed = self.mesh.change_together(&coins, None, |_, _| {
+        let freed = self.mesh.change_together(&coins, None, |_| {
             let new = coins.iter().map(|&coin| Change {
                 coin,
                 an: self.shard().unknown_an(),
                 mfs: Mfs::FREE,
             });
-            Decision::<Status>::Change(new.collect())
+            Decision::<Status>::Change(new.collect(), Notes::default())
         });
         freed.await.map_err(|_| Status::UNAVAILABLE)??;
         Ok(Status::SUCCESS)
@@ -165,9 +163,5 @@ impl<E: Environment> Node<E> {
             self.shard().environment.turn().await;
         }
         Ok(Status::SUCCESS)
-    }
-
-    pub(super) fn month(&self) -> Mfs {
-        Mfs::at_unix_seconds(self.shard().environment.unix_seconds())
     }
 }

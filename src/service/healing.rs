@@ -12,6 +12,7 @@ use super::{
     authentication::has_twice,
     ballot::Ballot,
     scatter::scatter,
+    stored::stored,
     trail::{Fixed, Refused, Servers},
 };
 use crate::{
@@ -427,20 +428,20 @@ impl<E: Environment> Node<E> {
         let mut ballot = Ballot::new(coins.iter().collect(), voters.len());
         let (voted, no_vote) = self.collect(&mut ballot, &voters).await;
         let approved = ballot.approved();
-        let changed = self.repair(&approved, &request.generator).await;
+        let repaired = self.repair(&approved, &request.generator).await;
         self.trail.fixed(Fixed {
             now: self.shard().environment.monotonic(),
             by: caller.address,
             coins: ballot.coins(),
-            repaired: changed.map_or(0, |()| approved.len()),
+            repaired: repaired.as_ref().map_or(0, Vec::len),
             tickets: voters.len(),
             voted,
             no_vote,
         });
-        changed?;
+        let repaired = repaired?;
         let mut answer = PassFail::begin(out, coins.len());
         for (record, coin) in coins.iter().enumerate() {
-            if approved.binary_search(&coin).is_ok() {
+            if repaired.binary_search(&coin).is_ok() {
                 answer.pass(record);
             }
         }
@@ -482,12 +483,17 @@ impl<E: Environment> Node<E> {
         (voted, no_vote)
     }
 
-    /// Gives coins, rising, the numbers that a generator says.
-    async fn repair(&self, coins: &[Coin], generator: &PartialGenerator) -> Result<(), Status> {
+    /// Gives coins, rising, the numbers that a generator says, and gives those that it could, rising.
+    async fn repair(
+        &self,
+        coins: &[Coin],
+        generator: &PartialGenerator,
+    ) -> Result<Vec<Coin>, Status> {
+        let mut repaired = Vec::new();
         if coins.is_empty() {
-            return Ok(());
+            return Ok(repaired);
         }
-        let (own, mfs) = (self.rules.get().raida, self.month());
+        let (own, mfs) = (self.rules.get().raida, self.shard().month());
         let mut changes = Vec::with_capacity(coins.len());
         for some in coins.chunks(HASHED_A_TURN) {
             changes.extend(some.iter().map(|&coin| Change {
@@ -499,10 +505,18 @@ impl<E: Environment> Node<E> {
                 self.shard().environment.turn().await;
             }
         }
-        let changed = self
-            .mesh
-            .change_together(coins, None, |_, _| Decision::<Status>::Change(changes));
-        changed.await.map_err(|_| Status::UNAVAILABLE)?
+        let changed = self.mesh.change_together(coins, None, |held| {
+            // What is for sale moves only to its buyer, or back.
+            let movable = (changes.into_iter().enumerate())
+                .filter(|&(index, _)| !held.is_on_sale(index))
+                .map(|(_, change)| change);
+            let changes: Vec<Change> = movable.collect();
+            repaired.extend(changes.iter().map(|change| change.coin));
+            let notes = stored(&changes, coins.iter().copied());
+            Decision::<Status>::Change(changes, notes)
+        });
+        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        Ok(repaired)
     }
 }
 

@@ -11,7 +11,11 @@ use crate::{
 impl<E: Environment> Node<E> {
     /// The key, where this shard's memory knows it; `None` where it has to be asked for.
     #[inline]
-    pub(super) fn key_now(&self, header: &RequestHeader) -> Option<Result<Key, Status>> {
+    pub(super) fn key_now(
+        &self,
+        header: &RequestHeader,
+        body: &[u8],
+    ) -> Option<Result<Key, Status>> {
         match header.key_source() {
             KeySource::None => Some(Ok(Key::None)),
             KeySource::Coin(None) | KeySource::TwoCoins(None, _) | KeySource::TwoCoins(_, None) => {
@@ -27,13 +31,20 @@ impl<E: Environment> Node<E> {
                     (Err(status), _) | (_, Err(status)) => Some(Err(status)),
                 }
             }
-            KeySource::Locker(_) => None,
+            KeySource::Locker(prefix) => {
+                let shard = self.shard();
+                if shard.locker_home(prefix) != shard.id {
+                    return None;
+                }
+                let keys = shard.locker_keys(prefix);
+                Some(among(header, body, keys))
+            }
         }
     }
 
     /// The key, wherever it is.
     pub(super) async fn key(&self, header: &RequestHeader, body: &[u8]) -> Result<Key, Status> {
-        if let Some(key) = self.key_now(header) {
+        if let Some(key) = self.key_now(header, body) {
             return key;
         }
         match header.key_source() {
@@ -46,29 +57,18 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Of the lockers that share the five bytes, the one under which the challenge is right. Where
-    /// none is, any of them: the request is then refused for its challenge.
     async fn locker_key(
         &self,
         header: &RequestHeader,
         body: &[u8],
         prefix: [u8; 5],
     ) -> Result<Key, Status> {
-        let mut found = Err(header.missing_key_status());
-        for reply in self.ask_all(|| Request::LockerKeys(prefix)).await? {
-            let Reply::Keys(keys) = reply else {
-                unreachable!("a shard answers locker keys with keys");
-            };
-            for an in keys {
-                let key = Key::from_an(an);
-                let is_right = try_challenge(header, body, &key);
-                found = Ok(key);
-                if is_right {
-                    return found;
-                }
-            }
+        let home = self.shard().locker_home(prefix);
+        match self.mesh.ask(home, Request::LockerKeys(prefix)).await {
+            Ok(Reply::Keys(keys)) => among(header, body, keys),
+            Ok(other) => unreachable!("a shard answers locker keys with {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
         }
-        found
     }
 
     fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Status>> {
@@ -87,6 +87,21 @@ impl<E: Environment> Node<E> {
             Err(_) => Err(Status::UNAVAILABLE),
         }
     }
+}
+
+/// Of the keys of lockers, the one under which the challenge is right. Where none is, any of them: the
+/// request is then refused for its challenge.
+fn among(header: &RequestHeader, body: &[u8], keys: Vec<An>) -> Result<Key, Status> {
+    let mut found = Err(header.missing_key_status());
+    for an in keys {
+        let key = Key::from_an(an);
+        let is_right = try_challenge(header, body, &key);
+        found = Ok(key);
+        if is_right {
+            break;
+        }
+    }
+    found
 }
 
 /// A free coin is nobody's, so it is no key.

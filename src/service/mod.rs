@@ -12,12 +12,16 @@ mod executive;
 mod healing;
 mod keys;
 mod latency;
+mod locker_counts;
+mod lockers;
 mod order;
 mod parking;
 mod rate;
 mod scatter;
 mod session;
 mod status;
+mod stored;
+mod trades;
 mod trail;
 
 use std::{
@@ -32,7 +36,7 @@ use crate::{
     protocol::{
         AdminKey, Command, Rules, Status, healing::in_dialect, status_group::SoftwareVersion,
     },
-    shard::{Counters, Shard},
+    shard::{Counters, IndexCounts, Shard, TradeCounts},
     store::Environment,
 };
 
@@ -41,9 +45,11 @@ use parking::Parking;
 
 pub use healing::{Healing, NoOthers, Others};
 pub use latency::Measured;
+pub use locker_counts::{LockerCounts, Refusals};
 pub use parking::Release;
 pub use rate::Rate;
 pub use session::{Outcome, Session, Transport};
+pub use trades::{NoSettlement, Purchase, Settle, Settled, Trading};
 pub use trail::HealingCounts;
 
 /// What the version command answers: eight characters.
@@ -73,6 +79,8 @@ struct Node<E: Environment> {
     healing: Healing,
     healing_rates: rate::Rates,
     trail: trail::Trail,
+    trading: Trading,
+    lockers: locker_counts::Counted,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -85,7 +93,13 @@ impl<E: Environment> Clone for Service<E> {
 
 impl<E: Environment> Service<E> {
     /// The commands, by these rules, on this core's end of the mesh, which has no other service.
-    pub fn new(mesh: Rc<Mesh<E>>, rules: Rules, admin_key: AdminKey, healing: Healing) -> Self {
+    pub fn new(
+        mesh: Rc<Mesh<E>>,
+        rules: Rules,
+        admin_key: AdminKey,
+        healing: Healing,
+        trading: Trading,
+    ) -> Self {
         let latency = Rc::new(Latency::default());
         let parking = Parking::new(mesh.shard().clone(), latency.clone());
         let requests = parking.clone();
@@ -100,6 +114,8 @@ impl<E: Environment> Service<E> {
                 healing_rates: rate::Rates::new(healing.rate),
                 healing,
                 trail: trail::Trail::new(),
+                trading,
+                lockers: locker_counts::Counted::default(),
             }),
         }
     }
@@ -134,6 +150,13 @@ impl<E: Environment> Service<E> {
         let shard = self.node.shard();
         let healing = self.node.trail.counts();
         (shard.counters.get(), healing, shard.ticket_count())
+    }
+
+    /// What this core has done about lockers and trades since the start, and what its shard keeps track of
+    /// now.
+    pub fn locker_counts(&self) -> (LockerCounts, IndexCounts, TradeCounts) {
+        let (index, trades) = self.node.shard().locker_counts();
+        (self.node.lockers.get(), index, trades)
     }
 
     /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in place
@@ -176,6 +199,11 @@ impl<E: Environment> Node<E> {
             Command::GetTicket => self.healing_status(self.get_ticket_now(payload, caller, out)),
             Command::Validate => self.healing_status(self.validate_now(payload, caller, out)),
             Command::Find => self.healing_status(self.find_now(payload, out)),
+            Command::Peek => {
+                let status = self.peek_now(payload, out)?;
+                self.lockers.answered(command, status);
+                Some(status)
+            }
             _ => None,
         }
     }
@@ -236,7 +264,6 @@ impl<E: Environment> Node<E> {
             Command::DeleteCoins => self.delete_coins(payload, out).await,
             Command::FreeCoins => self.free_coins(payload).await,
             Command::AllSns => self.all_sns(payload, transport, out).await,
-            // Their bytes are known, but nobody carries them out.
             Command::PeekTrade
             | Command::StoreSum
             | Command::Peek
@@ -245,7 +272,34 @@ impl<E: Environment> Node<E> {
             | Command::ListForSale
             | Command::Buy
             | Command::StoreMultiple
-            | Command::RemoveTrade => Err(Status::UNKNOWN_COMMAND),
+            | Command::RemoveTrade => {
+                let answered = self.keep(command, payload, caller, out).await;
+                let status = answered.unwrap_or_else(|refusal| refusal);
+                self.lockers.answered(command, status);
+                Ok(status)
+            }
+        }
+    }
+
+    /// Answers a command about lockers and trades.
+    async fn keep(
+        &self,
+        command: Command,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        match command {
+            Command::StoreSum => self.store_sum(payload).await,
+            Command::StoreMultiple => self.store_multiple(payload, out).await,
+            Command::Peek => self.peek(payload, caller, out).await,
+            Command::Remove => self.remove(payload, out).await,
+            Command::PutForSale => self.put_for_sale(payload).await,
+            Command::ListForSale => self.list_for_sale(payload, out).await,
+            Command::Buy => self.buy(payload).await,
+            Command::RemoveTrade => self.remove_trade(payload).await,
+            Command::PeekTrade => self.peek_trade(payload, caller, out).await,
+            other => unreachable!("{} is of another group", other.name()),
         }
     }
 }

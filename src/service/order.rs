@@ -7,6 +7,7 @@ use crate::{
         Command,
         authentication::{Detect, DetectSum, Pown, PownSum},
         healing::{Find, Fix, GetTicket},
+        lockers::{LockerKey, StoreSum},
     },
     store::Signal,
 };
@@ -200,6 +201,16 @@ impl Footprint {
                     request.coins().iter().for_each(|coin| footprint.add(coin));
                 }
             }
+            Command::StoreSum => {
+                footprint.changes = true;
+                if let Ok(request) = StoreSum::parse(payload) {
+                    request.coins().iter().for_each(|coin| footprint.add(coin));
+                    // Two stores into a locker keep their order.
+                    footprint.add_locker(request.key);
+                }
+            }
+            // A coin comes into a locker and out of it by many commands.
+            Command::Peek | Command::PeekTrade => return Footprint::ANY_COIN,
             _ => return Footprint::EVERYTHING,
         }
         footprint
@@ -217,7 +228,16 @@ impl Footprint {
     }
 
     fn add(&mut self, coin: Coin) {
-        let number = coin.page().index() as u64 * 1_024 + coin.place() as u64;
+        self.mark(coin.page().index() as u64 * 1_024 + coin.place() as u64);
+    }
+
+    fn add_locker(&mut self, key: LockerKey) {
+        let an = key.an();
+        let start = an.expose().first_chunk().expect("16 bytes");
+        self.mark(u64::from_le_bytes(*start));
+    }
+
+    fn mark(&mut self, number: u64) {
         // Fibonacci hashing: the high bits of the product spread runs of coins evenly.
         let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         self.mask[hash as usize / 64] |= 1 << (hash % 64);

@@ -5,9 +5,8 @@ use futures_util::future::join_all;
 use super::Node;
 use crate::{
     coin::{An, AnTag, Coin, ShardId},
-    mesh::Decision,
     protocol::Status,
-    shard::{Exchange, Reply, Request, Unavailable, exchange},
+    shard::{Exchange, Reply, Request, Unavailable},
     store::Environment,
 };
 
@@ -100,39 +99,14 @@ impl<E: Environment> Node<E> {
             .enumerate()
             .filter_map(|(index, record)| Some((index, record?)))
             .unzip();
-        let owner = |record: &Exchange| record.coin.page().owner(self.mesh.shards());
-        let Some(first) = records.first().map(owner) else {
-            return Ok(());
-        };
-        let passed = match records.iter().all(|record| owner(record) == first) {
-            true => match self.mesh.ask(first, Request::Exchange(records)).await {
-                Ok(Reply::Passed(passed)) => passed,
-                Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
-                Err(Unavailable) => return Err(Status::UNAVAILABLE),
-            },
-            false => self.exchange_over_shards(&records).await?,
-        };
+        let passed = self.mesh.exchange(records).await;
+        let passed = passed.map_err(|_| Status::UNAVAILABLE)?;
         let passing = indices
             .into_iter()
             .zip(passed)
             .filter(|(_, passed)| *passed);
         passing.for_each(|(record, _)| pass(record));
         Ok(())
-    }
-
-    async fn exchange_over_shards(&self, records: &[Exchange]) -> Result<Vec<bool>, Status> {
-        let mut coins: Vec<Coin> = records.iter().map(|record| record.coin).collect();
-        coins.sort_unstable();
-        coins.dedup();
-        let mut passed = Vec::new();
-        let changed = self.mesh.change_together(&coins, None, |values, _| {
-            let unknown_an = || self.shard().unknown_an();
-            let done = exchange(records, &coins, values, self.month(), unknown_an);
-            passed = done.passed;
-            Decision::<Status>::Change(done.changes)
-        });
-        changed.await.map_err(|_| Status::UNAVAILABLE)??;
-        Ok(passed)
     }
 
     /// The XOR of the ANs of coins of any shards, `count` of them, and what stands for the AN of each, in

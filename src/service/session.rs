@@ -250,7 +250,7 @@ impl<E: Environment> Session<E> {
         let key = if header.encryption == Encryption::None {
             &NO_KEY
         } else {
-            match node.key_now(header) {
+            match node.key_now(header, body) {
                 Some(Ok(key)) if key_is_settled => {
                     own_key = key;
                     &own_key

@@ -11,6 +11,8 @@ pub struct Exchanged {
     pub passed: Vec<bool>,
     /// What changes, by rising coin; a coin that no record passed for is not in it.
     pub changes: Vec<Change>,
+    /// For each change to a marked number, the record that made it.
+    pub ranks: Vec<u32>,
 }
 
 /// Judges records one after the other: each that names the right AN changes its coin, and records of
@@ -24,34 +26,38 @@ pub fn exchange(
     month: Mfs,
     unknown_an: impl Fn() -> An,
 ) -> Exchanged {
-    let mut values: Vec<_> = values.iter().map(|&value| (value, false)).collect();
+    let mut values: Vec<_> = values.iter().map(|&value| (value, None)).collect();
     let mut passed = Vec::with_capacity(records.len());
-    for record in records {
+    for (number, record) in records.iter().enumerate() {
         let at = coins
             .binary_search(&record.coin)
             .expect("coins are those of the records");
-        let (value, changed) = &mut values[at];
+        let (value, changed_by) = &mut values[at];
         let is_right = value.is_some_and(|(an, _)| an == record.an);
         passed.push(is_right);
         if is_right {
-            *changed = true;
+            *changed_by = Some(number as u32);
             *value = match record.becomes {
                 Replacement::An(an) => Some((an, month)),
                 Replacement::Free => None,
             };
         }
     }
-    let changed = coins
-        .iter()
-        .zip(values)
-        .filter(|(_, (_, changed))| *changed);
-    let changes = changed.map(|(&coin, (value, _))| {
+    let (mut changes, mut ranks) = (Vec::new(), Vec::new());
+    for (&coin, (value, changed_by)) in coins.iter().zip(values) {
+        let Some(record) = changed_by else {
+            continue;
+        };
         let (an, mfs) = value.unwrap_or_else(|| (unknown_an(), Mfs::FREE));
-        Change { coin, an, mfs }
-    });
+        changes.push(Change { coin, an, mfs });
+        if an.is_marked() {
+            ranks.push(record);
+        }
+    }
     Exchanged {
-        changes: changes.collect(),
         passed,
+        changes,
+        ranks,
     }
 }
 

@@ -1,17 +1,26 @@
 use crate::{
-    coin::{An, AnTag, COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, SerialNumber, ShardId},
+    coin::{
+        An, AnTag, COINS_PER_PAGE, Coin, Denomination, LockerPrefix, Mfs, PageId, SerialNumber,
+        ShardId,
+    },
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
+        lockers::{Currency, Offer, TradeName},
     },
     store::{
+        book::PaymentId,
         log::{LogCounts, Position},
         pages::CheckpointCounts,
         record::{Change, PageSequence},
     },
 };
 
-use super::{Counters, lockers::KEY_PREFIX_BYTES, tickets::ClaimRefused};
+use super::{
+    Counters,
+    lockers::{Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
+    tickets::ClaimRefused,
+};
 
 /// A change of several coins together, over shards: which core runs it, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +51,19 @@ pub struct Exchange {
     pub becomes: Replacement,
 }
 
+impl Exchange {
+    /// Whether the coin comes out of a locker or goes into one, if this is its AN: then others have to
+    /// hear of it, and it is no change that its shard makes [by itself](Request::Exchange).
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        let goes = match &self.becomes {
+            Replacement::An(an) => an.is_marked(),
+            Replacement::Free => false,
+        };
+        goes || self.an.is_marked()
+    }
+}
+
 /// What a shard is asked. Coins are always the shard's own.
 #[derive(Debug)]
 pub enum Request {
@@ -51,7 +73,8 @@ pub enum Request {
     Sum(Vec<Coin>),
     /// The AN of a coin in circulation. Answered by [`Reply::Sum`], as a sum of one.
     An(Coin),
-    /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable.
+    /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable. None of
+    /// them is [marked](Exchange::is_marked).
     Exchange(Vec<Exchange>),
     /// Which of two numbers has each coin? Answered by [`Reply::Found`].
     Find(Vec<(Coin, An, An)>),
@@ -67,12 +90,46 @@ pub enum Request {
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
     /// pages are its own. Answered by [`Reply::Locked`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
-    /// Put a transaction's changes, which are durable, into the pages, and let its coins go.
-    Apply(TransactionId, Vec<Change>),
+    /// Put a transaction's changes, which are durable, into the pages, and let its coins go. No change of
+    /// these coins will be earlier than the moment after this one.
+    Apply(TransactionId, Vec<Change>, u64),
     /// Let a transaction's coins go unchanged.
     Release(TransactionId),
-    /// Keys of lockers that start with these bytes. Answered by [`Reply::Keys`].
-    LockerKeys([u8; KEY_PREFIX_BYTES]),
+    /// Keys of lockers of this shard that start with these bytes. Answered by [`Reply::Keys`].
+    LockerKeys(LockerPrefix),
+    /// The coins under this key, in the order stored. Answered by [`Reply::Coins`].
+    LockerCoins(An),
+    /// Whether any coin lies under this key. Answered by [`Reply::Is`].
+    HasLocker(An),
+    /// Which of these keys have something for sale. Answered by [`Reply::Passed`].
+    AreOnSale(Vec<An>),
+    /// Take up what a durable change means for this shard's lockers. Answered by [`Reply::Done`].
+    Update(Update),
+    /// Wait until nobody else is about to make this offer. Answered by [`Reply::Done`].
+    AcquireOffer(Offer),
+    /// Let others make this offer. Answered by [`Reply::Done`].
+    ReleaseOffer(Offer),
+    /// Whether there is such an offer. Answered by [`Reply::Is`].
+    IsOffered(Offer),
+    /// Hold a trade locker with this offer for a payment. Answered by [`Reply::Held`].
+    HoldSale(Offer, PaymentId),
+    /// Let what lies under this key go again, which was held for a payment: at once or, where it is
+    /// pending, when it has had its time. Answered by [`Reply::Done`].
+    ReleaseSale(An, PaymentId, bool),
+    /// Whether what lies under this key is held for a payment. Answered by [`Reply::Is`].
+    IsSaleHeld(An),
+    /// The first offers in a currency, so many at most. Answered by [`Reply::OnOffer`].
+    ListOffers(Currency, usize),
+    /// The coins that are called so: as a public id of this shard, or as a key of it. Answered by
+    /// [`Reply::Named`].
+    PeekTrade(TradeName),
+    /// What is known of a payment; where that is nothing, it is the asker's to look at, until
+    /// [`Request::EndPayment`]. Answered by [`Reply::Payment`].
+    BeginPayment(PaymentId),
+    /// The look at a payment is over. Answered by [`Reply::Done`].
+    EndPayment(PaymentId),
+    /// Answered by [`Reply::LockerCounts`].
+    LockerCounts,
     /// Coins in circulation. Answered by [`Reply::Circulating`].
     Circulating,
     /// Which coins of a denomination are in circulation. Answered by [`Reply::Circulation`].
@@ -114,6 +171,20 @@ pub enum Reply {
     Locked(Locked),
     /// Keys.
     Keys(Vec<An>),
+    /// Coins in the order stored.
+    Coins(Vec<Coin>),
+    /// Yes or no.
+    Is(bool),
+    /// A trade locker that is held now.
+    Held(Result<Held, HoldRefused>),
+    /// Offers, in the order they were made.
+    OnOffer(Vec<OnOffer>),
+    /// Coins under a public id; and coins under a key.
+    Named(Option<Vec<Coin>>, Vec<Coin>),
+    /// What is known of a payment.
+    Payment(PaymentState),
+    /// Lockers, and what is for sale.
+    LockerCounts(IndexCounts, TradeCounts),
     /// By denomination index.
     Circulating([u32; Denomination::COUNT]),
     /// By page, one bit a coin.
@@ -139,4 +210,6 @@ pub struct Locked {
     pub pages: Vec<PageSequence>,
     /// Whether all the pages are the session's; true without a session.
     pub reserved: bool,
+    /// The latest moment that the shard knows: whatever becomes of the coins comes after it.
+    pub moment: u64,
 }

@@ -10,6 +10,7 @@ mod exchange;
 mod lockers;
 mod locks;
 mod message;
+mod offers;
 mod owner;
 mod reservations;
 mod single;
@@ -17,6 +18,10 @@ mod ticket_index;
 mod tickets;
 
 pub use exchange::{Exchanged, exchange};
+pub use lockers::{
+    Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts, TradeSettings,
+    Update, payment_prefix,
+};
 pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;

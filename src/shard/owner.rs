@@ -10,23 +10,27 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{
     exchange::exchange,
-    lockers::Lockers,
+    lockers::{Cursor, IndexCounts, Lockers, TradeCounts, TradeSettings, Update},
     locks::Locks,
     message::{Exchange, Locked, Reply, Request, TransactionId},
+    offers::OfferLocks,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
     tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
 };
 use crate::{
     coin::{
-        An, AnTag, Coin, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId, SerialNumber, ShardId,
+        An, AnTag, Coin, Denomination, LockerPrefix, Mfs, PAGES_PER_DENOMINATION, PageId,
+        SerialNumber, ShardId, locker_home,
     },
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
+        lockers::PublicIdKey,
     },
     store::{
         Environment, NodeSecret, Signal,
+        book::{Book, BookFile, Entry, Notes},
         log::{Durability, Log, LogSettings},
         pages::{CheckpointCounts, Lookup, Pages},
         record::{Change, PageSequence},
@@ -38,6 +42,10 @@ use crate::{
 const LOADS_PARALLEL: usize = 32;
 /// Records of one request looked at before others get their turn: some 50 µs.
 pub const RECORDS_A_TURN: usize = 1_024;
+
+/// How often a long locker is listed anew because something changed meanwhile; then it is listed in one
+/// go.
+const LISTING_TRIES: usize = 3;
 
 /// Pages brought into memory for one request before others get their turn. One that was never
 /// written is made at once, in some 30 µs.
@@ -58,6 +66,8 @@ pub struct ShardSettings {
     pub log: LogSettings,
     /// How many tickets it keeps.
     pub tickets: TicketSettings,
+    /// What it keeps track of for trades.
+    pub trades: TradeSettings,
 }
 
 /// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
@@ -100,6 +110,11 @@ pub struct Shard<E: Environment> {
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
+    offers: OfferLocks,
+    book: BookFile,
+    secret: NodeSecret,
+    /// No change that this shard knows of is later.
+    moment: Cell<u64>,
     tickets: RefCell<Tickets>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
 }
@@ -125,7 +140,7 @@ impl<E: Environment> Shard<E> {
             settings.id,
             settings.shards,
             settings.cache_pages,
-            settings.secret,
+            settings.secret.clone(),
             &recovered.pages,
             checkpoint_wanted.clone(),
         )
@@ -144,11 +159,18 @@ impl<E: Environment> Shard<E> {
             singles: RefCell::default(),
             on_exchanged: OnceCell::new(),
             reservations: RefCell::default(),
-            lockers: RefCell::default(),
+            lockers: RefCell::new(Lockers::new(
+                public_id_key(&settings.secret),
+                settings.trades,
+            )),
+            offers: OfferLocks::default(),
+            book: BookFile::new(settings.id, settings.shards),
+            secret: settings.secret.clone(),
+            moment: Cell::new(recovered.book.moment),
             tickets: RefCell::new(Tickets::new(settings.tickets, settings.id, settings.shards)),
             transactions: RefCell::default(),
         });
-        shard.find_lockers(recovered).await?;
+        shard.take_over_lockers(&recovered.book).await;
         let owner = Rc::downgrade(&shard);
         shard.log.listen(Box::new(move |tickets, outcome| {
             if let Some(shard) = owner.upgrade() {
@@ -207,7 +229,50 @@ impl<E: Environment> Shard<E> {
                 self.withdraw_claim(*ticket, *claimant);
                 Reply::Done
             }
-            Request::LockerKeys(prefix) => Reply::Keys(self.lockers.borrow().keys(*prefix)),
+            Request::LockerKeys(prefix) => {
+                Reply::Keys(self.lockers.borrow().keys(*prefix).collect())
+            }
+            Request::HasLocker(key) => Reply::Is(self.lockers.borrow().has(key)),
+            Request::LockerCoins(key) if self.lockers.borrow().len(key) <= RECORDS_A_TURN => {
+                Reply::Coins(self.lockers.borrow().coins(key).collect())
+            }
+            Request::AreOnSale(keys) => {
+                let lockers = self.lockers.borrow();
+                Reply::Passed(keys.iter().map(|key| lockers.is_on_sale(key)).collect())
+            }
+            Request::ReleaseOffer(offer) => {
+                self.offers.release(offer);
+                Reply::Done
+            }
+            Request::IsOffered(offer) => Reply::Is(self.lockers.borrow().is_offered(offer)),
+            Request::HoldSale(offer, payment) => {
+                let now = self.environment.monotonic();
+                Reply::Held(self.lockers.borrow_mut().hold(offer, *payment, now))
+            }
+            Request::ReleaseSale(key, payment, is_pending) => {
+                let mut lockers = self.lockers.borrow_mut();
+                lockers.release(key, payment, *is_pending);
+                Reply::Done
+            }
+            Request::IsSaleHeld(key) => {
+                let now = self.environment.monotonic();
+                Reply::Is(self.lockers.borrow().is_held(key, now))
+            }
+            Request::ListOffers(currency, most) => {
+                let now = self.environment.monotonic();
+                Reply::OnOffer(self.lockers.borrow().list(*currency, *most, now))
+            }
+            Request::BeginPayment(payment) => {
+                Reply::Payment(self.lockers.borrow_mut().begin_payment(*payment))
+            }
+            Request::EndPayment(payment) => {
+                self.lockers.borrow_mut().end_payment(payment);
+                Reply::Done
+            }
+            Request::LockerCounts => {
+                let (lockers, trades) = self.lockers.borrow().counts();
+                Reply::LockerCounts(lockers, trades)
+            }
             Request::Circulating => Reply::Circulating(self.pages.circulating()),
             Request::Circulation(denomination) => {
                 let pages = self.own_pages(*denomination);
@@ -263,8 +328,26 @@ impl<E: Environment> Shard<E> {
             Request::Lock(id, coins, session) => {
                 Reply::Locked(self.lock(id, coins, session).await?)
             }
-            Request::Apply(id, changes) => {
-                self.apply(id, &changes);
+            Request::Apply(id, changes, moment) => {
+                self.apply(id, &changes, moment);
+                Reply::Done
+            }
+            Request::Update(update) => {
+                self.update_lockers(update);
+                Reply::Done
+            }
+            Request::LockerCoins(key) => Reply::Coins(self.locker_coins(&key).await),
+            Request::PeekTrade(name) => {
+                let of_id = self.lockers.borrow().key_of_public_id(&name);
+                let of_id = match of_id {
+                    Some(key) => Some(self.locker_coins(&key).await),
+                    None => None,
+                };
+                let of_key = self.locker_coins(&name.as_key().an()).await;
+                Reply::Named(of_id, of_key)
+            }
+            Request::AcquireOffer(offer) => {
+                self.offers.acquire(offer).await;
                 Reply::Done
             }
             Request::Release(id) => {
@@ -523,7 +606,7 @@ impl<E: Environment> Shard<E> {
         for &coin in coins {
             values.push(self.value(coin).await?);
         }
-        let month = Mfs::at_unix_seconds(self.environment.unix_seconds());
+        let month = self.month();
         let done = exchange(records, coins, &values, month, || self.unknown_an());
         if !done.changes.is_empty() {
             self.commit(&done.changes).await?;
@@ -531,23 +614,72 @@ impl<E: Environment> Shard<E> {
         Ok(done.passed)
     }
 
-    /// An AN that nobody knows.
+    /// An AN that nobody knows, and that marks nothing.
     pub fn unknown_an(&self) -> An {
-        let mut bytes = [0; An::SIZE];
-        self.environment.random(&mut bytes);
-        An::new(bytes)
+        loop {
+            let mut bytes = [0; An::SIZE];
+            self.environment.random(&mut bytes);
+            let an = An::new(bytes);
+            if !an.is_marked() {
+                return an;
+            }
+        }
+    }
+
+    /// A moment after all that this shard knows of and after `others`, which is not given out again:
+    /// what the clock says where that is later.
+    pub fn next_moment(&self, others: u64) -> u64 {
+        let known = self.moment.get().max(others);
+        let moment = self.environment.unix_micros().max(known + 1);
+        self.moment.set(moment);
+        moment
+    }
+
+    /// The shard that keeps track of lockers whose keys start with these bytes.
+    #[inline]
+    pub fn locker_home(&self, prefix: LockerPrefix) -> ShardId {
+        locker_home(prefix, self.shards)
+    }
+
+    /// The coins under a key that this shard keeps track of, handed to `give` in the order stored;
+    /// `None` where they are too many for one go, and nothing was done.
+    #[inline]
+    pub fn locker_coins_now<T>(
+        &self,
+        key: &An,
+        give: impl FnOnce(&mut dyn Iterator<Item = Coin>) -> T,
+    ) -> Option<T> {
+        let lockers = self.lockers.borrow();
+        (lockers.len(key) <= RECORDS_A_TURN).then(|| give(&mut lockers.coins(key)))
+    }
+
+    /// Keys that start with these bytes, of lockers that this shard keeps track of.
+    pub fn locker_keys(&self, prefix: LockerPrefix) -> Vec<An> {
+        self.lockers.borrow().keys(prefix).collect()
+    }
+
+    /// Lockers and what is for sale, of those that this shard keeps track of.
+    pub fn locker_counts(&self) -> (IndexCounts, TradeCounts) {
+        self.lockers.borrow().counts()
+    }
+
+    /// Takes up what a durable change means for this shard's lockers.
+    pub fn update_lockers(&self, update: Update) {
+        let moment = self.moment.get().max(update.moment);
+        self.moment.set(moment);
+        self.lockers.borrow_mut().update(update);
     }
 
     /// Makes changes of this shard's coins, which the caller holds, durable and then visible.
     async fn commit(&self, changes: &[Change]) -> Result<(), Unavailable> {
         let pages = self.begin(changes.iter().map(|change| change.coin)).await?;
-        let Ok(appended) = self.log.append(&pages, changes).await else {
+        let Ok(appended) = self.log.append(&pages, changes, &Notes::default()).await else {
             self.give_up(&pages);
             return Err(Unavailable);
         };
         let durable = self.log.durable(&appended).await;
         match durable {
-            Ok(()) => self.put(&pages, changes),
+            Ok(()) => self.put(&pages, changes, false),
             Err(_) => self.give_up(&pages),
         }
         self.log.settle(appended);
@@ -589,9 +721,12 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Puts durable changes (rising) into their pages.
-    pub(super) fn put(&self, pages: &[PageSequence], changes: &[Change]) {
+    ///
+    /// # Panics
+    /// When a coin comes out of a locker or goes into one, unless it is with others `together`: the
+    /// locker is told by whoever runs that.
+    pub(super) fn put(&self, pages: &[PageSequence], changes: &[Change], together: bool) {
         let mut rest = changes;
-        let mut lockers = self.lockers.borrow_mut();
         for page in pages {
             let here = rest
                 .iter()
@@ -605,7 +740,11 @@ impl<E: Environment> Shard<E> {
             }
             self.pages
                 .apply(page.page, page.sequence, these, |_, old, new| {
-                    lockers.replace(old, new);
+                    let is_marked = |an: Option<An>| an.is_some_and(|an| an.is_marked());
+                    assert!(
+                        together || !is_marked(old) && !is_marked(new),
+                        "the locker of a coin that changes by itself would not hear of it"
+                    );
                 });
             rest = others;
         }
@@ -657,13 +796,15 @@ impl<E: Environment> Shard<E> {
             values,
             pages,
             reserved,
+            moment: self.moment.get(),
         })
     }
 
-    fn apply(&self, id: TransactionId, changes: &[Change]) {
+    fn apply(&self, id: TransactionId, changes: &[Change], moment: u64) {
+        self.moment.set(self.moment.get().max(moment));
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it changes them");
-        self.put(&held.pages, changes);
+        self.put(&held.pages, changes, true);
         self.locks.release(&held.coins);
     }
 
@@ -719,28 +860,48 @@ impl<E: Environment> Shard<E> {
                 flush().await;
             }
         };
-        self.pages.checkpoint(round, durable).await
+        let counts = self.pages.checkpoint(round, durable).await?;
+        if self.lockers.borrow_mut().take_changed() {
+            let mut cursor = Cursor::default();
+            let next = |entries: &mut Vec<Entry>| {
+                self.lockers.borrow().entries(&mut cursor, entries);
+            };
+            let written = self.book.write(&self.environment, round, next, &durable);
+            written
+                .await
+                .inspect_err(|_| self.lockers.borrow_mut().set_changed())?;
+        }
+        Ok(counts)
     }
 
-    /// Finds the coins under lockers' keys. Page heads count them, so only pages that have some
-    /// are read. A page that is damaged is not served, nor are its lockers; one that cannot be read
-    /// now could be later, and its coins would then leave lockers that nobody counted them into.
-    async fn find_lockers(&self, recovered: &Recovered) -> io::Result<()> {
-        for page in PageId::owned(self.id, self.shards) {
-            let summary = &recovered.pages[page.index()];
-            if summary.locker_coins == 0 || summary.damaged {
-                continue;
+    /// The coins under a key that this shard keeps track of, however many there are: as they were at one
+    /// moment since the call.
+    async fn locker_coins(&self, key: &An) -> Vec<Coin> {
+        for _ in 0..LISTING_TRIES {
+            let version = self.lockers.borrow().version();
+            let (mut coins, mut next) = (Vec::new(), None);
+            loop {
+                next = self.lockers.borrow().stretch(key, next, &mut coins);
+                if next.is_none() {
+                    return coins;
+                }
+                self.environment.turn().await;
+                if self.lockers.borrow().version() != version {
+                    break;
+                }
             }
-            match self.pages.load(page).await {
-                Ok(()) => {}
-                Err(_) if self.pages.is_damaged(page) => continue,
-                Err(fault) => return Err(io::Error::other(fault)),
-            }
-            let mut lockers = self.lockers.borrow_mut();
-            self.pages
-                .for_each_circulating(page, |_, an| lockers.replace(None, Some(an)));
         }
-        Ok(())
+        self.lockers.borrow().coins(key).collect()
+    }
+
+    async fn take_over_lockers(&self, book: &Book) {
+        let is_own = |prefix| self.locker_home(prefix) == self.id;
+        // Nobody asks yet, so it may be away while others have their turn.
+        let none = Lockers::new(public_id_key(&self.secret), TradeSettings::default());
+        let mut lockers = self.lockers.replace(none);
+        let turn = async || self.environment.turn().await;
+        lockers.take_over(book, is_own, turn).await;
+        self.lockers.replace(lockers);
     }
 
     /// Adds to this core's counters.
@@ -749,6 +910,11 @@ impl<E: Environment> Shard<E> {
         add(&mut counters);
         self.counters.set(counters);
     }
+}
+
+/// What a node's public ids are derived with: they stay the same as long as its data folder.
+fn public_id_key(secret: &NodeSecret) -> PublicIdKey {
+    PublicIdKey::new(secret.derive(b"public ids of trade lockers"))
 }
 
 /// Coins with the numbers of their records.

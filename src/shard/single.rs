@@ -126,7 +126,7 @@ impl<E: Environment> Shard<E> {
                 Asked::HasToWait
             }
             Ok(Some(appended)) if self.durability == Durability::Periodic => {
-                self.put(&[page], &[change]);
+                self.put(&[page], &[change], false);
                 self.log.settle(appended);
                 Asked::Now(Ok(true))
             }
@@ -155,7 +155,7 @@ impl<E: Environment> Shard<E> {
                 asker,
             } = self.singles.borrow_mut().under_way.remove(ticket);
             match outcome {
-                Ok(()) => self.put(&[page], &[change]),
+                Ok(()) => self.put(&[page], &[change], false),
                 Err(_) => self.pages.give_up(page.page, page.sequence),
             }
             self.locks.release(&[change.coin]);
@@ -164,7 +164,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    fn month(&self) -> Mfs {
+    /// The month that a coin has from now on when it gets a new number.
+    pub fn month(&self) -> Mfs {
         Mfs::at_unix_seconds(self.environment.unix_seconds())
     }
 }

@@ -33,6 +33,11 @@ pub trait Environment: Clone + 'static {
     /// Seconds since 1970 in UTC.
     fn unix_seconds(&self) -> u64;
 
+    /// Microseconds since 1970 in UTC, as far as anybody knows.
+    fn unix_micros(&self) -> u64 {
+        self.unix_seconds() * 1_000_000
+    }
+
     /// Fills `bytes` from a source that nobody can predict.
     fn random(&self, bytes: &mut [u8]);
 }

@@ -70,6 +70,12 @@ impl Environment for Live {
         u64::try_from(now.tv_sec).unwrap_or(0)
     }
 
+    fn unix_micros(&self) -> u64 {
+        let now = clock_gettime(ClockId::Realtime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        seconds * 1_000_000 + u64::try_from(now.tv_nsec / 1_000).unwrap_or(0)
+    }
+
     fn random(&self, bytes: &mut [u8]) {
         if bytes.len() > RANDOM_BYTES / 4 {
             return system_random(bytes);

@@ -27,6 +27,7 @@ use futures_util::future::select;
 use slab::Slab;
 
 use super::{
+    book::Notes,
     environment::{BLOCK_BYTES, Environment, File, Storage},
     record::{self, Change, PageSequence},
     segment::{self, BATCH_HEAD_BYTES, FIRST_BATCH_OFFSET, SegmentHeader},
@@ -309,8 +310,9 @@ impl<E: Environment> Log<E> {
         &self,
         pages: &[PageSequence],
         changes: &[Change],
+        notes: &Notes,
     ) -> Result<Appended, Refusal> {
-        self.check_size(pages, changes)?;
+        self.check_size(pages, changes, notes)?;
         loop {
             let moment = self.drained.moment();
             match self.has_room()? {
@@ -319,7 +321,7 @@ impl<E: Environment> Log<E> {
                     let waiter = (durability == Durability::Commit)
                         .then(|| self.state.borrow_mut().waiters.insert(Waiter::default()));
                     let listener = waiter.map_or(Listener::Nobody, Listener::Waiter);
-                    let position = self.push(pages, changes, listener);
+                    let position = self.push(pages, changes, notes, listener);
                     return Ok(Appended { position, waiter });
                 }
                 false => self.drained.after(moment).await,
@@ -339,7 +341,8 @@ impl<E: Environment> Log<E> {
         changes: &[Change],
         ticket: usize,
     ) -> Result<Option<Appended>, Refusal> {
-        self.check_size(pages, changes)?;
+        let notes = Notes::default();
+        self.check_size(pages, changes, &notes)?;
         if !self.has_room()? {
             return Ok(None);
         }
@@ -347,7 +350,7 @@ impl<E: Environment> Log<E> {
             Durability::Commit => Listener::Ticket(ticket),
             Durability::Periodic => Listener::Nobody,
         };
-        let position = self.push(pages, changes, listener);
+        let position = self.push(pages, changes, &notes, listener);
         Ok(Some(Appended {
             position,
             waiter: None,
@@ -360,8 +363,13 @@ impl<E: Environment> Log<E> {
         assert!(first, "a log has one listener");
     }
 
-    fn check_size(&self, pages: &[PageSequence], changes: &[Change]) -> Result<(), Refusal> {
-        let bytes = record::encoded_bytes(pages.len(), changes.len());
+    fn check_size(
+        &self,
+        pages: &[PageSequence],
+        changes: &[Change],
+        notes: &Notes,
+    ) -> Result<(), Refusal> {
+        let bytes = record::encoded_bytes(pages.len(), changes.len(), notes);
         let room = self.settings.get().segment_bytes;
         match BATCH_HEAD_BYTES as u64 + bytes as u64 + FIRST_BATCH_OFFSET > room {
             true => Err(Refusal::TooLarge { bytes }),
@@ -378,14 +386,20 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    fn push(&self, pages: &[PageSequence], changes: &[Change], listener: Listener) -> Position {
+    fn push(
+        &self,
+        pages: &[PageSequence],
+        changes: &[Change],
+        notes: &Notes,
+        listener: Listener,
+    ) -> Position {
         let mut state = self.state.borrow_mut();
         let position = state.next_position;
         state.next_position += 1;
         state.unsettled.push_back(false);
-        record::encode(pages, changes, &mut state.backlog);
+        record::encode(pages, changes, notes, &mut state.backlog);
         state.queue.push_back(Queued {
-            bytes: record::encoded_bytes(pages.len(), changes.len()),
+            bytes: record::encoded_bytes(pages.len(), changes.len(), notes),
             position,
             listener,
         });

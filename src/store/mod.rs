@@ -5,6 +5,7 @@
 //! checkpoint round that a recovery completed), `secret`, `lock` and, unless the configuration names
 //! another place, `admin.key`.
 
+pub mod book;
 mod disk;
 mod environment;
 mod folder;

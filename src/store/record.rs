@@ -9,6 +9,7 @@
 //!
 //! Checksums are the batch's (see `log`): a batch is whole or is not there.
 
+use super::book::Notes;
 use crate::coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId};
 
 const LENGTH_BYTES: usize = 4;
@@ -36,15 +37,15 @@ pub struct PageSequence {
 }
 
 /// Bytes that [`encode`] will append.
-pub fn encoded_bytes(pages: usize, changes: usize) -> usize {
+pub fn encoded_bytes(pages: usize, changes: usize, _notes: &Notes) -> usize {
     LENGTH_BYTES + 2 + pages * PAGE_BYTES + changes * CHANGE_BYTES
 }
 
 /// Appends a record. `changes` are in rising order of coin, each coin once, and `pages` names each
 /// of their pages once, in rising order.
-pub fn encode(pages: &[PageSequence], changes: &[Change], out: &mut Vec<u8>) {
+pub fn encode(pages: &[PageSequence], changes: &[Change], notes: &Notes, out: &mut Vec<u8>) {
     debug_assert!(changes.is_sorted_by(|a, b| a.coin < b.coin));
-    let length = encoded_bytes(pages.len(), changes.len()) - LENGTH_BYTES;
+    let length = encoded_bytes(pages.len(), changes.len(), notes) - LENGTH_BYTES;
     out.reserve(LENGTH_BYTES + length);
     out.extend_from_slice(&(length as u32).to_le_bytes());
     out.extend_from_slice(&(pages.len() as u16).to_le_bytes());
@@ -160,9 +161,14 @@ mod tests {
             sequence,
         };
         let mut batch = Vec::new();
-        encode(&[at(3, 10), at(14_999, 4)], &first, &mut batch);
-        assert_eq!(batch.len(), encoded_bytes(2, 3));
-        encode(&[at(3, 11)], &second, &mut batch);
+        encode(
+            &[at(3, 10), at(14_999, 4)],
+            &first,
+            &Notes::default(),
+            &mut batch,
+        );
+        assert_eq!(batch.len(), encoded_bytes(2, 3, &Notes::default()));
+        encode(&[at(3, 11)], &second, &Notes::default(), &mut batch);
         let mut seen = Vec::new();
         decode_all(&batch, |page, change| seen.push((page.sequence, change))).unwrap();
         let want = [
@@ -181,6 +187,7 @@ mod tests {
         encode(
             &[PageSequence { page, sequence: 1 }],
             &[change(3, 1)],
+            &Notes::default(),
             &mut batch,
         );
         for length in 1..batch.len() {

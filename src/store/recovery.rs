@@ -16,6 +16,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
     LOG_FOLDER,
+    book::Book,
     environment::{BLOCK_BYTES, File, Storage},
     log,
     page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
@@ -90,6 +91,8 @@ pub struct Recovered {
     pub torn: u64,
     /// Damaged pages, which are not served.
     pub faults: Vec<Fault>,
+    /// What is to be remembered beside the pages.
+    pub book: Book,
 }
 
 /// What the logs and the heads of the pages say, before anything is changed.
@@ -190,6 +193,7 @@ pub async fn recover<S: Storage>(
         pages_written,
         torn: survey.torn.len() as u64,
         faults: survey.faults,
+        book: Book::default(),
     })
 }
 
@@ -720,6 +724,7 @@ mod tests {
     use glommio::{LocalExecutorBuilder, Placement};
 
     use super::*;
+    use crate::store::book::Notes;
     use crate::{
         coin::{An, Mfs},
         store::{Disk, PAGE_FOLDER, record::PageSequence},
@@ -751,7 +756,12 @@ mod tests {
         let mut segment = segment::encode_header(&header);
         let mut frame = vec![0; segment::BATCH_HEAD_BYTES];
         let sequence = 98;
-        record::encode(&[PageSequence { page, sequence }], &[late], &mut frame);
+        record::encode(
+            &[PageSequence { page, sequence }],
+            &[late],
+            &Notes::default(),
+            &mut frame,
+        );
         segment::seal_batch(&mut frame, header.usage, 0, 0);
         segment.extend(frame);
         std::fs::write(folder.path().join("log/0-000000.segment"), segment).unwrap();

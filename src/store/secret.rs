@@ -2,6 +2,8 @@ use aes::{
     Aes128,
     cipher::{BlockCipherEncrypt, KeyInit},
 };
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::slot::PageImage;
@@ -24,6 +26,15 @@ impl NodeSecret {
     /// The bytes themselves, to be kept in the data folder.
     pub fn expose(&self) -> &[u8; Self::SIZE] {
         &self.0
+    }
+
+    /// What follows from the secret for another end than pages' ANs, which this label names: the
+    /// HMAC-SHA-256 of the label.
+    pub fn derive(&self, label: &[u8]) -> [u8; 32] {
+        let hmac = Hmac::<Sha256>::new_from_slice(&self.0);
+        let mut hmac = hmac.expect("an HMAC takes a key of any length");
+        Mac::update(&mut hmac, label);
+        hmac.finalize().into_bytes().into()
     }
 
     /// The page as it is before anything was written to it: all coins free, with ANs that follow

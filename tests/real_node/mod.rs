@@ -15,10 +15,10 @@ use raida::{
     net::{self, Drained},
     node::{Adjustable, Durability, Ended, Node, Settings},
     peer::PeerSettings,
-    protocol::{Dialect, RaidaId, ResponseCounter, Rules},
+    protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency},
     service::Rate,
     settlement::Method,
-    shard::TicketSettings,
+    shard::{TicketSettings, TradeSettings},
     store::{
         import::{Import, OnConflict, Outcome},
         offline::OfflineFolder,
@@ -83,6 +83,11 @@ impl RealNode {
             servers: vec![],
             peers: PeerSettings::new(RAIDA, COIN_ID),
             settlement: Method::None,
+            currencies: Currency::ALL.to_vec(),
+            trades: TradeSettings {
+                pending: Duration::from_secs(7_200),
+                payments_max: 1 << 20,
+            },
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

@@ -8,6 +8,7 @@ use raida::{
     shard::Request,
     store::{
         LOG_FOLDER, SLOT_BYTES, Slot,
+        book::Notes,
         log::Durability,
         page_file_name,
         pages::Lookup,
@@ -70,8 +71,10 @@ pub fn change(world: &Rc<World>, node: &Node, coins: &[(Coin, u8)]) {
                 an: an(number),
                 mfs: Mfs::new(45),
             };
-            mesh.change_together(&[coin], None, |_, _| Decision::<()>::Change(vec![change]))
-                .await
+            mesh.change_together(&[coin], None, |_| {
+                Decision::<()>::Change(vec![change], Notes::default())
+            })
+            .await
         });
         assert_eq!(changed.unwrap(), Ok(Ok(())));
     }

@@ -5,10 +5,11 @@ use std::{cell::RefCell, collections::BTreeMap, ops::AddAssign, rc::Rc, time::Du
 
 use futures_util::future::join_all;
 use raida::{
-    coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId},
+    coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId, locker_home},
     mesh::{Decision, Mesh},
     shard::{Exchange, Replacement, Reply, Request, Single, Unavailable},
     store::{
+        book::Notes,
         log::Durability,
         pages::Lookup,
         record::Change,
@@ -377,15 +378,17 @@ async fn check_derived(
     let shards = meshes.len() as u16;
     let mut circulating = vec![[0u32; Denomination::COUNT]; meshes.len()];
     let mut bitmaps: BTreeMap<PageId, [u64; COINS_PER_PAGE / 64]> = BTreeMap::new();
-    let mut lockers: Vec<BTreeMap<u128, ()>> = vec![BTreeMap::new(); meshes.len()];
+    let mut lockers: Vec<BTreeMap<u128, Vec<Coin>>> = vec![BTreeMap::new(); meshes.len()];
     for (coin, value) in coins.iter().zip(values) {
         let bitmap = bitmaps.entry(coin.page()).or_default();
         let owner = coin.page().owner(shards).index();
         if let Some(value) = value {
             circulating[owner][coin.denomination.index()] += 1;
             bitmap[coin.place() / 64] |= 1 << (coin.place() % 64);
-            if model::an(*value).is_locker_key() {
-                lockers[owner].insert(*value, ());
+            let an = model::an(*value);
+            if an.is_marked() {
+                let home = locker_home(an.locker_prefix(), shards).index();
+                lockers[home].entry(*value).or_default().push(*coin);
             }
         }
     }
@@ -401,7 +404,18 @@ async fn check_derived(
                 return Err("locker keys are not told".to_owned());
             };
             let found: Vec<u128> = found.into_iter().map(model::number).collect();
-            let wanted = lockers[shard].contains_key(key);
+            let mut lie = Vec::new();
+            let an = model::an(*key);
+            mesh.shard()
+                .locker_coins_now(&an, |coins| lie.extend(coins));
+            lie.sort_unstable();
+            let wanted = lockers[shard].get(key);
+            if wanted.map_or(&[][..], Vec::as_slice) != lie {
+                return Err(format!(
+                    "shard {shard} has {lie:?} in {key:x}, not {wanted:?}"
+                ));
+            }
+            let wanted = wanted.is_some();
             if found.contains(key) != wanted || found.len() != usize::from(wanted) {
                 return Err(format!("shard {shard} has lockers {found:x?} for {key:x}"));
             }
@@ -536,7 +550,7 @@ impl Client {
             becomes: becomes.map_or(Replacement::Free, |an| Replacement::An(model::an(an))),
         });
         let asked: Vec<Exchange> = asked.collect();
-        let Ok(passed) = self.ask_exchange(owner, asked).await else {
+        let Ok(passed) = self.ask_exchange(asked).await else {
             for ticket in tickets {
                 self.model.borrow_mut().refused(ticket);
             }
@@ -565,22 +579,16 @@ impl Client {
     }
 
     /// Asks for exchanges of one shard, without a task where it is a single one that can do so.
-    async fn ask_exchange(
-        &mut self,
-        owner: ShardId,
-        records: Vec<Exchange>,
-    ) -> Result<Vec<bool>, Unavailable> {
+    async fn ask_exchange(&mut self, records: Vec<Exchange>) -> Result<Vec<bool>, Unavailable> {
         if let [record] = records[..]
+            && !record.is_marked()
             && self.random.permille(700)
             && let Some(passed) = self.singles.ask(Single::Exchange(record)).await
         {
             self.counts.borrow_mut().singles += 1;
             return passed.map(|passed| vec![passed]);
         }
-        match self.mesh.ask(owner, Request::Exchange(records)).await? {
-            Reply::Passed(passed) => Ok(passed),
-            other => unreachable!("a shard says of records which passed, not {other:?}"),
-        }
+        self.mesh.exchange(records).await
     }
 
     async fn change_together(&mut self) -> Result<(), String> {
@@ -595,11 +603,11 @@ impl Client {
         let mut tickets = Vec::new();
         let mut wrong = None;
         let changed = mesh
-            .change_together(&coins, None, |values, _| {
+            .change_together(&coins, None, |held| {
                 let mut model = model.borrow_mut();
                 let mut changes = Vec::new();
                 let mut decided = Vec::new();
-                for ((&index, value), glance) in indices.iter().zip(values).zip(&glances) {
+                for ((&index, value), glance) in indices.iter().zip(held.values).zip(&glances) {
                     let old = value.map(|(an, _)| model::number(an));
                     if model.is_settled(*glance, 0) && glance.value != old {
                         wrong = Some(format!("{} is not what it was", coin(index as u64)));
@@ -627,7 +635,12 @@ impl Client {
                     return Decision::Refuse(());
                 }
                 tickets = model.together(&decided);
-                Decision::Change(changes)
+                let marked = changes.iter().filter(|change| change.an.is_marked());
+                let notes = Notes {
+                    ranks: (0..).take(marked.count()).collect(),
+                    ..Notes::default()
+                };
+                Decision::Change(changes, notes)
             })
             .await;
         if let Some(wrong) = wrong {

@@ -10,7 +10,7 @@ use std::{
 use raida::{
     coin::{Denomination, ShardId},
     mesh::{Checkpoints, Mesh, inboxes},
-    shard::{Asked, Shard, ShardSettings, Single, TicketSettings, Unavailable},
+    shard::{Asked, Shard, ShardSettings, Single, TicketSettings, TradeSettings, Unavailable},
     store::{
         Environment, NodeSecret, Signal,
         log::{Durability, LogSettings},
@@ -116,6 +116,10 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
             tickets: TicketSettings {
                 pool: 64,
                 lifetime: Duration::from_secs(300),
+            },
+            trades: TradeSettings {
+                pending: Duration::from_secs(60),
+                payments_max: 1_024,
             },
         };
         shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);

@@ -6,6 +6,7 @@ use raida::{
     coin::{Mfs, ShardId},
     mesh::Decision,
     shard::{Exchange, Replacement, Reply, Request},
+    store::book::Notes,
     store::record::{Change, PageSequence},
 };
 
@@ -41,7 +42,10 @@ fn a_mark_waits_for_what_is_written_and_not_yet_in_the_pages() {
                 page: coin(0).page(),
                 sequence: 1,
             };
-            let appended = writer.append(&[page], &[to(0, 1)]).await.unwrap();
+            let appended = writer
+                .append(&[page], &[to(0, 1)], &Notes::default())
+                .await
+                .unwrap();
             writer.durable(&appended).await.unwrap();
             appended
         })
@@ -67,10 +71,10 @@ fn a_mark_waits_for_every_shard_of_a_change() {
     let (first, second) = (node.meshes[0].clone(), node.meshes[1].clone());
     let coins = [coin(0), coin(1)];
     world.spawn(async move {
-        let changed = first.change_together(&coins, None, |_, _| {
+        let changed = first.change_together(&coins, None, |_| {
             // From here on the other shard hears nothing.
             second.stop();
-            Decision::<()>::Change(vec![to(0, 1), to(1, 1)])
+            Decision::<()>::Change(vec![to(0, 1), to(1, 1)], Notes::default())
         });
         changed.await.unwrap().unwrap();
         unreachable!("the other shard has not applied it");
@@ -100,8 +104,8 @@ fn a_checkpoint_wished_for_during_another_is_made() {
             wanted.notify();
             sleeper.sleep(Duration::from_nanos(1)).await;
             dirty
-                .change_together(&[coin(1)], None, |_, _| {
-                    Decision::<()>::Change(vec![to(1, 1)])
+                .change_together(&[coin(1)], None, |_| {
+                    Decision::<()>::Change(vec![to(1, 1)], Notes::default())
                 })
                 .await
                 .unwrap()
@@ -138,7 +142,9 @@ fn a_page_takes_more_changes_at_once_than_a_slot_lists() {
         for some in made.chunks(100) {
             let coins: Vec<_> = some.iter().map(|change| change.coin).collect();
             let some = some.to_vec();
-            let changed = mesh.change_together(&coins, None, |_, _| Decision::<()>::Change(some));
+            let changed = mesh.change_together(&coins, None, |_| {
+                Decision::<()>::Change(some, Notes::default())
+            });
             changed.await.unwrap().unwrap();
         }
         let exchanges = (0..MANY).map(|place| {

@@ -352,6 +352,10 @@ impl Environment for SimEnvironment {
         START_UNIX_SECONDS + self.monotonic().as_secs()
     }
 
+    fn unix_micros(&self) -> u64 {
+        START_UNIX_SECONDS * 1_000_000 + self.monotonic().as_micros() as u64
+    }
+
     fn random(&self, bytes: &mut [u8]) {
         self.world.random(|random| {
             for some in bytes.chunks_mut(8) {

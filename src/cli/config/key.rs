@@ -407,6 +407,14 @@ pub static KEYS: &[Key] = &[
         set: |config, value| config.trade.pending = value.into_seconds(),
     },
     Key {
+        section: "trade",
+        name: "payments",
+        rule: whole(1_024, 16_777_216),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.trade.payments.into()),
+        set: |config, value| config.trade.payments = value.into_whole() as u32,
+    },
+    Key {
         section: "log",
         name: "level",
         rule: Rule::OneOf(LogLevel::NAMES),

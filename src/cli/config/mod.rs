@@ -161,6 +161,8 @@ pub struct Trade {
     pub currencies: Vec<Currency>,
     /// How long a purchase under way keeps others from buying the locker.
     pub pending: Duration,
+    /// Used payments that each shard remembers, at most.
+    pub payments: u32,
 }
 
 /// Section `log`.
@@ -359,6 +361,7 @@ impl Default for Config {
                 currencies: vec![Currency::CloudCoin, Currency::Bitcoin, Currency::Monero],
                 // Six blocks of Bitcoin take an hour on average, and often much longer.
                 pending: Duration::from_secs(7_200),
+                payments: 1_048_576,
             },
             log: Log {
                 level: LogLevel::Info,

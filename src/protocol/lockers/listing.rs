@@ -1,4 +1,4 @@
-use super::{Currency, Offer, PublicId, PublicIdKey, TradeKey, Value};
+use super::{Currency, Offer, PublicId, Value};
 use crate::protocol::{Dialect, Status};
 
 /// List lockers for sale: which trade lockers are paid in this currency? Currency (1), most (1): 2
@@ -31,22 +31,21 @@ impl ListForSale {
 
     /// Appends the answer, of as many of these trade lockers as were asked for, and gives its status.
     /// `spec`: public id (16), currency (1), value (8), price (4), 29 bytes each. `raidax`: 13 bytes
-    /// each, without the public id. Nothing else of a key gets into it.
+    /// each, without the public id.
     pub fn answer(
         &self,
-        lockers: impl IntoIterator<Item = (TradeKey, Value)>,
-        ids: &PublicIdKey,
+        lockers: impl IntoIterator<Item = (PublicId, Value)>,
         dialect: Dialect,
         out: &mut Vec<u8>,
     ) -> Status {
-        for (key, value) in lockers.into_iter().take(usize::from(self.most)) {
+        for (id, value) in lockers.into_iter().take(usize::from(self.most)) {
             if dialect == Dialect::Spec {
-                out.extend_from_slice(&key.public_id(ids).to_bytes());
+                out.extend_from_slice(&id.to_bytes());
             }
             let offer = Offer {
-                currency: key.currency(),
+                currency: id.currency(),
                 value,
-                price: key.price(),
+                price: id.price(),
             };
             offer.write(out);
         }
@@ -154,6 +153,7 @@ fn read_raidax(bytes: &[u8; Offer::SIZE]) -> Option<Listed> {
 mod tests {
     use super::super::Price;
     use super::*;
+    use crate::protocol::lockers::{PublicIdKey, TradeKey};
     use proptest::prelude::*;
 
     fn ids() -> PublicIdKey {
@@ -167,9 +167,9 @@ mod tests {
         }
     }
 
-    fn locker(first: u8, price: u32, units: u64) -> (TradeKey, Value) {
+    fn locker(first: u8, price: u32, units: u64) -> (PublicId, Value) {
         let key = TradeKey::of([first; 9], Price::new(price), Currency::Bitcoin);
-        (key, Value::from_units(units))
+        (key.public_id(&ids()), Value::from_units(units))
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
         for (most, listed) in [(0, 0), (1, 1), (2, 2), (255, 2)] {
             let mut out = vec![];
             let lockers = [locker(1, 2, 3), locker(4, 5, 6)];
-            let status = asked(most).answer(lockers, &ids(), Dialect::Spec, &mut out);
+            let status = asked(most).answer(lockers, Dialect::Spec, &mut out);
             let listing = Listing::read(status, &out, Currency::Bitcoin).unwrap();
             assert_eq!((listing.len(), listing.is_empty()), (listed, listed == 0));
         }
@@ -197,21 +197,21 @@ mod tests {
 
     #[test]
     fn a_listing_tells_terms_and_never_the_secret_of_a_key() {
-        let (key, value) = locker(0xa5, 1_234, 10_001_010_010_000);
+        let (id, value) = locker(0xa5, 1_234, 10_001_010_010_000);
         let mut out = vec![];
-        asked(1).answer([(key, value)], &ids(), Dialect::Spec, &mut out);
-        assert_eq!(out[..16], key.public_id(&ids()).to_bytes());
+        asked(1).answer([(id, value)], Dialect::Spec, &mut out);
+        assert_eq!(out[..16], id.to_bytes());
         assert_eq!(out[16..], [1, 0, 0, 9, 24, 138, 166, 39, 144, 0, 0, 4, 210]);
         assert!(!out.contains(&0xa5));
         let mut short = vec![];
-        asked(1).answer([(key, value)], &ids(), Dialect::Raidax, &mut short);
+        asked(1).answer([(id, value)], Dialect::Raidax, &mut short);
         assert_eq!(short, out[16..]);
     }
 
     #[test]
     fn a_list_that_is_not_of_what_was_asked_is_no_answer() {
         let mut out = vec![];
-        asked(1).answer([locker(1, 2, 3)], &ids(), Dialect::Spec, &mut out);
+        asked(1).answer([locker(1, 2, 3)], Dialect::Spec, &mut out);
         let read = |status, payload: &[u8], currency| {
             Listing::read(status, payload, currency).map(|listing| listing.len())
         };
@@ -239,11 +239,11 @@ mod tests {
             let dialect = if raidax { Dialect::Raidax } else { Dialect::Spec };
             let lockers = lockers.into_iter().map(|(first, price, units)| locker(first, price, units));
             let mut out = vec![];
-            let status = asked(255).answer(lockers.clone(), &ids(), dialect, &mut out);
+            let status = asked(255).answer(lockers.clone(), dialect, &mut out);
             let listing = Listing::read(status, &out, Currency::Bitcoin).unwrap();
-            let expected = lockers.map(|(key, value)| Listed {
-                id: (!raidax).then(|| key.public_id(&ids())),
-                offer: Offer { currency: Currency::Bitcoin, value, price: key.price() },
+            let expected = lockers.map(|(id, value)| Listed {
+                id: (!raidax).then_some(id),
+                offer: Offer { currency: Currency::Bitcoin, value, price: id.price() },
             });
             prop_assert_eq!(listing.iter().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         }

@@ -1,0 +1,40 @@
+//! Settlement as trades see it: the one place where purchases of lockers and whoever says that they
+//! are paid meet.
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::{
+    protocol::RaidaId,
+    service::{Purchase, Settle, Settled},
+    settlement::{self, NotSetUp, Settlement, Verdict},
+};
+
+/// Asks in a node's name.
+pub(super) struct Cashier {
+    pub raida: RaidaId,
+    pub settlement: Settlement,
+}
+
+impl Settle for Cashier {
+    fn ask(&self, purchase: Purchase) -> LocalBoxFuture<'static, Settled> {
+        let answer = self.settlement.ask(settlement::Purchase {
+            raida: self.raida,
+            currency: purchase.offer.currency.name(),
+            value: purchase.offer.value.units(),
+            price: purchase.offer.price.get(),
+            seller: purchase.seller.into(),
+            transaction_id: purchase.transaction,
+            receipt_id: purchase.receipt,
+            memo: purchase.memo,
+            locker: purchase.locker.to_bytes(),
+        });
+        Box::pin(async move {
+            match answer.await {
+                Ok(Verdict::Paid) => Settled::Paid,
+                Ok(Verdict::Pending) => Settled::Pending,
+                Ok(Verdict::Refused) => Settled::Refused,
+                Err(NotSetUp) => Settled::NotSetUp,
+            }
+        })
+    }
+}

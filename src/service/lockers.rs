@@ -1,0 +1,160 @@
+//! Group 8, lockers: store sum, store multiple, peek, remove.
+
+use super::{Caller, Node, Transport, authentication::verdict, stored::stored};
+use crate::{
+    coin::{An, Coin},
+    mesh::Decision,
+    protocol::{
+        PassFail, Status,
+        lockers::{Contents, LockerKey, Peek, Remove, StoreAnswer, StoreMultiple, StoreSum},
+        pass_fail::Bitmap,
+    },
+    shard::{Exchange, Replacement, Reply, Request},
+    store::{Environment, record::Change},
+};
+
+/// Coins whose names a datagram can answer with: 65,507 bytes less the longest header, HMAC and
+/// trailer, by 5 bytes each.
+const LISTED_IN_DATAGRAM: usize = (65_507 - 48 - 32 - 2) / Coin::SIZE;
+
+impl<E: Environment> Node<E> {
+    pub(super) async fn store_sum(&self, payload: &[u8]) -> Result<Status, Status> {
+        let request = StoreSum::parse(payload)?;
+        Ok(verdict(self.store(&request).await?))
+    }
+
+    pub(super) async fn store_multiple(
+        &self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let request = StoreMultiple::parse(payload)?;
+        let mut stored = Vec::with_capacity(request.len());
+        for locker in request.lockers() {
+            // One after the other, so that they lie in the order in which they stand. What has been
+            // stored before something fails must be told.
+            stored.push(match locker {
+                Ok(locker) => self.store(&locker).await.unwrap_or(false),
+                Err(_) => false,
+            });
+        }
+        let mut answer = StoreAnswer::begin(out, stored.len(), self.rules.get().dialect);
+        let passed = (0..).zip(stored).filter(|(_, stored)| *stored);
+        passed.for_each(|(locker, _)| answer.stored(locker));
+        Ok(answer.finish())
+    }
+
+    /// Puts coins into a locker where the sum of their numbers is right: all or none.
+    async fn store(&self, request: &StoreSum<'_>) -> Result<bool, Status> {
+        let (key, mfs) = (request.key, self.shard().month());
+        let mut coins: Vec<Coin> = request.coins().iter().collect();
+        coins.sort_unstable();
+        if coins.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Ok(false);
+        }
+        let changed = self.mesh.change_together(&coins, None, |held| {
+            if held.any_on_sale()
+                || sum(held.values.iter().map(|v| Some(v.as_ref()?.0))) != Some(request.sum)
+            {
+                return Decision::Refuse(());
+            }
+            let an = key.an();
+            let changes: Vec<Change> = coins.iter().map(|&coin| Change { coin, an, mfs }).collect();
+            let notes = stored(&changes, request.coins().iter());
+            Decision::Change(changes, notes)
+        });
+        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        if changed.is_ok() {
+            self.lockers.count(|counts| {
+                counts.stores += 1;
+                counts.coins_stored += coins.len() as u64;
+            });
+        }
+        Ok(changed.is_ok())
+    }
+
+    /// Peek, where this shard keeps track of the locker and there are not too many coins in it.
+    #[inline]
+    pub(super) fn peek_now(&self, payload: &[u8], out: &mut Vec<u8>) -> Option<Status> {
+        let key = match Peek::parse(payload) {
+            Ok(request) => request.key.an(),
+            Err(status) => return Some(status),
+        };
+        let shard = self.shard();
+        if shard.locker_home(key.locker_prefix()) != shard.id {
+            return None;
+        }
+        shard.locker_coins_now(&key, |coins| Contents::answer(coins, out))
+    }
+
+    pub(super) async fn peek(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let Peek { key } = Peek::parse(payload)?;
+        let coins = self.coins_under(key.an()).await?;
+        list(coins, caller.transport, out)
+    }
+
+    pub(super) async fn remove(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
+        let request = Remove::parse(payload)?;
+        let an = request.key.an();
+        if !self.has_locker(request.key).await? {
+            return Ok(Status::ALL_FAIL);
+        }
+        let records = request.records().map(|(coin, new)| {
+            let becomes = Replacement::An(new);
+            coin.map(|coin| Exchange { coin, an, becomes })
+        });
+        let mut answer = PassFail::begin(out, request.len());
+        let mut coins = 0;
+        self.exchange(records, |record| {
+            answer.pass(record);
+            coins += 1;
+        })
+        .await?;
+        self.lockers.count(|counts| {
+            counts.removals += 1;
+            counts.coins_removed += coins;
+        });
+        Ok(answer.finish(Bitmap::Always))
+    }
+
+    async fn has_locker(&self, key: LockerKey) -> Result<bool, Status> {
+        let home = self.shard().locker_home(key.an().locker_prefix());
+        match self.mesh.ask(home, Request::HasLocker(key.an())).await {
+            Ok(Reply::Is(is)) => Ok(is),
+            Ok(other) => unreachable!("a shard says whether there is a locker, not {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+
+    /// The coins under a key, in the order stored.
+    pub(super) async fn coins_under(&self, key: An) -> Result<Vec<Coin>, Status> {
+        let home = self.shard().locker_home(key.locker_prefix());
+        match self.mesh.ask(home, Request::LockerCoins(key)).await {
+            Ok(Reply::Coins(coins)) => Ok(coins),
+            Ok(other) => unreachable!("a shard lists coins, not {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+}
+
+/// Answers with these coins, where they fit.
+pub(super) fn list(
+    coins: Vec<Coin>,
+    transport: Transport,
+    out: &mut Vec<u8>,
+) -> Result<Status, Status> {
+    if transport == Transport::Udp && coins.len() > LISTED_IN_DATAGRAM {
+        return Err(Status::INVALID_LENGTH);
+    }
+    Ok(Contents::answer(coins, out))
+}
+
+/// The XOR of numbers; `None` where a coin has none.
+pub(super) fn sum(mut ans: impl Iterator<Item = Option<An>>) -> Option<An> {
+    ans.try_fold(An::ZERO, |sum, an| Some(sum ^ an?))
+}

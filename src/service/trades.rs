@@ -1,0 +1,405 @@
+//! Group 8, trades: put for sale, list, buy, remove trade locker, peek trade locker.
+
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Caller, Node,
+    authentication::verdict,
+    lockers::{list, sum},
+    stored::stored,
+};
+use crate::{
+    coin::{An, Coin, Mfs, ShardId},
+    mesh::Decision,
+    protocol::{
+        Status,
+        lockers::{
+            Buy, Currency, ListForSale, Offer, PeekTrade, PublicId, PutForSale, RemoveTrade, Value,
+        },
+    },
+    shard::{self, HoldRefused, OnOffer, PaymentState, Reply, Request, payment_prefix},
+    store::{
+        Environment,
+        book::{Notes, Payment, PaymentId, Sale},
+        record::Change,
+    },
+};
+
+/// Whoever can say whether something has been paid.
+pub trait Settle {
+    /// Asks about a purchase.
+    fn ask(&self, purchase: Purchase) -> LocalBoxFuture<'static, Settled>;
+}
+
+/// A purchase as whoever settles it needs to see it.
+#[derive(Clone, Debug)]
+pub struct Purchase {
+    /// What for how much.
+    pub offer: Offer,
+    /// Where the seller wants to be paid, as the seller wrote it.
+    pub seller: Box<[u8]>,
+    /// Names the payment.
+    pub transaction: PaymentId,
+    /// The buyer's own name for the purchase.
+    pub receipt: [u8; 16],
+    /// What the buyer has to say.
+    pub memo: Vec<u8>,
+    /// What the locker is called.
+    pub locker: PublicId,
+}
+
+/// What became of a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is there.
+    Paid,
+    /// It is not there yet, or nobody could find out.
+    Pending,
+    /// It is not what was agreed.
+    Refused,
+    /// Nobody can tell.
+    NotSetUp,
+}
+
+/// Nobody says whether anything has been paid.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSettlement;
+
+impl Settle for NoSettlement {
+    fn ask(&self, _: Purchase) -> LocalBoxFuture<'static, Settled> {
+        Box::pin(std::future::ready(Settled::NotSetUp))
+    }
+}
+
+/// How this node trades.
+#[derive(Clone)]
+pub struct Trading {
+    /// Who says whether something has been paid.
+    pub settlement: Rc<dyn Settle>,
+    /// What may be asked for.
+    pub accepted: Vec<Currency>,
+}
+
+impl Trading {
+    /// Everything may be offered and nothing can be bought.
+    pub fn without_settlement() -> Trading {
+        Trading {
+            settlement: Rc::new(NoSettlement),
+            accepted: Currency::ALL.to_vec(),
+        }
+    }
+}
+
+impl<E: Environment> Node<E> {
+    /// Puts coins under a trade key, and that up for sale. Whoever is about to make the same offer waits
+    /// until this is done.
+    pub(super) async fn put_for_sale(&self, payload: &[u8]) -> Result<Status, Status> {
+        let request = PutForSale::parse(payload)?;
+        if !self.trading.accepted.contains(&request.key.currency()) {
+            return Err(Status::UNKNOWN_CURRENCY);
+        }
+        let mut coins: Vec<Coin> = request.coins().iter().collect();
+        coins.sort_unstable();
+        if coins.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Ok(Status::ALL_FAIL);
+        }
+        let offer = Offer {
+            currency: request.key.currency(),
+            value: Value::of(coins.iter().copied()).ok_or(Status::INVALID_PARAMETER)?,
+            price: request.key.price(),
+        };
+        let registrar = self.registrar(&offer);
+        self.tell(registrar, Request::AcquireOffer(offer)).await?;
+        let put = self.put_alone(&request, &coins, offer).await;
+        self.tell(registrar, Request::ReleaseOffer(offer)).await?;
+        put
+    }
+
+    async fn put_alone(
+        &self,
+        request: &PutForSale<'_>,
+        coins: &[Coin],
+        offer: Offer,
+    ) -> Result<Status, Status> {
+        let key = request.key.an();
+        let is_offered = self.ask_all(|| Request::IsOffered(offer)).await?;
+        let is_offered = is_offered
+            .iter()
+            .any(|reply| matches!(reply, Reply::Is(true)));
+        let others = self.coins_under(key).await?;
+        let is_mixed = others.iter().any(|coin| coins.binary_search(coin).is_err());
+        let mfs = self.shard().month();
+        let changed = self.mesh.change_together(coins, None, |held| {
+            let values = held.values.iter().map(|value| Some(value.as_ref()?.0));
+            if held.any_on_sale() || sum(values) != Some(request.sum) {
+                return Decision::Refuse(Status::ALL_FAIL);
+            }
+            if is_offered || is_mixed {
+                return Decision::Refuse(Status::OFFER_EXISTS);
+            }
+            let changes: Vec<Change> = (coins.iter())
+                .map(|&coin| Change { coin, an: key, mfs })
+                .collect();
+            let notes = Notes {
+                sale: Some(Sale {
+                    key,
+                    moment: 0,
+                    address: request.address.as_bytes().into(),
+                }),
+                ..stored(&changes, request.coins().iter())
+            };
+            Decision::Change(changes, notes)
+        });
+        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        self.lockers.count(|counts| counts.offers += 1);
+        Ok(Status::ALL_PASS)
+    }
+
+    pub(super) async fn list_for_sale(
+        &self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let request = ListForSale::parse(payload)?;
+        let most = usize::from(request.most);
+        let mut on_offer: Vec<OnOffer> = Vec::new();
+        for reply in self
+            .ask_all(|| Request::ListOffers(request.currency, most))
+            .await?
+        {
+            let Reply::OnOffer(more) = reply else {
+                unreachable!("a shard lists offers");
+            };
+            on_offer.extend(more);
+        }
+        on_offer.sort_unstable_by_key(|on| (on.moment, on.id.to_bytes()));
+        let listed = on_offer.into_iter().map(|on| (on.id, on.offer.value));
+        Ok(request.answer(listed, self.rules.get().dialect, out))
+    }
+
+    pub(super) async fn peek_trade(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let PeekTrade { name } = PeekTrade::parse(payload)?;
+        let (mut of_id, mut of_key) = (None, Vec::new());
+        for reply in self.ask_all(|| Request::PeekTrade(name)).await? {
+            let Reply::Named(id, key) = reply else {
+                unreachable!("a shard says what is called so");
+            };
+            of_id = of_id.or(id);
+            of_key.extend(key);
+        }
+        list(of_id.unwrap_or(of_key), caller.transport, out)
+    }
+
+    /// Takes an offer back; not while somebody is buying it.
+    pub(super) async fn remove_trade(&self, payload: &[u8]) -> Result<Status, Status> {
+        let RemoveTrade { key, into } = RemoveTrade::parse(payload)?;
+        let key = key.an();
+        let home = self.shard().locker_home(key.locker_prefix());
+        if self.is(home, Request::IsSaleHeld(key)).await? {
+            return Err(Status::PAYMENT_PENDING);
+        }
+        let becomes = |coin| {
+            let mfs = self.shard().month();
+            match into {
+                Some(into) => Change {
+                    coin,
+                    an: into.an(),
+                    mfs,
+                },
+                None => Change {
+                    coin,
+                    an: self.shard().unknown_an(),
+                    mfs: Mfs::FREE,
+                },
+            }
+        };
+        let notes = Notes {
+            ended: Some(key),
+            ..Notes::default()
+        };
+        let moved = self.move_all(key, None, becomes, notes).await?;
+        if moved > 0 {
+            self.lockers.count(|counts| counts.offers_removed += 1);
+        }
+        Ok(verdict(moved > 0))
+    }
+
+    /// Buys what is on offer, where it has been paid.
+    pub(super) async fn buy(&self, payload: &[u8]) -> Result<Status, Status> {
+        let request = Buy::parse(payload)?;
+        let payment = *request.transaction.as_bytes();
+        let digest = digest(&request);
+        let registrar = self.shard().locker_home(payment_prefix(&payment));
+        match self
+            .mesh
+            .ask(registrar, Request::BeginPayment(payment))
+            .await
+        {
+            Ok(Reply::Payment(PaymentState::New)) => {}
+            Ok(Reply::Payment(PaymentState::Used(of))) if of == digest => {
+                return Ok(Status::ALL_PASS);
+            }
+            Ok(Reply::Payment(PaymentState::Used(_))) => return Err(Status::PAYMENT_REFUSED),
+            Ok(Reply::Payment(PaymentState::UnderWay)) => return Err(Status::PAYMENT_PENDING),
+            Ok(Reply::Payment(PaymentState::TooMany)) => {
+                tracing::error!(
+                    "no more payments can be remembered: nothing can be bought here any more"
+                );
+                return Err(Status::UNAVAILABLE);
+            }
+            Ok(other) => unreachable!("a shard says what it knows of a payment, not {other:?}"),
+            Err(_) => return Err(Status::UNAVAILABLE),
+        }
+        let bought = self
+            .buy_alone(
+                &request,
+                Payment {
+                    id: payment,
+                    digest,
+                    moment: 0,
+                },
+            )
+            .await;
+        self.tell(registrar, Request::EndPayment(payment)).await?;
+        bought
+    }
+
+    /// Buys with a payment that nobody else is looking at.
+    async fn buy_alone(&self, request: &Buy<'_>, payment: Payment) -> Result<Status, Status> {
+        let Some((home, held)) = self.hold(request.offer, payment.id).await? else {
+            return Err(Status::NO_SUCH_OFFER);
+        };
+        let key = held.key.an();
+        let settled = self.trading.settlement.ask(Purchase {
+            offer: request.offer,
+            seller: held.address,
+            transaction: payment.id,
+            receipt: *request.receipt.expose(),
+            memo: request.memo.as_bytes().to_vec(),
+            locker: held.id,
+        });
+        let settled = settled.await;
+        let bought = match settled {
+            Settled::Paid => self.hand_over(request, key, payment).await,
+            Settled::Pending => Err(Status::PAYMENT_PENDING),
+            Settled::Refused => Err(Status::PAYMENT_REFUSED),
+            Settled::NotSetUp => Err(Status::NO_SETTLEMENT),
+        };
+        let is_pending = settled == Settled::Pending;
+        self.tell(home, Request::ReleaseSale(key, payment.id, is_pending))
+            .await?;
+        bought
+    }
+
+    async fn hand_over(
+        &self,
+        request: &Buy<'_>,
+        key: An,
+        payment: Payment,
+    ) -> Result<Status, Status> {
+        let (an, mfs) = (request.into.an(), self.shard().month());
+        let notes = Notes {
+            ended: Some(key),
+            payment: Some(payment),
+            ..Notes::default()
+        };
+        let becomes = |coin| Change { coin, an, mfs };
+        let moved = self
+            .move_all(key, Some(request.offer.value), becomes, notes)
+            .await?;
+        if moved == 0 {
+            return Err(Status::NO_SUCH_OFFER);
+        }
+        self.lockers.count(|counts| {
+            counts.purchases += 1;
+            counts.coins_bought += moved as u64;
+        });
+        Ok(Status::ALL_PASS)
+    }
+
+    /// Holds a trade locker with this offer, wherever one is that nobody else is buying.
+    async fn hold(
+        &self,
+        offer: Offer,
+        payment: PaymentId,
+    ) -> Result<Option<(ShardId, shard::Held)>, Status> {
+        for home in 0..self.mesh.shards() {
+            let home = ShardId::new(home);
+            match self.mesh.ask(home, Request::HoldSale(offer, payment)).await {
+                Ok(Reply::Held(Ok(held))) => return Ok(Some((home, held))),
+                Ok(Reply::Held(Err(HoldRefused::NotOffered | HoldRefused::Taken))) => {}
+                Ok(other) => unreachable!("a shard holds or refuses, and does not say {other:?}"),
+                Err(_) => return Err(Status::UNAVAILABLE),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes all coins under a trade key together, in the order in which they lie there, and gives how
+    /// many they were: none where there are none, or where they are not worth what they must be.
+    async fn move_all(
+        &self,
+        key: An,
+        value: Option<Value>,
+        becomes: impl Fn(Coin) -> Change,
+        notes: Notes,
+    ) -> Result<usize, Status> {
+        let order = self.coins_under(key).await?;
+        if order.is_empty() || value.is_some() && Value::of(order.iter().copied()) != value {
+            return Ok(0);
+        }
+        let mut coins = order.clone();
+        coins.sort_unstable();
+        let changed = self.mesh.change_together(&coins, None, |held| {
+            let mut ans = held.values.iter().map(|value| Some(value.as_ref()?.0));
+            if !ans.all(|an| an == Some(key)) {
+                // Somebody was faster.
+                return Decision::Refuse(());
+            }
+            let changes: Vec<Change> = coins.iter().map(|&coin| becomes(coin)).collect();
+            let ranks = stored(&changes, order.iter().copied()).ranks;
+            Decision::Change(changes, Notes { ranks, ..notes })
+        });
+        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        Ok(changed.map_or(0, |()| coins.len()))
+    }
+
+    /// The shard where offers like this one are made one at a time.
+    fn registrar(&self, offer: &Offer) -> ShardId {
+        let mut bytes = Vec::with_capacity(Offer::SIZE);
+        offer.write(&mut bytes);
+        ShardId::new((crc32c::crc32c(&bytes) % u32::from(self.mesh.shards())) as u16)
+    }
+
+    async fn tell(&self, shard: ShardId, request: Request) -> Result<(), Status> {
+        let told = self.mesh.ask(shard, request).await;
+        told.map(drop).map_err(|_| Status::UNAVAILABLE)
+    }
+
+    async fn is(&self, shard: ShardId, request: Request) -> Result<bool, Status> {
+        match self.mesh.ask(shard, request).await {
+            Ok(Reply::Is(is)) => Ok(is),
+            Ok(other) => unreachable!("a shard says yes or no, not {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+}
+
+/// Stands for what a payment buys, and for whom.
+fn digest(request: &Buy<'_>) -> [u8; 16] {
+    let mut offer = Vec::with_capacity(Offer::SIZE);
+    request.offer.write(&mut offer);
+    let digest = Sha256::new()
+        .chain_update(&offer)
+        .chain_update(request.into.an().expose())
+        .finalize();
+    *digest.first_chunk().expect("32 bytes")
+}

@@ -1,0 +1,82 @@
+use crate::{
+    coin::{An, Coin},
+    store::book::{Payment, Sale, Stamp},
+};
+
+use super::Lockers;
+
+/// What a durable change means for the lockers of one shard: taken up as a whole, so that nobody sees
+/// half of a store.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// The change's moment.
+    pub moment: u64,
+    /// Which coins leave which keys and come under which.
+    pub keys: Vec<KeyUpdate>,
+    /// The sale that begins.
+    pub sale: Option<Sale>,
+    /// The key whose sale ends.
+    pub ended: Option<An>,
+    /// The payment that is used up.
+    pub payment: Option<Payment>,
+}
+
+/// What happens under one key.
+pub struct KeyUpdate {
+    /// The key.
+    pub key: An,
+    /// Coins that leave it.
+    pub gone: Vec<Coin>,
+    /// Coins that come, each with its place in the request.
+    pub come: Vec<(Coin, u32)>,
+}
+
+impl std::fmt::Debug for KeyUpdate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let KeyUpdate { gone, come, .. } = self;
+        f.debug_struct("KeyUpdate")
+            .field("gone", &gone.len())
+            .field("come", &come.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lockers {
+    /// Takes up a change.
+    pub fn update(&mut self, update: Update) {
+        let Update {
+            moment,
+            keys,
+            sale,
+            ended,
+            payment,
+        } = update;
+        self.is_changed = true;
+        self.version += 1;
+        // First, since a coin may go from one key of this shard to another.
+        for KeyUpdate { key, gone, .. } in &keys {
+            gone.iter().for_each(|&coin| self.index.remove(key, coin));
+        }
+        for KeyUpdate { key, gone, come } in &keys {
+            for &(coin, rank) in come {
+                self.index.insert(*key, coin, Stamp { moment, rank });
+            }
+            if !self.index.has(key) {
+                self.sales.end(key);
+            } else {
+                let come = come.iter().map(|&(coin, _)| coin);
+                self.sales.change(key, gone.iter().copied(), come);
+            }
+        }
+        if let Some(key) = ended {
+            self.sales.end(&key);
+        }
+        if let Some(sale) = sale {
+            let key = sale.key;
+            self.sales.begin(sale, self.index.coins(&key));
+        }
+        if let Some(payment) = payment {
+            self.payments.enter(&payment);
+        }
+    }
+}
