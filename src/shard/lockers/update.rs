@@ -73,10 +73,11 @@ impl Lockers {
         }
         if let Some(sale) = sale {
             let key = sale.key;
-            self.sales.begin(sale, self.index.coins(&key));
+            self.sales
+                .begin(Sale { moment, ..sale }, self.index.coins(&key));
         }
         if let Some(payment) = payment {
-            self.payments.enter(&payment);
+            self.payments.enter(&Payment { moment, ..payment });
         }
     }
 }
