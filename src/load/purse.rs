@@ -152,13 +152,13 @@ impl Purse {
     /// The node refuses, or has no serial numbers free. What it made before is lost then, and in
     /// circulation.
     pub fn mint(client: &mut Client, key: &AdminKey, count: usize) -> Result<Purse, PurseError> {
-        let mut session = [0; SessionId::SIZE];
-        getrandom::fill(&mut session)?;
-        let session = SessionId::new(u32::from_be_bytes(session));
         let all: Vec<Denomination> = Denomination::all().collect();
         let mut made = Vec::with_capacity(count);
-        // A node offers some of each denomination at a time.
+        // A session is offered one page of each denomination.
         while made.len() < count {
+            let mut session = [0; SessionId::SIZE];
+            getrandom::fill(&mut session)?;
+            let session = SessionId::new(u32::from_be_bytes(session));
             let of_each = (count - made.len()).div_ceil(all.len());
             let free = client.available_sns(session, key, &all)?;
             let mut wanted: Vec<Coin> = Vec::new();
