@@ -34,7 +34,7 @@ const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
 /// Coins that a node offers at once: 1,024 of each denomination.
 const MINT_AT_ONCE: usize = 15_360;
 /// Coins to be minted, at most: what this program still holds and compares in a few seconds.
-const MINT_MAX: usize = 1_500_000;
+const MINT_MAX: usize = 2_000_000;
 
 /// Put a load on a node, and say how many right answers came a second and how long they took.
 ///
