@@ -23,6 +23,11 @@ use raida::{
         challenge::Challenge,
         executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, SessionId},
         healing::{Find, Fix, GetTicket, PartialGenerator, TicketId, Validate, in_dialect},
+        lockers::{
+            Address, Buy, Currency, ListForSale, LockerKey, Memo, Offer, Peek, PeekTrade, Price,
+            PutForSale, ReceiptId, Remove, RemoveTrade, StoreMultiple, StoreSum, TradeKey,
+            TransactionId, Value,
+        },
         status_group::Stats,
     },
 };
@@ -205,15 +210,60 @@ fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> V
                 Status::SUCCESS,
             ]
         }
-        Command::PeekTrade
-        | Command::StoreSum
-        | Command::Peek
-        | Command::Remove
-        | Command::PutForSale
-        | Command::ListForSale
-        | Command::Buy
-        | Command::StoreMultiple
-        | Command::RemoveTrade => vec![Status::UNKNOWN_COMMAND],
+        Command::StoreSum => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::WRONG_LOCKER_KEY,
+            Status::INVALID_COIN,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+        ],
+        Command::StoreMultiple => vec![
+            Status::INVALID_LENGTH,
+            Status::INVALID_PARAMETER,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+            Status::MIXED,
+        ],
+        Command::Peek | Command::PeekTrade => {
+            vec![Status::INVALID_LENGTH, Status::ALL_PASS, Status::ALL_FAIL]
+        }
+        Command::Remove => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+            Status::MIXED,
+        ],
+        Command::PutForSale => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::UNKNOWN_CURRENCY,
+            Status::WRONG_LOCKER_KEY,
+            Status::INVALID_PARAMETER,
+            Status::INVALID_COIN,
+            Status::OFFER_EXISTS,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+        ],
+        Command::ListForSale => vec![
+            Status::INVALID_LENGTH,
+            Status::UNKNOWN_CURRENCY,
+            Status::ALL_PASS,
+        ],
+        Command::Buy => vec![
+            Status::INVALID_LENGTH,
+            Status::INVALID_PARAMETER,
+            Status::UNKNOWN_CURRENCY,
+            Status::NO_SUCH_OFFER,
+            Status::NO_SETTLEMENT,
+        ],
+        Command::RemoveTrade => vec![
+            Status::INVALID_LENGTH,
+            Status::WRONG_LOCKER_KEY,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+        ],
         Command::DeleteCoins => vec![
             Status::INVALID_LENGTH,
             Status::WRONG_ADMIN_KEY,
@@ -352,6 +402,9 @@ impl Maker {
         let key = AdminKey::new(ADMIN_KEY);
         let session = SessionId::new(7);
         let sum = coins.iter().fold(An::ZERO, |sum, (_, an)| sum ^ *an);
+        let wrong_sum = An::new([0x77; 16]);
+        let no_locker = LockerKey::new(An::new([0xff; 16])).expect("a locker's key");
+        let no_trade = TradeKey::of([0x33; 9], Price::new(4), Currency::Monero);
         match command {
             Command::Echo | Command::Version | Command::Audit => {}
             Command::Stats => Stats::compose(&key, &mut out),
@@ -388,16 +441,42 @@ impl Maker {
                 DeleteCoins::compose(&key, wrong, &mut out);
             }
             Command::FreeCoins => return self.any_bytes(),
-            // Not carried out, whatever it says.
-            Command::PeekTrade
-            | Command::StoreSum
-            | Command::Peek
-            | Command::Remove
-            | Command::PutForSale
-            | Command::ListForSale
-            | Command::Buy
-            | Command::StoreMultiple
-            | Command::RemoveTrade => return self.any_bytes(),
+            // With wrong sums and keys of lockers that are not there: the coins stay what they are.
+            Command::StoreSum => StoreSum::compose(named(), wrong_sum, no_locker, &mut out),
+            Command::StoreMultiple => {
+                let lockers = coins
+                    .iter()
+                    .map(|&(coin, _)| ([coin], wrong_sum, no_locker));
+                StoreMultiple::compose(lockers, &mut out);
+            }
+            Command::Peek => {
+                let key = LockerKey::new(self.locker).expect("a locker's key");
+                Peek::compose(key, &mut out);
+            }
+            Command::Remove => Remove::compose(no_locker, coins.iter().copied(), &mut out),
+            Command::PutForSale => {
+                let address = Address::new(&[b'a'; 16]).expect("16 bytes");
+                PutForSale::compose(named(), wrong_sum, no_trade, &address, &mut out);
+            }
+            Command::ListForSale => ListForSale {
+                currency: Currency::Monero,
+                most: 9,
+            }
+            .compose(&mut out),
+            Command::Buy => Buy {
+                into: no_locker,
+                offer: Offer {
+                    currency: Currency::Monero,
+                    value: Value::from_units(7),
+                    price: no_trade.price(),
+                },
+                transaction: TransactionId::new([5; 32]),
+                receipt: ReceiptId::new([6; 16]),
+                memo: Memo::new(b"thanks").expect("6 bytes"),
+            }
+            .compose(&mut out),
+            Command::PeekTrade => PeekTrade::compose(no_trade.into(), &mut out),
+            Command::RemoveTrade => RemoveTrade::compose(no_trade, Some(no_locker), &mut out),
             Command::AllSns => AllSns::compose(&key, coins[0].0.denomination, &mut out),
         }
         match self.random.random_range(0..4) {

@@ -9,8 +9,9 @@ use super::output::{Answer, print, print_json, progress_bytes};
 use super::settings::FolderArgs;
 use super::totals::Totals;
 use crate::coin::PAGES;
-use crate::store::offline::OfflineFolder;
-use crate::store::recovery::Fault;
+use crate::store::offline::{OfflineError, OfflineFolder};
+use crate::store::rebuild::Rebuilt;
+use crate::store::recovery::{Fault, RecoveryError};
 use crate::store::verify::Report;
 
 /// Damages and warnings that are shown of each; a program is told all of them.
@@ -19,16 +20,28 @@ const SHOWN: usize = 20;
 /// Verify a data folder: checksums, log, indexes, value totals.
 ///
 /// Exit status 1 when anything is damaged; each damage is named by file and offset. Nothing is
-/// changed. The node that owns the data folder must not be running.
+/// changed, unless --rebuild is given. The node that owns the data folder must not be running.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:
-  raida check --data raida-data")]
+#[command(after_help = "Examples:
+  raida check --data raida-data
+  raida check --data raida-data --rebuild")]
 pub struct CheckCommand {
     #[command(flatten)]
     folder: FolderArgs,
+    /// Write anew what follows from something else: the book of lockers and trades from the pages, the
+    /// log and what of it can be read, and counts in pages' heads. Says what could not be saved
+    #[arg(long)]
+    rebuild: bool,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+/// How a rebuild ended.
+enum Ended {
+    Done(Rebuilt),
+    /// Something is damaged that follows from nothing else.
+    Refused(Fault),
 }
 
 impl CheckCommand {
@@ -40,6 +53,10 @@ impl CheckCommand {
         let path = self.folder.load()?.node.data_dir;
         let folder = OfflineFolder::open(&path, false)?;
         let start = Instant::now();
+        let rebuilt = match self.rebuild {
+            true => Some(rebuild(&folder)?),
+            false => None,
+        };
         let bar = progress_bytes(0, "checking");
         let shown = bar.clone();
         let report = folder.verify(move |read, total| {
@@ -48,15 +65,70 @@ impl CheckCommand {
         })?;
         bar.finish_and_clear();
         if self.json {
-            print_json(&as_json(&report, start.elapsed()))?;
+            print_json(&as_json(&report, rebuilt.as_ref(), start.elapsed()))?;
         } else {
-            print(&as_text(&path, &report, start.elapsed()))?;
+            let rebuilt = rebuilt.map_or(String::new(), |ended| told(&ended, &report));
+            print(&(rebuilt + &as_text(&path, &report, start.elapsed())))?;
         }
         Ok(match report.faults.is_empty() {
             true => Answer::Yes,
             false => Answer::No,
         })
     }
+}
+
+fn rebuild(folder: &OfflineFolder) -> Result<Ended, CliError> {
+    match folder.rebuild() {
+        Ok(rebuilt) => Ok(Ended::Done(rebuilt)),
+        Err(OfflineError::Store {
+            error: RecoveryError::Damaged(fault),
+            ..
+        }) => Ok(Ended::Refused(fault)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a rebuild did, and what it could not save.
+fn told(ended: &Ended, report: &Report) -> String {
+    let Rebuilt { repaired, losses } = match ended {
+        Ended::Done(rebuilt) => rebuilt,
+        Ended::Refused(fault) => {
+            return format!("not rebuilt, since it follows from nothing else: {fault}\n");
+        }
+    };
+    if repaired.is_empty() {
+        return "nothing had to be rebuilt\n".to_owned();
+    }
+    let mut text = String::new();
+    for fault in repaired {
+        text += &format!("rebuilt  {fault}\n");
+    }
+    let Some(losses) = losses else { return text };
+    let lost = losses.entries;
+    let up_to = |number: u64, what: &str| match losses.is_more {
+        true => format!("an unknown number of {what}s"),
+        false => count(number, what),
+    };
+    if lost.coins > 0 || losses.is_more {
+        text += &format!(
+            "lost     the order of lists: of {} in lockers, {} come first that have no place of their own\n",
+            count(report.lockers.coins, "coin"),
+            report.lockers.coins_without_order,
+        );
+    }
+    if lost.sales > 0 || losses.is_more {
+        text += &format!(
+            "lost     {}: their coins stay under their trade keys, where whoever has the key offers them again or takes them\n",
+            up_to(lost.sales, "offer")
+        );
+    }
+    if lost.payments > 0 || losses.is_more {
+        text += &format!(
+            "lost     {}: a payment made before now could be used again; compare purchases with what was paid\n",
+            up_to(lost.payments, "used payment")
+        );
+    }
+    text
 }
 
 fn as_text(path: &Path, report: &Report, took: Duration) -> String {
@@ -78,14 +150,31 @@ fn as_text(path: &Path, report: &Report, took: Duration) -> String {
         }
     }
     text += &format!("\n{}\n", Totals(report.coins).table());
-    text += &format!("pages  {} of {PAGES} written\n", report.pages_written);
-    text += &format!("log    {}\n", log_line(report));
+    text += &format!("pages    {} of {PAGES} written\n", report.pages_written);
+    text += &format!("lockers  {}\n", locker_line(report));
+    text += &format!("log      {}\n", log_line(report));
     let (bytes, seconds) = (HumanBytes(report.bytes_read), took.as_secs_f64());
-    text += &format!("read   {bytes} in {seconds:.2} s\n");
-    if !report.faults.is_empty() {
+    text += &format!("read     {bytes} in {seconds:.2} s\n");
+    if (report.faults.len() as u64) > report.rebuildable {
         text += "next: bring the damaged files back from a backup, all of the folder at once\n";
     }
+    if report.rebuildable > 0 {
+        text += &format!(
+            "next: a backup has the whole book; without one, `raida check --rebuild --data {folder}` saves what it can\n"
+        );
+    }
     text
+}
+
+fn locker_line(report: &Report) -> String {
+    let lockers = report.lockers;
+    let parts = [
+        count(lockers.lockers, "locker") + " of " + &count(lockers.coins, "coin"),
+        count(lockers.trade_coins, "coin") + " under trade keys",
+        count(lockers.sales, "offer"),
+        count(lockers.payments, "used payment"),
+    ];
+    parts.join(", ")
 }
 
 fn log_line(report: &Report) -> String {
@@ -115,7 +204,7 @@ fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{ending}")
 }
 
-fn as_json(report: &Report, took: Duration) -> Value {
+fn as_json(report: &Report, rebuilt: Option<&Ended>, took: Duration) -> Value {
     let list = |faults: &[Fault]| -> Vec<Value> {
         let one = |fault: &Fault| json!({ "file": fault.file, "offset": fault.offset, "what": fault.what });
         faults.iter().map(one).collect()
@@ -125,8 +214,33 @@ fn as_json(report: &Report, took: Duration) -> Value {
         "can_start": report.can_start,
         "faults": list(&report.faults),
         "warnings": list(&report.warnings),
+        "rebuildable": report.rebuildable,
+        "rebuilt": rebuilt.map(|ended| match ended {
+            Ended::Done(rebuilt) => json!({
+                "done": true,
+                "repaired": list(&rebuilt.repaired),
+                "lost": rebuilt.losses.map(|losses| json!({
+                    "coins": losses.entries.coins,
+                    "offers": losses.entries.sales,
+                    "payments": losses.entries.payments,
+                    "and_more": losses.is_more,
+                })),
+            }),
+            Ended::Refused(fault) => json!({
+                "done": false,
+                "refused": list(std::slice::from_ref(fault)),
+            }),
+        }),
         "pages_written": report.pages_written,
         "circulation": Totals(report.coins).json(),
+        "lockers": {
+            "lockers": report.lockers.lockers,
+            "coins": report.lockers.coins,
+            "coins_without_order": report.lockers.coins_without_order,
+            "trade_coins": report.lockers.trade_coins,
+            "offers": report.lockers.sales,
+            "payments": report.lockers.payments,
+        },
         "log": {
             "segments": report.segments,
             "batches": report.batches,

@@ -73,9 +73,17 @@ pub fn locker_home(prefix: LockerPrefix, shards: u16) -> ShardId {
     ShardId::new((crc32c::crc32c(&prefix) % u32::from(shards)) as u16)
 }
 
+impl An {
+    /// The shard that keeps track of the locker under this key, by its [first bytes](locker_home).
+    #[inline]
+    pub fn locker_home(&self, shards: u16) -> ShardId {
+        locker_home(self.locker_prefix(), shards)
+    }
+}
+
 /// Tells whether a coin still has the authenticity number that it had: four bytes that stand for it.
 /// Another number has the same ones one time in four billion. Printing it shows nothing.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AnTag(u32);
 
 impl An {

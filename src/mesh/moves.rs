@@ -48,15 +48,15 @@ pub(super) fn moves(
 
     let mut by_shard: BTreeMap<ShardId, Update> = BTreeMap::new();
     for (_, update) in by_key {
-        let home = locker_home(update.key.locker_prefix(), shards);
+        let home = update.key.locker_home(shards);
         by_shard.entry(home).or_default().keys.push(update);
     }
     if let Some(sale) = &notes.sale {
-        let home = locker_home(sale.key.locker_prefix(), shards);
+        let home = sale.key.locker_home(shards);
         by_shard.entry(home).or_default().sale = Some(sale.clone());
     }
     if let Some(key) = notes.ended {
-        let home = locker_home(key.locker_prefix(), shards);
+        let home = key.locker_home(shards);
         by_shard.entry(home).or_default().ended = Some(key);
     }
     if let Some(payment) = notes.payment {

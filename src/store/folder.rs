@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk};
+use super::{BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk};
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
@@ -74,6 +74,7 @@ impl DataFolder {
             path.to_owned(),
             path.join(PAGE_FOLDER),
             path.join(LOG_FOLDER),
+            path.join(BOOK_FOLDER),
         ] {
             let made = fs::DirBuilder::new()
                 .recursive(true)

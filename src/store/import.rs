@@ -207,7 +207,7 @@ pub async fn import<S: Storage>(
             });
         let images = images.chain(stale.iter().map(|&id| (id, target.slot(id))));
         let lengths = page_file::least_lengths(images);
-        round::write(storage, target.round, lengths).await?;
+        round::write(storage, target.round, lengths, recovered.round).await?;
     }
     Ok(Outcome::Done(counts))
 }

@@ -1,9 +1,9 @@
 //! What is on disk and what is kept of it in memory: pages, page files, the log, checkpoints,
 //! recovery. Knows coins and their values; knows nothing of commands, requests or who asks.
 //!
-//! A data folder holds `pages/` (one file a denomination), `log/` (segments), `round` (the newest
-//! checkpoint round that a recovery completed), `secret`, `lock` and, unless the configuration names
-//! another place, `admin.key`.
+//! A data folder holds `pages/` (one file a denomination), `log/` (segments), `book/` (what is remembered
+//! of lockers beside the pages), `round` (the newest checkpoint round that a recovery completed),
+//! `secret`, `lock` and, unless the configuration names another place, `admin.key`.
 
 pub mod book;
 mod disk;
@@ -20,6 +20,7 @@ mod prefetch;
 mod pulse;
 pub mod raidax;
 mod read_only;
+pub mod rebuild;
 pub mod record;
 pub mod recovery;
 mod round;
@@ -30,6 +31,7 @@ mod slot;
 pub mod snapshot;
 mod turn;
 pub mod verify;
+mod window;
 
 pub use disk::{Disk, DiskFile};
 pub use environment::{BLOCK_BYTES, Environment, File, Storage};
@@ -45,5 +47,7 @@ pub use turn::turn;
 
 /// Folder of log segments within a data folder.
 pub const LOG_FOLDER: &str = "log";
+/// Folder of book files within a data folder.
+pub const BOOK_FOLDER: &str = "book";
 /// Folder of page files within a data folder.
 pub const PAGE_FOLDER: &str = "pages";

@@ -9,6 +9,7 @@ use super::{
     folder::{DataFolder, FolderError},
     import::{self, Import, OnConflict, Outcome},
     pulse::keep_awake,
+    rebuild::{self, Rebuilt},
     recovery::RecoveryError,
     secret::NodeSecret,
     slot::PageImage,
@@ -82,6 +83,14 @@ impl OfflineFolder {
     /// The disk failed.
     pub fn verify(&self, progress: impl Fn(u64, u64) + 'static) -> Result<Report, OfflineError> {
         self.run(async |disk| Ok(verify::verify(&disk, progress).await?))
+    }
+
+    /// Writes anew what follows from something else, where it is damaged.
+    ///
+    /// # Errors
+    /// Something is damaged that follows from nothing else, or the disk failed.
+    pub fn rebuild(&self) -> Result<Rebuilt, OfflineError> {
+        self.run(async |disk| rebuild::rebuild(&disk, &self.secret).await)
     }
 
     /// Puts coins into it. Tells `progress` twice a page of the import.

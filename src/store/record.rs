@@ -1,4 +1,5 @@
-//! A log record: the new values of the coins that one request changed together, page by page.
+//! A log record: the new values of the coins that one request changed together, page by page, and what
+//! is to be remembered beside them.
 //!
 //! | bytes | content (little-endian) |
 //! |---|---|
@@ -7,14 +8,37 @@
 //! | 2, 2, 8 | page index, coins, sequence |
 //! | 2, 1, 16 each coin | place, MFS, AN |
 //!
-//! Checksums are the batch's (see `log`): a batch is whole or is not there.
+//! Where the record has notes, they follow; where it has none, its length says so:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 8 | moment, not 0 |
+//! | 1 | which of the last three parts there are: 1 sale, 2 ended, 4 payment |
+//! | 4 | changes to marked numbers, then for each: |
+//! | 4 | rank |
+//! | 16, 1, n | a sale begins: trade key, bytes of the address, address |
+//! | 16 | a sale ends: trade key |
+//! | 32, 16 | a payment is used up: its name, its digest |
+//!
+//! The sale and the payment are of the record's moment. Checksums are the batch's (see `log`): a batch
+//! is whole or is not there.
 
-use super::book::Notes;
+use super::book::{Notes, Payment, PaymentId, Sale};
 use crate::coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId};
 
 const LENGTH_BYTES: usize = 4;
 const PAGE_BYTES: usize = 12;
 const CHANGE_BYTES: usize = 19;
+/// Notes without ranks and without any of the parts that may be there.
+const NOTES_BYTES: usize = 13;
+const RANK_BYTES: usize = 4;
+/// A sale without its address.
+const SALE_BYTES: usize = An::SIZE + 1;
+const PAYMENT_BYTES: usize = size_of::<PaymentId>() + 16;
+
+const SALE: u8 = 1;
+const ENDED: u8 = 2;
+const PAYMENT: u8 = 4;
 
 /// A coin's new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +61,28 @@ pub struct PageSequence {
 }
 
 /// Bytes that [`encode`] will append.
-pub fn encoded_bytes(pages: usize, changes: usize, _notes: &Notes) -> usize {
-    LENGTH_BYTES + 2 + pages * PAGE_BYTES + changes * CHANGE_BYTES
+pub fn encoded_bytes(pages: usize, changes: usize, notes: &Notes) -> usize {
+    LENGTH_BYTES + 2 + pages * PAGE_BYTES + changes * CHANGE_BYTES + notes_bytes(notes)
+}
+
+fn notes_bytes(notes: &Notes) -> usize {
+    if notes.moment == 0 {
+        return 0;
+    }
+    let address = |sale: &Sale| SALE_BYTES + sale.address.len();
+    NOTES_BYTES
+        + notes.ranks.len() * RANK_BYTES
+        + notes.sale.as_ref().map_or(0, address)
+        + notes.ended.map_or(0, |_| An::SIZE)
+        + notes.payment.map_or(0, |_| PAYMENT_BYTES)
 }
 
 /// Appends a record. `changes` are in rising order of coin, each coin once, and `pages` names each
 /// of their pages once, in rising order.
+///
+/// # Panics
+/// Where pages and changes do not belong together, or notes that have a moment are not of these
+/// changes: one rank for each to a marked number, and sale and payment of the notes' moment.
 pub fn encode(pages: &[PageSequence], changes: &[Change], notes: &Notes, out: &mut Vec<u8>) {
     debug_assert!(changes.is_sorted_by(|a, b| a.coin < b.coin));
     let length = encoded_bytes(pages.len(), changes.len(), notes) - LENGTH_BYTES;
@@ -71,6 +111,46 @@ pub fn encode(pages: &[PageSequence], changes: &[Change], notes: &Notes, out: &m
         rest.is_empty(),
         "a record changes a page that it does not name"
     );
+    if notes.moment != 0 {
+        encode_notes(changes, notes, out);
+    }
+}
+
+fn encode_notes(changes: &[Change], notes: &Notes, out: &mut Vec<u8>) {
+    let marked = changes.iter().filter(|c| c.an.is_marked()).count();
+    assert_eq!(
+        notes.ranks.len(),
+        marked,
+        "each change to a marked number has a rank, and no other"
+    );
+    let same_moment = |moment: u64| {
+        assert_eq!(moment, notes.moment, "a record is of one moment");
+    };
+    let part = |is_there: bool, part: u8| if is_there { part } else { 0 };
+    let parts = part(notes.sale.is_some(), SALE)
+        | part(notes.ended.is_some(), ENDED)
+        | part(notes.payment.is_some(), PAYMENT);
+    out.extend_from_slice(&notes.moment.to_le_bytes());
+    out.push(parts);
+    out.extend_from_slice(&(marked as u32).to_le_bytes());
+    for rank in &notes.ranks {
+        out.extend_from_slice(&rank.to_le_bytes());
+    }
+    if let Some(sale) = &notes.sale {
+        same_moment(sale.moment);
+        let length = u8::try_from(sale.address.len());
+        out.extend_from_slice(sale.key.expose());
+        out.push(length.expect("an address has no more than Sale::ADDRESS_MAX bytes"));
+        out.extend_from_slice(&sale.address);
+    }
+    if let Some(key) = &notes.ended {
+        out.extend_from_slice(key.expose());
+    }
+    if let Some(payment) = &notes.payment {
+        same_moment(payment.moment);
+        out.extend_from_slice(&payment.id);
+        out.extend_from_slice(&payment.digest);
+    }
 }
 
 /// A record that cannot be read although the checksums over it fit: not written by this program.
@@ -81,44 +161,48 @@ pub struct Malformed {
     pub at: usize,
 }
 
-/// Calls `each` for every change of every record in a batch, in order.
+/// A record as it was read back.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// Its changes, in rising order of coin, and where each stands in its page's order.
+    pub changes: Vec<(PageSequence, Change)>,
+    /// What it says beside them.
+    pub notes: Notes,
+}
+
+impl Record {
+    /// The changes to marked numbers, with their ranks; none where the record has no notes.
+    pub fn ranked(&self) -> impl Iterator<Item = (Change, u32)> {
+        let changes = self.changes.iter().map(|&(_, change)| change);
+        let marked = changes.filter(|change| change.an.is_marked());
+        marked.zip(self.notes.ranks.iter().copied())
+    }
+}
+
+/// Calls `each` for every record in a batch, in order.
 ///
 /// # Errors
-/// At the first byte that is not what [`encode`] writes.
-pub fn decode_all(
-    batch: &[u8],
-    mut each: impl FnMut(PageSequence, Change),
-) -> Result<(), Malformed> {
+/// At the first byte that is not what [`encode`] writes; the records before it were told.
+pub fn decode_all(batch: &[u8], mut each: impl FnMut(&Record)) -> Result<(), Malformed> {
     let mut reader = Reader {
         bytes: batch,
         at: 0,
     };
+    let mut record = Record::default(); // one for all, for the memory that it has
     while reader.at < batch.len() {
         let length = u32::from_le_bytes(reader.take()?) as usize;
         let end = reader.at + length;
-        let pages = u16::from_le_bytes(reader.take()?);
-        for _ in 0..pages {
-            let page = u16::from_le_bytes(reader.take()?) as usize;
-            let page = PageId::from_index(page).ok_or(Malformed { at: reader.at })?;
-            let coins = u16::from_le_bytes(reader.take()?);
-            let sequence = u64::from_le_bytes(reader.take()?);
-            for _ in 0..coins {
-                let place = u16::from_le_bytes(reader.take()?) as usize;
-                if place >= COINS_PER_PAGE {
-                    return Err(Malformed { at: reader.at });
-                }
-                let [mfs] = reader.take()?;
-                let change = Change {
-                    coin: page.coin(place),
-                    mfs: Mfs::new(mfs),
-                    an: An::new(reader.take()?),
-                };
-                each(PageSequence { page, sequence }, change);
-            }
+        record.changes.clear();
+        reader.take_changes(&mut record.changes)?;
+        record.notes.clear();
+        if reader.at < end {
+            let marked = record.changes.iter().filter(|(_, c)| c.an.is_marked());
+            reader.take_notes(marked.count(), &mut record.notes)?;
         }
         if reader.at != end {
-            return Err(Malformed { at: reader.at });
+            return Err(reader.malformed());
         }
+        each(&record);
     }
     Ok(())
 }
@@ -129,14 +213,90 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn take_changes(&mut self, changes: &mut Vec<(PageSequence, Change)>) -> Result<(), Malformed> {
+        let pages = u16::from_le_bytes(self.take()?);
+        for _ in 0..pages {
+            let page = u16::from_le_bytes(self.take()?) as usize;
+            let page = PageId::from_index(page).ok_or(self.malformed())?;
+            let coins = u16::from_le_bytes(self.take()?);
+            let sequence = u64::from_le_bytes(self.take()?);
+            for _ in 0..coins {
+                let place = u16::from_le_bytes(self.take()?) as usize;
+                if place >= COINS_PER_PAGE {
+                    return Err(self.malformed());
+                }
+                let [mfs] = self.take()?;
+                let change = Change {
+                    coin: page.coin(place),
+                    mfs: Mfs::new(mfs),
+                    an: An::new(self.take()?),
+                };
+                changes.push((PageSequence { page, sequence }, change));
+            }
+        }
+        Ok(())
+    }
+
+    /// The notes of a record with so many changes to marked numbers.
+    fn take_notes(&mut self, marked: usize, notes: &mut Notes) -> Result<(), Malformed> {
+        let moment = u64::from_le_bytes(self.take()?);
+        let [parts] = self.take()?;
+        let ranks = u32::from_le_bytes(self.take()?) as usize;
+        if moment == 0 || parts & !(SALE | ENDED | PAYMENT) != 0 || ranks != marked {
+            return Err(self.malformed());
+        }
+        notes.moment = moment;
+        for _ in 0..ranks {
+            notes.ranks.push(u32::from_le_bytes(self.take()?));
+        }
+        if parts & SALE != 0 {
+            let key = An::new(self.take()?);
+            let [length] = self.take()?;
+            notes.sale = Some(Sale {
+                key,
+                moment,
+                address: self.take_slice(usize::from(length))?.into(),
+            });
+        }
+        if parts & ENDED != 0 {
+            notes.ended = Some(An::new(self.take()?));
+        }
+        if parts & PAYMENT != 0 {
+            notes.payment = Some(Payment {
+                id: self.take()?,
+                digest: self.take()?,
+                moment,
+            });
+        }
+        Ok(())
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let end = self.at + N;
-        let bytes = self
-            .bytes
-            .get(self.at..end)
-            .ok_or(Malformed { at: self.at })?;
-        self.at = end;
+        let bytes = self.take_slice(N)?;
         Ok(bytes.try_into().expect("the slice has N bytes"))
+    }
+
+    fn take_slice(&mut self, length: usize) -> Result<&[u8], Malformed> {
+        let end = self.at + length;
+        let bytes = self.bytes.get(self.at..end).ok_or(self.malformed())?;
+        self.at = end;
+        Ok(bytes)
+    }
+
+    fn malformed(&self) -> Malformed {
+        Malformed { at: self.at }
+    }
+}
+
+impl Notes {
+    /// Nothing to say any more; keeps the memory for ranks.
+    fn clear(&mut self) {
+        let ranks = std::mem::take(&mut self.ranks);
+        *self = Notes {
+            ranks,
+            ..Notes::default()
+        };
+        self.ranks.clear();
     }
 }
 
@@ -170,7 +330,11 @@ mod tests {
         assert_eq!(batch.len(), encoded_bytes(2, 3, &Notes::default()));
         encode(&[at(3, 11)], &second, &Notes::default(), &mut batch);
         let mut seen = Vec::new();
-        decode_all(&batch, |page, change| seen.push((page.sequence, change))).unwrap();
+        let each = |record: &Record| {
+            assert_eq!(record.notes, Notes::default());
+            seen.extend(record.changes.iter().map(|(page, c)| (page.sequence, *c)));
+        };
+        decode_all(&batch, each).unwrap();
         let want = [
             (10, first[0]),
             (10, first[1]),
@@ -191,7 +355,7 @@ mod tests {
             &mut batch,
         );
         for length in 1..batch.len() {
-            assert!(decode_all(&batch[..length], |_, _| ()).is_err(), "{length}");
+            assert!(decode_all(&batch[..length], |_| ()).is_err(), "{length}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! From what a crash left behind to pages that hold every answered change.
 //!
 //! Every log of whatever shards there were is read; what the page images lack is applied in the
-//! order of each page's sequence numbers; the images are written anew; then the logs are given up.
-//! A crash anywhere in this leads back to its start.
+//! order of each page's sequence numbers; the images are written anew. What is to be remembered beside
+//! the pages is put together from books and logs, and written as one [book](super::book). Then the logs
+//! are given up, and with them the books of shards. A crash anywhere in this leads back to its start.
 //!
 //! What may be cut short is told from damage by checkpoint rounds: a segment's header names the
 //! newest round that was complete when the segment was taken into use. A slot of that round or an
@@ -16,7 +17,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
     LOG_FOLDER,
-    book::Book,
+    book::{self, Book, BookSurvey, Gathered, Placed},
     environment::{BLOCK_BYTES, File, Storage},
     log,
     page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
@@ -24,7 +25,9 @@ use super::{
     round::{self, CompleteRound},
     secret::NodeSecret,
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
+    signal::yield_now,
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
+    window::Window,
 };
 use crate::coin::{COINS_PER_PAGE, Denomination, PAGES, PageId};
 
@@ -56,7 +59,8 @@ pub enum RecoveryError {
     /// The storage failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// Answered changes may be lost: the log, or a page that the log has changes for, is damaged.
+    /// Answered changes may be lost: the log, or a page that the log has changes for, or a book is
+    /// damaged.
     #[error("damaged: {0}")]
     Damaged(Fault),
 }
@@ -72,6 +76,8 @@ pub struct PageSummary {
     pub circulation: [u64; COINS_PER_PAGE / 64],
     /// Coins in circulation whose AN is a locker's key.
     pub locker_coins: u16,
+    /// Coins in circulation whose AN has the form of a trade locker's key.
+    pub trade_coins: u16,
     /// The newest image cannot be read; nothing of the page is served.
     pub damaged: bool,
 }
@@ -113,6 +119,10 @@ pub(super) struct Survey {
     pub faults: Vec<Fault>,
     /// Damage in the logs.
     pub log_faults: Vec<Fault>,
+    /// The book files.
+    pub books: BookSurvey,
+    /// What the logs say that is not in the pages.
+    pub gathered: Gathered,
 }
 
 struct Tail {
@@ -132,6 +142,8 @@ pub(super) struct SurveyedPage {
     logged: u64,
     /// The newest slot was torn, or an older one is not whole.
     pub rewrite: bool,
+    /// The base's head does not count trade coins.
+    is_uncounted: bool,
     /// The base is of a round not known complete: it can be read, and may not be durable.
     unsure: bool,
     pub fault: Option<Fault>,
@@ -145,19 +157,48 @@ pub async fn recover<S: Storage>(
     storage: &S,
     secret: &NodeSecret,
 ) -> Result<Recovered, RecoveryError> {
+    let (files, mut survey) = open(storage).await?;
+    let mut faults = survey.books.faults.clone();
+    if faults.is_empty() {
+        faults = survey.books.read(storage, &mut survey.gathered).await?;
+    }
+    match faults.into_iter().next() {
+        Some(fault) => Err(RecoveryError::Damaged(fault)),
+        None => bring_in_order(storage, secret, &files, survey).await,
+    }
+}
+
+/// Opens the page files and surveys the folder.
+///
+/// # Errors
+/// Where the storage fails, or page files or logs are damaged so that answered changes may be lost.
+pub(super) async fn open<S: Storage>(
+    storage: &S,
+) -> Result<(PageFiles<S::File>, Survey), RecoveryError> {
     if let Some(fault) = lost_page_files(storage).await?.into_iter().next() {
         return Err(RecoveryError::Damaged(fault));
     }
     let files = PageFiles::open(storage).await?;
     let survey = survey(storage, &files).await?;
-    if let Some(fault) = survey.log_faults.first() {
-        return Err(RecoveryError::Damaged(fault.clone()));
+    match survey.log_faults.first() {
+        Some(fault) => Err(RecoveryError::Damaged(fault.clone())),
+        None => Ok((files, survey)),
     }
-    make_durable(storage, &files, &survey).await?;
+}
+
+/// Makes pages and book what the survey and all that was gathered say, and gives up everything else.
+pub(super) async fn bring_in_order<S: Storage>(
+    storage: &S,
+    secret: &NodeSecret,
+    files: &PageFiles<S::File>,
+    mut survey: Survey,
+) -> Result<Recovered, RecoveryError> {
+    make_durable(storage, files, &survey).await?;
     let round = survey.round + 1;
     let mut changes = 0;
     let mut pages = vec![PageSummary::default(); PAGES];
     let mut stale: Vec<(usize, Box<SurveyedPage>)> = Vec::new();
+    let mut marked: Vec<(PageId, Slot)> = Vec::new();
     for (index, surveyed) in survey.pages.into_iter().enumerate() {
         let Some(page) = surveyed else { continue };
         changes += page.changes.len() as u64;
@@ -166,26 +207,58 @@ pub async fn recover<S: Storage>(
                 return Err(RecoveryError::Damaged(fault.clone()));
             }
             None if !page.changes.is_empty() || page.rewrite => stale.push((index, page)),
-            _ => pages[index] = page.summary,
+            _ => {
+                let id = PageId::from_index(index).expect("the survey has a page an index");
+                marked.extend(page.slot_of_marked_coins().map(|slot| (id, slot)));
+                pages[index] = page.summary;
+            }
         }
     }
     let pages_written = stale.len() as u64;
+    survey.gathered.arrange();
+    let mut coins: Vec<Placed> = Vec::new();
     let mut rewrites = stream::iter(stale)
-        .map(|(index, page)| rewrite(&files, secret, index, *page, round))
+        .map(|(index, page)| rewrite(files, secret, index, *page, round))
         .buffer_unordered(PARALLEL);
-    while let Some((index, summary)) = rewrites.try_next().await? {
-        pages[index] = summary;
+    while let Some((id, summary, image)) = rewrites.try_next().await? {
+        survey.gathered.place(id, &image, &mut coins);
+        pages[id.index()] = summary;
     }
     drop(rewrites);
     for denomination in Denomination::all() {
         files.sync(denomination).await?;
     }
+    let mut images = stream::iter(marked)
+        .map(async |(id, slot)| (id, read_image(files, secret, id, Some(slot)).await))
+        .buffer_unordered(PARALLEL);
+    while let Some((id, image)) = images.next().await {
+        let summary = &mut pages[id.index()];
+        match image {
+            Ok(image) => {
+                survey.gathered.place(id, &image, &mut coins);
+                summary.trade_coins = image.trade_coins();
+            }
+            Err(RecoveryError::Damaged(fault)) => {
+                summary.damaged = true;
+                survey.faults.push(fault);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    drop(images);
+    let book = survey.gathered.into_book(coins);
+    let target = survey.books.recovery_target();
+    book::make_pair(storage, target).await?;
+    let told = book.entries();
+    book::write_book(storage, target, round, told, &async || (), &yield_now).await?;
     let images = pages.iter().enumerate().filter_map(|(index, summary)| {
         let page = PageId::from_index(index).expect("there is a summary a page");
         Some((page, summary.slot?))
     });
-    round::write(storage, round, page_file::least_lengths(images)).await?;
+    let lengths = page_file::least_lengths(images);
+    round::write(storage, round, lengths, round).await?;
     give_up_logs(storage, &survey.segments).await?;
+    survey.books.give_up(storage).await?;
     Ok(Recovered {
         pages,
         round,
@@ -193,7 +266,7 @@ pub async fn recover<S: Storage>(
         pages_written,
         torn: survey.torn.len() as u64,
         faults: survey.faults,
-        book: Book::default(),
+        book,
     })
 }
 
@@ -235,7 +308,7 @@ async fn make_durable<S: Storage>(
             file.sync().await?;
         }
     }
-    Ok(())
+    survey.books.make_durable(storage).await
 }
 
 /// Reads all heads and logs, and finds for each page its base image and what that lacks. Changes
@@ -247,12 +320,15 @@ pub(super) async fn survey<S: Storage>(
     let mut log_faults = Vec::new();
     let segments = list_segments(storage, &mut log_faults).await?;
     let named = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
-    let (mut round, complete) = match round::read(storage).await? {
+    let last = round::read(storage).await?;
+    let (mut round, complete) = match last {
         CompleteRound::Unknown => (named, named),
         CompleteRound::Known { round, .. } => (named.max(round), named.max(round)),
         // Nobody knows what may be torn, so nothing may.
         CompleteRound::Damaged => (named, u64::MAX),
     };
+    let books = BookSurvey::of(storage, &last).await?;
+    round = round.max(books.round);
     let mut pages: Vec<Option<Box<SurveyedPage>>> = Vec::new();
     pages.resize_with(PAGES, || None);
     let mut surveys = stream::iter(files.reached().await?)
@@ -263,8 +339,19 @@ pub(super) async fn survey<S: Storage>(
         round = round.max(newest);
     }
     drop(surveys);
-    let mut tails = Vec::new();
-    let (batches, torn) = read_logs(&segments, &mut pages, &mut tails, &mut log_faults).await?;
+    let mut read = Read {
+        pages: &mut pages,
+        gathered: Gathered::default(),
+        tails: Vec::new(),
+        faults: log_faults,
+    };
+    let (batches, torn) = read_logs(&segments, &mut read).await?;
+    let Read {
+        gathered,
+        tails,
+        faults: log_faults,
+        ..
+    } = read;
     for page in pages.iter_mut().flatten() {
         page.thin_out();
         page.summary.sequence = page.summary.sequence.max(page.logged);
@@ -282,6 +369,8 @@ pub(super) async fn survey<S: Storage>(
         torn,
         round,
         log_faults,
+        books,
+        gathered,
     })
 }
 
@@ -381,6 +470,8 @@ async fn survey_page<F: File>(
             surveyed.summary.sequence = meta.head.sequence;
             surveyed.summary.circulation = meta.circulation;
             surveyed.summary.locker_coins = meta.head.locker_coins;
+            surveyed.summary.trade_coins = meta.head.trade_coins.unwrap_or(0);
+            surveyed.is_uncounted = meta.head.trade_coins.is_none();
             surveyed.missing = meta.missing;
             break;
         }
@@ -397,13 +488,19 @@ async fn survey_page<F: File>(
     Ok((page.index(), surveyed, round))
 }
 
+/// What is read from logs, as far as that has come.
+struct Read<'a> {
+    pages: &'a mut [Option<Box<SurveyedPage>>],
+    gathered: Gathered,
+    tails: Vec<Tail>,
+    faults: Vec<Fault>,
+}
+
 /// Adds to each page the changes that its base lacks. Gives how many batches are whole, and those
 /// that were cut short.
 async fn read_logs<F: File>(
     segments: &[SegmentFile<F>],
-    pages: &mut [Option<Box<SurveyedPage>>],
-    tails: &mut Vec<Tail>,
-    faults: &mut Vec<Fault>,
+    read: &mut Read<'_>,
 ) -> io::Result<(u64, Vec<Fault>)> {
     let mut logs: BTreeMap<(u64, u16), Vec<&SegmentFile<F>>> = BTreeMap::new();
     for segment in segments {
@@ -421,7 +518,7 @@ async fn read_logs<F: File>(
         for (i, segment) in log.iter().enumerate() {
             let header = segment.header;
             if header.number != next.0 {
-                faults.push(Fault {
+                read.faults.push(Fault {
                     file: segment.name.clone(),
                     offset: 0,
                     what: format!(
@@ -434,7 +531,7 @@ async fn read_logs<F: File>(
             if let Some((before, stop)) = before
                 && (header.first_batch, header.chain) != (next.1, next.2)
             {
-                faults.push(Fault {
+                read.faults.push(Fault {
                     file: before.name.clone(),
                     offset: stop,
                     what: format!(
@@ -445,7 +542,7 @@ async fn read_logs<F: File>(
                 break;
             }
             let last = i + 1 == log.len();
-            let end = read_segment(segment, pages, last, faults).await?;
+            let end = read_segment(segment, last, read).await?;
             batches += end.batch - header.first_batch;
             if end.torn {
                 torn.push(Fault {
@@ -465,7 +562,7 @@ async fn read_logs<F: File>(
                 });
             }
         }
-        tails.extend(tail);
+        read.tails.extend(tail);
     }
     Ok((batches, torn))
 }
@@ -482,9 +579,8 @@ struct SegmentEnd {
 
 async fn read_segment<F: File>(
     segment: &SegmentFile<F>,
-    pages: &mut [Option<Box<SurveyedPage>>],
     last: bool,
-    faults: &mut Vec<Fault>,
+    read: &mut Read<'_>,
 ) -> io::Result<SegmentEnd> {
     let header = segment.header;
     let length = segment.file.length().await?;
@@ -495,12 +591,7 @@ async fn read_segment<F: File>(
         last: None,
         torn: false,
     };
-    let mut window = Window {
-        file: &segment.file,
-        length,
-        start: 0,
-        bytes: Vec::new(),
-    };
+    let mut window = Window::new(&segment.file, length);
     let mut offset = FIRST_BATCH_OFFSET;
     while offset < length {
         let head = segment::decode_batch_head(window.at(offset, BLOCK_BYTES).await?);
@@ -516,12 +607,15 @@ async fn read_segment<F: File>(
         let Some(records) = segment::decode_batch(batch, &head) else {
             break;
         };
-        let decoded = record::decode_all(records, |at, change| {
-            let page = pages[at.page.index()].get_or_insert_default();
-            page.add(at.sequence, change);
+        let decoded = record::decode_all(records, |record| {
+            for &(at, change) in &record.changes {
+                let page = read.pages[at.page.index()].get_or_insert_default();
+                page.add(at.sequence, change);
+            }
+            read.gathered.add_record(record);
         });
         if let Err(malformed) = decoded {
-            faults.push(Fault {
+            read.faults.push(Fault {
                 file: segment.name.clone(),
                 offset: offset + (segment::BATCH_HEAD_BYTES + malformed.at) as u64,
                 what: malformed.to_string(),
@@ -558,7 +652,7 @@ async fn read_segment<F: File>(
         offset += BLOCK_BYTES as u64;
     }
     if let Some(later) = later {
-        faults.push(Fault {
+        read.faults.push(Fault {
             file: segment.name.clone(),
             offset: stop,
             what: format!(
@@ -573,30 +667,6 @@ async fn read_segment<F: File>(
     Ok(end)
 }
 
-/// A part of a file kept in memory, so that a segment is read in large pieces.
-struct Window<'a, F> {
-    file: &'a F,
-    length: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl<F: File> Window<'_, F> {
-    const BYTES: usize = 4 << 20;
-
-    async fn at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
-        let end = self.start + self.bytes.len() as u64;
-        if offset < self.start || offset + length as u64 > end {
-            let most = (self.length - offset).min(Self::BYTES.max(length) as u64) as usize;
-            let most = most.next_multiple_of(BLOCK_BYTES);
-            self.bytes = self.file.read_at(offset, most).await?;
-            self.start = offset;
-        }
-        let from = (offset - self.start) as usize;
-        Ok(&self.bytes[from..from + length])
-    }
-}
-
 /// Applies a page's changes to its base and writes the result to the other slot.
 async fn rewrite<F: File>(
     files: &PageFiles<F>,
@@ -604,7 +674,7 @@ async fn rewrite<F: File>(
     index: usize,
     page: SurveyedPage,
     round: u64,
-) -> Result<(usize, PageSummary), RecoveryError> {
+) -> Result<(PageId, PageSummary, Box<PageImage>), RecoveryError> {
     let id = PageId::from_index(index).expect("the survey has a page an index");
     let image = current_image(files, secret, id, &page).await?;
     let mut summary = page.summary;
@@ -614,7 +684,8 @@ async fn rewrite<F: File>(
     summary.slot = Some(target);
     summary.circulation = image.circulation();
     summary.locker_coins = image.locker_coins();
-    Ok((index, summary))
+    summary.trade_coins = image.trade_coins();
+    Ok((id, summary, image))
 }
 
 /// A page as it is once the changes that its base lacks are applied.
@@ -625,10 +696,7 @@ pub(super) async fn current_image<F: File>(
     page: &SurveyedPage,
 ) -> Result<Box<PageImage>, RecoveryError> {
     let mut image = read_image(files, secret, id, page.summary.slot).await?;
-    for (_, change) in &page.changes {
-        image.ans[change.coin.place()] = change.an;
-        image.mfs[change.coin.place()] = change.mfs;
-    }
+    page.apply(&mut image);
     Ok(image)
 }
 
@@ -676,6 +744,27 @@ impl SurveyedPage {
     /// Whether anything was ever written to the page.
     pub fn was_written(&self) -> bool {
         self.summary.slot.is_some() || !self.changes.is_empty()
+    }
+
+    /// Puts the changes that the base lacks into it.
+    pub fn apply(&self, image: &mut PageImage) {
+        for (_, change) in &self.changes {
+            image.ans[change.coin.place()] = change.an;
+            image.mfs[change.coin.place()] = change.mfs;
+        }
+    }
+
+    /// The slot to read for the marked coins that may be in it.
+    fn slot_of_marked_coins(&self) -> Option<Slot> {
+        let PageSummary {
+            locker_coins,
+            trade_coins,
+            ..
+        } = self.summary;
+        let has_some = locker_coins > 0 || trade_coins > 0 || self.is_uncounted;
+        self.summary
+            .slot
+            .filter(|_| has_some && self.fault.is_none())
     }
 
     /// Coins in circulation once the changes are applied.
@@ -727,13 +816,13 @@ mod tests {
     use crate::store::book::Notes;
     use crate::{
         coin::{An, Mfs},
-        store::{Disk, PAGE_FOLDER, record::PageSequence},
+        store::{BOOK_FOLDER, Disk, PAGE_FOLDER, record::PageSequence},
     };
 
     #[test]
     fn a_change_that_an_image_lacked_survives_two_recoveries() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [PAGE_FOLDER, LOG_FOLDER] {
+        for name in [PAGE_FOLDER, LOG_FOLDER, BOOK_FOLDER] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         let secret = NodeSecret::new([1; 16]);

@@ -14,10 +14,15 @@ use crate::coin::Denomination;
 /// that is gone.
 pub(super) const ROUND_FILE: &str = "round";
 
-const MAGIC: [u8; 8] = *b"RAIDARND";
+/// There is a book.
+const MAGIC: [u8; 8] = *b"RAIDARN2";
+/// Written before there were books.
+const FIRST_MAGIC: [u8; 8] = *b"RAIDARND";
 const SECTOR_BYTES: usize = 512;
 const LENGTHS_OFFSET: usize = 16;
-const CRC_OFFSET: usize = LENGTHS_OFFSET + Denomination::COUNT * 8;
+/// Where the book's round is, and in a copy without a book the checksum.
+const BOOK_OFFSET: usize = LENGTHS_OFFSET + Denomination::COUNT * 8;
+const CRC_OFFSET: usize = BOOK_OFFSET + 8;
 const COPY_BYTES: usize = CRC_OFFSET + 4;
 
 /// What the file says.
@@ -32,6 +37,8 @@ pub(super) enum CompleteRound {
         /// Bytes that each page file had at least, by denomination index: what its durable images
         /// take. It may have been longer by a write that no power failure has to keep.
         lengths: [u64; Denomination::COUNT],
+        /// The round of the [book](super::book) that a recovery left; `None` where none has left one.
+        book: Option<u64>,
     },
     /// Neither of its copies can be read.
     Damaged,
@@ -47,20 +54,21 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<CompleteRound> {
 }
 
 /// Says, durably, that all slots of `round` and of older rounds are durable, in page files of at
-/// least these lengths.
+/// least these lengths, and that there is a book of the round `book` or a later one.
 pub(super) async fn write<S: Storage>(
     storage: &S,
     round: u64,
     lengths: [u64; Denomination::COUNT],
+    book: u64,
 ) -> io::Result<()> {
     let file = storage.open(ROUND_FILE, true).await?;
-    file.write_at(&encode(round, lengths), 0).await?;
+    file.write_at(&encode(round, lengths, book), 0).await?;
     file.sync().await
 }
 
 /// A block with the same in each of its first two sectors, of which a write cut short leaves one:
 /// the old or the new.
-fn encode(round: u64, lengths: [u64; Denomination::COUNT]) -> Vec<u8> {
+fn encode(round: u64, lengths: [u64; Denomination::COUNT], book: u64) -> Vec<u8> {
     let mut block = vec![0; BLOCK_BYTES];
     for at in [0, SECTOR_BYTES] {
         let copy = &mut block[at..at + COPY_BYTES];
@@ -69,6 +77,7 @@ fn encode(round: u64, lengths: [u64; Denomination::COUNT]) -> Vec<u8> {
         for (bytes, length) in copy[LENGTHS_OFFSET..].chunks_exact_mut(8).zip(lengths) {
             bytes.copy_from_slice(&length.to_le_bytes());
         }
+        copy[BOOK_OFFSET..CRC_OFFSET].copy_from_slice(&book.to_le_bytes());
         let crc = crc32c::crc32c(&copy[..CRC_OFFSET]);
         copy[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
     }
@@ -77,16 +86,23 @@ fn encode(round: u64, lengths: [u64; Denomination::COUNT]) -> Vec<u8> {
 
 fn decode(block: &[u8]) -> CompleteRound {
     let u64_at = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().expect("8 bytes"));
+    let crc_offset = |at: usize| match block[at..at + 8].try_into() {
+        Ok(MAGIC) => Some(CRC_OFFSET),
+        Ok(FIRST_MAGIC) => Some(BOOK_OFFSET),
+        _ => None,
+    };
     let is_sound = |at: &usize| {
-        let copy = &block[*at..*at + COPY_BYTES];
-        let crc = crc32c::crc32c(&copy[..CRC_OFFSET]).to_le_bytes();
-        copy[..8] == MAGIC && copy[CRC_OFFSET..] == crc
+        crc_offset(*at).is_some_and(|length| {
+            let copy = &block[*at..*at + length + 4];
+            copy[length..] == crc32c::crc32c(&copy[..length]).to_le_bytes()
+        })
     };
     let sound = [0, SECTOR_BYTES].into_iter().filter(is_sound);
     match sound.max_by_key(|at| u64_at(at + 8)) {
         Some(at) => CompleteRound::Known {
             round: u64_at(at + 8),
             lengths: std::array::from_fn(|i| u64_at(at + LENGTHS_OFFSET + i * 8)),
+            book: (crc_offset(at) == Some(CRC_OFFSET)).then(|| u64_at(at + BOOK_OFFSET)),
         },
         None if block.iter().all(|&byte| byte == 0) => CompleteRound::Unknown,
         None => CompleteRound::Damaged,
@@ -98,13 +114,20 @@ mod tests {
     use super::*;
 
     fn known(round: u64) -> CompleteRound {
-        let lengths = std::array::from_fn(|i| round * 1_000 + i as u64);
-        CompleteRound::Known { round, lengths }
+        CompleteRound::Known {
+            round,
+            lengths: std::array::from_fn(|i| round * 1_000 + i as u64),
+            book: Some(round + 500),
+        }
     }
 
     fn block(round: u64) -> Vec<u8> {
         match known(round) {
-            CompleteRound::Known { round, lengths } => encode(round, lengths),
+            CompleteRound::Known {
+                round,
+                lengths,
+                book: Some(book),
+            } => encode(round, lengths, book),
             _ => unreachable!(),
         }
     }
@@ -128,5 +151,29 @@ mod tests {
         assert_eq!(decode(&block), known(7));
         block[SECTOR_BYTES + 9] ^= 1;
         assert_eq!(decode(&block), CompleteRound::Damaged);
+    }
+
+    #[test]
+    fn a_round_from_before_there_were_books_is_read() {
+        let lengths = [20_480; Denomination::COUNT];
+        let mut block = vec![0; BLOCK_BYTES];
+        for at in [0, SECTOR_BYTES] {
+            block[at..at + 8].copy_from_slice(b"RAIDARND");
+            block[at + 8..at + 16].copy_from_slice(&7u64.to_le_bytes());
+            for bytes in block[at + 16..at + 136].chunks_exact_mut(8) {
+                bytes.copy_from_slice(&20_480u64.to_le_bytes());
+            }
+            let crc = crc32c::crc32c(&block[at..at + 136]);
+            block[at + 136..at + 140].copy_from_slice(&crc.to_le_bytes());
+        }
+        let known = CompleteRound::Known {
+            round: 7,
+            lengths,
+            book: None,
+        };
+        assert_eq!(decode(&block), known);
+        block.copy_within(0..SECTOR_BYTES, SECTOR_BYTES);
+        block[..SECTOR_BYTES].copy_from_slice(&self::block(8)[..SECTOR_BYTES]);
+        assert_eq!(decode(&block), self::known(8), "an upgrade cut short");
     }
 }

@@ -21,12 +21,17 @@ pub const SLOT_META_BYTES: usize = 4_096;
 pub const MISSING_MAX: usize = 320;
 
 const MAGIC: [u8; 8] = *b"RAIDAPAG";
-const FORMAT_VERSION: u32 = 1;
+/// Heads count trade coins.
+const FORMAT_VERSION: u32 = 2;
+/// Heads did not yet.
+const FIRST_VERSION: u32 = 1;
 const HEAD_BYTES: usize = 512;
 /// Where the sequences that the image lacks start, in bytes.
 pub(super) const MISSING_OFFSET: usize = HEAD_BYTES;
 /// Where the head has the count of locker coins, in bytes.
 pub(super) const LOCKER_COINS_OFFSET: usize = 40;
+/// Where the head has the count of trade coins, in bytes.
+pub(super) const TRADE_COINS_OFFSET: usize = 42;
 const MFS_OFFSET: usize = 3_072;
 const _: () = assert!(MISSING_OFFSET + MISSING_MAX * 8 == MFS_OFFSET);
 
@@ -60,11 +65,18 @@ impl PageImage {
 
     /// Coins in circulation whose AN is a locker's key.
     pub fn locker_coins(&self) -> u16 {
-        let marked = |(an, mfs): (&An, &Mfs)| !mfs.is_free() && an.is_locker_key();
-        self.ans
-            .iter()
-            .zip(&self.mfs)
-            .filter(|c| marked(*c))
+        self.count(An::is_locker_key)
+    }
+
+    /// Coins in circulation whose AN has the form of a trade locker's key.
+    pub fn trade_coins(&self) -> u16 {
+        self.count(An::is_trade_key)
+    }
+
+    fn count(&self, is_one: impl Fn(&An) -> bool) -> u16 {
+        let coins = self.ans.iter().zip(&self.mfs);
+        coins
+            .filter(|(an, mfs)| !mfs.is_free() && is_one(an))
             .count() as u16
     }
 }
@@ -80,6 +92,9 @@ pub struct SlotHead {
     pub round: u64,
     /// Coins in circulation whose AN is a locker's key.
     pub locker_coins: u16,
+    /// Coins in circulation whose AN has the form of a trade locker's key; `None` where the slot is of
+    /// the first version of the format, which did not count them.
+    pub trade_coins: Option<u16>,
     missing: u16,
     meta_crc: u32,
     an_crc: u32,
@@ -97,6 +112,14 @@ pub struct SlotMeta {
     pub missing: Vec<u64>,
     /// One bit a coin, set where it is in circulation.
     pub circulation: [u64; COINS_PER_PAGE / 64],
+}
+
+impl SlotMeta {
+    /// Whether the missing sequences are as they were once written: rising, and none above the head's.
+    pub fn is_in_order(&self) -> bool {
+        let last = self.missing.last();
+        self.missing.is_sorted_by(|a, b| a < b) && last.is_none_or(|&s| s <= self.head.sequence)
+    }
 }
 
 /// Why a slot's head cannot be read. The device writes a head whole or not at all, so this is damage.
@@ -153,6 +176,7 @@ pub fn encode(
     slot[32..36].copy_from_slice(&meta_crc.to_le_bytes());
     slot[36..40].copy_from_slice(&an_crc.to_le_bytes());
     slot[LOCKER_COINS_OFFSET..][..2].copy_from_slice(&image.locker_coins().to_le_bytes());
+    slot[TRADE_COINS_OFFSET..][..2].copy_from_slice(&image.trade_coins().to_le_bytes());
     let head_crc = crc32c::crc32c(&slot[..HEAD_BYTES - 4]);
     slot[HEAD_BYTES - 4..HEAD_BYTES].copy_from_slice(&head_crc.to_le_bytes());
     slot
@@ -176,9 +200,11 @@ pub fn decode_meta(block: &[u8], page: PageId) -> Result<Option<SlotMeta>, HeadF
     if crc32c::crc32c(&head[..HEAD_BYTES - 4]) != u32_at(HEAD_BYTES - 4) {
         return Err(HeadFault::Checksum);
     }
-    if u32_at(8) != FORMAT_VERSION {
-        return Err(HeadFault::Version(u32_at(8)));
-    }
+    let counts_trade_coins = match u32_at(8) {
+        FORMAT_VERSION => true,
+        FIRST_VERSION => false,
+        other => return Err(HeadFault::Version(other)),
+    };
     if u16_at(12) as usize != page.index() {
         return Err(HeadFault::OtherPage);
     }
@@ -187,6 +213,7 @@ pub fn decode_meta(block: &[u8], page: PageId) -> Result<Option<SlotMeta>, HeadF
         sequence: u64_at(16),
         round: u64_at(24),
         locker_coins: u16_at(LOCKER_COINS_OFFSET),
+        trade_coins: counts_trade_coins.then(|| u16_at(TRADE_COINS_OFFSET)),
         missing: u16_at(14),
         meta_crc: u32_at(32),
         an_crc: u32_at(36),

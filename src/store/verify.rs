@@ -6,7 +6,8 @@ use std::io;
 use futures_util::stream::{self, StreamExt};
 
 use super::{
-    LOG_FOLDER, PAGE_FOLDER,
+    BOOK_FOLDER, LOG_FOLDER, PAGE_FOLDER,
+    book::{self, Book, Placed, Stamp},
     environment::{File, Storage},
     log,
     page_file::{PageFiles, Slot, page_file_name, slot_offset},
@@ -14,10 +15,11 @@ use super::{
     recovery::{self, Fault, Survey, SurveyedPage},
     round::{self, CompleteRound, ROUND_FILE},
     slot::{
-        self, LOCKER_COINS_OFFSET, MISSING_OFFSET, PageImage, SLOT_BYTES, SLOT_META_BYTES, SlotMeta,
+        self, LOCKER_COINS_OFFSET, MISSING_OFFSET, PageImage, SLOT_BYTES, SLOT_META_BYTES,
+        SlotHead, TRADE_COINS_OFFSET,
     },
 };
-use crate::coin::{Denomination, PAGES, PageId};
+use crate::coin::{Denomination, Mfs, PAGES, PageId};
 
 /// Pages whose slots are read at once: 640 KB.
 const PAGES_AT_ONCE: usize = 16;
@@ -29,6 +31,9 @@ const PARALLEL: usize = 8;
 pub struct Report {
     /// Damage: something that was durable and is not what it was.
     pub faults: Vec<Fault>,
+    /// How many of the faults a [rebuild](super::rebuild) puts right: what is damaged there follows from
+    /// something else, or as much of it as can be saved.
+    pub rebuildable: u64,
     /// What a crash may leave behind and a start puts right, and what does not belong here.
     pub warnings: Vec<Fault>,
     /// Whether a node would start; damaged pages alone do not keep it from that, they are not
@@ -46,8 +51,27 @@ pub struct Report {
     pub torn_batches: u64,
     /// Coin changes in the logs that the page files lack.
     pub pending_changes: u64,
+    /// What there is of lockers, with the logs' changes, without damaged pages.
+    pub lockers: Lockers,
     /// Bytes read.
     pub bytes_read: u64,
+}
+
+/// What pages, books and logs together say of lockers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lockers {
+    /// Lockers: different keys that coins are under.
+    pub lockers: u64,
+    /// Coins in them.
+    pub coins: u64,
+    /// Of these, coins that nobody knows the place of in their locker's list; they come first.
+    pub coins_without_order: u64,
+    /// Coins under numbers of the form of a trade key, whether they are for sale or not.
+    pub trade_coins: u64,
+    /// What is for sale.
+    pub sales: u64,
+    /// Payments that have been used.
+    pub payments: u64,
 }
 
 /// Reads everything in a data folder that no node serves. Tells `progress` how many bytes are read
@@ -63,10 +87,13 @@ pub async fn verify<S: Storage>(
     let storage = ReadOnly::new(storage.clone(), move |read| progress(read, total.max(read)));
     let lost = recovery::lost_page_files(&storage).await?;
     let files = PageFiles::open_existing(&storage).await?;
-    let survey = recovery::survey(&storage, &files).await?;
+    let mut survey = recovery::survey(&storage, &files).await?;
+    let mut book_faults = survey.books.faults.clone();
+    book_faults.extend(survey.books.read(&storage, &mut survey.gathered).await?);
+    survey.gathered.arrange();
 
     let mut report = Report {
-        can_start: lost.is_empty() && survey.log_faults.is_empty(),
+        can_start: lost.is_empty() && survey.log_faults.is_empty() && book_faults.is_empty(),
         segments: survey.segments.len() as u64,
         batches: survey.batches,
         torn_batches: survey.torn.len() as u64,
@@ -74,6 +101,10 @@ pub async fn verify<S: Storage>(
     };
     report.faults.extend(lost);
     report.faults.extend(survey.log_faults.iter().cloned());
+    report.rebuildable = book_faults.len() as u64;
+    report.faults.extend(book_faults);
+    let of_others = survey.books.read_others(&storage).await?;
+    report.warnings.extend(of_others);
     for fault in &survey.torn {
         let what = format!("{}, which a crash does; nobody was told of it", fault.what);
         report.warnings.push(Fault {
@@ -89,18 +120,22 @@ pub async fn verify<S: Storage>(
         });
     }
     look_for_strangers(&storage, &mut report.warnings).await?;
-    scan_pages(&files, &survey, &mut report).await?;
+    let mut coins = Vec::new();
+    scan_pages(&files, &survey, &mut coins, &mut report).await?;
+    report.lockers = Lockers::of(&survey.gathered.into_book(coins));
     report.bytes_read = storage.bytes_read();
     Ok(report)
 }
 
-/// Heads, segments and slots.
+/// Heads, segments, slots and books.
 async fn expected_bytes<S: Storage>(storage: &S) -> io::Result<u64> {
     let pages = PageFiles::open_existing(storage).await?.reached().await?;
     let mut bytes = (pages.len() * 2 * (SLOT_META_BYTES + SLOT_BYTES)) as u64;
-    for name in storage.list(LOG_FOLDER).await? {
-        let file = storage.open(&format!("{LOG_FOLDER}/{name}"), false).await?;
-        bytes += file.length().await?;
+    for folder in [LOG_FOLDER, BOOK_FOLDER] {
+        for name in storage.list(folder).await? {
+            let file = storage.open(&format!("{folder}/{name}"), false).await?;
+            bytes += file.length().await?;
+        }
     }
     Ok(bytes)
 }
@@ -108,13 +143,14 @@ async fn expected_bytes<S: Storage>(storage: &S) -> io::Result<u64> {
 /// Files that no node made.
 async fn look_for_strangers<S: Storage>(storage: &S, warnings: &mut Vec<Fault>) -> io::Result<()> {
     let page_files: Vec<String> = Denomination::all().map(page_file_name).collect();
-    for folder in [PAGE_FOLDER, LOG_FOLDER] {
+    for folder in [PAGE_FOLDER, LOG_FOLDER, BOOK_FOLDER] {
         let mut names = storage.list(folder).await?;
         names.sort();
         for name in names {
             let file = format!("{folder}/{name}");
             let belongs = match folder {
                 LOG_FOLDER => log::parse_segment_name(&name).is_some(),
+                BOOK_FOLDER => book::is_name(&name),
                 _ => page_files.contains(&file),
             };
             if !belongs {
@@ -132,6 +168,7 @@ async fn look_for_strangers<S: Storage>(storage: &S, warnings: &mut Vec<Fault>) 
 async fn scan_pages<F: File>(
     files: &PageFiles<F>,
     survey: &Survey,
+    coins: &mut Vec<Placed>,
     report: &mut Report,
 ) -> io::Result<()> {
     // A denomination's pages lie in one file, so no read may go from one to the next.
@@ -148,28 +185,36 @@ async fn scan_pages<F: File>(
             let surveyed = survey.pages[id.index()].as_ref();
             let surveyed = surveyed.expect("the survey has every page that its file reaches");
             has_image[id.index()] = true;
-            scan_page(id, slots, surveyed, &mut image, report);
+            if scan_page(id, slots, surveyed, &mut image, report) {
+                survey.gathered.place(id, &image, coins);
+            }
         }
     }
     // Pages that only the logs know.
     for id in PageId::all().filter(|id| !has_image[id.index()]) {
-        if let Some(surveyed) = &survey.pages[id.index()] {
-            scan_page(id, &[], surveyed, &mut image, report);
+        if let Some(surveyed) = &survey.pages[id.index()]
+            && scan_page(id, &[], surveyed, &mut image, report)
+        {
+            survey.gathered.place(id, &image, coins);
         }
     }
     Ok(())
 }
 
+/// Gives whether the page is sound, and leaves its coins in circulation in `image` then.
 fn scan_page(
     id: PageId,
     slots: &[u8],
     surveyed: &SurveyedPage,
     image: &mut PageImage,
     report: &mut Report,
-) {
+) -> bool {
     let mut faults = Vec::new();
     let base = surveyed.summary.slot;
-    for (slot, bytes) in [Slot::A, Slot::B].into_iter().zip(slots.chunks(SLOT_BYTES)) {
+    let slots = [Slot::A, Slot::B].into_iter().zip(slots.chunks(SLOT_BYTES));
+    let mut slots: Vec<(Slot, &[u8])> = slots.collect();
+    slots.sort_by_key(|&(slot, _)| Some(slot) == base); // the last is left in `image`
+    for (slot, bytes) in slots {
         let fault = |at: usize, what: &str| Fault {
             file: page_file_name(id.denomination()),
             offset: slot_offset(id, slot) + at as u64,
@@ -192,8 +237,12 @@ fn scan_page(
         if Some(slot) == base {
             if !whole {
                 faults.push(recovery::an_fault(id, slot));
-            } else if let Some((at, what)) = contradiction(&meta, image) {
+            } else if let Some((at, what)) = miscount(&meta.head, image) {
+                report.rebuildable += 1;
                 faults.push(fault(at, &what));
+            } else if !meta.is_in_order() {
+                let what = "the sequences that the image lacks are out of order";
+                faults.push(fault(MISSING_OFFSET, what));
             }
         } else if !whole && surveyed.fault.is_none() {
             let newer = surveyed.rewrite && meta.head.sequence >= surveyed.summary.sequence;
@@ -214,30 +263,64 @@ fn scan_page(
     let changes = surveyed.changes.len() as u64;
     report.pending_changes += changes;
     report.pages_written += surveyed.was_written() as u64;
-    if faults.is_empty() {
+    let is_sound = faults.is_empty();
+    if is_sound {
         report.coins[id.denomination().index()] += surveyed.circulating();
+        if base.is_none() {
+            image.mfs.fill(Mfs::FREE); // what the secret says of it is not in circulation
+        }
+        surveyed.apply(image);
     } else if changes > 0 || surveyed.rewrite {
         report.can_start = false;
     }
     report.faults.extend(faults);
+    is_sound
 }
 
-/// What a whole slot says of its page that the page does not bear out: where, and what.
-fn contradiction(meta: &SlotMeta, image: &PageImage) -> Option<(usize, String)> {
-    let (said, found) = (meta.head.locker_coins, image.locker_coins());
-    if said != found {
-        let what = format!("the head counts {said} locker coins, the page holds {found}");
-        return Some((LOCKER_COINS_OFFSET, what));
+/// A count in a head that the page does not bear out: where, and what.
+pub(super) fn miscount(head: &SlotHead, image: &PageImage) -> Option<(usize, String)> {
+    let counts = [
+        (
+            LOCKER_COINS_OFFSET,
+            "locker",
+            Some(head.locker_coins),
+            image.locker_coins(),
+        ),
+        (
+            TRADE_COINS_OFFSET,
+            "trade",
+            head.trade_coins,
+            image.trade_coins(),
+        ),
+    ];
+    let wrong = |said: Option<u16>, found: u16| said.is_some_and(|said| said != found);
+    let (at, kind, said, found) = counts
+        .into_iter()
+        .find(|&(_, _, said, found)| wrong(said, found))?;
+    let said = said.unwrap_or_default();
+    let what = format!("the head counts {said} {kind} coins, the page holds {found}");
+    Some((at, what))
+}
+
+impl Lockers {
+    fn of(book: &Book) -> Lockers {
+        let in_lockers = || {
+            book.coins
+                .iter()
+                .filter(|placed| placed.key.is_locker_key())
+        };
+        let mut keys: Vec<[u8; 16]> = in_lockers().map(|placed| *placed.key.expose()).collect();
+        let coins = keys.len() as u64;
+        keys.sort_unstable();
+        keys.dedup();
+        let is_lost = |placed: &&Placed| placed.stamp == Stamp::default();
+        Lockers {
+            lockers: keys.len() as u64,
+            coins,
+            coins_without_order: in_lockers().filter(is_lost).count() as u64,
+            trade_coins: book.coins.len() as u64 - coins,
+            sales: book.sales.len() as u64,
+            payments: book.payments.len() as u64,
+        }
     }
-    let rising = meta.missing.is_sorted_by(|a, b| a < b);
-    if !rising
-        || meta
-            .missing
-            .last()
-            .is_some_and(|&last| last > meta.head.sequence)
-    {
-        let what = "the sequences that the image lacks are out of order".to_owned();
-        return Some((MISSING_OFFSET, what));
-    }
-    None
 }

@@ -21,7 +21,7 @@ use crate::{
     world::World,
 };
 
-const HISTORIES: u64 = 1_000;
+const HISTORIES: u64 = 1_300;
 const STEPS_MAX: u64 = 1_000_000;
 /// Imports of a history.
 const IMPORTS: usize = 4;
@@ -120,7 +120,7 @@ fn live(seed: u64) -> usize {
                 sync_errors: *random.pick(&some),
                 blocks_max: None,
             });
-            let steps = random.between(1, 600);
+            let steps = random.between(1, 650);
             if let Some(Err(RecoveryError::Damaged(fault))) = run_import(&world, steps, &input) {
                 panic!("history {seed}: {fault}");
             }

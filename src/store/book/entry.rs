@@ -13,17 +13,18 @@ pub struct Stamp {
 }
 
 /// What a log record says beside its coins' new values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
     /// The record's moment; 0 where it has nothing to say.
     pub moment: u64,
-    /// For each change to a marked number, in the order of the record: the coin's place in the request.
+    /// For each change to a [marked](An::is_marked) number, in the order of the record: the coin's place
+    /// in the request.
     pub ranks: Vec<u32>,
-    /// The sale that begins.
+    /// The sale that begins, at the record's moment.
     pub sale: Option<Sale>,
     /// The trade key whose sale ends.
     pub ended: Option<An>,
-    /// The payment that is used up.
+    /// The payment that is used up, at the record's moment.
     pub payment: Option<Payment>,
 }
 
@@ -86,13 +87,13 @@ impl std::fmt::Debug for Payment {
     }
 }
 
-/// What a book file holds.
+/// One thing that a book file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A coin under a marked number, and since when.
+    /// Since when a coin is under the marked number that it has.
     Coin(Coin, Stamp),
-    /// Something for sale.
+    /// What is for sale.
     Sale(Sale),
-    /// A payment that was used.
+    /// A payment that has been used.
     Payment(Payment),
 }
