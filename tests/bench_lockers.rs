@@ -2,6 +2,7 @@
 
 mod node_process;
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -108,6 +109,104 @@ fn more_coins_are_minted_than_a_node_offers_at_once() {
     assert_eq!(contender["slices_cut_short"], 2, "{contender}");
     assert_eq!(contender["counts"]["right"], 2 * 400, "{contender}");
     assert_no_coins(&node);
+}
+
+#[test]
+fn lockers_that_were_imported_are_looked_into_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = folder.path().join("lockers.csv");
+    let mut list = "denomination,serial_number,authenticity_number,months_from_start\n".to_owned();
+    for coin in 0..600u32 {
+        // Neighbours in the list lie in different lockers.
+        let (denomination, locker, sn) = (coin as i32 % 15 - 8, coin % 60, coin * 1_700);
+        writeln!(list, "{denomination},{sn},{locker:024x}ffffffff,40").unwrap();
+    }
+    std::fs::write(&file, &list).unwrap();
+    let imported = node_process::raida(&[
+        "import".as_ref(),
+        "--csv".as_ref(),
+        file.as_ref(),
+        "--data".as_ref(),
+        data.as_ref(),
+    ]);
+    assert!(imported.status.success(), "{imported:?}");
+    let node = node(&data);
+    let name = file.to_str().unwrap();
+    for words in [
+        &["peek", "--coins", "10", "--coins-file", name][..],
+        &[
+            "peek",
+            "--coins",
+            "10",
+            "--coins-file",
+            name,
+            "--encryption",
+            "2",
+        ],
+        &[
+            "peek",
+            "--coins",
+            "10",
+            "--coins-file",
+            name,
+            "--encryption",
+            "4",
+            "--choose",
+            "zipf",
+        ],
+        &[
+            "--mix",
+            "peek=3,pown=1",
+            "--coins",
+            "10",
+            "--connections",
+            "4",
+            "--coins-file",
+            name,
+        ],
+    ] {
+        assert_all_right(&bench(&node, &data, words), words);
+    }
+    assert!(!folder.path().join("lockers.csv.spare.csv").exists());
+    for (words, why) in [
+        (&["peek", "--coins-file", name][..], "--coins asks for 1"),
+        (
+            &["put", "--coins", "10", "--coins-file", name],
+            "whoever loses this program",
+        ),
+        (
+            &[
+                "peek",
+                "--coins",
+                "10",
+                "--coins-file",
+                name,
+                "--choose",
+                "page",
+            ],
+            "--choose",
+        ),
+        (
+            &[
+                "peek",
+                "--coins",
+                "10",
+                "--coins-file",
+                name,
+                "--threads",
+                "64",
+                "--connections",
+                "64",
+            ],
+            "lockers are needed",
+        ),
+    ] {
+        let refused = bench(&node, &data, words);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains(why), "{words:?}: {said}");
+    }
 }
 
 #[test]

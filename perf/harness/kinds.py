@@ -134,7 +134,6 @@ def lockers(scenario, loads, folder, quick):
         with _node(settings, loads, data) as node:
             serve.append(serve_command(node))
             figures[f"start, {_shards(node.shards)}, ms"] = [node.ready_ms()]
-            figures |= _index_figures(loads.raida, node)
             for number in range(1 if quick else scenario.rounds):
                 for load in scenario.loads:
                     name = f"{load['name']}, {_shards(node.shards)}"
@@ -187,16 +186,6 @@ def _coins():
         for page in range(1_000):
             for denomination in range(-8, 7):
                 yield f"{denomination},{page * 1_024 + (page + place) % 1_024}"
-
-
-def _index_figures(raida, node):
-    """What the node itself says of its index; nothing where it does not say."""
-    stats = json.loads(_must(raida, "stats", "--detail", "--json", "--host", node.address, "--data", node.folder))
-    index = stats.get("lockers", {})
-    if not index.get("index_bytes"):
-        return {}
-    a_locker = index["index_bytes"] / index["lockers"]
-    return {f"index a locker by its own count, {_shards(node.shards)}, bytes": [a_locker]}
 
 
 def start(scenario, loads, folder, quick):

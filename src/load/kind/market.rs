@@ -24,8 +24,8 @@ static NEXT_PRICE: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::r
 pub(super) struct Sale {
     pub(super) lot: usize,
     pub(super) key: TradeKey,
-    /// The number that the lot's coins have if the offer is not there any more, where nobody knows
-    /// whether it is: their own of before stays theirs where there is none.
+    /// The number that the lot's coins have if it turns out that the offer is not there; `None` where
+    /// they have kept theirs then.
     pub(super) or_else: Option<An>,
 }
 
