@@ -686,7 +686,9 @@ impl BenchCommand {
         };
         coins.purse.narrow(choice);
         if self.encryption != 0 {
-            let keys = KEYS.min(coins.purse.len() / 8).max(1);
+            let lockers = coins.purse.locker_sizes();
+            let found = lockers.map_or(coins.purse.len(), |sizes| sizes.len());
+            let keys = KEYS.min(found / 8).max(1);
             let found = match self.encryption {
                 2 => (coins.purse).keys_in_lockers(keys, &plan.side_door()),
                 _ => Ok(coins.purse.keys(keys)),
