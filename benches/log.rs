@@ -1,6 +1,7 @@
 //! The log: what a record costs to encode, and what durable changes cost when so many wait at the
 //! same time, on the disk under target/tmp. One waiting is the disk's own time for a write and a
-//! sync; the more wait, the more share it.
+//! sync; the more wait, the more share it. And a start: how long a recovery takes that finds a million
+//! lockers of two coins each, spread over all 15,000 pages, with a book of them or without.
 
 mod real_core;
 
@@ -9,16 +10,16 @@ use std::{cell::Cell, rc::Rc, time::Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use raida::{
-    coin::Mfs,
+    coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId, ShardId},
     store::{
         Live, Signal,
-        book::Notes,
+        book::{BookFile, Entry, Notes, Stamp},
         keep_awake,
         log::Log,
         record::{Change, PageSequence, encode, encoded_bytes},
     },
 };
-use real_core::{Folder, coin_on, executor, log_settings, set_pace};
+use real_core::{Folder, coin_on, executor, log_settings, recovered, set_pace};
 
 /// Changes of so many coins on one page, or on more where one does not hold them.
 fn changes(count: usize) -> (Vec<PageSequence>, Vec<Change>) {
@@ -110,5 +111,65 @@ async fn recycle(log: Rc<Log<Live>>, wanted: Rc<Signal>) {
     }
 }
 
-criterion_group!(benches, record, group_commit);
+/// Every page full; of its coins those up to some place are in lockers, two in each.
+fn locker_coins() -> impl Iterator<Item = (Coin, An)> {
+    const LOCKERS: u32 = 1_000_000;
+    let coins = PageId::all().flat_map(|page| (0..COINS_PER_PAGE).map(move |at| page.coin(at)));
+    let mut next = 0u32;
+    coins.map(move |coin| {
+        let mut an = [1; An::SIZE];
+        an[..4].copy_from_slice(&(next / 2).wrapping_mul(0x9e37_79b1).to_be_bytes());
+        if coin.place() < 134 && next < 2 * LOCKERS {
+            next += 1;
+            an[12..].fill(0xff);
+        }
+        (coin, An::new(an))
+    })
+}
+
+fn start(c: &mut Criterion) {
+    let folder = Folder::with(locker_coins());
+    let executor = executor();
+    let mut group = c.benchmark_group("start with a million lockers");
+    set_pace(&mut group);
+    group.sample_size(10);
+    let measure = |times: u64| {
+        executor.run(async {
+            keep_awake();
+            let disk = folder.disk();
+            let start = Instant::now();
+            for _ in 0..times {
+                let found = recovered(&disk).await;
+                assert_eq!(found.book.coins.len(), 2_000_000);
+            }
+            start.elapsed()
+        })
+    };
+    group.bench_function("without a book", |b| b.iter_custom(measure));
+    executor.run(write_book(&folder));
+    group.bench_function("with a book of all", |b| b.iter_custom(measure));
+    group.finish();
+}
+
+/// As a shard does in a checkpoint.
+async fn write_book(folder: &Folder) {
+    let found = recovered(&folder.disk()).await;
+    let coins = found.book.coins.iter().zip(1..);
+    let mut entries = coins.map(|(placed, moment)| {
+        let stamp = Stamp { moment, rank: 0 };
+        Entry::Coin(placed.coin, stamp)
+    });
+    let next = |some: &mut Vec<Entry>| some.extend(entries.by_ref().take(4_000));
+    let environment = Live::new(folder.disk());
+    let book = BookFile::new(ShardId::new(0), 1);
+    let start = Instant::now();
+    let written = book.write(&environment, found.round + 1, next, &async || ());
+    written.await.expect("the disk takes it");
+    println!(
+        "the book is written in {:.3} s",
+        start.elapsed().as_secs_f32()
+    );
+}
+
+criterion_group!(benches, record, group_commit, start);
 criterion_main!(benches);

@@ -256,6 +256,7 @@ fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> V
             Status::INVALID_PARAMETER,
             Status::UNKNOWN_CURRENCY,
             Status::NO_SUCH_OFFER,
+            Status::PAYMENT_PENDING,
             Status::NO_SETTLEMENT,
         ],
         Command::RemoveTrade => vec![

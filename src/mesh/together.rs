@@ -149,10 +149,11 @@ impl<E: Environment> Mesh<E> {
         let mut moves = moves(self.shards(), coins, &values, &changes, &notes);
         if !moves.is_empty() {
             let known = held.iter().map(|(_, locked)| locked.moment).max();
-            notes.moment = self.shard().next_moment(known.unwrap_or(0));
+            let moment = self.shard().next_moment(known.unwrap_or(0));
+            notes.set_moment(moment);
             moves
                 .values_mut()
-                .for_each(|update| update.moment = notes.moment);
+                .for_each(|update| update.set_moment(moment));
         }
         let log = &self.shard().log;
         let Ok(appended) = log.append(&pages, &changes, &notes).await else {
@@ -168,7 +169,7 @@ impl<E: Environment> Mesh<E> {
         // its word comes to the same lockers later.
         let own = moves.remove(&core);
         own.into_iter()
-            .for_each(|update| self.shard().update_lockers(update));
+            .for_each(|update| self.shard().update_lockers(&update));
         let told = moves
             .into_iter()
             .map(|(shard, update)| self.ask(shard, Request::Update(update)));

@@ -232,6 +232,11 @@ impl<E: Environment> Shard<E> {
             Request::LockerKeys(prefix) => {
                 Reply::Keys(self.lockers.borrow().keys(*prefix).collect())
             }
+            // In the order in which shards send them: what comes next to these lockers builds on it.
+            Request::Update(update) => {
+                self.update_lockers(update);
+                Reply::Done
+            }
             Request::HasLocker(key) => Reply::Is(self.lockers.borrow().has(key)),
             Request::LockerCoins(key) if self.lockers.borrow().len(key) <= RECORDS_A_TURN => {
                 Reply::Coins(self.lockers.borrow().coins(key).collect())
@@ -330,10 +335,6 @@ impl<E: Environment> Shard<E> {
             }
             Request::Apply(id, changes, moment) => {
                 self.apply(id, &changes, moment);
-                Reply::Done
-            }
-            Request::Update(update) => {
-                self.update_lockers(update);
                 Reply::Done
             }
             Request::LockerCoins(key) => Reply::Coins(self.locker_coins(&key).await),
@@ -664,7 +665,7 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Takes up what a durable change means for this shard's lockers.
-    pub fn update_lockers(&self, update: Update) {
+    pub fn update_lockers(&self, update: &Update) {
         let moment = self.moment.get().max(update.moment);
         self.moment.set(moment);
         self.lockers.borrow_mut().update(update);

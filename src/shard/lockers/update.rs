@@ -31,6 +31,19 @@ pub struct KeyUpdate {
     pub come: Vec<(Coin, u32)>,
 }
 
+impl Update {
+    /// Says when all of it happens.
+    pub fn set_moment(&mut self, moment: u64) {
+        self.moment = moment;
+        if let Some(sale) = &mut self.sale {
+            sale.moment = moment;
+        }
+        if let Some(payment) = &mut self.payment {
+            payment.moment = moment;
+        }
+    }
+}
+
 impl std::fmt::Debug for KeyUpdate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let KeyUpdate { gone, come, .. } = self;
@@ -43,7 +56,7 @@ impl std::fmt::Debug for KeyUpdate {
 
 impl Lockers {
     /// Takes up a change.
-    pub fn update(&mut self, update: Update) {
+    pub fn update(&mut self, update: &Update) {
         let Update {
             moment,
             keys,
@@ -54,12 +67,16 @@ impl Lockers {
         self.is_changed = true;
         self.version += 1;
         // First, since a coin may go from one key of this shard to another.
-        for KeyUpdate { key, gone, .. } in &keys {
+        for KeyUpdate { key, gone, .. } in keys {
             gone.iter().for_each(|&coin| self.index.remove(key, coin));
         }
-        for KeyUpdate { key, gone, come } in &keys {
+        for KeyUpdate { key, gone, come } in keys {
             for &(coin, rank) in come {
-                self.index.insert(*key, coin, Stamp { moment, rank });
+                let stamp = Stamp {
+                    moment: *moment,
+                    rank,
+                };
+                self.index.insert(*key, coin, stamp);
             }
             if !self.index.has(key) {
                 self.sales.end(key);
@@ -69,15 +86,13 @@ impl Lockers {
             }
         }
         if let Some(key) = ended {
-            self.sales.end(&key);
+            self.sales.end(key);
         }
         if let Some(sale) = sale {
-            let key = sale.key;
-            self.sales
-                .begin(Sale { moment, ..sale }, self.index.coins(&key));
+            self.sales.begin(sale.clone(), self.index.coins(&sale.key));
         }
         if let Some(payment) = payment {
-            self.payments.enter(&Payment { moment, ..payment });
+            self.payments.enter(payment);
         }
     }
 }

@@ -20,12 +20,26 @@ pub struct Notes {
     /// For each change to a [marked](An::is_marked) number, in the order of the record: the coin's place
     /// in the request.
     pub ranks: Vec<u32>,
-    /// The sale that begins, at the record's moment.
+    /// The sale that begins, at the record's moment: with the coins that the record puts under its key.
+    /// They stay there, and none is stored there again, until it ends.
     pub sale: Option<Sale>,
-    /// The trade key whose sale ends.
+    /// The trade key whose sale ends: all coins that came with it leave with the record.
     pub ended: Option<An>,
     /// The payment that is used up, at the record's moment.
     pub payment: Option<Payment>,
+}
+
+impl Notes {
+    /// Says when all of it happens.
+    pub fn set_moment(&mut self, moment: u64) {
+        self.moment = moment;
+        if let Some(sale) = &mut self.sale {
+            sale.moment = moment;
+        }
+        if let Some(payment) = &mut self.payment {
+            payment.moment = moment;
+        }
+    }
 }
 
 /// A coin under a marked number, and since when.

@@ -1,4 +1,9 @@
 //! What book files and log records say, put together with what the pages hold.
+//!
+//! Logs reach back further than they have to, each as far as it likes: the record that began a sale may
+//! still be there when that which ended it is written over. So a sale counts only where a coin that came
+//! under its key with it is still there: they came with the same record, hence the same moment, and they
+//! leave when it ends, so that one that is there again has a later stamp.
 
 use std::cmp::Reverse;
 
@@ -20,11 +25,12 @@ pub(in crate::store) struct Gathered {
     /// Likewise, as log records say of the number that the tag stands for.
     noted: Vec<(Since, AnTag)>,
     thin_out_at: usize,
-    books: Vec<Source>,
-    /// Sales that began or ended, as log records say.
+    /// Sales that began or ended.
     turns: Vec<Turn>,
     payments: Vec<Payment>,
     moment: u64,
+    /// Not all that was said could be read.
+    is_in_part: bool,
 }
 
 /// A coin and a stamp, 16 bytes: there may be millions.
@@ -33,14 +39,6 @@ struct Since {
     moment: u64,
     rank: u32,
     coin: u32,
-}
-
-/// A book, which says of each key whose home is its shard what is for sale under it: the newest decides.
-struct Source {
-    shard: u16,
-    shards: u16,
-    round: u64,
-    sales: Vec<Sale>,
 }
 
 /// A sale begins, or ends where there is no address.
@@ -67,7 +65,6 @@ impl Gathered {
             self.thin_out();
             self.thin_out_at = 2 * self.noted.len();
         }
-        // The end first: a record that ends a sale and begins one under the same key has begun it.
         self.turns.extend(notes.ended.map(|key| Turn {
             key,
             moment,
@@ -81,17 +78,7 @@ impl Gathered {
         self.payments.extend(notes.payment);
     }
 
-    /// What is added from here on is said by the book of this shard and round.
-    pub fn open_book(&mut self, shard: u16, shards: u16, round: u64) {
-        self.books.push(Source {
-            shard,
-            shards,
-            round,
-            sales: Vec::new(),
-        });
-    }
-
-    /// Adds what the book that was opened last says.
+    /// Adds what a book says.
     pub fn add_entry(&mut self, entry: Entry) {
         let moment = match entry {
             Entry::Coin(coin, Stamp { moment, rank }) => {
@@ -99,10 +86,16 @@ impl Gathered {
                 self.booked.push(Since { moment, rank, coin });
                 moment
             }
-            Entry::Sale(sale) => {
-                let moment = sale.moment;
-                let book = self.books.last_mut().expect("a book is open");
-                book.sales.push(sale);
+            Entry::Sale(Sale {
+                key,
+                moment,
+                address,
+            }) => {
+                self.turns.push(Turn {
+                    key,
+                    moment,
+                    address: Some(address),
+                });
                 moment
             }
             Entry::Payment(payment) => {
@@ -111,6 +104,12 @@ impl Gathered {
             }
         };
         self.moment = self.moment.max(moment);
+    }
+
+    /// Says that there was more, which cannot be read any more. Sales then count where a coin is under
+    /// their key that nobody knows the stamp of.
+    pub fn is_in_part(&mut self) {
+        self.is_in_part = true;
     }
 
     /// Puts in order what was said of coins. To be called when everything is added.
@@ -160,13 +159,7 @@ impl Gathered {
 
     /// The book, with the coins that [`place`](Gathered::place) found on all pages.
     pub fn into_book(mut self, coins: Vec<Placed>) -> Book {
-        let mut keys: Vec<[u8; 16]> = coins
-            .iter()
-            .filter(|placed| placed.key.is_trade_key())
-            .map(|placed| *placed.key.expose())
-            .collect();
-        keys.sort_unstable();
-        let sales = self.sales(&keys);
+        let sales = self.sales(&coins);
         self.payments
             .sort_unstable_by_key(|payment| (payment.id, payment.moment));
         self.payments.dedup_by_key(|payment| payment.id);
@@ -178,41 +171,33 @@ impl Gathered {
         }
     }
 
-    /// What is for sale, where there are coins under its key, of which `keys` has each, sorted.
-    fn sales(&mut self, keys: &[[u8; 16]]) -> Vec<Sale> {
-        let mut turns = std::mem::take(&mut self.turns);
-        let mut books = std::mem::take(&mut self.books);
-        books.sort_by_key(|book| book.round);
-        for at in 0..books.len() {
-            for sale in std::mem::take(&mut books[at].sales) {
-                let is_told_by = |book: &Source| book.is_home_of(&sale.key);
-                if is_told_by(&books[at]) && !books[at + 1..].iter().any(is_told_by) {
-                    turns.push(Turn {
-                        key: sale.key,
-                        moment: sale.moment,
-                        address: Some(sale.address),
-                    });
-                }
-            }
-        }
-        turns.sort_by_key(|turn| (*turn.key.expose(), turn.moment, turn.address.is_some()));
-        let of_a_key = turns.chunk_by_mut(|a, b| a.key.expose() == b.key.expose());
+    fn sales(&mut self, coins: &[Placed]) -> Vec<Sale> {
+        let traded = coins.iter().filter(|placed| placed.key.is_trade_key());
+        let mut since: Vec<([u8; 16], u64)> = traded
+            .map(|placed| (*placed.key.expose(), placed.stamp.moment))
+            .collect();
+        since.sort_unstable();
+        let has_coin = |key: &An, moment| since.binary_search(&(*key.expose(), moment)).is_ok();
+        // The end first: a record that ends a sale and begins one under the same key has begun it.
+        let order = |turn: &Turn| (*turn.key.expose(), turn.moment, turn.address.is_some());
+        self.turns.sort_unstable_by_key(order);
+        let of_a_key = self
+            .turns
+            .chunk_by_mut(|a, b| a.key.expose() == b.key.expose());
         let last = of_a_key.filter_map(|turns| {
-            let turn = turns.last_mut().expect("a chunk has a turn");
-            keys.binary_search(turn.key.expose()).ok()?;
-            Some(Sale {
-                key: turn.key,
-                moment: turn.moment,
-                address: turn.address.take()?,
+            let Turn {
+                key,
+                moment,
+                address,
+            } = turns.last_mut()?;
+            let counts = has_coin(key, *moment) || (self.is_in_part && has_coin(key, 0));
+            counts.then_some(Sale {
+                key: *key,
+                moment: *moment,
+                address: address.take()?,
             })
         });
         last.collect()
-    }
-}
-
-impl Source {
-    fn is_home_of(&self, key: &An) -> bool {
-        key.locker_home(self.shards).index() == usize::from(self.shard)
     }
 }
 

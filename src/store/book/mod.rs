@@ -6,9 +6,10 @@
 //! [file](BookFile) a shard, so that the logs can be given up. Everything else about lockers is found in
 //! the pages.
 //!
-//! A recovery puts it together again: for each coin the newest stamp, for each key the newest of what
-//! began and ended, and every payment. What a log and a book both say does no harm, so a book may be
-//! written while things change, and a recovery that is cut short may begin anew.
+//! A recovery puts it together again: for each coin the newest stamp, for each key the newest sale whose
+//! coins are still there, and every payment. What a log and a book both say does no harm, nor what they
+//! have said too long, so a book may be written while things change, and a recovery that is cut short may
+//! begin anew.
 
 mod entry;
 mod file;

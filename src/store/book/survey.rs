@@ -198,7 +198,6 @@ impl BookSurvey {
             let Ok(Some(header)) = found.header else {
                 unreachable!("the newest has a header");
             };
-            gathered.open_book(header.shard, header.shards, header.round);
             let each = |entry| gathered.add_entry(entry);
             faults.extend(found.read(storage, &header, each).await?);
         }
@@ -227,35 +226,23 @@ impl BookSurvey {
         Ok(told)
     }
 
-    /// Adds whatever can be read in any of the files, where [`read`](BookSurvey::read) finds damage.
-    /// Sales are taken from files that count or whose header is damaged: an older one may name sales that
-    /// have ended.
+    /// Adds whatever can be read in any of the files, where [`read`](BookSurvey::read) finds damage: what
+    /// an older book says is not wrong, only not all.
     pub async fn salvage<S: Storage>(
         &self,
         storage: &S,
         gathered: &mut Gathered,
     ) -> io::Result<Losses> {
+        gathered.is_in_part();
         let mut losses = Losses::default();
         for found in &self.files {
-            let chunks = found.whole_chunks(storage).await?;
-            let newest = chunks.iter().map(|(round, _)| *round).max();
-            let round = match found.header {
-                Ok(Some(header)) => header.round,
-                _ => newest.unwrap_or(0),
-            };
-            let has_sales = found.standing == Standing::Newest || found.header.is_err();
-            if has_sales {
-                gathered.open_book(found.name.shard, found.name.shards, round);
-            }
+            let round = found.round();
             let mut counts = Counts::default();
-            for (of_round, entry) in chunks {
-                if of_round == round {
+            for (of_round, entry) in found.whole_chunks(storage).await? {
+                if Some(of_round) == round {
                     counts.add(&entry);
                 }
-                let is_sale = matches!(entry, Entry::Sale(_));
-                if !is_sale || (has_sales && of_round == round) {
-                    gathered.add_entry(entry);
-                }
+                gathered.add_entry(entry);
             }
             match found.header {
                 Ok(Some(header)) if found.standing == Standing::Newest => {
