@@ -336,7 +336,10 @@ fn a_list_shows_its_own_offers_in_their_order_whatever_others_stand_among_them()
             most: 255,
         };
         let mut out = vec![];
-        asked.answer(sales.iter().copied(), &ids, Dialect::Spec, &mut out);
+        let listed = sales
+            .iter()
+            .map(|(key, value)| (key.public_id(&ids), *value));
+        asked.answer(listed, Dialect::Spec, &mut out);
         out
     };
     assert_eq!(payload, list(&own));

@@ -238,7 +238,7 @@ fn random_an() -> Result<An, CliError> {
     }
 }
 
-fn this_month() -> Mfs {
+pub(super) fn this_month() -> Mfs {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     // A clock before 1970 is as wrong as any: the month is for show, the server has its own.
     Mfs::at_unix_seconds(now.map_or(0, |since| since.as_secs()))

@@ -74,8 +74,9 @@ impl State {
                 let request = ListForSale::parse(payload)?;
                 let sales = self.lockers.sales.iter();
                 let sales = sales.filter(|key| key.currency() == request.currency);
-                let listed: Vec<_> = sales.map(|&key| (key, self.value(key))).collect();
-                Ok(request.answer(listed, &PublicIdKey::new([3; 32]), Dialect::Spec, out))
+                let ids = PublicIdKey::new([3; 32]);
+                let listed = sales.map(|key| (key.public_id(&ids), self.value(*key)));
+                Ok(request.answer(listed, Dialect::Spec, out))
             }
             Command::Buy => {
                 let request = Buy::parse(payload)?;

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::CliError;
 use crate::cli::node::NodeArgs;
+use crate::cli::pown::this_month;
 use crate::client::{Client, CoinListReader, CoinListWriter, CoinRecord, Existing, Months};
 use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, PageId};
 use crate::load::{Purse, Settled};
@@ -51,11 +52,12 @@ impl Coins {
         name.push(".spare.csv");
         let name = PathBuf::from(name);
         let mut writer = CoinListWriter::create(&name, Existing::Keep)?;
+        // The month in which a pown would give a coin its other number.
         for (coin, an) in self.purse.spares() {
             writer.write(&CoinRecord {
                 coin,
                 an,
-                mfs: None,
+                mfs: Some(this_month()),
             })?;
         }
         writer.finish()?;
