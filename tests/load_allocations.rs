@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use raida::coin::{An, PageId};
 use raida::load::kind::{KindCount, Mix, Setup, Verdict};
-use raida::load::{Addressee, Choice, Held, Io, Keyring, Kind, Pace, Plan, Purse, Spacing, Stream};
+use raida::load::{
+    Addressee, Choice, Held, Io, Keyring, Kind, LoadError, Pace, Plan, Purse, Spacing, Stream,
+};
 use raida::protocol::{Command, RaidaId, Status};
 use rand::rngs::SmallRng;
 use small_node::{RAIDA, SmallNode};
@@ -80,6 +82,14 @@ impl Kind for Watched {
         self.kind.withdraw(slot);
     }
 
+    fn prepare(&mut self) {
+        self.kind.prepare();
+    }
+
+    fn finish(&mut self) -> Result<(), LoadError> {
+        self.kind.finish()
+    }
+
     fn coins(self: Box<Self>) -> Vec<Held> {
         self.kind.coins()
     }
@@ -123,7 +133,15 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
         (udp, Io::Uring, Pace::Closed),
         (tcp, Io::Uring, Pace::Closed),
     ] {
-        for kind in ["echo", "detect", "detect-sum", "pown", "pown-sum"] {
+        for kind in [
+            "echo",
+            "detect",
+            "detect-sum",
+            "pown",
+            "pown-sum",
+            "put",
+            "peek",
+        ] {
             let mut purse = Purse::new(coins.clone()).unwrap();
             let keys = purse.keys(4);
             let plan = Plan {
@@ -158,6 +176,7 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
                     coins_per_request: 1,
                     slots: plan.slots_per_thread(),
                     choice: Choice::Uniform,
+                    side_door: plan.side_door(),
                 }),
                 requests: 0,
                 before: 0,

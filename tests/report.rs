@@ -61,6 +61,7 @@ fn measured(contender: Contender, turn: u32, turns: u32, micros: f64, per_second
             took: Duration::from_millis(1_960 + 20 * u64::from(index)),
             server_cpu: Some(Duration::from_millis(1_500 + 50 * u64::from(index))),
             started: from,
+            is_cut_short: false,
             intervals,
         }
     };

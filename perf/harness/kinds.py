@@ -20,6 +20,10 @@ FIX_SETTINGS = ["limits.healing_per_s=0", "tickets.pool=262144"]
 SLICES_A_TURN = 2
 PAGE_BYTES = 1_024 * 17  # of AN and months of 1,024 coins
 MEGABYTE = 1e6
+# Lockers of two coins, and coins of the loads beside them.
+LOCKERS, LOCKERS_QUICK = 1_000_000, 20_000
+LOAD_COINS = 15_360
+HEADER = "denomination,serial_number,authenticity_number,months_from_start\n"
 # What the log of a shard holds before a checkpoint has to make room in it.
 FULL_LOG_BYTES = 80 << 20
 
@@ -79,7 +83,7 @@ def pages(scenario, loads, folder, quick):
     """A node with one coin on every page: at rest, and with all of them in memory."""
     coins = f"{folder}.coins.csv"
     with open(coins, "w") as file:
-        file.write("denomination,serial_number,authenticity_number,months_from_start\n")
+        file.write(HEADER)
         draw = random.Random(1)
         for denomination in range(-8, 7):
             for page in range(1_000):
@@ -102,6 +106,86 @@ def pages(scenario, loads, folder, quick):
         rows = [loads.run(scenario, node, load, {}, extra=extra) for load in scenario.loads]
         note = "`$DATA.coins.csv` has one coin on each page: `pages` in perf/harness/kinds.py writes it."
         return {"loads": rows, "figures": figures, "serve": serve_command(node), "note": note}
+
+
+def lockers(scenario, loads, folder, quick):
+    """Nodes with very many lockers, and as many coins that lie in none; the loads taking turns."""
+    count = LOCKERS_QUICK if quick else LOCKERS
+    files = LockerFiles(folder, count)
+    figures, rates, rows, serve = {}, {}, {}, []
+    resident = {}
+    for name, coins in [("in none", files.plain), ("in lockers", files.lockers)]:
+        at = f"{folder}-{_folder(name)}"
+        _must(loads.raida, "import", "--csv", coins, "--data", at)
+        with _node(scenario.node_settings[0], loads, at) as node:
+            figures[f"resident after the start, coins {name}, MB"] = [node.resident_bytes() / MEGABYTE]
+            _must(loads.raida, "detect", coins, "--host", node.address)
+            time.sleep(0.5)
+            resident[name] = node.resident_bytes()
+            figures[f"resident with all pages loaded, coins {name}, MB"] = [resident[name] / MEGABYTE]
+    shutil.rmtree(f"{folder}-in-none")
+    taken = resident["in lockers"] - resident["in none"]
+    figures["memory a locker, bytes"] = [taken / count]
+    data = f"{folder}-in-lockers"
+    # The coins of loads come to those of the lockers, from here on.
+    for coins in files.of_loads.values():
+        _must(loads.raida, "import", "--csv", coins, "--data", data)
+    for settings in scenario.node_settings:
+        with _node(settings, loads, data) as node:
+            serve.append(serve_command(node))
+            figures[f"start, {_shards(node.shards)}, ms"] = [node.ready_ms()]
+            for number in range(1 if quick else scenario.rounds):
+                for load in scenario.loads:
+                    name = f"{load['name']}, {_shards(node.shards)}"
+                    extra = ["--coins-file", files.of_loads[load["coins"]]]
+                    row = loads.run(scenario, node, {**load, "name": name}, {}, extra=extra, slices=SLICES_A_TURN)
+                    # The page shows the last round, and its folder has it; all are in the ratios.
+                    rows[name] = row
+                    result = row["result"]
+                    rates.setdefault(name, []).append(result and result["contenders"][0]["per_second"])
+    note = f"{count:,} lockers of two coins: `LockerFiles` in perf/harness/kinds.py writes them."
+    return {"loads": list(rows.values()), "turns": rates, "figures": figures, "serve": "\n".join(serve), "note": note}
+
+
+class LockerFiles:
+    """CSVs of coins: two in each of very many lockers, the same ones in none, and those of loads."""
+
+    def __init__(self, folder, count):
+        self.lockers, self.plain = f"{folder}.lockers.csv", f"{folder}.plain.csv"
+        self.of_loads = {
+            "in none": f"{folder}.none.csv",
+            "in lockers of ten": f"{folder}.ten.csv",
+        }
+        draw = random.Random(1)
+        key = lambda: f"{draw.getrandbits(96):024x}ffffffff"
+        # Not the mark of a locker, whatever is drawn.
+        an = lambda: f"{draw.getrandbits(120):030x}00"
+        coins = _coins()
+        with open(self.lockers, "w") as lockers, open(self.plain, "w") as plain:
+            for file in (lockers, plain):
+                file.write(HEADER)
+            for _ in range(count):
+                of_both = key()
+                for _ in range(2):
+                    coin = next(coins)
+                    lockers.write(f"{coin},{of_both},40\n")
+                    plain.write(f"{coin},{an()},40\n")
+        with open(self.of_loads["in none"], "w") as file:
+            file.write(HEADER)
+            file.writelines(f"{next(coins)},{an()},40\n" for _ in range(LOAD_COINS))
+        with open(self.of_loads["in lockers of ten"], "w") as file:
+            file.write(HEADER)
+            for _ in range(LOAD_COINS // 10):
+                of_all = key()
+                file.writelines(f"{next(coins)},{of_all},40\n" for _ in range(10))
+
+
+def _coins():
+    """All coins there are, one of each page after the other."""
+    for place in range(1_024):
+        for page in range(1_000):
+            for denomination in range(-8, 7):
+                yield f"{denomination},{page * 1_024 + (page + place) % 1_024}"
 
 
 def start(scenario, loads, folder, quick):
@@ -187,7 +271,7 @@ def fix(scenario, loads, folder, quick):
     return {"loads": [], "figures": figures, "serve": serve}
 
 
-KINDS = {"loads": loads, "shards": shards, "turns": turns, "pages": pages, "start": start, "network": network, "fix": fix}
+KINDS = {"loads": loads, "shards": shards, "turns": turns, "pages": pages, "lockers": lockers, "start": start, "network": network, "fix": fix}
 
 
 def _node(settings, loads, folder):

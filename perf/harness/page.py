@@ -177,6 +177,8 @@ def _remarks(result, node):
     remarks += [
         f"{counts[name]:,} {name}" for name in ("wrong", "refused", "late", "lost") if counts[name]
     ]
+    if node.get("slices_cut_short"):
+        remarks.append(f"{node['slices_cut_short']} slices ended when what was made ready was used up")
     if result["generator"]["is_limit"]:
         remarks.append("the generator is the limit")
     return f" ({', '.join(remarks)})" if remarks else ""

@@ -6,8 +6,8 @@ import sys
 import tomllib
 
 FIELDS = {"kind", "shows", "rounds", "nodes", "goal", "generator", "node", "load"}
-KINDS = {"loads", "shards", "turns", "pages", "start", "network", "fix"}
-LOAD_FIELDS = {"name", "bench", "baseline", "part", "of_peak"}
+KINDS = {"loads", "shards", "turns", "pages", "lockers", "start", "network", "fix"}
+LOAD_FIELDS = {"name", "bench", "baseline", "part", "of_peak", "coins"}
 
 
 class Scenario:

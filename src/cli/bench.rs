@@ -5,7 +5,7 @@ mod table;
 
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
 use crate::load::{
     Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, Outcome, Pace, Plan, Progress,
-    RedisPlan, Settled, Spacing, Stream, Sweep,
+    Purse, RedisPlan, Settled, Spacing, Stream, Sweep,
 };
 
 /// Coins that requests are encrypted with, at most.
@@ -32,7 +32,9 @@ const KEYS: usize = 64;
 const IN_FLIGHT_CLOSED: usize = 64;
 const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
 /// Coins that a node offers at once: 1,024 of each denomination.
-const MINT_MAX: usize = 15_360;
+const MINT_AT_ONCE: usize = 15_360;
+/// Coins to be minted, at most: what this program still holds and compares in a few seconds.
+const MINT_MAX: usize = 2_000_000;
 
 /// Put a load on a node, and say how many right answers came a second and how long they took.
 ///
@@ -48,7 +50,18 @@ const MINT_MAX: usize = 15_360;
 /// with --set limits.healing_per_s=0. Every answer is checked: its length, its challenge answer or HMAC,
 /// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
-/// --encryption 1 or 4 some of the coins are kept aside for keys.
+/// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
+///
+/// LOCKERS AND TRADES, always of --coins coins. put stores coins, each request in a locker of its own
+/// under a new key, out of which the next one stores them in another. peek looks into lockers that were
+/// filled before the first slice, and has to be shown their coins in the order in which they were
+/// stored; one request in 64 is about a locker that does not exist. If all coins of --coins-file lie in
+/// lockers already, these are looked into as they are. take gives all coins of a locker new numbers.
+/// offer puts coins up for sale (in cloudcoin), at a price that nothing else has. list asks for 255
+/// lockers that are for sale, and puts up as many before the first slice. buy buys with a new
+/// transaction id each time, on a node with trade.settlement = "trusted". What take, offer and buy use
+/// up is made ready before each slice, of all coins there are, over a connection of its own, and a slice
+/// ends when it is used up: more coins (--mint) make longer slices. Offers are taken back in the end.
 ///
 /// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida repair
 /// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the end.
@@ -108,12 +121,16 @@ const MINT_MAX: usize = 15_360;
     raida bench detect --udp --data raida-data --cpus 1 --sweep auto --seconds 10
   Fixes of 100 coins by RAIDA 0, one after the other, in a network on this machine:
     raida bench fix --network raida-network --raida 0 --coins 100 --connections 1 --seconds 10
+  Stores of 1,000 coins; looks into lockers of 10, of a million coins minted for it:
+    raida bench put --coins 1000 --connections 4 --data raida-data
+    raida bench peek --coins 10 --mint 1000000 --data raida-data --cpus 1
   A mix, encrypted, some coins far more often than others:
     raida bench --mix detect=90,pown=10 --encryption 4 --choose zipf --data raida-data
   Two results beside each other:
     raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
-    /// What to ask: echo, detect, detect-sum, pown, pown-sum, ticket, find, validate or fix
+    /// What to ask: echo, detect, detect-sum, pown, pown-sum, ticket, find, validate, put, peek, take,
+    /// offer, list, buy or fix
     #[arg(value_parser = kind)]
     kind: Option<Load>,
     /// Kinds with their shares instead, as detect=90,pown=10, or a file with one a line; each kind
@@ -128,7 +145,7 @@ pub struct BenchCommand {
     /// For fix, with 12 or more of the others down: the right answer is that nothing was repaired
     #[arg(long)]
     expect_refusal: bool,
-    /// Encryption type of every request: 0 none; 1 AES-128; 4 AES-256 with HMAC
+    /// Encryption type of every request: 0 none; 1 AES-128; 2 AES-128 by locker; 4 AES-256 with HMAC
     #[arg(long, value_name = "TYPE", default_value_t = 0, value_parser = encryption_type)]
     encryption: u8,
     /// Over TCP: a connection for each request: connect, ask, read the answer, close
@@ -159,7 +176,7 @@ pub struct BenchCommand {
     /// CSV of the coins to ask about
     #[arg(long, value_name = "FILE.csv")]
     coins_file: Option<PathBuf>,
-    /// Without a file: coins to mint, evenly of all denominations [default: 15360; for fix: those of
+    /// Without a file: coins to mint, evenly of all denominations [default: 15360; for fix, no more than that: those of
     /// twice as many requests as are under way]
     #[arg(long, value_name = "N", value_parser = coins_to_mint)]
     mint: Option<usize>,
@@ -314,13 +331,14 @@ impl BenchCommand {
         let choice = self.choice()?;
         let needs_coins = mix.is_about_coins() || self.encryption != 0;
         let mut coins = match needs_coins {
-            true => Some(self.coins(mix, choice, slots * threads)?),
+            true => Some(self.coins(mix, choice, &plan)?),
             false => None,
         };
         if let Some(coins) = &mut coins {
             let keys = std::mem::take(&mut coins.keys);
             plan.keyring = match self.encryption {
                 1 => Keyring::aes(keys),
+                2 => Keyring::aes_locker(keys),
                 4 => Keyring::aes_hmac(keys),
                 _ => Keyring::PLAIN,
             };
@@ -330,7 +348,7 @@ impl BenchCommand {
                 folder: self.disk_folder()?,
                 coins: match &coins {
                     Some(coins) => coins.purse.coins().collect(),
-                    None => coins::any(self.mint.unwrap_or(MINT_MAX)),
+                    None => coins::any(self.mint.unwrap_or(MINT_AT_ONCE)),
                 },
                 choice,
                 per_request: self.coins,
@@ -347,9 +365,11 @@ impl BenchCommand {
                 coins_per_request: self.coins,
                 slots,
                 choice,
+                side_door: plan.side_door(),
             })
         });
-        let (start, outcome) = self.carry_out(&mut plan, kinds.collect());
+        let kinds = kinds.collect();
+        let (start, outcome) = self.carry_out(&mut plan, kinds);
         let mut outcome = outcome?;
         let settled = match coins {
             Some(mut coins) => {
@@ -365,9 +385,12 @@ impl BenchCommand {
         Ok(Ran {
             words: self.in_words(&words, &plan),
             start,
+            fault: outcome
+                .fault
+                .take()
+                .map_or(Ok(()), |fault| Err(fault.into())),
             outcome,
             settled,
-            fault: Ok(()),
         })
     }
 
@@ -383,6 +406,7 @@ impl BenchCommand {
             (self.coins_file.is_some(), "--coins-file"),
             (self.choose != Choose::Uniform, "--choose"),
             (self.has(Baseline::Redis), "--baseline redis"),
+            (self.mint > Some(MINT_AT_ONCE), "so many coins (--mint)"),
         ];
         if let Some((_, what)) = leave_away.iter().find(|(is_given, _)| *is_given) {
             return refused(&format!("fix goes without {what}: leave it away"));
@@ -394,7 +418,7 @@ impl BenchCommand {
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
         let groups = match self.mint {
             Some(coins) => coins / self.coins,
-            None => (2 * slots * threads).min(MINT_MAX / self.coins),
+            None => (2 * slots * threads).min(MINT_AT_ONCE / self.coins),
         };
         if groups < slots * threads {
             return refused(&format!(
@@ -579,7 +603,7 @@ impl BenchCommand {
         let in_flight = match is_open {
             // No more than there are coins for where each is in one request at a time.
             true => {
-                let for_coins = self.mint.unwrap_or(MINT_MAX) / (4 * self.coins * threads);
+                let for_coins = self.mint.unwrap_or(MINT_AT_ONCE) / (4 * self.coins * threads);
                 for_coins.clamp(1, IN_FLIGHT_OPEN_A_THREAD) * threads
             }
             false => IN_FLIGHT_CLOSED,
@@ -644,31 +668,100 @@ impl BenchCommand {
         Ok(addresses.next().ok_or_else(none)?)
     }
 
-    /// Coins to ask about, and for keys; `slots` requests are under way at a time.
-    fn coins(&self, load: &Mix, choice: Choice, slots: usize) -> Result<Coins, CliError> {
+    /// Coins to ask about, and for keys.
+    fn coins(&self, load: &Mix, choice: Choice, plan: &Plan) -> Result<Coins, CliError> {
         let mut coins = match &self.coins_file {
-            Some(file) => Coins::from_file(file, &self.node, load.changing_share() > 0.0)?,
+            Some(file) => {
+                let mut coins = Coins::from_file(file, &self.node)?;
+                self.check_file(file, load, &coins.purse)?;
+                if load.changing_share() > 0.0 {
+                    coins.write_spares(file)?;
+                }
+                coins
+            }
             None => {
-                let count = self.mint.unwrap_or(MINT_MAX);
+                let count = self.mint.unwrap_or(MINT_AT_ONCE);
                 Coins::mint(&self.node, self.admin.read()?, count)?
             }
         };
         coins.purse.narrow(choice);
         if self.encryption != 0 {
-            let keys = KEYS.min(coins.purse.len() / 8).max(1);
-            coins.keys = coins.purse.keys(keys);
+            let lockers = coins.purse.locker_sizes();
+            let found = lockers.map_or(coins.purse.len(), |sizes| sizes.len());
+            let keys = KEYS.min(found / 8).max(1);
+            let found = match self.encryption {
+                2 => (coins.purse).keys_in_lockers(keys, &plan.side_door()),
+                _ => Ok(coins.purse.keys(keys)),
+            };
+            coins.keys = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    coins.settle()?;
+                    return Err(LoadError::from(error).into());
+                }
+            };
         }
-        let needed = load.coins_needed(slots, self.coins);
+        let threads = plan.cpus.len();
+        let slots = plan.slots_per_thread() * threads;
+        let needed = load.coins_needed(slots, threads, self.coins);
         let found = coins.purse.len();
         let has_keys = self.encryption == 0 || !coins.keys.is_empty();
-        if found >= needed && has_keys {
+        let lockers = coins.purse.locker_sizes().filter(|_| load.takes_lockers());
+        let has_lockers = lockers.is_none_or(|sizes| sizes.len() >= load.lockers_needed(threads));
+        if found >= needed && has_keys && has_lockers {
             return Ok(coins);
         }
         coins.settle()?;
-        let what = format!(
-            "{found} coins can be asked about where {needed} are needed for so many requests under way, keys aside; take fewer with --in-flight or --connections, fewer --coins, or more coins with --mint or --coins-file"
-        );
+        let what = match has_lockers {
+            true => format!(
+                "{found} coins can be asked about where {needed} are needed for so many requests under way, keys aside; take fewer with --in-flight or --connections, fewer --coins, or more coins with --mint or --coins-file"
+            ),
+            false => format!(
+                "{} lockers are needed, keys aside, one for each kind about coins on each thread: put more into the file of --coins-file, or take fewer --threads",
+                load.lockers_needed(threads)
+            ),
+        };
         Err(LoadError::Plan(what).into())
+    }
+
+    /// Whether the coins of a file are fit for a load: it must not lose them, and what lies in a locker
+    /// is known only where all of it is in the file.
+    fn check_file(&self, file: &Path, load: &Mix, purse: &Purse) -> Result<(), CliError> {
+        let lockers = purse.locker_sizes();
+        let in_lockers = lockers.is_some();
+        if let Some(kind) = load.drawing(in_lockers) {
+            let unless = match load.drawing(true) {
+                None => ", or name one whose coins all lie in lockers",
+                Some(_) => "",
+            };
+            return refused(&format!(
+                "{kind} gives coins numbers that are drawn on the way, and whoever loses this program loses them: leave --coins-file away{unless}"
+            ));
+        }
+        if self.encryption == 2 && !in_lockers {
+            return refused(
+                "encryption type 2 takes lockers, under keys that are drawn on the way: leave --coins-file away, or name one whose coins all lie in lockers",
+            );
+        }
+        let Some(lockers) = lockers.filter(|_| load.takes_lockers()) else {
+            return Ok(());
+        };
+        if !matches!(self.choose, Choose::Uniform | Choose::Zipf) {
+            return refused(
+                "lockers of a file are looked into as they lie: leave --choose away, or take zipf",
+            );
+        }
+        let (least, most) = (lockers.iter().min(), lockers.iter().max());
+        match (least, most) {
+            (Some(&least), Some(&most)) if least != self.coins || most != self.coins => {
+                refused(&format!(
+                    "the lockers of {} have {least} to {most} coins, and --coins asks for {}: let all have the same number, and say it",
+                    file.display(),
+                    self.coins
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn coins_in_words(&self) -> String {
@@ -803,8 +896,8 @@ fn exponent(text: &str) -> Result<f64, String> {
 
 fn encryption_type(text: &str) -> Result<u8, String> {
     match text.parse() {
-        Ok(kind @ (0 | 1 | 4)) => Ok(kind),
-        _ => Err("permitted are 0, 1 and 4".to_owned()),
+        Ok(kind @ (0 | 1 | 2 | 4)) => Ok(kind),
+        _ => Err("permitted are 0, 1, 2 and 4".to_owned()),
     }
 }
 

@@ -8,6 +8,7 @@ use super::keyring::Keyring;
 use super::kind::{Kind, Verdict};
 use super::measured::Slice;
 use super::pace::{DueTimes, Pace};
+use super::plan::LoadError;
 use super::recorder::Recorder;
 use super::resp::{self, RedisRequests};
 use crate::protocol::{
@@ -144,6 +145,11 @@ impl Flight {
         self.kind.prepare();
     }
 
+    /// See [`Kind::finish`].
+    pub(super) fn finish(&mut self) -> Result<(), LoadError> {
+        self.kind.finish()
+    }
+
     /// Speaks to a peer for a turn, and counts anew. Every slot is free.
     ///
     /// # Panics
@@ -166,7 +172,7 @@ impl Flight {
 
     /// What came of the turn.
     pub(super) fn end_turn(&mut self) -> Slice {
-        self.recorder.end()
+        self.recorder.end(self.kind.is_spent())
     }
 
     /// See [`Recorder::take_spun`].
@@ -195,7 +201,8 @@ impl Flight {
     /// Whether nothing is under way and nothing more is to be sent.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         // In a closed loop nothing under way means that there is nothing left to ask, or not yet.
-        self.under_way == 0 && (self.due.is_over(now) || !self.due.is_open() && !self.kind.waits())
+        let has_no_more = || self.kind.is_spent() || !self.due.is_open() && !self.kind.waits();
+        self.under_way == 0 && (self.due.is_over(now) || has_no_more())
     }
 
     /// How long to wait for answers; zero where the next request is about to be due.

@@ -1,7 +1,7 @@
 use crate::coin::{An, Coin};
 use crate::protocol::{Encryption, Protection};
 
-/// How requests are encrypted, and the coins that are keys, in turns: a node has to look up a key for
+/// How requests are encrypted, and the coins or lockers that are keys, in turns: a node has to look up a key for
 /// each request, as it does for each client.
 #[derive(Clone, Debug)]
 pub struct Keyring {
@@ -28,6 +28,11 @@ impl Keyring {
         Keyring::of(Encryption::CoinKeyHmac, coins)
     }
 
+    /// Type 2, as type 1, by the lockers that coins lie in; without coins, no encryption.
+    pub fn aes_locker(coins: Vec<(Coin, An)>) -> Keyring {
+        Keyring::of(Encryption::LockerKey, coins)
+    }
+
     fn of(encryption: Encryption, coins: Vec<(Coin, An)>) -> Keyring {
         match coins.is_empty() {
             true => Keyring::PLAIN,
@@ -52,6 +57,7 @@ impl Keyring {
         };
         self.next = (self.next + 1) % self.coins.len();
         match self.encryption {
+            Encryption::LockerKey => Protection::Locker(an),
             Encryption::CoinKeyHmac => Protection::CoinHmac(coin, an),
             _ => Protection::Coin(coin, an),
         }

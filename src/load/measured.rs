@@ -41,6 +41,8 @@ pub struct Slice {
     pub server_cpu: Option<Duration>,
     /// When it began, from the start of the run.
     pub started: Duration,
+    /// Whether it ended before its time because all that was made ready for it was used up.
+    pub is_cut_short: bool,
     /// The same latencies by the time of the answer.
     pub intervals: Vec<Interval>,
 }
@@ -117,6 +119,12 @@ impl Measured {
         self.slices.iter().filter_map(rate).collect()
     }
 
+    /// How long the slices were that ended before their time, each; none where none did.
+    pub fn cut_short(&self) -> Vec<Duration> {
+        let slices = self.slices.iter().filter(|slice| slice.is_cut_short);
+        slices.map(|slice| slice.took).collect()
+    }
+
     /// Right answers a second, slice by slice.
     pub fn rates(&self) -> Vec<f64> {
         self.slices.iter().map(Slice::rate).collect()
@@ -134,6 +142,7 @@ impl Slice {
         self.tally.add(&other.tally);
         self.took = self.took.max(other.took);
         self.started = self.started.max(other.started);
+        self.is_cut_short |= other.is_cut_short;
         self.server_cpu = self.server_cpu.or(other.server_cpu);
         let mut others = other.intervals.into_iter();
         for (interval, other) in self.intervals.iter_mut().zip(&mut others) {

@@ -13,6 +13,7 @@
 //! | [`kind`] | what is asked and what the answer must be, one file a kind; mixes of them |
 //! | [`Purse`], [`Keyring`] | coins to ask about, and how they get back to what they were; keys |
 //! | [`TicketStock`] | tickets of other servers, got before the fixes that take them |
+//! | [`SideDoor`] | lockers and offers made ready between turns, and taken back |
 //! | [`Choice`], `zipf`, `at_rest` | which of the coins a request is about |
 //! | [`Pace`] | when each request is due |
 //! | `flight` | requests under way: composed, matched, checked, timed |
@@ -46,6 +47,7 @@ mod recorder;
 pub mod report;
 mod resp;
 mod run;
+mod side_door;
 mod tally;
 mod tcp;
 mod thread;
@@ -65,5 +67,6 @@ pub use plan::{Io, LoadError, Plan, RedisPlan, Stream, Sweep};
 pub use progress::{Counts, Progress};
 pub use purse::{Held, Purse, PurseError, Settled};
 pub use run::Outcome;
+pub use side_door::{Chore, ChoreError, SideDoor};
 pub use tally::Tally;
 pub use ticket_stock::{FixTickets, Repair, StockError, TicketStock, Vouched};

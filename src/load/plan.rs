@@ -10,6 +10,8 @@ use super::keyring::Keyring;
 use super::measured::Contender;
 use super::pace::{Pace, Spacing};
 use super::progress::Progress;
+use super::side_door::{ChoreError, SideDoor};
+use crate::client::Options;
 use crate::coin::Coin;
 
 /// What carries requests, and how many of them are under way, all threads together.
@@ -156,6 +158,9 @@ pub enum LoadError {
         /// What is wrong.
         cause: io::Error,
     },
+    /// What requests need could not be made ready, or not be taken back.
+    #[error(transparent)]
+    Chore(#[from] ChoreError),
     /// A ring cannot be had.
     #[error("this kernel does not do io_uring as it is needed here: {0}; take --io syscalls")]
     Uring(io::Error),
@@ -170,6 +175,18 @@ impl Plan {
             Stream::TcpEach { connections } => connections,
         };
         all / self.cpus.len()
+    }
+
+    /// The way to the node for what is no part of what is measured.
+    pub fn side_door(&self) -> SideDoor {
+        SideDoor {
+            node: self.node,
+            options: Options {
+                coin_id: self.addressee.coin_id,
+                timeout: self.timeout,
+                ..Options::new(self.addressee.raida)
+            },
+        }
     }
 
     /// Whether it can be carried out.

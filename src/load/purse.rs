@@ -1,4 +1,8 @@
+use std::collections::HashMap;
+
 use super::choice::Choice;
+use super::kind::Lots;
+use super::side_door::{ChoreError, SideDoor};
 use crate::client::{Client, ClientError, Outcome};
 use crate::coin::{An, Coin, Denomination};
 use crate::protocol::AdminKey;
@@ -7,8 +11,11 @@ use crate::protocol::executive::SessionId;
 /// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one: a load that
 /// powns goes back and forth between the two, so that at no moment a coin has a number that was not
 /// written down before the load began. The XOR of the two is the same for all coins, since that is how
-/// a pown by sum changes several at once. A load of fixes gives coins numbers that each request
-/// derives anew; only coins that were minted for it are to be asked about then.
+/// a pown by sum changes several at once. Loads of fixes, lockers and trades give coins numbers that
+/// are drawn on the way; only coins that were minted for them are to be asked about then.
+///
+/// Coins that lie in one locker go everywhere together, so that whoever looks into it knows all that
+/// is there.
 pub struct Purse {
     coins: Vec<Held>,
     /// Coins that no load asks about: keys, and what the choice of coins leaves out.
@@ -71,25 +78,50 @@ impl Held {
         self.or_in_force.is_some()
     }
 
-    /// The other number is in force from now on.
-    pub(super) fn change(&mut self) {
-        self.in_force = self.other_an();
+    /// Whether it lies in a locker.
+    pub fn is_in_locker(&self) -> bool {
+        self.in_force.is_locker_key()
     }
 
-    /// The other number may be in force.
-    pub(super) fn doubt(&mut self) {
-        self.or_in_force = Some(self.other_an());
+    /// This number is in force from now on, and everybody knows it.
+    pub(super) fn got(&mut self, an: An) {
+        (self.in_force, self.or_in_force) = (an, None);
     }
 
-    /// A fix gave it this number.
-    pub(super) fn fixed(&mut self, an: An) {
-        self.in_force = an;
-    }
-
-    /// A fix may have given it this number.
-    pub(super) fn may_be_fixed(&mut self, an: An) {
+    /// This number may be in force.
+    pub(super) fn may_have_got(&mut self, an: An) {
         self.or_in_force = Some(an);
     }
+}
+
+/// Which coins go together: those of a locker, and every other one by itself.
+#[derive(Default)]
+struct Groups {
+    lockers: HashMap<[u8; An::SIZE], usize>,
+    count: usize,
+}
+
+impl Groups {
+    /// The number of a coin's group, counted from 0 as they come.
+    fn of(&mut self, held: &Held) -> usize {
+        let next = self.count;
+        let group = match held.is_in_locker() {
+            true => *(self.lockers.entry(*held.in_force.expose())).or_insert(next),
+            false => next,
+        };
+        self.count += usize::from(group == next);
+        group
+    }
+}
+
+/// Splits coins into so many parts of about the same size.
+pub(super) fn deal(coins: impl IntoIterator<Item = Held>, parts: usize) -> Vec<Vec<Held>> {
+    let mut groups = Groups::default();
+    let mut dealt = vec![Vec::new(); parts];
+    for held in coins {
+        dealt[groups.of(&held) % parts].push(held);
+    }
+    dealt
 }
 
 impl Purse {
@@ -120,25 +152,31 @@ impl Purse {
     /// The node refuses, or has no serial numbers free. What it made before is lost then, and in
     /// circulation.
     pub fn mint(client: &mut Client, key: &AdminKey, count: usize) -> Result<Purse, PurseError> {
-        let mut session = [0; SessionId::SIZE];
-        getrandom::fill(&mut session)?;
-        let session = SessionId::new(u32::from_be_bytes(session));
         let all: Vec<Denomination> = Denomination::all().collect();
-        let of_each = count.div_ceil(all.len());
-        let free = client.available_sns(session, key, &all)?;
-        let mut wanted: Vec<Coin> = Vec::new();
-        for denomination in all {
-            let of_it = free.iter().filter(|coin| coin.denomination == denomination);
-            wanted.extend(of_it.take(of_each));
+        let mut made = Vec::with_capacity(count);
+        // A session is offered one page of each denomination.
+        while made.len() < count {
+            let mut session = [0; SessionId::SIZE];
+            getrandom::fill(&mut session)?;
+            let session = SessionId::new(u32::from_be_bytes(session));
+            let of_each = (count - made.len()).div_ceil(all.len());
+            let free = client.available_sns(session, key, &all)?;
+            let mut wanted: Vec<Coin> = Vec::new();
+            for &denomination in &all {
+                let of_it = free.iter().filter(|coin| coin.denomination == denomination);
+                wanted.extend(of_it.take(of_each));
+            }
+            wanted.truncate(count - made.len());
+            if wanted.is_empty() {
+                break;
+            }
+            for coins in wanted.chunks(client.created_at_once()) {
+                let ans = client.create_coins(session, key, coins)?;
+                made.extend(coins.iter().copied().zip(ans));
+            }
         }
-        wanted.truncate(count);
-        if wanted.is_empty() {
+        if made.is_empty() {
             return Err(PurseError::NoneFree);
-        }
-        let mut made = Vec::with_capacity(wanted.len());
-        for coins in wanted.chunks(client.created_at_once()) {
-            let ans = client.create_coins(session, key, coins)?;
-            made.extend(coins.iter().copied().zip(ans));
         }
         Purse::new(made)
     }
@@ -149,17 +187,48 @@ impl Purse {
     }
 
     /// Puts up to `count` coins aside that requests can be encrypted with, evenly from all there are,
-    /// and gives them back with their numbers, which stay as they are while a load goes on.
+    /// and gives them back with their numbers, which stay as they are while a load goes on. One that
+    /// lies in a locker takes along what else is there.
     pub fn keys(&mut self, count: usize) -> Vec<(Coin, An)> {
-        let step = (self.coins.len() / count.max(1)).max(1);
-        let mut index = 0;
-        let is_key = |_: &mut Held| {
-            index += 1;
-            index % step == 0 && index / step <= count
-        };
-        let keys: Vec<Held> = self.coins.extract_if(.., is_key).collect();
-        self.aside.extend(&keys);
-        keys.iter().map(|held| (held.coin, held.own)).collect()
+        let mut groups = Groups::default();
+        let of: Vec<usize> = self.coins.iter().map(|held| groups.of(held)).collect();
+        let step = (groups.count / count.max(1)).max(1);
+        let is_key = |group: usize| (group + 1).is_multiple_of(step) && (group + 1) / step <= count;
+        let mut first_of = vec![true; groups.count];
+        let mut keys = Vec::new();
+        let mut group = of.iter();
+        let aside = self.coins.extract_if(.., |held| {
+            let group = *group.next().expect("every coin has a group");
+            if is_key(group) && std::mem::take(&mut first_of[group]) {
+                keys.push((held.coin, held.own));
+            }
+            is_key(group)
+        });
+        self.aside.extend(aside);
+        keys
+    }
+
+    /// As [`Purse::keys`], and each of the keys lies in a locker afterwards: one that does not is put
+    /// into one by itself.
+    ///
+    /// # Errors
+    /// The node does not do it.
+    pub fn keys_in_lockers(
+        &mut self,
+        count: usize,
+        door: &SideDoor,
+    ) -> Result<Vec<(Coin, An)>, ChoreError> {
+        let before = self.aside.len();
+        let mut keys = self.keys(count);
+        let at_large = (self.aside).extract_if(before.., |held| !held.is_in_locker());
+        let mut lots = Lots::of_one(at_large.collect());
+        let stored = lots.store(0..lots.len(), door, |_| {});
+        for held in lots.into_coins() {
+            let key = keys.iter_mut().find(|(coin, _)| *coin == held.coin);
+            key.expect("a coin at large is a key by itself").1 = held.an();
+            self.aside.push(held);
+        }
+        stored.map(|()| keys)
     }
 
     /// The coins to ask about.
@@ -182,13 +251,25 @@ impl Purse {
         self.all().map(|held| (held.coin, held.spare))
     }
 
+    /// How many coins lie in each locker that there is among those to ask about; nothing where a coin
+    /// lies in none.
+    pub fn locker_sizes(&self) -> Option<Vec<usize>> {
+        let mut groups = Groups::default();
+        let mut sizes = Vec::new();
+        for held in &self.coins {
+            if !held.is_in_locker() {
+                return None;
+            }
+            let group = groups.of(held);
+            sizes.resize(groups.count, 0);
+            sizes[group] += 1;
+        }
+        Some(sizes)
+    }
+
     /// Takes the coins to ask about out in so many parts of about the same size.
     pub fn deal(&mut self, parts: usize) -> Vec<Vec<Held>> {
-        let mut dealt = vec![Vec::new(); parts];
-        for (index, held) in self.coins.drain(..).enumerate() {
-            dealt[index % parts].push(held);
-        }
-        dealt
+        deal(self.coins.drain(..), parts)
     }
 
     /// Puts coins back.

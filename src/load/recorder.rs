@@ -75,9 +75,13 @@ impl Recorder {
         self.last_answer = begun;
     }
 
-    /// The turn is over: what came of it.
-    pub(super) fn end(&mut self) -> Slice {
-        let end = self.until.max(self.last_answer);
+    /// The turn is over: what came of it. Where it is because nothing was left to ask, it ended with
+    /// its last answer.
+    pub(super) fn end(&mut self, is_spent: bool) -> Slice {
+        let end = match is_spent {
+            true => self.last_answer,
+            false => self.until.max(self.last_answer),
+        };
         self.end_interval(end);
         self.tell();
         let counts = self.counts();
@@ -95,6 +99,7 @@ impl Recorder {
             took: end - self.begun,
             server_cpu: None,
             started: self.started,
+            is_cut_short: end < self.until,
             intervals,
         }
     }

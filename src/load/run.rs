@@ -46,6 +46,8 @@ pub struct Outcome {
     pub generator: Generator,
     /// The kinds' coins, as they are now.
     pub coins: Vec<Held>,
+    /// Why what requests need could not be made ready, or not be taken back.
+    pub fault: Option<LoadError>,
 }
 
 /// What the node is compared with, as long as the run lasts.
@@ -128,7 +130,9 @@ impl Plan {
             let generator = Generator::judge(&own_times, judged, cpus, faults);
             let mut kinds: Vec<KindCount> = Vec::new();
             let mut coins = Vec::new();
+            let mut fault = None;
             for leftover in leftovers {
+                fault = fault.or(leftover.finished.err());
                 for count in leftover.kind.counts() {
                     match kinds.iter_mut().find(|kind| kind.name == count.name) {
                         Some(kind) => kind.add(&count),
@@ -144,6 +148,7 @@ impl Plan {
                 kinds,
                 generator,
                 coins,
+                fault,
             })
         })
     }
@@ -476,7 +481,7 @@ fn keeps_up(slice: &Slice, length: Duration) -> bool {
         ..
     } = slice.tally;
     let due = (right + wrong + refused + late + lost) as f64;
-    slice.rate() >= REACHED * due / length.as_secs_f64()
+    slice.rate() >= REACHED * due / length.min(slice.took).as_secs_f64().max(1e-9)
 }
 
 fn p99(measured: &Measured) -> u64 {

@@ -47,6 +47,8 @@ pub(super) type Done = Result<(Slice, OwnTime), LoadError>;
 /// What a thread has in the end.
 pub(super) struct Leftover {
     pub(super) kind: Box<dyn Kind>,
+    /// See [`Kind::finish`].
+    pub(super) finished: Result<(), LoadError>,
     pub(super) out_of_ports: u64,
     /// Answers of the node that this machine dropped.
     pub(super) dropped: u64,
@@ -134,6 +136,7 @@ impl Thread {
             }
         }
         Leftover {
+            finished: self.flight.finish(),
             // The node's line is the first.
             dropped: self.lines.first().map_or(0, |l| l.carrier.dropped()),
             out_of_ports: self.lines.iter().map(|l| l.carrier.out_of_ports()).sum(),
@@ -196,7 +199,7 @@ impl Thread {
         sleep_until(turn.begun);
         let until = turn.begun + turn.length;
         disk.run(until, &mut recorder).map_err(failed)?;
-        Ok((recorder.end(), OwnTime::default()))
+        Ok((recorder.end(false), OwnTime::default()))
     }
 }
 

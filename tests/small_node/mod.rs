@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+mod lockers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -16,10 +18,6 @@ use raida::protocol::executive::{
 };
 use raida::protocol::healing::{
     Find, FindAnswer, Found, GetTicket, TicketAnswer, TicketId, Validate,
-};
-use raida::protocol::lockers::{
-    Buy, Contents, ListForSale, Offer, Peek, PeekTrade, PublicIdKey, PutForSale, Remove,
-    RemoveTrade, StoreSum, TradeKey, Value,
 };
 use raida::protocol::pass_fail::Bitmap;
 use raida::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
@@ -66,10 +64,6 @@ pub struct State {
     /// How purchases stand; `None`: they are paid.
     pub purchase: Option<Status>,
     raida: u8,
-    /// Coins in the order in which they were put into a locker or up for sale.
-    stored: Vec<Coin>,
-    /// What is on offer, in the order in which it was put there.
-    sales: Vec<TradeKey>,
     pub stats: NodeStats,
     /// The faults to come: the request of this command with this number, counted from 0.
     pub faults: Vec<(Command, usize, Fault)>,
@@ -78,6 +72,7 @@ pub struct State {
     next_an: u128,
     /// Coins of each ticket, the first with the number 1, and who has claimed it.
     tickets: Vec<(Vec<Coin>, BTreeSet<u8>)>,
+    pub lockers: lockers::Lockers,
     held_back: Option<(Vec<u8>, SocketAddr)>,
     postponed: Vec<(Command, Vec<u8>)>,
 }
@@ -314,7 +309,12 @@ impl State {
     fn key(&self, header: &RequestHeader) -> Key {
         let an = |coin: Option<Coin>| self.coins.get(&coin?).map(|&(an, _)| an);
         let key = match header.key_source() {
-            KeySource::None | KeySource::Locker(_) => None,
+            KeySource::None => None,
+            KeySource::Locker(start) => {
+                let mut ans = self.coins.values().map(|&(an, _)| an);
+                ans.find(|an| an.is_locker_key() && an.expose().starts_with(&start))
+                    .map(Key::from_an)
+            }
             KeySource::Coin(coin) if header.encryption.has_hmac() => {
                 an(coin).map(Key::from_hashed_an)
             }
@@ -341,107 +341,17 @@ impl State {
         };
         self.stats.requests += 1;
         match command {
-            // It knows of no other servers, and nobody asks it for tickets by sum or for several
-            // lockers at once.
-            Command::GetTicketSum | Command::Fix | Command::StoreMultiple => {
-                return Err(Status::UNKNOWN_COMMAND);
-            }
-            Command::StoreSum => {
-                let request = StoreSum::parse(payload)?;
-                let is_right = self.sum(request.coins().iter()) == request.sum
-                    && request.coins().iter().all(|coin| !self.is_on_sale(coin));
-                if is_right {
-                    for coin in request.coins().iter() {
-                        self.store(coin, request.key.an());
-                    }
-                }
-                return Ok(self.verdict(is_right));
-            }
-            Command::Peek => {
-                let key = Peek::parse(payload)?.key.an();
-                return Ok(Contents::answer(self.under(key), out));
-            }
-            Command::Remove => {
-                let request = Remove::parse(payload)?;
-                if self.under(request.key.an()).is_empty() {
-                    return Ok(Status::ALL_FAIL);
-                }
-                let mut answer = PassFail::begin(out, request.len());
-                for (record, (coin, an)) in request.records().enumerate() {
-                    let key = request.key.an();
-                    if let Some(coin) = coin.filter(|&coin| self.holds(coin, key)) {
-                        self.store(coin, an);
-                        answer.pass(record);
-                    }
-                }
-                return Ok(answer.finish(Bitmap::Always));
-            }
-            Command::PutForSale => {
-                let request = PutForSale::parse(payload)?;
-                let is_right = self.sum(request.coins().iter()) == request.sum
-                    && request.coins().iter().all(|coin| !self.is_on_sale(coin));
-                if !is_right {
-                    return Ok(Status::ALL_FAIL);
-                }
-                let offer = Offer {
-                    currency: request.key.currency(),
-                    value: Value::of(request.coins().iter()).unwrap(),
-                    price: request.key.price(),
-                };
-                if self.sales.iter().any(|&key| self.offer(key) == offer) {
-                    return Err(Status::OFFER_EXISTS);
-                }
-                for coin in request.coins().iter() {
-                    self.store(coin, request.key.an());
-                }
-                self.sales.push(request.key);
-                return Ok(Status::ALL_PASS);
-            }
-            Command::ListForSale => {
-                let request = ListForSale::parse(payload)?;
-                let of_it = self.sales.iter().copied();
-                let of_it = of_it.filter(|key| key.currency() == request.currency);
-                let ids = self.ids();
-                let listed = of_it.map(|key| (key.public_id(&ids), self.offer(key).value));
-                return Ok(request.answer(listed, Dialect::Spec, out));
-            }
-            Command::PeekTrade => {
-                let name = PeekTrade::parse(payload)?.name;
-                let ids = self.ids();
-                let mut sales = self.sales.iter().copied();
-                let found = sales.find(|key| {
-                    key.public_id(&ids) == name.as_public_id() || *key == name.as_key()
-                });
-                let coins = found.map_or(vec![], |key| self.under(key.an()));
-                return Ok(Contents::answer(coins, out));
-            }
-            Command::Buy => {
-                let request = Buy::parse(payload)?;
-                let mut sales = self.sales.iter();
-                let Some(place) = sales.position(|&key| self.offer(key) == request.offer) else {
-                    return Err(Status::NO_SUCH_OFFER);
-                };
-                if let Some(status) = self.purchase {
-                    return Err(status);
-                }
-                let key = self.sales.remove(place);
-                for coin in self.under(key.an()) {
-                    self.store(coin, request.into.an());
-                }
-                return Ok(Status::ALL_PASS);
-            }
-            Command::RemoveTrade => {
-                let request = RemoveTrade::parse(payload)?;
-                let coins = self.under(request.key.an());
-                self.sales.retain(|&key| key != request.key);
-                for &coin in &coins {
-                    match request.into {
-                        Some(into) => self.store(coin, into.an()),
-                        None => drop(self.coins.remove(&coin)),
-                    }
-                }
-                return Ok(self.verdict(!coins.is_empty()));
-            }
+            // It knows of no other servers, and nobody asks it for tickets by sum.
+            Command::GetTicketSum | Command::Fix => return Err(Status::UNKNOWN_COMMAND),
+            Command::PeekTrade
+            | Command::StoreSum
+            | Command::Peek
+            | Command::Remove
+            | Command::PutForSale
+            | Command::ListForSale
+            | Command::Buy
+            | Command::StoreMultiple
+            | Command::RemoveTrade => return self.carry_out_lockers(command, payload, out),
             Command::GetTicket => {
                 let request = GetTicket::parse(payload)?;
                 let mut answer = PassFail::begin(out, request.len());
@@ -514,7 +424,8 @@ impl State {
                 let request = Pown::parse(payload)?;
                 let mut answer = PassFail::begin(out, request.len());
                 for (record, (coin, an, proposed)) in request.records().enumerate() {
-                    if let Some(coin) = coin.filter(|&coin| self.holds(coin, an)) {
+                    let is_for_sale = self.lockers.sales.iter().any(|key| key.an() == an);
+                    if let Some(coin) = coin.filter(|&coin| !is_for_sale && self.holds(coin, an)) {
                         self.coins.insert(coin, (proposed, Mfs::new(2)));
                         self.stats.coins_powned += 1;
                         answer.pass(record);
@@ -600,34 +511,6 @@ impl State {
             }
         }
         Ok(Status::SUCCESS)
-    }
-
-    fn store(&mut self, coin: Coin, an: An) {
-        self.stored.retain(|&other| other != coin);
-        self.stored.push(coin);
-        self.coins.insert(coin, (an, Mfs::new(2)));
-    }
-
-    /// The coins of a locker.
-    pub fn under(&self, key: An) -> Vec<Coin> {
-        let stored = self.stored.iter().copied();
-        stored.filter(|&coin| self.holds(coin, key)).collect()
-    }
-
-    fn is_on_sale(&self, coin: Coin) -> bool {
-        self.sales.iter().any(|key| self.holds(coin, key.an()))
-    }
-
-    fn offer(&self, key: TradeKey) -> Offer {
-        Offer {
-            currency: key.currency(),
-            value: Value::of(self.under(key.an())).unwrap(),
-            price: key.price(),
-        }
-    }
-
-    fn ids(&self) -> PublicIdKey {
-        PublicIdKey::new([self.raida; 32])
     }
 
     fn holds(&self, coin: Coin, an: An) -> bool {

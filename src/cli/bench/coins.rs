@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::CliError;
+use crate::cli::new_numbers::this_month;
 use crate::cli::node::NodeArgs;
 use crate::client::{Client, CoinListReader, CoinListWriter, CoinRecord, Existing, Months};
 use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, PageId};
@@ -30,40 +31,38 @@ impl Coins {
         })
     }
 
-    /// Takes those of a file; where they are to change, their other numbers are written down first.
-    pub(super) fn from_file(
-        file: &Path,
-        node: &NodeArgs,
-        will_change: bool,
-    ) -> Result<Coins, CliError> {
+    /// Takes those of a file.
+    pub(super) fn from_file(file: &Path, node: &NodeArgs) -> Result<Coins, CliError> {
         let client = node.connect_tcp()?;
         let list = CoinListReader::open(file, Months::Optional)?
             .map(|record| record.map(|CoinRecord { coin, an, .. }| (coin, an)))
             .collect::<Result<Vec<_>, _>>()?;
-        let purse = Purse::new(list)?;
-        let mut spare_file = None;
-        if will_change {
-            let mut name = file.to_owned().into_os_string();
-            name.push(".spare.csv");
-            let name = PathBuf::from(name);
-            let mut writer = CoinListWriter::create(&name, Existing::Keep)?;
-            for (coin, an) in purse.spares() {
-                writer.write(&CoinRecord {
-                    coin,
-                    an,
-                    mfs: None,
-                })?;
-            }
-            writer.finish()?;
-            spare_file = Some(name);
-        }
         Ok(Coins {
-            purse,
+            purse: Purse::new(list)?,
             keys: vec![],
             client,
             minted_with: None,
-            spare_file,
+            spare_file: None,
         })
+    }
+
+    /// Writes down the other numbers of a file's coins, which are to change.
+    pub(super) fn write_spares(&mut self, file: &Path) -> Result<(), CliError> {
+        let mut name = file.to_owned().into_os_string();
+        name.push(".spare.csv");
+        let name = PathBuf::from(name);
+        let mut writer = CoinListWriter::create(&name, Existing::Keep)?;
+        // The month in which a pown would give a coin its other number.
+        for (coin, an) in self.purse.spares() {
+            writer.write(&CoinRecord {
+                coin,
+                an,
+                mfs: Some(this_month()),
+            })?;
+        }
+        writer.finish()?;
+        self.spare_file = Some(name);
+        Ok(())
     }
 
     /// Compares them with the node, and leaves them as they were.

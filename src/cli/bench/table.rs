@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::{ratios, ratios_by_cpu, spread};
 use crate::load::kind::KindCount;
@@ -41,6 +42,7 @@ pub(super) fn report(load: &str, outcome: &Outcome, settled: Option<Settled>) ->
             "{wrong} coins had another number afterwards than the node's answers made it, {astray} did not get their own back"
         );
     }
+    text += &cut_short(&outcome.measured[0]);
     for limit in &outcome.generator.limits {
         let _ = writeln!(
             text,
@@ -155,6 +157,20 @@ fn counts(one: &Measured) -> String {
         }
     }
     text
+}
+
+/// Where slices ended before their time: by how much.
+fn cut_short(node: &Measured) -> String {
+    let lengths = node.cut_short();
+    if lengths.is_empty() {
+        return String::new();
+    }
+    let (least, median, most) = spread(lengths.iter().map(Duration::as_secs_f64).collect());
+    format!(
+        "{} of {} slices ended when all that was made ready was used up, after {median:.3} s ({least:.3} to {most:.3}): rates are of that time; more coins (--mint) make it longer\n",
+        lengths.len(),
+        node.slices.len()
+    )
 }
 
 fn kind_counts(kind: &KindCount) -> String {

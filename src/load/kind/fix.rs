@@ -159,10 +159,10 @@ impl Kind for FixKind {
             let an = |generator: PartialGenerator, coin: Coin| generator.an(raida, coin);
             for held in &mut group.coins {
                 if let Some(generator) = group.fixed {
-                    held.fixed(an(generator, held.coin));
+                    held.got(an(generator, held.coin));
                 }
                 if let Some(generator) = group.may_be_fixed {
-                    held.may_be_fixed(an(generator, held.coin));
+                    held.may_have_got(an(generator, held.coin));
                 }
             }
             group.coins

@@ -1,8 +1,9 @@
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::{Does, FixKind, KINDS, Kind, KindCount, KindEntry, Setup, Verdict};
-use crate::load::purse::Held;
+use super::{Does, FixKind, KINDS, Kind, KindCount, KindEntry, Numbers, Setup, Verdict};
+use crate::load::LoadError;
+use crate::load::purse::{Held, deal};
 use crate::protocol::{Command, Status};
 
 /// Kinds with their shares, as a person writes them: `detect=90,pown=10`. One kind alone is a mix too.
@@ -93,11 +94,30 @@ impl Mix {
         share(&mut changing) / share(&mut self.parts.iter())
     }
 
-    /// Coins that it takes at least, with so many under way at a time.
-    pub fn coins_needed(&self, slots: usize, coins_per_request: usize) -> usize {
+    /// The kind of it for which coins get numbers that are drawn on the way; `in_lockers` tells whether
+    /// the coins lie in lockers already.
+    pub fn drawing(&self, in_lockers: bool) -> Option<&'static str> {
+        let draws = |numbers| match numbers {
+            Numbers::Known => false,
+            Numbers::KnownInLockers => !in_lockers,
+            Numbers::Drawn => true,
+        };
+        let entries = self.parts.iter().map(|&(entry, _)| entry);
+        let mut drawing = entries.filter(|entry| draws(entry.numbers));
+        drawing.next().map(|entry| entry.name)
+    }
+
+    /// Whether a kind of it looks into lockers that are there already.
+    pub fn takes_lockers(&self) -> bool {
+        let mut entries = self.parts.iter().map(|&(entry, _)| entry);
+        entries.any(|entry| entry.numbers == Numbers::KnownInLockers)
+    }
+
+    /// Coins that it takes at least, with so many under way at a time, all threads together.
+    pub fn coins_needed(&self, slots: usize, threads: usize, coins_per_request: usize) -> usize {
         let needs = self.parts.iter().map(|(entry, _)| match entry.does {
             Does::Nothing => 0,
-            Does::Reads => slots.max(coins_per_request),
+            Does::Reads => slots.max(threads * coins_per_request),
             // Some more than are under way, so that none is missed when one rests.
             Does::Changes => slots * coins_per_request * 2,
         });
@@ -130,11 +150,7 @@ impl Mix {
         if let [(entry, _)] = self.parts[..] {
             return (entry.make)(setup);
         }
-        let mut dealt = vec![Vec::new(); self.parts_about_coins()];
-        let all = dealt.len().max(1);
-        for (index, &held) in setup.coins.iter().enumerate() {
-            dealt[index % all].push(held);
-        }
+        let mut dealt = deal(setup.coins.iter().copied(), self.parts_about_coins().max(1));
         let mut shares = 0;
         let parts = self.parts.iter().map(|&(entry, share)| {
             let coins = match entry.does {
@@ -164,6 +180,11 @@ impl Mix {
             part_of: vec![0; setup.slots],
             waits: None,
         })
+    }
+
+    /// Lockers that it takes at least, where its coins lie in lockers.
+    pub fn lockers_needed(&self, threads: usize) -> usize {
+        threads * self.parts_about_coins()
     }
 
     fn parts_about_coins(&self) -> usize {
@@ -213,6 +234,20 @@ impl Kind for MixKind {
 
     fn withdraw(&mut self, slot: usize) {
         self.parts[self.part_of[slot]].kind.withdraw(slot);
+    }
+
+    fn prepare(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.kind.prepare());
+    }
+
+    fn is_spent(&self) -> bool {
+        (self.waits).is_some_and(|part| self.parts[part].kind.is_spent())
+    }
+
+    fn finish(&mut self) -> Result<(), LoadError> {
+        let parts = self.parts.iter_mut();
+        let finished: Vec<_> = parts.map(|part| part.kind.finish()).collect();
+        finished.into_iter().collect()
     }
 
     fn coins(self: Box<Self>) -> Vec<Held> {

@@ -1,34 +1,51 @@
 //! What a load asks, and what the answer must be: one file a kind, one interface. A new kind is a file
 //! here and a line in [`KINDS`].
 
+mod buy;
 mod detect;
 mod detect_sum;
 mod drawn;
 mod echo;
 mod find;
 mod fix;
+mod list;
+mod lots;
+mod market;
 mod mix;
+mod offer;
+mod peek;
 mod pown;
 mod pown_sum;
+mod put;
+mod take;
 mod ticket;
 mod under_way;
 mod validate;
 
+pub use buy::BuyKind;
 pub use detect::DetectKind;
 pub use detect_sum::DetectSumKind;
 pub use echo::EchoKind;
 pub use find::FindKind;
 pub use fix::FixKind;
+pub use list::ListKind;
+pub(super) use lots::Lots;
 pub use mix::{Mix, MixKind};
+pub use offer::OfferKind;
+pub use peek::PeekKind;
 pub use pown::PownKind;
 pub use pown_sum::PownSumKind;
+pub use put::PutKind;
+pub use take::TakeKind;
 pub use ticket::TicketKind;
 pub use validate::ValidateKind;
 
 use rand::rngs::SmallRng;
 
 use super::choice::Choice;
+use super::plan::LoadError;
 use super::purse::Held;
+use super::side_door::SideDoor;
 use crate::protocol::{Command, Status};
 
 /// A kind of request. Each thread has its own; `slot` names one of the requests it has under way.
@@ -61,6 +78,20 @@ pub trait Kind: Send {
     /// Whether there was nothing to ask the last time only because something is being made ready.
     fn waits(&self) -> bool {
         false
+    }
+
+    /// Whether there was nothing to ask the last time because all that was made ready for this turn is
+    /// used up, or could not be made ready: the turn is over then, and no longer than it took.
+    fn is_spent(&self) -> bool {
+        false
+    }
+
+    /// After the last turn: takes back what was made ready and must not stay.
+    ///
+    /// # Errors
+    /// It could not be taken back; or earlier, what requests need could not be made ready.
+    fn finish(&mut self) -> Result<(), LoadError> {
+        Ok(())
     }
 
     /// How often a request that was due had to wait for that; counts anew from then on.
@@ -96,6 +127,8 @@ pub struct Setup {
     pub slots: usize,
     /// Which coins.
     pub choice: Choice,
+    /// The way to the node for what is made ready between turns.
+    pub side_door: SideDoor,
 }
 
 /// A kind as the command line knows it.
@@ -105,6 +138,8 @@ pub struct KindEntry {
     pub name: &'static str,
     /// What its requests do with coins.
     pub does: Does,
+    /// Which numbers coins have meanwhile.
+    pub numbers: Numbers,
     /// Makes one.
     pub make: fn(Setup) -> Box<dyn Kind>,
 }
@@ -118,6 +153,17 @@ pub enum Does {
     Reads,
     /// They change them.
     Changes,
+}
+
+/// Which authenticity numbers coins have while a kind asks about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// One of the two that are known before the load begins.
+    Known,
+    /// Those of coins that lie in lockers already stay as they are; others get keys that are drawn.
+    KnownInLockers,
+    /// Any, drawn on the way: whoever loses this program loses the coins.
+    Drawn,
 }
 
 /// How often a kind of a mix was asked and what came back, warm-up included; answers without their
@@ -146,46 +192,90 @@ impl KindCount {
 }
 
 /// Every kind that needs no more than one node. [`FixKind`] takes a network.
-pub static KINDS: [KindEntry; 8] = [
+pub static KINDS: [KindEntry; 14] = [
     KindEntry {
         name: "echo",
         does: Does::Nothing,
+        numbers: Numbers::Known,
         make: |_| Box::new(EchoKind),
     },
     KindEntry {
         name: "detect",
         does: Does::Reads,
+        numbers: Numbers::Known,
         make: |setup| Box::new(DetectKind::new(setup)),
     },
     KindEntry {
         name: "detect-sum",
         does: Does::Reads,
+        numbers: Numbers::Known,
         make: |setup| Box::new(DetectSumKind::new(setup)),
     },
     KindEntry {
         name: "pown",
         does: Does::Changes,
+        numbers: Numbers::Known,
         make: |setup| Box::new(PownKind::new(setup)),
     },
     KindEntry {
         name: "pown-sum",
         does: Does::Changes,
+        numbers: Numbers::Known,
         make: |setup| Box::new(PownSumKind::new(setup)),
     },
     KindEntry {
         name: "ticket",
         does: Does::Reads,
+        numbers: Numbers::Known,
         make: |setup| Box::new(TicketKind::new(setup)),
     },
     KindEntry {
         name: "find",
         does: Does::Reads,
+        numbers: Numbers::Known,
         make: |setup| Box::new(FindKind::new(setup)),
     },
     KindEntry {
         name: "validate",
         does: Does::Reads,
+        numbers: Numbers::Known,
         make: |setup| Box::new(ValidateKind::new(setup)),
+    },
+    KindEntry {
+        name: "put",
+        does: Does::Changes,
+        numbers: Numbers::Drawn,
+        make: |setup| Box::new(PutKind::new(setup)),
+    },
+    KindEntry {
+        name: "peek",
+        does: Does::Reads,
+        numbers: Numbers::KnownInLockers,
+        make: |setup| Box::new(PeekKind::new(setup)),
+    },
+    KindEntry {
+        name: "take",
+        does: Does::Changes,
+        numbers: Numbers::Drawn,
+        make: |setup| Box::new(TakeKind::new(setup)),
+    },
+    KindEntry {
+        name: "offer",
+        does: Does::Changes,
+        numbers: Numbers::Drawn,
+        make: |setup| Box::new(OfferKind::new(setup)),
+    },
+    KindEntry {
+        name: "list",
+        does: Does::Reads,
+        numbers: Numbers::Drawn,
+        make: |setup| Box::new(ListKind::new(setup)),
+    },
+    KindEntry {
+        name: "buy",
+        does: Does::Changes,
+        numbers: Numbers::Drawn,
+        make: |setup| Box::new(BuyKind::new(setup)),
     },
 ];
 

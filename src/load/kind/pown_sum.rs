@@ -45,12 +45,12 @@ impl Kind for PownSumKind {
 
     fn answer(&mut self, slot: usize, status: Status, _: &[u8]) -> Verdict {
         let verdict = all_pass(status);
-        self.0.end(slot, verdict);
+        self.0.end(slot, verdict, Held::other_an);
         verdict
     }
 
     fn lost(&mut self, slot: usize) {
-        self.0.lose(slot);
+        self.0.lose(slot, Held::other_an);
     }
 
     fn withdraw(&mut self, slot: usize) {

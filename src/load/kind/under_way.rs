@@ -2,7 +2,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::{Setup, Verdict};
-use crate::coin::Coin;
+use crate::coin::{An, Coin};
 use crate::load::at_rest::AtRest;
 use crate::load::purse::Held;
 
@@ -42,25 +42,28 @@ impl UnderWay {
         enough.then(|| taken.iter().map(|&coin| &self.coins[coin]))
     }
 
-    /// The request was answered.
-    pub(super) fn end(&mut self, slot: usize, verdict: Verdict) {
+    /// The request was answered, which asked for these numbers to be in force.
+    pub(super) fn end(&mut self, slot: usize, verdict: Verdict, asked: impl Fn(&Held) -> An) {
         for coin in self.by_slot[slot].drain(..) {
+            let held = &mut self.coins[coin];
+            let an = asked(held);
             match verdict {
-                Verdict::Right => self.coins[coin].change(),
+                Verdict::Right => held.got(an),
                 // Which of its coins passed does not matter any more.
-                Verdict::Wrong => self.coins[coin].doubt(),
+                Verdict::Wrong => held.may_have_got(an),
                 Verdict::Refused => {}
             }
-            if !self.coins[coin].is_in_doubt() {
+            if !held.is_in_doubt() {
                 self.at_rest.put(coin);
             }
         }
     }
 
     /// No answer came. The coins stay out of all further requests.
-    pub(super) fn lose(&mut self, slot: usize) {
+    pub(super) fn lose(&mut self, slot: usize, asked: impl Fn(&Held) -> An) {
         for coin in self.by_slot[slot].drain(..) {
-            self.coins[coin].doubt();
+            let held = &mut self.coins[coin];
+            held.may_have_got(asked(held));
         }
     }
 

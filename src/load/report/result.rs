@@ -86,6 +86,10 @@ pub struct ContenderReport {
     /// The same of each slice.
     #[serde(default)]
     pub latency_us_by_slice: Vec<LatencyMicros>,
+    /// Slices that ended before their time because all that was made ready for them was used up; rates
+    /// are of the time they took.
+    #[serde(default)]
+    pub slices_cut_short: usize,
     /// Requests of the slices.
     pub counts: CountsReport,
     /// All requests: those of the slices, between them and before.
@@ -223,6 +227,7 @@ impl ContenderReport {
             per_second_by_slice: rates,
             per_cpu_second_by_slice: measured.rates_by_cpu(),
             latency_us: LatencyMicros::of(&total.latency_ns),
+            slices_cut_short: measured.cut_short().len(),
             latency_us_by_slice: (measured.slices.iter())
                 .map(|slice| LatencyMicros::of(&slice.tally.latency_ns))
                 .collect(),

@@ -1,0 +1,167 @@
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::Setup;
+use crate::coin::{An, Coin};
+use crate::load::at_rest::AtRest;
+use crate::load::choice::Choice;
+use crate::load::purse::Held;
+use crate::load::side_door::{Chore, ChoreError, SideDoor};
+use crate::protocol::lockers::{LockerKey, StoreSum};
+use crate::protocol::{Command, Status};
+
+/// Coins in lots of a request's size, each for a locker of its own. Coins that lie in lockers already
+/// are lots as they lie; others are put together as they are chosen.
+pub(in crate::load) struct Lots {
+    /// Lot after lot, then what is left over.
+    coins: Vec<Held>,
+    size: usize,
+    count: usize,
+}
+
+impl Lots {
+    /// # Panics
+    /// When a lot is to have no coin, or lockers have another number of coins.
+    pub(super) fn new(setup: Setup) -> Lots {
+        let size = setup.coins_per_request;
+        assert!(size > 0);
+        let mut coins = setup.coins;
+        if !coins.is_empty() && coins.iter().all(Held::is_in_locker) {
+            coins.sort_by_key(|held| *held.an().expose());
+            let are_whole = |lots: &[Held]| {
+                lots.chunk_by(|a, b| a.an() == b.an())
+                    .all(|lot| lot.len() == size)
+            };
+            assert!(
+                are_whole(&coins),
+                "every locker has as many coins as a request"
+            );
+        } else {
+            coins = chosen(coins, size, setup.choice);
+        }
+        Lots {
+            count: coins.len() / size,
+            coins,
+            size,
+        }
+    }
+
+    /// Each coin by itself.
+    pub(in crate::load) fn of_one(coins: Vec<Held>) -> Lots {
+        Lots {
+            count: coins.len(),
+            coins,
+            size: 1,
+        }
+    }
+
+    /// How many lots there are.
+    pub(in crate::load) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(in crate::load) fn lot(&self, lot: usize) -> &[Held] {
+        &self.coins[lot * self.size..][..self.size]
+    }
+
+    pub(in crate::load) fn lot_mut(&mut self, lot: usize) -> &mut [Held] {
+        &mut self.coins[lot * self.size..][..self.size]
+    }
+
+    pub(in crate::load) fn coins(&self, lot: usize) -> impl Iterator<Item = Coin> + Clone {
+        self.lot(lot).iter().map(|held| held.coin)
+    }
+
+    /// The XOR of a lot's numbers.
+    pub(in crate::load) fn sum(&self, lot: usize) -> An {
+        let ans = self.lot(lot).iter().map(Held::an);
+        ans.fold(An::ZERO, |sum, an| sum ^ an)
+    }
+
+    /// The number that all coins of a lot have, which lie under one key.
+    pub(in crate::load) fn key(&self, lot: usize) -> An {
+        self.lot(lot)[0].an()
+    }
+
+    pub(in crate::load) fn got(&mut self, lot: usize, an: An) {
+        self.lot_mut(lot).iter_mut().for_each(|held| held.got(an));
+    }
+
+    pub(in crate::load) fn may_have_got(&mut self, lot: usize, an: An) {
+        let held = self.lot_mut(lot).iter_mut();
+        held.for_each(|held| held.may_have_got(an));
+    }
+
+    /// A change that nobody knew of was not made: the coins have this number, or theirs of before.
+    pub(in crate::load) fn is_settled(&mut self, lot: usize, an: Option<An>) {
+        for held in self.lot_mut(lot) {
+            held.got(an.unwrap_or(held.an()));
+        }
+    }
+
+    /// Puts lots into lockers under keys that nobody had before, and says which lie there.
+    pub(in crate::load) fn store(
+        &mut self,
+        lots: impl IntoIterator<Item = usize>,
+        door: &SideDoor,
+        mut stored: impl FnMut(usize),
+    ) -> Result<(), ChoreError> {
+        let rng = &mut SmallRng::from_rng(&mut rand::rng());
+        let tasks: Vec<(usize, An, LockerKey)> = lots
+            .into_iter()
+            .map(|lot| (lot, self.sum(lot), locker_key(rng)))
+            .collect();
+        let mut answers = Vec::with_capacity(tasks.len());
+        let asked = door.ask(
+            Chore::Store,
+            SideDoor::IN_FLIGHT_MAX,
+            &tasks,
+            |&(lot, sum, key), payload| {
+                StoreSum::compose(self.coins(lot), sum, key, payload);
+                Command::StoreSum
+            },
+            |&(lot, _, key), status| {
+                answers.push((lot, key.an(), status));
+                status == Some(Status::ALL_PASS)
+            },
+        );
+        for (lot, key, status) in answers {
+            match status {
+                Some(Status::ALL_PASS) => {
+                    self.got(lot, key);
+                    stored(lot);
+                }
+                Some(status) if !status.is_verdict() => {}
+                _ => self.may_have_got(lot, key),
+            }
+        }
+        asked
+    }
+
+    pub(in crate::load) fn into_coins(self) -> Vec<Held> {
+        self.coins
+    }
+}
+
+/// The coins in the order in which a request after the other takes them.
+fn chosen(coins: Vec<Held>, size: usize, choice: Choice) -> Vec<Held> {
+    let names: Vec<Coin> = coins.iter().map(|held| held.coin).collect();
+    let rng = &mut SmallRng::from_rng(&mut rand::rng());
+    // Favourites are lots then, not coins.
+    let choice = match choice {
+        Choice::Zipf { .. } => Choice::Uniform,
+        other => other,
+    };
+    let mut at_rest = AtRest::new(choice, &names, rng);
+    let mut order = Vec::with_capacity(coins.len());
+    while at_rest.take(size, rng, &mut order) {}
+    while at_rest.take(1, rng, &mut order) {}
+    order.into_iter().map(|coin| coins[coin]).collect()
+}
+
+/// The key of a new locker.
+pub(super) fn locker_key(rng: &mut SmallRng) -> LockerKey {
+    let mut bytes = [0xff; An::SIZE];
+    rng.fill_bytes(&mut bytes[..12]);
+    LockerKey::new(An::new(bytes)).expect("its last four bytes are FF")
+}

@@ -1,0 +1,138 @@
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::client::{Client, ClientError, Options, Transport};
+use crate::protocol::{Command, Status};
+
+/// The way to a node beside the connections that are measured: for what is made ready before a turn
+/// and taken back after the last, which is no part of what is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct SideDoor {
+    /// The node.
+    pub node: SocketAddr,
+    /// How to talk to it.
+    pub options: Options,
+}
+
+/// What is done through a [`SideDoor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chore {
+    /// Coins are put into lockers, to be looked at or taken out.
+    Store,
+    /// Coins are put up for sale, to be listed or bought.
+    Offer,
+    /// Offers are taken back, so that their coins can be used again.
+    TakeBack,
+}
+
+/// Why a chore was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ChoreError {
+    /// The node did not answer.
+    #[error("{chore}: {cause}")]
+    Client {
+        /// What was to be done.
+        chore: Chore,
+        /// What is wrong.
+        cause: ClientError,
+    },
+    /// The node did not do it.
+    #[error("{chore}: the node says \"{status}\"{next}", next = next_step(*.status))]
+    NotDone {
+        /// What was to be done.
+        chore: Chore,
+        /// What the node said.
+        status: Status,
+    },
+}
+
+impl std::fmt::Display for Chore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Chore::Store => "cannot put coins into lockers before they are asked about",
+            Chore::Offer => "cannot put coins up for sale before they are asked about",
+            Chore::TakeBack => "cannot take offers back",
+        })
+    }
+}
+
+fn next_step(status: Status) -> &'static str {
+    match status {
+        Status::UNKNOWN_CURRENCY => {
+            "; it has to take cloudcoin for lockers: start it with that in trade.currencies"
+        }
+        Status::PAYMENT_PENDING => {
+            "; it has to count every purchase as paid: start it with trade.settlement = \"trusted\""
+        }
+        _ => "",
+    }
+}
+
+impl SideDoor {
+    /// Requests under way at a time: enough that a node has many changes for each of its commits.
+    pub(super) const IN_FLIGHT_MAX: usize = 64;
+
+    /// Asks for each of these, so many at a time. `take` hears what came of each, in their order:
+    /// `None` where there is no usable answer, so that it may have been done. Of those that were never
+    /// sent it hears nothing. After an error nothing more is sent.
+    ///
+    /// # Errors
+    /// The first request without an answer, or with a status other than 241 for which `take` says that
+    /// the chore was not done.
+    pub(super) fn ask<T>(
+        &self,
+        chore: Chore,
+        at_once: usize,
+        tasks: &[T],
+        mut compose: impl FnMut(&T, &mut Vec<u8>) -> Command,
+        mut take: impl FnMut(&T, Option<Status>) -> bool,
+    ) -> Result<(), ChoreError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let failed = |cause| ChoreError::Client { chore, cause };
+        let host = self.node.ip().to_string();
+        // A new one each time: a server closes a connection on which nothing is asked for a while.
+        let mut client = Client::connect((&host, self.node.port()), Transport::Tcp, self.options)
+            .map_err(failed)?;
+        let mut error = None;
+        let mut payload = Vec::new();
+        let mut under_way: VecDeque<&T> = VecDeque::with_capacity(at_once);
+        let mut tasks = tasks.iter();
+        loop {
+            while error.is_none()
+                && under_way.len() < at_once
+                && let Some(task) = tasks.next()
+            {
+                payload.clear();
+                let command = compose(task, &mut payload);
+                match client.connection().send(command, Some(&payload)) {
+                    Ok(()) => under_way.push_back(task),
+                    Err(cause) => {
+                        if cause.leaves_doubt() {
+                            take(task, None);
+                        }
+                        error = Some(failed(cause));
+                    }
+                }
+            }
+            let Some(task) = under_way.pop_front() else {
+                return error.map_or(Ok(()), Err);
+            };
+            let found = match client.connection().receive() {
+                Ok(reply) => match take(task, Some(reply.status)) {
+                    true => None,
+                    false => Some(ChoreError::NotDone {
+                        chore,
+                        status: reply.status,
+                    }),
+                },
+                Err(cause) => {
+                    take(task, None);
+                    Some(failed(cause))
+                }
+            };
+            error = error.or(found);
+        }
+    }
+}
