@@ -24,13 +24,13 @@ pub(super) fn moves(
             .take_while(|&&other| other < coin)
             .count();
         if let Some((old, _)) = values[at].filter(|(old, _)| old.is_marked()) {
-            by_key.update(old).gone.push(coin);
+            by_key.update(old, GONE).gone.push(coin);
         }
         if an.is_marked() && !mfs.is_free() {
             let rank = *ranks
                 .next()
                 .expect("there is a rank for each coin that is stored");
-            by_key.update(an).come.push((coin, rank));
+            by_key.update(an, COME).come.push((coin, rank));
         }
     }
     assert!(
@@ -58,22 +58,26 @@ pub(super) fn moves(
     by_shard
 }
 
-/// Updates by their keys. Many coins in a row mostly have the same.
+/// Updates by their keys. Many coins in a row mostly leave the same, and come under the same.
 #[derive(Default)]
 struct ByKey {
     updates: Vec<KeyUpdate>,
     places: HashMap<[u8; An::SIZE], usize>,
-    last: usize,
+    last: [usize; 2],
 }
+
+const GONE: usize = 0;
+const COME: usize = 1;
 
 impl ByKey {
     #[inline]
-    fn update(&mut self, key: An) -> &mut KeyUpdate {
-        let is_last = (self.updates.get(self.last)).is_some_and(|update| update.key == key);
+    fn update(&mut self, key: An, way: usize) -> &mut KeyUpdate {
+        let last = &mut self.last[way];
+        let is_last = (self.updates.get(*last)).is_some_and(|update| update.key == key);
         if !is_last {
             let next = self.updates.len();
-            self.last = *self.places.entry(*key.expose()).or_insert(next);
-            if self.last == next {
+            *last = *self.places.entry(*key.expose()).or_insert(next);
+            if *last == next {
                 self.updates.push(KeyUpdate {
                     key,
                     gone: Vec::new(),
@@ -81,6 +85,6 @@ impl ByKey {
                 });
             }
         }
-        &mut self.updates[self.last]
+        &mut self.updates[*last]
     }
 }

@@ -1,6 +1,6 @@
 //! Group 8, lockers: store sum, store multiple, peek, remove.
 
-use super::{Caller, Node, Transport, authentication::verdict, stored::stored};
+use super::{Caller, Node, Transport, authentication::verdict, stored::ranked};
 use crate::{
     coin::{An, Coin},
     mesh::Decision,
@@ -10,7 +10,7 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{Exchange, Replacement, Reply, Request},
-    store::{Environment, record::Change},
+    store::{Environment, book::Notes, record::Change},
 };
 
 /// Coins whose names a datagram can answer with: 65,507 bytes less the longest header, HMAC and
@@ -47,11 +47,9 @@ impl<E: Environment> Node<E> {
     /// Puts coins into a locker where the sum of their numbers is right: all or none.
     async fn store(&self, request: &StoreSum<'_>) -> Result<bool, Status> {
         let (key, mfs) = (request.key, self.shard().month());
-        let mut coins: Vec<Coin> = request.coins().iter().collect();
-        coins.sort_unstable();
-        if coins.windows(2).any(|pair| pair[0] == pair[1]) {
+        let Some((coins, ranks)) = ranked(request.coins().iter()) else {
             return Ok(false);
-        }
+        };
         let changed = self.mesh.change_together(&coins, None, |held| {
             if held.any_on_sale()
                 || sum(held.values.iter().map(|v| Some(v.as_ref()?.0))) != Some(request.sum)
@@ -60,7 +58,10 @@ impl<E: Environment> Node<E> {
             }
             let an = key.an();
             let changes: Vec<Change> = coins.iter().map(|&coin| Change { coin, an, mfs }).collect();
-            let notes = stored(&changes, request.coins().iter());
+            let notes = Notes {
+                ranks,
+                ..Notes::default()
+            };
             Decision::Change(changes, notes)
         });
         let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;

@@ -3,6 +3,14 @@ use crate::{
     store::{book::Notes, record::Change},
 };
 
+/// The coins of a request, rising, each with its place in the request; `None` where one is named twice.
+pub(super) fn ranked(request: impl Iterator<Item = Coin>) -> Option<(Vec<Coin>, Vec<u32>)> {
+    let mut ranked: Vec<(Coin, u32)> = request.zip(0..).collect();
+    ranked.sort_unstable();
+    let is_twice = ranked.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    (!is_twice).then(|| ranked.into_iter().unzip())
+}
+
 /// The notes of changes that may put coins into lockers: which place each had in the request. `changes`
 /// are rising; `request` names their coins, each once, and may name others.
 pub(super) fn stored(changes: &[Change], request: impl Iterator<Item = Coin>) -> Notes {

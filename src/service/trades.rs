@@ -9,7 +9,7 @@ use super::{
     Caller, Node,
     authentication::verdict,
     lockers::{list, sum},
-    stored::stored,
+    stored::{ranked, stored},
 };
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
@@ -101,11 +101,9 @@ impl<E: Environment> Node<E> {
         if !self.trading.accepted.contains(&request.key.currency()) {
             return Err(Status::UNKNOWN_CURRENCY);
         }
-        let mut coins: Vec<Coin> = request.coins().iter().collect();
-        coins.sort_unstable();
-        if coins.windows(2).any(|pair| pair[0] == pair[1]) {
+        let Some((coins, ranks)) = ranked(request.coins().iter()) else {
             return Ok(Status::ALL_FAIL);
-        }
+        };
         let offer = Offer {
             currency: request.key.currency(),
             value: Value::of(coins.iter().copied()).ok_or(Status::INVALID_PARAMETER)?,
@@ -113,7 +111,7 @@ impl<E: Environment> Node<E> {
         };
         let registrar = self.registrar(&offer);
         self.tell(registrar, Request::AcquireOffer(offer)).await?;
-        let put = self.put_alone(&request, &coins, offer).await;
+        let put = self.put_alone(&request, &coins, ranks, offer).await;
         self.tell(registrar, Request::ReleaseOffer(offer)).await?;
         put
     }
@@ -122,6 +120,7 @@ impl<E: Environment> Node<E> {
         &self,
         request: &PutForSale<'_>,
         coins: &[Coin],
+        ranks: Vec<u32>,
         offer: Offer,
     ) -> Result<Status, Status> {
         let key = request.key.an();
@@ -149,7 +148,8 @@ impl<E: Environment> Node<E> {
                     moment: 0,
                     address: request.address.as_bytes().into(),
                 }),
-                ..stored(&changes, request.coins().iter())
+                ranks,
+                ..Notes::default()
             };
             Decision::Change(changes, notes)
         });

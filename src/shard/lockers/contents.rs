@@ -138,7 +138,11 @@ impl Contents {
                     let coin = pack(*coin);
                     items.retain(|item| item.coin != coin);
                 }
-                gone => items.retain(|item| gone.binary_search(&item.coin()).is_err()),
+                gone => {
+                    let gone: Vec<u32> = gone.iter().map(|&coin| pack(coin)).collect();
+                    debug_assert!(gone.is_sorted());
+                    items.retain(|item| gone.binary_search(&item.coin).is_err());
+                }
             },
             Contents::Big(big) => {
                 for &coin in gone {
