@@ -14,6 +14,8 @@ use raida::{
 use crate::{
     books::{Known, MONTH, Run, locker_key, trade_key},
     damage::{STEPS, recover},
+    disk::Faults,
+    node,
     random::Random,
     world::World,
 };
@@ -26,8 +28,12 @@ struct Steps {
 
 impl Steps {
     fn new() -> Steps {
+        Steps::of_seed(3)
+    }
+
+    fn of_seed(seed: u64) -> Steps {
         Steps {
-            world: World::new(3),
+            world: World::new(seed),
             run: None,
         }
     }
@@ -194,4 +200,30 @@ fn a_payment_is_remembered_in_the_log_in_the_book_and_in_both() {
     let mut payments = steps.start(2).payments;
     payments.sort_by_key(|payment| payment.moment);
     assert_eq!(payments, [payment(10), payment(20), payment(30)]);
+}
+
+#[test]
+fn a_header_that_a_power_failure_would_still_take_is_not_built_on() {
+    let key = locker_key(&mut Random::new(1));
+    for seed in 0..600 {
+        let mut random = Random::new(seed);
+        let mut steps = Steps::of_seed(seed);
+        steps.start(1);
+        steps.change(0, 10, &[7, 3], key, Notes::default());
+        steps.checkpoint();
+        // The same book once more, of which any sync may fail; then the process is killed.
+        let run = steps.run.take().unwrap();
+        run.is_stale[0].set(true);
+        let faults = Faults {
+            sync_errors: 350,
+            ..Faults::default()
+        };
+        steps.world.disk.borrow_mut().set_faults(faults);
+        let again = async move { run.checkpoint().await };
+        let _ = steps.world.run(random.between(20, 200), again);
+        steps.world.kill();
+        let recovered = node::recover_folder(steps.world.clone());
+        let _ = steps.world.run(random.between(60, 250), recovered);
+        assert_eq!(list(&steps.start(2), key), [7, 3], "seed {seed}");
+    }
 }

@@ -137,7 +137,7 @@ pub struct Run {
     logs: Vec<Rc<Log<SimEnvironment>>>,
     books: Vec<BookFile>,
     /// Where something changed since the newest book.
-    is_stale: Vec<Cell<bool>>,
+    pub is_stale: Vec<Cell<bool>>,
     round: Cell<u64>,
     known: RefCell<Known>,
     /// What is known once the change under way is done.
