@@ -544,6 +544,121 @@ fn a_file_that_does_not_belong_there_is_a_warning() {
     );
 }
 
+/// Three coins in two lockers, one under a trade key, and two elsewhere; then all is as after a start.
+fn import_lockers(trial: &Trial) {
+    let coin = |sn: u32, an: &str| format!("1,{sn},{an},40\n");
+    let [one, two] = ['a', 'b'].map(|digit| digit.to_string().repeat(24) + "ffffffff");
+    let trade = "c".repeat(26) + "02eeee";
+    let lines = [
+        coin(5, &one),
+        coin(6, &one),
+        coin(1_024, &two),
+        coin(1_025, &trade),
+        coin(1_026, &"d".repeat(32)),
+        coin(1_027, &("e".repeat(26) + "03eeee")),
+    ];
+    trial.write("lockers.csv", HEADER.to_owned() + &lines.concat());
+    trial.succeed("import --data d --csv lockers.csv");
+    trial.succeed("import --data d --csv lockers.csv");
+}
+
+#[test]
+fn check_counts_what_is_in_lockers() {
+    let trial = Trial::new();
+    import_lockers(&trial);
+    let (status, report) = trial.check();
+    assert_eq!(status, 0, "{report}");
+    let wanted = serde_json::json!({
+        "lockers": 2, "coins": 3, "coins_without_order": 3, "trade_coins": 1,
+        "offers": 0, "payments": 0,
+    });
+    assert_eq!(report["lockers"], wanted);
+    let text = trial.succeed("check --data d");
+    let line =
+        "lockers  2 lockers of 3 coins, 1 coin under trade keys, 0 offers, 0 used payments\n";
+    assert!(text.contains(line), "{text}");
+    trial.succeed("export --data d --csv out.csv");
+    assert!(trial.read("out.csv") == trial.read("lockers.csv"));
+}
+
+#[test]
+fn a_damaged_book_is_named_and_rebuilt_where_that_is_asked_for() {
+    let trial = Trial::new();
+    import_lockers(&trial);
+    trial.flip("d/book/1-0-a", 40);
+    let before = files(&trial.path("d/book"));
+    let (status, report) = trial.check();
+    assert_eq!((status, &report["can_start"]), (1, &Value::Bool(false)));
+    assert_eq!(report["faults"][0]["file"], "book/1-0-a");
+    let text = trial.run("check --data d").out;
+    assert!(text.contains("`raida check --rebuild --data d`"), "{text}");
+    let refused = trial.run("import --data d --csv lockers.csv");
+    assert_eq!(refused.status, 2);
+    assert!(refused.err.contains("book/1-0-a"), "{}", refused.err);
+    assert!(
+        files(&trial.path("d/book")) == before,
+        "nothing was changed"
+    );
+
+    let text = trial.succeed("check --data d --rebuild");
+    for part in [
+        "rebuilt  book/1-0-a at byte 0: ",
+        "lost     the order of lists: of 3 coins in lockers, 3 come first",
+        "lost     an unknown number of used payments: a payment made before now could be used again",
+        "d is sound\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(trial.check().0, 0);
+    trial.succeed("import --data d --csv lockers.csv");
+    let text = trial.succeed("check --data d --rebuild");
+    assert!(text.starts_with("nothing had to be rebuilt\n"), "{text}");
+}
+
+#[test]
+fn a_count_in_a_head_that_is_wrong_is_named_and_rebuilt() {
+    let trial = Trial::new();
+    import_lockers(&trial);
+    let slot = slot_offset(page(1, 1), Slot::A);
+    for (at, kind) in [(40, "locker"), (42, "trade")] {
+        let mut bytes = trial.read("d/pages/01.pages");
+        let head = &mut bytes[slot as usize..][..512];
+        head[at] ^= 2;
+        let crc = crc32c::crc32c(&head[..508]).to_le_bytes();
+        head[508..].copy_from_slice(&crc);
+        trial.write("d/pages/01.pages", &bytes);
+        let (status, report) = trial.check();
+        assert_eq!((status, &report["rebuildable"]), (1, &1.into()), "{report}");
+        assert_eq!(report["faults"][0]["offset"], slot + at as u64);
+        let run = trial.run("check --data d --rebuild --json");
+        let report: Value = serde_json::from_str(&run.out).unwrap();
+        assert_eq!((run.status, &report["rebuilt"]["done"]), (0, &true.into()));
+        let what = report["rebuilt"]["repaired"][0]["what"].as_str().unwrap();
+        assert!(what.contains(&format!("{kind} coins")), "{what}");
+        assert_eq!(report["lockers"]["coins"], 3);
+        // The page is in its other slot now: begin anew.
+        std::fs::remove_dir_all(trial.path("d")).unwrap();
+        import_lockers(&trial);
+    }
+}
+
+#[test]
+fn a_damaged_log_cannot_be_rebuilt_and_stays_as_it_is() {
+    let trial = Trial::new();
+    import_lockers(&trial);
+    let coin = page(1, 0).coin(5);
+    let changes = (1..=3).map(|i| change(coin, 2 + i, i as u8, 41)).collect();
+    log_changes(&trial.path("d"), changes);
+    trial.flip("d/log/0-000000.segment", 4_096 + 50);
+    let before = files(&trial.path("d/pages"));
+    let run = trial.run("check --data d --rebuild");
+    assert_eq!((run.status, run.err.as_str()), (1, ""));
+    let start =
+        "not rebuilt, since it follows from nothing else: log/0-000000.segment at byte 4096";
+    assert!(run.out.starts_with(start), "{}", run.out);
+    assert!(files(&trial.path("d/pages")) == before);
+}
+
 #[test]
 fn a_folder_in_use_is_refused_with_the_process_number() {
     let trial = Trial::new();
@@ -551,6 +666,7 @@ fn a_folder_in_use_is_refused_with_the_process_number() {
     let _in_use = DataFolder::open(&trial.path("d"), false).unwrap();
     for words in [
         "check --data d",
+        "check --data d --rebuild",
         "audit --data d",
         "import --data d --csv a.csv",
         "export --data d --csv out.csv",

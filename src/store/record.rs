@@ -358,4 +358,145 @@ mod tests {
             assert!(decode_all(&batch[..length], |_| ()).is_err(), "{length}");
         }
     }
+
+    fn sequences(changes: &[Change]) -> Vec<PageSequence> {
+        let mut pages: Vec<PageId> = changes.iter().map(|c| c.coin.page()).collect();
+        pages.dedup();
+        let numbered = pages.into_iter().zip(1..);
+        numbered
+            .map(|(page, sequence)| PageSequence { page, sequence })
+            .collect()
+    }
+
+    fn marked(page: usize, place: usize) -> Change {
+        let mut an = [place as u8; 16];
+        an[13..].copy_from_slice(&[2, 0xee, 0xee]);
+        let an = An::new(an);
+        Change {
+            an,
+            ..change(page, place)
+        }
+    }
+
+    /// Notes with some of the parts, by the bits of `parts`.
+    fn notes(parts: u8, ranks: Vec<u32>) -> Notes {
+        let moment = 1_795_219_200_000_000;
+        Notes {
+            moment,
+            ranks,
+            sale: (parts & SALE != 0).then(|| Sale {
+                key: marked(0, 9).an,
+                moment,
+                address: vec![b'x'; Sale::ADDRESS_MAX - usize::from(parts)].into(),
+            }),
+            ended: (parts & ENDED != 0).then(|| marked(0, 8).an),
+            payment: (parts & PAYMENT != 0).then_some(Payment {
+                id: [7; 32],
+                digest: [6; 16],
+                moment,
+            }),
+        }
+    }
+
+    fn read(batch: &[u8]) -> Result<Vec<(Vec<Change>, Notes)>, Malformed> {
+        let mut seen = Vec::new();
+        decode_all(batch, |record| {
+            let changes = record.changes.iter().map(|&(_, change)| change);
+            seen.push((changes.collect(), record.notes.clone()));
+        })?;
+        Ok(seen)
+    }
+
+    #[test]
+    fn notes_read_back_with_the_record_that_they_belong_to() {
+        let some = vec![marked(3, 1), change(3, 2), marked(3, 3), marked(4, 0)];
+        let none = vec![change(3, 1)];
+        let mut batch = Vec::new();
+        let mut written = Vec::new();
+        for parts in 0..8 {
+            for (changes, ranks) in [(&some, vec![9, 0, u32::MAX]), (&none, vec![])] {
+                let notes = notes(parts, ranks);
+                let pages = sequences(changes);
+                let bytes = encoded_bytes(pages.len(), changes.len(), &notes);
+                let before = batch.len();
+                encode(&pages, changes, &notes, &mut batch);
+                assert_eq!(batch.len() - before, bytes);
+                written.push((changes.clone(), notes));
+            }
+            encode(&sequences(&some), &some, &Notes::default(), &mut batch);
+            written.push((some.clone(), Notes::default()));
+        }
+        assert_eq!(read(&batch).unwrap(), written);
+    }
+
+    #[test]
+    fn ranks_go_with_the_changes_to_marked_numbers() {
+        let changes = [marked(3, 1), change(3, 2), marked(4, 0)];
+        let mut batch = Vec::new();
+        encode(
+            &sequences(&changes),
+            &changes,
+            &notes(0, vec![5, 6]),
+            &mut batch,
+        );
+        let mut ranked = Vec::new();
+        decode_all(&batch, |record| ranked.extend(record.ranked())).unwrap();
+        assert_eq!(ranked, [(changes[0], 5), (changes[2], 6)]);
+    }
+
+    #[test]
+    fn notes_that_do_not_fit_their_record_are_malformed() {
+        let changes = [marked(3, 1)];
+        let mut sound = Vec::new();
+        encode(
+            &sequences(&changes),
+            &changes,
+            &notes(7, vec![5]),
+            &mut sound,
+        );
+        for length in 1..sound.len() {
+            assert!(read(&sound[..length]).is_err(), "cut at {length}");
+            // The same, with a length that says so.
+            let mut cut = sound[..length].to_vec();
+            if length >= LENGTH_BYTES {
+                let rest = (length - LENGTH_BYTES) as u32;
+                cut[..LENGTH_BYTES].copy_from_slice(&rest.to_le_bytes());
+                let without_notes = LENGTH_BYTES + 2 + PAGE_BYTES + CHANGE_BYTES;
+                assert_eq!(read(&cut).is_ok(), length == without_notes, "{length}");
+            }
+        }
+        let at = LENGTH_BYTES + 2 + PAGE_BYTES + CHANGE_BYTES;
+        let with = |offset: usize, bytes: &[u8]| {
+            let mut other = sound.clone();
+            other[at + offset..][..bytes.len()].copy_from_slice(bytes);
+            read(&other)
+        };
+        assert!(with(0, &[0; 8]).is_err(), "no moment");
+        assert!(with(8, &[8]).is_err(), "an unknown part");
+        assert!(with(8, &[3]).is_err(), "a part too few");
+        assert!(with(9, &[0]).is_err(), "a rank too few");
+        assert!(with(9, &[2]).is_err(), "a rank too many");
+        assert!(with(0, &[1]).is_ok(), "another moment");
+        let mut longer = sound.clone();
+        longer.push(0);
+        let length = (longer.len() - LENGTH_BYTES) as u32;
+        longer[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        assert!(read(&longer).is_err(), "a byte too many");
+    }
+
+    #[test]
+    fn a_record_without_notes_is_what_it_always_was() {
+        let mut record = Vec::new();
+        let changes = [marked(3, 1)];
+        encode(
+            &sequences(&changes),
+            &changes,
+            &Notes::default(),
+            &mut record,
+        );
+        let mut bytes = vec![33, 0, 0, 0, 1, 0, 3, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend([1, 0, 7]);
+        bytes.extend(changes[0].an.expose());
+        assert_eq!(record, bytes);
+    }
 }

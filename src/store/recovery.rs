@@ -819,12 +819,64 @@ mod tests {
         store::{BOOK_FOLDER, Disk, PAGE_FOLDER, record::PageSequence},
     };
 
-    #[test]
-    fn a_change_that_an_image_lacked_survives_two_recoveries() {
+    /// A data folder of nothing but folders.
+    fn empty_folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for name in [PAGE_FOLDER, LOG_FOLDER, BOOK_FOLDER] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
+        folder
+    }
+
+    #[test]
+    fn a_folder_from_before_there_were_books_starts_and_has_one_from_then_on() {
+        let folder = empty_folder();
+        std::fs::remove_dir(folder.path().join(BOOK_FOLDER)).unwrap();
+        let secret = NodeSecret::new([1; 16]);
+        let page = PageId::from_index(5).unwrap();
+        let (mut locker, mut trade) = ([3; 16], [4; 16]);
+        locker[12..].fill(0xff);
+        trade[13..].copy_from_slice(&[1, 0xee, 0xee]);
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
+            .make()
+            .unwrap();
+        executor.run(async {
+            let disk = Disk::new(folder.path());
+            let files = PageFiles::open(&disk).await.unwrap();
+            // Only coins under a trade key, which the head of that version did not count.
+            for (index, key) in [(5, trade), (6, locker)] {
+                let page = PageId::from_index(index).unwrap();
+                let mut image = PageImage::blank();
+                (image.ans[9], image.mfs[9]) = (An::new(key), Mfs::new(40));
+                let slot = slot::encode(page, 100, 3, &[], &image);
+                let slot = slot::tests::of_version(1, slot);
+                files.write(page, Slot::A, &slot).await.unwrap();
+            }
+            std::fs::create_dir(folder.path().join(BOOK_FOLDER)).unwrap(); // as `DataFolder` does
+            for _ in 0..2 {
+                let recovered = recover(&disk, &secret).await.unwrap();
+                let mut coins = recovered.book.coins;
+                coins.sort_by_key(|placed| placed.coin);
+                let keys: Vec<[u8; 16]> = coins.iter().map(|placed| *placed.key.expose()).collect();
+                assert_eq!(keys, [trade, locker]);
+                assert_eq!(coins[0].coin, page.coin(9));
+                assert!(
+                    coins
+                        .iter()
+                        .all(|placed| placed.stamp == Default::default())
+                );
+                assert_eq!((recovered.book.moment, recovered.pages_written), (0, 0));
+                assert_eq!(recovered.pages[5].trade_coins, 1);
+            }
+            std::fs::remove_dir_all(folder.path().join(BOOK_FOLDER)).unwrap();
+            let refused = recover(&disk, &secret).await.unwrap_err();
+            assert!(refused.to_string().contains("book/1-0-a"), "{refused}");
+        });
+    }
+
+    #[test]
+    fn a_change_that_an_image_lacked_survives_two_recoveries() {
+        let folder = empty_folder();
         let secret = NodeSecret::new([1; 16]);
         let page = PageId::from_index(5).unwrap();
         let late = Change {

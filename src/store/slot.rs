@@ -255,7 +255,7 @@ pub fn decode(slot: &[u8], meta: &SlotMeta, image: &mut PageImage) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::store) mod tests {
     use super::*;
 
     fn page() -> PageId {
@@ -312,6 +312,44 @@ mod tests {
             decode_meta(&[0; SLOT_META_BYTES], page())
                 .unwrap()
                 .is_none()
+        );
+    }
+
+    /// A slot as another version of the format has it, which counts no trade coins.
+    pub(in crate::store) fn of_version(version: u32, mut slot: Vec<u8>) -> Vec<u8> {
+        slot[8..12].copy_from_slice(&version.to_le_bytes());
+        slot[TRADE_COINS_OFFSET..][..2].fill(0);
+        let head_crc = crc32c::crc32c(&slot[..HEAD_BYTES - 4]);
+        slot[HEAD_BYTES - 4..HEAD_BYTES].copy_from_slice(&head_crc.to_le_bytes());
+        slot
+    }
+
+    #[test]
+    fn heads_count_coins_under_both_kinds_of_keys_and_the_first_version_one() {
+        let mut image = PageImage::blank();
+        image.mfs.fill(Mfs::new(40));
+        image.mfs[0] = Mfs::FREE;
+        for place in [0, 1, 2, 60] {
+            image.ans[place] = An::new([0xff; 16]);
+        }
+        let mut trade = [1; 16];
+        trade[14..].fill(0xee);
+        image.ans[70] = An::new(trade);
+        trade[13] = 3; // no currency's
+        image.ans[71] = An::new(trade);
+        let slot = encode(page(), 77, 5, &[], &image);
+        let head = |slot: &[u8]| decode_meta(slot, page()).unwrap().unwrap().head;
+        assert_eq!((image.locker_coins(), image.trade_coins()), (3, 1));
+        let counts = |head: SlotHead| (head.locker_coins, head.trade_coins);
+        assert_eq!(counts(head(&slot)), (3, Some(1)));
+        let old = of_version(1, slot);
+        assert_eq!(counts(head(&old)), (3, None));
+        let meta = decode_meta(&old, page()).unwrap().unwrap();
+        assert!(decode(&old, &meta, &mut PageImage::blank()));
+        let newer = of_version(3, old);
+        assert_eq!(
+            decode_meta(&newer, page()).unwrap_err(),
+            HeadFault::Version(3)
         );
     }
 }

@@ -14,20 +14,18 @@ use futures_util::future::join_all;
 use raida::{
     coin::{An, Coin, Mfs, PageId, ShardId},
     store::{
-        BOOK_FOLDER, Signal,
+        Signal,
         book::{Book, BookFile, Entry, Notes, Payment, PaymentId, Placed, Sale, Stamp},
         log::{Durability, Log, LogSettings},
         pages::Pages,
-        rebuild::{Rebuilt, rebuild},
         record::{Change, PageSequence},
-        recovery::{Fault, Recovered, RecoveryError},
-        verify::{Report, verify},
+        recovery::Recovered,
     },
 };
 
 use crate::{
-    damage::{STEPS, recover},
-    disk::{Faults, SimStorage},
+    damage::recover,
+    disk::Faults,
     node,
     random::Random,
     world::{Cut, SimEnvironment, World},
@@ -35,18 +33,18 @@ use crate::{
 
 const HISTORIES: u64 = 1_500;
 const STEPS_MAX: u64 = 5_000_000;
-const MONTH: Mfs = Mfs::new(45);
+pub const MONTH: Mfs = Mfs::new(45);
 
 /// What a node knows of coins, sales and payments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Known {
+pub struct Known {
     /// Coins in circulation.
-    coins: BTreeMap<Coin, (Number, Stamp)>,
-    sales: BTreeMap<Number, (u64, Box<[u8]>)>,
-    payments: BTreeMap<PaymentId, ([u8; 16], u64)>,
+    pub coins: BTreeMap<Coin, (Number, Stamp)>,
+    pub sales: BTreeMap<Number, (u64, Box<[u8]>)>,
+    pub payments: BTreeMap<PaymentId, ([u8; 16], u64)>,
 }
 
-type Number = [u8; 16];
+pub type Number = [u8; 16];
 
 impl Known {
     fn change(&mut self, changes: &[Change], notes: &Notes) {
@@ -76,7 +74,7 @@ impl Known {
     }
 
     /// As a recovery tells it.
-    fn of(book: &Book) -> Known {
+    pub fn of(book: &Book) -> Known {
         let placed = |p: &Placed| (p.coin, (*p.key.expose(), p.stamp));
         let sale = |s: &Sale| (*s.key.expose(), (s.moment, s.address.clone()));
         let payment = |p: &Payment| (p.id, (p.digest, p.moment));
@@ -131,7 +129,7 @@ impl Known {
 }
 
 /// One run of a node as far as its store goes.
-struct Run {
+pub struct Run {
     world: Rc<World>,
     environment: SimEnvironment,
     shards: u16,
@@ -139,7 +137,7 @@ struct Run {
     logs: Vec<Rc<Log<SimEnvironment>>>,
     books: Vec<BookFile>,
     /// Where something changed since the newest book.
-    is_stale: Vec<Cell<bool>>,
+    pub is_stale: Vec<Cell<bool>>,
     round: Cell<u64>,
     known: RefCell<Known>,
     /// What is known once the change under way is done.
@@ -149,7 +147,7 @@ struct Run {
 }
 
 #[derive(Default)]
-struct Counts {
+pub struct Counts {
     changes: Cell<u64>,
     checkpoints: Cell<u64>,
     failed_checkpoints: Cell<u64>,
@@ -163,7 +161,7 @@ fn count(cell: &Cell<u64>) {
 }
 
 impl Run {
-    async fn open(
+    pub async fn open(
         world: Rc<World>,
         recovered: Recovered,
         known: Known,
@@ -214,7 +212,7 @@ impl Run {
     }
 
     /// Changes coins together. Gives whether the log took it.
-    async fn change(&self, core: usize, mut changes: Vec<Change>, notes: Notes) -> bool {
+    pub async fn change(&self, core: usize, mut changes: Vec<Change>, notes: Notes) -> bool {
         changes.sort_by_key(|change| change.coin);
         let mut sequences: Vec<PageSequence> = Vec::new();
         for change in &changes {
@@ -293,7 +291,7 @@ impl Run {
     }
 
     /// As `mesh::checkpoint`, with books.
-    async fn checkpoint(&self) -> bool {
+    pub async fn checkpoint(&self) -> bool {
         let round = self.round.get() + 1;
         self.round.set(round);
         let marks = join_all(self.logs.iter().map(|log| log.mark())).await;
@@ -505,13 +503,13 @@ fn draw_coin(random: &mut Random) -> Coin {
     page.coin(*random.pick(&[0, 1, 2, 700, 1_023]))
 }
 
-fn locker_key(random: &mut Random) -> An {
+pub fn locker_key(random: &mut Random) -> An {
     let mut key = [random.below(5) as u8; 16];
     key[12..].fill(0xff);
     An::new(key)
 }
 
-fn trade_key(random: &mut Random) -> An {
+pub fn trade_key(random: &mut Random) -> An {
     let mut key = [random.below(4) as u8; 16];
     key[13] = 1;
     key[14..].fill(0xee);
@@ -526,16 +524,16 @@ fn crash(world: &World, random: &mut Random) {
 }
 
 /// A folder's history: what its last run knew, and what it would have known after the change under way.
-struct History {
-    world: Rc<World>,
-    random: Random,
+pub struct History {
+    pub world: Rc<World>,
+    pub random: Random,
     before: Known,
     after: Option<Known>,
     counts: Rc<Counts>,
 }
 
 impl History {
-    fn new(seed: u64, counts: &Rc<Counts>) -> History {
+    pub fn new(seed: u64, counts: &Rc<Counts>) -> History {
         History {
             world: World::new(seed),
             random: Random::new(seed ^ 0xb00c),
@@ -575,7 +573,7 @@ impl History {
         recovered
     }
 
-    fn run(&mut self, shards: u16, steps: u64, requests: u64) {
+    pub fn run(&mut self, shards: u16, steps: u64, requests: u64) {
         let recovered = self.recover();
         let segment_bytes = *self.random.pick(&[12_288, 16_384, 65_536]);
         let opened = Run::open(
@@ -641,171 +639,5 @@ fn a_start_knows_what_every_answered_change_said_of_lockers() {
     for (what, count, least) in least {
         println!("{} {what}", count.get());
         assert!(count.get() >= least, "only {} {what}", count.get());
-    }
-}
-
-/// A folder whose book says something of everything, in the files of several shards, and its history.
-fn written(shards: u16) -> History {
-    for seed in 0.. {
-        let mut history = History::new(seed, &Rc::default());
-        history.random = Random::new(7 + seed);
-        history.run(shards, STEPS_MAX, 60);
-        let book = recover(&history.world).unwrap().book;
-        history.world.kill();
-        if !book.sales.is_empty() && !book.payments.is_empty() && book.coins.len() > 10 {
-            return history;
-        }
-    }
-    unreachable!("some seed does it");
-}
-
-fn books(world: &World) -> Vec<String> {
-    world.disk.borrow().names(BOOK_FOLDER)
-}
-
-/// The books that hold something now.
-fn whole_books(world: &World) -> Vec<String> {
-    let is_whole = |name: &String| {
-        world
-            .disk
-            .borrow()
-            .bytes(name, 0, 4_096)
-            .starts_with(b"RAIDABOK")
-    };
-    books(world).into_iter().filter(is_whole).collect()
-}
-
-fn refusal(world: &Rc<World>) -> Fault {
-    match recover(world) {
-        Err(RecoveryError::Damaged(fault)) => fault,
-        other => panic!("recovery says {other:?}"),
-    }
-}
-
-fn check(world: &Rc<World>) -> Report {
-    let storage = SimStorage::new(world);
-    let verified = async move { verify(&storage, |_, _| ()).await };
-    world.run(STEPS, verified).unwrap().unwrap()
-}
-
-fn mend(world: &Rc<World>) -> Rebuilt {
-    let storage = SimStorage::new(world);
-    let rebuilt = async move { rebuild(&storage, &node::secret()).await };
-    world.run(STEPS, rebuilt).unwrap().unwrap()
-}
-
-#[test]
-fn a_flipped_byte_anywhere_in_a_book_keeps_a_node_from_starting() {
-    let history = written(2);
-    let world = &history.world;
-    let round = |name: &String| {
-        let header = world.disk.borrow().bytes(name, 0, 4_096);
-        u64::from_le_bytes(header[16..24].try_into().unwrap())
-    };
-    let name = &whole_books(world).into_iter().max_by_key(round).unwrap();
-    let length = 4_096 * 2;
-    assert_eq!(world.disk.borrow().bytes(name, length, 4_096), [0; 4_096]);
-    for byte in (0..128)
-        .chain((128..length).step_by(61))
-        .chain([length - 1])
-    {
-        world.disk.borrow_mut().flip(name, byte);
-        let fault = refusal(world);
-        let part = if byte < 4_096 { 0 } else { 4_096 };
-        assert_eq!((&fault.file, fault.offset), (name, part), "byte {byte}");
-        let report = check(world);
-        assert!(!report.can_start && report.faults == [fault], "byte {byte}");
-        assert_eq!(report.rebuildable, 1);
-        world.disk.borrow_mut().flip(name, byte);
-    }
-    assert_eq!(check(world).faults, []);
-    recover(world).unwrap();
-}
-
-#[test]
-fn a_book_that_is_gone_keeps_a_node_from_starting() {
-    let history = written(1);
-    let world = &history.world;
-    for name in books(world) {
-        let is_whole = whole_books(world).contains(&name);
-        world.disk.borrow_mut().delete(&name);
-        let fault = refusal(world);
-        assert_eq!(fault.file.strip_prefix("book/1-0-").map(str::len), Some(1));
-        assert!(fault.what.contains("missing"), "{fault}");
-        assert!(!check(world).can_start, "{name}, {is_whole}");
-    }
-    let rebuilt = mend(world);
-    assert!(rebuilt.losses.unwrap().is_more);
-    let book = recover(world).unwrap().book;
-    assert!(book.sales.is_empty() && book.payments.is_empty() && !book.coins.is_empty());
-    assert!(
-        book.coins
-            .iter()
-            .all(|placed| placed.stamp == Stamp::default())
-    );
-    assert_eq!(check(world).faults, []);
-}
-
-#[test]
-fn a_rebuild_saves_every_part_that_can_be_read_and_tells_the_rest() {
-    let history = written(3);
-    let world = &history.world;
-    let before = Known::of(&recover(world).unwrap().book);
-    world.kill();
-    // The header: every chunk is there all the same.
-    let name = whole_books(world).pop().unwrap();
-    world.disk.borrow_mut().flip(&name, 20);
-    let rebuilt = mend(world);
-    assert_eq!(rebuilt.repaired.len(), 1);
-    assert!(
-        rebuilt.losses.unwrap().is_more,
-        "nobody knows how much it had"
-    );
-    assert_eq!(Known::of(&recover(world).unwrap().book), before);
-    world.kill();
-    // The only chunk: the older of the two files has one of its own, as it was then.
-    let files: BTreeSet<String> = whole_books(world).into_iter().collect();
-    for name in &files {
-        world.disk.borrow_mut().flip(name, 4_096 + 100);
-    }
-    let fault = refusal(world);
-    assert!(files.contains(&fault.file));
-    let losses = mend(world).losses.unwrap();
-    assert_eq!(losses.entries.payments, before.payments.len() as u64);
-    assert_eq!(losses.entries.sales, before.sales.len() as u64);
-    assert!(!losses.is_more);
-    let report = check(world);
-    assert_eq!((report.faults, report.can_start), (vec![], true));
-    assert_eq!(report.lockers.payments, 0);
-    assert_eq!(report.lockers.coins, report.lockers.coins_without_order);
-    recover(world).unwrap();
-}
-
-#[test]
-fn a_rebuild_that_is_cut_short_anywhere_can_be_made_again() {
-    for steps in 1.. {
-        let history = written(1);
-        let world = &history.world;
-        let before = Known::of(&recover(world).unwrap().book);
-        world.kill();
-        let name = whole_books(world).pop().unwrap();
-        world.disk.borrow_mut().flip(&name, 20);
-        let storage = SimStorage::new(world);
-        let cut = world.run(steps, async move {
-            rebuild(&storage, &node::secret()).await.map(drop)
-        });
-        let is_done = cut.is_ok();
-        world.fail_power();
-        match recover(world) {
-            Ok(recovered) => assert_eq!(Known::of(&recovered.book), before, "{steps} steps"),
-            Err(RecoveryError::Damaged(_)) if !is_done => {
-                mend(world);
-                assert_eq!(Known::of(&recover(world).unwrap().book), before);
-            }
-            Err(error) => panic!("after {steps} steps: {error}"),
-        }
-        if is_done {
-            return;
-        }
     }
 }

@@ -3,6 +3,8 @@
 //! `RAIDA_SIMULATION_SEED=N cargo test --test simulation` lives through one history again;
 //! `RAIDA_SIMULATION_HISTORIES=N` sets how many there are (10,000 without).
 
+mod book_cases;
+mod book_damage;
 mod books;
 mod damage;
 mod disk;

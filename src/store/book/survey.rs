@@ -97,7 +97,7 @@ impl BookSurvey {
             let newest = pair.iter().filter_map(Found::round).max();
             for found in pair {
                 found.standing = match found.round() {
-                    Some(round) if round < since => Standing::LeftOver,
+                    Some(_) if newest < Some(since) => Standing::LeftOver,
                     round if round.is_some() && round == newest => Standing::Newest,
                     _ => Standing::Older,
                 };

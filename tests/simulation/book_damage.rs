@@ -1,0 +1,186 @@
+//! Book files that are damaged or gone: a node does not start, and a rebuild saves what it can.
+
+use std::{collections::BTreeSet, rc::Rc};
+
+use raida::store::{
+    BOOK_FOLDER,
+    book::Stamp,
+    rebuild::{Rebuilt, rebuild},
+    recovery::{Fault, RecoveryError},
+    verify::{Report, verify},
+};
+
+use crate::{
+    books::{History, Known},
+    damage::{STEPS, recover},
+    disk::SimStorage,
+    node,
+    random::Random,
+    world::World,
+};
+
+/// A folder whose book says something of everything, in the files of several shards, and its history.
+fn written(shards: u16) -> History {
+    for seed in 0.. {
+        let mut history = History::new(seed, &Rc::default());
+        history.random = Random::new(7 + seed);
+        history.run(shards, STEPS, 60);
+        let book = recover(&history.world).unwrap().book;
+        history.world.kill();
+        if !book.sales.is_empty() && !book.payments.is_empty() && book.coins.len() > 10 {
+            return history;
+        }
+    }
+    unreachable!("some seed does it");
+}
+
+fn books(world: &World) -> Vec<String> {
+    world.disk.borrow().names(BOOK_FOLDER)
+}
+
+/// The books that hold something now.
+fn whole_books(world: &World) -> Vec<String> {
+    let is_whole = |name: &String| {
+        world
+            .disk
+            .borrow()
+            .bytes(name, 0, 4_096)
+            .starts_with(b"RAIDABOK")
+    };
+    books(world).into_iter().filter(is_whole).collect()
+}
+
+fn refusal(world: &Rc<World>) -> Fault {
+    match recover(world) {
+        Err(RecoveryError::Damaged(fault)) => fault,
+        other => panic!("recovery says {other:?}"),
+    }
+}
+
+fn check(world: &Rc<World>) -> Report {
+    let storage = SimStorage::new(world);
+    let verified = async move { verify(&storage, |_, _| ()).await };
+    world.run(STEPS, verified).unwrap().unwrap()
+}
+
+fn mend(world: &Rc<World>) -> Rebuilt {
+    let storage = SimStorage::new(world);
+    let rebuilt = async move { rebuild(&storage, &node::secret()).await };
+    world.run(STEPS, rebuilt).unwrap().unwrap()
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_a_book_keeps_a_node_from_starting() {
+    let history = written(2);
+    let world = &history.world;
+    let round = |name: &String| {
+        let header = world.disk.borrow().bytes(name, 0, 4_096);
+        u64::from_le_bytes(header[16..24].try_into().unwrap())
+    };
+    let name = &whole_books(world).into_iter().max_by_key(round).unwrap();
+    let length = 4_096 * 2;
+    assert_eq!(world.disk.borrow().bytes(name, length, 4_096), [0; 4_096]);
+    for byte in (0..128)
+        .chain((128..length).step_by(61))
+        .chain([length - 1])
+    {
+        world.disk.borrow_mut().flip(name, byte);
+        let fault = refusal(world);
+        let part = if byte < 4_096 { 0 } else { 4_096 };
+        assert_eq!((&fault.file, fault.offset), (name, part), "byte {byte}");
+        let report = check(world);
+        assert!(!report.can_start && report.faults == [fault], "byte {byte}");
+        assert_eq!(report.rebuildable, 1);
+        world.disk.borrow_mut().flip(name, byte);
+    }
+    assert_eq!(check(world).faults, []);
+    recover(world).unwrap();
+}
+
+#[test]
+fn a_book_that_is_gone_keeps_a_node_from_starting() {
+    let history = written(1);
+    let world = &history.world;
+    for name in books(world) {
+        let is_whole = whole_books(world).contains(&name);
+        world.disk.borrow_mut().delete(&name);
+        let fault = refusal(world);
+        assert_eq!(fault.file.strip_prefix("book/1-0-").map(str::len), Some(1));
+        assert!(fault.what.contains("missing"), "{fault}");
+        assert!(!check(world).can_start, "{name}, {is_whole}");
+    }
+    let rebuilt = mend(world);
+    assert!(rebuilt.losses.unwrap().is_more);
+    let book = recover(world).unwrap().book;
+    assert!(book.sales.is_empty() && book.payments.is_empty() && !book.coins.is_empty());
+    assert!(
+        book.coins
+            .iter()
+            .all(|placed| placed.stamp == Stamp::default())
+    );
+    assert_eq!(check(world).faults, []);
+}
+
+#[test]
+fn a_rebuild_saves_every_part_that_can_be_read_and_tells_the_rest() {
+    let history = written(3);
+    let world = &history.world;
+    let before = Known::of(&recover(world).unwrap().book);
+    world.kill();
+    // The header: every chunk is there all the same.
+    let name = whole_books(world).pop().unwrap();
+    world.disk.borrow_mut().flip(&name, 20);
+    let rebuilt = mend(world);
+    assert_eq!(rebuilt.repaired.len(), 1);
+    assert!(
+        rebuilt.losses.unwrap().is_more,
+        "nobody knows how much it had"
+    );
+    assert_eq!(Known::of(&recover(world).unwrap().book), before);
+    world.kill();
+    // The only chunk: the older of the two files has one of its own, as it was then.
+    let files: BTreeSet<String> = whole_books(world).into_iter().collect();
+    for name in &files {
+        world.disk.borrow_mut().flip(name, 4_096 + 100);
+    }
+    let fault = refusal(world);
+    assert!(files.contains(&fault.file));
+    let losses = mend(world).losses.unwrap();
+    assert_eq!(losses.entries.payments, before.payments.len() as u64);
+    assert_eq!(losses.entries.sales, before.sales.len() as u64);
+    assert!(!losses.is_more);
+    let report = check(world);
+    assert_eq!((report.faults, report.can_start), (vec![], true));
+    assert_eq!(report.lockers.payments, 0);
+    assert_eq!(report.lockers.coins, report.lockers.coins_without_order);
+    recover(world).unwrap();
+}
+
+#[test]
+fn a_rebuild_that_is_cut_short_anywhere_can_be_made_again() {
+    for steps in 1.. {
+        let history = written(1);
+        let world = &history.world;
+        let before = Known::of(&recover(world).unwrap().book);
+        world.kill();
+        let name = whole_books(world).pop().unwrap();
+        world.disk.borrow_mut().flip(&name, 20);
+        let storage = SimStorage::new(world);
+        let cut = world.run(steps, async move {
+            rebuild(&storage, &node::secret()).await.map(drop)
+        });
+        let is_done = cut.is_ok();
+        world.fail_power();
+        match recover(world) {
+            Ok(recovered) => assert_eq!(Known::of(&recovered.book), before, "{steps} steps"),
+            Err(RecoveryError::Damaged(_)) if !is_done => {
+                mend(world);
+                assert_eq!(Known::of(&recover(world).unwrap().book), before);
+            }
+            Err(error) => panic!("after {steps} steps: {error}"),
+        }
+        if is_done {
+            return;
+        }
+    }
+}
