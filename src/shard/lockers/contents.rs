@@ -1,4 +1,5 @@
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
 };
@@ -25,7 +26,7 @@ pub(super) enum Contents {
 }
 
 /// A coin under a key, and since when. Ordered by that, and among coins of no order by the coin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     moment: u64,
     rank: u32,
@@ -36,6 +37,28 @@ pub(super) struct Item {
 pub(super) struct Big {
     items: BTreeSet<Item>,
     by_coin: BTreeMap<u32, Stamp>,
+}
+
+impl Item {
+    /// The whole as one number, which compares at once.
+    #[inline]
+    fn number(&self) -> u128 {
+        u128::from(self.moment) << 64 | u128::from(self.rank) << 32 | u128::from(self.coin)
+    }
+}
+
+impl Ord for Item {
+    #[inline]
+    fn cmp(&self, other: &Item) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for Item {
+    #[inline]
+    fn partial_cmp(&self, other: &Item) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Default for Contents {
