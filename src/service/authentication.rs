@@ -2,14 +2,14 @@
 
 use super::{Node, scatter::scatter, stored::stored};
 use crate::{
-    coin::{An, Coin},
+    coin::Coin,
     mesh::Decision,
     protocol::{
         Command, PassFail, Status,
         authentication::{Detect, DetectSum, Pown, PownSum},
         pass_fail::Bitmap,
     },
-    shard::{Exchange, RECORDS_A_TURN, Replacement, Request, Single},
+    shard::{Exchange, RECORDS_A_TURN, Replacement, Request, Single, Sum},
     store::{Environment, record::Change},
 };
 
@@ -84,7 +84,7 @@ impl<E: Environment> Node<E> {
             return Some(Status::ALL_FAIL);
         }
         Some(match self.shard().sum_now(coins.iter())? {
-            Ok(sum) => verdict(sum.is_some_and(|sum| sum == request.sum())),
+            Ok(sum) => verdict(sum.is_some_and(|sum| sum.proves(request.sum()))),
             Err(_) => Status::UNAVAILABLE,
         })
     }
@@ -96,7 +96,7 @@ impl<E: Environment> Node<E> {
             return Ok(Status::ALL_FAIL);
         }
         let sum = self.sum(coins.iter()).await?;
-        Ok(verdict(sum.is_some_and(|sum| sum == request.sum())))
+        Ok(verdict(sum.is_some_and(|sum| sum.proves(request.sum()))))
     }
 
     pub(super) async fn pown(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
@@ -127,17 +127,17 @@ impl<E: Environment> Node<E> {
         }
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(&coins, None, |held| {
-            let mut sum = An::ZERO;
+            let mut sum = Sum::default();
             let mut changes = Vec::with_capacity(coins.len());
             for (&coin, value) in coins.iter().zip(held.values) {
                 let Some((an, _)) = *value else {
                     return Decision::Refuse(());
                 };
-                sum ^= an;
+                sum.add(an);
                 let an = an ^ request.delta();
                 changes.push(Change { coin, an, mfs });
             }
-            if sum == request.sum() && !held.any_on_sale() {
+            if sum.proves(request.sum()) && !held.any_on_sale() {
                 let notes = stored(&changes, request.coins().iter());
                 Decision::Change(changes, notes)
             } else {

@@ -76,13 +76,16 @@ impl<E: Environment> Node<E> {
             return None;
         }
         let sum = self.shard().sum_now([coin].into_iter())?;
-        Some(sum.map_err(|_| Status::UNAVAILABLE))
+        Some(match sum {
+            Ok(sum) => Ok(sum.and_then(|sum| sum.an())),
+            Err(_) => Err(Status::UNAVAILABLE),
+        })
     }
 
     async fn an(&self, coin: Coin) -> Result<Option<An>, Status> {
         let owner = coin.page().owner(self.mesh.shards());
         match self.mesh.ask(owner, Request::An(coin)).await {
-            Ok(Reply::Sum(an)) => Ok(an),
+            Ok(Reply::Sum(sum)) => Ok(sum.and_then(|sum| sum.an())),
             Ok(other) => unreachable!("a shard answers an AN with {other:?}"),
             Err(_) => Err(Status::UNAVAILABLE),
         }

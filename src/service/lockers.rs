@@ -9,7 +9,7 @@ use crate::{
         lockers::{Contents, LockerKey, Peek, Remove, StoreAnswer, StoreMultiple, StoreSum},
         pass_fail::Bitmap,
     },
-    shard::{Exchange, Replacement, Reply, Request},
+    shard::{Exchange, Replacement, Reply, Request, sum},
     store::{Environment, book::Notes, record::Change},
 };
 
@@ -51,9 +51,8 @@ impl<E: Environment> Node<E> {
             return Ok(false);
         };
         let changed = self.mesh.change_together(&coins, None, |held| {
-            if held.any_on_sale()
-                || sum(held.values.iter().map(|v| Some(v.as_ref()?.0))) != Some(request.sum)
-            {
+            let known = sum(held.values.iter().map(|value| Some(value.as_ref()?.0)));
+            if held.any_on_sale() || !known.is_some_and(|known| known.proves(request.sum)) {
                 return Decision::Refuse(());
             }
             let an = key.an();
@@ -153,9 +152,4 @@ pub(super) fn list(
         return Err(Status::INVALID_LENGTH);
     }
     Ok(Contents::answer(coins, out))
-}
-
-/// The XOR of numbers; `None` where a coin has none.
-pub(super) fn sum(mut ans: impl Iterator<Item = Option<An>>) -> Option<An> {
-    ans.try_fold(An::ZERO, |sum, an| Some(sum ^ an?))
 }

@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 
 use super::Node;
 use crate::{
-    coin::{An, AnTag, Coin, ShardId},
+    coin::{AnTag, Coin, ShardId},
     protocol::Status,
-    shard::{Exchange, Reply, Request, Unavailable},
+    shard::{Exchange, Reply, Request, Sum, Unavailable},
     store::Environment,
 };
 
@@ -118,13 +118,13 @@ impl<E: Environment> Node<E> {
         &self,
         count: usize,
         coins: impl Iterator<Item = Coin>,
-    ) -> Result<Option<(An, Vec<AnTag>)>, Status> {
+    ) -> Result<Option<(Sum, Vec<AnTag>)>, Status> {
         let scattered = scatter(self.mesh.shards(), coins.map(|coin| Some((coin, coin))));
         let asked = scattered.into_shards().map(|(shard, indices, coins)| {
             let reply = self.mesh.ask(shard, Request::SumAndTags(coins));
             async move { (indices, reply.await) }
         });
-        let (mut sum, mut tags) = (An::ZERO, vec![AnTag::default(); count]);
+        let (mut sum, mut tags) = (Sum::default(), vec![AnTag::default(); count]);
         for (indices, reply) in join_all(asked).await {
             let Reply::SumAndTags(part) = reply.map_err(|_| Status::UNAVAILABLE)? else {
                 unreachable!("a shard answers a sum with a sum");
@@ -132,7 +132,7 @@ impl<E: Environment> Node<E> {
             let Some((part, part_tags)) = part else {
                 return Ok(None);
             };
-            sum ^= part;
+            sum.merge(&part);
             (indices.into_iter().zip(part_tags)).for_each(|(index, tag)| tags[index] = tag);
         }
         Ok(Some((sum, tags)))
@@ -145,16 +145,19 @@ impl<E: Environment> Node<E> {
     pub(super) async fn sum(
         &self,
         coins: impl Iterator<Item = Coin>,
-    ) -> Result<Option<An>, Status> {
+    ) -> Result<Option<Sum>, Status> {
         let scattered = scatter(self.mesh.shards(), coins.map(|coin| Some((coin, coin))));
         let asked = scattered.by_shard.into_iter();
         let asked = asked.map(|(shard, (_, coins))| self.mesh.ask(shard, Request::Sum(coins)));
-        let mut sum = Some(An::ZERO);
+        let mut sum = Some(Sum::default());
         for reply in join_all(asked).await {
             let Reply::Sum(part) = reply.map_err(|_| Status::UNAVAILABLE)? else {
                 unreachable!("a shard answers a sum with a sum");
             };
-            sum = sum.zip(part).map(|(sum, part)| sum ^ part);
+            sum = sum.zip(part).map(|(mut sum, part)| {
+                sum.merge(&part);
+                sum
+            });
         }
         Ok(sum)
     }

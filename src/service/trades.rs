@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Caller, Node,
     authentication::verdict,
-    lockers::{list, sum},
+    lockers::list,
     stored::{ranked, stored},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
             Buy, Currency, ListForSale, Offer, PeekTrade, PublicId, PutForSale, RemoveTrade, Value,
         },
     },
-    shard::{self, HoldRefused, OnOffer, PaymentState, Reply, Request, payment_prefix},
+    shard::{self, HoldRefused, OnOffer, PaymentState, Reply, Request, payment_prefix, sum},
     store::{
         Environment,
         book::{Notes, Payment, PaymentId, Sale},
@@ -133,7 +133,8 @@ impl<E: Environment> Node<E> {
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(coins, None, |held| {
             let values = held.values.iter().map(|value| Some(value.as_ref()?.0));
-            if held.any_on_sale() || sum(values) != Some(request.sum) {
+            let known = sum(values);
+            if held.any_on_sale() || !known.is_some_and(|known| known.proves(request.sum)) {
                 return Decision::Refuse(Status::ALL_FAIL);
             }
             if is_offered || is_mixed {

@@ -19,6 +19,7 @@ use crate::{
 use super::{
     Counters,
     lockers::{Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
+    sum::Sum,
     tickets::ClaimRefused,
 };
 
@@ -164,9 +165,9 @@ pub enum Reply {
     /// The coins of a ticket.
     Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
     /// The XOR of the ANs, and what stands for each; `None` where one of the coins is not in circulation.
-    SumAndTags(Option<(An, Vec<AnTag>)>),
+    SumAndTags(Option<(Sum, Vec<AnTag>)>),
     /// The XOR of the ANs; `None` where one of the coins is not in circulation.
-    Sum(Option<An>),
+    Sum(Option<Sum>),
     /// A transaction's coins, held.
     Locked(Locked),
     /// Keys.

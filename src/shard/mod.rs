@@ -14,6 +14,7 @@ mod offers;
 mod owner;
 mod reservations;
 mod single;
+mod sum;
 mod ticket_index;
 mod tickets;
 
@@ -26,4 +27,5 @@ pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ExchangeListener, Single};
+pub use sum::{Sum, sum};
 pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};

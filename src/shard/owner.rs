@@ -16,6 +16,7 @@ use super::{
     offers::OfferLocks,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
+    sum::Sum,
     tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
 };
 use crate::{
@@ -476,12 +477,12 @@ impl<E: Environment> Shard<E> {
     pub fn sum_now(
         &self,
         coins: impl Iterator<Item = Coin>,
-    ) -> Option<Result<Option<An>, Unavailable>> {
-        let mut outcome = Some(Ok(Some(An::ZERO)));
+    ) -> Option<Result<Option<Sum>, Unavailable>> {
+        let mut outcome = Some(Ok(Some(Sum::default())));
         self.pages
             .lookup_all(coins.map(|coin| (coin, ())), |(), found| {
                 match (found, &mut outcome) {
-                    (Lookup::Circulating(an, _), Some(Ok(Some(sum)))) => *sum ^= an,
+                    (Lookup::Circulating(an, _), Some(Ok(Some(sum)))) => sum.add(an),
                     (Lookup::Free, Some(Ok(sum))) => *sum = None,
                     (Lookup::Unloaded, _) => outcome = None,
                     (Lookup::Damaged, _) => outcome = Some(Err(Unavailable)),
@@ -531,19 +532,19 @@ impl<E: Environment> Shard<E> {
         Ok(passed)
     }
 
-    async fn sum(&self, coins: &[Coin]) -> Result<Option<An>, Unavailable> {
+    async fn sum(&self, coins: &[Coin]) -> Result<Option<Sum>, Unavailable> {
         Ok(self.sum_and_tags(coins).await?.map(|(sum, _)| sum))
     }
 
-    async fn sum_and_tags(&self, coins: &[Coin]) -> Result<Option<(An, Vec<AnTag>)>, Unavailable> {
+    async fn sum_and_tags(&self, coins: &[Coin]) -> Result<Option<(Sum, Vec<AnTag>)>, Unavailable> {
         self.prefetch(coins.iter().copied()).await;
-        let (mut sum, mut tags) = (An::ZERO, Vec::with_capacity(coins.len()));
+        let (mut sum, mut tags) = (Sum::default(), Vec::with_capacity(coins.len()));
         for some in coins.chunks(RECORDS_A_TURN) {
             for &coin in some {
                 let Some((an, _)) = self.value(coin).await? else {
                     return Ok(None);
                 };
-                sum ^= an;
+                sum.add(an);
                 tags.push(an.tag());
             }
             self.environment.turn().await;
