@@ -300,6 +300,34 @@ fn what_is_for_sale_moves_by_buy_and_by_remove_only() {
 }
 
 #[test]
+fn what_comes_under_a_key_later_is_no_part_of_the_sale() {
+    for shards in [1, 2] {
+        let mut node = start(shards, trusted);
+        let mut client = Client::tcp(&node);
+        let all = coins();
+        let (key, on_sale) = (trade(0x31, 500), &all[..2]);
+        assert_eq!(client.put(on_sale, An::ZERO, key), Status::ALL_PASS);
+        let listed = client.list(Currency::Bitcoin);
+        assert_eq!(client.pown(all[4], an(OWN), key.an()), Status::ALL_PASS);
+        assert_eq!(client.list(Currency::Bitcoin), listed);
+        let id = listed[0].id.expect("this dialect says it");
+        assert_eq!(client.look(id.into()), on_sale);
+        assert_eq!(client.pown(all[4], key.an(), an(OWN)), Status::ALL_FAIL);
+        drop(client);
+
+        node.restart(|settings| settings.shards = 3 - shards);
+        let mut client = Client::tcp(&node);
+        assert_eq!(client.list(Currency::Bitcoin), listed);
+        let bought = client.buy(listed[0].offer, locker(0x41), 1);
+        assert_eq!(bought, Status::ALL_PASS);
+        assert_eq!(client.peek(locker(0x41)), on_sale);
+        assert_eq!(client.pown(all[4], key.an(), an(OWN)), Status::ALL_PASS);
+        drop(client);
+        node.stop();
+    }
+}
+
+#[test]
 fn of_the_same_offers_made_at_once_one_is_made() {
     for shards in [1, 2, 3] {
         let mut node = start(shards, |_| ());
@@ -377,6 +405,11 @@ fn a_payment_that_is_pending_keeps_others_out_and_what_is_paid_is_handed_over() 
     // Held for the first: nobody else sees it, buys it, or takes it back.
     assert_eq!(client.list(Currency::Bitcoin), []);
     assert_eq!(client.buy(offer, locker(0x42), 2), Status::NO_SUCH_OFFER);
+    assert_eq!(
+        client.buy(offer, locker(0x66), 1),
+        Status::PAYMENT_REFUSED,
+        "the name of a payment is no secret"
+    );
     assert_eq!(
         client.cancel(key, Some(locker(0x43))),
         Status::PAYMENT_PENDING

@@ -36,9 +36,16 @@ impl Held<'_> {
     #[inline]
     pub fn is_on_sale(&self, index: usize) -> bool {
         match self.values[index] {
-            Some((an, _)) if !self.on_sale.is_empty() => self.on_sale.contains(&an),
+            Some((an, _)) if !self.on_sale.is_empty() => self.find(&an),
             _ => false,
         }
+    }
+
+    fn find(&self, an: &An) -> bool {
+        let found = self
+            .on_sale
+            .binary_search_by_key(an.expose(), |key| *key.expose());
+        found.is_ok()
     }
 
     /// Whether any of them does.

@@ -8,6 +8,7 @@ use crate::{
         PassFail, Status,
         lockers::{Contents, LockerKey, Peek, Remove, StoreAnswer, StoreMultiple, StoreSum},
         pass_fail::Bitmap,
+        response::RESPONSE_PAYLOAD_MAX,
     },
     shard::{Exchange, Replacement, Reply, Request, sum},
     store::{Environment, book::Notes, record::Change},
@@ -34,12 +35,17 @@ impl<E: Environment> Node<E> {
             // One after the other, so that they lie in the order in which they stand. What has been
             // stored before something fails must be told.
             stored.push(match locker {
-                Ok(locker) => self.store(&locker).await.unwrap_or(false),
-                Err(_) => false,
+                Ok(locker) => self.store(&locker).await,
+                Err(_) => Ok(false),
             });
         }
+        if !stored.contains(&Ok(true))
+            && let Some(Err(unavailable)) = stored.iter().find(|stored| stored.is_err())
+        {
+            return Err(*unavailable);
+        }
         let mut answer = StoreAnswer::begin(out, stored.len(), self.rules.get().dialect);
-        let passed = (0..).zip(stored).filter(|(_, stored)| *stored);
+        let passed = (0..).zip(stored).filter(|(_, stored)| *stored == Ok(true));
         passed.for_each(|(locker, _)| answer.stored(locker));
         Ok(answer.finish())
     }
@@ -148,7 +154,11 @@ pub(super) fn list(
     transport: Transport,
     out: &mut Vec<u8>,
 ) -> Result<Status, Status> {
-    if transport == Transport::Udp && coins.len() > LISTED_IN_DATAGRAM {
+    let most = match transport {
+        Transport::Udp => LISTED_IN_DATAGRAM,
+        Transport::Tcp => RESPONSE_PAYLOAD_MAX / Coin::SIZE,
+    };
+    if coins.len() > most {
         return Err(Status::INVALID_LENGTH);
     }
     Ok(Contents::answer(coins, out))

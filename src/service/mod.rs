@@ -81,6 +81,8 @@ struct Node<E: Environment> {
     trail: trail::Trail,
     trading: Trading,
     lockers: locker_counts::Counted,
+    /// It has been said.
+    payments_are_full: Cell<bool>,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -116,6 +118,7 @@ impl<E: Environment> Service<E> {
                 trail: trail::Trail::new(),
                 trading,
                 lockers: locker_counts::Counted::default(),
+                payments_are_full: Cell::default(),
             }),
         }
     }

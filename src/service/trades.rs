@@ -20,7 +20,7 @@ use crate::{
             Buy, Currency, ListForSale, Offer, PeekTrade, PublicId, PutForSale, RemoveTrade, Value,
         },
     },
-    shard::{self, HoldRefused, OnOffer, PaymentState, Reply, Request, payment_prefix, sum},
+    shard::{self, Buyer, HoldRefused, OnOffer, PaymentState, Reply, Request, payment_prefix, sum},
     store::{
         Environment,
         book::{Notes, Payment, PaymentId, Sale},
@@ -109,11 +109,20 @@ impl<E: Environment> Node<E> {
             value: Value::of(coins.iter().copied()).ok_or(Status::INVALID_PARAMETER)?,
             price: request.key.price(),
         };
+        let home = self.shard().locker_home(request.key.an().locker_prefix());
         let registrar = self.registrar(&offer);
-        self.tell(registrar, Request::AcquireOffer(offer)).await?;
-        let put = self.put_alone(&request, &coins, ranks, offer).await;
-        self.tell(registrar, Request::ReleaseOffer(offer)).await?;
-        put
+        let puts = [
+            (home, shard::Put::under(request.key)),
+            (registrar, shard::Put::Offer(offer)),
+        ];
+        for (shard, put) in puts {
+            self.tell(shard, Request::AcquirePut(put)).await?;
+        }
+        let put_up = self.put_alone(&request, &coins, ranks, offer).await;
+        for (shard, put) in puts {
+            self.tell(shard, Request::ReleasePut(put)).await?;
+        }
+        put_up
     }
 
     async fn put_alone(
@@ -226,7 +235,8 @@ impl<E: Environment> Node<E> {
             ended: Some(key),
             ..Notes::default()
         };
-        let moved = self.move_all(key, None, becomes, notes).await?;
+        let coins = self.coins_under(key).await?;
+        let moved = self.move_all(key, coins, becomes, notes).await?;
         if moved > 0 {
             self.lockers.count(|counts| counts.offers_removed += 1);
         }
@@ -238,6 +248,7 @@ impl<E: Environment> Node<E> {
         let request = Buy::parse(payload)?;
         let payment = *request.transaction.as_bytes();
         let digest = digest(&request);
+        let buyer = Buyer { payment, digest };
         let registrar = self.shard().locker_home(payment_prefix(&payment));
         match self
             .mesh
@@ -251,51 +262,42 @@ impl<E: Environment> Node<E> {
             Ok(Reply::Payment(PaymentState::Used(_))) => return Err(Status::PAYMENT_REFUSED),
             Ok(Reply::Payment(PaymentState::UnderWay)) => return Err(Status::PAYMENT_PENDING),
             Ok(Reply::Payment(PaymentState::TooMany)) => {
-                tracing::error!(
-                    "no more payments can be remembered: nothing can be bought here any more"
-                );
+                if !self.payments_are_full.replace(true) {
+                    tracing::error!(
+                        "no more payments can be remembered, and so nothing can be bought: raise trade.payments and start again"
+                    );
+                }
                 return Err(Status::UNAVAILABLE);
             }
             Ok(other) => unreachable!("a shard says what it knows of a payment, not {other:?}"),
             Err(_) => return Err(Status::UNAVAILABLE),
         }
-        let bought = self
-            .buy_alone(
-                &request,
-                Payment {
-                    id: payment,
-                    digest,
-                    moment: 0,
-                },
-            )
-            .await;
+        let bought = self.buy_alone(&request, buyer).await;
         self.tell(registrar, Request::EndPayment(payment)).await?;
         bought
     }
 
     /// Buys with a payment that nobody else is looking at.
-    async fn buy_alone(&self, request: &Buy<'_>, payment: Payment) -> Result<Status, Status> {
-        let Some((home, held)) = self.hold(request.offer, payment.id).await? else {
-            return Err(Status::NO_SUCH_OFFER);
-        };
+    async fn buy_alone(&self, request: &Buy<'_>, buyer: Buyer) -> Result<Status, Status> {
+        let (home, held) = self.hold(request.offer, buyer).await?;
         let key = held.key.an();
         let settled = self.trading.settlement.ask(Purchase {
             offer: request.offer,
             seller: held.address,
-            transaction: payment.id,
+            transaction: buyer.payment,
             receipt: *request.receipt.expose(),
             memo: request.memo.as_bytes().to_vec(),
             locker: held.id,
         });
-        let settled = settled.await;
-        let bought = match settled {
-            Settled::Paid => self.hand_over(request, key, payment).await,
+        let bought = match settled.await {
+            Settled::Paid => self.hand_over(request, key, held.coins, buyer).await,
             Settled::Pending => Err(Status::PAYMENT_PENDING),
             Settled::Refused => Err(Status::PAYMENT_REFUSED),
             Settled::NotSetUp => Err(Status::NO_SETTLEMENT),
         };
-        let is_pending = settled == Settled::Pending;
-        self.tell(home, Request::ReleaseSale(key, payment.id, is_pending))
+        // Who has paid and could not be given the coins yet keeps them as well.
+        let is_pending = matches!(bought, Err(Status::PAYMENT_PENDING | Status::UNAVAILABLE));
+        self.tell(home, Request::ReleaseSale(key, buyer, is_pending))
             .await?;
         bought
     }
@@ -304,18 +306,22 @@ impl<E: Environment> Node<E> {
         &self,
         request: &Buy<'_>,
         key: An,
-        payment: Payment,
+        coins: Vec<Coin>,
+        Buyer { payment, digest }: Buyer,
     ) -> Result<Status, Status> {
         let (an, mfs) = (request.into.an(), self.shard().month());
+        let payment = Payment {
+            id: payment,
+            digest,
+            moment: 0,
+        };
         let notes = Notes {
             ended: Some(key),
             payment: Some(payment),
             ..Notes::default()
         };
         let becomes = |coin| Change { coin, an, mfs };
-        let moved = self
-            .move_all(key, Some(request.offer.value), becomes, notes)
-            .await?;
+        let moved = self.move_all(key, coins, becomes, notes).await?;
         if moved == 0 {
             return Err(Status::NO_SUCH_OFFER);
         }
@@ -327,34 +333,32 @@ impl<E: Environment> Node<E> {
     }
 
     /// Holds a trade locker with this offer, wherever one is that nobody else is buying.
-    async fn hold(
-        &self,
-        offer: Offer,
-        payment: PaymentId,
-    ) -> Result<Option<(ShardId, shard::Held)>, Status> {
+    async fn hold(&self, offer: Offer, buyer: Buyer) -> Result<(ShardId, shard::Held), Status> {
         for home in 0..self.mesh.shards() {
             let home = ShardId::new(home);
-            match self.mesh.ask(home, Request::HoldSale(offer, payment)).await {
-                Ok(Reply::Held(Ok(held))) => return Ok(Some((home, held))),
+            match self.mesh.ask(home, Request::HoldSale(offer, buyer)).await {
+                Ok(Reply::Held(Ok(held))) => return Ok((home, held)),
                 Ok(Reply::Held(Err(HoldRefused::NotOffered | HoldRefused::Taken))) => {}
+                Ok(Reply::Held(Err(HoldRefused::OtherBuyer))) => {
+                    return Err(Status::PAYMENT_REFUSED);
+                }
                 Ok(other) => unreachable!("a shard holds or refuses, and does not say {other:?}"),
                 Err(_) => return Err(Status::UNAVAILABLE),
             }
         }
-        Ok(None)
+        Err(Status::NO_SUCH_OFFER)
     }
 
-    /// Changes all coins under a trade key together, in the order in which they lie there, and gives how
-    /// many they were: none where there are none, or where they are not worth what they must be.
+    /// Changes coins that lie under a trade key, in this order, together, and gives how many they were:
+    /// none where they do not lie there any more.
     async fn move_all(
         &self,
         key: An,
-        value: Option<Value>,
+        order: Vec<Coin>,
         becomes: impl Fn(Coin) -> Change,
         notes: Notes,
     ) -> Result<usize, Status> {
-        let order = self.coins_under(key).await?;
-        if order.is_empty() || value.is_some() && Value::of(order.iter().copied()) != value {
+        if order.is_empty() {
             return Ok(0);
         }
         let mut coins = order.clone();

@@ -18,7 +18,8 @@ use crate::{
 
 use super::{
     Counters,
-    lockers::{Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
+    lockers::{Buyer, Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
+    offers::Put,
     sum::Sum,
     tickets::ClaimRefused,
 };
@@ -106,17 +107,17 @@ pub enum Request {
     AreOnSale(Vec<An>),
     /// Take up what a durable change means for this shard's lockers. Answered by [`Reply::Done`].
     Update(Update),
-    /// Wait until nobody else is about to make this offer. Answered by [`Reply::Done`].
-    AcquireOffer(Offer),
-    /// Let others make this offer. Answered by [`Reply::Done`].
-    ReleaseOffer(Offer),
+    /// Wait until nobody else is about to do this. Answered by [`Reply::Done`].
+    AcquirePut(Put),
+    /// Let others do it. Answered by [`Reply::Done`].
+    ReleasePut(Put),
     /// Whether there is such an offer. Answered by [`Reply::Is`].
     IsOffered(Offer),
-    /// Hold a trade locker with this offer for a payment. Answered by [`Reply::Held`].
-    HoldSale(Offer, PaymentId),
+    /// Hold a trade locker with this offer for a buyer. Answered by [`Reply::Held`].
+    HoldSale(Offer, Buyer),
     /// Let what lies under this key go again, which was held for a payment: at once or, where it is
     /// pending, when it has had its time. Answered by [`Reply::Done`].
-    ReleaseSale(An, PaymentId, bool),
+    ReleaseSale(An, Buyer, bool),
     /// Whether what lies under this key is held for a payment. Answered by [`Reply::Is`].
     IsSaleHeld(An),
     /// The first offers in a currency, so many at most. Answered by [`Reply::OnOffer`].

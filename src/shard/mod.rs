@@ -20,10 +20,11 @@ mod tickets;
 
 pub use exchange::{Exchanged, exchange};
 pub use lockers::{
-    Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts, TradeSettings,
-    Update, payment_prefix,
+    Buyer, Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts,
+    TradeSettings, Update, payment_prefix,
 };
 pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
+pub use offers::Put;
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ExchangeListener, Single};

@@ -2,31 +2,59 @@ use std::{cell::RefCell, collections::HashSet};
 
 use foldhash::fast::RandomState;
 
-use crate::{protocol::lockers::Offer, store::Signal};
+use crate::{
+    coin::An,
+    protocol::lockers::{Offer, TradeKey},
+    store::Signal,
+};
 
-/// Who is about to make which offer: one at a time, so that no two make the same one. A shard keeps
-/// those that hash to it.
+/// What only one request at a time may be about to do. Whoever needs both kinds takes the key first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Put {
+    /// Put coins under this trade key up for sale.
+    Key([u8; An::SIZE]),
+    /// Offer this, which nobody else may offer as well.
+    Offer(Offer),
+}
+
+impl Put {
+    /// What is to be done under a key.
+    pub fn under(key: TradeKey) -> Put {
+        Put::Key(*key.an().expose())
+    }
+}
+
+impl std::fmt::Debug for Put {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Put::Key(_) => "Key(secret)",
+            Put::Offer(_) => "Offer",
+        })
+    }
+}
+
+/// Who is about to put what up for sale. A shard keeps what hashes to it.
 #[derive(Default)]
-pub(super) struct OfferLocks {
-    held: RefCell<HashSet<Offer, RandomState>>,
+pub(super) struct Puts {
+    held: RefCell<HashSet<Put, RandomState>>,
     released: Signal,
 }
 
-impl OfferLocks {
-    /// Waits until nobody else is about to make this offer.
-    pub(super) async fn acquire(&self, offer: Offer) {
+impl Puts {
+    /// Waits until nobody else is about to do this.
+    pub(super) async fn acquire(&self, put: Put) {
         loop {
             let moment = self.released.moment();
-            if self.held.borrow_mut().insert(offer) {
+            if self.held.borrow_mut().insert(put) {
                 return;
             }
             self.released.after(moment).await;
         }
     }
 
-    /// Lets the next one make it.
-    pub(super) fn release(&self, offer: &Offer) {
-        self.held.borrow_mut().remove(offer);
+    /// Lets the next one do it.
+    pub(super) fn release(&self, put: &Put) {
+        self.held.borrow_mut().remove(put);
         self.released.notify();
     }
 }

@@ -13,7 +13,7 @@ use super::{
     lockers::{Cursor, IndexCounts, Lockers, Place, TradeCounts, TradeSettings, Update},
     locks::Locks,
     message::{Exchange, Locked, Reply, Request, TransactionId},
-    offers::OfferLocks,
+    offers::Puts,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
     sum::Sum,
@@ -111,7 +111,7 @@ pub struct Shard<E: Environment> {
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
-    offers: OfferLocks,
+    puts: Puts,
     book: BookFile,
     secret: NodeSecret,
     /// No change that this shard knows of is later.
@@ -164,7 +164,7 @@ impl<E: Environment> Shard<E> {
                 public_id_key(&settings.secret),
                 settings.trades,
             )),
-            offers: OfferLocks::default(),
+            puts: Puts::default(),
             book: BookFile::new(settings.id, settings.shards),
             secret: settings.secret.clone(),
             moment: Cell::new(recovered.book.moment),
@@ -246,18 +246,18 @@ impl<E: Environment> Shard<E> {
                 let lockers = self.lockers.borrow();
                 Reply::Passed(keys.iter().map(|key| lockers.is_on_sale(key)).collect())
             }
-            Request::ReleaseOffer(offer) => {
-                self.offers.release(offer);
+            Request::ReleasePut(put) => {
+                self.puts.release(put);
                 Reply::Done
             }
             Request::IsOffered(offer) => Reply::Is(self.lockers.borrow().is_offered(offer)),
-            Request::HoldSale(offer, payment) => {
+            Request::HoldSale(offer, buyer) => {
                 let now = self.environment.monotonic();
-                Reply::Held(self.lockers.borrow_mut().hold(offer, *payment, now))
+                Reply::Held(self.lockers.borrow_mut().hold(offer, *buyer, now))
             }
-            Request::ReleaseSale(key, payment, is_pending) => {
+            Request::ReleaseSale(key, buyer, is_pending) => {
                 let mut lockers = self.lockers.borrow_mut();
-                lockers.release(key, payment, *is_pending);
+                lockers.release(key, buyer, *is_pending);
                 Reply::Done
             }
             Request::IsSaleHeld(key) => {
@@ -341,15 +341,12 @@ impl<E: Environment> Shard<E> {
             Request::LockerCoins(key) => Reply::Coins(self.locker_coins(&key).await),
             Request::PeekTrade(name) => {
                 let of_id = self.lockers.borrow().key_of_public_id(&name);
-                let of_id = match of_id {
-                    Some(key) => Some(self.locker_coins(&key).await),
-                    None => None,
-                };
+                let of_id = of_id.map(|key| self.lockers.borrow().sale_coins(&key));
                 let of_key = self.locker_coins(&name.as_key().an()).await;
                 Reply::Named(of_id, of_key)
             }
-            Request::AcquireOffer(offer) => {
-                self.offers.acquire(offer).await;
+            Request::AcquirePut(put) => {
+                self.puts.acquire(put).await;
                 Reply::Done
             }
             Request::Release(id) => {

@@ -93,6 +93,15 @@ impl Index {
         items.into_iter().flatten().map(|item| item.coin())
     }
 
+    /// Those of the coins under a key that came there at this moment.
+    pub(super) fn of_moment(&self, key: &An, moment: u64) -> impl Iterator<Item = Coin> {
+        let locker = self.find(key).map(|number| self.lockers.get(number));
+        let items = locker.map(|locker| locker.contents.after(None));
+        let items = items.into_iter().flatten();
+        let those = items.filter(move |item| item.stamp().moment == moment);
+        those.map(|item| item.coin())
+    }
+
     /// Appends coins under a key, in the order stored, from a place on; gives where there are more.
     pub(super) fn stretch(
         &self,

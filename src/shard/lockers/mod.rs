@@ -32,12 +32,12 @@ pub use index::{IndexCounts, Place};
 pub use payments::PaymentState;
 use payments::Payments;
 use sales::Sales;
-pub use sales::{Held, HoldRefused, OnOffer, TradeCounts};
+pub use sales::{Buyer, Held, HoldRefused, OnOffer, TradeCounts};
 pub use update::{KeyUpdate, Update};
 
 /// Keys that are tried for a request under encryption type 2: those who store coins choose the keys, and
 /// could have many start alike.
-const KEYS_TRIED_MAX: usize = 4_096;
+const KEYS_TRIED_MAX: usize = 1_024;
 
 /// The lockers, sales and payments that one shard keeps track of.
 pub struct Lockers {
@@ -128,7 +128,7 @@ impl Lockers {
         }
         for sale in &book.sales {
             if is_own(sale.key.locker_prefix()) && self.index.has(&sale.key) {
-                let coins = self.index.coins(&sale.key);
+                let coins = self.index.of_moment(&sale.key, sale.moment);
                 self.sales.begin(sale.clone(), coins);
             }
         }
@@ -184,22 +184,26 @@ impl Lockers {
         self.sales.is_offered(offer)
     }
 
-    /// Holds a trade locker with this offer for a payment that is about to be looked at.
+    /// Holds a trade locker with this offer for a buyer whose payment is about to be looked at.
     ///
     /// # Errors
     /// There is none here, or somebody else is buying it.
-    pub fn hold(
-        &mut self,
-        offer: &Offer,
-        by: PaymentId,
-        now: Duration,
-    ) -> Result<Held, HoldRefused> {
-        self.sales.hold(offer, by, now)
+    pub fn hold(&mut self, offer: &Offer, by: Buyer, now: Duration) -> Result<Held, HoldRefused> {
+        let held = self.sales.hold(offer, by, now)?;
+        let coins = self.sale_coins(&held.key.an());
+        Ok(Held { coins, ..held })
+    }
+
+    /// What is for sale under a key, in the order in which it was put there.
+    pub fn sale_coins(&self, key: &An) -> Vec<Coin> {
+        let moment = self.sales.moment(key);
+        let coins = moment.map(|moment| self.index.of_moment(key, moment));
+        coins.into_iter().flatten().collect()
     }
 
     /// Lets a trade locker go that was held, at once or, where the payment is pending, when it has had
     /// its time.
-    pub fn release(&mut self, key: &An, by: &PaymentId, is_pending: bool) {
+    pub fn release(&mut self, key: &An, by: &Buyer, is_pending: bool) {
         self.sales.release(key, by, is_pending);
     }
 

@@ -38,10 +38,11 @@ pub struct TradeCounts {
 struct OnSale {
     key: TradeKey,
     id: PublicId,
+    /// The coins that came under the key at this moment are for sale. Others that come later are not,
+    /// whoever puts them there: a purchase that is under way must not change.
     moment: u64,
     address: Box<[u8]>,
-    /// Too much for a [`Value`] only where an owner put more coins under the key afterwards.
-    units: u128,
+    value: Value,
     hold: Option<Hold>,
     /// Until then a pending purchase keeps nobody out: one has just had its time.
     open_until: Duration,
@@ -49,12 +50,27 @@ struct OnSale {
 
 #[derive(Clone, Copy)]
 struct Hold {
-    by: PaymentId,
+    by: Buyer,
     since: Duration,
     /// It is being found out right now whether it is paid.
     is_asked: bool,
     /// It goes on when the payment is pending.
     lasts: bool,
+}
+
+/// A payment, and what stands for whom it buys what: a payment's name alone is no secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Buyer {
+    /// The payment.
+    pub payment: PaymentId,
+    /// Stands for the rest.
+    pub digest: [u8; 16],
+}
+
+impl std::fmt::Debug for Buyer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Buyer(secret)")
+    }
 }
 
 /// A trade locker held for a purchase.
@@ -66,6 +82,8 @@ pub struct Held {
     pub id: PublicId,
     /// Where the seller wants to be paid.
     pub address: Box<[u8]>,
+    /// What is for sale, in the order in which it was put there.
+    pub coins: Vec<Coin>,
 }
 
 /// Why nothing is held.
@@ -75,6 +93,8 @@ pub enum HoldRefused {
     NotOffered,
     /// Somebody else is buying it.
     Taken,
+    /// Somebody else is buying it with the same payment.
+    OtherBuyer,
 }
 
 /// One offer of a listing.
@@ -89,18 +109,19 @@ pub struct OnOffer {
 }
 
 impl OnSale {
-    fn offer(&self) -> Option<Offer> {
-        Some(Offer {
+    fn offer(&self) -> Offer {
+        Offer {
             currency: self.key.currency(),
-            value: Value::from_units(self.units.try_into().ok()?),
+            value: self.value,
             price: self.key.price(),
-        })
+        }
     }
 
-    /// Whether nobody but this payment's buyer may have it now.
-    fn is_held(&self, now: Duration, pending: Duration) -> bool {
-        let lasts = |hold: &Hold| hold.is_asked || now < hold.since + pending;
-        self.hold.as_ref().is_some_and(lasts)
+    /// Who alone may have it now, if anybody. One who had his time and did not pay is looked at again, but
+    /// keeps nobody out.
+    fn held_by(&self, now: Duration, pending: Duration) -> Option<Buyer> {
+        let keeps_out = |hold: &Hold| hold.lasts && (hold.is_asked || now < hold.since + pending);
+        self.hold.filter(keeps_out).map(|hold| hold.by)
     }
 }
 
@@ -123,10 +144,13 @@ impl Sales {
         self.by_key.contains_key(key.expose())
     }
 
-    /// Puts up what lies under a key; a sale that was there ends.
+    /// Puts these coins up, which came under the key at the sale's moment; a sale that was there ends.
     pub(super) fn begin(&mut self, sale: Sale, coins: impl Iterator<Item = Coin>) {
-        let Some(key) = TradeKey::new(sale.key) else {
-            debug_assert!(false, "only what lies under a trade key is for sale");
+        let (Some(key), Some(value)) = (TradeKey::new(sale.key), Value::of(coins)) else {
+            debug_assert!(
+                false,
+                "only coins under a trade key are for sale, and not too many"
+            );
             return;
         };
         self.end(&sale.key);
@@ -136,7 +160,7 @@ impl Sales {
             id,
             moment: sale.moment,
             address: sale.address,
-            units: coins.map(worth).sum(),
+            value,
             hold: None,
             open_until: Duration::ZERO,
         });
@@ -159,20 +183,24 @@ impl Sales {
         self.by_currency.remove(&at);
     }
 
-    /// Coins have left a key, or come under it.
-    pub(super) fn change(
-        &mut self,
-        key: &An,
-        gone: impl Iterator<Item = Coin>,
-        come: impl Iterator<Item = Coin>,
-    ) {
+    /// When what lies under a key was put up for sale, if it was.
+    pub(super) fn moment(&self, key: &An) -> Option<u64> {
+        let number = self.by_key.get(key.expose());
+        number.map(|&number| self.sales[number].moment)
+    }
+
+    /// Coins have left a key: these are left of what is for sale under it. Without any the sale ends.
+    pub(super) fn reduce(&mut self, key: &An, left: impl Iterator<Item = Coin>) {
         let Some(&number) = self.by_key.get(key.expose()) else {
             return;
         };
+        let mut left = left.peekable();
+        if left.peek().is_none() {
+            return self.end(key);
+        }
         self.leave(number);
-        let units = &mut self.sales[number].units;
-        *units += come.map(worth).sum::<u128>();
-        *units -= gone.map(worth).sum::<u128>();
+        let value = Value::of(left).expect("less than it was");
+        self.sales[number].value = value;
         self.enter(number);
     }
 
@@ -181,52 +209,52 @@ impl Sales {
         self.of_offer(offer).next().is_some()
     }
 
-    /// Keeps a trade locker with this offer, the oldest that nobody else is buying, for a payment that is
-    /// about to be looked at. To be [released](Sales::release).
+    /// Keeps a trade locker with this offer, the oldest that nobody else is buying, for a buyer whose
+    /// payment is about to be looked at. To be [released](Sales::release). The coins are left out.
     pub(super) fn hold(
         &mut self,
         offer: &Offer,
-        by: PaymentId,
+        by: Buyer,
         now: Duration,
     ) -> Result<Held, HoldRefused> {
         let mut refused = HoldRefused::NotOffered;
-        let mut found = None;
+        let (mut own, mut free) = (None, None);
         for number in self.of_offer(offer) {
-            refused = HoldRefused::Taken;
-            let sale = &self.sales[number];
-            let is_own = sale
-                .hold
-                .is_some_and(|hold| hold.by == by && !hold.is_asked);
-            if is_own || !sale.is_held(now, self.pending) {
-                found = Some(number);
-                break;
+            match self.sales[number].held_by(now, self.pending) {
+                Some(holder) if holder == by => own = own.or(Some(number)),
+                Some(holder) if holder.payment == by.payment => {
+                    return Err(HoldRefused::OtherBuyer);
+                }
+                Some(_) => refused = HoldRefused::Taken,
+                None => free = free.or(Some(number)),
             }
         }
-        let sale = &mut self.sales[found.ok_or(refused)?];
+        let sale = &mut self.sales[own.or(free).ok_or(refused)?];
         // A buyer who comes again keeps the time that is left, and then has had it.
-        if let Some(hold) = sale.hold.filter(|hold| hold.lasts) {
+        if let Some(hold) = sale.hold.filter(|hold| hold.lasts && !hold.is_asked) {
             let end = hold.since + self.pending;
             if now >= end {
                 sale.open_until = end + self.pending;
                 sale.hold = None;
             }
         }
-        let hold = sale.hold.filter(|hold| hold.by == by);
+        let hold = sale.hold.filter(|hold| hold.by == by && hold.lasts);
         sale.hold = Some(Hold {
             by,
             since: hold.map_or(now, |hold| hold.since),
             is_asked: true,
-            lasts: hold.map_or(now >= sale.open_until, |hold| hold.lasts),
+            lasts: hold.is_some() || now >= sale.open_until,
         });
         Ok(Held {
             key: sale.key,
             id: sale.id,
             address: sale.address.clone(),
+            coins: vec![],
         })
     }
 
     /// Lets a trade locker go, at once or, where the payment is pending, when it has had its time.
-    pub(super) fn release(&mut self, key: &An, by: &PaymentId, is_pending: bool) {
+    pub(super) fn release(&mut self, key: &An, by: &Buyer, is_pending: bool) {
         let Some(&number) = self.by_key.get(key.expose()) else {
             return;
         };
@@ -244,7 +272,7 @@ impl Sales {
     /// Whether somebody is buying what lies under this key.
     pub(super) fn is_held(&self, key: &An, now: Duration) -> bool {
         let number = self.by_key.get(key.expose());
-        number.is_some_and(|&number| self.sales[number].is_held(now, self.pending))
+        number.is_some_and(|&number| self.sales[number].held_by(now, self.pending).is_some())
     }
 
     /// The first offers in this currency that nobody is buying, in the order they were made.
@@ -253,13 +281,11 @@ impl Sales {
             .by_currency
             .range((currency, 0, 0)..=(currency, u64::MAX, usize::MAX));
         let sales = of_currency.map(|&(_, _, number)| &self.sales[number]);
-        let free = sales.filter(|sale| !sale.is_held(now, self.pending));
-        let listed = free.filter_map(|sale| {
-            Some(OnOffer {
-                moment: sale.moment,
-                id: sale.id,
-                offer: sale.offer()?,
-            })
+        let free = sales.filter(|sale| sale.held_by(now, self.pending).is_none());
+        let listed = free.map(|sale| OnOffer {
+            moment: sale.moment,
+            id: sale.id,
+            offer: sale.offer(),
         });
         listed.take(most).collect()
     }
@@ -298,31 +324,23 @@ impl Sales {
     /// Makes a sale count and be found by what it offers.
     fn enter(&mut self, number: usize) {
         let sale = &self.sales[number];
-        let currency = sale.key.currency() as usize;
+        let (offer, moment) = (sale.offer(), sale.moment);
+        let currency = offer.currency as usize;
         self.counts.lockers[currency] += 1;
-        self.counts.value[currency] = self.counts.value[currency].saturating_add(shown(sale.units));
-        if let Some(offer) = sale.offer() {
-            self.by_offer.insert((offer, sale.moment, number));
-        }
+        let value = &mut self.counts.value[currency];
+        *value = value.saturating_add(offer.value.units());
+        self.by_offer.insert((offer, moment, number));
     }
 
     fn leave(&mut self, number: usize) {
         let sale = &self.sales[number];
-        let currency = sale.key.currency() as usize;
+        let (offer, moment) = (sale.offer(), sale.moment);
+        let currency = offer.currency as usize;
         self.counts.lockers[currency] -= 1;
-        self.counts.value[currency] = self.counts.value[currency].saturating_sub(shown(sale.units));
-        if let Some(offer) = sale.offer() {
-            self.by_offer.remove(&(offer, sale.moment, number));
-        }
+        let value = &mut self.counts.value[currency];
+        *value = value.saturating_sub(offer.value.units());
+        self.by_offer.remove(&(offer, moment, number));
     }
-}
-
-fn worth(coin: Coin) -> u128 {
-    coin.denomination.worth_units().into()
-}
-
-fn shown(units: u128) -> u64 {
-    units.try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -356,6 +374,13 @@ mod tests {
             currency: key.currency(),
             value: Value::of(coins.iter().copied()).unwrap(),
             price: key.price(),
+        }
+    }
+
+    fn buyer(number: u8) -> Buyer {
+        Buyer {
+            payment: [number; 32],
+            digest: [number; 16],
         }
     }
 
@@ -395,7 +420,7 @@ mod tests {
         let mine = key(1, 50, Currency::Bitcoin);
         let offer = put(&mut sales, mine, 1, &[coin(1), coin(2)]);
         assert!(sales.is_offered(&offer));
-        sales.change(&mine.an(), [coin(2)].into_iter(), std::iter::empty());
+        sales.reduce(&mine.an(), [coin(1)].into_iter());
         assert!(!sales.is_offered(&offer));
         let less = Offer {
             value: Value::of([coin(1)]).unwrap(),
@@ -414,15 +439,24 @@ mod tests {
         let mut sales = sales();
         let mine = key(1, 50, Currency::Bitcoin);
         let offer = put(&mut sales, mine, 1, &[coin(1)]);
-        let (one, other) = ([1; 32], [2; 32]);
+        let (one, other) = (buyer(1), buyer(2));
         assert!(sales.hold(&offer, one, at(0)).is_ok());
         let taken = |sales: &mut Sales, by, now| sales.hold(&offer, by, at(now)).err();
+        let thief = Buyer {
+            digest: [9; 16],
+            ..one
+        };
         assert_eq!(taken(&mut sales, other, 1), Some(HoldRefused::Taken));
         sales.release(&mine.an(), &one, true);
         assert_eq!(taken(&mut sales, other, 59), Some(HoldRefused::Taken));
         assert!(
             sales.is_held(&mine.an(), at(59))
                 && sales.list(Currency::Bitcoin, 9, at(59)).is_empty()
+        );
+        assert_eq!(
+            taken(&mut sales, thief, 59),
+            Some(HoldRefused::OtherBuyer),
+            "who knows the name of the payment has not made it"
         );
         assert_eq!(taken(&mut sales, one, 59), None, "it is asked about again");
         assert_eq!(
@@ -440,18 +474,18 @@ mod tests {
         let mut sales = sales();
         let mine = key(1, 50, Currency::Bitcoin);
         let offer = put(&mut sales, mine, 1, &[coin(1)]);
-        sales.hold(&offer, [1; 32], at(0)).unwrap();
-        sales.release(&mine.an(), &[1; 32], true);
+        sales.hold(&offer, buyer(1), at(0)).unwrap();
+        sales.release(&mine.an(), &buyer(1), true);
         for (payment, now) in [(1, 60), (2, 80), (1, 119)] {
-            sales.hold(&offer, [payment; 32], at(now)).unwrap();
-            sales.release(&mine.an(), &[payment; 32], true);
+            sales.hold(&offer, buyer(payment), at(now)).unwrap();
+            sales.release(&mine.an(), &buyer(payment), true);
             assert!(!sales.is_held(&mine.an(), at(now)), "at {now} s");
         }
-        sales.hold(&offer, [3; 32], at(120)).unwrap();
-        sales.release(&mine.an(), &[3; 32], true);
+        sales.hold(&offer, buyer(3), at(120)).unwrap();
+        sales.release(&mine.an(), &buyer(3), true);
         assert!(sales.is_held(&mine.an(), at(121)));
-        sales.hold(&offer, [3; 32], at(122)).unwrap();
-        sales.release(&mine.an(), &[3; 32], false);
+        sales.hold(&offer, buyer(3), at(122)).unwrap();
+        sales.release(&mine.an(), &buyer(3), false);
         assert!(
             !sales.is_held(&mine.an(), at(122)),
             "a refused one goes at once"

@@ -77,18 +77,18 @@ impl Lockers {
             };
             let stamped = come.iter().map(|&(coin, rank)| (coin, stamp(rank)));
             self.index.insert(*key, stamped);
-            if !self.index.has(key) {
-                self.sales.end(key);
-            } else {
-                let come = come.iter().map(|&(coin, _)| coin);
-                self.sales.change(key, gone.iter().copied(), come);
+            if !gone.is_empty()
+                && let Some(moment) = self.sales.moment(key)
+            {
+                self.sales.reduce(key, self.index.of_moment(key, moment));
             }
         }
         if let Some(key) = ended {
             self.sales.end(key);
         }
         if let Some(sale) = sale {
-            self.sales.begin(sale.clone(), self.index.coins(&sale.key));
+            let coins = self.index.of_moment(&sale.key, sale.moment);
+            self.sales.begin(sale.clone(), coins);
         }
         if let Some(payment) = payment {
             self.payments.enter(payment);
