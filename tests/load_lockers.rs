@@ -16,7 +16,7 @@ use raida::protocol::lockers::{
 use raida::protocol::{Command, Dialect, Status};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use small_node::{Fault, SmallNode};
+use small_node::{Fault, RAIDA, SmallNode};
 
 fn of_lockers() -> impl Iterator<Item = &'static str> {
     let kinds = KINDS.iter().filter(|kind| kind.numbers != Numbers::Known);
@@ -306,7 +306,7 @@ fn a_list_shows_its_own_offers_in_their_order_whatever_others_stand_among_them()
     let (_, mut kind) = kind("list", 16, &node);
     let asked = request(&mut *kind).unwrap();
     let (_, payload) = ask(&mut client, &asked);
-    let ids = PublicIdKey::new([3; 32]);
+    let ids = PublicIdKey::new([RAIDA; 32]);
     let own: Vec<(TradeKey, Value)> = {
         let state = node.state.lock().unwrap();
         let value = Value::of(owned(16).into_iter().map(|(coin, _)| coin)).unwrap();
