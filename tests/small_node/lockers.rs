@@ -32,7 +32,7 @@ impl State {
         match command {
             Command::StoreSum => {
                 let request = StoreSum::parse(payload)?;
-                let is_right = self.sum(request.coins().iter()) == request.sum
+                let is_right = self.proves(request.coins().iter(), request.sum)
                     && request.coins().iter().all(|coin| !self.is_on_sale(coin));
                 if is_right {
                     for coin in request.coins().iter() {
@@ -62,7 +62,7 @@ impl State {
             }
             Command::PutForSale => {
                 let request = PutForSale::parse(payload)?;
-                let is_right = self.sum(request.coins().iter()) == request.sum
+                let is_right = self.proves(request.coins().iter(), request.sum)
                     && request.coins().iter().all(|coin| !self.is_on_sale(coin));
                 if !is_right {
                     return Ok(Status::ALL_FAIL);
