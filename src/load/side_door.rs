@@ -74,6 +74,9 @@ fn next_step(status: Status) -> &'static str {
 impl SideDoor {
     /// Requests under way at a time: enough that a node has many changes for each of its commits.
     pub(super) const IN_FLIGHT_MAX: usize = 64;
+    /// Connections that they are spread over: a node carries out what one of them asks one after the
+    /// other where it changes coins of several shards.
+    const CONNECTIONS_MAX: usize = 16;
 
     /// Asks for each of these, so many at a time. `take` hears what came of each, in their order:
     /// `None` where there is no usable answer, so that it may have been done. Of those that were never
@@ -95,22 +98,25 @@ impl SideDoor {
         }
         let failed = |cause| ChoreError::Client { chore, cause };
         let host = self.node.ip().to_string();
-        // A new one each time: a server closes a connection on which nothing is asked for a while.
-        let mut client = Client::connect((&host, self.node.port()), Transport::Tcp, self.options)
-            .map_err(failed)?;
+        // New ones each time: a server closes a connection on which nothing is asked for a while.
+        let count = at_once.min(Self::CONNECTIONS_MAX).min(tasks.len());
+        let connect = || Client::connect((&host, self.node.port()), Transport::Tcp, self.options);
+        let clients: Result<Vec<Client>, _> = (0..count).map(|_| connect()).collect();
+        let mut clients = clients.map_err(failed)?;
         let mut error = None;
         let mut payload = Vec::new();
-        let mut under_way: VecDeque<&T> = VecDeque::with_capacity(at_once);
-        let mut tasks = tasks.iter();
+        // Each connection answers in order, and each has its turn: so answers come in the order of tasks.
+        let mut under_way: VecDeque<(&T, usize)> = VecDeque::with_capacity(at_once);
+        let mut tasks = tasks.iter().zip((0..count).cycle());
         loop {
             while error.is_none()
                 && under_way.len() < at_once
-                && let Some(task) = tasks.next()
+                && let Some((task, client)) = tasks.next()
             {
                 payload.clear();
                 let command = compose(task, &mut payload);
-                match client.connection().send(command, Some(&payload)) {
-                    Ok(()) => under_way.push_back(task),
+                match (clients[client].connection()).send(command, Some(&payload)) {
+                    Ok(()) => under_way.push_back((task, client)),
                     Err(cause) => {
                         if cause.leaves_doubt() {
                             take(task, None);
@@ -119,10 +125,10 @@ impl SideDoor {
                     }
                 }
             }
-            let Some(task) = under_way.pop_front() else {
+            let Some((task, client)) = under_way.pop_front() else {
                 return error.map_or(Ok(()), Err);
             };
-            let found = match client.connection().receive() {
+            let found = match clients[client].connection().receive() {
                 Ok(reply) => match take(task, Some(reply.status)) {
                     true => None,
                     false => Some(ChoreError::NotDone {
