@@ -57,7 +57,8 @@ impl Load {
 
     fn store(&mut self) -> Option<bool> {
         let coins = self.some_coins();
-        let (coins, olds, depths) = self.and_shared(coins, 1);
+        let (mut coins, mut olds, depths) = self.and_shared(coins, 1);
+        self.leave_pairs_out(&mut coins, &mut olds);
         let key = match depths.is_empty() {
             true => self.locker_for(&coins),
             false => self.locker_of_others(&coins),
@@ -77,10 +78,11 @@ impl Load {
         }
         let key = *self.lockers.choose(&mut self.random)?;
         let mut coins = self.coins_in(key);
-        let count = self.random.random_range(1..=coins.len().max(1));
+        // An even number of them would prove nothing.
+        let count = self.random.random_range(0..=coins.len() / 2) * 2 + 1;
         coins.shuffle(&mut self.random);
         coins.truncate(count);
-        if coins.is_empty() {
+        if coins.len() % 2 == 0 {
             return None;
         }
         let olds: Vec<Value> = vec![value(key.an()); coins.len()];
@@ -105,6 +107,13 @@ impl Load {
         let mut changes: Vec<Change> = Vec::new();
         let mut keys: Vec<LockerKey> = Vec::new();
         for coins in coins.chunks(size) {
+            let mut coins = coins.to_vec();
+            let mut predicted = coins.iter().map(|coin| self.predicted[coin]).collect();
+            self.leave_pairs_out(&mut coins, &mut predicted);
+            if coins.is_empty() {
+                continue;
+            }
+            let coins = &coins[..];
             let key = match self.locker_for(coins) {
                 // The order of two stores in one locker is told apart by their requests.
                 used if keys.contains(&used) => draw_locker(&mut self.random),
@@ -125,6 +134,9 @@ impl Load {
             change.is_forbidden = is_forbidden;
             changes.push(change);
             keys.push(key);
+        }
+        if changes.is_empty() {
+            return None;
         }
         let lockers = changes.iter().zip(keys).map(|(change, key)| {
             let coins = change.parts.iter().map(|part| self.coins[part.coin]);
@@ -202,7 +214,12 @@ impl Load {
             return None;
         }
         let key = self.trade_key();
-        let olds: Vec<Value> = coins.iter().map(|coin| self.predicted[coin]).collect();
+        let mut coins = coins;
+        let mut olds: Vec<Value> = coins.iter().map(|coin| self.predicted[coin]).collect();
+        self.leave_pairs_out(&mut coins, &mut olds);
+        if coins.is_empty() {
+            return None;
+        }
         let parts = parts(&coins, &olds, to(key.an(), coins.len()));
         let payload = self.compose_offer(&parts, key);
         // Whoever takes them owns them; until it is answered nothing builds on it.
