@@ -78,7 +78,7 @@ fn lockers_and_trades_are_right_however_they_are_asked_for_and_leave_nothing_beh
         ] {
             let report = assert_all_right(&bench(&node, &data, words), words);
             let is_cut_short = report["contenders"][0]["slices_cut_short"] != 0;
-            let can_be = ["take", "offer", "buy"].contains(&kind);
+            let can_be = ["put", "take", "offer", "buy"].contains(&kind);
             assert!(can_be || !is_cut_short, "{words:?}");
         }
     }
@@ -135,6 +135,7 @@ fn lockers_that_were_imported_are_looked_into_as_they_are() {
     let name = file.to_str().unwrap();
     for words in [
         &["peek", "--coins", "10", "--coins-file", name][..],
+        &["detect-sum", "--coins-file", name],
         &[
             "peek",
             "--coins",
@@ -171,6 +172,10 @@ fn lockers_that_were_imported_are_looked_into_as_they_are() {
     assert!(!folder.path().join("lockers.csv.spare.csv").exists());
     for (words, why) in [
         (&["peek", "--coins-file", name][..], "--coins asks for 1"),
+        (
+            &["detect-sum", "--coins", "2", "--coins-file", name],
+            "lie in no locker",
+        ),
         (
             &["put", "--coins", "10", "--coins-file", name],
             "whoever loses this program",

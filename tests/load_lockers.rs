@@ -16,10 +16,13 @@ use raida::protocol::lockers::{
 use raida::protocol::{Command, Dialect, Status};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use small_node::{Fault, SmallNode};
+use small_node::{Fault, RAIDA, SmallNode};
 
 fn of_lockers() -> impl Iterator<Item = &'static str> {
-    let kinds = KINDS.iter().filter(|kind| kind.numbers != Numbers::Known);
+    let kinds = KINDS.iter().filter(|kind| match kind.numbers {
+        Numbers::Known | Numbers::KnownBySum => false,
+        Numbers::KnownInLockers | Numbers::Drawn => true,
+    });
     kinds.map(|kind| kind.name)
 }
 
@@ -104,6 +107,7 @@ fn lockers_and_trades_are_mixed_with_other_kinds_and_shared_by_threads() {
 #[test]
 fn a_turn_ends_when_what_was_made_ready_is_used_up_and_lasts_no_longer() {
     for (kind, command) in [
+        ("put", Command::StoreSum),
         ("take", Command::Remove),
         ("offer", Command::PutForSale),
         ("buy", Command::Buy),
@@ -229,6 +233,32 @@ fn coins_of_a_lost_request_are_found_again_whether_or_not_it_was_done() {
 }
 
 #[test]
+fn what_is_not_taken_out_of_its_locker_for_the_next_turn_is_told_and_its_coins_are_found_again() {
+    for name in ["put", "offer", "buy"] {
+        for fault in [Fault::Refuse(Status::new(254)), Fault::Hangup] {
+            let node = node();
+            node.fail(Command::Remove, 3, fault);
+            let (outcome, settled) = load(name, 4, &plan(&node, TCP), &node);
+            let why = outcome.fault.unwrap().to_string();
+            assert!(why.contains("take coins out of lockers"), "{name}: {why}");
+            let last = outcome.measured[0].slices.last().unwrap();
+            assert_eq!(last.tally.right, 0, "{name}");
+            assert_nothing_for_sale(&node);
+            assert_own_numbers(&node, settled);
+        }
+    }
+}
+
+#[test]
+fn coins_that_share_a_key_are_known() {
+    let of = |coins: Vec<(Coin, An)>| Purse::new(coins).unwrap().share_a_key();
+    let mut alike = owned(2);
+    alike[1].1 = alike[0].1;
+    assert!(of(in_lockers()) && !of(owned(64)) && !of(alike));
+    assert!(!of(in_lockers().into_iter().take(6).collect()));
+}
+
+#[test]
 fn a_locker_that_shows_other_coins_or_another_order_is_wrong() {
     let node = node();
     let mut client = client(&node);
@@ -306,7 +336,7 @@ fn a_list_shows_its_own_offers_in_their_order_whatever_others_stand_among_them()
     let (_, mut kind) = kind("list", 16, &node);
     let asked = request(&mut *kind).unwrap();
     let (_, payload) = ask(&mut client, &asked);
-    let ids = PublicIdKey::new([3; 32]);
+    let ids = PublicIdKey::new([RAIDA; 32]);
     let own: Vec<(TradeKey, Value)> = {
         let state = node.state.lock().unwrap();
         let value = Value::of(owned(16).into_iter().map(|(coin, _)| coin)).unwrap();

@@ -976,6 +976,35 @@ fn one_wrong_number_keeps_all_coins_of_a_request_out_of_the_locker() {
 }
 
 #[test]
+fn coins_of_a_csv_that_share_a_key_are_not_sent_and_it_is_said_what_moves_them() {
+    let one = One::of(2);
+    let head = "denomination,serial_number,authenticity_number\n";
+    let offer = format!("trade offer coins.csv {TERMS} {ADDRESS} --key @offer");
+    for (key, instead) in [
+        (KEY, "`raida locker move`"),
+        (KEY, "`raida locker take`"),
+        (OFFER, "`raida trade cancel --into`"),
+    ] {
+        let alike = format!("{head}0,0,{key}\n0,1,{key}\n");
+        std::fs::write(one.path("coins.csv"), alike).unwrap();
+        for words in ["locker put coins.csv --key @key", &offer] {
+            let run = one.run(words);
+            assert_eq!((run.status, run.out.as_str()), (Some(2), ""));
+            assert!(run.err.contains("2 coins in coins.csv"), "{}", run.err);
+            assert!(run.err.contains(instead), "{}", run.err);
+            assert!(!run.err.contains(key), "{}", run.err);
+        }
+    }
+    assert_eq!(one.node.asked(Command::StoreSum), 0);
+    assert_eq!(one.node.asked(Command::PutForSale), 0);
+    // One coin of a locker may go.
+    let key = u128::from_str_radix(KEY, 16).unwrap();
+    one.node.put([(coin(0), An::new(key.to_be_bytes()))]);
+    std::fs::write(one.path("coins.csv"), format!("{head}0,0,{KEY}\n")).unwrap();
+    assert_done(&one.run(&offer));
+}
+
+#[test]
 fn numbers_that_one_server_may_have_given_are_kept() {
     let one = One::of(2);
     assert_done(&one.run("locker put coins.csv --key @key"));

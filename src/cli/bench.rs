@@ -52,16 +52,18 @@ const MINT_MAX: usize = 2_000_000;
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
 /// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
 ///
-/// LOCKERS AND TRADES, always of --coins coins. put stores coins, each request in a locker of its own
-/// under a new key, out of which the next one stores them in another. peek looks into lockers that were
-/// filled before the first slice, and has to be shown their coins in the order in which they were
-/// stored; one request in 64 is about a locker that does not exist. If all coins of --coins-file lie in
-/// lockers already, these are looked into as they are. take gives all coins of a locker new numbers.
-/// offer puts coins up for sale (in cloudcoin), at a price that nothing else has. list asks for 255
-/// lockers that are for sale, and puts up as many before the first slice. buy buys with a new
-/// transaction id each time, on a node with trade.settlement = "trusted". What take, offer and buy use
-/// up is made ready before each slice, of all coins there are, over a connection of its own, and a slice
-/// ends when it is used up: more coins (--mint) make longer slices. Offers are taken back in the end.
+/// LOCKERS AND TRADES, always of --coins coins. put stores coins that lie in no locker, each request in
+/// one of its own under a new key. peek looks into lockers that were filled before the first slice, and
+/// has to be shown their coins in the order in which they were stored; one request in 64 is about a
+/// locker that does not exist. If all coins of --coins-file lie in lockers already, these are looked into
+/// as they are. take gives all coins of a locker new numbers. offer puts coins up for sale (in
+/// cloudcoin), at a price that nothing else has. list asks for 255 lockers that are for sale, and puts up
+/// as many before the first slice. buy buys with a new transaction id each time, on a node with
+/// trade.settlement = "trusted". What put, take, offer and buy use up is made ready before each slice, of
+/// all coins there are, over a connection of its own: stored for take, up for sale for buy, and for put
+/// and offer out of the lockers of the slice before, each coin under its own number again, since a node
+/// takes no sum for a proof where coins of one locker are in it in pairs. A slice ends when it is used
+/// up: more coins (--mint) make longer slices. Offers are taken back in the end.
 ///
 /// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida repair
 /// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the end.
@@ -122,7 +124,7 @@ const MINT_MAX: usize = 2_000_000;
   Fixes of 100 coins by RAIDA 0, one after the other, in a network on this machine:
     raida bench fix --network raida-network --raida 0 --coins 100 --connections 1 --seconds 10
   Stores of 1,000 coins; looks into lockers of 10, of a million coins minted for it:
-    raida bench put --coins 1000 --connections 4 --data raida-data
+    raida bench put --coins 1000 --connections 4 --mint 2000000 --data raida-data
     raida bench peek --coins 10 --mint 1000000 --data raida-data --cpus 1
   A mix, encrypted, some coins far more often than others:
     raida bench --mix detect=90,pown=10 --encryption 4 --choose zipf --data raida-data
@@ -742,6 +744,13 @@ impl BenchCommand {
             return refused(
                 "encryption type 2 takes lockers, under keys that are drawn on the way: leave --coins-file away, or name one whose coins all lie in lockers",
             );
+        }
+        if let Some(kind) = load.summing().filter(|_| self.coins > 1)
+            && purse.share_a_key()
+        {
+            return refused(&format!(
+                "{kind} proves coins by the sum of their numbers, and a node takes none for a proof where coins that share a locker's key are in it in pairs: ask about one coin at a time (--coins 1), or name a file whose coins lie in no locker",
+            ));
         }
         let Some(lockers) = lockers.filter(|_| load.takes_lockers()) else {
             return Ok(());

@@ -1,12 +1,60 @@
 //! Coins as commands take and show them.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::CliError;
 use crate::client::{CoinListReader, CoinRecord, Months};
 use crate::coin::{An, Coin};
+
+/// Why a server may take no sum for a proof of the coins of a CSV: several have one number, and it is a
+/// key. In pairs such numbers leave nothing in the sum (PROTOCOL.md, group 8).
+#[derive(Debug, thiserror::Error)]
+pub enum SharedKey {
+    /// They lie in a locker.
+    #[error(
+        "{coins} coins in {file} have one number, a locker's key, and the sum that a server takes for a proof says nothing of them in pairs, so nothing was sent; with that key `raida locker move` puts them into another locker, and `raida locker take` gives each a number of its own",
+        file = file.display()
+    )]
+    Locker {
+        /// The CSV.
+        file: PathBuf,
+        /// How many.
+        coins: usize,
+    },
+    /// They are for sale.
+    #[error(
+        "{coins} coins in {file} have one number, an offer's key, and move only with the offer, so nothing was sent; with that key `raida trade cancel --into` takes it back into a locker",
+        file = file.display()
+    )]
+    Offer {
+        /// The CSV.
+        file: PathBuf,
+        /// How many.
+        coins: usize,
+    },
+}
+
+/// Whether a server takes the sum of these coins' numbers, which a CSV says, for a proof of them.
+///
+/// # Errors
+/// Several have one number that is a key.
+pub fn check_sum(coins: &[(Coin, An)], file: &Path) -> Result<(), SharedKey> {
+    let mut keys: BTreeMap<[u8; An::SIZE], BTreeSet<Coin>> = BTreeMap::new();
+    for (coin, an) in coins.iter().filter(|(_, an)| an.is_marked()) {
+        keys.entry(*an.expose()).or_default().insert(*coin);
+    }
+    let Some((key, sharing)) = keys.into_iter().find(|(_, coins)| coins.len() > 1) else {
+        return Ok(());
+    };
+    let (file, coins) = (file.to_owned(), sharing.len());
+    Err(match An::new(key).is_locker_key() {
+        true => SharedKey::Locker { file, coins },
+        false => SharedKey::Offer { file, coins },
+    })
+}
 
 /// The coins of a CSV with their authenticity numbers.
 ///

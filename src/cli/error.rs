@@ -1,4 +1,5 @@
 use super::admin_key_file::AdminKeyError;
+use super::coins::SharedKey;
 use super::config::ConfigError;
 use super::secrets::SecretError;
 use crate::client::heal::HealError;
@@ -20,6 +21,9 @@ pub enum CliError {
     /// A CSV of coins could not be read or written.
     #[error(transparent)]
     CoinList(#[from] CoinListError),
+    /// A CSV's coins cannot be proved to a server as the command has to.
+    #[error(transparent)]
+    SharedKey(#[from] SharedKey),
     /// The list of a network's hosts could not be read.
     #[error(transparent)]
     Hosts(#[from] HostsError),

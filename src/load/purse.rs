@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::choice::Choice;
 use super::kind::Lots;
@@ -71,6 +71,13 @@ impl Held {
             true => self.spare,
             false => self.own,
         }
+    }
+
+    /// The number that it had before the load began: no other coin of its purse has the same, unless
+    /// they lay in one locker then.
+    #[inline]
+    pub(super) fn own_an(&self) -> An {
+        self.own
     }
 
     /// Whether nobody knows which number is in force.
@@ -265,6 +272,15 @@ impl Purse {
             sizes[group] += 1;
         }
         Some(sizes)
+    }
+
+    /// Whether some of the coins to ask about share the key of a locker or of an offer, so that a sum
+    /// of their numbers may prove nothing (PROTOCOL.md, group 8).
+    pub fn share_a_key(&self) -> bool {
+        let marked = self.coins.iter().map(Held::an).filter(An::is_marked);
+        let mut keys = HashSet::new();
+        let mut again = marked.filter(|an| !keys.insert(*an.expose()));
+        again.next().is_some()
     }
 
     /// Takes the coins to ask about out in so many parts of about the same size.

@@ -21,6 +21,8 @@ pub enum Chore {
     Store,
     /// Coins are put up for sale, to be listed or bought.
     Offer,
+    /// Coins are taken out of lockers, so that they can be stored or put up for sale again.
+    TakeOut,
     /// Offers are taken back, so that their coins can be used again.
     TakeBack,
 }
@@ -51,6 +53,7 @@ impl std::fmt::Display for Chore {
         f.write_str(match self {
             Chore::Store => "cannot put coins into lockers before they are asked about",
             Chore::Offer => "cannot put coins up for sale before they are asked about",
+            Chore::TakeOut => "cannot take coins out of lockers for the next turn",
             Chore::TakeBack => "cannot take offers back",
         })
     }

@@ -32,18 +32,18 @@ impl State {
         match command {
             Command::StoreSum => {
                 let request = StoreSum::parse(payload)?;
-                let is_right = self.sum(request.coins().iter()) == request.sum
+                let is_right = self.proves(request.coins().iter(), request.sum)
                     && request.coins().iter().all(|coin| !self.is_on_sale(coin));
                 if is_right {
                     for coin in request.coins().iter() {
                         self.store(coin, request.key.an());
                     }
                 }
-                return Ok(self.verdict(is_right));
+                Ok(self.verdict(is_right))
             }
             Command::Peek => {
                 let key = Peek::parse(payload)?.key.an();
-                return Ok(Contents::answer(self.under(key), out));
+                Ok(Contents::answer(self.under(key), out))
             }
             Command::Remove => {
                 let request = Remove::parse(payload)?;
@@ -58,11 +58,11 @@ impl State {
                         answer.pass(record);
                     }
                 }
-                return Ok(answer.finish(Bitmap::Always));
+                Ok(answer.finish(Bitmap::Always))
             }
             Command::PutForSale => {
                 let request = PutForSale::parse(payload)?;
-                let is_right = self.sum(request.coins().iter()) == request.sum
+                let is_right = self.proves(request.coins().iter(), request.sum)
                     && request.coins().iter().all(|coin| !self.is_on_sale(coin));
                 if !is_right {
                     return Ok(Status::ALL_FAIL);
@@ -80,7 +80,7 @@ impl State {
                     self.store(coin, request.key.an());
                 }
                 self.lockers.sales.push(request.key);
-                return Ok(Status::ALL_PASS);
+                Ok(Status::ALL_PASS)
             }
             Command::ListForSale => {
                 let request = ListForSale::parse(payload)?;
@@ -88,7 +88,7 @@ impl State {
                 let of_it = of_it.filter(|key| key.currency() == request.currency);
                 let ids = self.ids();
                 let listed = of_it.map(|key| (key.public_id(&ids), self.offer(key).value));
-                return Ok(request.answer(listed, Dialect::Spec, out));
+                Ok(request.answer(listed, Dialect::Spec, out))
             }
             Command::PeekTrade => {
                 let name = PeekTrade::parse(payload)?.name;
@@ -98,7 +98,7 @@ impl State {
                     key.public_id(&ids) == name.as_public_id() || *key == name.as_key()
                 });
                 let coins = found.map_or(vec![], |key| self.under(key.an()));
-                return Ok(Contents::answer(coins, out));
+                Ok(Contents::answer(coins, out))
             }
             Command::Buy => {
                 let request = Buy::parse(payload)?;
@@ -113,7 +113,7 @@ impl State {
                 for coin in self.under(key.an()) {
                     self.store(coin, request.into.an());
                 }
-                return Ok(Status::ALL_PASS);
+                Ok(Status::ALL_PASS)
             }
             Command::RemoveTrade => {
                 let request = RemoveTrade::parse(payload)?;
@@ -125,7 +125,7 @@ impl State {
                         None => drop(self.coins.remove(&coin)),
                     }
                 }
-                return Ok(self.verdict(!coins.is_empty()));
+                Ok(self.verdict(!coins.is_empty()))
             }
             // Nobody asks it for several lockers at once.
             _ => Err(Status::UNKNOWN_COMMAND),

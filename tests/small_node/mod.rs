@@ -414,11 +414,11 @@ impl State {
             }
             Command::DetectSum => {
                 let request = DetectSum::parse(payload)?;
-                let sum = self.sum(request.coins().iter());
+                let proves = self.proves(request.coins().iter(), request.sum());
                 let mut coins: Vec<Coin> = request.coins().iter().collect();
                 coins.sort_unstable();
                 let is_once = coins.windows(2).all(|two| two[0] != two[1]);
-                return Ok(self.verdict(is_once && sum == request.sum()));
+                return Ok(self.verdict(is_once && proves));
             }
             Command::Pown => {
                 let request = Pown::parse(payload)?;
@@ -435,7 +435,7 @@ impl State {
             }
             Command::PownSum => {
                 let request = PownSum::parse(payload)?;
-                let right = self.sum(request.coins().iter()) == request.sum();
+                let right = self.proves(request.coins().iter(), request.sum());
                 if right {
                     for coin in request.coins().iter() {
                         let held = self.coins.get_mut(&coin).unwrap();
@@ -517,10 +517,19 @@ impl State {
         self.coins.get(&coin).is_some_and(|&(held, _)| held == an)
     }
 
-    fn sum(&self, coins: impl Iterator<Item = Coin>) -> An {
-        coins
-            .map(|coin| self.coins.get(&coin).map_or(An::ZERO, |&(an, _)| an))
-            .fold(An::ZERO, |sum, an| sum ^ an)
+    /// Whether this is the XOR of the coins' numbers, and no key of a locker or an offer is in it an
+    /// even number of times.
+    fn proves(&self, coins: impl Iterator<Item = Coin>, claimed: An) -> bool {
+        let mut sum = An::ZERO;
+        let mut times: BTreeMap<[u8; An::SIZE], usize> = BTreeMap::new();
+        for coin in coins {
+            let an = self.coins.get(&coin).map_or(An::ZERO, |&(an, _)| an);
+            sum ^= an;
+            if an.is_marked() {
+                *times.entry(*an.expose()).or_default() += 1;
+            }
+        }
+        sum == claimed && times.values().all(|times| times % 2 == 1)
     }
 
     fn verdict(&self, right: bool) -> Status {

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::cli::coins::{json_of, read_coins};
+use crate::cli::coins::{check_sum, json_of, read_coins};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::{json_of_said, names, phrase, table};
 use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
@@ -101,8 +101,8 @@ impl PutCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The coins cannot be read; the node gives no answer, or refuses; fewer than 13 servers
-    /// answer; the disk fails.
+    /// The coins cannot be read, or share a key; the node gives no answer, or refuses; fewer than 13
+    /// servers answer; the disk fails.
     pub fn run(self) -> Result<Answer, CliError> {
         match (self.servers.open()?, &self.file) {
             (Servers::One(client), Some(file)) => self.on_one(client, file),
@@ -113,6 +113,7 @@ impl PutCommand {
 
     fn on_one(&self, mut client: Client, file: &Path) -> Result<Answer, CliError> {
         let coins = read_coins(file)?;
+        check_sum(&coins, file)?;
         // Whoever is not answered here has changed nothing, and needs no key.
         client.echo()?;
         let key = match &self.key {

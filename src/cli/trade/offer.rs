@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::terms::{currency, price};
 use crate::cli::CliError;
-use crate::cli::coins::read_coins;
+use crate::cli::coins::{check_sum, read_coins};
 use crate::cli::locker::{FromWalletArgs, json_of_put, text_of_put, words};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::phrase;
@@ -56,8 +56,8 @@ impl OfferCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The coins cannot be read; the node gives no answer, or refuses; fewer than 13 servers
-    /// answer; the disk fails.
+    /// The coins cannot be read, or share a key; the node gives no answer, or refuses; fewer than 13
+    /// servers answer; the disk fails.
     pub fn run(self) -> Result<Answer, CliError> {
         match (self.servers.open()?, &self.file) {
             (Servers::One(client), Some(file)) => self.on_one(client, file),
@@ -68,6 +68,7 @@ impl OfferCommand {
 
     fn on_one(&self, mut client: Client, file: &Path) -> Result<Answer, CliError> {
         let coins: Vec<(Coin, An)> = read_coins(file)?;
+        check_sum(&coins, file)?;
         // Whoever is not answered here has changed nothing, and needs no key.
         client.echo()?;
         let key = match &self.key {

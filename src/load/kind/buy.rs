@@ -8,13 +8,13 @@ use super::market::{Order, Sale, put_up, take_back};
 use super::{Kind, Setup, Verdict, all_pass};
 use crate::load::LoadError;
 use crate::load::purse::Held;
-use crate::load::side_door::SideDoor;
+use crate::load::side_door::{ChoreError, SideDoor};
 use crate::protocol::lockers::{Buy, LockerKey, Memo, ReceiptId, TransactionId};
 use crate::protocol::{Command, Status};
 
-/// Buys lockers, each with a payment of its own, into a locker of its own. They are put up for sale
-/// before each turn, which is over when all are bought, and what was not bought is taken back after the
-/// last one.
+/// Buys lockers, each with a payment of its own, into a locker of its own. Before each turn what was
+/// bought in the one before is taken out of there and put up for sale again; a turn is over when all is
+/// bought, and what was not bought is taken back after the last one.
 ///
 /// Needs a node for which every purchase counts as paid (`trade.settlement = "trusted"`).
 pub struct BuyKind {
@@ -53,6 +53,16 @@ impl BuyKind {
     fn end(&mut self, slot: usize) -> (Sale, LockerKey) {
         let under_way = self.under_way[slot].take();
         under_way.expect("a request of this slot is under way")
+    }
+
+    /// Takes what was bought out of its lockers, and puts it up for sale.
+    fn make_ready(&mut self) -> Result<(), ChoreError> {
+        let bought = self.bought.drain(..);
+        let mut at_large = Vec::with_capacity(bought.len());
+        (self.lots).take_out(bought, &self.door, |lot| at_large.push(lot))?;
+        let offers = &mut self.offers;
+        let made = |sale| offers.push_back(sale);
+        put_up(&mut self.lots, at_large, Order::Any, &self.door, made)
     }
 
     fn doubt(&mut self, sale: Sale, into: LockerKey) {
@@ -120,11 +130,7 @@ impl Kind for BuyKind {
 
     fn prepare(&mut self) {
         if self.failure.is_none() {
-            let lots = self.bought.drain(..);
-            let offers = &mut self.offers;
-            let made = |sale| offers.push_back(sale);
-            let done = put_up(&mut self.lots, lots, Order::Any, &self.door, made);
-            self.failure = done.err().map(LoadError::from);
+            self.failure = self.make_ready().err().map(LoadError::from);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::load::at_rest::AtRest;
 use crate::load::choice::Choice;
 use crate::load::purse::Held;
 use crate::load::side_door::{Chore, ChoreError, SideDoor};
-use crate::protocol::lockers::{LockerKey, StoreSum};
+use crate::protocol::lockers::{LockerKey, Remove, StoreSum};
 use crate::protocol::{Command, Status};
 
 /// Coins in lots of a request's size, each for a locker of its own. Coins that lie in lockers already
@@ -133,6 +133,52 @@ impl Lots {
                 }
                 Some(status) if !status.is_verdict() => {}
                 _ => self.may_have_got(lot, key),
+            }
+        }
+        asked
+    }
+
+    /// Takes lots out of their lockers, each coin under its own number again, and says which of these
+    /// lots lie in no locker now, those that lay in none among them.
+    ///
+    /// A node takes no sum for a proof where coins that lie in one locker are in it in pairs: out of
+    /// there they can be neither stored nor put up for sale.
+    pub(super) fn take_out(
+        &mut self,
+        lots: impl IntoIterator<Item = usize>,
+        door: &SideDoor,
+        mut at_large: impl FnMut(usize),
+    ) -> Result<(), ChoreError> {
+        let lies_in_locker = |&lot: &usize| self.lot(lot)[0].is_in_locker();
+        let (stored, others): (Vec<usize>, Vec<usize>) = lots.into_iter().partition(lies_in_locker);
+        others.into_iter().for_each(&mut at_large);
+        let mut answers = Vec::with_capacity(stored.len());
+        let asked = door.ask(
+            Chore::TakeOut,
+            SideDoor::IN_FLIGHT_MAX,
+            &stored,
+            |&lot, payload| {
+                let key = LockerKey::new(self.key(lot)).expect("the lot lies in a locker");
+                let records = self.lot(lot).iter();
+                let records = records.map(|held| (held.coin, held.own_an()));
+                Remove::compose(key, records, payload);
+                Command::Remove
+            },
+            |&lot, status| {
+                answers.push((lot, status));
+                status == Some(Status::ALL_PASS)
+            },
+        );
+        for (lot, status) in answers {
+            let coins = self.lot_mut(lot).iter_mut();
+            match status {
+                Some(Status::ALL_PASS) => {
+                    coins.for_each(|held| held.got(held.own_an()));
+                    at_large(lot);
+                }
+                Some(status) if !status.is_verdict() => {}
+                // Which of its coins were taken out does not matter any more.
+                _ => coins.for_each(|held| held.may_have_got(held.own_an())),
             }
         }
         asked

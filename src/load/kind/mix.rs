@@ -98,13 +98,21 @@ impl Mix {
     /// the coins lie in lockers already.
     pub fn drawing(&self, in_lockers: bool) -> Option<&'static str> {
         let draws = |numbers| match numbers {
-            Numbers::Known => false,
+            Numbers::Known | Numbers::KnownBySum => false,
             Numbers::KnownInLockers => !in_lockers,
             Numbers::Drawn => true,
         };
         let entries = self.parts.iter().map(|&(entry, _)| entry);
         let mut drawing = entries.filter(|entry| draws(entry.numbers));
         drawing.next().map(|entry| entry.name)
+    }
+
+    /// The kind of it that proves coins by a sum of their numbers, and so cannot be about several of a
+    /// locker at a time.
+    pub fn summing(&self) -> Option<&'static str> {
+        let mut entries = self.parts.iter().map(|&(entry, _)| entry);
+        let summing = entries.find(|entry| entry.numbers == Numbers::KnownBySum);
+        summing.map(|entry| entry.name)
     }
 
     /// Whether a kind of it looks into lockers that are there already.

@@ -160,6 +160,8 @@ pub enum Does {
 pub enum Numbers {
     /// One of the two that are known before the load begins.
     Known,
+    /// As well, and requests prove them by a sum: coins that share a locker's key may prove nothing.
+    KnownBySum,
     /// Those of coins that lie in lockers already stay as they are; others get keys that are drawn.
     KnownInLockers,
     /// Any, drawn on the way: whoever loses this program loses the coins.
@@ -208,7 +210,7 @@ pub static KINDS: [KindEntry; 14] = [
     KindEntry {
         name: "detect-sum",
         does: Does::Reads,
-        numbers: Numbers::Known,
+        numbers: Numbers::KnownBySum,
         make: |setup| Box::new(DetectSumKind::new(setup)),
     },
     KindEntry {
@@ -220,7 +222,7 @@ pub static KINDS: [KindEntry; 14] = [
     KindEntry {
         name: "pown-sum",
         does: Does::Changes,
-        numbers: Numbers::Known,
+        numbers: Numbers::KnownBySum,
         make: |setup| Box::new(PownSumKind::new(setup)),
     },
     KindEntry {

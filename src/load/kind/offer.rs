@@ -7,11 +7,11 @@ use super::market::{Sale, take_back};
 use super::{Kind, Setup, Verdict, all_pass};
 use crate::load::LoadError;
 use crate::load::purse::Held;
-use crate::load::side_door::SideDoor;
+use crate::load::side_door::{ChoreError, SideDoor};
 use crate::protocol::{Command, Status};
 
 /// Puts coins up for sale, each lot at a price of its own. Before each turn the offers of the one before
-/// are taken back; a turn is over when all coins are up for sale.
+/// are taken back, and their coins taken out of lockers; a turn is over when all coins are up for sale.
 pub struct OfferKind {
     lots: Lots,
     door: SideDoor,
@@ -45,11 +45,12 @@ impl OfferKind {
         under_way.expect("a request of this slot is under way")
     }
 
-    fn take_back(&mut self) -> Result<(), LoadError> {
+    /// Takes all offers back, and their coins out of the lockers that these go into then.
+    fn make_ready(&mut self) -> Result<(), ChoreError> {
         take_back(&mut self.lots, &self.made, &self.door)?;
-        self.at_rest
-            .extend(self.made.drain(..).map(|sale| sale.lot));
-        Ok(())
+        let lots = self.made.drain(..).map(|sale| sale.lot);
+        let at_rest = &mut self.at_rest;
+        (self.lots).take_out(lots, &self.door, |lot| at_rest.push_back(lot))
     }
 }
 
@@ -94,10 +95,10 @@ impl Kind for OfferKind {
 
     fn prepare(&mut self) {
         if self.failure.is_none()
-            && let Err(error) = self.take_back()
+            && let Err(error) = self.make_ready()
         {
             self.at_rest.clear();
-            self.failure = Some(error);
+            self.failure = Some(error.into());
         }
     }
 
@@ -108,7 +109,7 @@ impl Kind for OfferKind {
     fn finish(&mut self) -> Result<(), LoadError> {
         match self.failure.take() {
             Some(failure) => Err(failure),
-            None => self.take_back(),
+            None => Ok(take_back(&mut self.lots, &self.made, &self.door)?),
         }
     }
 

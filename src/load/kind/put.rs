@@ -1,19 +1,27 @@
+use std::collections::VecDeque;
+
 use rand::rngs::SmallRng;
 
-use super::lots::locker_key;
-use super::under_way::UnderWay;
+use super::lots::{Lots, locker_key};
 use super::{Kind, Setup, Verdict, all_pass};
-use crate::coin::An;
+use crate::load::LoadError;
 use crate::load::purse::Held;
-use crate::protocol::lockers::StoreSum;
+use crate::load::side_door::SideDoor;
+use crate::protocol::lockers::{LockerKey, StoreSum};
 use crate::protocol::{Command, Status};
 
-/// Puts coins into a locker, each request into one of its own under a new key, whichever lockers they
-/// lie in before.
+/// Puts coins into lockers, each lot into one of its own under a new key. Before each turn the lots of
+/// the one before are taken out again; a turn is over when all coins lie in lockers.
 pub struct PutKind {
-    under_way: UnderWay,
-    /// By slot: the key of the locker.
-    keys: Vec<An>,
+    lots: Lots,
+    door: SideDoor,
+    /// Lots that lie in no locker.
+    at_large: VecDeque<usize>,
+    /// Lots that do.
+    stored: Vec<usize>,
+    /// By slot: the lot, and the locker that it goes into.
+    under_way: Vec<Option<(usize, LockerKey)>>,
+    failure: Option<LoadError>,
 }
 
 impl PutKind {
@@ -22,10 +30,21 @@ impl PutKind {
     /// # Panics
     /// When those are none.
     pub fn new(setup: Setup) -> PutKind {
+        let (door, slots) = (setup.side_door, setup.slots);
+        let lots = Lots::new(setup);
         PutKind {
-            keys: vec![An::ZERO; setup.slots],
-            under_way: UnderWay::new(setup),
+            door,
+            at_large: (0..lots.len()).collect(),
+            stored: Vec::with_capacity(lots.len()),
+            lots,
+            under_way: vec![None; slots],
+            failure: None,
         }
+    }
+
+    fn end(&mut self, slot: usize) -> (usize, LockerKey) {
+        let under_way = self.under_way[slot].take();
+        under_way.expect("a request of this slot is under way")
     }
 }
 
@@ -36,29 +55,59 @@ impl Kind for PutKind {
         rng: &mut SmallRng,
         payload: &mut Vec<u8>,
     ) -> Option<Command> {
+        let lot = self.at_large.pop_front()?;
         let key = locker_key(rng);
-        self.keys[slot] = key.an();
-        let coins = self.under_way.begin(slot, rng)?;
-        let sum = coins.clone().fold(An::ZERO, |sum, held| sum ^ held.an());
-        StoreSum::compose(coins.map(|held| held.coin), sum, key, payload);
+        self.under_way[slot] = Some((lot, key));
+        StoreSum::compose(self.lots.coins(lot), self.lots.sum(lot), key, payload);
         Some(Command::StoreSum)
     }
 
     fn answer(&mut self, slot: usize, status: Status, _: &[u8]) -> Verdict {
+        let (lot, key) = self.end(slot);
         let verdict = all_pass(status);
-        self.under_way.end(slot, verdict, |_| self.keys[slot]);
+        match verdict {
+            Verdict::Right => {
+                self.lots.got(lot, key.an());
+                self.stored.push(lot);
+            }
+            Verdict::Wrong => self.lots.may_have_got(lot, key.an()),
+            Verdict::Refused => self.at_large.push_back(lot),
+        }
         verdict
     }
 
+    /// The coins stay out of all further requests.
     fn lost(&mut self, slot: usize) {
-        self.under_way.lose(slot, |_| self.keys[slot]);
+        let (lot, key) = self.end(slot);
+        self.lots.may_have_got(lot, key.an());
     }
 
     fn withdraw(&mut self, slot: usize) {
-        self.under_way.withdraw(slot);
+        let (lot, _) = self.end(slot);
+        self.at_large.push_front(lot);
+    }
+
+    fn prepare(&mut self) {
+        if self.failure.is_none() {
+            let stored = self.stored.drain(..);
+            let at_large = &mut self.at_large;
+            let done = (self.lots).take_out(stored, &self.door, |lot| at_large.push_back(lot));
+            if let Err(error) = done {
+                self.at_large.clear();
+                self.failure = Some(error.into());
+            }
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.at_large.is_empty()
+    }
+
+    fn finish(&mut self) -> Result<(), LoadError> {
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     fn coins(self: Box<Self>) -> Vec<Held> {
-        self.under_way.into_coins()
+        self.lots.into_coins()
     }
 }
