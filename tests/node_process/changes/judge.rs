@@ -8,6 +8,9 @@ use raida::coin::{An, Coin};
 
 use super::{Book, Change, Outcome, Value, an, owner};
 
+/// A coin, and the value that it comes to.
+type Turned = (usize, Option<Value>);
+
 impl Book {
     /// Asks the node which of all the values that coins had or might have they have now; `None` where
     /// one has none of them and may have been taken out of circulation.
@@ -56,7 +59,7 @@ impl Book {
         history: &[Change],
         found: &[Option<Value>],
     ) -> Vec<Vec<bool>> {
-        let mut made_by: HashMap<(usize, Option<Value>), Vec<(usize, usize)>> = HashMap::new();
+        let mut made_by: HashMap<Turned, Vec<(usize, usize)>> = HashMap::new();
         for (index, change) in history.iter().enumerate() {
             for (at, part) in change.parts.iter().enumerate() {
                 if part.new != Some(part.old) {

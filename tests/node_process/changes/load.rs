@@ -153,7 +153,7 @@ impl Book {
 
     /// Whether a coin is everybody's. None that is on offer, which only who takes it may change.
     fn is_shared(&self, coin: usize) -> bool {
-        coin % SHARED_ONE_IN == 0 && trade(self.values[coin]).is_none()
+        coin.is_multiple_of(SHARED_ONE_IN) && trade(self.values[coin]).is_none()
     }
 }
 
@@ -359,7 +359,12 @@ impl Load {
     pub fn leave_pairs_out(&mut self, coins: &mut Vec<usize>, olds: &mut Vec<Value>) {
         let all = olds.clone();
         let is_pair = |old: Value| {
-            an(old).is_marked() && all.iter().filter(|&&other| other == old).count() % 2 == 0
+            an(old).is_marked()
+                && all
+                    .iter()
+                    .filter(|&&other| other == old)
+                    .count()
+                    .is_multiple_of(2)
         };
         for (at, &old) in all.iter().enumerate().rev() {
             if is_pair(old) && !all[..at].contains(&old) {

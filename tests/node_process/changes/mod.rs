@@ -26,6 +26,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::NodeProcess;
+#[allow(unused_imports, reason = "each test program uses a part of it")]
 pub use load::Running;
 
 /// An AN as a number, so that it can be looked up.

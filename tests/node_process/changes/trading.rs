@@ -31,7 +31,7 @@ pub(super) enum Looked {
     /// Offers, of which nobody had tried to take these when it was asked.
     Listed(Currency, Vec<Lot>),
     /// An offer that nobody had tried to take when it was asked.
-    LookedInto(Lot),
+    Opened(Lot),
     /// A purchase that was made before, as it was or otherwise.
     AskedAgain(Status),
 }
@@ -82,7 +82,7 @@ impl Load {
         let count = self.random.random_range(0..=coins.len() / 2) * 2 + 1;
         coins.shuffle(&mut self.random);
         coins.truncate(count);
-        if coins.len() % 2 == 0 {
+        if coins.len().is_multiple_of(2) {
             return None;
         }
         let olds: Vec<Value> = vec![value(key.an()); coins.len()];
@@ -125,7 +125,7 @@ impl Load {
                 false => self.predicted[coin],
             };
             let mut olds: Vec<Value> = coins.iter().map(old).collect();
-            if is_forbidden && olds.len() % 2 == 0 {
+            if is_forbidden && olds.len().is_multiple_of(2) {
                 // Else the sum of what is wrong would be right.
                 olds[0] ^= 1;
             }
@@ -278,7 +278,7 @@ impl Load {
         };
         let mut payload = Vec::new();
         PeekTrade::compose(name, &mut payload);
-        let means = Means::Looked(Looked::LookedInto(lot));
+        let means = Means::Looked(Looked::Opened(lot));
         Some(self.send(Command::PeekTrade, &payload, vec![], means))
     }
 
@@ -436,7 +436,7 @@ impl Load {
                     lot.id = listed.id;
                 }
             }
-            Looked::LookedInto(expected) => {
+            Looked::Opened(expected) => {
                 let told = contents();
                 let lot = lots.get(&value(expected.key.an()));
                 if lot.is_some_and(|lot| lot.tried == 0) {
