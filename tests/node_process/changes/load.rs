@@ -153,7 +153,7 @@ impl Book {
 
     /// Whether a coin is everybody's. None that is on offer, which only who takes it may change.
     fn is_shared(&self, coin: usize) -> bool {
-        coin % SHARED_ONE_IN == 0 && trade(self.values[coin]).is_none()
+        coin.is_multiple_of(SHARED_ONE_IN) && trade(self.values[coin]).is_none()
     }
 }
 
@@ -305,6 +305,17 @@ impl Load {
         coins.sample(random, count).copied().collect()
     }
 
+    /// Some of its own coins that a sum proves to be known: of no locker two, whose key would cancel out.
+    pub fn some_provable(&mut self) -> Vec<usize> {
+        let mut coins = self.some_coins();
+        let mut keys = HashSet::new();
+        coins.retain(|coin| {
+            let value = self.predicted[coin];
+            !an(value).is_marked() || keys.insert(value)
+        });
+        coins
+    }
+
     /// Adds coins that others change too, now and then: at most so many. Gives all, what they are thought
     /// to be, and how many changes the shared ones are away from the first.
     pub fn and_shared(
@@ -330,10 +341,9 @@ impl Load {
     }
 
     fn ask_pown(&mut self) -> bool {
-        let coins = self.some_coins();
-        let command = match self.random.random_bool(0.6) {
-            true => Command::Pown,
-            false => Command::PownSum,
+        let (command, coins) = match self.random.random_bool(0.6) {
+            true => (Command::Pown, self.some_coins()),
+            false => (Command::PownSum, self.some_provable()),
         };
         // Two coins that someone else's sum has changed by the same delta would not be noticed
         // by the sum of their old values.
