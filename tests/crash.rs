@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use node_process::changes::{Book, Change, Outcome, Running};
+use node_process::changes::load::Running;
+use node_process::changes::{Book, Change, Outcome};
 use node_process::{NodeProcess, Serve, admin_key, kill_spawned, mint, raida};
 use raida::protocol::Command;
 use rand::rngs::StdRng;

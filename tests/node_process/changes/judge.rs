@@ -8,8 +8,8 @@ use raida::coin::{An, Coin};
 
 use super::{Book, Change, Outcome, Value, an, owner};
 
-/// A coin, and the value that it comes to.
-type Turned = (usize, Option<Value>);
+/// A part of a change.
+type Place = (usize, usize);
 
 impl Book {
     /// Asks the node which of all the values that coins had or might have they have now; `None` where
@@ -59,7 +59,7 @@ impl Book {
         history: &[Change],
         found: &[Option<Value>],
     ) -> Vec<Vec<bool>> {
-        let mut made_by: HashMap<Turned, Vec<(usize, usize)>> = HashMap::new();
+        let mut made_by: HashMap<(usize, Option<Value>), Vec<Place>> = HashMap::new();
         for (index, change) in history.iter().enumerate() {
             for (at, part) in change.parts.iter().enumerate() {
                 if part.new != Some(part.old) {
@@ -76,7 +76,7 @@ impl Book {
             let mut value = last;
             while value != Some(self.values[coin]) {
                 let candidates = made_by[&(coin, value)].iter();
-                let likely = |&&(index, at): &&(usize, usize)| match &history[index].outcome {
+                let likely = |&&(index, at): &&Place| match &history[index].outcome {
                     Outcome::Answered(passed) if passed[at] => (2, Reverse(index)),
                     Outcome::Open => (1, Reverse(index)),
                     _ => (0, Reverse(index)),

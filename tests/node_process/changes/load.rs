@@ -305,6 +305,17 @@ impl Load {
         coins.sample(random, count).copied().collect()
     }
 
+    /// Some of its own coins that a sum proves to be known: of no locker two, whose key would cancel out.
+    pub fn some_provable(&mut self) -> Vec<usize> {
+        let mut coins = self.some_coins();
+        let mut keys = HashSet::new();
+        coins.retain(|coin| {
+            let value = self.predicted[coin];
+            !an(value).is_marked() || keys.insert(value)
+        });
+        coins
+    }
+
     /// Adds coins that others change too, now and then: at most so many. Gives all, what they are thought
     /// to be, and how many changes the shared ones are away from the first.
     pub fn and_shared(
@@ -330,18 +341,14 @@ impl Load {
     }
 
     fn ask_pown(&mut self) -> bool {
-        let coins = self.some_coins();
-        let command = match self.random.random_bool(0.6) {
-            true => Command::Pown,
-            false => Command::PownSum,
+        let (command, coins) = match self.random.random_bool(0.6) {
+            true => (Command::Pown, self.some_coins()),
+            false => (Command::PownSum, self.some_provable()),
         };
         // Two coins that someone else's sum has changed by the same delta would not be noticed
         // by the sum of their old values.
         let most = if command == Command::Pown { 2 } else { 1 };
-        let (mut coins, mut olds, depths) = self.and_shared(coins, most);
-        if command == Command::PownSum {
-            self.leave_pairs_out(&mut coins, &mut olds);
-        }
+        let (coins, olds, depths) = self.and_shared(coins, most);
         let delta = draw(&mut self.random, &olds);
         let mut new = |old| match command {
             Command::Pown => draw(&mut self.random, &[]),
@@ -352,27 +359,6 @@ impl Load {
         let mut payload = Vec::new();
         self.compose_pown(command, &parts, delta, &mut payload);
         self.send(command, &payload, parts, Means::Own(depths))
-    }
-
-    /// Takes coins out, the first of each number, so that no locker's key is there an even number of times:
-    /// a sum over those proves nothing.
-    pub fn leave_pairs_out(&mut self, coins: &mut Vec<usize>, olds: &mut Vec<Value>) {
-        let all = olds.clone();
-        let is_pair = |old: Value| {
-            an(old).is_marked()
-                && all
-                    .iter()
-                    .filter(|&&other| other == old)
-                    .count()
-                    .is_multiple_of(2)
-        };
-        for (at, &old) in all.iter().enumerate().rev() {
-            if is_pair(old) && !all[..at].contains(&old) {
-                self.at_risk.remove(&coins[at]);
-                coins.remove(at);
-                olds.remove(at);
-            }
-        }
     }
 
     pub fn compose_pown(

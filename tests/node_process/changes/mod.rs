@@ -11,7 +11,7 @@
 
 mod commons;
 mod judge;
-mod load;
+pub mod load;
 mod lockers;
 mod trading;
 
@@ -26,8 +26,6 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::NodeProcess;
-#[allow(unused_imports, reason = "each test program uses a part of it")]
-pub use load::Running;
 
 /// An AN as a number, so that it can be looked up.
 pub type Value = u128;

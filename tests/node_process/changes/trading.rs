@@ -27,13 +27,13 @@ const LOCKERS_USED: usize = 3;
 /// What was looked at, and what must be told.
 pub(super) enum Looked {
     /// A locker in which just these coins are; `None` where others may change that.
-    Peeked(Option<BTreeSet<Coin>>),
+    Locker(Option<BTreeSet<Coin>>),
     /// Offers, of which nobody had tried to take these when it was asked.
-    Listed(Currency, Vec<Lot>),
+    Listing(Currency, Vec<Lot>),
     /// An offer that nobody had tried to take when it was asked.
-    Opened(Lot),
+    Offer(Lot),
     /// A purchase that was made before, as it was or otherwise.
-    AskedAgain(Status),
+    Purchase(Status),
 }
 
 impl Load {
@@ -56,9 +56,8 @@ impl Load {
     }
 
     fn store(&mut self) -> Option<bool> {
-        let coins = self.some_coins();
-        let (mut coins, mut olds, depths) = self.and_shared(coins, 1);
-        self.leave_pairs_out(&mut coins, &mut olds);
+        let coins = self.some_provable();
+        let (coins, olds, depths) = self.and_shared(coins, 1);
         let key = match depths.is_empty() {
             true => self.locker_for(&coins),
             false => self.locker_of_others(&coins),
@@ -78,10 +77,10 @@ impl Load {
         }
         let key = *self.lockers.choose(&mut self.random)?;
         let mut coins = self.coins_in(key);
-        // An even number of them would prove nothing.
-        let count = self.random.random_range(0..=coins.len() / 2) * 2 + 1;
+        let count = self.random.random_range(1..=coins.len().max(1));
         coins.shuffle(&mut self.random);
-        coins.truncate(count);
+        // The key cancels out in the sum of an even number of them, which proves nothing.
+        coins.truncate((count - 1) | 1);
         if coins.len().is_multiple_of(2) {
             return None;
         }
@@ -99,7 +98,7 @@ impl Load {
 
     /// Stores coins in several lockers, now and then some with a wrong sum.
     fn store_several(&mut self) -> Option<bool> {
-        let coins = self.some_coins();
+        let coins = self.some_provable();
         if coins.is_empty() {
             return None;
         }
@@ -107,13 +106,6 @@ impl Load {
         let mut changes: Vec<Change> = Vec::new();
         let mut keys: Vec<LockerKey> = Vec::new();
         for coins in coins.chunks(size) {
-            let mut coins = coins.to_vec();
-            let mut predicted = coins.iter().map(|coin| self.predicted[coin]).collect();
-            self.leave_pairs_out(&mut coins, &mut predicted);
-            if coins.is_empty() {
-                continue;
-            }
-            let coins = &coins[..];
             let key = match self.locker_for(coins) {
                 // The order of two stores in one locker is told apart by their requests.
                 used if keys.contains(&used) => draw_locker(&mut self.random),
@@ -134,9 +126,6 @@ impl Load {
             change.is_forbidden = is_forbidden;
             changes.push(change);
             keys.push(key);
-        }
-        if changes.is_empty() {
-            return None;
         }
         let lockers = changes.iter().zip(keys).map(|(change, key)| {
             let coins = change.parts.iter().map(|part| self.coins[part.coin]);
@@ -181,7 +170,7 @@ impl Load {
         let coins = coins.map(|coins| coins.iter().map(|&coin| self.coins[coin]).collect());
         let mut payload = Vec::new();
         Peek::compose(key, &mut payload);
-        let means = Means::Looked(Looked::Peeked(coins));
+        let means = Means::Looked(Looked::Locker(coins));
         Some(self.send(Command::Peek, &payload, vec![], means))
     }
 
@@ -209,17 +198,12 @@ impl Load {
         if self.commons.lots.lock().unwrap().len() >= LOTS_MAX {
             return None;
         }
-        let coins = self.some_coins();
+        let coins = self.some_provable();
         if coins.is_empty() {
             return None;
         }
         let key = self.trade_key();
-        let mut coins = coins;
-        let mut olds: Vec<Value> = coins.iter().map(|coin| self.predicted[coin]).collect();
-        self.leave_pairs_out(&mut coins, &mut olds);
-        if coins.is_empty() {
-            return None;
-        }
+        let olds: Vec<Value> = coins.iter().map(|coin| self.predicted[coin]).collect();
         let parts = parts(&coins, &olds, to(key.an(), coins.len()));
         let payload = self.compose_offer(&parts, key);
         // Whoever takes them owns them; until it is answered nothing builds on it.
@@ -266,7 +250,7 @@ impl Load {
         let mut payload = Vec::new();
         let most = u8::MAX;
         ListForSale { currency, most }.compose(&mut payload);
-        let means = Means::Looked(Looked::Listed(currency, free));
+        let means = Means::Looked(Looked::Listing(currency, free));
         Some(self.send(Command::ListForSale, &payload, vec![], means))
     }
 
@@ -278,7 +262,7 @@ impl Load {
         };
         let mut payload = Vec::new();
         PeekTrade::compose(name, &mut payload);
-        let means = Means::Looked(Looked::Opened(lot));
+        let means = Means::Looked(Looked::Offer(lot));
         Some(self.send(Command::PeekTrade, &payload, vec![], means))
     }
 
@@ -358,8 +342,9 @@ impl Load {
     /// Claims coins on offer as who knows the key of the offer might: nothing of it may be done.
     fn claim_what_is_on_offer(&mut self) -> Option<bool> {
         let lot = self.lot(|_| true)?;
-        // One coin: two under one key have a sum that is nobody's secret.
-        let coins = [*lot.coins.choose(&mut self.random)?];
+        // Two coins have a sum that is nobody's secret, whosever key they are under by then.
+        let count = self.random.random_range(1..=2).min(lot.coins.len());
+        let coins: Vec<usize> = lot.coins.sample(&mut self.random, count).copied().collect();
         let old = value(lot.key.an());
         let random = &mut self.random;
         let new = draw(random, &[old]);
@@ -377,7 +362,8 @@ impl Load {
             Command::PownSum => old ^ new,
             _ => new,
         };
-        let mut change = self.change(command, parts(&coins, &[old], [Some(new)]));
+        let (olds, news) = (vec![old; coins.len()], vec![Some(new); coins.len()]);
+        let mut change = self.change(command, parts(&coins, &olds, news));
         change.is_forbidden = true;
         let mut payload = Vec::new();
         match command {
@@ -400,7 +386,7 @@ impl Load {
         };
         let mut payload = Vec::new();
         bought.buy().compose(&mut payload);
-        let means = Means::Looked(Looked::AskedAgain(status));
+        let means = Means::Looked(Looked::Purchase(status));
         Some(self.send(Command::Buy, &payload, vec![], means))
     }
 
@@ -412,14 +398,14 @@ impl Load {
         };
         let mut lots = self.commons.lots.lock().unwrap();
         match looked {
-            Looked::Peeked(expected) => {
+            Looked::Locker(expected) => {
                 let told = contents();
                 let set: BTreeSet<Coin> = told.iter().copied().collect();
                 assert_eq!(set.len(), told.len(), "a locker lists a coin twice");
                 let is_as = |expected: &BTreeSet<Coin>| self.resync || set == *expected;
                 assert!(expected.as_ref().is_none_or(is_as), "a locker's coins");
             }
-            Looked::Listed(currency, expected) => {
+            Looked::Listing(currency, expected) => {
                 let listing = Listing::read(reply.status, &reply.payload, *currency);
                 let listing = listing.expect("an answer to a list");
                 for expected in expected {
@@ -436,14 +422,14 @@ impl Load {
                     lot.id = listed.id;
                 }
             }
-            Looked::Opened(expected) => {
+            Looked::Offer(expected) => {
                 let told = contents();
                 let lot = lots.get(&value(expected.key.an()));
                 if lot.is_some_and(|lot| lot.tried == 0) {
                     assert_eq!(told, coins_of(expected, &self.coins), "an offer's coins");
                 }
             }
-            Looked::AskedAgain(expected) => {
+            Looked::Purchase(expected) => {
                 assert_eq!(reply.status, *expected, "a purchase that was made");
             }
         }
