@@ -1,16 +1,20 @@
-//! What a node answered outlives any crash: the real program, killed at random moments under load.
+//! What a node answered outlives any crash: the real program, killed at random moments under a load of
+//! powns and of everything that lockers and trades can be asked.
 //!
 //! `RAIDA_CRASH_ROUNDS` sets how often (20 by default), `RAIDA_CRASH_SEED` repeats the choices of an
 //! earlier run; moments and answers vary all the same.
 
 mod node_process;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use node_process::changes::{Book, Change, Outcome, Running};
+use node_process::changes::load::Running;
+use node_process::changes::{Book, Change, Outcome};
 use node_process::{NodeProcess, Serve, admin_key, kill_spawned, mint, raida};
+use raida::protocol::Command;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -19,9 +23,28 @@ const CONNECTIONS: usize = 16;
 const DENOMINATIONS: [i8; 4] = [-8, -1, 0, 6];
 const PAGES_EACH: u32 = 16;
 const COINS_A_PAGE: usize = 16;
+/// What everything here has to be asked about, answered and found done.
+const COMMANDS: [Command; 11] = [
+    Command::Pown,
+    Command::PownSum,
+    Command::StoreSum,
+    Command::StoreMultiple,
+    Command::Peek,
+    Command::Remove,
+    Command::PutForSale,
+    Command::ListForSale,
+    Command::Buy,
+    Command::RemoveTrade,
+    Command::PeekTrade,
+];
+/// What a node says at its start that counts every purchase as paid, and all it may say.
+const WARNED: &str = "every purchase counts as paid";
 
 #[derive(Default)]
 struct Totals {
+    /// How many of each were answered and done.
+    done: BTreeMap<String, usize>,
+    freed: usize,
     answered: usize,
     refused: usize,
     open: usize,
@@ -74,7 +97,12 @@ fn what_was_answered_outlives_every_crash() {
         }
     }
     println!("{}", totals.line(rounds));
+    println!("answered and done: {:?}", totals.done);
     assert!(totals.answered > 0 && totals.recovered > 0);
+    for command in COMMANDS {
+        let done = totals.done.get(&format!("{command:?}"));
+        assert!(done.is_some(), "nothing was asked by {command:?}");
+    }
 }
 
 /// Starts, loads, kills, starts again, compares, stops. Gives what there is to say of it.
@@ -83,24 +111,29 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
     let node = serve(data, shards).start();
     totals.started(&node);
     book.assert_kept(&node);
+    replace_freed(&node, data, book);
 
-    let load = book.load(&node, shards, CONNECTIONS, random);
+    let load = book.load_with_lockers(&node, shards, CONNECTIONS, random);
     let (history, moment) = load_and_kill(node, data, load, random, totals);
     assert_sound(data);
     for _ in 0..random.random_range(0..3) {
         let starting = serve(data, pick_shards(random)).spawn();
         let most = totals.longest_start_ms.max(20);
         std::thread::sleep(Duration::from_millis(random.random_range(0..most)));
-        let served = kill_spawned(starting);
+        let (served, log) = kill_spawned(starting);
+        assert_warned_only(&log);
         totals.starts_killed += usize::from(!served);
     }
     let node = serve(data, pick_shards(random)).start();
     totals.started(&node);
     let recovered = node.greeted_number("recovered");
 
+    let before = book.coins.len();
     let applied = book.settle(&node, shards, &history);
+    totals.freed += before - book.coins.len();
+    totals.count_done(&history);
     let open: Vec<usize> = (0..history.len())
-        .filter(|&i| history[i].outcome == Outcome::Open)
+        .filter(|&i| history[i].outcome == Outcome::Open && !history[i].parts.is_empty())
         .collect();
     let whole = open
         .iter()
@@ -115,7 +148,8 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
         .filter(|change| matches!(change.outcome, Outcome::Answered(_)))
         .count();
     totals.answered += answered;
-    totals.refused += history.len() - answered - open.len();
+    let refused = |change: &&Change| matches!(change.outcome, Outcome::Refused(_));
+    totals.refused += history.iter().filter(refused).count();
     totals.open += open.len();
     totals.applied += whole;
     totals.not_applied += none;
@@ -159,6 +193,23 @@ fn serve(data: &Path, shards: u16) -> Serve {
         .with("shards.count", shards)
         .with("storage.segment_bytes", 1 << 20)
         .with("storage.checkpoint_interval_s", 1)
+        .with("trade.settlement", "trusted")
+}
+
+/// Puts as many new coins into circulation as were taken out of it.
+fn replace_freed(node: &NodeProcess, data: &Path, book: &mut Book) {
+    let all = DENOMINATIONS.len() * PAGES_EACH as usize * COINS_A_PAGE;
+    let missing = all.saturating_sub(book.coins.len()) / DENOMINATIONS.len();
+    if missing > 0 {
+        let key = admin_key(data);
+        let made = mint(&mut node.client(), &key, &DENOMINATIONS, 1, missing);
+        made.into_iter().for_each(|(coin, an)| book.add(coin, an));
+    }
+}
+
+fn assert_warned_only(log: &str) {
+    let unexpected = log.lines().find(|line| !line.contains(WARNED));
+    assert_eq!(unexpected, None, "{log}");
 }
 
 /// Two, and now and then another number.
@@ -198,7 +249,7 @@ fn load_and_kill(
     load.node_may_end();
     let ending = node.kill();
     assert!(ending.was_killed(), "it ended by itself: {ending:?}");
-    assert_eq!(ending.log, "");
+    assert_warned_only(&ending.log);
     (load.join(), moment)
 }
 
@@ -231,10 +282,21 @@ impl Totals {
         self.longest_start_ms = self.longest_start_ms.max(took_ms);
     }
 
+    fn count_done(&mut self, history: &[Change]) {
+        for change in history {
+            if let Outcome::Answered(passed) = &change.outcome
+                && !passed.contains(&false)
+            {
+                let command = format!("{:?}", change.command);
+                *self.done.entry(command).or_default() += 1;
+            }
+        }
+    }
+
     fn line(&self, rounds: u64) -> String {
         format!(
             "{rounds} rounds: {} requests answered, {} refused, {} unanswered: {} found applied, \
-             {} not, {} in part, another client having been first; {} times killed in a checkpoint, {} times \
+             {} not, {} in part, another client having been first; {} coins taken out of circulation; {} times killed in a checkpoint, {} times \
              while starting; {} starts, {} with something to recover, {} changes recovered, the \
              longest start {} ms",
             self.answered,
@@ -243,6 +305,7 @@ impl Totals {
             self.applied,
             self.not_applied,
             self.parted,
+            self.freed,
             self.checkpoints_hit,
             self.starts_killed,
             self.starts,

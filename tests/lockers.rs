@@ -8,7 +8,7 @@ use std::thread;
 use raida::{
     coin::{An, Coin, Mfs, PageId},
     protocol::{
-        Command, Dialect, Passed, Protection, ResponseCounter, Status,
+        Command, Dialect, Passed, Status,
         authentication::{Detect, DetectSum, Pown, PownSum},
         lockers::{
             Address, Contents, Currency, LockerKey, Peek, Price, PutForSale, Remove, StoreMultiple,
@@ -16,31 +16,9 @@ use raida::{
         },
     },
 };
-use real_node::{
-    RealNode,
-    wire::{Answer, Wire, compose},
-};
-
-/// One client of a node.
-struct Client {
-    wire: Wire,
-    asked: u64,
-}
+use real_node::{RealNode, plain::Client, wire::Answer};
 
 impl Client {
-    fn tcp(node: &RealNode) -> Client {
-        Client {
-            wire: Wire::tcp(node.address()),
-            asked: 0,
-        }
-    }
-
-    fn ask(&mut self, command: Command, payload: &[u8]) -> Answer {
-        self.asked += 1;
-        let asked = compose(command, Protection::None, Some(payload), self.asked);
-        self.wire.ask(&asked, ResponseCounter::Restart)
-    }
-
     fn store(&mut self, coins: &[Coin], sum: An, key: LockerKey) -> Status {
         let mut payload = Vec::new();
         StoreSum::compose(coins.iter().copied(), sum, key, &mut payload);
@@ -362,10 +340,7 @@ fn one_store_takes_as_many_coins_as_a_body_holds() {
         let mine = key(0x41);
         assert_eq!(client.store(&all, An::ZERO, mine), Status::ALL_PASS);
         assert_eq!(client.peek(mine), all);
-        let mut udp = Client {
-            wire: Wire::udp(node.address()),
-            asked: 9,
-        };
+        let mut udp = Client::udp(&node);
         let mut payload = Vec::new();
         Peek::compose(mine, &mut payload);
         // It would not fit a datagram.

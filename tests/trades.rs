@@ -8,7 +8,7 @@ use raida::{
     coin::{An, Coin, Mfs, PageId},
     node::Settings,
     protocol::{
-        Command, Dialect, Protection, ResponseCounter, Status,
+        Command, Dialect, Status,
         authentication::{Detect, Pown, PownSum},
         lockers::{
             Address, Buy, Contents, Currency, ListForSale, Listed, Listing, LockerKey, Memo, Offer,
@@ -18,31 +18,9 @@ use raida::{
     },
     settlement::{Method, Program},
 };
-use real_node::{
-    RealNode,
-    wire::{Answer, Wire, compose},
-};
-
-/// One client of a node.
-struct Client {
-    wire: Wire,
-    asked: u64,
-}
+use real_node::{RealNode, plain::Client};
 
 impl Client {
-    fn tcp(node: &RealNode) -> Client {
-        Client {
-            wire: Wire::tcp(node.address()),
-            asked: 0,
-        }
-    }
-
-    fn ask(&mut self, command: Command, payload: &[u8]) -> Answer {
-        self.asked += 1;
-        let asked = compose(command, Protection::None, Some(payload), self.asked);
-        self.wire.ask(&asked, ResponseCounter::Restart)
-    }
-
     fn put(&mut self, coins: &[Coin], sum: An, key: TradeKey) -> Status {
         let mut payload = Vec::new();
         let address = Address::new(b"bc1q-where-the-seller-is").expect("24 bytes");

@@ -6,6 +6,11 @@ use raida::{
         AdminKey, Command,
         authentication::{Detect, DetectSum, Pown, PownSum},
         executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, FreeCoins, SessionId},
+        lockers::{
+            Address, Buy, Currency, ListForSale, LockerKey, Memo, Offer, Peek, PeekTrade, Price,
+            PutForSale, ReceiptId, Remove, RemoveTrade, StoreMultiple, StoreSum, TradeKey,
+            TradeName, TransactionId,
+        },
         status_group::Stats,
     },
 };
@@ -31,6 +36,43 @@ pub enum Ask {
     DeleteCoins(Vec<(Named, An)>),
     FreeCoins(Vec<Named>),
     AllSns(Denomination),
+    StoreSum(Store),
+    StoreMultiple(Vec<Store>),
+    Peek(An),
+    Remove(An, Vec<(Named, An)>),
+    PutForSale {
+        store: Store,
+        address: Seller,
+    },
+    ListForSale {
+        currency: Currency,
+        most: u8,
+    },
+    Buy {
+        into: An,
+        offer: Offer,
+        transaction: u8,
+    },
+    RemoveTrade(An, Option<An>),
+    /// By a key or a public id.
+    PeekTrade(An),
+}
+
+/// Coins, what the XOR of their ANs is said to be, and the key they are to come under, which may be
+/// none.
+#[derive(Clone)]
+pub struct Store {
+    pub coins: Vec<Named>,
+    pub sum: An,
+    pub key: An,
+}
+
+/// Where a seller wants to be paid.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Seller {
+    Somewhere,
+    /// An address too short to be one.
+    Nowhere,
 }
 
 const COIN_SIZE: usize = Coin::SIZE;
@@ -55,6 +97,15 @@ impl Ask {
             Ask::DeleteCoins(_) => Command::DeleteCoins,
             Ask::FreeCoins(_) => Command::FreeCoins,
             Ask::AllSns(_) => Command::AllSns,
+            Ask::StoreSum(_) => Command::StoreSum,
+            Ask::StoreMultiple(_) => Command::StoreMultiple,
+            Ask::Peek(_) => Command::Peek,
+            Ask::Remove(..) => Command::Remove,
+            Ask::PutForSale { .. } => Command::PutForSale,
+            Ask::ListForSale { .. } => Command::ListForSale,
+            Ask::Buy { .. } => Command::Buy,
+            Ask::RemoveTrade(..) => Command::RemoveTrade,
+            Ask::PeekTrade(_) => Command::PeekTrade,
         }
     }
 
@@ -113,9 +164,106 @@ impl Ask {
                 spoil(&mut out, at, COIN_SIZE, coins.iter().copied());
             }
             Ask::AllSns(denomination) => AllSns::compose(&key, *denomination, &mut out),
+            Ask::StoreSum(store) => {
+                StoreSum::compose(store.written(), store.sum, a_locker(), &mut out);
+                store.spoil(&mut out, 0);
+            }
+            Ask::StoreMultiple(stores) => {
+                let written = stores.iter().map(|s| (s.written(), s.sum, a_locker()));
+                StoreMultiple::compose(written, &mut out);
+                let mut at = 1;
+                for store in stores {
+                    at += 2;
+                    store.spoil(&mut out, at);
+                    at += store.coins.len() * COIN_SIZE + 2 * An::SIZE;
+                }
+            }
+            Ask::Peek(key) => {
+                Peek::compose(a_locker(), &mut out);
+                put(&mut out, 0, *key);
+            }
+            Ask::Remove(key, records) => {
+                let written = records.iter().map(|&(coin, an)| (some(coin), an));
+                Remove::compose(a_locker(), written, &mut out);
+                put(&mut out, 0, *key);
+                let coins = records.iter().map(|(coin, _)| *coin);
+                spoil(&mut out, An::SIZE, DETECT_SIZE, coins);
+            }
+            Ask::PutForSale { store, address } => {
+                let somewhere = Address::new(&[b'a'; Address::LENGTH_MIN]).expect("long enough");
+                let (written, key) = (store.written(), a_trade_locker());
+                PutForSale::compose(written, store.sum, key, &somewhere, &mut out);
+                store.spoil(&mut out, 0);
+                if *address == Seller::Nowhere {
+                    out[store.coins.len() * COIN_SIZE + 2 * An::SIZE] -= 1;
+                }
+            }
+            &Ask::ListForSale { currency, most } => {
+                ListForSale { currency, most }.compose(&mut out);
+            }
+            &Ask::Buy {
+                into,
+                offer,
+                transaction,
+            } => {
+                let buy = Buy {
+                    into: a_locker(),
+                    offer,
+                    transaction: TransactionId::new([transaction; TransactionId::SIZE]),
+                    receipt: ReceiptId::new([3; ReceiptId::SIZE]),
+                    memo: Memo::new(b"for the model").expect("13 bytes"),
+                };
+                buy.compose(&mut out);
+                put(&mut out, 0, into);
+            }
+            &Ask::RemoveTrade(key, into) => {
+                RemoveTrade::compose(a_trade_locker(), into.map(|_| a_locker()), &mut out);
+                put(&mut out, 0, key);
+                if let Some(into) = into {
+                    put(&mut out, An::SIZE, into);
+                }
+            }
+            Ask::PeekTrade(name) => {
+                PeekTrade::compose(TradeName::from(a_trade_locker()), &mut out);
+                put(&mut out, 0, *name);
+            }
         }
         out
     }
+}
+
+impl Store {
+    fn written(&self) -> impl Iterator<Item = Coin> {
+        self.coins.iter().copied().map(some)
+    }
+
+    /// Writes what it says over what stands in for that in a payload, from `at`.
+    fn spoil(&self, payload: &mut [u8], at: usize) {
+        spoil(payload, at, COIN_SIZE, self.coins.iter().copied());
+        put(
+            payload,
+            at + self.coins.len() * COIN_SIZE + An::SIZE,
+            self.key,
+        );
+    }
+}
+
+/// Stands in for a key until the right one is put in its place, which may be none.
+fn a_locker() -> LockerKey {
+    LockerKey::new(An::new([0xff; An::SIZE])).expect("the mark of a locker")
+}
+
+/// The same for the key of a trade locker.
+fn a_trade_locker() -> TradeKey {
+    TradeKey::of(
+        [0; TradeKey::SECRET_SIZE],
+        Price::new(0),
+        Currency::CloudCoin,
+    )
+}
+
+fn put(payload: &mut [u8], at: usize, an: An) {
+    payload[at..at + An::SIZE].copy_from_slice(an.expose());
 }
 
 /// Stands in for a coin that cannot exist until it is spoilt.

@@ -2,22 +2,23 @@
 //! sends many at once, and holds the answers against the model.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     time::{Duration, Instant},
 };
 
 use raida::{
     coin::{An, COINS_PER_PAGE, Coin, Denomination, PAGES_PER_DENOMINATION, PageId},
     protocol::{
-        Command, Encryption, Passed, Protection, ResponseCounter, Status,
+        Command, Dialect, Encryption, Passed, Protection, ResponseCounter, Status,
         executive::{AvailableSnsReply, read_created},
+        lockers::{Currency, Listed, Listing, Offer, Price, TradeKey, Value as Worth},
         status_group::{Audit, NodeStats, SoftwareVersion},
     },
 };
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
-    ask::{Ask, Named},
+    ask::{Ask, Named, Seller, Store},
     real_node::wire::{Answer, Asked, Wire, compose},
     shared::{Event, Shared, What},
     world::{Counts, Expected, Value, World},
@@ -31,6 +32,10 @@ const POOL_MAX: usize = 250;
 const RESERVED_FOR_SURE: Duration = Duration::from_secs(4);
 /// Pages from here on are never shown, since the first ones have free numbers enough.
 const PAGE_NEVER_SHOWN: u16 = 900;
+/// Prices that only this client's offers have.
+const PRICES_EACH: u32 = 16;
+/// Payments of this client alone; seven clients' fit into a byte.
+const PAYMENTS_EACH: u8 = 36;
 
 /// A client, with what only it changes.
 pub struct Owner {
@@ -42,12 +47,24 @@ pub struct Owner {
     pool: Vec<Coin>,
     /// Serial numbers that sessions were shown, and when that was asked.
     shown: Vec<(u32, Instant, Vec<Coin>)>,
+    /// Keys that coins are to come under by requests that are sent together. Which of two such that
+    /// touch no coin in common is first, nobody can say, save that stores keep their order.
+    coming: Coming,
+    /// What was answered to what.
+    pub told: HashSet<(Command, Status)>,
     next: u64,
+}
+
+#[derive(Default)]
+struct Coming {
+    by_pown: BTreeSet<[u8; 16]>,
+    by_store: BTreeSet<[u8; 16]>,
 }
 
 /// A request that was sent, and what has to be answered.
 struct Sent {
     id: u64,
+    command: Command,
     asked: Asked,
     expected: Awaited,
     what: String,
@@ -68,18 +85,20 @@ impl Owner {
         number: u8,
         denominations: Vec<Denomination>,
         coins: Vec<(Coin, Option<An>)>,
-        counter: ResponseCounter,
+        (counter, dialect): (ResponseCounter, Dialect),
         random: StdRng,
     ) -> Owner {
         let circulating = coins.iter().filter_map(|&(coin, an)| Some((coin, an?)));
         Owner {
-            world: World::new(circulating),
+            world: World::new(circulating, dialect),
             number,
             denominations,
             counter,
             random,
             pool: coins.into_iter().map(|(coin, _)| coin).collect(),
             shown: Vec::new(),
+            coming: Coming::default(),
+            told: HashSet::new(),
             next: u64::from(number) << 40,
         }
     }
@@ -101,6 +120,7 @@ impl Owner {
                 _ => 1,
             };
             let began = Instant::now();
+            self.coming = Coming::default();
             let sent: Vec<Sent> = (0..depth).map(|_| self.make_up(is_tcp, shared)).collect();
             let bytes: Vec<u8> = sent.iter().flat_map(|s| s.asked.bytes.clone()).collect();
             wire.send(&bytes);
@@ -120,7 +140,8 @@ impl Owner {
         let asked = compose(ask.command(), Protection::None, Some(&payload), id);
         self.world.counts.requests += 1;
         let answer = wire.ask(&asked, self.counter);
-        check_own(&expected, &answer).unwrap_or_else(|wrong| panic!("{}: {wrong}", describe(&ask)));
+        self.check_own(&expected, &answer)
+            .unwrap_or_else(|wrong| panic!("{}: {wrong}", describe(&ask)));
         answer
     }
 
@@ -189,6 +210,7 @@ impl Owner {
     fn sent(&self, id: u64, asked: Asked, expected: Expected, ask: &Ask) -> Sent {
         Sent {
             id,
+            command: ask.command(),
             what: format!("{} under {:?}", describe(ask), asked.sent.header.encryption),
             asked,
             expected: Awaited::Own(expected),
@@ -196,7 +218,7 @@ impl Owner {
     }
 
     fn make_up_ask(&mut self) -> Ask {
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..150) {
             0..22 => Ask::Detect(self.claims()),
             22..32 => {
                 let coins = self.coins();
@@ -209,7 +231,12 @@ impl Owner {
                     let new = self.new_an(an);
                     (coin, an, new)
                 });
-                Ask::Pown(records.collect())
+                let records: Vec<_> = records.collect();
+                let marked = records.iter().filter(|(.., new)| new.is_marked());
+                self.coming
+                    .by_pown
+                    .extend(marked.map(|(.., new)| *new.expose()));
+                Ask::Pown(records)
             }
             57..72 => {
                 let coins = self.coins();
@@ -231,7 +258,125 @@ impl Owner {
             }
             88..93 => self.create(),
             93..97 => Ask::DeleteCoins(self.claims()),
-            _ => Ask::FreeCoins(self.coins()),
+            97..100 => Ask::FreeCoins(self.coins()),
+            _ => self.make_up_of_lockers(),
+        }
+    }
+
+    /// A request of group 8.
+    fn make_up_of_lockers(&mut self) -> Ask {
+        match self.random.random_range(0..50) {
+            0..10 => {
+                let key = self.locker_to_store_in();
+                Ask::StoreSum(self.store(key))
+            }
+            10..15 => {
+                let lockers = self.random.random_range(1..=4);
+                let lockers = (0..lockers).map(|_| {
+                    let key = self.locker_to_store_in();
+                    let mut store = self.store(key);
+                    if self.random.random_bool(0.03) {
+                        store.coins.clear();
+                    }
+                    store
+                });
+                Ask::StoreMultiple(lockers.collect())
+            }
+            15..20 => Ask::Peek(self.locker_or_none()),
+            20..27 => self.remove(),
+            27..36 => {
+                let key = self.trade_or_none();
+                let address = match self.random.random_bool(0.04) {
+                    true => Seller::Nowhere,
+                    false => Seller::Somewhere,
+                };
+                let mut store = self.store(key);
+                // Few, so that offers are of the same value now and then, and some coins are left.
+                store.coins.truncate(3);
+                store.sum = self.sum(&store.coins);
+                Ask::PutForSale { store, address }
+            }
+            36..40 => Ask::ListForSale {
+                currency: *Currency::ALL.choose(&mut self.random).expect("three"),
+                most: match self.random.random_bool(0.7) {
+                    true => u8::MAX,
+                    false => self.random.random_range(0..6),
+                },
+            },
+            40..44 => self.buy(),
+            44..47 => {
+                let into = match self.random.random_bool(0.8) {
+                    true => Some(self.locker_or_none()),
+                    false => None,
+                };
+                Ask::RemoveTrade(self.trade_or_none(), into)
+            }
+            _ => {
+                let key = self.trade_key();
+                let id = self.world.id(key).filter(|_| self.random.random_bool(0.5));
+                let id = id.map(|id| An::new(id.to_bytes()));
+                Ask::PeekTrade(id.unwrap_or_else(|| self.trade_or_none()))
+            }
+        }
+    }
+
+    /// Coins for a key, with their sum: mostly such as can be stored.
+    fn store(&mut self, key: An) -> Store {
+        let mut coins = self.coins();
+        if self.random.random_bool(0.7) {
+            let can = |coin: &Named| coin.is_none_or(|coin| self.world.is_movable(coin));
+            coins.retain(can);
+        }
+        if coins.is_empty() {
+            coins = self.coins();
+        }
+        let sum = self.sum(&coins);
+        Store { coins, sum, key }
+    }
+
+    /// Coins of a locker, most of which are there.
+    fn remove(&mut self) -> Ask {
+        let key = self.locker_or_none();
+        let mut coins: Vec<Named> = self.world.under(key).into_iter().map(Some).collect();
+        let count = self.count().min(coins.len());
+        coins = coins.sample(&mut self.random, count).copied().collect();
+        if coins.is_empty() || self.random.random_bool(0.2) {
+            coins.extend(self.coins());
+        }
+        let records = coins.into_iter().map(|coin| (coin, self.new_an(key)));
+        let records: Vec<(Named, An)> = records.collect();
+        Ask::Remove(key, records)
+    }
+
+    /// Something on offer, or a purchase that was made, or something that nobody offers.
+    fn buy(&mut self) -> Ask {
+        let paid: Vec<(u8, Offer, An)> = self.world.paid().collect();
+        let known = paid.choose(&mut self.random).copied();
+        let sales = self.world.sales();
+        let sale = sales.choose(&mut self.random).map(|sale| sale.offer());
+        let mut offer = match (sale, known) {
+            (Some(sale), _) if self.random.random_bool(0.7) => sale,
+            (_, Some((_, offer, _))) => offer,
+            _ => Offer {
+                currency: Currency::Bitcoin,
+                value: Worth::from_units(self.random.random()),
+                price: Price::new(u32::from(self.number) * PRICES_EACH),
+            },
+        };
+        let mut into = self.locker_or_none();
+        let first = self.number * PAYMENTS_EACH;
+        let mut transaction = first + self.random.random_range(0..PAYMENTS_EACH);
+        if let Some(known) = known.filter(|_| self.random.random_bool(0.3)) {
+            (transaction, offer, into) = known;
+        }
+        // Which of two that are offered for the same, nobody can say.
+        if self.world.on_offer(offer) > 1 {
+            offer.value = Worth::from_units(1 + offer.value.units());
+        }
+        Ask::Buy {
+            into,
+            offer,
+            transaction,
         }
     }
 
@@ -348,12 +493,49 @@ impl Owner {
     }
 
     /// A number to give a coin: now and then a locker's key, of two groups of three that share five
-    /// bytes, or the one it has.
+    /// bytes, a trade locker's, whether or not anything is for sale under it, or the one it has.
     fn new_an(&mut self, old: An) -> An {
-        match self.random.random_range(0..20) {
-            0 => old,
-            1..4 => self.locker_key(),
+        let an = match self.random.random_range(0..40) {
+            0..2 => old,
+            2..7 => self.locker_key(),
+            7 => self.trade_key().an(),
             _ => self.random_an(),
+        };
+        let Coming { by_pown, by_store } = &self.coming;
+        let is_coming = by_pown.contains(an.expose()) || by_store.contains(an.expose());
+        match an.is_marked() && is_coming {
+            true => self.random_an(),
+            false => an,
+        }
+    }
+
+    /// A locker's key, now and then a number that is none.
+    fn locker_or_none(&mut self) -> An {
+        match self.random.random_bool(0.03) {
+            true => self.random_an(),
+            false => self.locker_key(),
+        }
+    }
+
+    /// The same, of a locker that a store sum may put coins into.
+    fn locker_to_store_in(&mut self) -> An {
+        let key = self.locker_or_none();
+        if self.coming.by_pown.contains(key.expose()) {
+            return self.random_an();
+        }
+        self.coming.by_store.insert(*key.expose());
+        key
+    }
+
+    fn trade_key(&mut self) -> TradeKey {
+        trade_key(self.number, self.random.random_range(0..TRADE_KEYS))
+    }
+
+    /// A trade locker's key, now and then a number that is none.
+    fn trade_or_none(&mut self) -> An {
+        match self.random.random_bool(0.04) {
+            true => self.random_an(),
+            false => self.trade_key().an(),
         }
     }
 
@@ -409,14 +591,20 @@ impl Owner {
     fn spoil_length(&mut self, ask: &Ask, payload: &mut Vec<u8>) -> Option<Status> {
         let is_a_list = matches!(
             ask,
-            Ask::Detect(_) | Ask::Pown(_) | Ask::DetectSum(..) | Ask::PownSum(..)
+            Ask::Detect(_)
+                | Ask::Pown(_)
+                | Ask::DetectSum(..)
+                | Ask::PownSum(..)
+                | Ask::StoreSum(_)
+                | Ask::Remove(..)
+                | Ask::PutForSale { .. }
         );
         // Others take any length, or have an admin key that is looked at before.
         if !is_a_list || !self.random.random_bool(0.03) {
             return None;
         }
         if self.random.random_bool(0.5) {
-            payload.truncate(self.random.random_range(0..20));
+            payload.truncate(self.random.random_range(0..16));
             return Some(Status::INVALID_LENGTH);
         }
         payload.push(0);
@@ -454,6 +642,7 @@ impl Owner {
         let payload = ask.payload();
         Sent {
             id,
+            command: ask.command(),
             asked: compose(ask.command(), Protection::None, Some(&payload), id),
             what: format!("{} of shared coins", describe(&ask)),
             expected: Awaited::Shared(SharedAsk { claims }),
@@ -465,7 +654,8 @@ impl Owner {
             Awaited::Own(expected) => expected,
             Awaited::Shared(ask) => return self.note(ask, &answer, began, shared),
         };
-        if let Err(wrong) = check_own(expected, &answer) {
+        self.told.insert((sent.command, answer.status));
+        if let Err(wrong) = self.check_own(expected, &answer) {
             panic!("client {}: {}: {wrong}", self.number, sent.what);
         }
         match expected {
@@ -476,6 +666,13 @@ impl Owner {
                     self.world.learn(*id, coin, an);
                     if self.pool.len() < POOL_MAX && !self.pool.contains(&coin) {
                         self.pool.push(coin);
+                    }
+                }
+            }
+            Expected::Listed(currency, most, offered) => {
+                for (key, listed) in offered.iter().zip(self.listed(*currency, *most, &answer)) {
+                    if let Some(id) = listed.id {
+                        self.world.learn_id(key.0, id);
                     }
                 }
             }
@@ -498,6 +695,73 @@ impl Owner {
                 self.shown.push((session, began, coins));
             }
             _ => {}
+        }
+    }
+
+    fn check_own(&self, expected: &Expected, answer: &Answer) -> Result<(), String> {
+        let Expected::Listed(currency, most, offered) = expected else {
+            return check_own(expected, answer);
+        };
+        if Listing::read(answer.status, &answer.payload, *currency).is_none() {
+            return Err(format!("answered {:?} and no listing", answer.status));
+        }
+        let listed = self.listed(*currency, *most, answer);
+        let told = listed.iter().map(|on| (on.offer.price, on.offer.value));
+        let first = offered.iter().map(|(key, worth)| (key.price(), *worth));
+        if !told.clone().eq(first.clone().take(told.len())) {
+            return Err("another listing".to_owned());
+        }
+        // Others offer too, but so little that it has room beside this client's.
+        match *most == u8::MAX && told.len() < first.len() {
+            true => Err("a listing without what is on offer".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    /// What an answer lists of this client's offers.
+    fn listed(&self, currency: Currency, most: u8, answer: &Answer) -> Vec<Listed> {
+        let listing = Listing::read(answer.status, &answer.payload, currency);
+        let listing = listing.expect("it was read before");
+        assert!(
+            listing.len() <= usize::from(most),
+            "more than were asked for"
+        );
+        let own = u32::from(self.number) * PRICES_EACH..(u32::from(self.number) + 1) * PRICES_EACH;
+        let listed = listing.iter();
+        let own = listed.filter(|listed| own.contains(&listed.offer.price.get()));
+        own.collect()
+    }
+
+    /// Looks into all lockers and at all offers, by key and by id.
+    pub fn look_at_lockers(&mut self, wire: &mut Wire) {
+        let keys: BTreeSet<[u8; 16]> =
+            (self.world.locker_keys().map(|key| *key.expose())).collect();
+        for key in keys {
+            self.ask(wire, Ask::Peek(An::new(key)));
+        }
+        for currency in Currency::ALL {
+            let most = u8::MAX;
+            let all = self.ask(wire, Ask::ListForSale { currency, most });
+            for most in 0..4 {
+                let some = self.ask(wire, Ask::ListForSale { currency, most });
+                let is_first = all.payload.starts_with(&some.payload);
+                assert!(is_first, "fewer offers are the first of more");
+            }
+        }
+        for number in 0..TRADE_KEYS {
+            let key = trade_key(self.number, number);
+            self.ask(wire, Ask::PeekTrade(key.an()));
+            if let Some(id) = self.world.id(key) {
+                self.ask(wire, Ask::PeekTrade(An::new(id.to_bytes())));
+            }
+        }
+        for (transaction, offer, into) in self.world.paid().collect::<Vec<_>>() {
+            let again = Ask::Buy {
+                into,
+                offer,
+                transaction,
+            };
+            self.ask(wire, again);
         }
     }
 
@@ -529,6 +793,24 @@ impl Owner {
             );
         }
     }
+}
+
+/// Trade keys of one client.
+const TRADE_KEYS: u8 = 6;
+/// The first of them, that share a price and a currency.
+const SAME_TERMS: u8 = 2;
+
+/// A client's trade keys: the last names a currency that the node does not accept.
+fn trade_key(client: u8, number: u8) -> TradeKey {
+    let mut secret = [client; TradeKey::SECRET_SIZE];
+    secret[8] = number;
+    let (price, currency) = match number {
+        ..SAME_TERMS => (0, Currency::CloudCoin),
+        5 => (5, Currency::Monero),
+        number => (u32::from(number), Currency::Bitcoin),
+    };
+    let price = u32::from(client) * PRICES_EACH + price;
+    TradeKey::of(secret, Price::new(price), currency)
 }
 
 /// Whether a key that a request names is what it claims; the worst last.
@@ -579,6 +861,9 @@ fn describe(ask: &Ask) -> String {
         Ask::Pown(records) => records.len(),
         Ask::DetectSum(coins, _) | Ask::PownSum(coins, ..) => coins.len(),
         Ask::CreateCoins(_, coins) | Ask::FreeCoins(coins) => coins.len(),
+        Ask::StoreSum(store) | Ask::PutForSale { store, .. } => store.coins.len(),
+        Ask::StoreMultiple(stores) => stores.iter().map(|store| store.coins.len()).sum(),
+        Ask::Remove(_, records) => records.len(),
         _ => 0,
     };
     format!("{:?} of {records}", ask.command())
@@ -664,6 +949,7 @@ fn check_own(expected: &Expected, answer: &Answer) -> Result<(), String> {
             }
             Ok(())
         }
+        Expected::Listed(..) => unreachable!("what is listed is told apart by whose it is"),
         Expected::Created(_, coins) => {
             says(Status::SUCCESS)?;
             let ans = read_created(&answer.payload, coins.len()).ok_or("no list of ANs")?;

@@ -4,10 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raida::{
     coin::{An, Coin, Denomination},
-    protocol::{PassFail, Status, executive::AllSns, pass_fail::Bitmap},
+    protocol::{
+        Dialect, PassFail, Status,
+        executive::AllSns,
+        lockers::{
+            Contents, Currency, LockerKey, Offer, PublicId, StoreAnswer, TradeKey, Value as Worth,
+        },
+        pass_fail::Bitmap,
+    },
 };
 
-use crate::ask::{Ask, Named};
+use crate::ask::{Ask, Named, Seller, Store};
 
 /// A coin that is in circulation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,12 +26,40 @@ pub enum Value {
 }
 
 /// The coins of one client, which no other touches.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct World {
     circulating: BTreeMap<Coin, Value>,
+    /// How many coins had been stored before each, where it lies in a locker or a trade locker.
+    stored: BTreeMap<Coin, u64>,
+    stores: u64,
+    /// What is for sale, in the order in which it was offered.
+    sales: Vec<Sale>,
+    /// What each payment has bought, and the locker that it went into.
+    paid: BTreeMap<u8, (Offer, An)>,
+    /// What listings call what is or was for sale.
+    ids: BTreeMap<[u8; 16], PublicId>,
+    dialect: Dialect,
     /// Pages reserved for sessions: (session, denomination, page).
     pub reserved: BTreeSet<(u32, Denomination, u16)>,
     pub counts: Counts,
+}
+
+/// An offer.
+#[derive(Clone)]
+pub struct Sale {
+    pub key: TradeKey,
+    /// What it began with, as far as it is still there. Others may come under the key.
+    coins: Vec<Coin>,
+}
+
+impl Sale {
+    pub fn offer(&self) -> Offer {
+        Offer {
+            currency: self.key.currency(),
+            value: worth(&self.coins),
+            price: self.key.price(),
+        }
+    }
 }
 
 /// What the client's requests add to the node's counters.
@@ -53,15 +88,27 @@ pub enum Expected {
     },
     /// 250 and an AN for each of these coins, which were created by this request.
     Created(u64, Vec<Coin>),
+    /// 241 and, among what others offer, the first of these, all where there is room for them.
+    Listed(Currency, u8, Vec<(TradeKey, Worth)>),
 }
+
+/// What every node here accepts for coins.
+pub const ACCEPTED: [Currency; 2] = [Currency::CloudCoin, Currency::Bitcoin];
 
 impl World {
     /// A world in which these coins are in circulation.
-    pub fn new(coins: impl IntoIterator<Item = (Coin, An)>) -> World {
+    pub fn new(coins: impl IntoIterator<Item = (Coin, An)>, dialect: Dialect) -> World {
         let coins = coins.into_iter();
         World {
             circulating: coins.map(|(coin, an)| (coin, Value::Known(an))).collect(),
-            ..World::default()
+            stored: BTreeMap::new(),
+            stores: 0,
+            sales: Vec::new(),
+            paid: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            dialect,
+            reserved: BTreeSet::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -83,13 +130,13 @@ impl World {
         self.circulating.keys().copied()
     }
 
-    /// Keys of lockers that coins lie in.
+    /// Keys of lockers and trade lockers that coins lie in.
     pub fn locker_keys(&self) -> impl Iterator<Item = An> {
         let known = self.circulating.values().filter_map(|value| match value {
             Value::Known(an) => Some(*an),
             Value::Awaited(_) => None,
         });
-        known.filter(An::is_locker_key)
+        known.filter(An::is_marked)
     }
 
     /// Coins of a denomination that are in circulation.
@@ -116,40 +163,35 @@ impl World {
                 pass_fail(&passed.collect::<Vec<_>>())
             }
             Ask::Pown(records) => {
-                let mut passed = Vec::new();
-                for &(coin, an, new) in records {
-                    passed.push(self.is(coin, an));
-                    if let Some(coin) = coin.filter(|&coin| self.is(Some(coin), an)) {
-                        self.circulating.insert(coin, Value::Known(new));
-                        self.count_powned(coin);
-                    }
+                let records = records.iter();
+                let passed = self.exchange(records.map(|&(coin, an, new)| (coin, an, Some(new))));
+                for &(coin, _) in passed.iter().filter(|(_, passed)| *passed) {
+                    self.count_powned(coin.expect("it exists"));
                 }
-                pass_fail(&passed)
+                pass_fail(&passed.iter().map(|(_, passed)| *passed).collect::<Vec<_>>())
             }
             Ask::DeleteCoins(records) => {
-                let mut passed = Vec::new();
-                for &(coin, an) in records {
-                    passed.push(self.is(coin, an));
-                    if let Some(coin) = coin.filter(|&coin| self.is(Some(coin), an)) {
-                        self.circulating.remove(&coin);
-                    }
-                }
-                pass_fail(&passed)
+                let passed = self.exchange(records.iter().map(|&(coin, an)| (coin, an, None)));
+                pass_fail(&passed.iter().map(|(_, passed)| *passed).collect::<Vec<_>>())
             }
             Ask::DetectSum(coins, sum) => match all(coins) {
                 None => status(Status::INVALID_COIN),
-                Some(coins) => status(verdict(self.sum(&coins) == Some(*sum))),
+                Some(coins) => status(verdict(self.proves(&coins, *sum))),
             },
             Ask::PownSum(coins, sum, delta) => {
                 let Some(coins) = all(coins) else {
                     return status(Status::INVALID_COIN);
                 };
-                let is_right = self.sum(&coins) == Some(*sum);
-                for coin in coins.into_iter().filter(|_| is_right) {
+                let is_right = self.may_move(&coins, *sum);
+                let new = coins.iter().filter(|_| is_right).map(|&coin| {
                     let an = self.an(coin).expect("it is part of a sum");
-                    self.circulating.insert(coin, Value::Known(an ^ *delta));
+                    (coin, Some(an ^ *delta))
+                });
+                for (coin, new) in new.collect::<Vec<_>>() {
+                    self.give(coin, new);
                     self.count_powned(coin);
                 }
+                self.end_empty_sales();
                 status(verdict(is_right))
             }
             Ask::AvailableSns(session, denominations) => Expected::AvailableSns {
@@ -183,9 +225,8 @@ impl World {
                 let Some(coins) = all(coins) else {
                     return status(Status::INVALID_COIN);
                 };
-                coins.iter().for_each(|coin| {
-                    self.circulating.remove(coin);
-                });
+                coins.iter().for_each(|&coin| self.give(coin, None));
+                self.end_empty_sales();
                 status(Status::SUCCESS)
             }
             Ask::AllSns(denomination) => {
@@ -196,7 +237,239 @@ impl World {
                 }
                 Expected::Exactly(Status::SUCCESS, bitmap)
             }
+            _ => self.answer_of_lockers(ask).unwrap_or_else(status),
         }
+    }
+
+    /// What the answer to a request of group 8 is, and what it changes; a refusal has no payload.
+    fn answer_of_lockers(&mut self, ask: &Ask) -> Result<Expected, Status> {
+        match ask {
+            Ask::StoreSum(store) => {
+                let stored = self.store(store)?;
+                Ok(status(verdict(stored)))
+            }
+            Ask::StoreMultiple(stores) => {
+                let mut payload = Vec::new();
+                let stored: Vec<bool> = stores
+                    .iter()
+                    .map(|store| !store.coins.is_empty() && self.store(store).unwrap_or(false))
+                    .collect();
+                let mut answer = StoreAnswer::begin(&mut payload, stored.len(), self.dialect);
+                let stored = (0..stored.len()).filter(|&locker| stored[locker]);
+                stored.for_each(|locker| answer.stored(locker));
+                Ok(Expected::Exactly(answer.finish(), payload))
+            }
+            Ask::Peek(key) => {
+                let key = LockerKey::new(*key).ok_or(Status::ALL_FAIL)?;
+                Ok(contents(self.under(key.an())))
+            }
+            Ask::Remove(key, records) => {
+                let key = LockerKey::new(*key).ok_or(Status::ALL_FAIL)?.an();
+                if self.under(key).is_empty() {
+                    return Err(Status::ALL_FAIL);
+                }
+                let records = records.iter();
+                let passed = self.exchange(records.map(|&(coin, new)| (coin, key, Some(new))));
+                let mut payload = Vec::new();
+                let mut answer = PassFail::begin(&mut payload, passed.len());
+                let records = (0..passed.len()).filter(|&record| passed[record].1);
+                records.for_each(|record| answer.pass(record));
+                Ok(Expected::Exactly(answer.finish(Bitmap::Always), payload))
+            }
+            Ask::PutForSale { store, address } => {
+                self.put_for_sale(store, *address)?;
+                Ok(status(Status::ALL_PASS))
+            }
+            &Ask::ListForSale { currency, most } => {
+                let of_it = self.sales.iter();
+                let of_it = of_it.filter(|sale| sale.key.currency() == currency);
+                let listed = of_it.map(|sale| (sale.key, sale.offer().value));
+                let listed = listed.collect();
+                Ok(Expected::Listed(currency, most, listed))
+            }
+            &Ask::Buy {
+                into,
+                offer,
+                transaction,
+            } => {
+                let into = LockerKey::new(into).ok_or(Status::INVALID_PARAMETER)?.an();
+                match self.paid.get(&transaction) {
+                    Some(&paid) if paid == (offer, into) => return Ok(status(Status::ALL_PASS)),
+                    Some(_) => return Err(Status::PAYMENT_REFUSED),
+                    None => {}
+                }
+                let bought = self.sales.iter().find(|sale| sale.offer() == offer);
+                let coins = bought.ok_or(Status::NO_SUCH_OFFER)?.coins.clone();
+                self.move_all(&coins, Some(into));
+                self.paid.insert(transaction, (offer, into));
+                Ok(status(Status::ALL_PASS))
+            }
+            &Ask::RemoveTrade(key, into) => {
+                if into.is_some_and(|into| LockerKey::new(into).is_none()) {
+                    return Err(Status::WRONG_LOCKER_KEY);
+                }
+                let key = TradeKey::new(key).ok_or(Status::ALL_FAIL)?.an();
+                let coins = self.under(key);
+                self.move_all(&coins, into);
+                Ok(status(verdict(!coins.is_empty())))
+            }
+            &Ask::PeekTrade(name) => {
+                let name = TradeKey::new(name).ok_or(Status::ALL_FAIL)?.an();
+                let of_id = self.sales.iter().find(|sale| {
+                    let id = self.id(sale.key);
+                    id.is_some_and(|id| id.to_bytes() == *name.expose())
+                });
+                let of_id = of_id.map(|sale| sale.coins.clone());
+                Ok(contents(of_id.unwrap_or_else(|| self.under(name))))
+            }
+            _ => unreachable!("a request of another group"),
+        }
+    }
+
+    /// Puts coins into a locker where they may be moved: all or none.
+    fn store(&mut self, store: &Store) -> Result<bool, Status> {
+        let key = LockerKey::new(store.key).ok_or(Status::WRONG_LOCKER_KEY)?;
+        let coins = all(&store.coins).ok_or(Status::INVALID_COIN)?;
+        let is_right = self.may_move(&coins, store.sum);
+        if is_right {
+            self.move_all(&coins, Some(key.an()));
+        }
+        Ok(is_right)
+    }
+
+    fn put_for_sale(&mut self, store: &Store, address: Seller) -> Result<(), Status> {
+        if Currency::from_byte(store.key.expose()[13]).is_none() {
+            return Err(Status::UNKNOWN_CURRENCY);
+        }
+        let key = TradeKey::new(store.key).ok_or(Status::WRONG_LOCKER_KEY)?;
+        if address == Seller::Nowhere {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        let coins = all(&store.coins).ok_or(Status::INVALID_COIN)?;
+        if !ACCEPTED.contains(&key.currency()) {
+            return Err(Status::UNKNOWN_CURRENCY);
+        }
+        if !self.may_move(&coins, store.sum) {
+            return Err(Status::ALL_FAIL);
+        }
+        let others = self.under(key.an());
+        let is_mixed = others.iter().any(|other| !coins.contains(other));
+        let sale = Sale {
+            key,
+            coins: coins.clone(),
+        };
+        if is_mixed || self.on_offer(sale.offer()) > 0 {
+            return Err(Status::OFFER_EXISTS);
+        }
+        self.move_all(&coins, Some(key.an()));
+        self.sales.push(sale);
+        Ok(())
+    }
+
+    /// Judges records one after the other; those of a coin see each other. What passes changes at the
+    /// end, in the order of the records.
+    fn exchange(
+        &mut self,
+        records: impl Iterator<Item = (Named, An, Option<An>)>,
+    ) -> Vec<(Named, bool)> {
+        let mut becomes: Vec<(Coin, Option<An>)> = Vec::new();
+        let mut passed = Vec::new();
+        for (named, an, new) in records {
+            let movable = named.filter(|&coin| !self.is_on_sale(coin));
+            let right = movable.filter(|&coin| {
+                let earlier = becomes.iter().find(|(other, _)| *other == coin);
+                earlier.map_or(self.an(coin), |(_, new)| *new) == Some(an)
+            });
+            passed.push((named, right.is_some()));
+            if let Some(coin) = right {
+                becomes.retain(|(other, _)| *other != coin);
+                becomes.push((coin, new));
+            }
+        }
+        for (coin, new) in becomes {
+            self.give(coin, new);
+        }
+        self.end_empty_sales();
+        passed
+    }
+
+    /// Gives coins, in this order, the same AN, or frees them.
+    fn move_all(&mut self, coins: &[Coin], into: Option<An>) {
+        coins.iter().for_each(|&coin| self.give(coin, into));
+        self.end_empty_sales();
+    }
+
+    /// Gives a coin this AN, or frees it.
+    fn give(&mut self, coin: Coin, new: Option<An>) {
+        self.stored.remove(&coin);
+        for sale in &mut self.sales {
+            sale.coins.retain(|other| *other != coin);
+        }
+        match new {
+            Some(an) => self.circulating.insert(coin, Value::Known(an)),
+            None => self.circulating.remove(&coin),
+        };
+        if new.is_some_and(|an| an.is_marked()) {
+            self.stores += 1;
+            self.stored.insert(coin, self.stores);
+        }
+    }
+
+    fn end_empty_sales(&mut self) {
+        self.sales.retain(|sale| !sale.coins.is_empty());
+    }
+
+    /// The coins under a key, in the order stored.
+    pub fn under(&self, key: An) -> Vec<Coin> {
+        let there = self.stored.iter();
+        let there = there.filter(|(coin, _)| self.an(**coin) == Some(key));
+        let mut there: Vec<(u64, Coin)> = there.map(|(&coin, &stored)| (stored, coin)).collect();
+        there.sort_unstable();
+        there.into_iter().map(|(_, coin)| coin).collect()
+    }
+
+    /// What is for sale.
+    pub fn sales(&self) -> &[Sale] {
+        &self.sales
+    }
+
+    /// Payments that have bought something, and what.
+    pub fn paid(&self) -> impl Iterator<Item = (u8, Offer, An)> {
+        let paid = self.paid.iter();
+        paid.map(|(&transaction, &(offer, into))| (transaction, offer, into))
+    }
+
+    /// How often just this is for sale.
+    pub fn on_offer(&self, offer: Offer) -> usize {
+        let sales = self.sales.iter();
+        sales.filter(|sale| sale.offer() == offer).count()
+    }
+
+    /// What a listing calls this, once it has been listed.
+    pub fn id(&self, key: TradeKey) -> Option<PublicId> {
+        self.ids.get(key.an().expose()).copied()
+    }
+
+    /// A listing has called it so.
+    pub fn learn_id(&mut self, key: TradeKey, id: PublicId) {
+        let before = self.ids.insert(*key.an().expose(), id);
+        assert!(before.is_none_or(|before| before == id), "another name");
+    }
+
+    /// Whether somebody can know its AN and move it by that.
+    pub fn is_movable(&self, coin: Coin) -> bool {
+        self.an(coin).is_some() && !self.is_on_sale(coin)
+    }
+
+    fn is_on_sale(&self, coin: Coin) -> bool {
+        let an = self.an(coin);
+        let mut sales = self.sales.iter();
+        sales.any(|sale| Some(sale.key.an()) == an)
+    }
+
+    /// Whether a request with this sum may move these coins.
+    fn may_move(&self, coins: &[Coin], sum: An) -> bool {
+        self.proves(coins, sum) && !coins.iter().any(|&coin| self.is_on_sale(coin))
     }
 
     /// Request `id` has created this coin under this AN.
@@ -208,13 +481,16 @@ impl World {
         }
     }
 
-    /// The XOR of the ANs, where all are in circulation and known and none is named twice.
-    fn sum(&self, coins: &[Coin]) -> Option<An> {
-        if has_twice(coins) {
-            return None;
-        }
-        let mut ans = coins.iter().map(|&coin| self.an(coin));
-        ans.try_fold(An::ZERO, |sum, an| Some(sum ^ an?))
+    /// Whether this is the XOR of the ANs: where all are in circulation and known, none is named twice,
+    /// and none that is the key of a locker or trade locker cancels out.
+    fn proves(&self, coins: &[Coin], sum: An) -> bool {
+        let ans: Option<Vec<An>> = coins.iter().map(|&coin| self.an(coin)).collect();
+        let Some(ans) = ans.filter(|_| !has_twice(coins)) else {
+            return false;
+        };
+        let cancels_out =
+            |key: &An| key.is_marked() && ans.iter().filter(|an| *an == key).count() % 2 == 0;
+        ans.iter().fold(An::ZERO, |sum, an| sum ^ *an) == sum && !ans.iter().any(cancels_out)
     }
 
     fn is(&self, coin: Named, an: An) -> bool {
@@ -237,6 +513,16 @@ fn has_twice(coins: &[Coin]) -> bool {
 
 fn status(status: Status) -> Expected {
     Expected::Exactly(status, vec![])
+}
+
+fn worth(coins: &[Coin]) -> Worth {
+    Worth::of(coins.iter().copied()).expect("few coins")
+}
+
+fn contents(coins: Vec<Coin>) -> Expected {
+    let mut payload = Vec::new();
+    let status = Contents::answer(coins, &mut payload);
+    Expected::Exactly(status, payload)
 }
 
 fn verdict(passed: bool) -> Status {

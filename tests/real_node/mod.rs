@@ -2,6 +2,7 @@
 //! folder of its own. Knows nothing of what is asked of it.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod plain;
 pub mod wire;
 
 use std::{

@@ -1,0 +1,65 @@
+//! What the connections of one load know together.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+use raida::coin::Coin;
+use raida::protocol::lockers::{LockerKey, PublicId, TradeKey};
+
+use super::Value;
+
+/// What is everybody's.
+#[derive(Default)]
+pub(super) struct Commons {
+    /// Coins that anybody changes: the newest value anyone has an answer for, and how many changes it
+    /// is away from the first.
+    pub coins: Mutex<HashMap<usize, (u64, Value)>>,
+    /// Offers that were answered, and nobody has an answer to taking them.
+    pub lots: Mutex<BTreeMap<Value, Lot>>,
+    /// Lockers that anybody stores coins in.
+    pub lockers: Vec<LockerKey>,
+    /// Coins that may still be taken out of circulation.
+    pub to_free: AtomicUsize,
+    /// Which coins were ever to come under which locker's key: none twice.
+    entered: Mutex<HashSet<(usize, Value)>>,
+}
+
+/// Coins on offer.
+#[derive(Clone)]
+pub(super) struct Lot {
+    pub key: TradeKey,
+    /// In the order in which they were offered.
+    pub coins: Vec<usize>,
+    /// What listings call it.
+    pub id: Option<PublicId>,
+    /// How many have tried to take it.
+    pub tried: usize,
+}
+
+impl Commons {
+    /// Nothing but these lockers and so many coins to free.
+    pub fn new(lockers: Vec<LockerKey>, to_free: usize) -> Commons {
+        Commons {
+            lockers,
+            to_free: AtomicUsize::new(to_free),
+            ..Commons::default()
+        }
+    }
+
+    /// Notes that these coins are to come under a key. `false` where one of them was to before: whoever
+    /// finds it there later could not tell by which change.
+    pub fn enter(&self, coins: &[usize], key: Value) -> bool {
+        let mut entered = self.entered.lock().unwrap();
+        if coins.iter().any(|&coin| entered.contains(&(coin, key))) {
+            return false;
+        }
+        entered.extend(coins.iter().map(|&coin| (coin, key)));
+        true
+    }
+}
+
+/// The coins of a lot, as a node lists them.
+pub(super) fn coins_of(lot: &Lot, coins: &[Coin]) -> Vec<Coin> {
+    lot.coins.iter().map(|&coin| coins[coin]).collect()
+}
