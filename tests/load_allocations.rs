@@ -117,6 +117,16 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
         .map(|place| (page.coin(place), An::new([place as u8; 16])))
         .collect();
     node.put(coins.clone());
+    // A store takes its coins until the next slice.
+    let to_store: Vec<_> = (41..71)
+        .flat_map(|page| (0..1_000).map(move |place| (page, place)))
+        .map(|(page, place)| {
+            let number = (page * 1_000 + place) as u128;
+            let coin = PageId::from_index(page).unwrap().coin(place);
+            (coin, An::new((number << 40).to_be_bytes()))
+        })
+        .collect();
+    node.put(to_store.clone());
     let udp = Stream::Udp { in_flight: 16 };
     let tcp = Stream::Tcp {
         connections: 4,
@@ -142,6 +152,7 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
             "put",
             "peek",
         ] {
+            let coins = if kind == "put" { &to_store } else { &coins };
             let mut purse = Purse::new(coins.clone()).unwrap();
             let keys = purse.keys(4);
             let plan = Plan {
