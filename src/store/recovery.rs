@@ -2,7 +2,7 @@
 //!
 //! Every log of whatever shards there were is read; what the page images lack is applied in the
 //! order of each page's sequence numbers; the images are written anew. What is to be remembered beside
-//! the pages is put together from books and logs, and written as one [book](super::book). Then the logs
+//! the pages is put together from books and logs, and written as one [book]. Then the logs
 //! are given up, and with them the books of shards. A crash anywhere in this leads back to its start.
 //!
 //! What may be cut short is told from damage by checkpoint rounds: a segment's header names the
