@@ -210,7 +210,9 @@ impl Footprint {
                 }
             }
             // A coin comes into a locker and out of it by many commands.
-            Command::Peek | Command::PeekTrade => return Footprint::ANY_COIN,
+            Command::Peek | Command::PeekTrade | Command::ListForSale => {
+                return Footprint::ANY_COIN;
+            }
             _ => return Footprint::EVERYTHING,
         }
         footprint

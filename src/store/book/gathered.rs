@@ -5,7 +5,7 @@
 //! under its key with it is still there: they came with the same record, hence the same moment, and they
 //! leave when it ends, so that one that is there again has a later stamp.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
 use super::{Book, Entry, Payment, Placed, Sale, Stamp, layout::coin_number};
 use crate::{
@@ -107,7 +107,7 @@ impl Gathered {
     }
 
     /// Says that there was more, which cannot be read any more. Sales then count where a coin is under
-    /// their key that nobody knows the stamp of.
+    /// their key that nobody knows the stamp of, and such coins are of the sale.
     pub fn is_in_part(&mut self) {
         self.is_in_part = true;
     }
@@ -158,8 +158,19 @@ impl Gathered {
     }
 
     /// The book, with the coins that [`place`](Gathered::place) found on all pages.
-    pub fn into_book(mut self, coins: Vec<Placed>) -> Book {
+    pub fn into_book(mut self, mut coins: Vec<Placed>) -> Book {
         let sales = self.sales(&coins);
+        if self.is_in_part {
+            // Else the next start would not know what the sales are of.
+            let moments: HashMap<[u8; 16], u64> = (sales.iter())
+                .map(|sale| (*sale.key.expose(), sale.moment))
+                .collect();
+            let unknown = coins.iter_mut().filter(|placed| placed.stamp.moment == 0);
+            for placed in unknown {
+                let moment = moments.get(placed.key.expose());
+                placed.stamp.moment = moment.copied().unwrap_or(0);
+            }
+        }
         self.payments
             .sort_unstable_by_key(|payment| (payment.id, payment.moment));
         self.payments.dedup_by_key(|payment| payment.id);
@@ -219,4 +230,46 @@ fn part<T>(all: &[T], coin: impl Fn(&T) -> u32, first: u32, end: u32) -> &[T] {
     let from = all.partition_point(|item| coin(item) < first);
     let rest = &all[from..];
     &rest[..rest.partition_point(|item| coin(item) < end)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coin::Mfs;
+
+    #[test]
+    fn a_sale_that_is_saved_without_the_stamps_of_its_coins_outlives_the_next_start() {
+        let page = PageId::from_index(7).unwrap();
+        let mut key = [3; 16];
+        key[13..].copy_from_slice(&[1, 0xee, 0xee]);
+        let key = An::new(key);
+        let mut image = PageImage::blank();
+        (image.ans[5], image.mfs[5]) = (key, Mfs::new(9));
+        let sale = Sale {
+            key,
+            moment: 77,
+            address: Box::from(*b"where the seller is"),
+        };
+        let book = |entries: Vec<Entry>, is_in_part: bool| {
+            let mut gathered = Gathered::default();
+            entries
+                .into_iter()
+                .for_each(|entry| gathered.add_entry(entry));
+            if is_in_part {
+                gathered.is_in_part();
+            }
+            gathered.arrange();
+            let mut coins = Vec::new();
+            gathered.place(page, &image, &mut coins);
+            gathered.into_book(coins)
+        };
+        let saved = book(vec![Entry::Sale(sale.clone())], true);
+        assert_eq!(saved.sales, [sale]);
+        let Placed { coin, stamp, .. } = saved.coins[0];
+        let entries = vec![
+            Entry::Coin(coin, stamp),
+            Entry::Sale(saved.sales[0].clone()),
+        ];
+        assert_eq!(book(entries, false).sales, saved.sales);
+    }
 }
