@@ -40,6 +40,10 @@ pub enum Command {
     FreeCoins,
     /// 3/160: which serial numbers of a denomination are in circulation? (admin key)
     AllSns,
+    /// 4/44, also 2/44: vouch for me at a server that has lost my coin, for half of its new number.
+    EncryptionTicket,
+    /// 4/45, also 2/45: these servers vouch for the halves of my coin's new number.
+    FixEncryption,
     /// 8/81: which coins are for sale in this trade locker?
     PeekTrade,
     /// 8/82: put coins into a locker, all or none.
@@ -63,12 +67,24 @@ pub enum Command {
 /// The highest command group there can be; over it a request is refused with status 5.
 pub const GROUP_MAX: u8 = 15;
 
-/// [`Command::TABLE`] the other way round, by group and code: every request looks here.
+/// Commands that clients also ask for under another group than their own (PROTOCOL.md section 6).
+const ALSO: [(Command, u8, u8); 2] = [
+    (Command::EncryptionTicket, 2, 44),
+    (Command::FixEncryption, 2, 45),
+];
+
+/// [`Command::TABLE`] and [`ALSO`] the other way round, by group and code: every request looks here.
 static BY_CODES: [[Option<Command>; 256]; GROUP_MAX as usize + 1] = {
     let mut commands = [[None; 256]; GROUP_MAX as usize + 1];
     let mut i = 0;
     while i < Command::TABLE.len() {
         let (command, group, code) = Command::TABLE[i];
+        commands[group as usize][code as usize] = Some(command);
+        i += 1;
+    }
+    let mut i = 0;
+    while i < ALSO.len() {
+        let (command, group, code) = ALSO[i];
         commands[group as usize][code as usize] = Some(command);
         i += 1;
     }
@@ -80,7 +96,7 @@ impl Command {
     pub const COUNT: usize = Self::TABLE.len();
 
     /// Every command with its group and code: the one place that pairs them.
-    const TABLE: [(Command, u8, u8); 27] = [
+    const TABLE: [(Command, u8, u8); 29] = [
         (Command::Echo, 0, 0),
         (Command::Version, 0, 1),
         (Command::Stats, 0, 2),
@@ -99,6 +115,8 @@ impl Command {
         (Command::DeleteCoins, 3, 140),
         (Command::FreeCoins, 3, 150),
         (Command::AllSns, 3, 160),
+        (Command::EncryptionTicket, 4, 44),
+        (Command::FixEncryption, 4, 45),
         (Command::PeekTrade, 8, 81),
         (Command::StoreSum, 8, 82),
         (Command::Peek, 8, 83),
@@ -149,6 +167,8 @@ impl Command {
             Command::DeleteCoins => "delete coins",
             Command::FreeCoins => "free coins",
             Command::AllSns => "all sns",
+            Command::EncryptionTicket => "get encryption ticket",
+            Command::FixEncryption => "fix encryption",
             Command::PeekTrade => "peek trade locker",
             Command::StoreSum => "store sum",
             Command::Peek => "peek",
@@ -161,7 +181,22 @@ impl Command {
         }
     }
 
-    /// The command group: byte 4 of a request, byte 3 of its response.
+    /// Whether it heals coins or keys: an address may send only so many of these.
+    #[inline]
+    pub const fn heals(self) -> bool {
+        matches!(
+            self,
+            Command::GetTicket
+                | Command::GetTicketSum
+                | Command::Validate
+                | Command::Find
+                | Command::Fix
+                | Command::EncryptionTicket
+                | Command::FixEncryption
+        )
+    }
+
+    /// The command group: byte 4 of a request as this program sends it.
     #[inline]
     pub const fn group(self) -> u8 {
         Self::TABLE[self.index()].1
@@ -218,6 +253,6 @@ mod tests {
             .flat_map(|group| (0..=255u8).map(move |code| (group, code)))
             .filter(|&(group, code)| command_is_known(group, code))
             .count();
-        assert_eq!(known, Command::all().len());
+        assert_eq!(known, Command::all().len() + ALSO.len());
     }
 }

@@ -84,6 +84,8 @@ pub enum KeySource {
 pub struct RequestHeader {
     /// What is asked for.
     pub command: Command,
+    /// The group that it was asked for under, which its response names: some commands have two.
+    pub(super) group: u8,
     /// How the body is encrypted.
     pub encryption: Encryption,
     /// Bytes that follow the header, the final `>>` included.
@@ -224,6 +226,7 @@ impl RequestHeader {
         }
         Some(RequestHeader {
             command,
+            group: bytes[GROUP],
             encryption,
             body_length,
             key_field: std::array::from_fn(|i| bytes[places.key_field + i]),
@@ -244,7 +247,7 @@ impl RequestHeader {
         let places = Places::of(self.encryption);
         bytes[VERSION] = VERSION_SENT;
         bytes[RAIDA] = to.get();
-        bytes[GROUP] = self.command.group();
+        bytes[GROUP] = self.group;
         bytes[COMMAND] = self.command.code();
         bytes[COIN_ID..COIN_ID + 2].copy_from_slice(&coin_id.to_be_bytes());
         bytes[PRESENTATION..PRESENTATION + 2].copy_from_slice(&[1, 1]);
@@ -449,6 +452,7 @@ mod tests {
     fn an_impossible_key_coin_is_no_coin() {
         let header = RequestHeader {
             command: Command::Echo,
+            group: 0,
             encryption: Encryption::TwoCoinKeyHmac,
             body_length: 0,
             key_field: [7, 0, 0, 0, 0],

@@ -2,7 +2,7 @@
 //! less the 18 bytes of challenge and trailer.
 //!
 //! Parsing refuses with the statuses of the `raidax` dialect; [`in_dialect`] turns any status of the
-//! group into the node's own.
+//! group, and of group 4, into the node's own.
 
 use md5::{Digest, Md5};
 

@@ -18,6 +18,7 @@
 //! | [`pass_fail`] | which records passed |
 //! | [`admin_key`] | the key that executive commands ask for |
 //! | [`status_group`], [`authentication`], [`healing`], [`executive`] | groups 0, 1, 2 and 3 |
+//! | [`key_healing`] | group 4 |
 //! | [`lockers`] | group 8 |
 
 pub mod admin_key;
@@ -30,6 +31,7 @@ pub mod executive;
 pub mod frame;
 pub mod header;
 pub mod healing;
+pub mod key_healing;
 pub mod lockers;
 pub mod pass_fail;
 pub mod records;

@@ -162,6 +162,7 @@ impl Request<'_> {
         }
         let mut header = RequestHeader {
             command: self.command,
+            group: self.command.group(),
             encryption,
             body_length,
             key_field: self.protection.key_field(),

@@ -155,7 +155,7 @@ impl<'b> Response<'b> {
             sealing.execution_micros,
             request.echo(),
         );
-        bytes[GROUP] = request.command.group();
+        bytes[GROUP] = request.group;
         bytes[BODY_LENGTH..BODY_LENGTH + 3]
             .copy_from_slice(&(body_length as u32).to_be_bytes()[1..]);
         if encryption.has_hmac() {

@@ -110,9 +110,9 @@ statuses! {
     /// The body is shorter or longer than the command, the datagram or the limits allow.
     INVALID_LENGTH = 16, "invalid length",
         "invalid length: the request is too short or too long for what it asks";
-    /// Validate, `raidax`: a server's number is over 24.
+    /// Validate, encryption tickets, `raidax`: a server's number is over 24, or no secret is shared with it.
     RAIDA_OUT_OF_RANGE = 18, "raida out of range",
-        "no such RAIDA: servers have the numbers 0 to 24";
+        "no such RAIDA: servers have the numbers 0 to 24, and for keys the two have to share a secret";
     /// Types 4 and 5: the key coin cannot exist or is not known here.
     UNKNOWN_KEY_COIN = 25, "unknown key coin",
         "unknown key coin: the server does not hold the coin whose key encrypts the request";
@@ -143,9 +143,9 @@ statuses! {
     /// A coin's page is not reserved by the session.
     NOT_RESERVED = 41, "not reserved",
         "not reserved: ask for available serial numbers first, and use them within 16 seconds";
-    /// Get ticket, `raidax`: all tickets are in use.
+    /// Get ticket, fix encryption, `raidax`: no more tickets can be kept track of.
     NO_TICKET_SLOT = 42, "no ticket slot",
-        "no ticket slot: the server has issued as many tickets as it keeps; they end after 5 minutes";
+        "no ticket slot: the server has issued as many tickets as it keeps track of; they end after some minutes";
     /// Validate, `raidax`: no such ticket, or it is over.
     NO_SUCH_TICKET = 43, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";
@@ -208,7 +208,7 @@ statuses! {
         "invalid length: the request's coins do not divide evenly";
     /// Group 2, `spec`: as [`Status::NO_TICKET_SLOT`].
     HEALING_NO_TICKET_SLOT = 0xe3, "no ticket slot",
-        "no ticket slot: the server has issued as many tickets as it keeps; they end after 5 minutes";
+        "no ticket slot: the server has issued as many tickets as it keeps track of; they end after some minutes";
     /// Group 2, `spec`: as [`Status::NO_SUCH_TICKET`].
     HEALING_NO_SUCH_TICKET = 0xe4, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";
@@ -217,7 +217,7 @@ statuses! {
         "ticket claimed already: each server claims a ticket once";
     /// Group 2, `spec`: as [`Status::RAIDA_OUT_OF_RANGE`].
     HEALING_RAIDA_OUT_OF_RANGE = 0xe6, "raida out of range",
-        "no such RAIDA: servers have the numbers 0 to 24";
+        "no such RAIDA: servers have the numbers 0 to 24, and for keys the two have to share a secret";
     /// Every record passed.
     ALL_PASS = 241, "all pass",
         "all pass: every coin passed";

@@ -86,7 +86,7 @@ impl<E: Environment> Node<E> {
     /// anybody's are believed; else those from elsewhere count when they are refused.
     #[inline]
     pub(super) fn admits(&self, command: Command, caller: Caller) -> bool {
-        command.group() != Command::Fix.group()
+        !command.heals()
             || command == Command::Validate && self.healing.others.verifies()
             || self.admits_healing(caller)
     }

@@ -262,6 +262,7 @@ impl<E: Environment> Node<E> {
                     .map(|status| in_dialect(status, dialect))
                     .map_err(|status| in_dialect(status, dialect))
             }
+            Command::EncryptionTicket | Command::FixEncryption => Err(Status::UNKNOWN_COMMAND),
             Command::AvailableSns => self.available_sns(payload, out).await,
             Command::CreateCoins => self.create_coins(payload, transport, out).await,
             Command::DeleteCoins => self.delete_coins(payload, out).await,
