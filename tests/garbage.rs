@@ -18,11 +18,14 @@ use std::{
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId},
     protocol::{
-        AdminKey, Command, Dialect, Protection, ResponseCounter, Status, TRAILER,
+        AdminKey, Command, Dialect, Protection, RaidaId, ResponseCounter, Status, TRAILER,
         authentication::{Detect, DetectSum, Pown, PownSum},
         challenge::Challenge,
         executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, SessionId},
         healing::{Find, Fix, GetTicket, PartialGenerator, TicketId, Validate, in_dialect},
+        key_healing::{
+            self, EncryptionTicket, FixEncryption, GetEncryptionTicket, Half, Presented,
+        },
         lockers::{
             Address, Buy, Currency, ListForSale, LockerKey, Memo, Offer, Peek, PeekTrade, Price,
             PutForSale, ReceiptId, Remove, RemoveTrade, StoreMultiple, StoreSum, TradeKey,
@@ -138,11 +141,11 @@ fn judge(bytes: &[u8], dialect: Dialect, is_datagram: bool) -> Option<Verdict> {
         if !is_datagram {
             return None;
         }
-        verdict.group = command.group();
+        verdict.group = bytes[4];
         verdict.statuses = vec![Status::INVALID_LENGTH];
         return Some(verdict);
     }
-    verdict.group = command.group();
+    verdict.group = bytes[4];
     verdict.statuses = body_statuses(command, kind, dialect, &bytes[header..header + body]);
     Some(verdict)
 }
@@ -183,6 +186,19 @@ fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> V
             Status::TICKET_CLAIMED,
             Status::RAIDA_OUT_OF_RANGE,
             Status::SUCCESS,
+        ],
+        // The node shares no secrets.
+        Command::EncryptionTicket => vec![
+            Status::INVALID_LENGTH,
+            Status::RAIDA_OUT_OF_RANGE,
+            Status::INVALID_COIN,
+            Status::KEY_NOT_FOUND,
+        ],
+        Command::FixEncryption => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::INVALID_COIN,
+            Status::RAIDA_OUT_OF_RANGE,
         ],
         Command::Find => vec![
             Status::INVALID_LENGTH,
@@ -274,7 +290,7 @@ fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> V
             Status::MIXED,
         ],
     };
-    if command.group() == 2 {
+    if command.heals() {
         for status in &mut served {
             *status = in_dialect(*status, dialect);
         }
@@ -431,6 +447,25 @@ impl Maker {
                     |raida| TicketId::new(raida.get().into()),
                     &mut out,
                 );
+            }
+            Command::EncryptionTicket => {
+                let (coin, an) = coins[0];
+                GetEncryptionTicket {
+                    broken: RaidaId::new(self.random.random_range(0..25)).expect("below 25"),
+                    coin,
+                    part: key_healing::split(sum)[0],
+                    an: self.random.random_bool(0.5).then_some(an),
+                }
+                .compose(&mut out);
+            }
+            Command::FixEncryption => {
+                let presented = |half| Presented {
+                    helper: RAIDA,
+                    half,
+                    ticket: EncryptionTicket::new(*sum.expose()),
+                };
+                let halves = [Half::First, Half::Second].map(presented);
+                FixEncryption::compose(coins[0].0, &halves, &mut out);
             }
             Command::AvailableSns => {
                 let all = Denomination::all();

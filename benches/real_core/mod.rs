@@ -9,7 +9,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, ShardId},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
-    service::{Healing, NoOthers, Rate},
+    service::{Healing, KeyHealing, NoOthers, Rate},
     shard::{ShardSettings, TicketSettings, TradeSettings},
     store::{
         DataFolder, Disk, NodeSecret,
@@ -95,6 +95,7 @@ pub fn healing() -> Healing {
     Healing {
         max_coins: 4_096,
         rate: Rate { per_s: 0, burst: 1 },
+        keys: KeyHealing::default(),
         others: Rc::new(NoOthers),
     }
 }

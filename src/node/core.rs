@@ -20,7 +20,7 @@ use crate::{
     net::{self, Drained, Limits, Sockets, Stop},
     peer::{Book, PeerSettings, Peers},
     protocol::{AdminKey, Rules, lockers::Currency},
-    service::{Healing, Rate, Service, Trading},
+    service::{Healing, KeyHealing, Rate, Service, Trading},
     settlement::Settlement,
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
@@ -50,6 +50,7 @@ pub(super) struct Core {
     pub ticket_coins_max: usize,
     /// Requests for healing from one address.
     pub healing_rate: Rate,
+    pub key_healing: KeyHealing,
     pub peers: PeerSettings,
     pub settlement: Settlement,
     /// What coins may be offered for.
@@ -87,6 +88,7 @@ impl Core {
         let healing = Healing {
             max_coins: self.ticket_coins_max,
             rate: self.healing_rate,
+            keys: self.key_healing,
             others: Peers::new(self.peers, self.book),
         };
         let cashier = Cashier {

@@ -21,6 +21,7 @@ use crate::{
     net::{self, Drained, Limits, Stop},
     peer::{Book, Server},
     protocol::AdminKey,
+    service::KeyHealing,
     settlement::{self, Desk, Settlement},
     shard::ShardSettings,
     store::{
@@ -194,6 +195,7 @@ impl Node {
                 admin_key: admin_key.clone(),
                 ticket_coins_max: settings.ticket_coins_max,
                 healing_rate: settings.healing_rate,
+                key_healing: KeyHealing::default(),
                 peers: settings.peers.clone(),
                 settlement: desk.settlement(),
                 currencies: settings.currencies.clone(),

@@ -184,6 +184,24 @@ impl SharedSecret {
     }
 }
 
+/// The secrets that a server shares with the others. Each is in memory once, whatever number of cores
+/// there are.
+#[derive(Debug)]
+pub struct SharedSecrets([Option<SharedSecret>; RaidaId::COUNT]);
+
+impl SharedSecrets {
+    /// Takes what there is for each server, by rising number.
+    pub fn new(secrets: [Option<SharedSecret>; RaidaId::COUNT]) -> SharedSecrets {
+        SharedSecrets(secrets)
+    }
+
+    /// The secret shared with a server; `None` where there is none.
+    #[inline]
+    pub fn of(&self, raida: RaidaId) -> Option<&SharedSecret> {
+        self.0[usize::from(raida.get())].as_ref()
+    }
+}
+
 /// Get encryption ticket: vouch for me at a server that has lost my coin. Two layouts, 14 and 34 bytes.
 /// Answered with an [`EncryptionTicket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

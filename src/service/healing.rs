@@ -1,6 +1,6 @@
 //! Group 2: get ticket, get ticket by sum, validate, find, fix.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use futures_util::{
     future::{LocalBoxFuture, join_all},
@@ -24,6 +24,7 @@ use crate::{
         healing::{
             Find, FindAnswer, Fix, GetTicket, PartialGenerator, TicketAnswer, TicketId, Validate,
         },
+        key_healing::SharedSecrets,
         pass_fail::Bitmap,
     },
     shard::{ClaimRefused, PoolIsFull, RECORDS_A_TURN, Reply, Request, Unavailable, ticket_owner},
@@ -50,6 +51,15 @@ pub trait Others {
     fn verifies(&self) -> bool;
 }
 
+/// How this node takes part in the healing of keys.
+#[derive(Clone, Debug, Default)]
+pub struct KeyHealing {
+    /// The secrets that it shares with the others; without them it neither vouches nor is vouched to.
+    pub secrets: Option<Arc<SharedSecrets>>,
+    /// Whether it vouches for clients that ask for it without encryption.
+    pub allows_unencrypted: bool,
+}
+
 /// How this node takes part in healing.
 #[derive(Clone)]
 pub struct Healing {
@@ -57,6 +67,8 @@ pub struct Healing {
     pub max_coins: usize,
     /// Requests of one address, on each core; what other servers claim in their own name does not count.
     pub rate: Rate,
+    /// Secrets between servers.
+    pub keys: KeyHealing,
     /// The other servers.
     pub others: Rc<dyn Others>,
 }

@@ -43,7 +43,7 @@ use crate::{
 use latency::Latency;
 use parking::Parking;
 
-pub use healing::{Healing, NoOthers, Others};
+pub use healing::{Healing, KeyHealing, NoOthers, Others};
 pub use latency::Measured;
 pub use locker_counts::{LockerCounts, Refusals};
 pub use parking::Release;

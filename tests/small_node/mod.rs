@@ -342,7 +342,10 @@ impl State {
         self.stats.requests += 1;
         match command {
             // It knows of no other servers, and nobody asks it for tickets by sum.
-            Command::GetTicketSum | Command::Fix => return Err(Status::UNKNOWN_COMMAND),
+            Command::GetTicketSum
+            | Command::Fix
+            | Command::EncryptionTicket
+            | Command::FixEncryption => return Err(Status::UNKNOWN_COMMAND),
             Command::PeekTrade
             | Command::StoreSum
             | Command::Peek
