@@ -196,11 +196,8 @@ fn coins_of_a_lost_fix_are_found_again_whether_or_not_it_was_done() {
             coins: held.iter().map(|held| held.coin).collect(),
             ans: PerRaida::from_fn(|_| None),
         };
-        let raidas = Raidas {
-            hosts: Hosts(PerRaida::from_fn(|_| "127.0.0.1:1".parse().unwrap())),
-            coin_id: 6,
-            timeout: Duration::from_secs(5),
-        };
+        let hosts = Hosts(PerRaida::from_fn(|_| "127.0.0.1:1".parse().unwrap()));
+        let raidas = Raidas::new(hosts, 6, Duration::from_secs(5));
         let stock = TicketStock::open(raida, Repair::All, &raidas, vec![vouched]).unwrap();
         let mut kind = FixKind::new(raida, Repair::All, Arc::new(stock), vec![(0, held)], 1);
         kind.prepare();

@@ -431,11 +431,11 @@ impl BenchCommand {
         }
         let mut fixes = FixPlan {
             network,
-            raidas: Raidas {
+            raidas: Raidas::new(
                 hosts,
-                coin_id: self.node.coin_id,
-                timeout: Duration::from_millis(self.node.timeout_ms),
-            },
+                self.node.coin_id,
+                Duration::from_millis(self.node.timeout_ms),
+            ),
             raida: self.node.raida,
             groups,
             coins_per_request: self.coins,

@@ -26,11 +26,7 @@ impl MintNetwork {
         coin_id: u16,
         timeout: Duration,
     ) -> Result<MintNetwork, CliError> {
-        let raidas = Raidas {
-            hosts: Hosts::read(&network.join("hosts"))?,
-            coin_id,
-            timeout,
-        };
+        let raidas = Raidas::new(Hosts::read(&network.join("hosts"))?, coin_id, timeout);
         Ok(MintNetwork {
             nodes: SameCoins::open(raidas, network, |_| true)?,
             coin_id,

@@ -27,10 +27,7 @@ impl RaidasArgs {
             (None, Some(folder)) => folder.join("hosts"),
             (None, None) => unreachable!("the command line asks for one of the two"),
         };
-        Ok(Raidas {
-            hosts: Hosts::read(&file)?,
-            coin_id,
-            timeout: Duration::from_millis(timeout_ms),
-        })
+        let timeout = Duration::from_millis(timeout_ms);
+        Ok(Raidas::new(Hosts::read(&file)?, coin_id, timeout))
     }
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Client, ClientError, HostPort, NotHostPort, Options, PerRaida, Transport};
-use crate::protocol::RaidaId;
+use crate::protocol::{Protection, RaidaId};
 
 /// Where the 25 servers of a network listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Hosts {
     }
 }
 
-/// All servers of a network, over TCP, unencrypted.
+/// All servers of a network, over TCP.
 #[derive(Clone, Debug)]
 pub struct Raidas {
     /// Where they are.
@@ -86,9 +86,21 @@ pub struct Raidas {
     pub coin_id: u16,
     /// How long to wait for a connection, and for each answer.
     pub timeout: Duration,
+    /// How requests to each are encrypted.
+    pub protection: PerRaida<Protection>,
 }
 
 impl Raidas {
+    /// Servers that are talked to in plain.
+    pub fn new(hosts: Hosts, coin_id: u16, timeout: Duration) -> Raidas {
+        Raidas {
+            hosts,
+            coin_id,
+            timeout,
+            protection: PerRaida::from_fn(|_| Protection::None),
+        }
+    }
+
     /// Asks the servers for which `question` gives something, all at the same time, each over a
     /// connection of its own; `None` where nothing was asked. Servers that are down cost one time-out
     /// together.
@@ -129,9 +141,23 @@ impl Raidas {
     /// # Errors
     /// It cannot be reached.
     pub fn connect(&self, raida: RaidaId, timeout: Duration) -> Result<Client, ClientError> {
+        self.connect_under(raida, timeout, self.protection[raida])
+    }
+
+    /// The same, with another encryption.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn connect_under(
+        &self,
+        raida: RaidaId,
+        timeout: Duration,
+        protection: Protection,
+    ) -> Result<Client, ClientError> {
         let host = &self.hosts.0[raida];
         let options = Options {
             coin_id: self.coin_id,
+            protection,
             timeout,
             ..Options::new(raida)
         };
@@ -181,11 +207,8 @@ mod tests {
         // Connections are accepted by the system and never answered.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = silent.local_addr().unwrap().to_string();
-        let raidas = Raidas {
-            hosts: Hosts(PerRaida::from_fn(|_| host.parse().unwrap())),
-            coin_id: 6,
-            timeout: Duration::from_millis(300),
-        };
+        let hosts = Hosts(PerRaida::from_fn(|_| host.parse().unwrap()));
+        let raidas = Raidas::new(hosts, 6, Duration::from_millis(300));
         let start = Instant::now();
         let asked = |raida: RaidaId| (raida.get() != 3).then_some(());
         let answers = raidas.ask(raidas.timeout, asked, |client, ()| client.echo());
