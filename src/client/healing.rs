@@ -6,6 +6,9 @@ use crate::protocol::authentication::DetectSum;
 use crate::protocol::healing::{
     Find, FindAnswer, Fix, Found, GetTicket, PartialGenerator, TicketAnswer, TicketId,
 };
+use crate::protocol::key_healing::{
+    EncryptionTicket, FixEncryption, GetEncryptionTicket, Presented,
+};
 use crate::protocol::request::RequestTooLong;
 use crate::protocol::{Command, RaidaId};
 
@@ -57,7 +60,7 @@ pub fn draw_generator(
 /// Bytes of a fix beside its coins.
 const FIX_FIXED: usize = PartialGenerator::SIZE + RaidaId::COUNT * TicketId::SIZE;
 
-/// Group 2.
+/// Groups 2 and 4.
 impl Client {
     /// Asks for tickets by which other servers learn that these coins are mine. Any number of coins:
     /// as many tickets as it takes.
@@ -150,5 +153,42 @@ impl Client {
             let ticket = |raida| order.tickets[raida];
             Fix::compose(coins.iter().copied(), &order.generator, ticket, out);
         })
+    }
+
+    /// Asks for a ticket by which another server, which has lost a coin, learns that it is mine. In the
+    /// short layout the coin has to be what the request is encrypted under.
+    ///
+    /// # Errors
+    /// No answer, or a refusal, as where the two servers share no secret.
+    pub fn get_encryption_ticket(
+        &mut self,
+        asked: &GetEncryptionTicket,
+    ) -> Result<EncryptionTicket, ClientError> {
+        let reply = self.ask(Command::EncryptionTicket, |out| asked.compose(out))?;
+        let ticket = EncryptionTicket::read(&reply.payload);
+        self.some(Command::EncryptionTicket, ticket)
+    }
+
+    /// Presents tickets for a coin's new authenticity number: which of them were accepted, in the order
+    /// given. The coin has the number if both halves of it were, on tickets of two servers; else nothing
+    /// was changed. A ticket that was accepted is used up either way.
+    ///
+    /// Write the new number down first: once the coin has it, nothing else claims it.
+    ///
+    /// # Errors
+    /// No answer, or a refusal. Without an answer it may have been done.
+    ///
+    /// # Panics
+    /// When there are more tickets than a request holds.
+    pub fn fix_encryption(
+        &mut self,
+        coin: Coin,
+        tickets: &[Presented],
+    ) -> Result<Vec<bool>, ClientError> {
+        let reply = self.ask(Command::FixEncryption, |out| {
+            FixEncryption::compose(coin, tickets, out);
+        })?;
+        let accepted = FixEncryption::read(&reply.payload, tickets.len());
+        self.some(Command::FixEncryption, accepted)
     }
 }

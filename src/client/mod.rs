@@ -12,6 +12,7 @@
 //! | [`Raidas`] | all 25 servers, asked at the same time |
 //! | [`wallet`] | folders of coin files |
 //! | [`heal`] | coins of a wallet repaired on the servers that lost them |
+//! | [`key_healing`] | servers whose numbers are lost brought back by the word of two others |
 //! | [`locker`] | coins put into lockers and up for sale, and taken out again, on all 25 servers |
 
 mod coin_list;
@@ -21,6 +22,7 @@ pub mod heal;
 mod healing;
 mod hex;
 mod host_port;
+pub mod key_healing;
 pub mod locker;
 mod lockers;
 mod per_raida;

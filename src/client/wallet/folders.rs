@@ -176,7 +176,7 @@ pub struct Wallet {
     root: PathBuf,
     coins: Vec<Filed>,
     left_alone: Vec<LeftAlone>,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Wallet {
@@ -201,7 +201,7 @@ impl Wallet {
             root: root.to_owned(),
             coins: vec![],
             left_alone: vec![],
-            _lock: changes.then(|| lock(root)).transpose()?,
+            lock: changes.then(|| lock(root)).transpose()?,
         };
         let unfinished = wallet.read_folders()?;
         wallet.drop_copies(changes)?;
@@ -368,6 +368,22 @@ impl Wallet {
         carry_out(&handed)?;
         self.keep_where(|filed| !coins.contains(&filed.file.coin));
         Ok(())
+    }
+
+    /// Writes a file that is no coin into the wallet's folder itself, durably: at every moment there is
+    /// the old one or the new one.
+    ///
+    /// # Errors
+    /// The disk fails or is full.
+    ///
+    /// # Panics
+    /// When the wallet was opened to look: somebody else may be changing it.
+    pub fn keep_beside(&self, name: &str, bytes: Zeroizing<Vec<u8>>) -> Result<(), WalletError> {
+        assert!(
+            self.lock.is_some(),
+            "a wallet opened to look is not changed"
+        );
+        carry_out(&[Filing::replace(self.root.join(name), bytes)])
     }
 
     /// The coins in the folder Lockers; what cannot be read there is passed over.

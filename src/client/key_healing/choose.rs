@@ -1,0 +1,270 @@
+use super::EncryptionHealth;
+use crate::client::PerRaida;
+use crate::client::wallet::{Filed, Folder, Mark};
+use crate::protocol::RaidaId;
+use crate::protocol::healing::VOTES_NEEDED;
+
+/// What a wallet's coins say of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It passes a coin.
+    Works,
+    /// It passes none and fails some.
+    Broken,
+    /// It passes none and fails none: it was silent, or never asked.
+    Unknown,
+}
+
+/// What the marks of the coins in Bank and Fracked make of each server. One whole coin, which all servers
+/// pass, shows that none is broken.
+///
+/// A coin that most servers fail says nothing: it is somebody else's by now, and those that still pass
+/// it were down when it changed hands. Taken at its word, a wallet of such a coin alone would have the
+/// new owner's number replaced on all other servers, for which two that lag behind would do.
+pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
+    let said = |raida: RaidaId, mark: Mark| {
+        let mut coins = coins.iter().filter(|filed| is_evidence(filed));
+        coins.any(|filed| filed.file.pown.0[raida] == mark)
+    };
+    PerRaida::from_fn(|raida| {
+        if said(raida, Mark::Passed) {
+            Standing::Works
+        } else if said(raida, Mark::Failed) {
+            Standing::Broken
+        } else {
+            Standing::Unknown
+        }
+    })
+}
+
+fn is_evidence(filed: &Filed) -> bool {
+    let is_ours = matches!(filed.folder, Folder::Bank | Folder::Fracked);
+    is_ours && filed.file.pown.count(Mark::Failed) < VOTES_NEEDED
+}
+
+/// Takes note of what the coins say. A server of which they say nothing stays what it was.
+pub fn observe(health: &mut EncryptionHealth, coins: &[Filed]) {
+    for (raida, standing) in standing(coins) {
+        match standing {
+            Standing::Works => health.mark_fixed(raida),
+            Standing::Broken => health.mark_broken(raida),
+            Standing::Unknown => {}
+        }
+    }
+}
+
+/// By which coin a broken server is to be mended, and who can vouch for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Where the coin is among the wallet's.
+    pub place: usize,
+    /// The servers that pass it, by rising number: two or more.
+    pub helpers: Vec<RaidaId>,
+}
+
+/// The coin for a broken server: one that it fails and two or more working servers pass. Of several the
+/// one with a number in doubt there, which then has an end, else the one that most servers pass.
+/// `None` where there is none.
+///
+/// One whose number in doubt is the key of a locker or an offer will not do: it was on its way there.
+pub fn choose(coins: &[Filed], health: &EncryptionHealth, broken: RaidaId) -> Option<Chosen> {
+    let will_do = |filed: &Filed| {
+        let file = &filed.file;
+        let fails = file.pown.0[broken] == Mark::Failed;
+        fails && is_evidence(filed) && !file.pan(broken).is_some_and(|pan| pan.is_marked())
+    };
+    let helpers = |filed: &Filed| -> Vec<RaidaId> {
+        let passes = |&raida: &RaidaId| {
+            let file = &filed.file;
+            file.pown.0[raida] == Mark::Passed && file.pan(raida).is_none()
+        };
+        let working = health.working().into_iter();
+        working
+            .filter(|&raida| raida != broken)
+            .filter(passes)
+            .collect()
+    };
+    let candidates = coins.iter().enumerate().filter(|(_, filed)| will_do(filed));
+    let candidates = candidates.map(|(place, filed)| {
+        let chosen = Chosen {
+            place,
+            helpers: helpers(filed),
+        };
+        (filed.file.pan(broken).is_some(), chosen)
+    });
+    // The first of the best: `max_by_key` would take the last.
+    candidates
+        .filter(|(_, chosen)| chosen.helpers.len() >= 2)
+        .reduce(|best, other| match rank(&other) > rank(&best) {
+            true => other,
+            false => best,
+        })
+        .map(|(_, chosen)| chosen)
+}
+
+fn rank((in_doubt, chosen): &(bool, Chosen)) -> (bool, usize) {
+    (*in_doubt, chosen.helpers.len())
+}
+
+/// Which servers help how many others in a round.
+#[derive(Debug)]
+pub(super) struct Busy(PerRaida<usize>);
+
+impl Busy {
+    pub(super) fn new() -> Busy {
+        Busy(PerRaida::from_fn(|_| 0))
+    }
+
+    /// Takes one of the helpers that are left: the one that helps the fewest others. Its work and its
+    /// limit of tickets are then shared by all.
+    pub(super) fn take(&mut self, left: &mut Vec<RaidaId>) -> Option<RaidaId> {
+        let (place, &helper) =
+            (left.iter().enumerate()).min_by_key(|&(_, &raida)| self.0[raida])?;
+        left.remove(place);
+        self.0[helper] += 1;
+        Some(helper)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::wallet::{CoinFile, PownString};
+    use crate::coin::{An, Coin, Denomination, SerialNumber};
+
+    fn raida(number: u8) -> RaidaId {
+        RaidaId::new(number).unwrap()
+    }
+
+    /// A coin as letters: the last one goes for the rest of the 25.
+    fn filed(folder: Folder, letters: &str) -> Filed {
+        let coin = Coin {
+            denomination: Denomination::new(0).unwrap(),
+            serial_number: SerialNumber::new(7).unwrap(),
+        };
+        let mark = |raida: RaidaId| {
+            let mut letters = letters.chars();
+            let last = letters.clone().last().unwrap();
+            match letters.nth(raida.get().into()).unwrap_or(last) {
+                'p' => Mark::Passed,
+                'f' => Mark::Failed,
+                'n' => Mark::NoAnswer,
+                'e' => Mark::Error,
+                'u' => Mark::Untried,
+                other => panic!("{other}"),
+            }
+        };
+        let ans = PerRaida::from_fn(|raida| An::new([raida.get() + 1; 16]));
+        let pown = PownString(PerRaida::from_fn(mark));
+        Filed::new(CoinFile::new(coin, 6, ans, pown), folder)
+    }
+
+    fn fracked(letters: &str) -> Filed {
+        filed(Folder::Fracked, letters)
+    }
+
+    fn broken(coins: &[Filed]) -> Vec<u8> {
+        let standing = standing(coins).into_iter();
+        let broken = standing.filter(|&(_, standing)| standing == Standing::Broken);
+        broken.map(|(raida, _)| raida.get()).collect()
+    }
+
+    fn chosen(coins: &[Filed], number: u8) -> Option<(usize, usize)> {
+        let mut health = EncryptionHealth::default();
+        observe(&mut health, coins);
+        let chosen = choose(coins, &health, raida(number))?;
+        Some((chosen.place, chosen.helpers.len()))
+    }
+
+    #[test]
+    fn a_server_is_broken_where_no_coin_passes_and_one_fails() {
+        assert_eq!(broken(&[fracked("fpfp"), fracked("fpnp")]), [0, 2]);
+        assert_eq!(broken(&[fracked("fpfp"), fracked("ppfp")]), [2]);
+        assert_eq!(broken(&[fracked("fpfp"), filed(Folder::Bank, "npp")]), [0]);
+    }
+
+    #[test]
+    fn a_whole_coin_shows_that_no_server_is_broken() {
+        let coins = [fracked("ffffp"), filed(Folder::Bank, "p")];
+        assert_eq!(broken(&coins), [0u8; 0]);
+        assert_eq!(standing(&coins), PerRaida::from_fn(|_| Standing::Works));
+    }
+
+    #[test]
+    fn a_server_that_only_was_silent_stays_what_it_was() {
+        let mut health = EncryptionHealth::default();
+        health.mark_broken(raida(1));
+        observe(&mut health, &[fracked("nnneufp")]);
+        assert_eq!(health.broken(), [raida(1), raida(5)]);
+        observe(&mut health, &[fracked("nppp")]);
+        assert_eq!(health.broken(), []);
+        observe(&mut health, &[]);
+        assert_eq!(health, EncryptionHealth::default());
+    }
+
+    #[test]
+    fn coins_of_other_folders_and_coins_that_most_servers_fail_say_nothing() {
+        for folder in [Folder::Limbo, Folder::Grade, Folder::Suspect] {
+            assert_eq!(broken(&[filed(folder, "fp")]), [0u8; 0]);
+        }
+        let somebody_elses = fracked("ppf");
+        assert_eq!(broken(&[somebody_elses.clone()]), [0u8; 0]);
+        assert_eq!(chosen(&[somebody_elses], 5), None);
+        let twelve = fracked("ffffffffffffp");
+        assert_eq!(broken(&[twelve.clone()]).len(), 12);
+        assert_eq!(chosen(&[twelve], 5), Some((0, 13)));
+    }
+
+    #[test]
+    fn the_coin_is_one_that_fails_there_and_passes_on_most_servers() {
+        let coins = [
+            fracked("fffp"),
+            fracked("npp"),
+            fracked("fpfp"),
+            fracked("fpffp"),
+        ];
+        assert_eq!(chosen(&coins, 0), Some((2, 23)));
+        assert_eq!(chosen(&coins, 24), None);
+    }
+
+    #[test]
+    fn a_coin_that_passes_on_one_working_server_will_not_do() {
+        assert_eq!(chosen(&[fracked("fpn")], 0), None);
+        assert_eq!(chosen(&[fracked("fppn")], 0), Some((0, 2)));
+        // One of the two is broken itself, as far as anybody knows.
+        let mut health = EncryptionHealth::default();
+        health.mark_broken(raida(2));
+        assert_eq!(choose(&[fracked("fppn")], &health, raida(0)), None);
+    }
+
+    #[test]
+    fn a_coin_with_a_number_in_doubt_there_comes_first_unless_it_went_into_a_locker() {
+        let mut doubtful = fracked("fpppn");
+        doubtful.file.propose(raida(0), An::new([9; 16]));
+        let mut on_its_way = fracked("fp");
+        on_its_way.file.propose(raida(0), An::new([0xff; 16]));
+        let coins = [on_its_way, fracked("fp"), doubtful];
+        assert_eq!(chosen(&coins, 0), Some((2, 3)));
+        assert_eq!(chosen(&coins[..1], 0), None);
+    }
+
+    #[test]
+    fn a_server_whose_number_is_in_doubt_vouches_for_nothing() {
+        let mut coin = fracked("fppn");
+        coin.file.propose(raida(1), An::new([9; 16]));
+        assert_eq!(chosen(&[coin], 0), None);
+    }
+
+    #[test]
+    fn idle_servers_help_first_and_busy_ones_when_no_other_is_left() {
+        let mut busy = Busy::new();
+        let mut take = |left: &mut Vec<RaidaId>| busy.take(left).map(RaidaId::get);
+        let mut first: Vec<RaidaId> = (0..4).map(raida).collect();
+        let mut second = first.clone();
+        assert_eq!([take(&mut first), take(&mut first)], [Some(0), Some(1)]);
+        assert_eq!([take(&mut second), take(&mut second)], [Some(2), Some(3)]);
+        assert_eq!([take(&mut first), take(&mut first)], [Some(2), Some(3)]);
+        assert_eq!([take(&mut second), take(&mut second)], [Some(0), Some(1)]);
+        assert_eq!(take(&mut second), None);
+    }
+}

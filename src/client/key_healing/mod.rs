@@ -1,0 +1,24 @@
+//! Healing of keys: a server whose authenticity numbers a client has lost, so that it cannot even be
+//! talked to in private, takes a new one for a coin by the word of two others (PROTOCOL.md section 6).
+//! Here is what brings one coin back on each such server; the others' numbers are then a matter of
+//! [`heal`](crate::client::heal).
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`EncryptionHealth`] | which servers are broken, since when, and when to try again; kept in the wallet |
+//! | [`standing`], [`observe`], [`choose`] | what coins say of the servers, and which coin and helpers will do |
+//! | [`Network`] | what is asked of the servers |
+//! | [`fix_encryption`] | tickets from helpers, and the fix, with every number on disk before a server may have it |
+
+mod choose;
+mod fix;
+mod health;
+mod network;
+
+pub use choose::{Chosen, Standing, choose, observe, standing};
+pub use fix::{HelperFault, KeyFix, KeyHealingError, REQUESTS_AT_ONCE, Settings, fix_encryption};
+pub use health::{
+    COOL_DOWN, EncryptionHealth, FAILURES_MAX, HEALTH_FILE, HealthError, ServerHealth, State,
+    UnixSeconds,
+};
+pub use network::Network;

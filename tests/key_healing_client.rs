@@ -1,0 +1,700 @@
+//! Keys of broken servers mended against 25 servers that vouch and are vouched for in this process: who
+//! is asked for what, and what is on disk whenever it may count.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use raida::client::key_healing::{
+    EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, Network, Settings, State, UnixSeconds,
+    fix_encryption, observe,
+};
+use raida::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
+use raida::client::{ClientError, PerRaida, draw_an};
+use raida::coin::{An, Coin, Denomination, SerialNumber};
+use raida::protocol::healing::Found;
+use raida::protocol::key_healing::{
+    EncryptionTicket, GetEncryptionTicket, KeyPart, Presented, join, split,
+};
+use raida::protocol::response::ResponseError;
+use raida::protocol::{RaidaId, Status};
+
+const NOW: UnixSeconds = UnixSeconds(1_795_231_955);
+
+/// How a server helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Helper {
+    /// It is not there.
+    Down,
+    /// It says so.
+    Refuses(Status),
+    /// Its answer comes too late.
+    Slow,
+    /// Its tickets are no good.
+    Useless,
+    /// It answers once a fix was asked for on another server.
+    AfterAFix,
+}
+
+/// What happens to the fixes of a broken server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It says no.
+    Refuses(Status),
+    /// It is not there.
+    Down,
+    /// Carried out, and the answer is lost.
+    AnswerLost,
+    /// Carried out, and so is the answer that cannot be used.
+    Garbled,
+    /// Neither.
+    RequestLost,
+    /// Carried out, and the program that asked is killed.
+    AskerKilled,
+}
+
+/// A network in this process. Servers that are not named help, and take what two others vouch for.
+struct Fake {
+    wallet: PathBuf,
+    helpers: BTreeMap<u8, Helper>,
+    fates: BTreeMap<u8, Fate>,
+    state: Mutex<Servers>,
+    fixed: Condvar,
+}
+
+#[derive(Default)]
+struct Servers {
+    held: BTreeMap<(RaidaId, Coin), An>,
+    /// What each ticket says: by whom, to whom, which part.
+    tickets: BTreeMap<[u8; 16], (RaidaId, GetEncryptionTicket)>,
+    used: BTreeSet<[u8; 16]>,
+    /// Helper, broken server and part of every request for a ticket.
+    asked: Vec<(u8, u8, KeyPart)>,
+    /// Broken server and helpers of every fix.
+    fixes: Vec<(u8, [u8; 2])>,
+    finds: Vec<u8>,
+    /// How many are asked right now, and were at most.
+    under_way: usize,
+    under_way_max: usize,
+}
+
+fn host() -> String {
+    "nowhere:1".to_owned()
+}
+
+fn late<T>() -> Result<T, ClientError> {
+    Err(ClientError::TimedOut(host(), Duration::from_secs(1)))
+}
+
+fn down<T>() -> Result<T, ClientError> {
+    Err(ClientError::Unreachable(
+        host(),
+        std::io::ErrorKind::ConnectionRefused.into(),
+    ))
+}
+
+fn refused<T>(status: Status) -> Result<T, ClientError> {
+    Err(ClientError::Refused(host(), status))
+}
+
+impl Fake {
+    /// The coin's file as it is on disk now.
+    fn on_disk(&self, coin: Coin) -> CoinFile {
+        let path = |folder: &str| self.wallet.join(folder).join(format!("{coin}.bin"));
+        let file = CoinFile::read(&path("Fracked")).or_else(|_| CoinFile::read(&path("Bank")));
+        file.unwrap()
+    }
+
+    fn counted<T>(&self, ask: impl FnOnce() -> T) -> T {
+        {
+            let mut state = self.state.lock().unwrap();
+            state.under_way += 1;
+            state.under_way_max = state.under_way_max.max(state.under_way);
+        }
+        let answer = ask();
+        self.state.lock().unwrap().under_way -= 1;
+        answer
+    }
+}
+
+impl Network for Fake {
+    fn ticket(
+        &self,
+        helper: RaidaId,
+        an: An,
+        asked: &GetEncryptionTicket,
+    ) -> Result<EncryptionTicket, ClientError> {
+        self.counted(|| {
+            let mut state = self.state.lock().unwrap();
+            let broken = asked.broken;
+            state.asked.push((helper.get(), broken.get(), asked.part));
+            assert_ne!(helper, broken);
+            assert_eq!(asked.an, None, "the coin is the request's key");
+            if state.held.get(&(helper, asked.coin)) != Some(&an) {
+                return refused(Status::UNKNOWN_KEY_COIN);
+            }
+            match self.helpers.get(&helper.get()) {
+                Some(Helper::Down) => return down(),
+                Some(Helper::Refuses(status)) => return refused(*status),
+                Some(Helper::Slow) => return late(),
+                Some(Helper::AfterAFix) => {
+                    let waited =
+                        self.fixed
+                            .wait_timeout_while(state, Duration::from_secs(60), |state| {
+                                state.fixes.is_empty()
+                            });
+                    let (waited, timed_out) = waited.unwrap();
+                    assert!(!timed_out.timed_out(), "one server waits for another");
+                    state = waited;
+                }
+                Some(Helper::Useless) | None => {}
+            }
+            // The same within the minute for the same part.
+            let known = (state.tickets.iter()).find(|(_, of)| **of == (helper, *asked));
+            if let Some((ticket, _)) = known {
+                return Ok(EncryptionTicket::new(*ticket));
+            }
+            let mut ticket = [helper.get(); 16];
+            ticket[..8].copy_from_slice(&(state.tickets.len() as u64).to_be_bytes());
+            state.tickets.insert(ticket, (helper, *asked));
+            Ok(EncryptionTicket::new(ticket))
+        })
+    }
+
+    fn fix(
+        &self,
+        broken: RaidaId,
+        coin: Coin,
+        tickets: &[Presented],
+    ) -> Result<Vec<bool>, ClientError> {
+        self.counted(|| {
+            let mut state = self.state.lock().unwrap();
+            let helpers: Vec<u8> = tickets.iter().map(|t| t.helper.get()).collect();
+            state
+                .fixes
+                .push((broken.get(), helpers.try_into().unwrap()));
+            self.fixed.notify_all();
+            let said = |ticket: &Presented| state.tickets.get(ticket.ticket.expose()).copied();
+            let parts = [said(&tickets[0]).unwrap(), said(&tickets[1]).unwrap()];
+            let pan = join(parts.map(|(_, asked)| asked.part));
+            let file = self.on_disk(coin);
+            assert_eq!(file.pan(broken), Some(pan), "it is not on disk");
+            let fate = self.fates.get(&broken.get()).copied();
+            match fate {
+                Some(Fate::Refuses(status)) => return refused(status),
+                Some(Fate::Down) => return down(),
+                Some(Fate::RequestLost) => return late(),
+                _ => {}
+            }
+            let is_good = |(half, presented): (usize, &Presented)| {
+                let (helper, asked) = parts[half];
+                let is_useless = self.helpers.get(&helper.get()) == Some(&Helper::Useless);
+                let is_meant =
+                    (helper, asked.broken, asked.coin) == (presented.helper, broken, coin);
+                let is_half = presented.half as usize == half;
+                is_meant
+                    && is_half
+                    && !is_useless
+                    && !state.used.contains(presented.ticket.expose())
+            };
+            let accepted: Vec<bool> = tickets.iter().enumerate().map(is_good).collect();
+            for (presented, _) in tickets.iter().zip(&accepted).filter(|(_, good)| **good) {
+                state.used.insert(*presented.ticket.expose());
+            }
+            if accepted == [true, true] && tickets[0].helper != tickets[1].helper {
+                state.held.insert((broken, coin), pan);
+            }
+            match fate {
+                Some(Fate::AnswerLost) => late(),
+                Some(Fate::Garbled) => {
+                    Err(ClientError::Malformed(host(), ResponseError::WrongTrailer))
+                }
+                Some(Fate::AskerKilled) => {
+                    drop(state);
+                    panic!("killed")
+                }
+                _ => Ok(accepted),
+            }
+        })
+    }
+
+    fn find(&self, raida: RaidaId, coin: Coin, an: An, pan: An) -> Result<Found, ClientError> {
+        self.counted(|| {
+            let mut state = self.state.lock().unwrap();
+            state.finds.push(raida.get());
+            if self.fates.get(&raida.get()) == Some(&Fate::Down) {
+                return down();
+            }
+            Ok(match state.held.get(&(raida, coin)) {
+                Some(held) if *held == an => Found::An,
+                Some(held) if *held == pan => Found::Pan,
+                _ => Found::Neither,
+            })
+        })
+    }
+}
+
+/// A wallet whose every coin some servers have lost.
+struct Trial {
+    network: Fake,
+    folder: tempfile::TempDir,
+}
+
+const COINS: u32 = 3;
+
+impl Trial {
+    fn broken_on(broken: impl IntoIterator<Item = u8>) -> Trial {
+        let folder = tempfile::tempdir().unwrap();
+        let broken: BTreeSet<u8> = broken.into_iter().collect();
+        let mut state = Servers::default();
+        let mut files = vec![];
+        for sn in 0..COINS {
+            let an = |raida: RaidaId| An::new([(25 * sn as u8) + raida.get() + 1; 16]);
+            let is_broken = |raida: RaidaId| broken.contains(&raida.get());
+            for raida in RaidaId::all() {
+                let held = match is_broken(raida) {
+                    true => An::new([0xee; 16]),
+                    false => an(raida),
+                };
+                state.held.insert((raida, coin(sn)), held);
+            }
+            let mark = |raida| match is_broken(raida) {
+                true => Mark::Failed,
+                false => Mark::Passed,
+            };
+            let pown = PownString(PerRaida::from_fn(mark));
+            files.push(CoinFile::new(coin(sn), 6, PerRaida::from_fn(an), pown));
+        }
+        let mut wallet = Wallet::open(folder.path(), Access::Create).unwrap();
+        wallet.add(Folder::Fracked, files).unwrap();
+        let network = Fake {
+            wallet: folder.path().to_owned(),
+            helpers: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            state: Mutex::new(state),
+            fixed: Condvar::new(),
+        };
+        Trial { network, folder }
+    }
+
+    fn wallet(&self) -> Wallet {
+        Wallet::open(self.folder.path(), Access::Change).unwrap()
+    }
+
+    fn health(&self) -> EncryptionHealth {
+        EncryptionHealth::read(self.folder.path()).unwrap()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Wallet)) {
+        let mut wallet = self.wallet();
+        change(&mut wallet);
+        wallet.save().unwrap();
+    }
+
+    fn fix_at(&self, now: UnixSeconds) -> Vec<(u8, KeyFix)> {
+        let mut wallet = self.wallet();
+        let mut health = self.health();
+        observe(&mut health, wallet.coins());
+        let settings = Settings::at(now);
+        let results = fix_encryption(&mut wallet, &mut health, &self.network, settings, draw_an);
+        let results = results.unwrap().into_iter();
+        // What is in memory is what is on disk.
+        assert_eq!(self.health(), health);
+        for filed in wallet.coins() {
+            assert!(self.network.on_disk(filed.file.coin) == filed.file);
+        }
+        results.map(|(raida, fix)| (raida.get(), fix)).collect()
+    }
+
+    fn fix(&self) -> Vec<(u8, KeyFix)> {
+        self.fix_at(NOW)
+    }
+
+    /// The one result.
+    fn fix_one(&self) -> KeyFix {
+        let mut results = self.fix();
+        assert_eq!(results.len(), 1, "{results:?}");
+        results.pop().unwrap().1
+    }
+
+    /// The file of the first coin, and whether its numbers for a server are what the server has, without
+    /// doubt.
+    fn is_right(&self, number: u8) -> bool {
+        let file = self.network.on_disk(coin(0));
+        let held = self.network.state.lock().unwrap().held[&(raida(number), coin(0))];
+        file.an(raida(number)) == held
+            && file.pan(raida(number)).is_none()
+            && file.pown.0[raida(number)] == Mark::Passed
+    }
+
+    fn mark(&self, number: u8) -> Mark {
+        self.network.on_disk(coin(0)).pown.0[raida(number)]
+    }
+
+    fn fixes(&self) -> Vec<(u8, [u8; 2])> {
+        self.network.state.lock().unwrap().fixes.clone()
+    }
+
+    fn asked(&self) -> Vec<(u8, u8, KeyPart)> {
+        self.network.state.lock().unwrap().asked.clone()
+    }
+
+    fn helpers_asked(&self) -> Vec<u8> {
+        let mut helpers: Vec<u8> = self.asked().iter().map(|asked| asked.0).collect();
+        helpers.sort_unstable();
+        helpers
+    }
+}
+
+fn coin(sn: u32) -> Coin {
+    Coin {
+        denomination: Denomination::new(0).unwrap(),
+        serial_number: SerialNumber::new(sn).unwrap(),
+    }
+}
+
+fn raida(number: u8) -> RaidaId {
+    RaidaId::new(number).unwrap()
+}
+
+fn is_fixed(fix: &KeyFix) -> bool {
+    matches!(fix, KeyFix::Fixed { .. })
+}
+
+#[test]
+fn two_servers_vouch_for_a_half_each_and_the_third_takes_the_number() {
+    let trial = Trial::broken_on([7]);
+    let fix = trial.fix_one();
+    let KeyFix::Fixed {
+        coin: fixed,
+        helpers,
+    } = fix
+    else {
+        panic!("{fix:?}");
+    };
+    assert_eq!((fixed, helpers), (coin(0), Some([raida(0), raida(1)])));
+    assert!(trial.is_right(7));
+    let parts: BTreeMap<u8, KeyPart> = trial.asked().iter().map(|a| (a.0, a.2)).collect();
+    let an = trial.network.on_disk(coin(0)).an(raida(7));
+    assert_eq!([parts[&0], parts[&1]], split(an));
+    assert_eq!(trial.network.state.lock().unwrap().finds, [0u8; 0]);
+    assert_eq!(trial.health().broken(), []);
+    assert_eq!(trial.health().of(raida(7)).last_attempt, Some(NOW));
+}
+
+#[test]
+fn a_wallet_without_broken_servers_is_asked_nothing_about() {
+    let trial = Trial::broken_on([]);
+    assert!(trial.fix().is_empty());
+    assert_eq!(trial.asked().len(), 0);
+}
+
+#[test]
+fn a_helper_that_is_down_slow_or_refuses_is_replaced() {
+    for helper in [
+        Helper::Down,
+        Helper::Slow,
+        Helper::Refuses(Status::KEY_NOT_FOUND),
+        Helper::Refuses(Status::RAIDA_OUT_OF_RANGE),
+        Helper::Refuses(Status::HEALING_RAIDA_OUT_OF_RANGE),
+        Helper::Refuses(Status::new(160)),
+    ] {
+        for unhelpful in [vec![0], vec![1], vec![0, 1, 2], (0..23).collect()] {
+            let mut trial = Trial::broken_on([24]);
+            trial.network.helpers = unhelpful.iter().map(|&number| (number, helper)).collect();
+            let fix = trial.fix_one();
+            assert!(
+                is_fixed(&fix) == (unhelpful.len() < 23),
+                "{helper:?} {fix:?}"
+            );
+            assert_eq!(trial.is_right(24), unhelpful.len() < 23);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_nobody_vouches_for_is_told_with_the_reasons() {
+    let mut trial = Trial::broken_on([3, 9]);
+    let refusal = Helper::Refuses(Status::HEALING_RAIDA_OUT_OF_RANGE);
+    for number in 0..25 {
+        trial.network.helpers.insert(number, refusal);
+    }
+    trial.network.helpers.insert(5, Helper::Slow);
+    for (_, fix) in trial.fix() {
+        let KeyFix::NotEnoughHelpers { failed, .. } = fix else {
+            panic!("{fix:?}");
+        };
+        assert_eq!(failed.len(), 23);
+        for (helper, fault) in failed {
+            match fault {
+                HelperFault::NoTicket(ClientError::TimedOut(..)) => assert_eq!(helper, raida(5)),
+                HelperFault::NoTicket(ClientError::Refused(_, status)) => {
+                    assert_eq!(status, Status::HEALING_RAIDA_OUT_OF_RANGE);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(trial.fixes(), []);
+    // Nothing was sent to the broken servers, so there is nothing to be in doubt about.
+    assert!(!trial.network.on_disk(coin(0)).is_in_doubt());
+    assert_eq!(trial.health().of(raida(3)).failures, 1);
+}
+
+#[test]
+fn after_a_ticket_that_was_not_accepted_two_others_vouch_for_the_same_number() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.helpers.insert(1, Helper::Useless);
+    assert!(is_fixed(&trial.fix_one()));
+    assert_eq!(trial.fixes(), [(3, [0, 1]), (3, [2, 4])]);
+    assert_eq!(trial.helpers_asked(), [0, 1, 2, 4]);
+    let parts: BTreeSet<[u8; 16]> = (trial.asked().chunks(2))
+        .map(|pair| {
+            let mut pair = [pair[0], pair[1]];
+            pair.sort_by_key(|asked| asked.0);
+            *join(pair.map(|asked| asked.2)).expose()
+        })
+        .collect();
+    assert_eq!(parts.len(), 1);
+    assert!(trial.is_right(3));
+}
+
+#[test]
+fn tickets_that_are_never_accepted_end_in_too_few_helpers_and_no_write() {
+    let mut trial = Trial::broken_on([3]);
+    // 0 is asked together with 1, and 2 with 4: never the two good ones.
+    for number in (0..25).filter(|number| ![0, 2].contains(number)) {
+        trial.network.helpers.insert(number, Helper::Useless);
+    }
+    let before = trial.network.state.lock().unwrap().held.clone();
+    let fix = trial.fix_one();
+    let KeyFix::NotEnoughHelpers { failed, .. } = &fix else {
+        panic!("{fix:?}");
+    };
+    let used_up = |(_, fault): &&(RaidaId, HelperFault)| matches!(fault, HelperFault::UsedUp);
+    assert_eq!(
+        (failed.len(), failed.iter().filter(used_up).count()),
+        (24, 2)
+    );
+    assert_eq!(trial.fixes().len(), 12);
+    assert_eq!(trial.network.state.lock().unwrap().held, before);
+    assert_eq!(trial.mark(3), Mark::Failed);
+}
+
+#[test]
+fn a_lost_answer_is_found_out_about() {
+    for fate in [Fate::AnswerLost, Fate::Garbled] {
+        let mut trial = Trial::broken_on([3]);
+        trial.network.fates.insert(3, fate);
+        let fix = trial.fix_one();
+        assert!(
+            matches!(fix, KeyFix::Fixed { helpers: None, .. }),
+            "{fix:?}"
+        );
+        assert!(trial.is_right(3));
+        assert_eq!(trial.fixes().len(), 1);
+    }
+}
+
+#[test]
+fn a_lost_request_leaves_both_numbers_and_the_same_one_is_asked_for_again() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.fates.insert(3, Fate::RequestLost);
+    let fix = trial.fix_one();
+    assert!(
+        matches!(
+            fix,
+            KeyFix::NoAnswer {
+                error: ClientError::TimedOut(..),
+                ..
+            }
+        ),
+        "{fix:?}"
+    );
+    assert_eq!(trial.fixes().len(), 1);
+    let proposed = trial.network.on_disk(coin(0)).pan(raida(3)).unwrap();
+    assert_eq!(trial.health().of(raida(3)).failures, 1);
+
+    trial.network.fates.clear();
+    assert!(is_fixed(&trial.fix_one()));
+    assert!(trial.is_right(3));
+    assert_eq!(trial.network.on_disk(coin(0)).an(raida(3)), proposed);
+    // It was looked first whether the number had come into force meanwhile, and other coins were left
+    // alone.
+    assert_eq!(trial.network.state.lock().unwrap().finds, [3, 3]);
+    assert!(!trial.network.on_disk(coin(1)).is_in_doubt());
+}
+
+#[test]
+fn a_number_that_came_into_force_late_is_found_and_nobody_is_asked_to_vouch_again() {
+    let trial = Trial::broken_on([3]);
+    let proposed = An::new([0x77; 16]);
+    trial.change(|wallet| wallet.coins_mut()[1].file.propose(raida(3), proposed));
+    let mut state = trial.network.state.lock().unwrap();
+    state.held.insert((raida(3), coin(1)), proposed);
+    drop(state);
+    let fix = trial.fix_one();
+    let KeyFix::Fixed {
+        coin: fixed,
+        helpers: None,
+    } = fix
+    else {
+        panic!("{fix:?}");
+    };
+    assert_eq!(fixed, coin(1));
+    assert!(trial.asked().is_empty());
+    let file = trial.network.on_disk(coin(1));
+    assert_eq!((file.an(raida(3)), file.pan(raida(3))), (proposed, None));
+}
+
+#[test]
+fn a_program_killed_between_fix_and_answer_finds_its_number_in_the_next_run() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.fates.insert(3, Fate::AskerKilled);
+    let killed = catch_unwind(AssertUnwindSafe(|| trial.fix()));
+    assert!(killed.is_err());
+    let file = trial.network.on_disk(coin(0));
+    let held = trial.network.state.lock().unwrap().held[&(raida(3), coin(0))];
+    assert_eq!(file.pan(raida(3)), Some(held));
+
+    trial.network.fates.clear();
+    let fix = trial.fix_one();
+    assert!(
+        matches!(fix, KeyFix::Fixed { helpers: None, .. }),
+        "{fix:?}"
+    );
+    assert!(trial.is_right(3));
+}
+
+#[test]
+fn a_broken_server_that_refuses_or_is_down_is_told_apart() {
+    for (fate, mark) in [
+        (Fate::Refuses(Status::NO_TICKET_SLOT), Mark::Failed),
+        (Fate::Down, Mark::NoAnswer),
+    ] {
+        let mut trial = Trial::broken_on([3]);
+        trial.network.fates.insert(3, fate);
+        match trial.fix_one() {
+            KeyFix::Refused { status, .. } => assert_eq!(fate, Fate::Refuses(status)),
+            KeyFix::NoAnswer {
+                error: ClientError::Unreachable(..),
+                ..
+            } => assert_eq!(fate, Fate::Down),
+            other => panic!("{fate:?}: {other:?}"),
+        }
+        assert_eq!(trial.fixes().len(), 1);
+        assert_eq!(trial.mark(3), mark);
+        assert_eq!(trial.health().broken(), [raida(3)]);
+    }
+}
+
+#[test]
+fn servers_with_the_same_coin_have_different_helpers_and_a_slot_each() {
+    let trial = Trial::broken_on([3, 9]);
+    assert!(trial.fix().iter().all(|(_, fix)| is_fixed(fix)));
+    assert_eq!(trial.helpers_asked(), [0, 1, 2, 4]);
+    assert!(trial.is_right(3) && trial.is_right(9));
+    let file = trial.network.on_disk(coin(0));
+    assert_ne!(file.an(raida(3)), file.an(raida(9)));
+}
+
+#[test]
+fn two_servers_share_their_helpers_where_there_are_only_two() {
+    let trial = Trial::broken_on([3, 9]);
+    trial.change(|wallet| {
+        for filed in wallet.coins_mut() {
+            for number in (2..25).filter(|number| ![3, 9].contains(number)) {
+                filed.file.pown.0[raida(number)] = Mark::NoAnswer;
+            }
+        }
+    });
+    assert!(trial.fix().iter().all(|(_, fix)| is_fixed(fix)));
+    assert_eq!(trial.helpers_asked(), [0, 0, 1, 1]);
+    assert!(trial.is_right(3) && trial.is_right(9));
+}
+
+#[test]
+fn twelve_broken_servers_are_mended_by_the_other_thirteen_all_at_once() {
+    let trial = Trial::broken_on(0..12);
+    let results = trial.fix();
+    assert_eq!(results.len(), 12);
+    assert!(results.iter().all(|(_, fix)| is_fixed(fix)), "{results:?}");
+    assert!((0..25).all(|number| trial.is_right(number)));
+    assert_eq!(trial.health().broken(), []);
+    // 24 halves of 13 helpers: nobody vouches for more than two.
+    let mut helped: BTreeMap<u8, usize> = BTreeMap::new();
+    for helper in trial.helpers_asked() {
+        *helped.entry(helper).or_default() += 1;
+    }
+    assert_eq!(helped.values().max(), Some(&2));
+    let state = trial.network.state.lock().unwrap();
+    assert!(state.under_way_max <= raida::client::key_healing::REQUESTS_AT_ONCE);
+}
+
+#[test]
+fn a_server_whose_helpers_are_slow_holds_up_no_other() {
+    let mut trial = Trial::broken_on([3, 9]);
+    // 3's helpers, who answer only once 9 was sent its fix.
+    for number in [0, 1] {
+        trial.network.helpers.insert(number, Helper::AfterAFix);
+    }
+    assert!(trial.fix().iter().all(|(_, fix)| is_fixed(fix)));
+    assert_eq!(trial.fixes(), [(9, [2, 4]), (3, [0, 1])]);
+}
+
+#[test]
+fn a_server_that_no_coin_is_good_for_is_told_and_not_counted_as_tried() {
+    let trial = Trial::broken_on([3]);
+    trial.change(|wallet| {
+        for filed in wallet.coins_mut() {
+            for number in (1..25).filter(|&number| number != 3) {
+                filed.file.pown.0[raida(number)] = Mark::NoAnswer;
+            }
+        }
+    });
+    assert!(matches!(trial.fix_one(), KeyFix::NoSuitableCoin));
+    assert!(trial.asked().is_empty());
+    assert_eq!(trial.health().of(raida(3)).failures, 0);
+    assert_eq!(trial.health().broken(), [raida(3)]);
+}
+
+#[test]
+fn a_server_that_fails_too_often_is_left_alone_until_its_cool_down_is_over() {
+    let mut trial = Trial::broken_on([3]);
+    trial
+        .network
+        .fates
+        .insert(3, Fate::Refuses(Status::NO_TICKET_SLOT));
+    for _ in 0..FAILURES_MAX {
+        trial.fix_one();
+    }
+    assert_eq!(trial.health().of(raida(3)).state, State::PersistentlyBroken);
+    trial.network.fates.clear();
+    let asked = trial.asked().len();
+    let fix = trial.fix_one();
+    let KeyFix::CoolingDown { until } = fix else {
+        panic!("{fix:?}");
+    };
+    assert_eq!(until, UnixSeconds(NOW.0 + 1_800));
+    assert_eq!(trial.asked().len(), asked);
+    assert_eq!(trial.health().of(raida(3)).failures, FAILURES_MAX);
+    let results = trial.fix_at(until);
+    assert!(is_fixed(&results[0].1), "{results:?}");
+    assert_eq!(trial.health().of(raida(3)).failures, 0);
+}
+
+#[test]
+fn a_file_of_health_that_is_not_understood_stops_everything() {
+    let trial = Trial::broken_on([3]);
+    std::fs::write(trial.folder.path().join("encryption-health.json"), "{}").unwrap();
+    let mut health = EncryptionHealth::default();
+    let mut wallet = trial.wallet();
+    observe(&mut health, wallet.coins());
+    let settings = Settings::at(NOW);
+    let result = fix_encryption(&mut wallet, &mut health, &trial.network, settings, draw_an);
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("cannot be understood"), "{error}");
+    assert!(trial.asked().is_empty());
+}
