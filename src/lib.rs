@@ -20,7 +20,7 @@
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
 //! | [`client`] | the other side of the protocol: requests over sockets, wallets, healing of coins | server modules |
 //! | [`load`] | load generator | server modules |
-//! | [`network`] | all 25 nodes on this machine: their processes, folders and ports | commands but echo |
+//! | [`network`] | all 25 nodes of a network: the secrets they share; on this machine, their processes, folders and ports | commands but echo |
 //! | [`cli`] | the subcommands, thin | logic |
 
 #![warn(missing_docs)]

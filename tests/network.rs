@@ -207,6 +207,8 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     assert!(taken.contains(&expected), "{taken}");
     let own = refused(&["--set", "network.listen=127.0.0.1:1"]);
     assert!(own.contains("network.listen is each node's own"), "{own}");
+    let secrets = refused(&["--set", "keys.file=somewhere"]);
+    assert!(secrets.contains("keys.file is each node's"), "{secrets}");
     let unknown = refused(&["--set", "storage.cache_page=1"]);
     assert!(unknown.contains("nearest is `cache_pages`"), "{unknown}");
     let beyond = refused(&["--down", "25"]);

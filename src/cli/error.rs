@@ -81,6 +81,9 @@ pub enum CliError {
     /// A network could not be started on this machine, or had to be given up.
     #[error(transparent)]
     Network(#[from] crate::network::NetworkError),
+    /// No set of secrets for the servers of a network could be made.
+    #[error(transparent)]
+    KeySet(#[from] crate::network::KeySetError),
     /// The network that runs in a folder cannot be asked.
     #[error(transparent)]
     NetworkAsk(#[from] crate::network::AskError),

@@ -17,6 +17,7 @@ mod find;
 mod fix;
 mod heal;
 mod import;
+mod keys;
 mod locker;
 mod logging;
 mod mint;
@@ -72,6 +73,7 @@ enum Command {
     Check(check::CheckCommand),
     Audit(audit::AuditCommand),
     Config(config::ConfigCommand),
+    Keys(keys::KeysCommand),
     Echo(echo::EchoCommand),
     Version(version::VersionCommand),
     Detect(detect::DetectCommand),
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Config(command) => command.run(),
+        Command::Keys(command) => command.run(),
         Command::Echo(command) => command.run(),
         Command::Version(command) => command.run(),
         Command::Detect(command) => command.run(),

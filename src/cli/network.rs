@@ -103,12 +103,13 @@ const DEFAULT_FOLDER: &str = "./raida-network";
 /// Beyond it RAIDA 24 would have no port.
 const BASE_PORT_MAX: u16 = u16::MAX - (RaidaId::COUNT as u16 - 1);
 /// What a network sets for each node.
-const OWN_KEYS: [&str; 5] = [
+const OWN_KEYS: [&str; 6] = [
     "node.raida_id",
     "node.data_dir",
     "node.admin_key_file",
     "network.listen",
     "peers.servers",
+    "keys.file",
 ];
 /// What holds for the nodes of a network where nothing else is asked for: 25 nodes share the cores.
 const SHARED_CORES: [(&str, &str); 2] = [("shards.count", "1"), ("shards.pin", "false")];

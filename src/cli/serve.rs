@@ -200,6 +200,8 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
         },
+        keys_file: config.keys.file.clone(),
+        allow_unencrypted_tickets: config.keys.allow_unencrypted,
         adjustable: adjustable(config),
     })
 }

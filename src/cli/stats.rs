@@ -103,7 +103,7 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 16] = [
+    let rows: [(&str, u64); 22] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
@@ -120,6 +120,15 @@ fn detail_table(counts: &Counts) -> String {
         ("  coins not repaired", healing.coins_not_repaired),
         ("  votes", healing.votes),
         ("  votes missing", healing.votes_missing),
+        ("encryption tickets", healing.encryption_tickets),
+        ("  refused", healing.encryption_tickets_refused),
+        ("encryption fixes", healing.encryption_fixes),
+        ("  keys fixed", healing.keys_fixed),
+        ("  tickets accepted", healing.encryption_tickets_accepted),
+        (
+            "  tickets not accepted",
+            healing.encryption_tickets_not_accepted,
+        ),
     ];
     let mut text = String::new();
     for (name, count) in rows {

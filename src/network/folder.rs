@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{NetworkError, Settings};
+use super::{KeySet, NetworkError, Settings, key_file};
 use crate::protocol::RaidaId;
 
 /// The network's folder, for this process alone as long as this value lives. The lock is the
@@ -51,42 +51,66 @@ impl Folder {
         &self.path
     }
 
-    /// Writes what the nodes and those who ask them need to know: every node's configuration, and
-    /// the list of hosts.
+    /// Writes what the nodes and those who ask them need to know: the secrets between nodes, every
+    /// node's configuration, and the list of hosts.
     pub(super) fn write(&self, settings: &Settings) -> Result<(), NetworkError> {
+        let keys = self.keys()?;
         let hosts: Vec<String> = RaidaId::all()
             .map(|raida| settings.host(raida).to_string())
             .collect();
         for raida in RaidaId::all() {
             make(&node_folder(&self.path, raida))?;
-            let text = self.configuration(settings, raida, &hosts)?;
+            let text = self.configuration(settings, raida, &hosts, &keys)?;
             replace(&node_config(&self.path, raida), &text)?;
         }
         replace(&hosts_file(&self.path), &(hosts.join("\n") + "\n"))
     }
 
-    /// A node's configuration. Secrets that two nodes share, for the healing of keys, belong here once
-    /// nodes have them: this is the one place that knows all 25.
+    /// The folder of the secrets that the nodes share. It is beside the nodes' folders, since a node whose
+    /// folder was removed has to know what the others know. The set that is there is kept; where a file
+    /// of it is missing all are made anew: what is lost is tickets under way, and they last ten minutes.
+    fn keys(&self) -> Result<PathBuf, NetworkError> {
+        let keys = self.path.join("keys");
+        if RaidaId::all().all(|raida| key_file(&keys, raida).exists()) {
+            return Ok(keys);
+        }
+        // Files of one set never stand beside those of another, nor beside half of a file, wherever this
+        // ends: the old ones go first, and each new one comes whole.
+        let partial = self.path.join("keys.partial");
+        remove_keys(&partial)?;
+        remove_keys(&keys)?;
+        KeySet::draw()?.write(&partial)?;
+        make(&keys)?;
+        for raida in RaidaId::all() {
+            let path = key_file(&keys, raida);
+            fs::rename(key_file(&partial, raida), &path).map_err(|error| at(&path, error))?;
+        }
+        fs::remove_dir(&partial).map_err(|error| at(&partial, error))?;
+        Ok(keys)
+    }
+
+    /// A node's configuration.
     fn configuration(
         &self,
         settings: &Settings,
         raida: RaidaId,
         hosts: &[String],
+        keys: &Path,
     ) -> Result<String, NetworkError> {
-        let data = node_folder(&self.path, raida);
-        let Some(data_text) = data.to_str() else {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "the name is not UTF-8");
-            return Err(at(&data, error));
-        };
         let own = [
             ("node", "raida_id", raida.to_string()),
-            ("node", "data_dir", text(data_text)),
+            (
+                "node",
+                "data_dir",
+                text_of(&node_folder(&self.path, raida))?,
+            ),
             (
                 "network",
                 "listen",
                 text(&settings.listens(raida).to_string()),
             ),
             ("peers", "servers", list(hosts)),
+            ("keys", "file", text_of(&key_file(keys, raida))?),
         ];
         let given = settings.keys.iter();
         let given = given.map(|key| (&*key.section, &*key.name, key.value.clone()));
@@ -108,6 +132,12 @@ impl Folder {
     }
 }
 
+fn text_of(path: &Path) -> Result<String, NetworkError> {
+    let not_text = || io::Error::new(io::ErrorKind::InvalidInput, "the name is not UTF-8");
+    let name = path.to_str().ok_or_else(|| at(path, not_text()))?;
+    Ok(text(name))
+}
+
 fn text(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
@@ -127,6 +157,18 @@ fn make(folder: &Path) -> Result<(), NetworkError> {
         .mode(0o700)
         .create(folder);
     made.map_err(|error| at(folder, error))
+}
+
+/// Removes the files of a set, however many there are, and nothing else: the folder may be somebody's.
+fn remove_keys(folder: &Path) -> Result<(), NetworkError> {
+    for raida in RaidaId::all() {
+        let path = key_file(folder, raida);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path, error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file so that whoever reads it meanwhile sees the old text or the new one.
@@ -233,6 +275,8 @@ mod tests {
                 Some(raida.get().into())
             );
             assert_eq!(keys["node"]["data_dir"].as_str(), data.to_str());
+            let shared = key_file(&folder.path().join("keys"), raida);
+            assert_eq!(keys["keys"]["file"].as_str(), shared.to_str());
             let listen = format!("0.0.0.0:{}", 20_000 + u16::from(raida.get()));
             assert_eq!(keys["network"]["listen"].as_str(), Some(&*listen));
             assert_eq!(keys["network"]["max_connections"].as_integer(), Some(9));
@@ -241,5 +285,34 @@ mod tests {
             let servers: Vec<&str> = servers.iter().map(|s| s.as_str().unwrap()).collect();
             assert_eq!(servers, hosts);
         }
+    }
+
+    #[test]
+    fn the_nodes_keep_their_secrets_over_starts_until_one_of_them_is_missing() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        let keys = folder.path().join("keys");
+        let all = || -> Vec<Vec<u8>> {
+            let read = |raida| fs::read(key_file(&keys, raida)).unwrap();
+            RaidaId::all().map(read).collect()
+        };
+        let write = || folder.write(&settings(place.path()));
+        write().unwrap();
+        let first = all();
+        write().unwrap();
+        assert_eq!(all(), first);
+        fs::remove_dir_all(node_folder(folder.path(), RaidaId::new(3).unwrap())).unwrap();
+        write().unwrap();
+        assert_eq!(all(), first);
+
+        // As a start leaves it that was killed half-way.
+        fs::remove_file(key_file(&keys, RaidaId::new(20).unwrap())).unwrap();
+        let partial = folder.path().join("keys.partial");
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("raida0.keys"), "").unwrap();
+        fs::write(keys.join("notes"), "theirs").unwrap();
+        write().unwrap();
+        assert!(all().iter().zip(&first).all(|(new, old)| new != old));
+        assert!(!partial.exists() && keys.join("notes").exists());
     }
 }

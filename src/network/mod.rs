@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`Settings`] | what a network is to be |
 //! | `folder` | the files below the network's folder, and the lock that gives it to one process |
+//! | [`KeySet`] | the secrets that they share, two by two, as files |
 //! | `preflight` | what must hold before anything starts: free ports, enough descriptors |
 //! | `process` | one child: born with its parent's death as its own, signalled, waited for |
 //! | `log` | what a child writes, kept in bounds |
@@ -18,6 +19,7 @@ mod ask;
 mod control;
 mod event;
 mod folder;
+mod key_set;
 mod log;
 mod node;
 mod preflight;
@@ -31,6 +33,7 @@ mod supervisor;
 pub use ask::{AskError, ask};
 pub use event::{Event, Next};
 pub use folder::{hosts_file, node_folder};
+pub use key_set::{KeySet, KeySetError, key_file};
 pub use request::Request;
 pub use settings::{Key, Settings};
 pub use status::{NetworkStatus, NodeState, NodeStatus};
@@ -60,6 +63,9 @@ pub enum NetworkError {
         /// What the system said.
         error: io::Error,
     },
+    /// The nodes' secrets cannot be had.
+    #[error("{0}; nothing was started")]
+    Keys(#[from] KeySetError),
     /// Ports that nodes need are in use.
     #[error(
         "{0}: nothing was started; end what listens there, or choose other ports with --base-port"

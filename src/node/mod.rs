@@ -4,6 +4,7 @@
 
 mod core;
 mod handler;
+mod key_file;
 mod meeting;
 mod others;
 mod settings;
@@ -11,5 +12,6 @@ mod settle;
 mod start;
 
 pub use handler::Bytes;
+pub use key_file::KeysError;
 pub use settings::{Adjustable, Durability, Settings};
 pub use start::{Control, Ended, Node, StartError, Summary};

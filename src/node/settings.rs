@@ -41,6 +41,10 @@ pub struct Settings {
     pub ticket_coins_max: usize,
     /// Requests for healing from one address, on each core.
     pub healing_rate: Rate,
+    /// The file with the secrets that it shares with the others, or none.
+    pub keys_file: Option<PathBuf>,
+    /// Whether it vouches for clients that ask for it without encryption.
+    pub allow_unencrypted_tickets: bool,
     /// The network's servers by their numbers, this one included; or none.
     pub servers: Vec<Server>,
     /// How it treats them.

@@ -12,6 +12,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutor, LocalExecutorBuilder, Placement
 use super::{
     Adjustable, Settings,
     core::{Core, all_ready, lock},
+    key_file::{self, KeysError},
     meeting::Meeting,
 };
 use crate::{
@@ -122,6 +123,14 @@ pub enum StartError {
         /// What is wrong, and what to do.
         what: String,
     },
+    /// The secrets that it shares with the others cannot be had.
+    #[error("key file {path}: {error}", path = .path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        error: KeysError,
+    },
     /// Purchases cannot be settled.
     #[error(transparent)]
     Settlement(#[from] settlement::StartError),
@@ -140,6 +149,7 @@ impl Node {
     /// Where anything it needs is not to be had; nothing of it runs then.
     pub fn start(settings: &Settings) -> Result<Node, StartError> {
         let start = Instant::now();
+        let key_healing = key_healing(settings)?;
         let desk = Desk::start(&settings.settlement)?;
         let folder = DataFolder::open(&settings.data, true)?;
         let (admin_key, made_admin_key) = admin_key(&settings.admin_key_file, folder.path())?;
@@ -195,7 +205,7 @@ impl Node {
                 admin_key: admin_key.clone(),
                 ticket_coins_max: settings.ticket_coins_max,
                 healing_rate: settings.healing_rate,
-                key_healing: KeyHealing::default(),
+                key_healing: key_healing.clone(),
                 peers: settings.peers.clone(),
                 settlement: desk.settlement(),
                 currencies: settings.currencies.clone(),
@@ -370,6 +380,29 @@ fn coins(recovered: &Recovered) -> [u64; Denomination::COUNT] {
         coins[page.denomination().index()] += u64::from(count);
     }
     coins
+}
+
+/// What the node needs to vouch for clients, and to believe others that do.
+fn key_healing(settings: &Settings) -> Result<KeyHealing, StartError> {
+    let secrets = match &settings.keys_file {
+        None => None,
+        Some(path) => {
+            let failed = |error| StartError::Keys {
+                path: path.clone(),
+                error,
+            };
+            Some(key_file::read(path, settings.rules.raida).map_err(failed)?)
+        }
+    };
+    if settings.allow_unencrypted_tickets {
+        tracing::warn!(
+            "keys.allow_unencrypted: the node vouches for clients that ask without encryption, and whoever listens learns half of a coin's next number; for clients under test only, leave it out otherwise"
+        );
+    }
+    Ok(KeyHealing {
+        secrets,
+        allows_unencrypted: settings.allow_unencrypted_tickets,
+    })
 }
 
 /// The admin key, and its file where it was made.

@@ -84,6 +84,12 @@ impl Minute {
         Minute(seconds / 60)
     }
 
+    /// What a ticket says of it.
+    #[inline]
+    pub const fn low_bits(self) -> u16 {
+        self.0 as u16
+    }
+
     /// The minute that a ticket with these low bits was issued in, if it is good in this one: at most
     /// [`TICKET_AGE_MINUTES_MAX`] old, and no more than [`CLOCK_AHEAD_MINUTES_MAX`] ahead.
     pub fn of_good_ticket(self, low: u16) -> Option<Minute> {

@@ -19,6 +19,7 @@
 //! | [`admin_key`] | the key that executive commands ask for |
 //! | [`status_group`], [`authentication`], [`healing`], [`executive`] | groups 0, 1, 2 and 3 |
 //! | [`key_healing`] | group 4 |
+//! | [`key_file`] | the secrets that group 4 needs, as a server's file has them |
 //! | [`lockers`] | group 8 |
 
 pub mod admin_key;
@@ -31,6 +32,7 @@ pub mod executive;
 pub mod frame;
 pub mod header;
 pub mod healing;
+pub mod key_file;
 pub mod key_healing;
 pub mod lockers;
 pub mod pass_fail;

@@ -112,7 +112,7 @@ impl<E: Environment> Node<E> {
         is_admitted
     }
 
-    /// Answers a command of the group, however long it takes; statuses are those of `raidax`.
+    /// Answers a command of the group or of group 4, however long it takes; statuses are those of `raidax`.
     pub(super) async fn heal(
         &self,
         command: Command,
@@ -126,6 +126,8 @@ impl<E: Environment> Node<E> {
             Command::Validate => self.validate(payload, caller, out).await,
             Command::Find => self.find(payload, out).await,
             Command::Fix => self.fix(payload, caller, out).await,
+            Command::EncryptionTicket => self.encryption_ticket(payload, caller, out).await,
+            Command::FixEncryption => self.fix_encryption(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),
         }
     }

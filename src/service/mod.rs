@@ -10,6 +10,7 @@ mod authentication;
 mod ballot;
 mod executive;
 mod healing;
+mod key_healing;
 mod keys;
 mod latency;
 mod locker_counts;
@@ -34,7 +35,8 @@ use std::{
 use crate::{
     mesh::Mesh,
     protocol::{
-        AdminKey, Command, Rules, Status, healing::in_dialect, status_group::SoftwareVersion,
+        AdminKey, Command, Rules, Status, header::KeySource, healing::in_dialect,
+        status_group::SoftwareVersion,
     },
     shard::{Counters, IndexCounts, Shard, TradeCounts},
     store::Environment,
@@ -68,6 +70,8 @@ pub struct Service<E: Environment> {
 struct Caller {
     transport: Transport,
     address: IpAddr,
+    /// What the request is encrypted with, where that proves something.
+    key: KeySource,
 }
 
 struct Node<E: Environment> {
@@ -202,6 +206,9 @@ impl<E: Environment> Node<E> {
             Command::GetTicket => self.healing_status(self.get_ticket_now(payload, caller, out)),
             Command::Validate => self.healing_status(self.validate_now(payload, caller, out)),
             Command::Find => self.healing_status(self.find_now(payload, out)),
+            Command::EncryptionTicket => {
+                self.healing_status(self.encryption_ticket_now(payload, caller, out))
+            }
             Command::Peek => {
                 let status = self.peek_now(payload, out)?;
                 self.lockers.answered(command, status);
@@ -255,14 +262,15 @@ impl<E: Environment> Node<E> {
             | Command::GetTicketSum
             | Command::Validate
             | Command::Find
-            | Command::Fix => {
+            | Command::Fix
+            | Command::EncryptionTicket
+            | Command::FixEncryption => {
                 let healed = self.heal(command, payload, caller, out).await;
                 let dialect = self.rules.get().dialect;
                 healed
                     .map(|status| in_dialect(status, dialect))
                     .map_err(|status| in_dialect(status, dialect))
             }
-            Command::EncryptionTicket | Command::FixEncryption => Err(Status::UNKNOWN_COMMAND),
             Command::AvailableSns => self.available_sns(payload, out).await,
             Command::CreateCoins => self.create_coins(payload, transport, out).await,
             Command::DeleteCoins => self.delete_coins(payload, out).await,

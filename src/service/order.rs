@@ -7,6 +7,7 @@ use crate::{
         Command,
         authentication::{Detect, DetectSum, Pown, PownSum},
         healing::{Find, Fix, GetTicket},
+        key_healing::{FixEncryption, GetEncryptionTicket},
         lockers::{LockerKey, StoreSum},
     },
     store::Signal,
@@ -167,6 +168,18 @@ impl Footprint {
                 if let Ok(request) = Find::parse(payload) {
                     let coins = request.records().map(|(coin, ..)| coin);
                     coins.for_each(|coin| footprint.add(coin));
+                }
+            }
+            // Its key is the proof, or a coin that it names.
+            Command::EncryptionTicket => {
+                if let Ok(request) = GetEncryptionTicket::parse(payload) {
+                    footprint.add(request.coin);
+                }
+            }
+            Command::FixEncryption => {
+                footprint.changes = true;
+                if let Ok(request) = FixEncryption::parse(payload) {
+                    footprint.add(request.coin);
                 }
             }
             Command::Fix => {

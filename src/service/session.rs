@@ -98,7 +98,11 @@ impl<E: Environment> Session<E> {
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Session {
             node,
-            caller: Caller { transport, address },
+            caller: Caller {
+                transport,
+                address,
+                key: KeySource::None,
+            },
             order,
             found: None,
         }
@@ -108,6 +112,18 @@ impl<E: Environment> Session<E> {
     #[inline]
     pub fn come_from(&mut self, address: IpAddr) {
         self.caller.address = address;
+    }
+
+    /// Who sent this request.
+    #[inline]
+    fn caller(&self, header: &RequestHeader) -> Caller {
+        match header.command {
+            Command::EncryptionTicket => Caller {
+                key: header.key_source(),
+                ..self.caller
+            },
+            _ => self.caller,
+        }
     }
 
     /// What the bytes at the start of the stream are.
@@ -295,7 +311,7 @@ impl<E: Environment> Session<E> {
             if let Some(status) = node.now(
                 header.command,
                 opened.payload,
-                self.caller,
+                self.caller(header),
                 response.payload(),
             ) {
                 if !status.is_verdict() {
@@ -331,7 +347,7 @@ impl<E: Environment> Session<E> {
             challenge_answer: opened.challenge_answer,
             payload: opened.payload.to_vec(),
         };
-        let (node, caller) = (self.node.clone(), self.caller);
+        let (node, caller) = (self.node.clone(), self.caller(header));
         Outcome::Later(Box::pin(async move {
             let response = node.answer_readable(&pending, readable, caller, place.as_ref());
             let response = response.await;
@@ -385,7 +401,7 @@ impl<E: Environment> Session<E> {
             let needs = key_footprint(header);
             (order.clone(), order.enter(needs, Footprint::EVERYTHING))
         });
-        let (node, caller) = (self.node.clone(), self.caller);
+        let (node, caller) = (self.node.clone(), self.caller(header));
         let mut body = body.to_vec();
         Outcome::Later(Box::pin(async move {
             let header = &pending.header;

@@ -37,6 +37,18 @@ pub struct HealingCounts {
     pub votes: u64,
     /// Servers that were asked to and were down, slow, or refused.
     pub votes_missing: u64,
+    /// Encryption tickets given.
+    pub encryption_tickets: u64,
+    /// Encryption tickets refused: without encryption, proof, or a secret shared with who was to read it.
+    pub encryption_tickets_refused: u64,
+    /// Fixes of encryption.
+    pub encryption_fixes: u64,
+    /// Coins that got the number which two others vouched for.
+    pub keys_fixed: u64,
+    /// Encryption tickets that were accepted, of all fixes.
+    pub encryption_tickets_accepted: u64,
+    /// Encryption tickets that were not: altered, of another coin, too old, or used before.
+    pub encryption_tickets_not_accepted: u64,
 }
 
 impl AddAssign for HealingCounts {
@@ -53,6 +65,12 @@ impl AddAssign for HealingCounts {
         self.coins_not_repaired += other.coins_not_repaired;
         self.votes += other.votes;
         self.votes_missing += other.votes_missing;
+        self.encryption_tickets += other.encryption_tickets;
+        self.encryption_tickets_refused += other.encryption_tickets_refused;
+        self.encryption_fixes += other.encryption_fixes;
+        self.keys_fixed += other.keys_fixed;
+        self.encryption_tickets_accepted += other.encryption_tickets_accepted;
+        self.encryption_tickets_not_accepted += other.encryption_tickets_not_accepted;
     }
 }
 
@@ -63,6 +81,14 @@ pub(super) enum Refused {
     NoSuchTicket,
     ClaimedAlready,
     CoinsHaveChanged,
+}
+
+/// Why no encryption ticket is given.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotVouched {
+    Unencrypted,
+    NoSecret,
+    NoProof,
 }
 
 /// The trail of healing, for whoever has to find out later what happened: all of it in numbers; in
@@ -98,6 +124,18 @@ pub(super) struct Fixed {
     /// was decided before.
     pub(super) voted: Servers,
     pub(super) no_vote: Servers,
+}
+
+/// What came of a fix of encryption.
+pub(super) struct KeyFixed {
+    pub(super) now: Duration,
+    pub(super) by: IpAddr,
+    /// Tickets that it presented.
+    pub(super) tickets: usize,
+    /// Whose were accepted.
+    pub(super) accepted: Servers,
+    /// The coin has the new number.
+    pub(super) written: bool,
 }
 
 /// Servers by their numbers.
@@ -192,6 +230,45 @@ impl Trail {
         });
         if repaired > 0 || self.may_tell(now) {
             tracing::info!(target: TARGET, coins, repaired, tickets, %by, %voted, %no_vote, "fix");
+        }
+    }
+
+    #[inline]
+    pub(super) fn vouched(&self, to: RaidaId, by: IpAddr) {
+        self.count(|counts| counts.encryption_tickets += 1);
+        tracing::debug!(target: TARGET, %to, %by, "encryption ticket given");
+    }
+
+    #[cold]
+    pub(super) fn not_vouched(&self, now: Duration, to: RaidaId, by: IpAddr, why: NotVouched) {
+        self.count(|counts| counts.encryption_tickets_refused += 1);
+        if self.may_tell(now) {
+            let why = match why {
+                NotVouched::Unencrypted => "asked for without encryption",
+                NotVouched::NoSecret => "no secret is shared with that RAIDA: see [keys] file",
+                NotVouched::NoProof => "no proof that the coin is the client's",
+            };
+            tracing::info!(target: TARGET, %to, %by, why, "no encryption ticket");
+        }
+    }
+
+    /// Tells of a fix that wrote a number; of others as of refusals.
+    pub(super) fn key_fixed(&self, fixed: KeyFixed) {
+        let KeyFixed {
+            now,
+            by,
+            tickets,
+            accepted,
+            written,
+        } = fixed;
+        self.count(|counts| {
+            counts.encryption_fixes += 1;
+            counts.keys_fixed += u64::from(written);
+            counts.encryption_tickets_accepted += accepted.0.len() as u64;
+            counts.encryption_tickets_not_accepted += (tickets - accepted.0.len()) as u64;
+        });
+        if written || self.may_tell(now) {
+            tracing::info!(target: TARGET, tickets, %accepted, written, %by, "fix encryption");
         }
     }
 

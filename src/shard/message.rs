@@ -9,6 +9,7 @@ use crate::{
         lockers::{Currency, Offer, TradeName},
     },
     store::{
+        Thing,
         book::PaymentId,
         log::{LogCounts, Position},
         pages::CheckpointCounts,
@@ -21,7 +22,7 @@ use super::{
     lockers::{Buyer, Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
     offers::Put,
     sum::Sum,
-    tickets::ClaimRefused,
+    tickets::{ClaimRefused, PoolIsFull},
 };
 
 /// A change of several coins together, over shards: which core runs it, and its number there.
@@ -84,6 +85,13 @@ pub enum Request {
     Claim(TicketId, RaidaId),
     /// Take back a claim that was made just now and not answered. Answered by [`Reply::Done`].
     WithdrawClaim(TicketId, RaidaId),
+    /// Use up these encryption tickets, for a coin of this shard. Answered by [`Reply::Used`].
+    UseTickets(Vec<Thing>),
+    /// Take that back: nothing came of it. Answered by [`Reply::Done`].
+    GiveBackTickets(Vec<Thing>),
+    /// Remember, for the next start, that these were used: asked of the first shard only. Answered by
+    /// [`Reply::Done`] when it is durable.
+    RememberUsed(Vec<Thing>),
     /// Which of these coins still have the ANs that these tags stand for? Answered by
     /// [`Reply::Passed`].
     Unchanged(Vec<(Coin, AnTag)>),
@@ -165,6 +173,8 @@ pub enum Reply {
     Found(Vec<Found>),
     /// The coins of a ticket.
     Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
+    /// Which encryption tickets had not been used before.
+    Used(Result<Vec<bool>, PoolIsFull>),
     /// The XOR of the ANs, and what stands for each; `None` where one of the coins is not in circulation.
     SumAndTags(Option<(Sum, Vec<AnTag>)>),
     /// The XOR of the ANs; `None` where one of the coins is not in circulation.

@@ -17,6 +17,7 @@ mod single;
 mod sum;
 mod ticket_index;
 mod tickets;
+mod used_tickets;
 
 pub use exchange::{Exchanged, exchange};
 pub use lockers::{
@@ -30,3 +31,4 @@ pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ExchangeListener, Single};
 pub use sum::{Sum, sum};
 pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};
+pub use used_tickets::used_ticket;

@@ -18,6 +18,7 @@ use super::{
     single::{ExchangeListener, Singles},
     sum::Sum,
     tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
+    used_tickets::{UsedTickets, latest_minute},
 };
 use crate::{
     coin::{
@@ -27,10 +28,11 @@ use crate::{
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
+        key_healing::Minute,
         lockers::PublicIdKey,
     },
     store::{
-        Environment, NodeSecret, Signal,
+        Environment, NodeSecret, Signal, Thing, UsedFile,
         book::{Book, BookFile, Entry, Notes},
         log::{Durability, Log, LogSettings},
         pages::{CheckpointCounts, Lookup, Pages},
@@ -117,6 +119,8 @@ pub struct Shard<E: Environment> {
     /// No change that this shard knows of is later.
     moment: Cell<u64>,
     tickets: RefCell<Tickets>,
+    used_tickets: RefCell<UsedTickets>,
+    used_file: UsedFile,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
 }
 
@@ -147,6 +151,8 @@ impl<E: Environment> Shard<E> {
         )
         .await?;
         let log = Log::open(environment.clone(), settings.log, checkpoint_wanted.clone()).await?;
+        let (used, version) = &recovered.used;
+        let used = used.or_until(latest_minute(environment.unix_seconds()));
         let shard = Rc::new(Shard {
             id: settings.id,
             shards: settings.shards,
@@ -169,6 +175,8 @@ impl<E: Environment> Shard<E> {
             secret: settings.secret.clone(),
             moment: Cell::new(recovered.book.moment),
             tickets: RefCell::new(Tickets::new(settings.tickets, settings.id, settings.shards)),
+            used_tickets: RefCell::new(UsedTickets::new(settings.tickets.pool, used)),
+            used_file: UsedFile::new(used, *version),
             transactions: RefCell::default(),
         });
         shard.take_over_lockers(&recovered.book).await;
@@ -228,6 +236,11 @@ impl<E: Environment> Shard<E> {
             Request::Claim(ticket, claimant) => Reply::Claimed(self.claim(*ticket, *claimant)),
             Request::WithdrawClaim(ticket, claimant) => {
                 self.withdraw_claim(*ticket, *claimant);
+                Reply::Done
+            }
+            Request::UseTickets(tickets) => Reply::Used(self.use_tickets(tickets)),
+            Request::GiveBackTickets(tickets) => {
+                self.used_tickets.borrow_mut().give_back(tickets);
                 Reply::Done
             }
             Request::LockerKeys(prefix) => {
@@ -353,6 +366,15 @@ impl<E: Environment> Shard<E> {
                 self.release(id);
                 Reply::Done
             }
+            Request::RememberUsed(tickets) => {
+                let storage = self.environment.storage();
+                let remembered = self.used_file.remember(storage, &tickets).await;
+                remembered.map_err(|error| {
+                    tracing::error!(%error, "a key is not healed: the tickets cannot be written down as used");
+                    Unavailable
+                })?;
+                Reply::Done
+            }
             Request::Mark => Reply::Mark(self.log.mark().await),
             Request::Flush => {
                 self.log.flush().await;
@@ -462,6 +484,16 @@ impl<E: Environment> Shard<E> {
     /// Takes back a claim that was made just now and not answered.
     pub fn withdraw_claim(&self, ticket: TicketId, claimant: RaidaId) {
         self.tickets.borrow_mut().withdraw(ticket, claimant);
+    }
+
+    fn use_tickets(&self, tickets: &[Thing]) -> Result<Vec<bool>, PoolIsFull> {
+        let now = Minute::of_unix_seconds(self.environment.unix_seconds());
+        self.used_tickets.borrow_mut().use_up(now, tickets)
+    }
+
+    /// Encryption tickets that are remembered as used.
+    pub fn used_ticket_count(&self) -> usize {
+        self.used_tickets.borrow().len()
     }
 
     /// Tickets in the pool, those included that are over and not replaced yet.

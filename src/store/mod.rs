@@ -3,7 +3,7 @@
 //!
 //! A data folder holds `pages/` (one file a denomination), `log/` (segments), `book/` (what is remembered
 //! of lockers beside the pages), `round` (the newest checkpoint round that a recovery completed),
-//! `secret`, `lock` and, unless the configuration names another place, `admin.key`.
+//! `used` (what may be used once only, and was), `secret`, `lock` and, unless the configuration names another place, `admin.key`.
 
 pub mod book;
 mod disk;
@@ -30,6 +30,7 @@ mod signal;
 mod slot;
 pub mod snapshot;
 mod turn;
+mod used;
 pub mod verify;
 mod window;
 
@@ -44,6 +45,7 @@ pub use secret::NodeSecret;
 pub use signal::{Moment, Signal, yield_now};
 pub use slot::{PageImage, SLOT_BYTES};
 pub use turn::turn;
+pub use used::{Thing, Used, UsedFile};
 
 /// Folder of log segments within a data folder.
 pub const LOG_FOLDER: &str = "log";

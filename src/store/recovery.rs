@@ -27,6 +27,7 @@ use super::{
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
     signal::yield_now,
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
+    used::{self, Used},
     window::Window,
 };
 use crate::coin::{COINS_PER_PAGE, Denomination, PAGES, PageId};
@@ -99,6 +100,8 @@ pub struct Recovered {
     pub faults: Vec<Fault>,
     /// What is to be remembered beside the pages.
     pub book: Book,
+    /// What may be used once only, and was; and its version.
+    pub used: (Used, u64),
 }
 
 /// What the logs and the heads of the pages say, before anything is changed.
@@ -257,6 +260,7 @@ pub(super) async fn bring_in_order<S: Storage>(
     });
     let lengths = page_file::least_lengths(images);
     round::write(storage, round, lengths, round).await?;
+    let used = used::read(storage).await?;
     give_up_logs(storage, &survey.segments).await?;
     survey.books.give_up(storage).await?;
     Ok(Recovered {
@@ -267,6 +271,7 @@ pub(super) async fn bring_in_order<S: Storage>(
         torn: survey.torn.len() as u64,
         faults: survey.faults,
         book,
+        used,
     })
 }
 

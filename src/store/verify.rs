@@ -18,6 +18,7 @@ use super::{
         self, LOCKER_COINS_OFFSET, MISSING_OFFSET, PageImage, SLOT_BYTES, SLOT_META_BYTES,
         SlotHead, TRADE_COINS_OFFSET,
     },
+    used::{self, USED_FILE, Used},
 };
 use crate::coin::{Denomination, Mfs, PAGES, PageId};
 
@@ -117,6 +118,14 @@ pub async fn verify<S: Storage>(
             file: ROUND_FILE.to_owned(),
             offset: 0,
             what: "the checkpoint round cannot be read; the next start writes it anew".to_owned(),
+        });
+    }
+    if used::read(&storage).await?.0 == Used::Unknown {
+        report.faults.push(Fault {
+            file: USED_FILE.to_owned(),
+            offset: 0,
+            what: "it cannot be read; a start takes no encryption ticket of the time before it"
+                .to_owned(),
         });
     }
     look_for_strangers(&storage, &mut report.warnings).await?;

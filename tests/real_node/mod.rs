@@ -81,6 +81,8 @@ impl RealNode {
             },
             ticket_coins_max: 4_096,
             healing_rate: Rate { per_s: 0, burst: 1 },
+            keys_file: None,
+            allow_unencrypted_tickets: false,
             servers: vec![],
             peers: PeerSettings::new(RAIDA, COIN_ID),
             settlement: Method::None,

@@ -41,6 +41,8 @@ pub enum Rule {
     OneOf(&'static [&'static str]),
     /// A path, not empty.
     Path,
+    /// A path, or nothing.
+    PathOrNone,
     /// An IP address and a port to listen on.
     Listen,
     /// The network's 25 nodes as `host:port`, or none.
@@ -332,6 +334,28 @@ pub static KEYS: &[Key] = &[
         set: |config, value| config.peers.reply_timeout = value.into_seconds(),
     },
     Key {
+        section: "keys",
+        name: "file",
+        rule: Rule::PathOrNone,
+        changes_at_run_time: false,
+        get: |config| {
+            let file = config.keys.file.as_ref();
+            Value::Text(file.map_or(String::new(), |file| file.display().to_string()))
+        },
+        set: |config, value| {
+            let file = Some(value.into_text()).filter(|file| !file.is_empty());
+            config.keys.file = file.map(PathBuf::from);
+        },
+    },
+    Key {
+        section: "keys",
+        name: "allow_unencrypted",
+        rule: Rule::Switch,
+        changes_at_run_time: false,
+        get: |config| Value::Switch(config.keys.allow_unencrypted),
+        set: |config, value| config.keys.allow_unencrypted = value.into_switch(),
+    },
+    Key {
         section: "limits",
         name: "healing_per_s",
         rule: whole(0, 1_000_000),
@@ -494,6 +518,7 @@ impl Rule {
             (Rule::Switch, Value::Switch(_)) => true,
             (Rule::OneOf(words), Value::Text(word)) => words.contains(&word.as_str()),
             (Rule::Path, Value::Text(path)) => !path.is_empty() && !path.contains('\0'),
+            (Rule::PathOrNone, Value::Text(path)) => !path.contains('\0'),
             (Rule::Listen, Value::Text(address)) => address.parse::<std::net::SocketAddr>().is_ok(),
             (Rule::Servers, Value::List(servers)) => {
                 (servers.is_empty() || servers.len() == SERVERS)
@@ -518,7 +543,9 @@ impl Rule {
         match self {
             Rule::Whole { .. } => text.replace('_', "").parse().ok().map(Value::Whole),
             Rule::Switch => text.parse().ok().map(Value::Switch),
-            Rule::OneOf(_) | Rule::Path | Rule::Listen => Some(Value::Text(text.to_owned())),
+            Rule::OneOf(_) | Rule::Path | Rule::PathOrNone | Rule::Listen => {
+                Some(Value::Text(text.to_owned()))
+            }
             Rule::Servers | Rule::SomeOf(_) | Rule::Program => Some(Value::List(
                 in_brackets(text)
                     .unwrap_or(text)
@@ -553,6 +580,7 @@ impl fmt::Display for Rule {
             Rule::Switch => f.write_str("true or false"),
             Rule::OneOf(words) => write!(f, "one of {}", quoted(words)),
             Rule::Path => f.write_str("a path in quotes, not empty"),
+            Rule::PathOrNone => f.write_str("a path in quotes, or \"\" for none"),
             Rule::Listen => f.write_str("\"ADDRESS:PORT\" with a numeric address"),
             Rule::Servers => f.write_str("a list of 25 times \"HOST:PORT\", or an empty list"),
             Rule::SomeOf(words) => write!(f, "a list of some of {}", quoted(words)),
@@ -654,9 +682,12 @@ mod tests {
                     assert_eq!(value % multiple_of, 0);
                     Value::Whole(value)
                 }
-                Rule::Switch => Value::Switch(false),
+                Rule::Switch => {
+                    let now = key.get(&Config::default());
+                    Value::Switch(now == Value::Switch(false))
+                }
                 Rule::OneOf(words) => Value::Text(words[words.len() - 1].into()),
-                Rule::Path => Value::Text("/elsewhere".into()),
+                Rule::Path | Rule::PathOrNone => Value::Text("/elsewhere".into()),
                 Rule::Listen => Value::Text("[::]:1".into()),
                 Rule::Servers => Value::List(vec!["[::1]:50000".into(); 25]),
                 Rule::SomeOf(words) => Value::List(vec![words[words.len() - 1].into()]),
@@ -691,6 +722,10 @@ mod tests {
             ("servers", Value::List(vec!["127.0.0.1:50000".into(); 24])),
             ("servers", Value::List(vec!["127.0.0.1".into(); 25])),
             ("dialect", Value::Text("Spec".into())),
+            ("admin_key_file", Value::Text("".into())),
+            ("file", Value::Text("\0".into())),
+            ("file", Value::Switch(true)),
+            ("allow_unencrypted", Value::Text("true".into())),
             ("command", Value::List(vec!["settle".into()])),
             ("command", Value::List(vec!["/settle".into(), "\0".into()])),
             ("command", Value::Text("/settle".into())),

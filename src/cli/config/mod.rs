@@ -36,6 +36,8 @@ pub struct Config {
     pub tickets: Tickets,
     /// The network's other nodes.
     pub peers: Peers,
+    /// The secrets between it and them.
+    pub keys: Keys,
     /// What one address may ask for.
     pub limits: Limits,
     /// How lockers are sold.
@@ -135,6 +137,15 @@ pub struct Peers {
     pub connect_timeout: Duration,
     /// How long another server may take to answer.
     pub reply_timeout: Duration,
+}
+
+/// Section `keys`.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The file with the secrets that this node shares with the others, or none.
+    pub file: Option<PathBuf>,
+    /// Whether the node vouches for clients that ask for it without encryption.
+    pub allow_unencrypted: bool,
 }
 
 /// Section `limits`.
@@ -348,6 +359,10 @@ impl Default for Config {
                 verify_source: true,
                 connect_timeout: Duration::from_secs(2),
                 reply_timeout: Duration::from_secs(32),
+            },
+            keys: Keys {
+                file: None,
+                allow_unencrypted: false,
             },
             limits: Limits {
                 healing_per_s: 1_000,

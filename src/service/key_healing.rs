@@ -1,0 +1,328 @@
+//! Group 4: get encryption ticket, fix encryption.
+//!
+//! A ticket speaks for whoever carries it, so a helper gives one only to who proves to own the coin
+//! there, and encrypted; and the server that a coin is to be healed on takes each once.
+
+use super::{
+    Caller, Node,
+    stored::stored,
+    trail::{KeyFixed, NotVouched, Servers},
+};
+use crate::{
+    coin::{Coin, ShardId},
+    mesh::Decision,
+    protocol::{
+        RaidaId, Status,
+        header::KeySource,
+        key_healing::{
+            FixEncryption, GetEncryptionTicket, Half, KeyPart, Minute, SharedSecret, Voucher, join,
+        },
+    },
+    shard::{PoolIsFull, Reply, Request, used_ticket},
+    store::{Environment, Thing, record::Change},
+};
+
+/// A ticket that one of the others made, and that is good but for having been used, perhaps.
+struct Good {
+    /// Where it stands in the request.
+    index: usize,
+    helper: RaidaId,
+    half: Half,
+    part: KeyPart,
+    used: Thing,
+}
+
+/// Whether who encrypts with this has a coin's authenticity number.
+fn proves(key: KeySource, coin: Coin) -> bool {
+    match key {
+        KeySource::None | KeySource::Locker(_) => false,
+        KeySource::Coin(key) => key == Some(coin),
+        KeySource::TwoCoins(first, second) => first == Some(coin) || second == Some(coin),
+    }
+}
+
+impl<E: Environment> Node<E> {
+    /// Get encryption ticket, where the proof is the request's key, or memory of this shard knows the
+    /// coin.
+    #[inline]
+    pub(super) fn encryption_ticket_now(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Option<Status> {
+        let (asked, secret) = match self.asked_for(payload, caller) {
+            Ok(asked) => asked,
+            Err(status) => return Some(status),
+        };
+        let is_owner = match asked.an {
+            None => proves(caller.key, asked.coin),
+            Some(_) if !self.shard().owns(asked.coin.page()) => return None,
+            an => {
+                let mut passed = false;
+                let coin = [(asked.coin, 0)].into_iter();
+                match self.shard().compare_now(coin, |_| an, |_| passed = true)? {
+                    Ok(()) => passed,
+                    Err(_) => return Some(Status::UNAVAILABLE),
+                }
+            }
+        };
+        Some(self.vouch(&asked, secret, is_owner, caller, out))
+    }
+
+    pub(super) async fn encryption_ticket(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let (asked, secret) = self.asked_for(payload, caller)?;
+        let is_owner = match asked.an {
+            None => proves(caller.key, asked.coin),
+            Some(an) => {
+                let owner = asked.coin.page().owner(self.mesh.shards());
+                let request = Request::Detect(vec![(asked.coin, an)]);
+                match self.mesh.ask(owner, request).await {
+                    Ok(Reply::Passed(passed)) => passed == [true],
+                    Ok(other) => unreachable!("a shard says whether coins pass, not {other:?}"),
+                    Err(_) => return Err(Status::UNAVAILABLE),
+                }
+            }
+        };
+        Ok(self.vouch(&asked, secret, is_owner, caller, out))
+    }
+
+    /// What a ticket is asked for, and the secret shared with who is to read it.
+    fn asked_for(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<(GetEncryptionTicket, &SharedSecret), Status> {
+        let asked = GetEncryptionTicket::parse(payload)?;
+        if caller.key == KeySource::None && !self.healing.keys.allows_unencrypted {
+            self.not_vouched(asked.broken, caller, NotVouched::Unencrypted);
+            return Err(Status::KEY_NOT_FOUND);
+        }
+        match self.shared_with(asked.broken) {
+            Some(secret) => Ok((asked, secret)),
+            None => {
+                self.not_vouched(asked.broken, caller, NotVouched::NoSecret);
+                Err(Status::RAIDA_OUT_OF_RANGE)
+            }
+        }
+    }
+
+    #[inline]
+    fn shared_with(&self, raida: RaidaId) -> Option<&SharedSecret> {
+        let secrets = self.healing.keys.secrets.as_ref()?;
+        secrets
+            .of(raida)
+            .filter(|_| raida != self.rules.get().raida)
+    }
+
+    #[inline]
+    fn vouch(
+        &self,
+        asked: &GetEncryptionTicket,
+        secret: &SharedSecret,
+        is_owner: bool,
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Status {
+        if !is_owner {
+            self.not_vouched(asked.broken, caller, NotVouched::NoProof);
+            return Status::KEY_NOT_FOUND;
+        }
+        let ticket = secret.seal(&Voucher {
+            part: asked.part,
+            coin: asked.coin,
+            minute: self.minute().low_bits(),
+        });
+        out.extend_from_slice(ticket.expose());
+        self.trail.vouched(asked.broken, caller.address);
+        Status::SUCCESS
+    }
+
+    fn not_vouched(&self, to: RaidaId, caller: Caller, why: NotVouched) {
+        let now = self.shard().environment.monotonic();
+        self.trail.not_vouched(now, to, caller.address, why);
+    }
+
+    fn minute(&self) -> Minute {
+        Minute::of_unix_seconds(self.shard().environment.unix_seconds())
+    }
+
+    /// Gives a coin the number whose halves two other servers vouch for.
+    ///
+    /// Every ticket that is accepted is used up, whether or not a number comes of it: in memory at
+    /// once, and on disk before the number is, so that no later owner of the coin loses it to a ticket
+    /// of an earlier one.
+    pub(super) async fn fix_encryption(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
+        let request = FixEncryption::parse(payload)?;
+        if self.healing.keys.secrets.is_none() {
+            let own = self.rules.get().raida;
+            self.not_vouched(own, caller, NotVouched::NoSecret);
+            return Err(Status::RAIDA_OUT_OF_RANGE);
+        }
+        let mut good = self.good_tickets(&request);
+        let tickets: Vec<Thing> = good.iter().map(|good| good.used).collect();
+        let owner = request.coin.page().owner(self.mesh.shards());
+        let fresh = match tickets.is_empty() {
+            true => Ok(vec![]),
+            false => match self.mesh.ask(owner, Request::UseTickets(tickets)).await {
+                Ok(Reply::Used(fresh)) => fresh,
+                Ok(other) => unreachable!("a shard uses tickets up, and does not say {other:?}"),
+                Err(_) => return Err(Status::UNAVAILABLE),
+            },
+        };
+        let fresh = fresh.map_err(|PoolIsFull| Status::NO_TICKET_SLOT)?;
+        let mut is_fresh = fresh.into_iter();
+        good.retain(|_| is_fresh.next() == Some(true));
+        let pair = pair(&good);
+        let written = match pair {
+            Some([first, second]) => {
+                let an = join([first.part, second.part]);
+                let used: Vec<Thing> = good.iter().map(|good| good.used).collect();
+                let change = Change {
+                    coin: request.coin,
+                    an,
+                    mfs: self.shard().month(),
+                };
+                match self.put_key(change, used.clone()).await {
+                    Ok(written) => written,
+                    Err(status) => {
+                        // Nothing came of them: they are good for another try.
+                        let _ = self.mesh.ask(owner, Request::GiveBackTickets(used)).await;
+                        return Err(status);
+                    }
+                }
+            }
+            None => false,
+        };
+        if pair.is_some() && !written {
+            good.clear();
+        }
+        let start = out.len();
+        out.resize(start + request.len(), 0);
+        good.iter().for_each(|good| out[start + good.index] = 1);
+        let mut helpers = Servers::default();
+        good.iter().for_each(|good| helpers.add(good.helper));
+        self.trail.key_fixed(KeyFixed {
+            now: self.shard().environment.monotonic(),
+            by: caller.address,
+            tickets: request.len(),
+            accepted: helpers,
+            written,
+        });
+        Ok(Status::SUCCESS)
+    }
+
+    /// The tickets of a request that the others made for its coin lately.
+    fn good_tickets(&self, request: &FixEncryption<'_>) -> Vec<Good> {
+        let now = self.minute();
+        let presented = request.tickets().enumerate();
+        let good = presented.filter_map(|(index, presented)| {
+            let presented = presented?;
+            let secret = self.shared_with(presented.helper)?;
+            let voucher = secret.open(&presented.ticket)?;
+            if voucher.coin != request.coin {
+                return None;
+            }
+            let minute = now.of_good_ticket(voucher.minute)?;
+            Some(Good {
+                index,
+                helper: presented.helper,
+                half: presented.half,
+                part: voucher.part,
+                used: used_ticket(&presented.ticket, minute),
+            })
+        });
+        good.collect()
+    }
+
+    /// Writes a number down that these tickets vouch for; not where the coin is for sale, which moves
+    /// only to its buyer, or back.
+    async fn put_key(&self, change: Change, used: Vec<Thing>) -> Result<bool, Status> {
+        let first = ShardId::new(0);
+        match self.mesh.ask(first, Request::RememberUsed(used)).await {
+            Ok(Reply::Done) => {}
+            Ok(other) => {
+                unreachable!("a shard remembers what was used, and does not say {other:?}")
+            }
+            Err(_) => return Err(Status::UNAVAILABLE),
+        }
+        let coins = [change.coin];
+        let changed = self.mesh.change_together(&coins, None, |held| {
+            if held.any_on_sale() {
+                return Decision::Refuse(());
+            }
+            let changes = vec![change];
+            let notes = stored(&changes, coins.into_iter());
+            Decision::Change(changes, notes)
+        });
+        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        Ok(changed.is_ok())
+    }
+}
+
+/// A ticket for each half, from two different helpers: the first such two.
+fn pair(good: &[Good]) -> Option<[&Good; 2]> {
+    let of = |half: Half| good.iter().filter(move |good| good.half == half);
+    of(Half::First).find_map(|first| {
+        let second = of(Half::Second).find(|second| second.helper != first.helper)?;
+        Some([first, second])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        coin::{An, PageId},
+        protocol::key_healing::split,
+    };
+
+    fn good(helper: u8, half: Half) -> Good {
+        let [part, _] = split(An::new([helper; 16]));
+        Good {
+            index: 0,
+            helper: RaidaId::new(helper).unwrap(),
+            half,
+            part,
+            used: Thing { moment: 1, name: 1 },
+        }
+    }
+
+    fn paired(good: &[Good]) -> Option<[u8; 2]> {
+        pair(good).map(|pair| pair.map(|good| good.helper.get()))
+    }
+
+    #[test]
+    fn halves_come_from_two_helpers() {
+        use Half::{First, Second};
+        assert_eq!(paired(&[]), None);
+        assert_eq!(paired(&[good(1, First), good(1, Second)]), None);
+        assert_eq!(paired(&[good(1, First), good(2, First)]), None);
+        assert_eq!(paired(&[good(1, Second), good(2, Second)]), None);
+        assert_eq!(paired(&[good(1, Second), good(2, First)]), Some([2, 1]));
+        let three = [good(1, First), good(1, Second), good(3, First)];
+        assert_eq!(paired(&three), Some([3, 1]));
+    }
+
+    #[test]
+    fn only_a_coin_that_is_a_key_proves_itself() {
+        let coin = |place| PageId::from_index(7).unwrap().coin(place);
+        assert!(proves(KeySource::Coin(Some(coin(1))), coin(1)));
+        assert!(!proves(KeySource::Coin(Some(coin(1))), coin(2)));
+        assert!(!proves(KeySource::Coin(None), coin(1)));
+        let two = KeySource::TwoCoins(Some(coin(1)), Some(coin(2)));
+        assert!(proves(two, coin(1)) && proves(two, coin(2)) && !proves(two, coin(3)));
+        assert!(!proves(KeySource::None, coin(1)));
+        assert!(!proves(KeySource::Locker([0; 5]), coin(1)));
+    }
+}
