@@ -516,8 +516,11 @@ fn a_lost_request_leaves_both_numbers_and_the_same_one_is_asked_for_again() {
     assert_eq!(trial.fixes().len(), 1);
     let proposed = trial.network.on_disk(coin(0)).pan(raida(3)).unwrap();
     assert_eq!(trial.health().of(raida(3)).failures, 1);
+    assert_eq!(trial.mark(3), Mark::NoAnswer);
 
+    // The next look finds the server with neither.
     trial.network.fates.clear();
+    trial.change(|wallet| wallet.coins_mut()[0].file.settle(raida(3), Found::Neither));
     assert!(is_fixed(&trial.fix_one()));
     assert!(trial.is_right(3));
     assert_eq!(trial.network.on_disk(coin(0)).an(raida(3)), proposed);

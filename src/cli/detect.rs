@@ -14,17 +14,19 @@ use crate::coin::Coin;
 ///
 /// Exit status 1 if any is not, or, with --all, was left alone.
 #[derive(clap::Args, Debug)]
-#[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "encryption", "key_file", "continue_counter"])))]
+#[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "key_file", "continue_counter"])))]
 #[command(after_help = "Examples:
   raida detect coins.csv
   raida detect coins.csv --encryption 4 --key-file key.csv --json
   raida detect --all --network net wallet
+  raida detect --all --encryption 4 --network net wallet
   raida detect --all --hosts hosts.txt wallet/Bank/1.7.bin")]
 pub struct DetectCommand {
     /// CSV of coins; the months column may be missing. With --all: a wallet or a coin file
     file: PathBuf,
     /// Ask all 25 servers at the same time, and show what each says of each coin; no file is
-    /// changed. Goes without saying where --hosts or --network is given
+    /// changed. With --encryption 1 or 4 each is asked under a coin of the wallet that passes there.
+    /// Goes without saying where --hosts or --network is given
     #[arg(long, requires = "servers")]
     all: bool,
     #[command(flatten)]
@@ -49,7 +51,7 @@ impl DetectCommand {
     pub fn run(self) -> Result<Answer, CliError> {
         if let Some(network) = &self.network {
             let raidas = network.raidas(self.node.coin_id, self.node.timeout_ms)?;
-            return detect_all(&self.file, &raidas, self.json);
+            return detect_all(&self.file, raidas, self.encryption.encryption, self.json);
         }
         let coins = read_coins(&self.file)?;
         let mut client = self.node.connect_encrypted(&self.encryption)?;

@@ -5,17 +5,26 @@ use serde_json::json;
 use super::CliError;
 use super::coins::json_of;
 use super::output::{Answer, print, print_json, waiting};
-use crate::client::Raidas;
 use crate::client::heal::look;
 use crate::client::wallet::{Access, CoinFile, Filed, Folder, Grade, Mark, Wallet};
-use crate::protocol::RaidaId;
+use crate::client::{PerRaida, Raidas};
+use crate::coin::{An, Coin};
+use crate::protocol::{Protection, RaidaId};
 
 /// Asks all servers at the same time about the coins of a wallet or of one coin file, and shows a POWN
 /// string a coin. The answer is yes where every coin is authentic.
 ///
+/// Under encryption type 1 or 4 each server is asked under one of the coins, so that its answer proves
+/// that it has the client's number of that coin.
+///
 /// # Errors
 /// The coins cannot be read, or fewer than 13 servers answer.
-pub fn detect_all(path: &Path, raidas: &Raidas, json: bool) -> Result<Answer, CliError> {
+pub fn detect_all(
+    path: &Path,
+    mut raidas: Raidas,
+    encryption: u8,
+    json: bool,
+) -> Result<Answer, CliError> {
     let (mut coins, left_alone) = match path.is_dir() {
         true => {
             let mut wallet = Wallet::open(path, Access::Look)?;
@@ -30,9 +39,10 @@ pub fn detect_all(path: &Path, raidas: &Raidas, json: bool) -> Result<Answer, Cl
             (vec![Filed::new(file, Folder::Suspect)], vec![])
         }
     };
+    raidas.protection = protection(&coins, encryption)?;
     let bar = waiting();
     bar.set_message("asking all servers");
-    let silent = look(&mut coins, raidas)?;
+    let silent = look(&mut coins, &raidas)?;
     bar.finish_and_clear();
 
     let everywhere = (coins.iter())
@@ -84,4 +94,26 @@ pub fn detect_all(path: &Path, raidas: &Raidas, json: bool) -> Result<Answer, Cl
         true => Answer::Yes,
         false => Answer::No,
     })
+}
+
+/// What each server is asked under: the first coin that is said to pass there. Where none is, the first of
+/// which there is one number, and in the worst case the first: whether it is right, the server says.
+fn protection(coins: &[Filed], encryption: u8) -> Result<PerRaida<Protection>, CliError> {
+    let under: fn(Coin, An) -> Protection = match encryption {
+        0 => |_, _| Protection::None,
+        1 => Protection::Coin,
+        4 => Protection::CoinHmac,
+        other => return Err(CliError::EncryptionOfAll(other)),
+    };
+    Ok(PerRaida::from_fn(|raida| {
+        let is_certain = |filed: &&Filed| filed.file.pan(raida).is_none();
+        let passes = |filed: &&Filed| filed.file.pown.0[raida] == Mark::Passed;
+        let certain = || coins.iter().filter(is_certain);
+        let key = (certain().find(passes)).or_else(|| certain().next());
+        match key.or(coins.first()) {
+            Some(key) => under(key.file.coin, key.file.an(raida)),
+            // There is nothing to ask about either.
+            None => Protection::None,
+        }
+    }))
 }

@@ -3,6 +3,7 @@ use super::coins::SharedKey;
 use super::config::ConfigError;
 use super::secrets::SecretError;
 use crate::client::heal::HealError;
+use crate::client::key_healing::{HealthError, KeyHealingError};
 use crate::client::locker::LockerError;
 use crate::client::wallet::WalletError;
 use crate::client::{ClientError, CoinListError, HostsError};
@@ -33,6 +34,17 @@ pub enum CliError {
     /// A wallet could not be healed.
     #[error(transparent)]
     Heal(#[from] HealError),
+    /// It cannot be read which servers are broken.
+    #[error(transparent)]
+    Health(#[from] HealthError),
+    /// Broken servers could not be mended, or not to the end.
+    #[error(transparent)]
+    KeyHealing(#[from] KeyHealingError),
+    /// All servers were to be asked under an encryption type that needs more than a coin each.
+    #[error(
+        "all servers can be asked under encryption type 0, 1 or 4, not {0}: name one of those with --encryption, or one node with --host"
+    )]
+    EncryptionOfAll(u8),
     /// Nothing could be done with a locker, or not to the end.
     #[error(transparent)]
     Locker(#[from] LockerError),

@@ -4,16 +4,24 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::coins::json_of;
+use super::encryption::{json_of_broken, json_of_fixes, lines, numbers};
 use super::output::{Answer, print, print_json, waiting};
 use super::raidas::RaidasArgs;
-use crate::client::heal::{Healed, HealedCoin, Refusals, Stage, heal, look, plan, recognise};
+use crate::client::heal::{
+    Healed, HealedCoin, Looked, Refusals, Stage, heal_looked, look, plan, recognise,
+};
+use crate::client::key_healing::{
+    EncryptionHealth, KeyFix, Settings, UnixSeconds, fix_encryption, observe,
+};
 use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
-use crate::client::{PerRaida, draw_generator};
+use crate::client::{PerRaida, draw_an, draw_generator};
+use crate::protocol::RaidaId;
 
-/// Heal a wallet: find out which numbers of its limbo coins are in force, have servers that lost a
-/// coin repair it on the word of the others, and file each coin by its grade.
+/// Heal a wallet: mend the servers that have lost all its numbers, find out which numbers of its limbo
+/// coins are in force, have servers that lost a coin repair it on the word of the others, and file each
+/// coin by its grade.
 ///
-/// Looks after the folders Bank, Fracked, Limbo and Grade. A new number is in the coin's file before
+/// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and Grade. A new number is in the coin's file before
 /// a server can have it, so that the command can be interrupted at any time and given again. Exit
 /// status 0 if all coins are authentic afterwards, 1 if some are not or were left alone, 2 if too few
 /// servers answer, or another network's.
@@ -57,19 +65,33 @@ impl HealCommand {
         };
         let mut wallet = Wallet::open(&self.wallet, access)?;
         wallet.keep_only(self.coin_id);
+        let mut health = EncryptionHealth::read(&self.wallet)?;
+        let mut fixes = vec![];
         let healed = if self.dry_run {
             bar.set_message("asking all servers");
             let filed = wallet.coins().iter().map(|filed| filed.file.pown).collect();
             let silent = look(wallet.coins_mut(), &raidas)?;
             recognise(wallet.coins())?;
+            observe(&mut health, wallet.coins());
             looked_at(&wallet, filed, silent)
         } else {
-            heal(&mut wallet, &raidas, draw_generator, |stage| {
-                bar.set_message(phrase(stage));
-            })?
+            let at = |stage| bar.set_message(phrase(stage));
+            at(Stage::Looking);
+            let looked = Looked::at(&mut wallet, &raidas)?;
+            observe(&mut health, wallet.coins());
+            let settings = Settings::at(UnixSeconds::now());
+            fixes = fix_encryption(&mut wallet, &mut health, &raidas, settings, draw_an)?;
+            let healed = heal_looked(&mut wallet, looked, &raidas, draw_generator, at)?;
+            // What tickets and fixes repaired on a server is as good as a fix of its keys.
+            let known = health.clone();
+            observe(&mut health, wallet.coins());
+            health.save(&wallet, &known)?;
+            healed
         };
         let found = Found {
             healed: &healed,
+            health: &health,
+            fixes: &fixes,
             left_alone: wallet.left_alone(),
             counterfeits: wallet.counterfeits()?,
         };
@@ -91,10 +113,18 @@ impl HealCommand {
     fn report(&self, found: &Found<'_>) -> String {
         let Found {
             healed,
+            health,
+            fixes,
             left_alone,
             counterfeits,
         } = *found;
-        let mut text = String::new();
+        let mut text = lines(fixes);
+        if self.dry_run && !health.broken().is_empty() {
+            text += &format!(
+                "RAIDA {} would be mended first: they are broken\n",
+                numbers(&health.broken())
+            );
+        }
         if !healed.coins.is_empty() {
             let (before, after) = match self.dry_run {
                 true => ("in the file", "now"),
@@ -180,6 +210,10 @@ impl HealCommand {
             .map(|left| json!({ "file": left.file, "why": left.reason }));
         json!({
             "dry_run": self.dry_run,
+            "encryption": {
+                "servers": json_of_fixes(found.fixes),
+                "broken": json_of_broken(found.health),
+            },
             "rounds": healed.rounds,
             "coins": coins.collect::<Vec<_>>(),
             "silent": reasons(&healed.silent),
@@ -194,6 +228,10 @@ impl HealCommand {
 /// What there is to report.
 struct Found<'a> {
     healed: &'a Healed,
+    /// Which servers are broken now.
+    health: &'a EncryptionHealth,
+    /// What became of those that were.
+    fixes: &'a [(RaidaId, KeyFix)],
     left_alone: &'a [LeftAlone],
     /// Coins in the folder of that name, which is not looked after.
     counterfeits: usize,
@@ -212,7 +250,7 @@ fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<St
 }
 
 /// The servers of which something is to be said, with why.
-fn reasons(whys: &PerRaida<Option<String>>) -> Vec<Value> {
+pub(super) fn reasons(whys: &PerRaida<Option<String>>) -> Vec<Value> {
     let whys = whys.iter();
     whys.filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })))
         .collect()

@@ -11,11 +11,14 @@ pub mod config;
 mod detect;
 mod detect_all;
 mod echo;
+mod encryption;
 mod error;
 mod export;
 mod find;
 mod fix;
+mod fix_encryption;
 mod heal;
+mod health;
 mod import;
 mod keys;
 mod locker;
@@ -82,6 +85,8 @@ enum Command {
     Find(find::FindCommand),
     Fix(fix::FixCommand),
     Heal(heal::HealCommand),
+    FixEncryption(fix_encryption::FixEncryptionCommand),
+    Health(health::HealthCommand),
     Locker(locker::LockerCommand),
     Trade(trade::TradeCommand),
     Stats(stats::StatsCommand),
@@ -121,6 +126,8 @@ pub fn main() -> ExitCode {
         Command::Find(command) => command.run(),
         Command::Fix(command) => command.run(),
         Command::Heal(command) => command.run(),
+        Command::FixEncryption(command) => command.run(),
+        Command::Health(command) => command.run(),
         Command::Locker(command) => command.run(),
         Command::Trade(command) => command.run(),
         Command::Stats(command) => command.run(),

@@ -31,10 +31,10 @@ pub struct NodeArgs {
 #[derive(clap::Args, Debug)]
 pub struct EncryptionArgs {
     /// 0 none; 1 AES-128; 4 AES-256 with HMAC; 5 the same with two coins
-    #[arg(long, value_name = "TYPE", default_value = "0", value_parser = encryption_type)]
-    encryption: u8,
+    #[arg(long, value_name = "TYPE", default_value = "0", value_parser = encryption_type, requires_ifs = [("1", "key_file"), ("4", "key_file"), ("5", "key_file")])]
+    pub encryption: u8,
     /// CSV whose first coin (type 5: first two) is the key
-    #[arg(long, value_name = "FILE", required_if_eq_any = [("encryption", "1"), ("encryption", "4"), ("encryption", "5")])]
+    #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// The node answers types 1 and 2 as [protocol] response_counter = "continue" has it
     #[arg(long)]

@@ -178,6 +178,29 @@ pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
     Ok(())
 }
 
+/// What the servers said of a wallet's coins before anything was done about it.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// Their marks.
+    pub before: Vec<PownString>,
+    /// Why servers did not answer.
+    pub silent: PerRaida<Option<String>>,
+}
+
+impl Looked {
+    /// Looks at a wallet, and brings the marks and what is no longer in doubt to disk.
+    ///
+    /// # Errors
+    /// As [`look`] and [`recognise`], and then nothing is changed; the disk fails.
+    pub fn at(wallet: &mut Wallet, network: &impl Network) -> Result<Looked, HealError> {
+        let silent = look(wallet.coins_mut(), network)?;
+        recognise(wallet.coins())?;
+        let before = wallet.coins().iter().map(|filed| filed.file.pown).collect();
+        wallet.save()?;
+        Ok(Looked { before, silent })
+    }
+}
+
 /// Heals a wallet: limbo coins by finding which numbers are in force, then coins that servers fail by
 /// tickets and fixes, in rounds while that helps; then the coins are graded and filed.
 ///
@@ -196,14 +219,26 @@ pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
 pub fn heal(
     wallet: &mut Wallet,
     network: &impl Network,
-    mut draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
+    draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     mut at: impl FnMut(Stage),
 ) -> Result<Healed, HealError> {
     at(Stage::Looking);
-    let mut silent = look(wallet.coins_mut(), network)?;
-    recognise(wallet.coins())?;
-    let before: Vec<PownString> = wallet.coins().iter().map(|filed| filed.file.pown).collect();
-    wallet.save()?;
+    let looked = Looked::at(wallet, network)?;
+    heal_looked(wallet, looked, network, draw, at)
+}
+
+/// The same for a wallet that was looked at a moment ago.
+///
+/// # Errors
+/// The disk fails, or there are no random numbers.
+pub fn heal_looked(
+    wallet: &mut Wallet,
+    looked: Looked,
+    network: &impl Network,
+    mut draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
+    mut at: impl FnMut(Stage),
+) -> Result<Healed, HealError> {
+    let Looked { before, mut silent } = looked;
     let mut groups: Vec<Group> = vec![];
     let mut refusals = Refusals::default();
     let mut rounds = 0;

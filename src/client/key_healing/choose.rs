@@ -207,12 +207,12 @@ mod tests {
         for folder in [Folder::Limbo, Folder::Grade, Folder::Suspect] {
             assert_eq!(broken(&[filed(folder, "fp")]), [0u8; 0]);
         }
-        let somebody_elses = fracked("ppf");
-        assert_eq!(broken(&[somebody_elses.clone()]), [0u8; 0]);
-        assert_eq!(chosen(&[somebody_elses], 5), None);
-        let twelve = fracked("ffffffffffffp");
-        assert_eq!(broken(&[twelve.clone()]).len(), 12);
-        assert_eq!(chosen(&[twelve], 5), Some((0, 13)));
+        let somebody_elses = [fracked("ppf")];
+        assert_eq!(broken(&somebody_elses), [0u8; 0]);
+        assert_eq!(chosen(&somebody_elses, 5), None);
+        let twelve = [fracked("ffffffffffffp")];
+        assert_eq!(broken(&twelve).len(), 12);
+        assert_eq!(chosen(&twelve, 5), Some((0, 13)));
     }
 
     #[test]

@@ -540,12 +540,9 @@ impl<'a> Round<'a> {
                 self.file(number).settle(broken, Found::Neither);
                 return self.ask_helpers(number);
             }
-            // A fix that was given up may be under way still: both numbers stay.
-            (Ok(Found::Neither), Some(error)) => {
-                self.file(number).settle(broken, Found::Neither);
-                KeyFix::NoAnswer { coin, error }
-            }
-            (Ok(Found::An), Some(error)) => {
+            // A fix that was given up may be under way still: both numbers stay, and nobody takes what the
+            // server has now for its last word.
+            (Ok(Found::Neither | Found::An), Some(error)) => {
                 self.file(number).pown.0[broken] = Mark::NoAnswer;
                 KeyFix::NoAnswer { coin, error }
             }

@@ -1,0 +1,114 @@
+//! Broken servers and what became of them, as a person and a program read it.
+
+use serde_json::{Value, json};
+
+use super::coins::json_of;
+use crate::client::key_healing::{EncryptionHealth, HelperFault, KeyFix, UnixSeconds};
+use crate::load::report::Utc;
+use crate::protocol::RaidaId;
+
+/// Helpers that failed of which the reasons are shown, the last ones.
+const FAULTS_SHOWN: usize = 3;
+
+/// A time as a person reads it.
+pub fn utc(time: UnixSeconds) -> String {
+    Utc::at_unix_seconds(time.0).to_string()
+}
+
+/// `2 of 25 servers are broken`.
+pub fn summary(health: &EncryptionHealth) -> String {
+    let broken = health.broken().len();
+    let are = if broken == 1 { "is" } else { "are" };
+    format!("{broken} of {} servers {are} broken", RaidaId::COUNT)
+}
+
+/// Numbers of servers, by a space.
+pub fn numbers(servers: &[RaidaId]) -> String {
+    let numbers: Vec<String> = servers.iter().map(RaidaId::to_string).collect();
+    numbers.join(" ")
+}
+
+/// A line a broken server.
+pub fn lines(results: &[(RaidaId, KeyFix)]) -> String {
+    let line = |(raida, fix): &(RaidaId, KeyFix)| format!("RAIDA {raida} {}\n", phrase(fix));
+    results.iter().map(line).collect()
+}
+
+fn phrase(fix: &KeyFix) -> String {
+    match fix {
+        KeyFix::Fixed {
+            coin,
+            helpers: Some([first, second]),
+        } => format!("was broken and is fixed: RAIDA {first} and {second} vouched for coin {coin}"),
+        KeyFix::Fixed {
+            coin,
+            helpers: None,
+        } => format!("was broken and is fixed: it has a number that the file of coin {coin} held"),
+        KeyFix::CoolingDown { until } => format!(
+            "is broken: it was tried too often, and is left alone until {}",
+            utc(*until)
+        ),
+        KeyFix::NoSuitableCoin => {
+            "is broken: no coin fails there and passes on two working servers; put one into the wallet, or try again when more servers answer".to_owned()
+        }
+        KeyFix::NotEnoughHelpers { coin, failed } => {
+            let shown = &failed[failed.len().saturating_sub(FAULTS_SHOWN)..];
+            let fault =
+                |(raida, fault): &(RaidaId, HelperFault)| format!("; RAIDA {raida}: {fault}");
+            format!(
+                "is broken: no two servers could vouch for coin {coin}, {} were tried{}",
+                failed.len(),
+                shown.iter().map(fault).collect::<String>()
+            )
+        }
+        KeyFix::Refused { coin, status } => {
+            format!("is broken: it refuses the fix of coin {coin}: {status}")
+        }
+        KeyFix::NoAnswer { coin, error } => {
+            format!("is broken: coin {coin}: {error}; try again later, with the same wallet")
+        }
+    }
+}
+
+/// The same for a program.
+pub fn json_of_fixes(results: &[(RaidaId, KeyFix)]) -> Value {
+    let entry = |(raida, fix): &(RaidaId, KeyFix)| {
+        let mut entry = match fix {
+            KeyFix::Fixed { coin, helpers } => {
+                let helpers = helpers.map(|helpers| helpers.map(RaidaId::get));
+                json!({ "outcome": "fixed", "coin": json_of(*coin), "helpers": helpers })
+            }
+            KeyFix::CoolingDown { until } => {
+                json!({ "outcome": "cooling down", "until": until.0 })
+            }
+            KeyFix::NoSuitableCoin => json!({ "outcome": "no suitable coin" }),
+            KeyFix::NotEnoughHelpers { coin, failed } => {
+                let failed = failed.iter();
+                let failed: Vec<Value> = failed
+                    .map(|(raida, fault)| json!({ "raida": raida.get(), "why": fault.to_string() }))
+                    .collect();
+                json!({ "outcome": "not enough helpers", "coin": json_of(*coin), "failed": failed })
+            }
+            KeyFix::Refused { coin, status } => json!({
+                "outcome": "refused",
+                "coin": json_of(*coin),
+                "status": status.code(),
+                "why": status.to_string(),
+            }),
+            KeyFix::NoAnswer { coin, error } => json!({
+                "outcome": "no answer",
+                "coin": json_of(*coin),
+                "why": error.to_string(),
+            }),
+        };
+        entry["raida"] = raida.get().into();
+        entry
+    };
+    results.iter().map(entry).collect()
+}
+
+/// The numbers of the servers that are broken.
+pub fn json_of_broken(health: &EncryptionHealth) -> Value {
+    let broken = health.broken().into_iter().map(RaidaId::get);
+    broken.collect::<Vec<u8>>().into()
+}
