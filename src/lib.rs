@@ -18,7 +18,7 @@
 //! | [`settlement`] | whether a purchase has been paid, as something outside the node says | knowledge of lockers |
 //! | [`admin`] | what a node tells its operator about itself, asked from outside its cores | the data path |
 //! | [`node`] | one running node, put together from the above, from start to stop | decisions |
-//! | [`client`] | the other side of the protocol: requests over sockets, wallets, healing of coins | server modules |
+//! | [`client`] | the other side of the protocol: requests over sockets, wallets, healing of coins and keys | server modules |
 //! | [`load`] | load generator | server modules |
 //! | [`network`] | all 25 nodes of a network: the secrets they share; on this machine, their processes, folders and ports | commands but echo |
 //! | [`cli`] | the subcommands, thin | logic |

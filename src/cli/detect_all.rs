@@ -117,3 +117,55 @@ fn protection(coins: &[Filed], encryption: u8) -> Result<PerRaida<Protection>, C
         }
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::wallet::PownString;
+    use crate::coin::{Denomination, SerialNumber};
+
+    fn filed(sn: u32, mark: Mark) -> Filed {
+        let coin = Coin {
+            denomination: Denomination::new(0).unwrap(),
+            serial_number: SerialNumber::new(sn).unwrap(),
+        };
+        let ans = PerRaida::from_fn(|_| An::new([sn as u8; 16]));
+        let file = CoinFile::new(coin, 6, ans, PownString::all(mark));
+        Filed::new(file, Folder::Bank)
+    }
+
+    /// The serial number of the coin under which RAIDA 3 is asked.
+    fn key(coins: &[Filed]) -> Option<u32> {
+        let raida = RaidaId::new(3).unwrap();
+        match protection(coins, 4).unwrap()[raida] {
+            Protection::CoinHmac(coin, _) => Some(coin.serial_number.get()),
+            Protection::None => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_server_is_asked_under_a_coin_that_passes_there_and_is_not_in_doubt() {
+        let raida = RaidaId::new(3).unwrap();
+        let mut doubtful = filed(2, Mark::Passed);
+        doubtful.file.propose(raida, An::new([9; 16]));
+        let coins = [
+            doubtful,
+            filed(4, Mark::Failed),
+            filed(5, Mark::Passed),
+            filed(6, Mark::Passed),
+        ];
+        assert_eq!(key(&coins), Some(5));
+        assert_eq!(key(&coins[..2]), Some(4));
+        assert_eq!(key(&coins[..1]), Some(2));
+        assert_eq!(key(&[]), None);
+    }
+
+    #[test]
+    fn a_type_that_takes_two_coins_is_refused() {
+        assert!(matches!(
+            protection(&[], 5),
+            Err(CliError::EncryptionOfAll(5))
+        ));
+    }
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::coins::json_of;
-use super::encryption::{json_of_broken, json_of_fixes, lines, numbers};
+use super::encryption::{json_of_broken, json_of_fixes, lines, numbers, summary};
 use super::output::{Answer, print, print_json, waiting};
 use super::raidas::RaidasArgs;
 use crate::client::heal::{
@@ -167,6 +167,9 @@ impl HealCommand {
                     text += &format!("RAIDA {raida} {what}: {why}\n");
                 }
             }
+        }
+        if !fixes.is_empty() {
+            text += &format!("{}\n", summary(health));
         }
         let count = |grade| {
             let coins = healed.coins.iter();

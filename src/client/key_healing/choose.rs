@@ -22,19 +22,17 @@ pub enum Standing {
 /// it were down when it changed hands. Taken at its word, a wallet of such a coin alone would have the
 /// new owner's number replaced on all other servers, for which two that lag behind would do.
 pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
-    let said = |raida: RaidaId, mark: Mark| {
-        let mut coins = coins.iter().filter(|filed| is_evidence(filed));
-        coins.any(|filed| filed.file.pown.0[raida] == mark)
-    };
-    PerRaida::from_fn(|raida| {
-        if said(raida, Mark::Passed) {
-            Standing::Works
-        } else if said(raida, Mark::Failed) {
-            Standing::Broken
-        } else {
-            Standing::Unknown
+    let mut standing = PerRaida::from_fn(|_| Standing::Unknown);
+    for filed in coins.iter().filter(|filed| is_evidence(filed)) {
+        for (raida, mark) in filed.file.pown.0.iter() {
+            match (mark, standing[raida]) {
+                (Mark::Passed, _) => standing[raida] = Standing::Works,
+                (Mark::Failed, Standing::Unknown) => standing[raida] = Standing::Broken,
+                _ => {}
+            }
         }
-    })
+    }
+    standing
 }
 
 fn is_evidence(filed: &Filed) -> bool {
@@ -73,37 +71,34 @@ pub fn choose(coins: &[Filed], health: &EncryptionHealth, broken: RaidaId) -> Op
         let fails = file.pown.0[broken] == Mark::Failed;
         fails && is_evidence(filed) && !file.pan(broken).is_some_and(|pan| pan.is_marked())
     };
-    let helpers = |filed: &Filed| -> Vec<RaidaId> {
-        let passes = |&raida: &RaidaId| {
-            let file = &filed.file;
-            file.pown.0[raida] == Mark::Passed && file.pan(raida).is_none()
-        };
-        let working = health.working().into_iter();
-        working
-            .filter(|&raida| raida != broken)
-            .filter(passes)
-            .collect()
+    let working = health.working();
+    let rank = |filed: &Filed| {
+        let helpers = vouching(filed, &working, broken).count();
+        (filed.file.pan(broken).is_some(), helpers)
     };
-    let candidates = coins.iter().enumerate().filter(|(_, filed)| will_do(filed));
-    let candidates = candidates.map(|(place, filed)| {
-        let chosen = Chosen {
-            place,
-            helpers: helpers(filed),
-        };
-        (filed.file.pan(broken).is_some(), chosen)
-    });
-    // The first of the best: `max_by_key` would take the last.
-    candidates
-        .filter(|(_, chosen)| chosen.helpers.len() >= 2)
-        .reduce(|best, other| match rank(&other) > rank(&best) {
-            true => other,
-            false => best,
-        })
-        .map(|(_, chosen)| chosen)
+    let coins = coins.iter().enumerate();
+    let (_, place, filed) = coins
+        .filter(|(_, filed)| will_do(filed))
+        .map(|(place, filed)| (rank(filed), place, filed))
+        .filter(|&((_, helpers), ..)| helpers >= 2)
+        // The first of the best: `max_by_key` would take the last.
+        .reduce(|best, other| if other.0 > best.0 { other } else { best })?;
+    Some(Chosen {
+        place,
+        helpers: vouching(filed, &working, broken).collect(),
+    })
 }
 
-fn rank((in_doubt, chosen): &(bool, Chosen)) -> (bool, usize) {
-    (*in_doubt, chosen.helpers.len())
+/// Those of the working servers that can vouch for a coin.
+fn vouching<'a>(
+    filed: &'a Filed,
+    working: &'a [RaidaId],
+    broken: RaidaId,
+) -> impl Iterator<Item = RaidaId> + 'a {
+    let file = &filed.file;
+    let passes = |raida: RaidaId| file.pown.0[raida] == Mark::Passed && file.pan(raida).is_none();
+    let others = working.iter().copied();
+    others.filter(move |&raida| raida != broken && passes(raida))
 }
 
 /// Which servers help how many others in a round.
