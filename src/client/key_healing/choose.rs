@@ -61,8 +61,8 @@ pub struct Chosen {
 }
 
 /// The coin for a broken server: one that it fails and two or more working servers pass. Of several the
-/// one with a number in doubt there, which then has an end, else the one that most servers pass.
-/// `None` where there is none.
+/// one that most servers pass, and of those one with a number in doubt there, so that the doubt has an
+/// end. `None` where there is none.
 ///
 /// One whose number in doubt is the key of a locker or an offer will not do: it was on its way there.
 pub fn choose(coins: &[Filed], health: &EncryptionHealth, broken: RaidaId) -> Option<Chosen> {
@@ -74,13 +74,13 @@ pub fn choose(coins: &[Filed], health: &EncryptionHealth, broken: RaidaId) -> Op
     let working = health.working();
     let rank = |filed: &Filed| {
         let helpers = vouching(filed, &working, broken).count();
-        (filed.file.pan(broken).is_some(), helpers)
+        (helpers, filed.file.pan(broken).is_some())
     };
     let coins = coins.iter().enumerate();
     let (_, place, filed) = coins
         .filter(|(_, filed)| will_do(filed))
         .map(|(place, filed)| (rank(filed), place, filed))
-        .filter(|&((_, helpers), ..)| helpers >= 2)
+        .filter(|&((helpers, _), ..)| helpers >= 2)
         // The first of the best: `max_by_key` would take the last.
         .reduce(|best, other| if other.0 > best.0 { other } else { best })?;
     Some(Chosen {
@@ -233,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn a_coin_with_a_number_in_doubt_there_comes_first_unless_it_went_into_a_locker() {
-        let mut doubtful = fracked("fpppn");
+    fn of_equal_coins_one_with_a_number_in_doubt_there_comes_first_unless_it_went_into_a_locker() {
+        let mut doubtful = fracked("fp");
         doubtful.file.propose(raida(0), An::new([9; 16]));
         let mut on_its_way = fracked("fp");
         on_its_way.file.propose(raida(0), An::new([0xff; 16]));
-        let coins = [on_its_way, fracked("fp"), doubtful];
-        assert_eq!(chosen(&coins, 0), Some((2, 3)));
+        let coins = [on_its_way, fracked("fp"), doubtful, fracked("fp")];
+        assert_eq!(chosen(&coins, 0), Some((2, 24)));
         assert_eq!(chosen(&coins[..1], 0), None);
     }
 
