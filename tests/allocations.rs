@@ -7,13 +7,16 @@ mod real_node;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use raida::coin::{An, Coin, Mfs, PageId};
 use raida::protocol::authentication::{Detect, Pown};
-use raida::protocol::{Command, Encryption, Protection, Request};
+use raida::protocol::key_healing::{GetEncryptionTicket, split};
+use raida::protocol::{Command, Protection, RaidaId, Request, Status};
 
 use real_node::{COIN_ID, PATIENCE, RAIDA, RealNode};
 
@@ -21,8 +24,6 @@ use real_node::{COIN_ID, PATIENCE, RAIDA, RealNode};
 /// packet of the loopback.
 const MANY: usize = 64;
 const ROUNDS: u64 = 500;
-/// The status of an answer about one coin that passed.
-const ALL_PASS: u8 = 241;
 
 /// Counts what threads other than the tests' ask for.
 struct Counting;
@@ -76,8 +77,20 @@ fn requests(command: Command, count: usize, round: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for place in 0..count {
         let mut payload = Vec::new();
+        let mut protection = Protection::None;
         match command {
             Command::Detect => Detect::compose([(coin(place), an(place, 0))], &mut payload),
+            Command::EncryptionTicket => {
+                let coin = coin(place);
+                protection = Protection::CoinHmac(coin, an(place, 0));
+                GetEncryptionTicket {
+                    broken: RaidaId::new(3).unwrap(),
+                    coin,
+                    part: split(an(place, 1))[0],
+                    an: None,
+                }
+                .compose(&mut payload);
+            }
             _ => {
                 let record = (coin(place), an(place, round), an(place, round + 1));
                 Pown::compose([record], &mut payload);
@@ -87,7 +100,7 @@ fn requests(command: Command, count: usize, round: u64) -> Vec<u8> {
             to: RAIDA,
             coin_id: COIN_ID,
             command,
-            protection: Protection::None,
+            protection,
             echo: [1, 2],
             challenge: [3; 12],
             nonce: [4; 22],
@@ -102,14 +115,19 @@ fn requests(command: Command, count: usize, round: u64) -> Vec<u8> {
 /// turns.
 fn fewest(stream: &mut TcpStream, command: Command, count: usize) -> u64 {
     let rounds = [0, 1].map(|round| requests(command, count, round));
-    let mut answers = vec![0; count * Encryption::None.header_size()];
+    let (size, status) = match command {
+        // Ticket, HMAC and trailer.
+        Command::EncryptionTicket => (48 + 16 + 32 + 2, Status::SUCCESS),
+        _ => (32, Status::ALL_PASS),
+    };
+    let mut answers = vec![0; count * size];
     let mut fewest = u64::MAX;
     for round in 0..ROUNDS {
         let before = ALLOCATIONS.load(Relaxed);
         stream.write_all(&rounds[(round % 2) as usize]).unwrap();
         stream.read_exact(&mut answers).unwrap();
-        for answer in answers.chunks(Encryption::None.header_size()) {
-            assert_eq!(answer[2], ALL_PASS);
+        for answer in answers.chunks(size) {
+            assert_eq!(answer[2], status.code());
         }
         fewest = fewest.min(ALLOCATIONS.load(Relaxed) - before);
     }
@@ -122,11 +140,17 @@ fn a_request_about_one_coin_allocates_nothing() {
     let coins: Vec<(Coin, An, Mfs)> = (0..MANY)
         .map(|place| (coin(place), an(place, 0), Mfs::new(9)))
         .collect();
-    let node = RealNode::start(&coins, |_| ());
+    let node = RealNode::start(&coins, |settings| {
+        let file = settings.data.with_file_name("secrets");
+        let lines: String = (1..26).map(|secret| format!("{secret:032x}\n")).collect();
+        fs::write(&file, lines).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        settings.keys_file = Some(file);
+    });
     let mut stream = TcpStream::connect(node.address()).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    for command in [Command::Detect, Command::Pown] {
+    for command in [Command::Detect, Command::EncryptionTicket, Command::Pown] {
         let one = fewest(&mut stream, command, 1);
         let many = fewest(&mut stream, command, MANY);
         println!("{command:?}: {one} allocations for one request, {many} for {MANY} at once");
