@@ -13,8 +13,8 @@ use crate::protocol::{Command, RaidaId, Status};
 /// one coin each, which it proves by its number here. One request in 64 names a wrong number, and must
 /// get none.
 ///
-/// Every ticket is for another number, so it must differ from the one before: a node that has no secret
-/// to encrypt it with, or does not use it, is found out by that only where it gives the same bytes.
+/// Only the two servers can read a ticket. What can be seen from here: it is sixteen bytes, and other
+/// ones than the ticket before, since each request wishes another number.
 pub struct EncryptionTicketKind {
     drawn: Drawn,
     spoilt: Spoilt,
