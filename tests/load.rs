@@ -3,18 +3,20 @@
 mod load_on;
 mod small_node;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use load_on::*;
 use raida::client::{Hosts, PerRaida, Raidas};
 use raida::coin::An;
-use raida::load::kind::{EchoKind, FixKind, KINDS, Numbers, Verdict};
+use raida::load::kind::{EchoKind, EncryptionTicketKind, FixKind, KINDS, Numbers, Setup, Verdict};
 use raida::load::{
     Choice, Contender, Io, Keyring, Kind, LoadError, Pace, Plan, Progress, Purse, RedisPlan,
     Repair, Spacing, Stream, Sweep, TicketStock, Vouched,
 };
 use raida::protocol::healing::Fix;
+use raida::protocol::key_healing::GetEncryptionTicket;
 use raida::protocol::{Command, RaidaId, Status};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -270,6 +272,74 @@ fn a_node_that_knows_other_numbers_is_wrong() {
         let total = outcome.measured[0].whole();
         assert!(total.wrong > 0 && total.first_wrong.is_some(), "{total:?}");
     }
+}
+
+#[test]
+fn a_node_that_gives_no_encryption_ticket_is_an_error_that_says_what_it_takes() {
+    let node = node();
+    node.state.lock().unwrap().secrets = None;
+    let (outcome, _) = load("encryption-ticket", 1, &plan(&node, UDP), &node);
+    let total = outcome.measured[0].whole();
+    assert!((total.right, total.wrong) == (0, 0) && total.refused > 0);
+    let fault = outcome.fault.unwrap().to_string();
+    for text in ["have to share a secret", "keys.file", "--encryption"] {
+        assert!(fault.contains(text), "no {text:?} in {fault}");
+    }
+
+    // All that it says yes to is that wrong numbers are wrong.
+    let node = SmallNode::start();
+    node.put(owned(64).into_iter().map(|(coin, an)| (coin, an ^ an)));
+    let (outcome, _) = load("encryption-ticket", 1, &plan(&node, UDP), &node);
+    let fault = outcome.fault.unwrap().to_string();
+    assert!(fault.contains("key not found"), "{fault}");
+}
+
+#[test]
+fn an_encryption_ticket_that_cannot_be_is_wrong() {
+    let mut purse = Purse::new(owned(64)).unwrap();
+    let mut kind = EncryptionTicketKind::new(Setup {
+        coins: purse.deal(1).remove(0),
+        coins_per_request: 1,
+        slots: 1,
+        choice: Choice::Uniform,
+        side_door: plan(&node(), UDP).side_door(),
+    });
+    let rng = &mut SmallRng::seed_from_u64(1);
+    let mut brokens = BTreeSet::new();
+    for number in 1..=1_000u32 {
+        let mut payload = vec![];
+        let asked = kind.request(0, rng, &mut payload);
+        assert_eq!(asked, Some(Command::EncryptionTicket));
+        let request = GetEncryptionTicket::parse(&payload).unwrap();
+        brokens.insert(request.broken.get());
+        let own = owned(64)
+            .into_iter()
+            .find(|&(coin, _)| coin == request.coin);
+        let is_right = request.an == own.map(|(_, an)| an);
+        assert_eq!(is_right, !number.is_multiple_of(64), "request {number}");
+        let ticket: [u8; 16] = std::array::from_fn(|at| (number >> (at % 4 * 8)) as u8);
+        if !is_right {
+            let right = kind.answer(0, Status::KEY_NOT_FOUND, &[]);
+            let given = kind.answer(0, Status::SUCCESS, &ticket);
+            assert_eq!((right, given), (Verdict::Right, Verdict::Wrong));
+            continue;
+        }
+        assert_eq!(kind.answer(0, Status::SUCCESS, &ticket), Verdict::Right);
+        for (status, wrong) in [
+            (Status::SUCCESS, &ticket[..]),
+            (Status::SUCCESS, &ticket[..15]),
+            (Status::SUCCESS, &[]),
+            (Status::ALL_PASS, &[]),
+        ] {
+            assert_eq!(kind.answer(0, status, wrong), Verdict::Wrong);
+        }
+        let refused = kind.answer(0, Status::KEY_NOT_FOUND, &[]);
+        assert_eq!(refused, Verdict::Refused);
+        // Only the one before counts.
+        assert_eq!(kind.answer(0, Status::SUCCESS, &[9; 16]), Verdict::Right);
+    }
+    let others: BTreeSet<u8> = (0..25).filter(|&raida| raida != RAIDA).collect();
+    assert_eq!(brokens, others);
 }
 
 #[test]

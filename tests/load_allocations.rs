@@ -149,6 +149,7 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
             "detect-sum",
             "pown",
             "pown-sum",
+            "encryption-ticket",
             "put",
             "peek",
         ] {

@@ -276,7 +276,11 @@ KINDS = {"loads": loads, "shards": shards, "turns": turns, "pages": pages, "lock
 
 def _node(settings, loads, folder):
     cpus = settings.get("cpus", [0])
-    return Node(loads.raida, folder, settings.get("shards", 1), cpus, settings.get("set", ()))
+    given = list(settings.get("set", ()))
+    if settings.get("keys"):
+        _must(loads.raida, "keys", "new", "--out", f"{folder}.keys")
+        given.append(f"keys.file={folder}.keys/raida0.keys")
+    return Node(loads.raida, folder, settings.get("shards", 1), cpus, given)
 
 
 def _at_rest(node, seconds, times):

@@ -108,7 +108,9 @@ class Loads:
 def serve_command(node):
     """How the node was started, for the page."""
     words = ["raida", "serve", "--data", "$DATA", "--listen", "$HOST"]
-    return " ".join(words + node.command[node.command.index("--shards") :])
+    given = node.command[node.command.index("--shards") :]
+    # Secrets between servers lie beside the data.
+    return " ".join(words + [word.replace(node.folder, "$DATA") for word in given])
 
 
 def _what_went_wrong(result):

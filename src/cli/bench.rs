@@ -18,7 +18,7 @@ use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use crate::client::heal::FIX_TIMEOUT;
 use crate::client::{ClientError, HostPort, Hosts, Raidas};
-use crate::load::kind::{FixKind, KINDS, Mix, Setup};
+use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, Setup};
 use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
 use crate::load::{
@@ -45,9 +45,12 @@ const MINT_MAX: usize = 2_000_000;
 /// then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate asks for
 /// one and claims it in the names of all 25 servers. A node keeps each ticket for tickets.lifetime_s and
 /// has room for tickets.pool of them on each shard; it believes whoever claims only without a list of
-/// peers, or with peers.verify_source = false. Of one address it takes limits.healing_per_s of find,
-/// ticket and fix on each core, 1000 unless set, and refuses the rest ("too many requests"): start it
-/// with --set limits.healing_per_s=0. Every answer is checked: its length, its challenge answer or HMAC,
+/// peers, or with peers.verify_source = false. encryption-ticket asks for tickets that vouch for one coin
+/// each to another server, one request in 64 with a wrong number; the node needs the secrets that it
+/// shares with the others (raida keys new, and its file in keys.file) and gives tickets only under
+/// encryption: type 4 unless --encryption says otherwise. Of one address it takes limits.healing_per_s of
+/// find, tickets and fix on each core, 1000 unless set, and refuses the rest ("too many requests"): start
+/// it with --set limits.healing_per_s=0. Every answer is checked: its length, its challenge answer or HMAC,
 /// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
 /// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
@@ -131,8 +134,8 @@ const MINT_MAX: usize = 2_000_000;
   Two results beside each other:
     raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
-    /// What to ask: echo, detect, detect-sum, pown, pown-sum, ticket, find, validate, put, peek, take,
-    /// offer, list, buy or fix
+    /// What to ask: echo, detect, detect-sum, pown, pown-sum, ticket, find, validate,
+    /// encryption-ticket, put, peek, take, offer, list, buy or fix
     #[arg(value_parser = kind)]
     kind: Option<Load>,
     /// Kinds with their shares instead, as detect=90,pown=10, or a file with one a line; each kind
@@ -148,8 +151,9 @@ pub struct BenchCommand {
     #[arg(long)]
     expect_refusal: bool,
     /// Encryption type of every request: 0 none; 1 AES-128; 2 AES-128 by locker; 4 AES-256 with HMAC
-    #[arg(long, value_name = "TYPE", default_value_t = 0, value_parser = encryption_type)]
-    encryption: u8,
+    /// [default: 0; with encryption-ticket 4]
+    #[arg(long, value_name = "TYPE", value_parser = encryption_type)]
+    encryption: Option<u8>,
     /// Over TCP: a connection for each request: connect, ask, read the answer, close
     #[arg(long, conflicts_with = "udp")]
     connect_each: bool,
@@ -328,17 +332,20 @@ impl BenchCommand {
         if self.network.is_some() || self.expect_refusal {
             return refused("--network and --expect-refusal are for fix alone: leave them away");
         }
+        if mix.asks_for(EncryptionTicketKind::NAME) && self.coins != 1 {
+            return refused("an encryption ticket is for one coin: leave --coins away");
+        }
         let mut plan = self.plan(self.address(&self.node.host)?)?;
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
         let choice = self.choice()?;
-        let needs_coins = mix.is_about_coins() || self.encryption != 0;
+        let needs_coins = mix.is_about_coins() || self.encryption() != 0;
         let mut coins = match needs_coins {
             true => Some(self.coins(mix, choice, &plan)?),
             false => None,
         };
         if let Some(coins) = &mut coins {
             let keys = std::mem::take(&mut coins.keys);
-            plan.keyring = match self.encryption {
+            plan.keyring = match self.encryption() {
                 1 => Keyring::aes(keys),
                 2 => Keyring::aes_locker(keys),
                 4 => Keyring::aes_hmac(keys),
@@ -404,7 +411,7 @@ impl BenchCommand {
             );
         };
         let leave_away = [
-            (self.encryption != 0, "--encryption"),
+            (self.encryption() != 0, "--encryption"),
             (self.coins_file.is_some(), "--coins-file"),
             (self.choose != Choose::Uniform, "--choose"),
             (self.has(Baseline::Redis), "--baseline redis"),
@@ -540,6 +547,15 @@ impl BenchCommand {
     fn load(&self) -> &Load {
         let load = self.kind.as_ref().or(self.mix.as_ref());
         load.expect("the parser asks for one of them")
+    }
+
+    /// The encryption type of every request. Nodes give encryption tickets to nobody who asks without.
+    fn encryption(&self) -> u8 {
+        let default = match self.load() {
+            Load::Mix(mix) if mix.asks_for(EncryptionTicketKind::NAME) => 4,
+            _ => 0,
+        };
+        self.encryption.unwrap_or(default)
     }
 
     fn has(&self, baseline: Baseline) -> bool {
@@ -687,11 +703,11 @@ impl BenchCommand {
             }
         };
         coins.purse.narrow(choice);
-        if self.encryption != 0 {
+        if self.encryption() != 0 {
             let lockers = coins.purse.locker_sizes();
             let found = lockers.map_or(coins.purse.len(), |sizes| sizes.len());
             let keys = KEYS.min(found / 8).max(1);
-            let found = match self.encryption {
+            let found = match self.encryption() {
                 2 => (coins.purse).keys_in_lockers(keys, &plan.side_door()),
                 _ => Ok(coins.purse.keys(keys)),
             };
@@ -707,7 +723,7 @@ impl BenchCommand {
         let slots = plan.slots_per_thread() * threads;
         let needed = load.coins_needed(slots, threads, self.coins);
         let found = coins.purse.len();
-        let has_keys = self.encryption == 0 || !coins.keys.is_empty();
+        let has_keys = self.encryption() == 0 || !coins.keys.is_empty();
         let lockers = coins.purse.locker_sizes().filter(|_| load.takes_lockers());
         let has_lockers = lockers.is_none_or(|sizes| sizes.len() >= load.lockers_needed(threads));
         if found >= needed && has_keys && has_lockers {
@@ -740,7 +756,7 @@ impl BenchCommand {
                 "{kind} gives coins numbers that are drawn on the way, and whoever loses this program loses them: leave --coins-file away{unless}"
             ));
         }
-        if self.encryption == 2 && !in_lockers {
+        if self.encryption() == 2 && !in_lockers {
             return refused(
                 "encryption type 2 takes lockers, under keys that are drawn on the way: leave --coins-file away, or name one whose coins all lie in lockers",
             );
@@ -789,7 +805,7 @@ impl BenchCommand {
             Choose::Shard => ", one shard".to_owned(),
             Choose::Across => ", across shards".to_owned(),
         };
-        let encrypted = match self.encryption {
+        let encrypted = match self.encryption() {
             0 => String::new(),
             kind => format!(", encryption type {kind}"),
         };

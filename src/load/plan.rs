@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::side_door::{ChoreError, SideDoor};
 use crate::client::Options;
 use crate::coin::Coin;
+use crate::protocol::Status;
 
 /// What carries requests, and how many of them are under way, all threads together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +162,11 @@ pub enum LoadError {
     /// What requests need could not be made ready, or not be taken back.
     #[error(transparent)]
     Chore(#[from] ChoreError),
+    /// Not one encryption ticket was given.
+    #[error(
+        "the node gave no encryption ticket: it says \"{0}\"; it takes secrets that it shares with the others (`raida keys new`, and its file in keys.file), --encryption 1, 2 or 4, and limits.healing_per_s = 0"
+    )]
+    NoEncryptionTicket(Status),
     /// A ring cannot be had.
     #[error("this kernel does not do io_uring as it is needed here: {0}; take --io syscalls")]
     Uring(io::Error),

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -36,7 +36,7 @@ pub enum KeysError {
     )]
     OpenToOthers {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
@@ -86,10 +86,7 @@ pub(super) fn read(path: &Path, own: RaidaId) -> Result<Arc<SharedSecrets>, Keys
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::{self, Permissions},
-        path::PathBuf,
-    };
+    use std::fs::{self, Permissions};
 
     use super::*;
 

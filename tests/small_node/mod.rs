@@ -19,6 +19,7 @@ use raida::protocol::executive::{
 use raida::protocol::healing::{
     Find, FindAnswer, Found, GetTicket, TicketAnswer, TicketId, Validate,
 };
+use raida::protocol::key_healing::{GetEncryptionTicket, SharedSecret, SharedSecrets, Voucher};
 use raida::protocol::pass_fail::Bitmap;
 use raida::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
 use raida::protocol::{
@@ -64,6 +65,8 @@ pub struct State {
     /// How purchases stand; `None`: they are paid.
     pub purchase: Option<Status>,
     raida: u8,
+    /// What it shares with the others; without it nobody gets an encryption ticket.
+    pub secrets: Option<SharedSecrets>,
     pub stats: NodeStats,
     /// The faults to come: the request of this command with this number, counted from 0.
     pub faults: Vec<(Command, usize, Fault)>,
@@ -106,6 +109,9 @@ impl SmallNode {
         let address = tcp.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State {
             raida,
+            secrets: Some(SharedSecrets::new(std::array::from_fn(|other| {
+                Some(SharedSecret::new(&[other as u8 + 1; SharedSecret::SIZE]))
+            }))),
             ..State::default()
         }));
         let shared = state.clone();
@@ -342,10 +348,9 @@ impl State {
         self.stats.requests += 1;
         match command {
             // It knows of no other servers, and nobody asks it for tickets by sum.
-            Command::GetTicketSum
-            | Command::Fix
-            | Command::EncryptionTicket
-            | Command::FixEncryption => return Err(Status::UNKNOWN_COMMAND),
+            Command::GetTicketSum | Command::Fix | Command::FixEncryption => {
+                return Err(Status::UNKNOWN_COMMAND);
+            }
             Command::PeekTrade
             | Command::StoreSum
             | Command::Peek
@@ -369,6 +374,22 @@ impl State {
                     self.tickets.push((listed, BTreeSet::new()));
                     TicketId::new(self.tickets.len() as u32).ok_or(Status::NO_TICKET_SLOT)
                 });
+            }
+            Command::EncryptionTicket => {
+                let request = GetEncryptionTicket::parse(payload)?;
+                let secrets = self.secrets.as_ref();
+                let secret = secrets.and_then(|secrets| secrets.of(request.broken));
+                let secret = secret.ok_or(Status::RAIDA_OUT_OF_RANGE)?;
+                let is_proved = (request.an).is_some_and(|an| self.holds(request.coin, an));
+                if !is_proved {
+                    return Err(Status::KEY_NOT_FOUND);
+                }
+                let ticket = secret.seal(&Voucher {
+                    part: request.part,
+                    coin: request.coin,
+                    minute: 0,
+                });
+                out.extend_from_slice(ticket.expose());
             }
             Command::Validate => {
                 let Validate { claimant, ticket } = Validate::parse(payload)?;

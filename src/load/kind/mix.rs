@@ -85,6 +85,11 @@ impl Mix {
         (self.parts.iter()).any(|(entry, _)| entry.does != Does::Nothing)
     }
 
+    /// Whether the kind of this name is in it.
+    pub fn asks_for(&self, name: &str) -> bool {
+        self.parts.iter().any(|(entry, _)| entry.name == name)
+    }
+
     /// The part of its requests that change coins, 0 to 1.
     pub fn changing_share(&self) -> f64 {
         let share = |parts: &mut dyn Iterator<Item = &(&KindEntry, u32)>| {

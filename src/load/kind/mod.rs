@@ -6,6 +6,7 @@ mod detect;
 mod detect_sum;
 mod drawn;
 mod echo;
+mod encryption_ticket;
 mod find;
 mod fix;
 mod list;
@@ -26,6 +27,7 @@ pub use buy::BuyKind;
 pub use detect::DetectKind;
 pub use detect_sum::DetectSumKind;
 pub use echo::EchoKind;
+pub use encryption_ticket::EncryptionTicketKind;
 pub use find::FindKind;
 pub use fix::FixKind;
 pub use list::ListKind;
@@ -194,7 +196,7 @@ impl KindCount {
 }
 
 /// Every kind that needs no more than one node. [`FixKind`] takes a network.
-pub static KINDS: [KindEntry; 14] = [
+pub static KINDS: [KindEntry; 15] = [
     KindEntry {
         name: "echo",
         does: Does::Nothing,
@@ -242,6 +244,12 @@ pub static KINDS: [KindEntry; 14] = [
         does: Does::Reads,
         numbers: Numbers::Known,
         make: |setup| Box::new(ValidateKind::new(setup)),
+    },
+    KindEntry {
+        name: EncryptionTicketKind::NAME,
+        does: Does::Reads,
+        numbers: Numbers::Known,
+        make: |setup| Box::new(EncryptionTicketKind::new(setup)),
     },
     KindEntry {
         name: "put",
