@@ -23,7 +23,7 @@ use raida::{
             EncryptionTicket, FixEncryption, GetEncryptionTicket, Half, KeyPart, Minute, Presented,
             SharedSecret, Voucher, join, split,
         },
-        lockers::{Address, Currency, Price, PutForSale, TradeKey},
+        lockers::{Address, Currency, LockerKey, Price, PutForSale, StoreSum, TradeKey},
     },
 };
 
@@ -186,6 +186,17 @@ impl Asker {
         Pown::compose([(coin, an, pan)], &mut payload);
         assert_eq!(self.ask(Command::Pown, &payload).status, Status::ALL_PASS);
     }
+}
+
+/// Gives the trade key.
+fn put_for_sale(asker: &mut Asker, index: usize) -> An {
+    let key = TradeKey::of([0x33; 9], Price::new(4), Currency::Bitcoin);
+    let address = Address::new(b"bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh").unwrap();
+    let mut payload = vec![];
+    PutForSale::compose([coin(index)], an(index), key, &address, &mut payload);
+    let put = asker.ask(Command::PutForSale, &payload);
+    assert_eq!(put.status, Status::ALL_PASS);
+    key.an()
 }
 
 fn asked(broken: u8, coin: Coin, part: KeyPart, an: Option<An>) -> Vec<u8> {
@@ -610,14 +621,9 @@ fn a_helper_outside_0_to_24_or_a_half_outside_0_and_1_is_not_taken() {
 fn the_key_of_a_coin_that_is_for_sale_is_not_healed() {
     let node = start(|_| {});
     let mut asker = Asker::of(&node);
-    let key = TradeKey::of([0x33; 9], Price::new(4), Currency::Bitcoin);
-    let address = Address::new(b"bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh").unwrap();
-    let mut payload = vec![];
-    PutForSale::compose([coin(1)], an(1), key, &address, &mut payload);
-    let put = asker.ask(Command::PutForSale, &payload);
-    assert_eq!(put.status, Status::ALL_PASS);
+    let key = put_for_sale(&mut asker, 1);
     assert_eq!(asker.fix(coin(1), &good(coin(1), an(50))), [false, false]);
-    assert!(asker.has(coin(1), key.an()));
+    assert!(asker.has(coin(1), key));
 }
 
 #[test]
@@ -674,18 +680,68 @@ fn of_many_that_present_the_same_tickets_at_once_one_succeeds() {
 
 #[test]
 fn as_many_used_tickets_are_remembered_as_there_may_be_and_no_more_are_taken() {
+    // Its least is 512.
     let node = start(|settings| {
         settings.shards = 1;
         settings.tickets.pool = 64;
     });
     let mut asker = Asker::of(&node);
-    for number in 0..32 {
-        let an = self::number(number + 1);
+    for number in 0..=255 {
+        let an = self::number(number);
         assert_eq!(asker.fix(coin(1), &good(coin(1), an)), [true, true]);
     }
-    let answer = asker.try_fix(coin(1), &good(coin(1), an(50)));
-    assert_eq!(answer.status, Status::HEALING_NO_TICKET_SLOT);
-    assert!(asker.has(coin(1), number(32)));
+    for index in [1, 2] {
+        let other = An::new([0xab; 16]);
+        let answer = asker.try_fix(coin(index), &good(coin(index), other));
+        assert_eq!(answer.status, Status::HEALING_NO_TICKET_SLOT);
+    }
+    assert!(asker.has(coin(1), number(255)) && asker.has(coin(2), an(2)));
+}
+
+/// Who owned a coin may have collected tickets for it while that was so.
+#[test]
+fn a_ticket_from_before_a_coin_was_anothers_is_void() {
+    let node = start(|_| {});
+    let mut asker = Asker::of(&node);
+    let collected = |index: usize, number: u8| {
+        let minute = now() - 1;
+        good_of([3, 7], coin(index), self::number(number), minute)
+    };
+    let key = LockerKey::new(An::new([0xff; 16])).unwrap();
+    let [powned, stored, kept] = [(1, 50), (2, 51), (3, 52)].map(|(i, n)| collected(i, n));
+    asker.pown(coin(1), an(1), an(60));
+    let mut payload = vec![];
+    StoreSum::compose([coin(2)], an(2), key, &mut payload);
+    let answer = asker.ask(Command::StoreSum, &payload);
+    assert_eq!(answer.status, Status::ALL_PASS);
+    assert_eq!(asker.fix(coin(1), &powned), [false, false]);
+    assert_eq!(asker.fix(coin(2), &stored), [false, false]);
+    assert!(asker.has(coin(1), an(60)) && asker.has(coin(2), key.an()));
+    assert_eq!(asker.fix(coin(3), &kept), [true, true]);
+    // Nobody else's since: what two helpers gave is the owner's own.
+    assert_eq!(asker.fix(coin(3), &collected(3, 53)), [true, true]);
+    // The new owner is vouched for.
+    assert_eq!(asker.fix(coin(1), &good(coin(1), an(61))), [true, true]);
+}
+
+/// Its seller has the number, and would take the coin back from who buys it.
+#[test]
+fn no_ticket_for_a_coin_that_is_for_sale() {
+    let node = start(|_| {});
+    let mut asker = Asker::of(&node);
+    let key = put_for_sale(&mut asker, 1);
+    let [part, _] = split(an(50));
+    let long = asked(9, coin(1), part, Some(key));
+    let short = asked(9, coin(1), part, None);
+    for (protection, payload) in [
+        (Protection::CoinHmac(coin(1), key), &short),
+        (Protection::Coin(coin(1), key), &short),
+        (Protection::CoinHmac(coin(1), key), &long),
+        (Protection::CoinHmac(coin(2), an(2)), &long),
+    ] {
+        let answer = status(&node, protection, payload);
+        assert_eq!(answer, Status::KEY_NOT_FOUND);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use futures_util::future::{join, join_all};
 use super::{link::Mesh, moves::moves};
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
-    shard::{Locked, Reply, Request, TransactionId, Unavailable},
+    shard::{ChangedBy, Locked, Reply, Request, TransactionId, Unavailable},
     store::{
         Environment,
         book::Notes,
@@ -83,6 +83,28 @@ impl<E: Environment> Mesh<E> {
         &self,
         coins: &[Coin],
         session: Option<u32>,
+        decide: impl FnOnce(&Held<'_>) -> Decision<R>,
+    ) -> Result<Result<(), R>, Unavailable> {
+        self.change(coins, session, ChangedBy::Owner, decide).await
+    }
+
+    /// The same on the word of two helpers, of a coin.
+    ///
+    /// # Errors
+    /// As [`Mesh::change_together`].
+    pub async fn change_by_helpers<R>(
+        &self,
+        coin: Coin,
+        decide: impl FnOnce(&Held<'_>) -> Decision<R>,
+    ) -> Result<Result<(), R>, Unavailable> {
+        self.change(&[coin], None, ChangedBy::Helpers, decide).await
+    }
+
+    async fn change<R>(
+        &self,
+        coins: &[Coin],
+        session: Option<u32>,
+        by: ChangedBy,
         decide: impl FnOnce(&Held<'_>) -> Decision<R>,
     ) -> Result<Result<(), R>, Unavailable> {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
@@ -184,7 +206,7 @@ impl<E: Environment> Mesh<E> {
         let applied = parts.keys().map(|&shard| {
             let own = |change: &&Change| change.coin.page().owner(self.shards()) == shard;
             let changes: Vec<Change> = changes.iter().filter(own).copied().collect();
-            self.ask(shard, Request::Apply(id, changes, notes.moment))
+            self.ask(shard, Request::Apply(id, changes, notes.moment, by))
         });
         let (applied, told) = join(join_all(applied), join_all(told)).await;
         for reply in applied.into_iter().chain(told) {

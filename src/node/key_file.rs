@@ -1,9 +1,9 @@
 //! The file with the secrets that the node shares with the others, as it is found on disk.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,6 +18,8 @@ use crate::protocol::{
 
 /// The longest file that is read, in bytes: 25 secrets take 825, the rest is for comments.
 const SIZE_MAX: usize = 65_536;
+/// Can read and change everything anyway.
+const ROOT: u32 = 0;
 /// Access for the group and for all others.
 const OTHERS: u32 = 0o077;
 
@@ -40,6 +42,19 @@ pub enum KeysError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Somebody else can change it.
+    #[error(
+        "belongs to another user ({owner}): chown {user} {path}, who runs the node",
+        path = .path.display()
+    )]
+    OfAnother {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Whose it is, by number.
+        owner: u32,
+        /// Who runs the node, by number.
+        user: u32,
+    },
     /// It is far longer than 25 secrets.
     #[error(
         "is longer than {SIZE_MAX} bytes; name the file that `raida keys new` made for this node"
@@ -52,9 +67,22 @@ pub enum KeysError {
 
 /// Reads the file of the node with this number.
 pub(super) fn read(path: &Path, own: RaidaId) -> Result<Arc<SharedSecrets>, KeysError> {
+    // Not a pipe, say, whose opening would wait for somebody to write.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file").into());
+    }
     let mut file = File::open(path)?;
     // Of the file that is open: another may have its name by now.
-    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    let metadata = file.metadata()?;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != user && owner != ROOT {
+        return Err(KeysError::OfAnother {
+            path: path.to_owned(),
+            owner,
+            user,
+        });
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & OTHERS != 0 {
         return Err(KeysError::OpenToOthers {
             path: path.to_owned(),

@@ -9,7 +9,7 @@ use super::{
     trail::{KeyFixed, NotVouched, Servers},
 };
 use crate::{
-    coin::{Coin, ShardId},
+    coin::{An, Coin, ShardId},
     mesh::Decision,
     protocol::{
         RaidaId, Status,
@@ -42,8 +42,7 @@ fn proves(key: KeySource, coin: Coin) -> bool {
 }
 
 impl<E: Environment> Node<E> {
-    /// Get encryption ticket, where the proof is the request's key, or memory of this shard knows the
-    /// coin.
+    /// Get encryption ticket, where memory of this shard knows the coin.
     #[inline]
     pub(super) fn encryption_ticket_now(
         &self,
@@ -55,19 +54,10 @@ impl<E: Environment> Node<E> {
             Ok(asked) => asked,
             Err(status) => return Some(status),
         };
-        let is_owner = match asked.an {
-            None => proves(caller.key, asked.coin),
-            Some(_) if !self.shard().owns(asked.coin.page()) => return None,
-            an => {
-                let mut passed = false;
-                let coin = [(asked.coin, 0)].into_iter();
-                match self.shard().compare_now(coin, |_| an, |_| passed = true)? {
-                    Ok(()) => passed,
-                    Err(_) => return Some(Status::UNAVAILABLE),
-                }
-            }
-        };
-        Some(self.vouch(&asked, secret, is_owner, caller, out))
+        match self.an_now(asked.coin)? {
+            Ok(real) => Some(self.vouch(&asked, secret, real, caller, out)),
+            Err(status) => Some(status),
+        }
     }
 
     pub(super) async fn encryption_ticket(
@@ -77,19 +67,8 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         let (asked, secret) = self.asked_for(payload, caller)?;
-        let is_owner = match asked.an {
-            None => proves(caller.key, asked.coin),
-            Some(an) => {
-                let owner = asked.coin.page().owner(self.mesh.shards());
-                let request = Request::Detect(vec![(asked.coin, an)]);
-                match self.mesh.ask(owner, request).await {
-                    Ok(Reply::Passed(passed)) => passed == [true],
-                    Ok(other) => unreachable!("a shard says whether coins pass, not {other:?}"),
-                    Err(_) => return Err(Status::UNAVAILABLE),
-                }
-            }
-        };
-        Ok(self.vouch(&asked, secret, is_owner, caller, out))
+        let real = self.an(asked.coin).await?;
+        Ok(self.vouch(&asked, secret, real, caller, out))
     }
 
     /// What a ticket is asked for, and the secret shared with who is to read it.
@@ -120,15 +99,23 @@ impl<E: Environment> Node<E> {
             .filter(|_| raida != self.rules.get().raida)
     }
 
+    /// Gives a ticket to who proves to own the coin, whose number is this, or none.
     #[inline]
     fn vouch(
         &self,
         asked: &GetEncryptionTicket,
         secret: &SharedSecret,
-        is_owner: bool,
+        real: Option<An>,
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Status {
+        // Under a trade key lies what is for sale. Its seller knows the number and does not own the coin
+        // as others do: tickets would take it back from who buys it meanwhile.
+        let is_owner = real.is_some_and(|real| match asked.an {
+            _ if real.is_trade_key() => false,
+            None => proves(caller.key, asked.coin),
+            Some(an) => an == real,
+        });
         if !is_owner {
             self.not_vouched(asked.broken, caller, NotVouched::NoProof);
             return Status::KEY_NOT_FOUND;
@@ -165,16 +152,21 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let request = FixEncryption::parse(payload)?;
         if self.healing.keys.secrets.is_none() {
-            let own = self.rules.get().raida;
-            self.not_vouched(own, caller, NotVouched::NoSecret);
+            let now = self.shard().environment.monotonic();
+            self.trail.no_secrets(now, caller.address);
             return Err(Status::RAIDA_OUT_OF_RANGE);
         }
+        self.healing_rates.charge(caller.address, request.len());
         let mut good = self.good_tickets(&request);
         let tickets: Vec<Thing> = good.iter().map(|good| good.used).collect();
         let owner = request.coin.page().owner(self.mesh.shards());
         let fresh = match tickets.is_empty() {
             true => Ok(vec![]),
-            false => match self.mesh.ask(owner, Request::UseTickets(tickets)).await {
+            false => match self
+                .mesh
+                .ask(owner, Request::UseTickets(request.coin, tickets))
+                .await
+            {
                 Ok(Reply::Used(fresh)) => fresh,
                 Ok(other) => unreachable!("a shard uses tickets up, and does not say {other:?}"),
                 Err(_) => return Err(Status::UNAVAILABLE),
@@ -256,13 +248,12 @@ impl<E: Environment> Node<E> {
             }
             Err(_) => return Err(Status::UNAVAILABLE),
         }
-        let coins = [change.coin];
-        let changed = self.mesh.change_together(&coins, None, |held| {
+        let changed = self.mesh.change_by_helpers(change.coin, |held| {
             if held.any_on_sale() {
                 return Decision::Refuse(());
             }
             let changes = vec![change];
-            let notes = stored(&changes, coins.into_iter());
+            let notes = stored(&changes, [change.coin].into_iter());
             Decision::Change(changes, notes)
         });
         let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
@@ -282,10 +273,7 @@ fn pair(good: &[Good]) -> Option<[&Good; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        coin::{An, PageId},
-        protocol::key_healing::split,
-    };
+    use crate::{coin::PageId, protocol::key_healing::split};
 
     fn good(helper: u8, half: Half) -> Good {
         let [part, _] = split(An::new([helper; 16]));

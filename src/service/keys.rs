@@ -71,7 +71,8 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Status>> {
+    #[inline]
+    pub(super) fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Status>> {
         if !self.shard().owns(coin.page()) {
             return None;
         }
@@ -82,7 +83,7 @@ impl<E: Environment> Node<E> {
         })
     }
 
-    async fn an(&self, coin: Coin) -> Result<Option<An>, Status> {
+    pub(super) async fn an(&self, coin: Coin) -> Result<Option<An>, Status> {
         let owner = coin.page().owner(self.mesh.shards());
         match self.mesh.ask(owner, Request::An(coin)).await {
             Ok(Reply::Sum(sum)) => Ok(sum.and_then(|sum| sum.an())),

@@ -106,6 +106,9 @@ impl<E: Environment> Service<E> {
         healing: Healing,
         trading: Trading,
     ) -> Self {
+        if healing.keys.secrets.is_some() {
+            mesh.shard().note_changes();
+        }
         let latency = Rc::new(Latency::default());
         let parking = Parking::new(mesh.shard().clone(), latency.clone());
         let requests = parking.clone();

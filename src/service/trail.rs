@@ -252,6 +252,14 @@ impl Trail {
         }
     }
 
+    #[cold]
+    pub(super) fn no_secrets(&self, now: Duration, by: IpAddr) {
+        self.count(|counts| counts.encryption_fixes += 1);
+        if self.may_tell(now) {
+            tracing::info!(target: TARGET, %by, "no fix of encryption: no secrets are shared, see [keys] file");
+        }
+    }
+
     /// Tells of a fix that wrote a number; of others as of refusals.
     pub(super) fn key_fixed(&self, fixed: KeyFixed) {
         let KeyFixed {

@@ -67,6 +67,15 @@ impl Exchange {
     }
 }
 
+/// On whose word coins change together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangedBy {
+    /// Their owner's, or that of 13 servers, or of who runs this one: tickets from before are void.
+    Owner,
+    /// That of two helpers.
+    Helpers,
+}
+
 /// What a shard is asked. Coins are always the shard's own.
 #[derive(Debug)]
 pub enum Request {
@@ -85,8 +94,8 @@ pub enum Request {
     Claim(TicketId, RaidaId),
     /// Take back a claim that was made just now and not answered. Answered by [`Reply::Done`].
     WithdrawClaim(TicketId, RaidaId),
-    /// Use up these encryption tickets, for a coin of this shard. Answered by [`Reply::Used`].
-    UseTickets(Vec<Thing>),
+    /// Use up these encryption tickets for a coin. Answered by [`Reply::Used`].
+    UseTickets(Coin, Vec<Thing>),
     /// Take that back: nothing came of it. Answered by [`Reply::Done`].
     GiveBackTickets(Vec<Thing>),
     /// Remember, for the next start, that these were used: asked of the first shard only. Answered by
@@ -102,7 +111,7 @@ pub enum Request {
     Lock(TransactionId, Vec<Coin>, Option<u32>),
     /// Put a transaction's changes, which are durable, into the pages, and let its coins go. No change of
     /// these coins will be earlier than the moment after this one.
-    Apply(TransactionId, Vec<Change>, u64),
+    Apply(TransactionId, Vec<Change>, u64, ChangedBy),
     /// Let a transaction's coins go unchanged.
     Release(TransactionId),
     /// Keys of lockers of this shard that start with these bytes. Answered by [`Reply::Keys`].
@@ -173,7 +182,7 @@ pub enum Reply {
     Found(Vec<Found>),
     /// The coins of a ticket.
     Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
-    /// Which encryption tickets had not been used before.
+    /// Which encryption tickets had not been used before, and are not from before the coin was another's.
     Used(Result<Vec<bool>, PoolIsFull>),
     /// The XOR of the ANs, and what stands for each; `None` where one of the coins is not in circulation.
     SumAndTags(Option<(Sum, Vec<AnTag>)>),

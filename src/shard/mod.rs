@@ -6,6 +6,7 @@
 //! on a coin, and for its log.
 
 mod blocks;
+mod changed;
 mod exchange;
 mod lockers;
 mod locks;
@@ -24,7 +25,7 @@ pub use lockers::{
     Buyer, Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts,
     TradeSettings, Update, payment_prefix,
 };
-pub use message::{Exchange, Locked, Replacement, Reply, Request, TransactionId};
+pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;

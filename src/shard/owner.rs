@@ -9,10 +9,11 @@ use foldhash::fast::FixedState;
 use futures_util::stream::{self, StreamExt};
 
 use super::{
+    changed::Changed,
     exchange::exchange,
     lockers::{Cursor, IndexCounts, Lockers, Place, TradeCounts, TradeSettings, Update},
     locks::Locks,
-    message::{Exchange, Locked, Reply, Request, TransactionId},
+    message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
     offers::Puts,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
@@ -121,6 +122,9 @@ pub struct Shard<E: Environment> {
     tickets: RefCell<Tickets>,
     used_tickets: RefCell<UsedTickets>,
     used_file: UsedFile,
+    changed: RefCell<Changed>,
+    notes_changes: Cell<bool>,
+    is_failure_told: Cell<bool>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
 }
 
@@ -152,7 +156,14 @@ impl<E: Environment> Shard<E> {
         .await?;
         let log = Log::open(environment.clone(), settings.log, checkpoint_wanted.clone()).await?;
         let (used, version) = &recovered.used;
-        let used = used.or_until(latest_minute(environment.unix_seconds()));
+        let latest = latest_minute(environment.unix_seconds());
+        let used = used.or_until(latest);
+        if used.0 > latest && settings.id == ShardId::new(0) {
+            tracing::warn!(
+                minutes = used.0 - latest,
+                "the clock was ahead when a key was healed last, or is behind: no encryption ticket is taken for so long; with a right clock the file `used` can be removed while the node is stopped, 11 minutes after its last fix"
+            );
+        }
         let shard = Rc::new(Shard {
             id: settings.id,
             shards: settings.shards,
@@ -177,6 +188,9 @@ impl<E: Environment> Shard<E> {
             tickets: RefCell::new(Tickets::new(settings.tickets, settings.id, settings.shards)),
             used_tickets: RefCell::new(UsedTickets::new(settings.tickets.pool, used)),
             used_file: UsedFile::new(used, *version),
+            changed: RefCell::default(),
+            notes_changes: Cell::new(false),
+            is_failure_told: Cell::new(false),
             transactions: RefCell::default(),
         });
         shard.take_over_lockers(&recovered.book).await;
@@ -238,7 +252,7 @@ impl<E: Environment> Shard<E> {
                 self.withdraw_claim(*ticket, *claimant);
                 Reply::Done
             }
-            Request::UseTickets(tickets) => Reply::Used(self.use_tickets(tickets)),
+            Request::UseTickets(coin, tickets) => Reply::Used(self.use_tickets(*coin, tickets)),
             Request::GiveBackTickets(tickets) => {
                 self.used_tickets.borrow_mut().give_back(tickets);
                 Reply::Done
@@ -347,8 +361,8 @@ impl<E: Environment> Shard<E> {
             Request::Lock(id, coins, session) => {
                 Reply::Locked(self.lock(id, coins, session).await?)
             }
-            Request::Apply(id, changes, moment) => {
-                self.apply(id, &changes, moment);
+            Request::Apply(id, changes, moment, by) => {
+                self.apply(id, &changes, moment, by);
                 Reply::Done
             }
             Request::LockerCoins(key) => Reply::Coins(self.locker_coins(&key).await),
@@ -369,10 +383,16 @@ impl<E: Environment> Shard<E> {
             Request::RememberUsed(tickets) => {
                 let storage = self.environment.storage();
                 let remembered = self.used_file.remember(storage, &tickets).await;
-                remembered.map_err(|error| {
-                    tracing::error!(%error, "a key is not healed: the tickets cannot be written down as used");
-                    Unavailable
-                })?;
+                match remembered {
+                    Ok(()) => self.is_failure_told.set(false),
+                    // Clients decide how often this is tried: it is told once until it works again.
+                    Err(error) => {
+                        if !self.is_failure_told.replace(true) {
+                            tracing::error!(%error, "no key is healed: used tickets cannot be written down");
+                        }
+                        return Err(Unavailable);
+                    }
+                }
                 Reply::Done
             }
             Request::Mark => Reply::Mark(self.log.mark().await),
@@ -486,9 +506,20 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow_mut().withdraw(ticket, claimant);
     }
 
-    fn use_tickets(&self, tickets: &[Thing]) -> Result<Vec<bool>, PoolIsFull> {
-        let now = Minute::of_unix_seconds(self.environment.unix_seconds());
-        self.used_tickets.borrow_mut().use_up(now, tickets)
+    /// Notes from now on when coins change, for whoever asks to use encryption tickets.
+    pub fn note_changes(&self) {
+        self.notes_changes.set(true);
+    }
+
+    fn minute(&self) -> Minute {
+        Minute::of_unix_seconds(self.environment.unix_seconds())
+    }
+
+    fn use_tickets(&self, coin: Coin, tickets: &[Thing]) -> Result<Vec<bool>, PoolIsFull> {
+        let (now, changed) = (self.minute(), self.changed.borrow());
+        let is_void = |ticket: &Thing| changed.is_since(coin, Minute(ticket.moment), now);
+        let mut used = self.used_tickets.borrow_mut();
+        used.use_up(now, coin, tickets, is_void)
     }
 
     /// Encryption tickets that are remembered as used.
@@ -710,7 +741,7 @@ impl<E: Environment> Shard<E> {
         };
         let durable = self.log.durable(&appended).await;
         match durable {
-            Ok(()) => self.put(&pages, changes, false),
+            Ok(()) => self.put(&pages, changes, None),
             Err(_) => self.give_up(&pages),
         }
         self.log.settle(appended);
@@ -751,12 +782,21 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Puts durable changes (rising) into their pages.
+    /// Puts durable changes (rising) into their pages: those of coins that changed `together` on
+    /// somebody's word, or of each by itself, on its owner's.
     ///
     /// # Panics
-    /// When a coin comes out of a locker or goes into one, unless it is with others `together`: the
-    /// locker is told by whoever runs that.
-    pub(super) fn put(&self, pages: &[PageSequence], changes: &[Change], together: bool) {
+    /// When a coin comes out of a locker or goes into one by itself: where it is with others, the locker
+    /// is told by whoever runs that.
+    pub(super) fn put(
+        &self,
+        pages: &[PageSequence],
+        changes: &[Change],
+        together: Option<ChangedBy>,
+    ) {
+        let is_noted = self.notes_changes.get() && together != Some(ChangedBy::Helpers);
+        let now = is_noted.then(|| self.minute());
+        let mut changed = self.changed.borrow_mut();
         let mut rest = changes;
         for page in pages {
             let here = rest
@@ -770,12 +810,16 @@ impl<E: Environment> Shard<E> {
                 continue;
             }
             self.pages
-                .apply(page.page, page.sequence, these, |_, old, new| {
+                .apply(page.page, page.sequence, these, |coin, old, new| {
                     let is_marked = |an: Option<An>| an.is_some_and(|an| an.is_marked());
                     assert!(
-                        together || !is_marked(old) && !is_marked(new),
+                        together.is_some() || !is_marked(old) && !is_marked(new),
                         "the locker of a coin that changes by itself would not hear of it"
                     );
+                    // One that nobody had has no earlier owner with tickets.
+                    if let (Some(now), Some(_)) = (now, old) {
+                        changed.note(coin, now);
+                    }
                 });
             rest = others;
         }
@@ -831,11 +875,11 @@ impl<E: Environment> Shard<E> {
         })
     }
 
-    fn apply(&self, id: TransactionId, changes: &[Change], moment: u64) {
+    fn apply(&self, id: TransactionId, changes: &[Change], moment: u64, by: ChangedBy) {
         self.moment.set(self.moment.get().max(moment));
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it changes them");
-        self.put(&held.pages, changes, true);
+        self.put(&held.pages, changes, Some(by));
         self.locks.release(&held.coins);
     }
 

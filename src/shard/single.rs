@@ -126,7 +126,7 @@ impl<E: Environment> Shard<E> {
                 Asked::HasToWait
             }
             Ok(Some(appended)) if self.durability == Durability::Periodic => {
-                self.put(&[page], &[change], false);
+                self.put(&[page], &[change], None);
                 self.log.settle(appended);
                 Asked::Now(Ok(true))
             }
@@ -155,7 +155,7 @@ impl<E: Environment> Shard<E> {
                 asker,
             } = self.singles.borrow_mut().under_way.remove(ticket);
             match outcome {
-                Ok(()) => self.put(&[page], &[change], false),
+                Ok(()) => self.put(&[page], &[change], None),
                 Err(_) => self.pages.give_up(page.page, page.sequence),
             }
             self.locks.release(&[change.coin]);

@@ -1,9 +1,13 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{
+    BTreeMap, HashMap,
+    hash_map::{self, Entry},
+};
 
 use foldhash::quality::RandomState;
 
 use super::tickets::PoolIsFull;
 use crate::{
+    coin::Coin,
     protocol::key_healing::{
         CLOCK_AHEAD_MINUTES_MAX, EncryptionTicket, Minute, TICKET_AGE_MINUTES_MAX,
     },
@@ -17,12 +21,29 @@ use crate::{
 /// ones as often as two random numbers.
 pub(super) struct UsedTickets {
     most: usize,
+    most_of_coin: u32,
     count: usize,
-    by_minute: BTreeMap<Minute, HashSet<u64, RandomState>>,
+    /// The coin of each; `None` for those of an earlier run.
+    by_minute: BTreeMap<Minute, HashMap<u64, Option<Coin>, RandomState>>,
+    /// Of minutes that are over: on their way out, some at a time.
+    leaving: Vec<hash_map::IntoIter<u64, Option<Coin>>>,
+    by_coin: HashMap<Coin, u32, RandomState>,
     /// None of this minute or an earlier one is taken: what is forgotten stays used, also when the
     /// clock is set back.
     until: Minute,
 }
+
+/// Fewer cannot be remembered: as many as the last run can leave, and some.
+const LEAST: usize = 512;
+/// Nor more: a table of these grows in some milliseconds, which is as long as a core may stand still.
+const MOST: usize = 1 << 17;
+/// Tickets too old that go when others come, beside as many as come.
+const LEAVE_A_TURN: usize = 512;
+/// One in so many may be of the same coin, whose owner can have any number of them: else one owner could
+/// keep all others from healing their keys.
+const SHARE_OF_COIN: usize = 64;
+/// But so many always.
+const LEAST_OF_COIN: usize = 512;
 
 /// The latest minute that a ticket can be from which was issued until now, by a helper whose clock is
 /// ahead.
@@ -43,51 +64,76 @@ impl UsedTickets {
     /// Remembers so many at most, and knows which were used in earlier runs: all until a moment, and
     /// those since.
     pub(super) fn new(most: usize, (until, since): (u64, &[Thing])) -> UsedTickets {
+        let most = most.clamp(LEAST, MOST);
         let mut tickets = UsedTickets {
             most,
+            most_of_coin: LEAST_OF_COIN.max(most / SHARE_OF_COIN) as u32,
             count: since.len(),
             by_minute: BTreeMap::new(),
+            leaving: vec![],
+            by_coin: HashMap::default(),
             until: Minute(until),
         };
         for thing in since {
             let of_minute = tickets.by_minute.entry(Minute(thing.moment));
-            of_minute.or_default().insert(thing.name);
+            of_minute.or_default().insert(thing.name, None);
         }
         tickets
     }
 
-    /// Uses tickets up: says which had not been used.
+    /// Uses tickets of a coin up: says which had not been used, and were not void.
     ///
     /// # Errors
     /// As many are remembered as can be; none was used then.
     pub(super) fn use_up(
         &mut self,
         now: Minute,
+        coin: Coin,
         tickets: &[Thing],
+        is_void: impl Fn(&Thing) -> bool,
     ) -> Result<Vec<bool>, PoolIsFull> {
-        self.forget(now);
-        if self.count + tickets.len() > self.most {
+        self.forget(now, LEAVE_A_TURN + tickets.len());
+        let of_coin = self.by_coin.get(&coin).copied().unwrap_or(0) as usize;
+        if self.count + tickets.len() > self.most
+            || of_coin + tickets.len() > self.most_of_coin as usize
+        {
             return Err(PoolIsFull);
         }
         let fresh = tickets.iter().map(|ticket| {
             let minute = Minute(ticket.moment);
-            minute > self.until
-                && self
-                    .by_minute
-                    .entry(minute)
-                    .or_default()
-                    .insert(ticket.name)
+            if minute <= self.until || is_void(ticket) {
+                return false;
+            }
+            let of_minute = self.by_minute.entry(minute).or_default();
+            let is_fresh = !of_minute.contains_key(&ticket.name);
+            if is_fresh {
+                of_minute.insert(ticket.name, Some(coin));
+                *self.by_coin.entry(coin).or_default() += 1;
+                self.count += 1;
+            }
+            is_fresh
         });
-        let fresh: Vec<bool> = fresh.collect();
-        self.count += fresh.iter().filter(|is_fresh| **is_fresh).count();
-        Ok(fresh)
+        Ok(fresh.collect())
     }
 
     /// Takes that back: nothing came of it.
     pub(super) fn give_back(&mut self, tickets: &[Thing]) {
         for ticket in tickets {
-            if let Some(of_minute) = self.by_minute.get_mut(&Minute(ticket.moment)) {
-                self.count -= usize::from(of_minute.remove(&ticket.name));
+            let of_minute = self.by_minute.get_mut(&Minute(ticket.moment));
+            if let Some(coin) = of_minute.and_then(|of_minute| of_minute.remove(&ticket.name)) {
+                self.count_down(coin);
+            }
+        }
+    }
+
+    fn count_down(&mut self, coin: Option<Coin>) {
+        self.count -= 1;
+        if let Some(coin) = coin
+            && let Entry::Occupied(mut of_coin) = self.by_coin.entry(coin)
+        {
+            *of_coin.get_mut() -= 1;
+            if *of_coin.get() == 0 {
+                of_coin.remove();
             }
         }
     }
@@ -97,13 +143,22 @@ impl UsedTickets {
         self.count
     }
 
-    fn forget(&mut self, now: Minute) {
+    fn forget(&mut self, now: Minute, most: usize) {
         while let Some(first) = self.by_minute.first_entry()
             && first.key().0 + TICKET_AGE_MINUTES_MAX < now.0
         {
             let (minute, tickets) = first.remove_entry();
             self.until = self.until.max(minute);
-            self.count -= tickets.len();
+            self.leaving.push(tickets.into_iter());
+        }
+        for _ in 0..most {
+            let Some(leaving) = self.leaving.last_mut() else {
+                return;
+            };
+            match leaving.next() {
+                Some((_, coin)) => self.count_down(coin),
+                None => drop(self.leaving.pop()),
+            }
         }
     }
 }
@@ -111,6 +166,7 @@ impl UsedTickets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coin::PageId;
 
     const NOTHING: (u64, &[Thing]) = (0, &[]);
 
@@ -118,10 +174,20 @@ mod tests {
         Thing { moment, name }
     }
 
-    /// Uses tickets, of each its name and its minute.
+    fn use_of(
+        tickets: &mut UsedTickets,
+        now: u64,
+        coin: usize,
+        asked: &[Thing],
+    ) -> Option<Vec<bool>> {
+        let coin = PageId::from_index(7).unwrap().coin(coin);
+        tickets.use_up(Minute(now), coin, asked, |_| false).ok()
+    }
+
+    /// Uses tickets of a coin, of each its name and its minute.
     fn used(tickets: &mut UsedTickets, now: u64, asked: &[(u64, u64)]) -> Option<Vec<bool>> {
         let asked: Vec<Thing> = asked.iter().map(|&(name, at)| thing(name, at)).collect();
-        tickets.use_up(Minute(now), &asked).ok()
+        use_of(tickets, now, 1, &asked)
     }
 
     #[test]
@@ -158,20 +224,44 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_that_is_void_is_not_used_up() {
+        let mut tickets = UsedTickets::new(9, NOTHING);
+        let coin = PageId::from_index(7).unwrap().coin(1);
+        let both = [thing(1, 100), thing(2, 101)];
+        let fresh = tickets.use_up(Minute(101), coin, &both, |ticket| ticket.moment < 101);
+        assert_eq!(fresh, Ok(vec![false, true]));
+        assert_eq!(tickets.len(), 1);
+    }
+
+    #[test]
     fn memory_has_a_bound_and_is_free_again_when_tickets_are_too_old() {
-        let mut tickets = UsedTickets::new(100, NOTHING);
-        for number in 0..100 {
-            let minute = 200 + number / 20;
-            assert!(used(&mut tickets, 204, &[(number, minute)]).is_some());
+        let mut tickets = UsedTickets::new(600, NOTHING);
+        for number in 0..600 {
+            let ticket = [thing(number, 200 + number / 120)];
+            assert!(use_of(&mut tickets, 204, number as usize, &ticket).is_some());
         }
-        assert_eq!(used(&mut tickets, 204, &[(500, 204)]), None);
-        assert_eq!(used(&mut tickets, 210, &[(500, 204)]), None);
-        assert_eq!(used(&mut tickets, 211, &[(500, 204)]), Some(vec![true]));
-        assert_eq!(tickets.len(), 81);
+        assert_eq!(used(&mut tickets, 204, &[(900, 204)]), None);
+        assert_eq!(used(&mut tickets, 210, &[(900, 204)]), None);
+        assert_eq!(used(&mut tickets, 211, &[(900, 204)]), Some(vec![true]));
+        assert_eq!(tickets.len(), 481);
         for minute in 300..400 {
-            let some: Vec<(u64, u64)> = (0..8).map(|i| (minute * 30 + i, minute)).collect();
+            let some: Vec<(u64, u64)> = (0..40).map(|i| (minute * 40 + i, minute)).collect();
             assert!(used(&mut tickets, minute, &some).is_some());
-            assert!(tickets.len() <= 88 && tickets.by_minute.len() <= 11);
+            assert!(tickets.len() <= 440 && tickets.by_minute.len() <= 11);
+            assert!(tickets.by_coin.len() == 1);
         }
+    }
+
+    #[test]
+    fn one_coins_tickets_leave_room_for_those_of_others() {
+        let mut tickets = UsedTickets::new(65_536, NOTHING);
+        let of_one: Vec<Thing> = (0..1_024).map(|name| thing(name, 100)).collect();
+        assert!(use_of(&mut tickets, 100, 1, &of_one).is_some());
+        let one_more = [thing(5_000, 100)];
+        assert_eq!(use_of(&mut tickets, 100, 1, &one_more), None);
+        assert_eq!(use_of(&mut tickets, 100, 2, &one_more), Some(vec![true]));
+        tickets.give_back(&of_one[..2]);
+        let one_more = [thing(5_001, 100)];
+        assert_eq!(use_of(&mut tickets, 100, 1, &one_more), Some(vec![true]));
     }
 }
