@@ -258,6 +258,9 @@ fn load_and_kill(
             format!("killed after {after} ms")
         }
     };
+    // A few answers later, so that some of these have none.
+    load.fix_keys(random.random_range(1..=8));
+    std::thread::sleep(Duration::from_micros(random.random_range(0..5_000)));
     load.node_may_end();
     let ending = node.kill();
     assert!(ending.was_killed(), "it ended by itself: {ending:?}");

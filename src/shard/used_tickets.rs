@@ -45,13 +45,13 @@ impl UsedTickets {
     pub(super) fn new(most: usize, (until, since): (u64, &[Thing])) -> UsedTickets {
         let mut tickets = UsedTickets {
             most,
-            count: since.len(),
+            count: 0,
             by_minute: BTreeMap::new(),
             until: Minute(until),
         };
         for thing in since {
             let of_minute = tickets.by_minute.entry(Minute(thing.moment));
-            of_minute.or_default().insert(thing.name);
+            tickets.count += usize::from(of_minute.or_default().insert(thing.name));
         }
         tickets
     }
@@ -155,6 +155,15 @@ mod tests {
         let fresh = used(&mut known, 101, &asked);
         assert_eq!(fresh, Some(vec![false, true, false, false, true]));
         assert_eq!(known.len(), 4);
+    }
+
+    #[test]
+    fn a_ticket_that_the_last_run_names_twice_is_forgotten_with_both() {
+        let twice = [thing(1, 100), thing(1, 100), thing(2, 100)];
+        let mut known = UsedTickets::new(3, (99, &twice));
+        assert_eq!(known.len(), 2);
+        assert_eq!(used(&mut known, 111, &[(3, 111)]), Some(vec![true]));
+        assert_eq!(known.len(), 1);
     }
 
     #[test]

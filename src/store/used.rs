@@ -143,7 +143,12 @@ impl UsedFile {
 
     fn add(&self, things: &[Thing]) {
         let mut since = self.since.borrow_mut();
-        since.extend_from_slice(things);
+        // Each once: where nothing came of it in the end, it is used again.
+        for thing in things {
+            if !since.contains(thing) {
+                since.push(*thing);
+            }
+        }
         let latest = since.iter().map(|thing| thing.moment).max().unwrap_or(0);
         let mut until = self.until.get().max(latest.saturating_sub(MOMENTS_LISTED));
         since.retain(|thing| thing.moment > until);
@@ -260,7 +265,7 @@ mod tests {
         assert_eq!(*file.since.borrow(), [thing(5, 1), thing(6, 2)]);
         file.add(&[thing(4, 3), thing(3, 3)]);
         assert_eq!(file.since.borrow().len(), 2);
-        let many: Vec<Thing> = (2..THINGS_MAX as u64).map(|name| thing(6, name)).collect();
+        let many: Vec<Thing> = (3..=THINGS_MAX as u64).map(|name| thing(6, name)).collect();
         file.add(&many);
         assert_eq!(file.since.borrow().len(), THINGS_MAX);
         let block = encode(1, file.until.get(), &file.since.borrow());
@@ -270,5 +275,15 @@ mod tests {
         assert_eq!(since, *file.since.borrow());
         file.add(&[thing(6, 0)]);
         assert_eq!((file.until.get(), file.since.borrow().len()), (6, 0));
+    }
+
+    #[test]
+    fn what_is_used_again_takes_no_more_room() {
+        let file = UsedFile::new((3, &[thing(4, 9)]), 0);
+        for _ in 0..2 * THINGS_MAX {
+            file.add(&[thing(5, 1), thing(4, 9), thing(5, 1)]);
+        }
+        assert_eq!(*file.since.borrow(), [thing(4, 9), thing(5, 1)]);
+        assert_eq!(file.until.get(), 3);
     }
 }

@@ -71,12 +71,15 @@ impl Told {
             return Err("nobody knows what was used".to_owned());
         };
         let (tried, mut used) = (self.tried.borrow(), self.used.borrow_mut());
+        let listed = since.len();
         let since: BTreeSet<Key> = since.iter().map(key).collect();
+        if since.len() < listed {
+            return Err("a thing is listed twice".to_owned());
+        }
         let is_used = |thing: &Key| thing.0 <= *until || since.contains(thing);
         if let Some(lost) = used.iter().find(|thing| !is_used(thing)) {
-            let count = since.len();
             return Err(format!(
-                "{lost:?} is not used any more, but all until {until} and {count} since"
+                "{lost:?} is not used any more, but all until {until} and {listed} since"
             ));
         }
         if let Some(new) = since.difference(&tried).next() {

@@ -31,14 +31,15 @@ const COMMON_LOCKERS: usize = 6;
 const OLD_COMMON_LOCKERS: usize = 4;
 /// Coins that one load may take out of circulation.
 const FREED_MAX: usize = 48;
-/// Fixes of encryption that one load may ask for. A node remembers some 250 tickets over a start, two a
-/// fix, before it counts everything until now as used: there are rounds of both kinds.
-const FIXED_MAX: [usize; 3] = [4, 12, 40];
+/// Fixes of encryption that one load may ask for before it is told to. A node remembers some 250 tickets
+/// over a start, two a fix; beyond that it takes no other of the same minute.
+const FIXED_FIRST: [usize; 3] = [1, 3, 6];
 
 /// The load of several connections, each on a thread of its own.
 pub struct Running {
     loads: Vec<JoinHandle<Vec<Change>>>,
     state: Arc<State>,
+    commons: Arc<Commons>,
 }
 
 #[derive(Default)]
@@ -126,7 +127,11 @@ impl Book {
             let state = Arc::clone(&state);
             loads.push(std::thread::spawn(move || load.run(&state)));
         }
-        Running { loads, state }
+        Running {
+            loads,
+            state,
+            commons,
+        }
     }
 
     /// What everybody knows at first.
@@ -136,7 +141,7 @@ impl Book {
         let old = old.sample(random, OLD_COMMON_LOCKERS).copied();
         let mut lockers: Vec<LockerKey> = old.collect();
         lockers.resize_with(COMMON_LOCKERS, || draw_locker(random));
-        let to_fix = *FIXED_MAX.choose(random).expect("three");
+        let to_fix = *FIXED_FIRST.choose(random).expect("three");
         let mut commons = Commons::new(lockers, FREED_MAX, to_fix);
         commons.key_fixes = Mutex::new(self.key_fixes.clone());
         commons.open_key_fixes = Mutex::new(self.open_key_fixes.clone());
@@ -189,6 +194,11 @@ impl Running {
     /// Says that the node may end from now on.
     pub fn node_may_end(&self) {
         self.state.may_end.store(true, SeqCst);
+    }
+
+    /// Has connections fix so many keys more, as soon as they can.
+    pub fn fix_keys(&self, count: usize) {
+        self.commons.to_fix.store(count, SeqCst);
     }
 
     /// Asks nothing more.
