@@ -1,5 +1,5 @@
 //! What a node answered outlives any crash: the real program, killed at random moments under a load of
-//! powns and of everything that lockers and trades can be asked.
+//! powns, of everything that lockers and trades can be asked, and of fixes of encryption.
 //!
 //! `RAIDA_CRASH_ROUNDS` sets how often (20 by default), `RAIDA_CRASH_SEED` repeats the choices of an
 //! earlier run; moments and answers vary all the same.
@@ -8,9 +8,10 @@ mod node_process;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use node_process::changes::healing::write_secrets;
 use node_process::changes::load::Running;
 use node_process::changes::{Book, Change, Outcome};
 use node_process::{NodeProcess, Serve, admin_key, kill_spawned, mint, raida};
@@ -24,7 +25,7 @@ const DENOMINATIONS: [i8; 4] = [-8, -1, 0, 6];
 const PAGES_EACH: u32 = 16;
 const COINS_A_PAGE: usize = 16;
 /// What everything here has to be asked about, answered and found done.
-const COMMANDS: [Command; 11] = [
+const COMMANDS: [Command; 12] = [
     Command::Pown,
     Command::PownSum,
     Command::StoreSum,
@@ -36,6 +37,7 @@ const COMMANDS: [Command; 11] = [
     Command::Buy,
     Command::RemoveTrade,
     Command::PeekTrade,
+    Command::FixEncryption,
 ];
 /// What a node says at its start that counts every purchase as paid, and all it may say.
 const WARNED: &str = "every purchase counts as paid";
@@ -45,6 +47,7 @@ struct Totals {
     /// How many of each were answered and done.
     done: BTreeMap<String, usize>,
     freed: usize,
+    replayed: usize,
     answered: usize,
     refused: usize,
     open: usize,
@@ -71,6 +74,7 @@ fn what_was_answered_outlives_every_crash() {
     let mut random = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
+    write_secrets(&secrets(&data));
 
     let node = serve(&data, 2).start();
     let mut client = node.client();
@@ -98,7 +102,7 @@ fn what_was_answered_outlives_every_crash() {
     }
     println!("{}", totals.line(rounds));
     println!("answered and done: {:?}", totals.done);
-    assert!(totals.answered > 0 && totals.recovered > 0);
+    assert!(totals.answered > 0 && totals.recovered > 0 && totals.replayed > 0);
     for command in COMMANDS {
         let done = totals.done.get(&format!("{command:?}"));
         assert!(done.is_some(), "nothing was asked by {command:?}");
@@ -113,7 +117,7 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
     book.assert_kept(&node);
     replace_freed(&node, data, book);
 
-    let load = book.load_with_lockers(&node, shards, CONNECTIONS, random);
+    let load = book.load_with_everything(&node, shards, CONNECTIONS, random);
     let (history, moment) = load_and_kill(node, data, load, random, totals);
     assert_sound(data);
     for _ in 0..random.random_range(0..3) {
@@ -132,6 +136,7 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
     let applied = book.settle(&node, shards, &history);
     totals.freed += before - book.coins.len();
     totals.count_done(&history);
+    totals.replayed += history.iter().filter(|change| change.is_replay()).count();
     let open: Vec<usize> = (0..history.len())
         .filter(|&i| history[i].outcome == Outcome::Open && !history[i].parts.is_empty())
         .collect();
@@ -194,6 +199,13 @@ fn serve(data: &Path, shards: u16) -> Serve {
         .with("storage.segment_bytes", 1 << 20)
         .with("storage.checkpoint_interval_s", 1)
         .with("trade.settlement", "trusted")
+        .with("keys.file", secrets(data).display())
+        .with("log.healing", "warn")
+}
+
+/// What the node shares with the other servers.
+fn secrets(data: &Path) -> PathBuf {
+    data.with_file_name("secrets")
 }
 
 /// Puts as many new coins into circulation as were taken out of it.
@@ -246,6 +258,9 @@ fn load_and_kill(
             format!("killed after {after} ms")
         }
     };
+    // A few answers later, so that some of these have none.
+    load.fix_keys(random.random_range(1..=8));
+    std::thread::sleep(Duration::from_micros(random.random_range(0..5_000)));
     load.node_may_end();
     let ending = node.kill();
     assert!(ending.was_killed(), "it ended by itself: {ending:?}");
@@ -296,7 +311,8 @@ impl Totals {
     fn line(&self, rounds: u64) -> String {
         format!(
             "{rounds} rounds: {} requests answered, {} refused, {} unanswered: {} found applied, \
-             {} not, {} in part, another client having been first; {} coins taken out of circulation; {} times killed in a checkpoint, {} times \
+             {} not, {} in part, another client having been first; {} coins taken out of circulation; used tickets presented \
+             {} times; {} times killed in a checkpoint, {} times \
              while starting; {} starts, {} with something to recover, {} changes recovered, the \
              longest start {} ms",
             self.answered,
@@ -306,6 +322,7 @@ impl Totals {
             self.not_applied,
             self.parted,
             self.freed,
+            self.replayed,
             self.checkpoints_hit,
             self.starts_killed,
             self.starts,

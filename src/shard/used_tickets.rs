@@ -68,7 +68,7 @@ impl UsedTickets {
         let mut tickets = UsedTickets {
             most,
             most_of_coin: LEAST_OF_COIN.max(most / SHARE_OF_COIN) as u32,
-            count: since.len(),
+            count: 0,
             by_minute: BTreeMap::new(),
             leaving: vec![],
             by_coin: HashMap::default(),
@@ -76,7 +76,8 @@ impl UsedTickets {
         };
         for thing in since {
             let of_minute = tickets.by_minute.entry(Minute(thing.moment));
-            of_minute.or_default().insert(thing.name, None);
+            let known = of_minute.or_default().insert(thing.name, None);
+            tickets.count += usize::from(known.is_none());
         }
         tickets
     }
@@ -231,6 +232,15 @@ mod tests {
         let fresh = tickets.use_up(Minute(101), coin, &both, |ticket| ticket.moment < 101);
         assert_eq!(fresh, Ok(vec![false, true]));
         assert_eq!(tickets.len(), 1);
+    }
+
+    #[test]
+    fn a_ticket_that_the_last_run_names_twice_is_forgotten_with_both() {
+        let twice = [thing(1, 100), thing(1, 100), thing(2, 100)];
+        let mut known = UsedTickets::new(3, (99, &twice));
+        assert_eq!(known.len(), 2);
+        assert_eq!(used(&mut known, 111, &[(3, 111)]), Some(vec![true]));
+        assert_eq!(known.len(), 1);
     }
 
     #[test]

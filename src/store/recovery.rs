@@ -260,7 +260,7 @@ pub(super) async fn bring_in_order<S: Storage>(
     });
     let lengths = page_file::least_lengths(images);
     round::write(storage, round, lengths, round).await?;
-    let used = used::read(storage).await?;
+    let used = used::take_over(storage).await?;
     give_up_logs(storage, &survey.segments).await?;
     survey.books.give_up(storage).await?;
     Ok(Recovered {

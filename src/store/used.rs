@@ -69,7 +69,7 @@ pub struct UsedFile {
     written: Signal,
 }
 
-/// Reads the file; and the version of what it says.
+/// Reads the file; and the version of what it says, 0 for that of no block.
 pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<(Used, u64)> {
     match storage.open(USED_FILE, false).await {
         Ok(file) => Ok(decode(&file.read_at(0, 2 * BLOCK_BYTES).await?)),
@@ -78,8 +78,29 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<(Used, u64)> {
     }
 }
 
+/// Reads the file for a node that goes on from it, and makes what it says durable. A process that was
+/// killed, or whose sync failed, leaves a block behind that a power failure would still undo; what that
+/// block says must be on the disk before the next one takes the place of the one before. It is written
+/// again, the same bytes to the same place: however that is cut short, it costs nothing that is on the
+/// disk.
+pub(super) async fn take_over<S: Storage>(storage: &S) -> io::Result<(Used, u64)> {
+    let (used, version) = read(storage).await?;
+    if version > 0 {
+        let file = storage.open(USED_FILE, false).await?;
+        let block = file.read_at(place(version), BLOCK_BYTES).await?;
+        file.write_at(&block, place(version)).await?;
+        file.sync().await?;
+    }
+    Ok((used, version))
+}
+
+/// Where the block of this version is: not where the one before it is.
+fn place(version: u64) -> u64 {
+    version % 2 * BLOCK_BYTES as u64
+}
+
 impl UsedFile {
-    /// Goes on from this version of what the file says.
+    /// Goes on from this version of what the file says, which is durable.
     pub fn new((until, since): (u64, &[Thing]), version: u64) -> UsedFile {
         UsedFile {
             until: Cell::new(until),
@@ -112,9 +133,8 @@ impl UsedFile {
             let version = version + u64::from(version % 2 == self.durable.get() % 2);
             self.version.set(version);
             let block = encode(version, self.until.get(), &self.since.borrow());
-            let offset = version % 2 * BLOCK_BYTES as u64;
             let file = storage.open(USED_FILE, true).await?;
-            file.write_at(&block, offset).await?;
+            file.write_at(&block, place(version)).await?;
             file.sync().await?;
             self.durable.set(version);
         }
@@ -123,7 +143,12 @@ impl UsedFile {
 
     fn add(&self, things: &[Thing]) {
         let mut since = self.since.borrow_mut();
-        since.extend_from_slice(things);
+        // Each once: where nothing came of it in the end, it is used again.
+        for thing in things {
+            if !since.contains(thing) {
+                since.push(*thing);
+            }
+        }
         let latest = since.iter().map(|thing| thing.moment).max().unwrap_or(0);
         let mut until = self.until.get().max(latest.saturating_sub(MOMENTS_LISTED));
         since.retain(|thing| thing.moment > until);
@@ -240,7 +265,7 @@ mod tests {
         assert_eq!(*file.since.borrow(), [thing(5, 1), thing(6, 2)]);
         file.add(&[thing(4, 3), thing(3, 3)]);
         assert_eq!(file.since.borrow().len(), 2);
-        let many: Vec<Thing> = (2..THINGS_MAX as u64).map(|name| thing(6, name)).collect();
+        let many: Vec<Thing> = (3..=THINGS_MAX as u64).map(|name| thing(6, name)).collect();
         file.add(&many);
         assert_eq!(file.since.borrow().len(), THINGS_MAX);
         let block = encode(1, file.until.get(), &file.since.borrow());
@@ -250,5 +275,15 @@ mod tests {
         assert_eq!(since, *file.since.borrow());
         file.add(&[thing(6, 0)]);
         assert_eq!((file.until.get(), file.since.borrow().len()), (6, 0));
+    }
+
+    #[test]
+    fn what_is_used_again_takes_no_more_room() {
+        let file = UsedFile::new((3, &[thing(4, 9)]), 0);
+        for _ in 0..2 * THINGS_MAX {
+            file.add(&[thing(5, 1), thing(4, 9), thing(5, 1)]);
+        }
+        assert_eq!(*file.since.borrow(), [thing(4, 9), thing(5, 1)]);
+        assert_eq!(file.until.get(), 3);
     }
 }

@@ -14,6 +14,7 @@ mod model;
 mod node;
 mod order;
 mod random;
+mod used;
 mod world;
 
 use std::{

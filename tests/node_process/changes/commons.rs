@@ -8,6 +8,7 @@ use raida::coin::Coin;
 use raida::protocol::lockers::{LockerKey, PublicId, TradeKey};
 
 use super::Value;
+use super::healing::KeyFix;
 
 /// What is everybody's.
 #[derive(Default)]
@@ -21,6 +22,12 @@ pub(super) struct Commons {
     pub lockers: Vec<LockerKey>,
     /// Coins that may still be taken out of circulation.
     pub to_free: AtomicUsize,
+    /// Keys that may still be fixed.
+    pub to_fix: AtomicUsize,
+    /// Fixes whose tickets were accepted, the newest last.
+    pub key_fixes: Mutex<Vec<KeyFix>>,
+    /// Fixes without an answer, of earlier loads, which were not made.
+    pub open_key_fixes: Mutex<Vec<KeyFix>>,
     /// Which coins were ever to come under which locker's key: none twice.
     entered: Mutex<HashSet<(usize, Value)>>,
 }
@@ -38,11 +45,12 @@ pub(super) struct Lot {
 }
 
 impl Commons {
-    /// Nothing but these lockers and so many coins to free.
-    pub fn new(lockers: Vec<LockerKey>, to_free: usize) -> Commons {
+    /// Nothing but these lockers, so many coins to free and so many keys to fix.
+    pub fn new(lockers: Vec<LockerKey>, to_free: usize, to_fix: usize) -> Commons {
         Commons {
             lockers,
             to_free: AtomicUsize::new(to_free),
+            to_fix: AtomicUsize::new(to_fix),
             ..Commons::default()
         }
     }

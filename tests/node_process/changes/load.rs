@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,11 +31,15 @@ const COMMON_LOCKERS: usize = 6;
 const OLD_COMMON_LOCKERS: usize = 4;
 /// Coins that one load may take out of circulation.
 const FREED_MAX: usize = 48;
+/// Fixes of encryption that one load may ask for before it is told to. A node remembers some 250 tickets
+/// over a start, two a fix; beyond that it takes no other of the same minute.
+const FIXED_FIRST: [usize; 3] = [1, 3, 6];
 
 /// The load of several connections, each on a thread of its own.
 pub struct Running {
     loads: Vec<JoinHandle<Vec<Change>>>,
     state: Arc<State>,
+    commons: Arc<Commons>,
 }
 
 #[derive(Default)]
@@ -54,7 +58,7 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mix {
     Powns,
-    PownsAndLockers,
+    Everything,
 }
 
 impl Book {
@@ -70,16 +74,17 @@ impl Book {
         self.run(Mix::Powns, node, shards, connections, random)
     }
 
-    /// The same, and they are put into lockers, offered, bought and taken back too. The node counts
-    /// every purchase as paid.
-    pub fn load_with_lockers(
+    /// The same, and they are put into lockers, offered, bought and taken back too, and get new numbers by
+    /// fixes of encryption. The node counts every purchase as paid, and shares the secrets with other
+    /// servers that the load knows ([`healing::write_secrets`](super::healing::write_secrets)).
+    pub fn load_with_everything(
         &self,
         node: &NodeProcess,
         shards: u16,
         connections: usize,
         random: &mut StdRng,
     ) -> Running {
-        self.run(Mix::PownsAndLockers, node, shards, connections, random)
+        self.run(Mix::Everything, node, shards, connections, random)
     }
 
     fn run(
@@ -122,7 +127,11 @@ impl Book {
             let state = Arc::clone(&state);
             loads.push(std::thread::spawn(move || load.run(&state)));
         }
-        Running { loads, state }
+        Running {
+            loads,
+            state,
+            commons,
+        }
     }
 
     /// What everybody knows at first.
@@ -132,7 +141,10 @@ impl Book {
         let old = old.sample(random, OLD_COMMON_LOCKERS).copied();
         let mut lockers: Vec<LockerKey> = old.collect();
         lockers.resize_with(COMMON_LOCKERS, || draw_locker(random));
-        let commons = Commons::new(lockers, FREED_MAX);
+        let to_fix = *FIXED_FIRST.choose(random).expect("three");
+        let mut commons = Commons::new(lockers, FREED_MAX, to_fix);
+        commons.key_fixes = Mutex::new(self.key_fixes.clone());
+        commons.open_key_fixes = Mutex::new(self.open_key_fixes.clone());
         let numbers = self.coins.iter().zip(0..);
         let numbers: HashMap<Coin, usize> = numbers.map(|(&coin, number)| (coin, number)).collect();
         for (&key, coins) in &self.lockers {
@@ -182,6 +194,11 @@ impl Running {
     /// Says that the node may end from now on.
     pub fn node_may_end(&self) {
         self.state.may_end.store(true, SeqCst);
+    }
+
+    /// Has connections fix so many keys more, as soon as they can.
+    pub fn fix_keys(&self, count: usize) {
+        self.commons.to_fix.store(count, SeqCst);
     }
 
     /// Asks nothing more.
@@ -239,6 +256,8 @@ pub(super) enum Means {
     Offered(Lot),
     /// What was on offer is this connection's, in a locker, or nobody's.
     Taken(Value),
+    /// An own coin's number is fixed, so many of the tickets having been used before.
+    KeyFixed(usize),
     /// Nothing, if it is as it should be: what was looked at has not changed.
     Looked(Looked),
     /// Nothing: it must fail.
@@ -277,7 +296,13 @@ impl Load {
 
     /// Sends a request. Gives whether the connection is still good.
     fn ask(&mut self) -> bool {
-        if self.mix == Mix::PownsAndLockers && self.random.random_bool(0.7) {
+        if self.mix == Mix::Everything
+            && self.random.random_bool(0.05)
+            && let Some(sent) = self.ask_to_fix_key()
+        {
+            return sent;
+        }
+        if self.mix == Mix::Everything && self.random.random_bool(0.7) {
             // Not everything can be asked at every time.
             for _ in 0..4 {
                 if let Some(sent) = self.ask_of_lockers() {
@@ -397,6 +422,7 @@ impl Load {
             parts,
             outcome: Outcome::Open,
             bought: None,
+            key_fix: None,
             is_forbidden: false,
             connection: self.number,
             sent: Instant::now(),
@@ -433,8 +459,10 @@ impl Load {
         for change in &mut self.changes[changes.clone()] {
             change.answered = Some(Instant::now());
         }
-        if let Means::Several = means {
-            return self.note_several(changes, reply);
+        match means {
+            Means::Several => return self.note_several(changes, reply),
+            Means::KeyFixed(used) => return self.note_key_fixed(changes.start, used, reply),
+            _ => {}
         }
         let change = &mut self.changes[changes.start];
         let count = change.parts.len();
@@ -454,7 +482,7 @@ impl Load {
                 };
                 assert!(is_refused, "{:?} of what is on offer", reply.status);
             }
-            Means::Several => unreachable!("they were noted"),
+            Means::Several | Means::KeyFixed(_) => unreachable!("they were noted"),
         }
     }
 

@@ -5,11 +5,13 @@
 //! |---|---|
 //! | `load` | one connection's load: what it knows of coins, powns, and what answers mean |
 //! | `trading` | the requests of group 8 in that load |
+//! | `healing` | fixes of encryption in that load |
 //! | `commons` | what the connections of one load know together |
 //! | `judge` | what was found of the coins, held against what was answered |
 //! | `lockers` | what was found in lockers, on offer and paid, held against the coins |
 
 mod commons;
+pub mod healing;
 mod judge;
 pub mod load;
 mod lockers;
@@ -26,6 +28,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::NodeProcess;
+use healing::KeyFix;
 
 /// An AN as a number, so that it can be looked up.
 pub type Value = u128;
@@ -38,7 +41,10 @@ pub struct Change {
     pub outcome: Outcome,
     /// The purchase that it is.
     bought: Option<Bought>,
-    /// Nothing of it may ever be done: it claims coins by a key that proves nothing, or by a wrong sum.
+    /// The fix of encryption that it is.
+    key_fix: Option<KeyFix>,
+    /// Nothing of it may ever be done: it claims coins by a key that proves nothing, by a wrong
+    /// sum, or by tickets that were used.
     is_forbidden: bool,
     /// The connection that it was sent on, whose changes take effect in their order.
     connection: usize,
@@ -86,6 +92,10 @@ pub struct Book {
     offers: Vec<TradeKey>,
     /// What was bought.
     bought: Vec<Bought>,
+    /// Fixes of encryption whose tickets were accepted, the newest last.
+    key_fixes: Vec<KeyFix>,
+    /// Fixes that were not made, and had no answer: their tickets may be used or not.
+    open_key_fixes: Vec<KeyFix>,
 }
 
 impl Book {
@@ -131,6 +141,7 @@ impl Book {
         let mut applied = self.judge(shards, history, &found);
         self.settle_lockers(&mut client, history, &found, &mut applied);
         self.settle_purchases(&mut client, history, &applied);
+        self.settle_key_fixes(history, &applied);
         let both = self.coins.iter().zip(found);
         let left: Vec<(Coin, Value)> = both.filter_map(|(c, value)| Some((*c, value?))).collect();
         (self.coins, self.values) = left.into_iter().unzip();
@@ -160,6 +171,11 @@ impl Change {
     /// Whether it makes all its parts or none, whatever their coins' values are.
     fn is_whole(&self) -> bool {
         !matches!(self.command, Command::Pown | Command::Remove)
+    }
+
+    /// Whether it presents tickets that were accepted before, and is answered.
+    pub fn is_replay(&self) -> bool {
+        self.is_forbidden && self.key_fix.is_some() && self.outcome != Outcome::Open
     }
 
     /// Whether it stores coins where they are: all that changes is their order.

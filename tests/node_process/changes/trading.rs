@@ -436,7 +436,7 @@ impl Load {
     }
 
     /// A locker for these coins: one that this connection or all store coins in, or a new one.
-    fn locker_for(&mut self, coins: &[usize]) -> LockerKey {
+    pub fn locker_for(&mut self, coins: &[usize]) -> LockerKey {
         let known = match self.random.random_range(0..10) {
             0..3 => self.commons.lockers.choose(&mut self.random).copied(),
             3..8 => {
