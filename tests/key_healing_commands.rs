@@ -229,6 +229,10 @@ fn a_server_that_nobody_shares_a_secret_with_is_given_up_for_a_while() {
     let again = network.run("health wallet");
     assert_says(&again, 1, "at any time");
 
+    let endless = network.run("fix-encryption wallet --network net --cool-down-s 31536001");
+    assert_eq!(endless.status, 2);
+    assert!(endless.err.contains("0..=31536000"), "{}", endless.err);
+
     let file = network.wallet().join("encryption-health.json");
     std::fs::write(&file, "nonsense").unwrap();
     for words in [

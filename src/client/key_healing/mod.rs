@@ -18,7 +18,7 @@ mod network;
 pub use choose::{Chosen, Standing, choose, observe, standing};
 pub use fix::{HelperFault, KeyFix, KeyHealingError, REQUESTS_AT_ONCE, Settings, fix_encryption};
 pub use health::{
-    COOL_DOWN, EncryptionHealth, FAILURES_MAX, HEALTH_FILE, HealthError, ServerHealth, State,
-    UnixSeconds,
+    COOL_DOWN, COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, HEALTH_FILE, HealthError,
+    ServerHealth, State, UnixSeconds,
 };
 pub use network::Network;
