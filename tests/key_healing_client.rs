@@ -79,7 +79,8 @@ struct Servers {
     asked: Vec<(u8, u8, KeyPart)>,
     /// Broken server and helpers of every fix.
     fixes: Vec<(u8, [u8; 2])>,
-    finds: Vec<u8>,
+    /// Server and number of every question whether it has it.
+    finds: Vec<(u8, An)>,
     /// How many are asked right now, and were at most.
     under_way: usize,
     under_way_max: usize,
@@ -225,18 +226,14 @@ impl Network for Fake {
         })
     }
 
-    fn find(&self, raida: RaidaId, coin: Coin, an: An, pan: An) -> Result<Found, ClientError> {
+    fn has(&self, raida: RaidaId, coin: Coin, an: An) -> Result<bool, ClientError> {
         self.counted(|| {
             let mut state = self.state.lock().unwrap();
-            state.finds.push(raida.get());
+            state.finds.push((raida.get(), an));
             if self.fates.get(&raida.get()) == Some(&Fate::Down) {
                 return down();
             }
-            Ok(match state.held.get(&(raida, coin)) {
-                Some(held) if *held == an => Found::An,
-                Some(held) if *held == pan => Found::Pan,
-                _ => Found::Neither,
-            })
+            Ok(state.held.get(&(raida, coin)) == Some(&an))
         })
     }
 }
@@ -378,6 +375,10 @@ impl Trial {
         self.network.state.lock().unwrap().asked.clone()
     }
 
+    fn finds(&self) -> Vec<(u8, An)> {
+        self.network.state.lock().unwrap().finds.clone()
+    }
+
     fn helpers_asked(&self) -> Vec<u8> {
         let mut helpers: Vec<u8> = self.asked().iter().map(|asked| asked.0).collect();
         helpers.sort_unstable();
@@ -416,7 +417,7 @@ fn two_servers_vouch_for_a_half_each_and_the_third_takes_the_number() {
     let parts: BTreeMap<u8, KeyPart> = trial.asked().iter().map(|a| (a.0, a.2)).collect();
     let an = trial.network.on_disk(coin(0)).an(raida(7));
     assert_eq!([parts[&0], parts[&1]], split(an));
-    assert_eq!(trial.network.state.lock().unwrap().finds, [0u8; 0]);
+    assert_eq!(trial.finds(), []);
     assert_eq!(trial.health().broken(), []);
     assert_eq!(trial.health().of(raida(7)).last_attempt, Some(NOW));
 }
@@ -563,7 +564,9 @@ fn a_lost_request_leaves_both_numbers_and_the_same_one_is_asked_for_again() {
     assert_eq!(trial.network.on_disk(coin(0)).an(raida(3)), proposed);
     // It was looked first whether the number had come into force meanwhile, and other coins were left
     // alone.
-    assert_eq!(trial.network.state.lock().unwrap().finds, [3, 3]);
+    let old = An::new([4; 16]);
+    let asked = [(3, proposed), (3, old)];
+    assert_eq!(trial.finds(), [asked, asked].concat());
     assert!(!trial.network.on_disk(coin(1)).is_in_doubt());
 }
 

@@ -5,12 +5,14 @@ mod node_network;
 mod node_process;
 
 use std::path::Path;
+use std::time::Duration;
 
 use network_process::{Network, NetworkProcess};
 use node_network::Run;
-use raida::client::Outcome;
+use raida::client::key_healing::Network as _;
 use raida::client::wallet::{Access, Wallet};
-use raida::coin::{An, Coin};
+use raida::client::{Hosts, Outcome, Raidas};
+use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::protocol::RaidaId;
 use serde_json::Value;
 
@@ -162,6 +164,32 @@ fn one_coin_brings_each_of_five_servers_back_and_the_others_wait_for_heal() {
     assert_eq!(report["encryption"]["broken"].as_array().unwrap().len(), 0);
     let detect = trial.run("detect --all --encryption 4 --network network wallet");
     assert_says(&detect, 0, "4 of 4 coins pass on all 25 servers");
+}
+
+#[test]
+fn a_server_says_whether_it_has_a_number_only_to_who_asks_under_that_number() {
+    let trial = Trial::start();
+    let hosts = Hosts::read(&trial.0.dir().join("hosts")).unwrap();
+    let raidas = Raidas::new(hosts, 6, Duration::from_secs(5));
+    let raida = RaidaId::new(7).unwrap();
+    let (coin, an) = {
+        let wallet = trial.wallet();
+        let file = &wallet.coins()[0].file;
+        (file.coin, file.an(raida))
+    };
+    assert!(raidas.has(raida, coin, an).unwrap());
+    assert!(!raidas.has(raida, coin, An::new([0x51; 16])).unwrap());
+    // Nor has it a coin with this number that nobody made.
+    let elsewhere = Coin {
+        denomination: Denomination::new(-7).unwrap(),
+        serial_number: SerialNumber::new(9).unwrap(),
+    };
+    assert!(!raidas.has(raida, elsewhere, an).unwrap());
+    trial.lose_all_on(&[7]);
+    assert!(!raidas.has(raida, coin, an).unwrap());
+    assert!(raidas.has(raida, coin, An::new([0x51; 16])).unwrap());
+    assert!(trial.0.ask(&["stop", "7"]).status.success());
+    assert!(raidas.has(raida, coin, an).is_err());
 }
 
 #[test]

@@ -272,9 +272,27 @@ impl Question {
                 coin,
                 an,
                 pan,
-            } => Answer::Find(network.find(broken, coin, an, pan)),
+            } => Answer::Find(find(network, broken, coin, an, pan)),
         }
     }
+}
+
+/// Which of two numbers a coin has, the new one asked for first: it is what the answer hangs on.
+fn find(
+    network: &impl Network,
+    raida: RaidaId,
+    coin: Coin,
+    an: An,
+    pan: An,
+) -> Result<Found, ClientError> {
+    if network.has(raida, coin, pan)? {
+        return Ok(Found::Pan);
+    }
+    Ok(match network.has(raida, coin, an)? {
+        true => Found::An,
+        // Also where the new one came into force in between: then it is found the next time.
+        false => Found::Neither,
+    })
 }
 
 /// All cases of a run. One thread decides and writes, what comes from the servers wakes it up: so no

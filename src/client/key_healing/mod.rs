@@ -3,6 +3,10 @@
 //! Here is what brings one coin back on each such server; the others' numbers are then a matter of
 //! [`heal`](crate::client::heal).
 //!
+//! Who reads along learns nothing of the new number from what is sent here. The look that commands begin
+//! with, and [`heal`](crate::client::heal) afterwards, are not encrypted and show every number of the coins
+//! to whoever reads along there, the new one too from the next look on.
+//!
 //! | room | what it is |
 //! |---|---|
 //! | [`EncryptionHealth`] | which servers are broken, since when, and when to try again; kept in the wallet |
