@@ -18,9 +18,10 @@ pub enum Standing {
 /// What the marks of the coins in Bank and Fracked make of each server. One whole coin, which all servers
 /// pass, shows that none is broken.
 ///
-/// A coin that most servers fail says nothing: it is somebody else's by now, and those that still pass
-/// it were down when it changed hands. Taken at its word, a wallet of such a coin alone would have the
-/// new owner's number replaced on all other servers, for which two that lag behind would do.
+/// A coin that most servers fail says nothing, nor does one that fewer servers pass than fail, however many
+/// were silent: it is somebody else's by now, and those that still pass it were down when it changed hands.
+/// Taken at its word, a wallet of such a coin alone would have the new owner's number replaced on all other
+/// servers, for which two that lag behind would do.
 pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
     let mut standing = PerRaida::from_fn(|_| Standing::Unknown);
     for filed in coins.iter().filter(|filed| is_evidence(filed)) {
@@ -37,7 +38,8 @@ pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
 
 fn is_evidence(filed: &Filed) -> bool {
     let is_ours = matches!(filed.folder, Folder::Bank | Folder::Fracked);
-    is_ours && filed.file.pown.count(Mark::Failed) < VOTES_NEEDED
+    let failed = filed.file.pown.count(Mark::Failed);
+    is_ours && failed < VOTES_NEEDED && failed < filed.file.pown.count(Mark::Passed)
 }
 
 /// Takes note of what the coins say. A server of which they say nothing stays what it was.
@@ -205,6 +207,19 @@ mod tests {
         let somebody_elses = [fracked("ppf")];
         assert_eq!(broken(&somebody_elses), [0u8; 0]);
         assert_eq!(chosen(&somebody_elses, 5), None);
+        for silent in ['n', 'e', 'u'] {
+            // Two that lag behind, eleven that fail it, and twelve that nothing is heard of.
+            let sold = [fracked(&format!("pp{}{silent}", "f".repeat(11)))];
+            assert_eq!(broken(&sold), [0u8; 0]);
+            let mut health = EncryptionHealth::default();
+            health.mark_broken(raida(5));
+            assert_eq!(choose(&sold, &health, raida(5)), None);
+            // As many for it as against it.
+            let torn = [fracked(&format!("ppff{silent}"))];
+            assert_eq!(broken(&torn), [0u8; 0]);
+            let ours = [fracked(&format!("pppff{silent}"))];
+            assert_eq!(broken(&ours), [3, 4]);
+        }
         let twelve = [fracked("ffffffffffffp")];
         assert_eq!(broken(&twelve).len(), 12);
         assert_eq!(chosen(&twelve, 5), Some((0, 13)));
@@ -226,6 +241,9 @@ mod tests {
     fn a_coin_that_passes_on_one_working_server_will_not_do() {
         assert_eq!(chosen(&[fracked("fpn")], 0), None);
         assert_eq!(chosen(&[fracked("fppn")], 0), Some((0, 2)));
+        let mut health = EncryptionHealth::default();
+        health.mark_broken(raida(0));
+        assert_eq!(choose(&[fracked("fpn")], &health, raida(0)), None);
         // One of the two is broken itself, as far as anybody knows.
         let mut health = EncryptionHealth::default();
         health.mark_broken(raida(2));
