@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use raida::client::heal::{self, Looked, heal_looked};
 use raida::client::key_healing::{
     EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, Network, Settings, State, UnixSeconds,
-    fix_encryption, observe,
+    fix_encryption, observe, under_way,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
-use raida::client::{ClientError, PerRaida, draw_an};
+use raida::client::{ClientError, FixOrder, Outcome, PerRaida, draw_an, draw_generator};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
-use raida::protocol::healing::Found;
+use raida::protocol::healing::{Found, TicketId};
 use raida::protocol::key_healing::{
     EncryptionTicket, GetEncryptionTicket, KeyPart, Presented, join, split,
 };
@@ -81,6 +82,8 @@ struct Servers {
     fixes: Vec<(u8, [u8; 2])>,
     /// Server and number of every question whether it has it.
     finds: Vec<(u8, An)>,
+    /// Server and coin of what was fixed by 13 tickets.
+    healed: Vec<(u8, Coin)>,
     /// How many are asked right now, and were at most.
     under_way: usize,
     under_way_max: usize,
@@ -238,6 +241,71 @@ impl Network for Fake {
     }
 }
 
+/// The same servers as healing sees them: all answer, list what they know, and take what they are told.
+impl heal::Network for Fake {
+    fn look(
+        &self,
+        questions: PerRaida<Option<heal::Questions>>,
+    ) -> PerRaida<Option<Result<heal::Replies, ClientError>>> {
+        let state = self.state.lock().unwrap();
+        let held = |raida, coin: &Coin| state.held[&(raida, *coin)];
+        let mut answers = PerRaida::from_fn(|_| None);
+        for (raida, asked) in questions {
+            answers[raida] = asked.map(|asked| {
+                let find = |(coin, an, pan): &(Coin, An, An)| match held(raida, coin) {
+                    now if now == *an => Found::An,
+                    now if now == *pan => Found::Pan,
+                    _ => Found::Neither,
+                };
+                let detect = |(coin, an): &(Coin, An)| held(raida, coin) == *an;
+                Ok(heal::Replies {
+                    detect: asked.detect.iter().map(detect).collect(),
+                    find: asked.find.iter().map(find).collect(),
+                })
+            });
+        }
+        answers
+    }
+
+    fn tickets(
+        &self,
+        coins: PerRaida<Option<Vec<(Coin, An)>>>,
+    ) -> PerRaida<Option<Result<heal::Ticketed, ClientError>>> {
+        let state = self.state.lock().unwrap();
+        let mut answers = PerRaida::from_fn(|_| None);
+        for (raida, coins) in coins {
+            answers[raida] = coins.map(|coins| {
+                let passed = coins.iter();
+                let passed = passed.map(|(coin, an)| state.held[&(raida, *coin)] == *an);
+                Ok(heal::Ticketed {
+                    passed: passed.collect(),
+                    ticket: TicketId::new(1),
+                })
+            });
+        }
+        answers
+    }
+
+    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<heal::Fixed>> {
+        let mut state = self.state.lock().unwrap();
+        let mut answers = PerRaida::from_fn(|_| None);
+        for (raida, order) in orders {
+            answers[raida] = order.map(|order| {
+                for &coin in &order.coins {
+                    state.healed.push((raida.get(), coin));
+                    let an = order.generator.an(raida, coin);
+                    state.held.insert((raida, coin), an);
+                }
+                heal::Fixed {
+                    outcomes: vec![Outcome::Changed; order.coins.len()],
+                    error: None,
+                }
+            });
+        }
+        answers
+    }
+}
+
 /// A wallet whose every coin some servers have lost.
 struct Trial {
     network: Fake,
@@ -315,6 +383,30 @@ impl Trial {
 
     fn fix(&self) -> Vec<(u8, KeyFix)> {
         self.fix_at(NOW)
+    }
+
+    /// As `raida heal` does: looks, mends keys, and then what 13 others vouch for. What became of the
+    /// keys, and what was fixed after it.
+    fn heal_at(&self, now: UnixSeconds) -> (Vec<(RaidaId, KeyFix)>, Vec<(u8, Coin)>) {
+        self.network.state.lock().unwrap().healed.clear();
+        let (mut wallet, mut health) = (self.wallet(), self.health());
+        let looked = Looked::at(&mut wallet, &self.network).unwrap();
+        observe(&mut health, wallet.coins());
+        let settings = Settings::at(now);
+        let results = fix_encryption(&mut wallet, &mut health, &self.network, settings, draw_an);
+        let spared = under_way(wallet.coins(), &health, now);
+        let network = &self.network;
+        heal_looked(
+            &mut wallet,
+            looked,
+            &spared,
+            network,
+            draw_generator,
+            |_| {},
+        )
+        .unwrap();
+        let healed = self.network.state.lock().unwrap().healed.clone();
+        (results.unwrap(), healed)
     }
 
     /// The one result.
@@ -608,6 +700,74 @@ fn a_program_killed_between_fix_and_answer_finds_its_number_in_the_next_run() {
         matches!(fix, KeyFix::Fixed { helpers: None, .. }),
         "{fix:?}"
     );
+    assert!(trial.is_right(3));
+}
+
+#[test]
+fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
+    let lost = Fate::RequestLost;
+    let unavailable = Fate::Refuses(Status::UNAVAILABLE);
+    let no_help = Helper::Refuses(Status::KEY_NOT_FOUND);
+    // What happens to a fix of keys before, to the one that healing begins with, and who helps then.
+    for (before, fate, helper) in [
+        (None, lost, None),
+        (None, unavailable, None),
+        (Some(lost), lost, None),
+        (Some(lost), unavailable, None),
+        (Some(lost), lost, Some(no_help)),
+        (Some(unavailable), lost, Some(no_help)),
+    ] {
+        let case = format!("{before:?}, {fate:?}, {helper:?}");
+        let mut trial = Trial::broken_on([3, 9]);
+        // What is repaired in the first round brings about a second one.
+        // Each coin has one such server, so that the first coin is as good as any.
+        let mut state = trial.network.state.lock().unwrap();
+        for sn in 0..COINS {
+            state.held.insert((raida(11 + sn as u8), coin(sn)), LOST);
+        }
+        drop(state);
+        if let Some(before) = before {
+            trial.network.fates.insert(3, before);
+            trial.fix();
+        }
+        trial.network.fates.insert(3, fate);
+        let helpers = (0..25).filter_map(|number| Some((number, helper?)));
+        trial.network.helpers.extend(helpers);
+        let (results, healed) = trial.heal_at(UnixSeconds(NOW.0 + 60));
+        let of_3 = results.iter().find(|(broken, _)| *broken == raida(3));
+        assert!(!is_fixed(&of_3.unwrap().1), "{case}: {results:?}");
+        assert!(!healed.contains(&(3, coin(0))), "{case}");
+        assert!(healed.contains(&(11, coin(0))), "{case}");
+        assert!(healed.contains(&(3, coin(1))), "{case}");
+        let proposed = trial.network.on_disk(coin(0)).pan(raida(3));
+        // By the other coins the server works again; this one waits.
+        let (results, healed) = trial.heal_at(UnixSeconds(NOW.0 + 120));
+        assert!(
+            results.is_empty() && healed.is_empty(),
+            "{case}: {healed:?}"
+        );
+        assert_eq!(trial.network.on_disk(coin(0)).pan(raida(3)), proposed);
+        // The request arrives after all.
+        let mut state = trial.network.state.lock().unwrap();
+        state
+            .held
+            .insert((raida(3), coin(0)), proposed.expect("it is in doubt"));
+        drop(state);
+        trial.assert_nothing_is_lost(&case);
+        let (_, healed) = trial.heal_at(UnixSeconds(NOW.0 + 180));
+        assert_eq!(healed, [], "{case}");
+        assert!(trial.is_right(3), "{case}");
+    }
+}
+
+#[test]
+fn healing_repairs_what_a_fix_of_keys_left_in_doubt_once_that_can_no_longer_arrive() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.fates.insert(3, Fate::RequestLost);
+    let (_, healed) = trial.heal_at(NOW);
+    assert_eq!(healed, [(3, coin(1)), (3, coin(2))]);
+    let (_, healed) = trial.heal_at(UnixSeconds(NOW.0 + 3_600));
+    assert_eq!(healed, [(3, coin(0))]);
     assert!(trial.is_right(3));
 }
 

@@ -124,7 +124,8 @@ pub enum KeyHealingError {
 /// server that was broken, by rising number, is in the marks and in `health` afterwards, both on disk.
 ///
 /// The new number is in the coin's file, beside the old one, before the broken server is sent the tickets
-/// for it, and nothing replaces it there until that server says which one it has. So a crash at any moment
+/// for it, and nothing replaces it there until that server says which one it has, or a fix by those tickets
+/// can no longer take effect ([`under_way`](super::under_way())). So a crash at any moment
 /// loses neither; a number that is in the file already is asked for again rather than another, so that it
 /// does not matter which of two requests takes effect.
 ///

@@ -13,11 +13,13 @@
 //! | [`standing`], [`observe`], [`choose`] | what coins say of the servers, and which coin and helpers will do |
 //! | [`Network`] | what is asked of the servers |
 //! | [`fix_encryption`] | tickets from helpers, and the fix, with every number on disk before a server may have it |
+//! | [`under_way()`] | where a number in doubt must not be replaced yet |
 
 mod choose;
 mod fix;
 mod health;
 mod network;
+mod under_way;
 
 pub use choose::{Chosen, Standing, choose, observe, standing};
 pub use fix::{HelperFault, KeyFix, KeyHealingError, REQUESTS_AT_ONCE, Settings, fix_encryption};
@@ -26,3 +28,4 @@ pub use health::{
     ServerHealth, State, UnixSeconds,
 };
 pub use network::Network;
+pub use under_way::under_way;
