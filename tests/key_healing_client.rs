@@ -78,6 +78,8 @@ struct Servers {
     used: BTreeSet<[u8; 16]>,
     /// Helper, broken server and part of every request for a ticket.
     asked: Vec<(u8, u8, KeyPart)>,
+    /// Helper and coin of the same.
+    vouched: Vec<(u8, Coin)>,
     /// Broken server and helpers of every fix.
     fixes: Vec<(u8, [u8; 2])>,
     /// Server and number of every question whether it has it.
@@ -139,6 +141,7 @@ impl Network for Fake {
             let mut state = self.state.lock().unwrap();
             let broken = asked.broken;
             state.asked.push((helper.get(), broken.get(), asked.part));
+            state.vouched.push((helper.get(), asked.coin));
             assert_ne!(helper, broken);
             assert_eq!(asked.an, None, "the coin is the request's key");
             if state.held.get(&(helper, asked.coin)) != Some(&an) {
@@ -386,8 +389,8 @@ impl Trial {
     }
 
     /// As `raida heal` does: looks, mends keys, and then what 13 others vouch for. What became of the
-    /// keys, and what was fixed after it.
-    fn heal_at(&self, now: UnixSeconds) -> (Vec<(RaidaId, KeyFix)>, Vec<(u8, Coin)>) {
+    /// keys; [`Trial::healed`] has what was fixed after it.
+    fn heal_at(&self, now: UnixSeconds) -> Vec<(RaidaId, KeyFix)> {
         self.network.state.lock().unwrap().healed.clear();
         let (mut wallet, mut health) = (self.wallet(), self.health());
         let looked = Looked::at(&mut wallet, &self.network).unwrap();
@@ -405,8 +408,11 @@ impl Trial {
             |_| {},
         )
         .unwrap();
-        let healed = self.network.state.lock().unwrap().healed.clone();
-        (results.unwrap(), healed)
+        results.unwrap()
+    }
+
+    fn healed(&self) -> Vec<(u8, Coin)> {
+        self.network.state.lock().unwrap().healed.clone()
     }
 
     /// The one result.
@@ -416,14 +422,26 @@ impl Trial {
         results.pop().unwrap().1
     }
 
-    /// The file of the first coin, and whether its numbers for a server are what the server has, without
-    /// doubt.
+    /// Whether the first coin's numbers for a server are what the server has, without doubt.
     fn is_right(&self, number: u8) -> bool {
-        let file = self.network.on_disk(coin(0));
-        let held = self.network.state.lock().unwrap().held[&(raida(number), coin(0))];
+        self.is_right_of(coin(0), number)
+    }
+
+    /// The same of another coin.
+    fn is_right_of(&self, coin: Coin, number: u8) -> bool {
+        let file = self.network.on_disk(coin);
+        let held = self.network.state.lock().unwrap().held[&(raida(number), coin)];
         file.an(raida(number)) == held
             && file.pan(raida(number)).is_none()
             && file.pown.0[raida(number)] == Mark::Passed
+    }
+
+    /// Whether each of these servers was mended, and has what the file of its coin says.
+    fn are_mended(&self, results: &[(u8, KeyFix)]) -> bool {
+        results.iter().all(|(number, fix)| match fix {
+            KeyFix::Fixed { coin, .. } => self.is_right_of(*coin, *number),
+            _ => false,
+        })
     }
 
     fn mark(&self, number: u8) -> Mark {
@@ -733,7 +751,7 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
         trial.network.fates.insert(3, fate);
         let helpers = (0..25).filter_map(|number| Some((number, helper?)));
         trial.network.helpers.extend(helpers);
-        let (results, healed) = trial.heal_at(UnixSeconds(NOW.0 + 60));
+        let (results, healed) = (trial.heal_at(UnixSeconds(NOW.0 + 60)), trial.healed());
         let of_3 = results.iter().find(|(broken, _)| *broken == raida(3));
         assert!(!is_fixed(&of_3.unwrap().1), "{case}: {results:?}");
         assert!(!healed.contains(&(3, coin(0))), "{case}");
@@ -741,7 +759,7 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
         assert!(healed.contains(&(3, coin(1))), "{case}");
         let proposed = trial.network.on_disk(coin(0)).pan(raida(3));
         // By the other coins the server works again; this one waits.
-        let (results, healed) = trial.heal_at(UnixSeconds(NOW.0 + 120));
+        let (results, healed) = (trial.heal_at(UnixSeconds(NOW.0 + 120)), trial.healed());
         assert!(
             results.is_empty() && healed.is_empty(),
             "{case}: {healed:?}"
@@ -754,8 +772,8 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
             .insert((raida(3), coin(0)), proposed.expect("it is in doubt"));
         drop(state);
         trial.assert_nothing_is_lost(&case);
-        let (_, healed) = trial.heal_at(UnixSeconds(NOW.0 + 180));
-        assert_eq!(healed, [], "{case}");
+        trial.heal_at(UnixSeconds(NOW.0 + 180));
+        assert_eq!(trial.healed(), [], "{case}");
         assert!(trial.is_right(3), "{case}");
     }
 }
@@ -764,10 +782,10 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
 fn healing_repairs_what_a_fix_of_keys_left_in_doubt_once_that_can_no_longer_arrive() {
     let mut trial = Trial::broken_on([3]);
     trial.network.fates.insert(3, Fate::RequestLost);
-    let (_, healed) = trial.heal_at(NOW);
-    assert_eq!(healed, [(3, coin(1)), (3, coin(2))]);
-    let (_, healed) = trial.heal_at(UnixSeconds(NOW.0 + 3_600));
-    assert_eq!(healed, [(3, coin(0))]);
+    trial.heal_at(NOW);
+    assert_eq!(trial.healed(), [(3, coin(1)), (3, coin(2))]);
+    trial.heal_at(UnixSeconds(NOW.0 + 3_600));
+    assert_eq!(trial.healed(), [(3, coin(0))]);
     assert!(trial.is_right(3));
 }
 
@@ -822,8 +840,24 @@ fn two_servers_share_their_helpers_where_there_are_only_two() {
             only_two_vouch(&mut filed.file, [0, 1, 2]);
         }
     });
+    let results = trial.fix();
+    assert!(trial.are_mended(&results), "{results:?}");
+    assert_eq!(trial.helpers_asked(), [0, 0, 1, 1]);
+}
+
+#[test]
+fn two_servers_share_helpers_and_coin_where_there_is_no_other() {
+    let trial = Trial::broken_on([3, 9]);
+    trial.change(|wallet| {
+        let (first, others) = wallet.coins_mut().split_first_mut().unwrap();
+        only_two_vouch(&mut first.file, [0, 1, 2]);
+        for filed in others {
+            filed.file.pown = PownString::all(Mark::NoAnswer);
+        }
+    });
     assert!(trial.fix().iter().all(|(_, fix)| is_fixed(fix)));
     assert_eq!(trial.helpers_asked(), [0, 0, 1, 1]);
+    assert!(trial.is_right(3) && trial.is_right(9));
 }
 
 #[test]
@@ -831,8 +865,7 @@ fn twelve_broken_servers_are_mended_by_the_other_thirteen_all_at_once() {
     let trial = Trial::broken_on(0..12);
     let results = trial.fix();
     assert_eq!(results.len(), 12);
-    assert!(results.iter().all(|(_, fix)| is_fixed(fix)), "{results:?}");
-    assert!((0..25).all(|number| trial.is_right(number)));
+    assert!(trial.are_mended(&results), "{results:?}");
     assert_eq!(trial.health().broken(), []);
     // 24 halves of 13 helpers: nobody vouches for more than two.
     let mut helped: BTreeMap<u8, usize> = BTreeMap::new();
@@ -842,6 +875,22 @@ fn twelve_broken_servers_are_mended_by_the_other_thirteen_all_at_once() {
     assert_eq!(helped.values().max(), Some(&2));
     let state = trial.network.state.lock().unwrap();
     assert!(state.under_way_max <= raida::client::key_healing::REQUESTS_AT_ONCE);
+}
+
+#[test]
+fn no_server_vouches_twice_for_one_coin_where_there_are_others() {
+    // 18 can vouch to 7, and four of them are left for the last one. Of 17 to 8 there are three. By 13, one
+    // coin can serve five of the 12 in this way.
+    for (broken, coins_used) in [(7, 1), (8, 2), (12, 3)] {
+        let trial = Trial::broken_on(0..broken);
+        let results = trial.fix();
+        assert!(trial.are_mended(&results), "{results:?}");
+        let state = trial.network.state.lock().unwrap();
+        let vouched: BTreeSet<_> = state.vouched.iter().collect();
+        assert_eq!(vouched.len(), 2 * usize::from(broken), "{broken} broken");
+        let coins: BTreeSet<Coin> = state.vouched.iter().map(|&(_, coin)| coin).collect();
+        assert_eq!(coins.len(), coins_used, "{broken} broken");
+    }
 }
 
 #[test]

@@ -142,15 +142,17 @@ pub fn fix_encryption(
 ) -> Result<Vec<(RaidaId, KeyFix)>, KeyHealingError> {
     let known = EncryptionHealth::read(wallet.root())?;
     let mut results = vec![];
+    let mut chosen: Vec<Chosen> = vec![];
     let mut cases = vec![];
     for broken in health.broken() {
         let until = health.next_retry(broken);
         match until.filter(|_| !health.can_retry(broken, settings.now)) {
             Some(until) => results.push((broken, KeyFix::CoolingDown { until })),
-            None => match choose(wallet.coins(), health, broken) {
-                Some(chosen) => {
-                    let file = &wallet.coins()[chosen.place].file;
-                    cases.push(Case::new(broken, file, chosen, &mut draw)?);
+            None => match choose(wallet.coins(), health, broken, &chosen) {
+                Some(this) => {
+                    let file = &wallet.coins()[this.place].file;
+                    cases.push(Case::new(broken, file, &this, &mut draw)?);
+                    chosen.push(this);
                 }
                 None => results.push((broken, KeyFix::NoSuitableCoin)),
             },
@@ -198,7 +200,7 @@ impl Case {
     fn new(
         broken: RaidaId,
         file: &CoinFile,
-        chosen: Chosen,
+        chosen: &Chosen,
         draw: &mut impl FnMut() -> Result<An, getrandom::Error>,
     ) -> Result<Case, getrandom::Error> {
         let pan = match file.pan(broken) {
@@ -211,7 +213,7 @@ impl Case {
             coin: file.coin,
             pan,
             parts: split(pan),
-            left: chosen.helpers,
+            left: chosen.helpers.clone(),
             tickets: [None; 2],
             failed: vec![],
             asked: 0,
@@ -390,7 +392,7 @@ impl<'a> Round<'a> {
 
     fn ask_helper(&mut self, number: usize, half: Half) {
         let case = &mut self.cases[number];
-        let Some(helper) = self.busy.take(&mut case.left) else {
+        let Some(helper) = self.busy.take(case.coin, &mut case.left) else {
             return;
         };
         case.asked += 1;
