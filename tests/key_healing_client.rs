@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use raida::client::heal::{self, Looked, heal_looked};
 use raida::client::key_healing::{
-    EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, Network, Settings, State, UnixSeconds,
-    fix_encryption, observe, under_way,
+    EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, Network, PAIRS_IN_VAIN_MAX, Settings,
+    State, UnixSeconds, fix_encryption, observe, under_way,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
 use raida::client::{ClientError, FixOrder, Outcome, PerRaida, draw_an, draw_generator};
@@ -622,13 +622,33 @@ fn tickets_that_are_never_accepted_end_in_too_few_helpers_and_no_write() {
         panic!("{fix:?}");
     };
     let used_up = |(_, fault): &&(RaidaId, HelperFault)| matches!(fault, HelperFault::UsedUp);
+    // The tickets of 0 and 2, and then of so many pairs that neither of both was accepted.
+    let tried = 4 + 2 * PAIRS_IN_VAIN_MAX;
     assert_eq!(
         (failed.len(), failed.iter().filter(used_up).count()),
-        (24, 2)
+        (tried, 2)
     );
-    assert_eq!(trial.fixes().len(), 12);
+    assert_eq!(trial.fixes().len(), tried / 2);
     assert_eq!(trial.network.state.lock().unwrap().held, before);
     assert_eq!(trial.mark(3), Mark::Failed);
+}
+
+#[test]
+fn a_server_that_accepts_nobodys_tickets_is_given_up_after_a_few() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.helpers = (0..25).map(|number| (number, Helper::Useless)).collect();
+    let fix = trial.fix_one();
+    let KeyFix::NotEnoughHelpers { failed, .. } = &fix else {
+        panic!("{fix:?}");
+    };
+    assert_eq!(failed.len(), 2 * PAIRS_IN_VAIN_MAX);
+    let not_accepted =
+        |(_, fault): &(RaidaId, HelperFault)| matches!(fault, HelperFault::NotAccepted);
+    assert!(failed.iter().all(not_accepted), "{failed:?}");
+    assert_eq!(
+        trial.fixes(),
+        [(3, [0, 1]), (3, [2, 4]), (3, [5, 6]), (3, [7, 8])]
+    );
 }
 
 #[test]

@@ -20,6 +20,10 @@ use crate::protocol::{RaidaId, Status};
 /// are not counterfeit can have, with two helpers each.
 pub const REQUESTS_AT_ONCE: usize = 24;
 
+/// Pairs of tickets of which a broken server accepted neither, at most: it accepts nobody's for this coin
+/// then, as for one that is for sale there, and to ask all others in vain holds everybody up.
+pub const PAIRS_IN_VAIN_MAX: usize = 4;
+
 /// How servers are mended.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -187,6 +191,8 @@ struct Case {
     left: Vec<RaidaId>,
     tickets: [Option<Presented>; 2],
     failed: Vec<(RaidaId, HelperFault)>,
+    /// Pairs of tickets of which neither was accepted.
+    in_vain: usize,
     /// Requests to helpers without an answer.
     asked: usize,
     /// What came instead of an answer to the fix.
@@ -216,6 +222,7 @@ impl Case {
             left: chosen.helpers.clone(),
             tickets: [None; 2],
             failed: vec![],
+            in_vain: 0,
             asked: 0,
             lost: None,
             result: None,
@@ -500,6 +507,7 @@ impl<'a> Round<'a> {
                 // The ticket that was accepted is used up, and the same helper would give the very same
                 // one again within the minute: two others, for the same number.
                 let case = &mut self.cases[number];
+                case.in_vain += usize::from(!accepted.contains(&true));
                 for (ticket, accepted) in tickets.iter().zip(accepted) {
                     let fault = match accepted {
                         true => HelperFault::UsedUp,
@@ -507,10 +515,10 @@ impl<'a> Round<'a> {
                     };
                     case.failed.push((ticket.helper, fault));
                 }
-                match case.left.len() {
-                    // One alone would vouch for nothing.
-                    0 | 1 => self.end_without_helpers(number),
-                    _ => self.ask_helpers(number),
+                // One helper alone would vouch for nothing.
+                match case.left.len() < 2 || case.in_vain >= PAIRS_IN_VAIN_MAX {
+                    true => self.end_without_helpers(number),
+                    false => self.ask_helpers(number),
                 }
             }
             Err(ClientError::Refused(_, status)) => {

@@ -22,7 +22,10 @@ mod network;
 mod under_way;
 
 pub use choose::{Chosen, Standing, choose, observe, standing};
-pub use fix::{HelperFault, KeyFix, KeyHealingError, REQUESTS_AT_ONCE, Settings, fix_encryption};
+pub use fix::{
+    HelperFault, KeyFix, KeyHealingError, PAIRS_IN_VAIN_MAX, REQUESTS_AT_ONCE, Settings,
+    fix_encryption,
+};
 pub use health::{
     COOL_DOWN, COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, HEALTH_FILE, HealthError,
     ServerHealth, State, UnixSeconds,
