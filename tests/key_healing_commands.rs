@@ -5,12 +5,14 @@ mod node_network;
 mod node_process;
 
 use std::path::Path;
+use std::time::Duration;
 
 use network_process::{Network, NetworkProcess};
 use node_network::Run;
-use raida::client::Outcome;
+use raida::client::key_healing::Network as _;
 use raida::client::wallet::{Access, Wallet};
-use raida::coin::{An, Coin};
+use raida::client::{Hosts, Outcome, Raidas};
+use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::protocol::RaidaId;
 use serde_json::Value;
 
@@ -165,6 +167,32 @@ fn one_coin_brings_each_of_five_servers_back_and_the_others_wait_for_heal() {
 }
 
 #[test]
+fn a_server_says_whether_it_has_a_number_only_to_who_asks_under_that_number() {
+    let trial = Trial::start();
+    let hosts = Hosts::read(&trial.0.dir().join("hosts")).unwrap();
+    let raidas = Raidas::new(hosts, 6, Duration::from_secs(5));
+    let raida = RaidaId::new(7).unwrap();
+    let (coin, an) = {
+        let wallet = trial.wallet();
+        let file = &wallet.coins()[0].file;
+        (file.coin, file.an(raida))
+    };
+    assert!(raidas.has(raida, coin, an).unwrap());
+    assert!(!raidas.has(raida, coin, An::new([0x51; 16])).unwrap());
+    // Nor has it a coin with this number that nobody made.
+    let elsewhere = Coin {
+        denomination: Denomination::new(-7).unwrap(),
+        serial_number: SerialNumber::new(9).unwrap(),
+    };
+    assert!(!raidas.has(raida, elsewhere, an).unwrap());
+    trial.lose_all_on(&[7]);
+    assert!(!raidas.has(raida, coin, an).unwrap());
+    assert!(raidas.has(raida, coin, An::new([0x51; 16])).unwrap());
+    assert!(trial.0.ask(&["stop", "7"]).status.success());
+    assert!(raidas.has(raida, coin, an).is_err());
+}
+
+#[test]
 fn a_broken_server_that_is_down_stays_broken_until_it_is_back() {
     let trial = Trial::start();
     trial.lose_all_on(&[3]);
@@ -228,6 +256,10 @@ fn a_server_that_nobody_shares_a_secret_with_is_given_up_for_a_while() {
     assert_says(&fix, 1, "24 were tried");
     let again = network.run("health wallet");
     assert_says(&again, 1, "at any time");
+
+    let endless = network.run("fix-encryption wallet --network net --cool-down-s 31536001");
+    assert_eq!(endless.status, 2);
+    assert!(endless.err.contains("0..=31536000"), "{}", endless.err);
 
     let file = network.wallet().join("encryption-health.json");
     std::fs::write(&file, "nonsense").unwrap();

@@ -1,8 +1,11 @@
 //! Broken servers and what became of them, as a person and a program read it.
 
+use std::io;
+
 use serde_json::{Value, json};
 
 use super::coins::json_of;
+use crate::client::ClientError;
 use crate::client::key_healing::{EncryptionHealth, HelperFault, KeyFix, UnixSeconds};
 use crate::load::report::Utc;
 use crate::protocol::RaidaId;
@@ -65,7 +68,10 @@ fn phrase(fix: &KeyFix) -> String {
             format!("is broken: it refuses the fix of coin {coin}: {status}")
         }
         KeyFix::NoAnswer { coin, error } => {
-            format!("is broken: coin {coin}: {error}; try again later, with the same wallet")
+            let outcome = outcome(error);
+            format!(
+                "is broken: {outcome}, coin {coin}: {error}; try again later, with the same wallet"
+            )
         }
     }
 }
@@ -85,7 +91,13 @@ pub fn json_of_fixes(results: &[(RaidaId, KeyFix)]) -> Value {
             KeyFix::NotEnoughHelpers { coin, failed } => {
                 let failed = failed.iter();
                 let failed: Vec<Value> = failed
-                    .map(|(raida, fault)| json!({ "raida": raida.get(), "why": fault.to_string() }))
+                    .map(|(raida, fault)| {
+                        json!({
+                            "raida": raida.get(),
+                            "outcome": fault_outcome(fault),
+                            "why": fault.to_string(),
+                        })
+                    })
                     .collect();
                 json!({ "outcome": "not enough helpers", "coin": json_of(*coin), "failed": failed })
             }
@@ -96,7 +108,7 @@ pub fn json_of_fixes(results: &[(RaidaId, KeyFix)]) -> Value {
                 "why": status.to_string(),
             }),
             KeyFix::NoAnswer { coin, error } => json!({
-                "outcome": "no answer",
+                "outcome": outcome(error),
                 "coin": json_of(*coin),
                 "why": error.to_string(),
             }),
@@ -107,8 +119,82 @@ pub fn json_of_fixes(results: &[(RaidaId, KeyFix)]) -> Value {
     results.iter().map(entry).collect()
 }
 
+fn fault_outcome(fault: &HelperFault) -> &'static str {
+    match fault {
+        HelperFault::NoTicket(error) => outcome(error),
+        HelperFault::NotAccepted => "not accepted",
+        HelperFault::UsedUp => "used up",
+    }
+}
+
+/// What came of a question in a word or two, which stays the same whatever the server and the system say.
+fn outcome(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::TimedOut(..) => "timed out",
+        // It may be up, behind something that drops what is sent to it.
+        ClientError::Unreachable(_, cause) if cause.kind() == io::ErrorKind::TimedOut => {
+            "timed out"
+        }
+        ClientError::Unreachable(..) => "unreachable",
+        ClientError::Broken(..) => "connection broken",
+        ClientError::Refused(..) => "refused",
+        ClientError::OtherRaida(..) => "another server",
+        ClientError::Malformed(..) | ClientError::NotAnAnswer(..) => "unusable answer",
+        ClientError::TooLong(_) | ClientError::NeedsTcp(_) | ClientError::NoRandomness(_) => {
+            "not asked"
+        }
+    }
+}
+
 /// The numbers of the servers that are broken.
 pub fn json_of_broken(health: &EncryptionHealth) -> Value {
     let broken = health.broken().into_iter().map(RaidaId::get);
     broken.collect::<Vec<u8>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::coin::{Coin, Denomination, SerialNumber};
+    use crate::protocol::response::ResponseError;
+
+    fn no_answer(error: ClientError) -> (String, Value) {
+        let coin = Coin {
+            denomination: Denomination::new(0).unwrap(),
+            serial_number: SerialNumber::new(7).unwrap(),
+        };
+        let raida = RaidaId::new(3).unwrap();
+        let results = [(raida, KeyFix::NoAnswer { coin, error })];
+        let json = json_of_fixes(&results);
+        (lines(&results), json[0]["outcome"].clone())
+    }
+
+    #[test]
+    fn a_time_out_is_told_from_a_server_that_is_not_there_and_from_nonsense() {
+        let host = || "a:1".to_owned();
+        let cause = || io::Error::from(io::ErrorKind::ConnectionReset);
+        for (error, outcome) in [
+            (
+                ClientError::TimedOut(host(), Duration::from_secs(5)),
+                "timed out",
+            ),
+            (
+                ClientError::Unreachable(host(), io::ErrorKind::TimedOut.into()),
+                "timed out",
+            ),
+            (ClientError::Unreachable(host(), cause()), "unreachable"),
+            (ClientError::Broken(host(), cause()), "connection broken"),
+            (
+                ClientError::Malformed(host(), ResponseError::WrongTrailer),
+                "unusable answer",
+            ),
+        ] {
+            let (text, json) = no_answer(error);
+            assert_eq!(json, outcome);
+            let says = format!("RAIDA 3 is broken: {outcome}, coin 0.7: ");
+            assert!(text.starts_with(&says), "{text}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::raidas::RaidasArgs;
 use crate::client::draw_an;
 use crate::client::heal::Looked;
 use crate::client::key_healing::{
-    EncryptionHealth, FAILURES_MAX, Settings, UnixSeconds, fix_encryption, observe,
+    COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, Settings, UnixSeconds, fix_encryption, observe,
 };
 use crate::client::wallet::{Access, Wallet};
 
@@ -39,8 +39,8 @@ pub struct FixEncryptionCommand {
     #[arg(long, value_name = "N", default_value_t = 6)]
     coin_id: u16,
     /// How long a server that failed too often is left alone after each attempt, in seconds; kept in the
-    /// wallet for later [at first 1800]
-    #[arg(long, value_name = "N")]
+    /// wallet for later [at first 1800; a year at most]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=COOL_DOWN_MAX.as_secs()))]
     cool_down_s: Option<u64>,
     /// After how many attempts in a row that failed a server is left alone for that time
     #[arg(long, value_name = "N", default_value_t = FAILURES_MAX, value_parser = clap::value_parser!(u32).range(1..))]

@@ -11,7 +11,7 @@ use crate::client::heal::{
     Healed, HealedCoin, Looked, Refusals, Stage, heal_looked, look, plan, recognise,
 };
 use crate::client::key_healing::{
-    EncryptionHealth, KeyFix, Settings, UnixSeconds, fix_encryption, observe,
+    EncryptionHealth, KeyFix, Settings, UnixSeconds, fix_encryption, observe, under_way,
 };
 use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
 use crate::client::{PerRaida, draw_an, draw_generator};
@@ -21,9 +21,10 @@ use crate::protocol::RaidaId;
 /// coins are in force, have servers that lost a coin repair it on the word of the others, and file each
 /// coin by its grade.
 ///
-/// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and Grade. A new number is in the coin's file before
-/// a server can have it, so that the command can be interrupted at any time and given again. Exit
-/// status 0 if all coins are authentic afterwards, 1 if some are not or were left alone, 2 if too few
+/// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and Grade. A
+/// new number is in the coin's file before a server can have it, so that the command can be interrupted at
+/// any time and given again. Where it is not certain what became of a broken server's new number, nothing
+/// else repairs that coin there for 22 minutes, for which the fix may still take effect. Exit status 0 if all coins are authentic afterwards, 1 if some are not or were left alone, 2 if too few
 /// servers answer, or another network's.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
@@ -79,9 +80,11 @@ impl HealCommand {
             at(Stage::Looking);
             let looked = Looked::at(&mut wallet, &raidas)?;
             observe(&mut health, wallet.coins());
-            let settings = Settings::at(UnixSeconds::now());
+            let now = UnixSeconds::now();
+            let settings = Settings::at(now);
             fixes = fix_encryption(&mut wallet, &mut health, &raidas, settings, draw_an)?;
-            let healed = heal_looked(&mut wallet, looked, &raidas, draw_generator, at)?;
+            let spared = under_way(wallet.coins(), &health, now);
+            let healed = heal_looked(&mut wallet, looked, &spared, &raidas, draw_generator, at)?;
             // What tickets and fixes repaired on a server is as good as a fix of its keys.
             let known = health.clone();
             observe(&mut health, wallet.coins());

@@ -206,8 +206,8 @@ impl Looked {
 ///
 /// A new number is on disk in the coin's file, beside the old one, before the request that brings it
 /// into force is sent, and either leaves the file only when the server has said that it has the other,
-/// or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any moment loses neither, and the next run finds out which one counts. Where
-/// a fix takes effect after it was given up, the next round's wants the same number: coins stay in the
+/// or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any moment loses neither,
+/// and the next run finds out which one counts. Where a fix takes effect after it was given up, the next round's wants the same number: coins stay in the
 /// group that they were first fixed in, and a group keeps what its numbers are derived from.
 ///
 /// `draw` gives that for a server and some coins; [`draw_generator`](crate::client::draw_generator)
@@ -224,16 +224,20 @@ pub fn heal(
 ) -> Result<Healed, HealError> {
     at(Stage::Looking);
     let looked = Looked::at(wallet, network)?;
-    heal_looked(wallet, looked, network, draw, at)
+    heal_looked(wallet, looked, &BTreeSet::new(), network, draw, at)
 }
 
-/// The same for a wallet that was looked at a moment ago.
+/// The same for a wallet that was looked at a moment ago. No number in doubt is replaced where `spared`
+/// says so: something else than tickets may be about to bring it into force there, such as a fix of keys
+/// ([`under_way`](crate::client::key_healing::under_way())), and if that came last, nobody would know the
+/// number any more.
 ///
 /// # Errors
 /// The disk fails, or there are no random numbers.
 pub fn heal_looked(
     wallet: &mut Wallet,
     looked: Looked,
+    spared: &BTreeSet<(RaidaId, Coin)>,
     network: &impl Network,
     mut draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     mut at: impl FnMut(Stage),
@@ -243,7 +247,7 @@ pub fn heal_looked(
     let mut refusals = Refusals::default();
     let mut rounds = 0;
     while rounds < ROUNDS_MAX {
-        let sick = sick(wallet.coins());
+        let sick = sick(wallet.coins(), spared);
         if sick.is_empty() {
             break;
         }
@@ -256,20 +260,16 @@ pub fn heal_looked(
                 .collect();
             if !ill.is_empty() {
                 let mut generator = |raida| group.generator(raida, &mut draw);
-                let refused = &mut refusals;
-                heal_group(
-                    wallet,
-                    &ill,
-                    network,
-                    &mut generator,
-                    refused,
-                    rounds,
-                    &mut at,
-                )?;
+                let mut round = Round {
+                    number: rounds,
+                    spared,
+                    refusals: &mut refusals,
+                };
+                heal_group(wallet, &ill, network, &mut generator, &mut round, &mut at)?;
             }
         }
         let in_doubt = |filed: &Filed| filed.file.is_in_doubt();
-        if self::sick(wallet.coins()).is_empty() && !wallet.coins().iter().any(in_doubt) {
+        if self::sick(wallet.coins(), spared).is_empty() && !wallet.coins().iter().any(in_doubt) {
             break;
         }
         at(Stage::Looking);
@@ -335,14 +335,26 @@ fn add_groups(groups: &mut Vec<Group>, sick: &[usize], coins: &[Filed]) {
 }
 
 /// The coins that enough servers pass and some fail, by rising place.
-fn sick(coins: &[Filed]) -> Vec<usize> {
+fn sick(coins: &[Filed], spared: &BTreeSet<(RaidaId, Coin)>) -> Vec<usize> {
     let is_sick = |filed: &Filed| {
-        let pown = &filed.file.pown;
+        let pown = last_words(&filed.file, spared);
         pown.count(Mark::Passed) >= VOTES_NEEDED && pown.count(Mark::Failed) > 0
     };
     (0..coins.len())
         .filter(|&place| is_sick(&coins[place]))
         .collect()
+}
+
+/// A coin's marks as a round goes by them: where a number in doubt is spared, the server has not said its
+/// last word yet.
+fn last_words(file: &CoinFile, spared: &BTreeSet<(RaidaId, Coin)>) -> PownString {
+    let mut marks = file.pown;
+    let is_spared =
+        |&raida: &RaidaId| file.pan(raida).is_some() && spared.contains(&(raida, file.coin));
+    for raida in RaidaId::all().filter(is_spared) {
+        marks.0[raida] = Mark::NoAnswer;
+    }
+    marks
 }
 
 /// How often servers pass coins.
@@ -416,23 +428,34 @@ pub(in crate::client) fn mark_of(error: &ClientError) -> Mark {
     }
 }
 
+/// What is the same for all groups of a round.
+struct Round<'a> {
+    /// Counted from 1.
+    number: usize,
+    /// Where numbers in doubt are not replaced.
+    spared: &'a BTreeSet<(RaidaId, Coin)>,
+    refusals: &'a mut Refusals,
+}
+
 /// Tickets and fixes for some coins.
 fn heal_group(
     wallet: &mut Wallet,
     group: &[usize],
     network: &impl Network,
     generator: &mut impl FnMut(RaidaId) -> Result<PartialGenerator, getrandom::Error>,
-    refusals: &mut Refusals,
-    round: usize,
+    round: &mut Round<'_>,
     at: &mut impl FnMut(Stage),
 ) -> Result<(), HealError> {
+    let refusals = &mut *round.refusals;
     at(Stage::Tickets {
-        round,
+        round: round.number,
         coins: group.len(),
     });
     let (tickets, listed) = get_tickets(wallet.coins_mut(), group, network, &mut refusals.tickets);
     let coins = wallet.coins_mut();
-    let marks: Vec<PownString> = group.iter().map(|&place| coins[place].file.pown).collect();
+    let marks: Vec<PownString> = (group.iter())
+        .map(|&place| last_words(&coins[place].file, round.spared))
+        .collect();
     let planned = plan(&marks, &listed);
     let servers = planned.count(|coins| !coins.is_empty());
     if servers == 0 {
@@ -456,7 +479,7 @@ fn heal_group(
     }
     wallet.save()?;
     at(Stage::Fixing {
-        round,
+        round: round.number,
         coins: group.len(),
         servers,
     });

@@ -1,6 +1,9 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::EncryptionHealth;
 use crate::client::PerRaida;
 use crate::client::wallet::{Filed, Folder, Mark};
+use crate::coin::Coin;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
@@ -18,9 +21,10 @@ pub enum Standing {
 /// What the marks of the coins in Bank and Fracked make of each server. One whole coin, which all servers
 /// pass, shows that none is broken.
 ///
-/// A coin that most servers fail says nothing: it is somebody else's by now, and those that still pass
-/// it were down when it changed hands. Taken at its word, a wallet of such a coin alone would have the
-/// new owner's number replaced on all other servers, for which two that lag behind would do.
+/// A coin that most servers fail says nothing, nor does one that fewer servers pass than fail, however many
+/// were silent: it is somebody else's by now, and those that still pass it were down when it changed hands.
+/// Taken at its word, a wallet of such a coin alone would have the new owner's number replaced on all other
+/// servers, for which two that lag behind would do.
 pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
     let mut standing = PerRaida::from_fn(|_| Standing::Unknown);
     for filed in coins.iter().filter(|filed| is_evidence(filed)) {
@@ -37,7 +41,8 @@ pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
 
 fn is_evidence(filed: &Filed) -> bool {
     let is_ours = matches!(filed.folder, Folder::Bank | Folder::Fracked);
-    is_ours && filed.file.pown.count(Mark::Failed) < VOTES_NEEDED
+    let failed = filed.file.pown.count(Mark::Failed);
+    is_ours && failed < VOTES_NEEDED && failed < filed.file.pown.count(Mark::Passed)
 }
 
 /// Takes note of what the coins say. A server of which they say nothing stays what it was.
@@ -50,6 +55,10 @@ pub fn observe(health: &mut EncryptionHealth, coins: &[Filed]) {
         }
     }
 }
+
+/// How many servers that vouch for a coin to nobody yet are enough: two to be asked, and as many to stand in
+/// for them.
+const IDLE_WANTED: usize = 4;
 
 /// By which coin a broken server is to be mended, and who can vouch for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,23 +73,43 @@ pub struct Chosen {
 /// one that most servers pass, and of those one with a number in doubt there, so that the doubt has an
 /// end. `None` where there is none.
 ///
+/// `others` are choices made already, for other servers. Another coin comes first where few of a coin's
+/// servers are left that vouch for it to none of those. For a ticket does not say which way it goes: with
+/// two tickets of one helper for one coin, both of which are on the wire in plain, anybody can go to the
+/// helper itself as if the two broken servers had vouched to it, and it takes a number of two halves that
+/// do not belong together, which destroys the one that it had.
+///
 /// One whose number in doubt is the key of a locker or an offer will not do: it was on its way there.
-pub fn choose(coins: &[Filed], health: &EncryptionHealth, broken: RaidaId) -> Option<Chosen> {
+pub fn choose(
+    coins: &[Filed],
+    health: &EncryptionHealth,
+    broken: RaidaId,
+    others: &[Chosen],
+) -> Option<Chosen> {
     let will_do = |filed: &Filed| {
         let file = &filed.file;
         let fails = file.pown.0[broken] == Mark::Failed;
         fails && is_evidence(filed) && !file.pan(broken).is_some_and(|pan| pan.is_marked())
     };
     let working = health.working();
-    let rank = |filed: &Filed| {
+    let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
+    for other in others {
+        *taken.entry(other.place).or_default() += 1;
+    }
+    let rank = |place: usize, filed: &Filed| {
         let helpers = vouching(filed, &working, broken).count();
-        (helpers, filed.file.pan(broken).is_some())
+        let idle = helpers.saturating_sub(2 * taken.get(&place).unwrap_or(&0));
+        (
+            idle.min(IDLE_WANTED),
+            helpers,
+            filed.file.pan(broken).is_some(),
+        )
     };
     let coins = coins.iter().enumerate();
     let (_, place, filed) = coins
         .filter(|(_, filed)| will_do(filed))
-        .map(|(place, filed)| (rank(filed), place, filed))
-        .filter(|&((helpers, _), ..)| helpers >= 2)
+        .map(|(place, filed)| (rank(place, filed), place, filed))
+        .filter(|&((_, helpers, _), ..)| helpers >= 2)
         // The first of the best: `max_by_key` would take the last.
         .reduce(|best, other| if other.0 > best.0 { other } else { best })?;
     Some(Chosen {
@@ -101,22 +130,30 @@ fn vouching<'a>(
     others.filter(move |&raida| raida != broken && passes(raida))
 }
 
-/// Which servers help how many others in a round.
+/// Which servers help how many others in a round, and with which coins.
 #[derive(Debug)]
-pub(super) struct Busy(PerRaida<usize>);
+pub(super) struct Busy {
+    helped: PerRaida<usize>,
+    vouched: BTreeSet<(RaidaId, Coin)>,
+}
 
 impl Busy {
     pub(super) fn new() -> Busy {
-        Busy(PerRaida::from_fn(|_| 0))
+        Busy {
+            helped: PerRaida::from_fn(|_| 0),
+            vouched: BTreeSet::new(),
+        }
     }
 
-    /// Takes one of the helpers that are left: the one that helps the fewest others. Its work and its
-    /// limit of tickets are then shared by all.
-    pub(super) fn take(&mut self, left: &mut Vec<RaidaId>) -> Option<RaidaId> {
-        let (place, &helper) =
-            (left.iter().enumerate()).min_by_key(|&(_, &raida)| self.0[raida])?;
+    /// Takes one of the helpers that are left: one that has not vouched for this coin to another server,
+    /// if there is any (why, [`choose`] says), and of those the one that helps the fewest others. Its work
+    /// and its limit of tickets are then shared by all.
+    pub(super) fn take(&mut self, coin: Coin, left: &mut Vec<RaidaId>) -> Option<RaidaId> {
+        let rank = |raida| (self.vouched.contains(&(raida, coin)), self.helped[raida]);
+        let (place, &helper) = (left.iter().enumerate()).min_by_key(|&(_, &raida)| rank(raida))?;
         left.remove(place);
-        self.0[helper] += 1;
+        self.helped[helper] += 1;
+        self.vouched.insert((helper, coin));
         Some(helper)
     }
 }
@@ -125,7 +162,7 @@ impl Busy {
 mod tests {
     use super::*;
     use crate::client::wallet::{CoinFile, PownString};
-    use crate::coin::{An, Coin, Denomination, SerialNumber};
+    use crate::coin::{An, Denomination, SerialNumber};
 
     fn raida(number: u8) -> RaidaId {
         RaidaId::new(number).unwrap()
@@ -167,7 +204,7 @@ mod tests {
     fn chosen(coins: &[Filed], number: u8) -> Option<(usize, usize)> {
         let mut health = EncryptionHealth::default();
         observe(&mut health, coins);
-        let chosen = choose(coins, &health, raida(number))?;
+        let chosen = choose(coins, &health, raida(number), &[])?;
         Some((chosen.place, chosen.helpers.len()))
     }
 
@@ -205,6 +242,19 @@ mod tests {
         let somebody_elses = [fracked("ppf")];
         assert_eq!(broken(&somebody_elses), [0u8; 0]);
         assert_eq!(chosen(&somebody_elses, 5), None);
+        for silent in ['n', 'e', 'u'] {
+            // Two that lag behind, eleven that fail it, and twelve that nothing is heard of.
+            let sold = [fracked(&format!("pp{}{silent}", "f".repeat(11)))];
+            assert_eq!(broken(&sold), [0u8; 0]);
+            let mut health = EncryptionHealth::default();
+            health.mark_broken(raida(5));
+            assert_eq!(choose(&sold, &health, raida(5), &[]), None);
+            // As many for it as against it.
+            let torn = [fracked(&format!("ppff{silent}"))];
+            assert_eq!(broken(&torn), [0u8; 0]);
+            let ours = [fracked(&format!("pppff{silent}"))];
+            assert_eq!(broken(&ours), [3, 4]);
+        }
         let twelve = [fracked("ffffffffffffp")];
         assert_eq!(broken(&twelve).len(), 12);
         assert_eq!(chosen(&twelve, 5), Some((0, 13)));
@@ -226,10 +276,13 @@ mod tests {
     fn a_coin_that_passes_on_one_working_server_will_not_do() {
         assert_eq!(chosen(&[fracked("fpn")], 0), None);
         assert_eq!(chosen(&[fracked("fppn")], 0), Some((0, 2)));
+        let mut health = EncryptionHealth::default();
+        health.mark_broken(raida(0));
+        assert_eq!(choose(&[fracked("fpn")], &health, raida(0), &[]), None);
         // One of the two is broken itself, as far as anybody knows.
         let mut health = EncryptionHealth::default();
         health.mark_broken(raida(2));
-        assert_eq!(choose(&[fracked("fppn")], &health, raida(0)), None);
+        assert_eq!(choose(&[fracked("fppn")], &health, raida(0), &[]), None);
     }
 
     #[test]
@@ -251,9 +304,29 @@ mod tests {
     }
 
     #[test]
+    fn another_coin_comes_first_where_few_servers_are_left_that_vouch_for_one_to_nobody() {
+        // Four can vouch for the first one, and three for the second.
+        let coins = [fracked("ffppppn"), fracked("ffpppn")];
+        let mut health = EncryptionHealth::default();
+        health.mark_broken(raida(0));
+        health.mark_broken(raida(1));
+        let mut others: Vec<Chosen> = vec![];
+        let mut places = vec![];
+        for _ in 0..5 {
+            let chosen = choose(&coins, &health, raida(0), &others).unwrap();
+            places.push(chosen.place);
+            others.push(chosen);
+        }
+        // The second one finds two idle servers with the first coin and three with the other, the third
+        // two and one, the fourth none and one, and the fifth none at all.
+        assert_eq!(places, [0, 1, 0, 1, 0]);
+    }
+
+    #[test]
     fn idle_servers_help_first_and_busy_ones_when_no_other_is_left() {
         let mut busy = Busy::new();
-        let mut take = |left: &mut Vec<RaidaId>| busy.take(left).map(RaidaId::get);
+        let coin = fracked("p").file.coin;
+        let mut take = |left: &mut Vec<RaidaId>| busy.take(coin, left).map(RaidaId::get);
         let mut first: Vec<RaidaId> = (0..4).map(raida).collect();
         let mut second = first.clone();
         assert_eq!([take(&mut first), take(&mut first)], [Some(0), Some(1)]);
@@ -261,5 +334,23 @@ mod tests {
         assert_eq!([take(&mut first), take(&mut first)], [Some(2), Some(3)]);
         assert_eq!([take(&mut second), take(&mut second)], [Some(0), Some(1)]);
         assert_eq!(take(&mut second), None);
+    }
+
+    #[test]
+    fn a_server_that_vouched_for_another_coin_helps_before_one_that_did_for_this_one() {
+        let mut busy = Busy::new();
+        let this = fracked("p").file.coin;
+        let other = Coin {
+            serial_number: SerialNumber::new(8).unwrap(),
+            ..this
+        };
+        let of = |number| vec![raida(number)];
+        busy.take(this, &mut of(0));
+        for _ in 0..3 {
+            busy.take(other, &mut of(1));
+        }
+        let mut left = vec![raida(0), raida(1)];
+        assert_eq!(busy.take(this, &mut left), Some(raida(1)));
+        assert_eq!(busy.take(this, &mut left), Some(raida(0)));
     }
 }

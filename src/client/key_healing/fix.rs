@@ -20,6 +20,10 @@ use crate::protocol::{RaidaId, Status};
 /// are not counterfeit can have, with two helpers each.
 pub const REQUESTS_AT_ONCE: usize = 24;
 
+/// Pairs of tickets of which a broken server accepted neither, at most: it accepts nobody's for this coin
+/// then, as for one that is for sale there, and to ask all others in vain holds everybody up.
+pub const PAIRS_IN_VAIN_MAX: usize = 4;
+
 /// How servers are mended.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -124,7 +128,8 @@ pub enum KeyHealingError {
 /// server that was broken, by rising number, is in the marks and in `health` afterwards, both on disk.
 ///
 /// The new number is in the coin's file, beside the old one, before the broken server is sent the tickets
-/// for it, and nothing replaces it there until that server says which one it has. So a crash at any moment
+/// for it, and nothing replaces it there until that server says which one it has, or a fix by those tickets
+/// can no longer take effect ([`under_way`](super::under_way())). So a crash at any moment
 /// loses neither; a number that is in the file already is asked for again rather than another, so that it
 /// does not matter which of two requests takes effect.
 ///
@@ -141,15 +146,17 @@ pub fn fix_encryption(
 ) -> Result<Vec<(RaidaId, KeyFix)>, KeyHealingError> {
     let known = EncryptionHealth::read(wallet.root())?;
     let mut results = vec![];
+    let mut chosen: Vec<Chosen> = vec![];
     let mut cases = vec![];
     for broken in health.broken() {
         let until = health.next_retry(broken);
         match until.filter(|_| !health.can_retry(broken, settings.now)) {
             Some(until) => results.push((broken, KeyFix::CoolingDown { until })),
-            None => match choose(wallet.coins(), health, broken) {
-                Some(chosen) => {
-                    let file = &wallet.coins()[chosen.place].file;
-                    cases.push(Case::new(broken, file, chosen, &mut draw)?);
+            None => match choose(wallet.coins(), health, broken, &chosen) {
+                Some(this) => {
+                    let file = &wallet.coins()[this.place].file;
+                    cases.push(Case::new(broken, file, &this, &mut draw)?);
+                    chosen.push(this);
                 }
                 None => results.push((broken, KeyFix::NoSuitableCoin)),
             },
@@ -184,6 +191,8 @@ struct Case {
     left: Vec<RaidaId>,
     tickets: [Option<Presented>; 2],
     failed: Vec<(RaidaId, HelperFault)>,
+    /// Pairs of tickets of which neither was accepted.
+    in_vain: usize,
     /// Requests to helpers without an answer.
     asked: usize,
     /// What came instead of an answer to the fix.
@@ -197,7 +206,7 @@ impl Case {
     fn new(
         broken: RaidaId,
         file: &CoinFile,
-        chosen: Chosen,
+        chosen: &Chosen,
         draw: &mut impl FnMut() -> Result<An, getrandom::Error>,
     ) -> Result<Case, getrandom::Error> {
         let pan = match file.pan(broken) {
@@ -210,9 +219,10 @@ impl Case {
             coin: file.coin,
             pan,
             parts: split(pan),
-            left: chosen.helpers,
+            left: chosen.helpers.clone(),
             tickets: [None; 2],
             failed: vec![],
+            in_vain: 0,
             asked: 0,
             lost: None,
             result: None,
@@ -272,9 +282,27 @@ impl Question {
                 coin,
                 an,
                 pan,
-            } => Answer::Find(network.find(broken, coin, an, pan)),
+            } => Answer::Find(find(network, broken, coin, an, pan)),
         }
     }
+}
+
+/// Which of two numbers a coin has, the new one asked for first: it is what the answer hangs on.
+fn find(
+    network: &impl Network,
+    raida: RaidaId,
+    coin: Coin,
+    an: An,
+    pan: An,
+) -> Result<Found, ClientError> {
+    if network.has(raida, coin, pan)? {
+        return Ok(Found::Pan);
+    }
+    Ok(match network.has(raida, coin, an)? {
+        true => Found::An,
+        // Also where the new one came into force in between: then it is found the next time.
+        false => Found::Neither,
+    })
 }
 
 /// All cases of a run. One thread decides and writes, what comes from the servers wakes it up: so no
@@ -371,7 +399,7 @@ impl<'a> Round<'a> {
 
     fn ask_helper(&mut self, number: usize, half: Half) {
         let case = &mut self.cases[number];
-        let Some(helper) = self.busy.take(&mut case.left) else {
+        let Some(helper) = self.busy.take(case.coin, &mut case.left) else {
             return;
         };
         case.asked += 1;
@@ -479,6 +507,7 @@ impl<'a> Round<'a> {
                 // The ticket that was accepted is used up, and the same helper would give the very same
                 // one again within the minute: two others, for the same number.
                 let case = &mut self.cases[number];
+                case.in_vain += usize::from(!accepted.contains(&true));
                 for (ticket, accepted) in tickets.iter().zip(accepted) {
                     let fault = match accepted {
                         true => HelperFault::UsedUp,
@@ -486,10 +515,10 @@ impl<'a> Round<'a> {
                     };
                     case.failed.push((ticket.helper, fault));
                 }
-                match case.left.len() {
-                    // One alone would vouch for nothing.
-                    0 | 1 => self.end_without_helpers(number),
-                    _ => self.ask_helpers(number),
+                // One helper alone would vouch for nothing.
+                match case.left.len() < 2 || case.in_vain >= PAIRS_IN_VAIN_MAX {
+                    true => self.end_without_helpers(number),
+                    false => self.ask_helpers(number),
                 }
             }
             Err(ClientError::Refused(_, status)) => {

@@ -15,7 +15,8 @@
 //!
 //! All 25 servers are in it, by rising number. `state` is `working` (or not known to be anything else),
 //! `broken` or `persistently broken`; `failures` counts attempts since the last one that went well, and
-//! `last_attempt` is in seconds since 1970 in UTC.
+//! `last_attempt` is in seconds since 1970 in UTC, up to the end of the year 9999. `cool_down_s` is a year
+//! at most.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -33,6 +34,8 @@ use crate::protocol::RaidaId;
 pub const HEALTH_FILE: &str = "encryption-health.json";
 /// How long a persistently broken server is left alone, where nothing else was asked for.
 pub const COOL_DOWN: Duration = Duration::from_secs(30 * 60);
+/// The most that a cool-down can be: a year of 365 days.
+pub const COOL_DOWN_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// After how many attempts in a row that failed a server is persistently broken, where nothing else was
 /// asked for.
 pub const FAILURES_MAX: u32 = 3;
@@ -46,6 +49,9 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 pub struct UnixSeconds(pub u64);
 
 impl UnixSeconds {
+    /// The end of the year 9999, the last one that dates have four digits for. A later time is a mistake.
+    pub const MAX: UnixSeconds = UnixSeconds(253_402_300_799);
+
     /// The machine's time.
     pub fn now() -> UnixSeconds {
         // A clock before 1970 is no clock.
@@ -96,7 +102,8 @@ pub struct ServerHealth {
 /// passed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncryptionHealth {
-    /// How long a persistently broken server is left alone after each attempt.
+    /// How long a persistently broken server is left alone after each attempt; [`COOL_DOWN_MAX`] at most
+    /// is kept.
     pub cool_down: Duration,
     servers: PerRaida<ServerHealth>,
 }
@@ -222,11 +229,12 @@ impl EncryptionHealth {
             raida: raida.get(),
             state: server.state,
             failures: server.failures,
-            last_attempt: server.last_attempt,
+            // What could not be read again is not written.
+            last_attempt: server.last_attempt.map(|at| at.min(UnixSeconds::MAX)),
         };
         let document = Document {
             format: FORMAT,
-            cool_down_s: self.cool_down.as_secs(),
+            cool_down_s: self.cool_down.min(COOL_DOWN_MAX).as_secs(),
             servers: self.servers.iter().map(entry).collect(),
         };
         let text = serde_json::to_string_pretty(&document);
@@ -247,9 +255,26 @@ impl EncryptionHealth {
         if !numbers.eq(RaidaId::all().map(RaidaId::get)) {
             return Err("its servers are not 0 to 24, each once".to_owned());
         }
+        let cool_down = Duration::from_secs(document.cool_down_s);
+        if cool_down > COOL_DOWN_MAX {
+            return Err(format!(
+                "its cool_down_s is {} and can be {} at most",
+                document.cool_down_s,
+                COOL_DOWN_MAX.as_secs()
+            ));
+        }
+        let attempts = document
+            .servers
+            .iter()
+            .filter_map(|entry| entry.last_attempt);
+        if let Some(UnixSeconds(at)) = attempts.max().filter(|&at| at > UnixSeconds::MAX) {
+            return Err(format!(
+                "a last_attempt in it is {at}, which is after the year 9999"
+            ));
+        }
         let mut servers = document.servers.into_iter();
         Ok(EncryptionHealth {
-            cool_down: Duration::from_secs(document.cool_down_s),
+            cool_down,
             servers: PerRaida::from_fn(|_| {
                 let entry = servers.next().expect("counted above");
                 ServerHealth {
@@ -445,6 +470,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_can_be_read_however_odd_the_clock() {
+        let mut health = EncryptionHealth::default();
+        health.mark_failed(raida(7), UnixSeconds(u64::MAX), 1);
+        health.cool_down = Duration::MAX;
+        let read = EncryptionHealth::parse(&health.to_text()).unwrap();
+        assert_eq!(read.of(raida(7)).last_attempt, Some(UnixSeconds::MAX));
+        assert_eq!(read.cool_down, COOL_DOWN_MAX);
+        assert!(read.can_retry(raida(7), NOW));
+    }
+
+    #[test]
     fn nothing_is_written_where_nothing_is_new() {
         let folder = tempfile::tempdir().unwrap();
         let wallet = Wallet::open(folder.path(), Access::Create).unwrap();
@@ -474,6 +510,12 @@ mod tests {
                 "invalid value",
             ),
             (good.replace("cool_down_s", "cool_down"), "unknown field"),
+            (good.replace("1800", "31536001"), "31536000 at most"),
+            (good.replace("1800", "18446744073709551615"), "at most"),
+            (
+                good.replace("1795231955", "253402300800"),
+                "after the year 9999",
+            ),
             (good[..good.len() / 2].to_owned(), "EOF"),
         ] {
             std::fs::write(&file, &text).unwrap();

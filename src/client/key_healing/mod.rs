@@ -3,22 +3,32 @@
 //! Here is what brings one coin back on each such server; the others' numbers are then a matter of
 //! [`heal`](crate::client::heal).
 //!
+//! Who reads along learns nothing of the new number from what is sent here. The look that commands begin
+//! with, and [`heal`](crate::client::heal) afterwards, are not encrypted and show every number of the coins
+//! to whoever reads along there, the new one too from the next look on.
+//!
 //! | room | what it is |
 //! |---|---|
 //! | [`EncryptionHealth`] | which servers are broken, since when, and when to try again; kept in the wallet |
 //! | [`standing`], [`observe`], [`choose`] | what coins say of the servers, and which coin and helpers will do |
 //! | [`Network`] | what is asked of the servers |
 //! | [`fix_encryption`] | tickets from helpers, and the fix, with every number on disk before a server may have it |
+//! | [`under_way()`] | where a number in doubt must not be replaced yet |
 
 mod choose;
 mod fix;
 mod health;
 mod network;
+mod under_way;
 
 pub use choose::{Chosen, Standing, choose, observe, standing};
-pub use fix::{HelperFault, KeyFix, KeyHealingError, REQUESTS_AT_ONCE, Settings, fix_encryption};
+pub use fix::{
+    HelperFault, KeyFix, KeyHealingError, PAIRS_IN_VAIN_MAX, REQUESTS_AT_ONCE, Settings,
+    fix_encryption,
+};
 pub use health::{
-    COOL_DOWN, EncryptionHealth, FAILURES_MAX, HEALTH_FILE, HealthError, ServerHealth, State,
-    UnixSeconds,
+    COOL_DOWN, COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, HEALTH_FILE, HealthError,
+    ServerHealth, State, UnixSeconds,
 };
 pub use network::Network;
+pub use under_way::under_way;

@@ -1,8 +1,7 @@
 use crate::client::{ClientError, Raidas};
 use crate::coin::{An, Coin};
-use crate::protocol::healing::Found;
 use crate::protocol::key_healing::{EncryptionTicket, GetEncryptionTicket, Presented};
-use crate::protocol::{Protection, RaidaId};
+use crate::protocol::{Protection, RaidaId, Status};
 
 /// The servers of a network as key healing sees them. Each request is made on a thread of its own.
 pub trait Network: Sync {
@@ -29,11 +28,12 @@ pub trait Network: Sync {
         tickets: &[Presented],
     ) -> Result<Vec<bool>, ClientError>;
 
-    /// Asks a server which of two numbers a coin has; nothing is changed.
+    /// Asks a server whether this is a coin's number there, so that who reads along does not learn the
+    /// number; nothing is changed.
     ///
     /// # Errors
     /// No answer, or a refusal.
-    fn find(&self, raida: RaidaId, coin: Coin, an: An, pan: An) -> Result<Found, ClientError>;
+    fn has(&self, raida: RaidaId, coin: Coin, an: An) -> Result<bool, ClientError>;
 }
 
 impl Network for Raidas {
@@ -42,6 +42,10 @@ impl Network for Raidas {
     /// along and then sees the ticket go to the broken server in plain has that stream, by it the
     /// request's challenge, and by that the helper's number of the coin, which is the answer's challenge
     /// XOR its own.
+    ///
+    /// That keeps the new number secret, and adds nothing to what was known of the helper's: what commands
+    /// ask before they mend anything ([`Looked`](crate::client::heal::Looked)) goes to the servers as
+    /// [`Raidas::protection`] has it, which is in plain for those that `raida` has.
     fn ticket(
         &self,
         helper: RaidaId,
@@ -53,7 +57,8 @@ impl Network for Raidas {
         client.get_encryption_ticket(asked)
     }
 
-    /// Not encrypted: there is no key for it, and the tickets show nothing.
+    /// Not encrypted: there is no key for it. The tickets show their helpers and the coin's serial number,
+    /// and of the new number nothing.
     fn fix(
         &self,
         broken: RaidaId,
@@ -64,10 +69,18 @@ impl Network for Raidas {
         client.fix_encryption(coin, tickets)
     }
 
-    fn find(&self, raida: RaidaId, coin: Coin, an: An, pan: An) -> Result<Found, ClientError> {
-        let found = self
-            .connect(raida, self.timeout)?
-            .find(&[(coin, an, pan)])?;
-        Ok(found[0])
+    /// The number itself is the request's key: a server that has another one, or none, cannot read the
+    /// request, and says so. Under no other key could a server be asked that has lost all numbers that the
+    /// client knows, save for the one that this is about.
+    fn has(&self, raida: RaidaId, coin: Coin, an: An) -> Result<bool, ClientError> {
+        let key = Protection::CoinHmac(coin, an);
+        let mut client = self.connect_under(raida, self.timeout, key)?;
+        match client.detect(&[(coin, an)]) {
+            Ok(passed) => Ok(passed[0]),
+            Err(ClientError::Refused(_, Status::UNKNOWN_KEY_COIN | Status::WRONG_HMAC)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
