@@ -799,6 +799,23 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
 }
 
 #[test]
+fn a_server_that_said_no_has_its_coins_repaired_at_once() {
+    // Its operator has given it no secrets, or others than the helpers have.
+    let refuses = Fate::Refuses(Status::HEALING_RAIDA_OUT_OF_RANGE);
+    for (fate, helper) in [(Some(refuses), None), (None, Some(Helper::Useless))] {
+        let mut trial = Trial::broken_on([3]);
+        trial.network.fates.extend(fate.map(|fate| (3, fate)));
+        let helpers = (0..25).filter_map(|number| Some((number, helper?)));
+        trial.network.helpers.extend(helpers);
+        let results = trial.heal_at(NOW);
+        assert!(!is_fixed(&results[0].1), "{results:?}");
+        let all: Vec<_> = (0..COINS).map(|sn| (3, coin(sn))).collect();
+        assert_eq!(trial.healed(), all);
+        assert!(trial.is_right(3));
+    }
+}
+
+#[test]
 fn healing_repairs_what_a_fix_of_keys_left_in_doubt_once_that_can_no_longer_arrive() {
     let mut trial = Trial::broken_on([3]);
     trial.network.fates.insert(3, Fate::RequestLost);

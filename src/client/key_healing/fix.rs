@@ -187,6 +187,8 @@ struct Case {
     /// The coin's new number there.
     pan: An,
     parts: [KeyPart; 2],
+    /// An earlier run has sent it, and nobody knows what came of that.
+    is_in_doubt: bool,
     /// Who was not asked yet.
     left: Vec<RaidaId>,
     tickets: [Option<Presented>; 2],
@@ -219,6 +221,7 @@ impl Case {
             coin: file.coin,
             pan,
             parts: split(pan),
+            is_in_doubt: file.pan(broken).is_some(),
             left: chosen.helpers.clone(),
             tickets: [None; 2],
             failed: vec![],
@@ -458,6 +461,20 @@ impl<'a> Round<'a> {
                 coin: case.coin,
                 failed: std::mem::take(&mut case.failed),
             });
+            self.withdraw(number);
+        }
+    }
+
+    /// The broken server has said no to all that it was sent: it has not the new number, and will not get
+    /// it by these tickets, so the file need not keep it and a fix of coins need not wait.
+    fn withdraw(&mut self, number: usize) {
+        let Case {
+            broken,
+            is_in_doubt,
+            ..
+        } = self.cases[number];
+        if !is_in_doubt {
+            self.file(number).withdraw(broken);
         }
     }
 
@@ -523,6 +540,10 @@ impl<'a> Round<'a> {
             }
             Err(ClientError::Refused(_, status)) => {
                 self.cases[number].result = Some(KeyFix::Refused { coin, status });
+                // A server whose storage failed may find the number in its log when it starts again.
+                if status != Status::UNAVAILABLE {
+                    self.withdraw(number);
+                }
             }
             Err(error) => {
                 self.file(number).pown.0[broken] = mark_of(&error);

@@ -188,6 +188,16 @@ impl CoinFile {
         self.pans.get_or_insert(self.ans)[raida] = pan;
     }
 
+    /// Drops a number that the server will not take over: it said so.
+    pub fn withdraw(&mut self, raida: RaidaId) {
+        if let Some(pans) = &mut self.pans {
+            pans[raida] = self.ans[raida];
+        }
+        if !self.is_in_doubt() {
+            self.pans = None;
+        }
+    }
+
     /// Takes note of what a server says, which ends the doubt about it where it has one of the
     /// numbers. Where it has neither, both stay: it may be another network's, or still at work on the
     /// fix that brings the proposed one into force, and then nobody else knows that number.
@@ -331,6 +341,19 @@ mod tests {
         assert!(!file.is_in_doubt());
         assert_eq!(file.an(raida(6)), An::new([0x66; 16]));
         assert_eq!(file.to_bytes().len(), 439);
+    }
+
+    #[test]
+    fn a_number_that_is_withdrawn_leaves_no_trace_and_others_stay() {
+        let mut file = file();
+        file.propose(raida(4), An::new([0x44; 16]));
+        file.propose(raida(5), An::new([0x55; 16]));
+        file.withdraw(raida(4));
+        file.withdraw(raida(6));
+        assert_eq!(file.pan(raida(4)), None);
+        assert_eq!(file.pan(raida(5)), Some(An::new([0x55; 16])));
+        file.withdraw(raida(5));
+        assert_eq!(file, self::file());
     }
 
     #[test]
