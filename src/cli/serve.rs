@@ -17,6 +17,7 @@ use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currenc
 use crate::service::Rate;
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
+use crate::store::WallClock;
 
 /// Purchases that wait for their turn to be settled. At one a second and place, as fast as a program
 /// that asks a server can be, the last of them waits a minute; more would only wait in vain.
@@ -202,6 +203,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         },
         keys_file: config.keys.file.clone(),
         allow_unencrypted_tickets: config.keys.allow_unencrypted,
+        clock: WallClock::Machine,
         adjustable: adjustable(config),
     })
 }

@@ -23,7 +23,7 @@ use crate::{
     service::{Healing, KeyHealing, Rate, Service, Trading},
     settlement::Settlement,
     shard::{Shard, ShardSettings},
-    store::{Disk, Environment, Live, keep_awake, recovery::Recovered},
+    store::{Disk, Environment, Live, WallClock, keep_awake, recovery::Recovered},
 };
 
 /// The last checkpoint of a node that stops may take so long, and the end of its logs once more;
@@ -37,6 +37,7 @@ const SETTINGS_LOOK: Duration = Duration::from_secs(1);
 /// What a core needs to become part of a node.
 pub(super) struct Core {
     pub data: PathBuf,
+    pub clock: WallClock,
     pub shard: ShardSettings,
     pub recovered: Arc<Recovered>,
     pub inboxes: Arc<[Inbox]>,
@@ -69,7 +70,7 @@ impl Core {
     /// Runs on a core until the node stops. Gives what was cut off.
     pub async fn run(self) -> std::io::Result<Drained> {
         keep_awake();
-        let environment = Live::new(Disk::new(&self.data));
+        let environment = Live::with_clock(Disk::new(&self.data), self.clock);
         let opened = Shard::open(environment, self.shard.clone(), &self.recovered).await;
         let shard = match opened {
             Ok(shard) => shard,

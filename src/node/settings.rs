@@ -7,6 +7,7 @@ use crate::{
     service::Rate,
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
+    store::WallClock,
 };
 
 pub use crate::store::log::Durability;
@@ -21,6 +22,8 @@ pub struct Settings {
     /// The file with the admin key, 32 hexadecimal digits; made, with a random key, where it is
     /// missing from a data folder.
     pub admin_key_file: PathBuf,
+    /// By which it knows the month and the minute.
+    pub clock: WallClock,
     /// Sockets and their limits.
     pub network: net::Settings,
     /// Shards, one a core.

@@ -179,6 +179,7 @@ impl Node {
         for (shard, sockets) in (0..settings.shards).zip(sockets) {
             let core = Core {
                 data: folder.path().to_owned(),
+                clock: settings.clock.clone(),
                 shard: ShardSettings {
                     id: ShardId::new(shard),
                     shards: settings.shards,

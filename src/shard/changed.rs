@@ -1,6 +1,6 @@
 use crate::{
     coin::{COINS_PER_PAGE, Coin, PAGES},
-    protocol::key_healing::Minute,
+    protocol::key_healing::{Minute, TICKET_AGE_MINUTES_MAX},
 };
 
 /// In which minute each coin last got another number from its owner, for as long as an encryption
@@ -17,6 +17,8 @@ pub(super) struct Changed {
 
 /// Minutes that a byte tells apart; 0 is for never.
 const MINUTES: u64 = u8::MAX as u64;
+/// A clock that is set back by up to so much makes no ticket good that was void: as long as one lives.
+const CLOCK_BACK_MINUTES_MAX: u64 = TICKET_AGE_MINUTES_MAX;
 
 impl Changed {
     /// A coin has another number from this minute on.
@@ -37,8 +39,10 @@ impl Changed {
         let Some(noted) = noted.and_then(|noted| noted.checked_sub(1)) else {
             return false;
         };
-        let ago = (now.0 + MINUTES - u64::from(noted)) % MINUTES;
-        now.0.saturating_sub(ago) > then.0
+        // The clock may have been set back since, and a change be from a minute that comes again.
+        let latest = now.0 + CLOCK_BACK_MINUTES_MAX;
+        let ago = (latest + MINUTES - u64::from(noted)) % MINUTES;
+        latest.saturating_sub(ago).min(now.0) > then.0
     }
 }
 
@@ -60,6 +64,20 @@ mod tests {
                 assert!(!since(at) && !since(at + later));
             }
             assert!(!changed.is_since(coin(2), Minute(at - 1), Minute(at)));
+        }
+    }
+
+    #[test]
+    fn a_change_is_since_what_was_before_it_when_the_clock_is_set_back() {
+        let coin = PageId::from_index(3).unwrap().coin(5);
+        for at in [500u64, 509, 510, 511] {
+            let mut changed = Changed::default();
+            changed.note(coin, Minute(at));
+            for back in 1..=CLOCK_BACK_MINUTES_MAX {
+                let now = at - back;
+                assert!(changed.is_since(coin, Minute(now - 1), Minute(now)));
+                assert!(!changed.is_since(coin, Minute(now), Minute(now)));
+            }
         }
     }
 

@@ -7,17 +7,18 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{disk::Disk, environment::Environment, turn::turn};
+use super::{disk::Disk, environment::Environment, turn::turn, wall_clock::WallClock};
 
 /// Bytes of randomness taken from the operating system at once: a call costs as much as a few
 /// hundred bytes do.
 const RANDOM_BYTES: usize = 1_024;
 
-/// The environment of a real node: a glommio executor, its clock, the system's random source and a
-/// folder on a [`Disk`].
+/// The environment of a real node: a glommio executor, its clock and one on the wall, the system's
+/// random source and a folder on a [`Disk`].
 #[derive(Clone)]
 pub struct Live {
     disk: Disk,
+    clock: WallClock,
     start: Instant,
     random: Rc<RefCell<Random>>,
 }
@@ -30,8 +31,14 @@ struct Random {
 impl Live {
     /// An environment for the executor that this runs on.
     pub fn new(disk: Disk) -> Live {
+        Live::with_clock(disk, WallClock::Machine)
+    }
+
+    /// The same, where it is the time that this clock says.
+    pub fn with_clock(disk: Disk, clock: WallClock) -> Live {
         Live {
             disk,
+            clock,
             start: Instant::now(),
             random: Rc::new(RefCell::new(Random {
                 bytes: [0; RANDOM_BYTES],
@@ -65,9 +72,7 @@ impl Environment for Live {
     }
 
     fn unix_seconds(&self) -> u64 {
-        // The clock of the last timer tick: whole seconds need no better one, and it costs a fifth.
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        u64::try_from(now.tv_sec).unwrap_or(0)
+        self.clock.unix_seconds()
     }
 
     fn unix_micros(&self) -> u64 {

@@ -32,6 +32,7 @@ pub mod snapshot;
 mod turn;
 mod used;
 pub mod verify;
+mod wall_clock;
 mod window;
 
 pub use disk::{Disk, DiskFile};
@@ -46,6 +47,7 @@ pub use signal::{Moment, Signal, yield_now};
 pub use slot::{PageImage, SLOT_BYTES};
 pub use turn::turn;
 pub use used::{Thing, Used, UsedFile};
+pub use wall_clock::WallClock;
 
 /// Folder of log segments within a data folder.
 pub const LOG_FOLDER: &str = "log";

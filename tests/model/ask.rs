@@ -3,7 +3,7 @@
 use raida::{
     coin::{An, Coin, Denomination},
     protocol::{
-        AdminKey, Command,
+        AdminKey, Command, Protection,
         authentication::{Detect, DetectSum, Pown, PownSum},
         executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, FreeCoins, SessionId},
         lockers::{
@@ -15,7 +15,10 @@ use raida::{
     },
 };
 
-use crate::real_node::ADMIN_KEY;
+use crate::{
+    other_servers::{Part, Ticket},
+    real_node::{ADMIN_KEY, COIN_ID},
+};
 
 /// A coin as a request names it; `None`: one that cannot exist.
 pub type Named = Option<Coin>;
@@ -56,6 +59,51 @@ pub enum Ask {
     RemoveTrade(An, Option<An>),
     /// By a key or a public id.
     PeekTrade(An),
+    EncryptionTicket(Vouch),
+    FixEncryption {
+        coin: Named,
+        layout: Layout,
+        tickets: Vec<Presented>,
+    },
+}
+
+/// Vouch for a client at another server.
+#[derive(Clone)]
+pub struct Vouch {
+    /// The server; it may be none.
+    pub broken: u8,
+    pub coin: Named,
+    pub part: Part,
+    pub proof: Proof,
+    /// What the request comes under.
+    pub protection: Protection,
+}
+
+/// How a client proves that a coin is its own.
+#[derive(Clone, Copy)]
+pub enum Proof {
+    /// The request comes under the coin's number.
+    Key,
+    /// It names the number. With the denomination of the key id, which may be wrong.
+    Number { key_id: u8, an: An },
+}
+
+/// How tickets are presented.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    Short,
+    Long,
+}
+
+/// A ticket as it is presented: whose it is said to be and which half is said to be in it, which may be
+/// none.
+#[derive(Clone, Copy)]
+pub struct Presented {
+    pub helper: u8,
+    pub half: u8,
+    /// In the long layout, whose coin it is said to be of.
+    pub of: Named,
+    pub ticket: Ticket,
 }
 
 /// Coins, what the XOR of their ANs is said to be, and the key they are to come under, which may be
@@ -106,6 +154,8 @@ impl Ask {
             Ask::Buy { .. } => Command::Buy,
             Ask::RemoveTrade(..) => Command::RemoveTrade,
             Ask::PeekTrade(_) => Command::PeekTrade,
+            Ask::EncryptionTicket(_) => Command::EncryptionTicket,
+            Ask::FixEncryption { .. } => Command::FixEncryption,
         }
     }
 
@@ -227,8 +277,57 @@ impl Ask {
                 PeekTrade::compose(TradeName::from(a_trade_locker()), &mut out);
                 put(&mut out, 0, *name);
             }
+            Ask::EncryptionTicket(vouch) => vouch.compose(&mut out),
+            Ask::FixEncryption {
+                coin,
+                layout,
+                tickets,
+            } => {
+                out.extend_from_slice(&bytes(*coin));
+                if *layout == Layout::Short {
+                    out.push(tickets.len() as u8);
+                }
+                tickets
+                    .iter()
+                    .for_each(|ticket| ticket.compose(*layout, &mut out));
+            }
         }
         out
+    }
+}
+
+impl Vouch {
+    fn compose(&self, out: &mut Vec<u8>) {
+        match self.proof {
+            Proof::Key => {
+                out.push(self.broken);
+                out.extend_from_slice(&bytes(self.coin));
+                out.extend_from_slice(&self.part);
+            }
+            Proof::Number { key_id, an } => {
+                // Whatever comes after the thousands says nothing.
+                let serial_number = u32::from(self.broken) * 1_000 + u32::from(self.part[0]);
+                out.push(key_id);
+                out.extend_from_slice(&serial_number.to_be_bytes());
+                out.extend_from_slice(&self.part);
+                out.extend_from_slice(&bytes(self.coin));
+                out.extend_from_slice(an.expose());
+            }
+        }
+    }
+}
+
+impl Presented {
+    fn compose(&self, layout: Layout, out: &mut Vec<u8>) {
+        match layout {
+            Layout::Short => out.extend_from_slice(&[self.helper, self.half, 0]),
+            Layout::Long => {
+                let [high, low] = COIN_ID.to_be_bytes();
+                out.extend_from_slice(&[self.helper, high, low, self.half, 0]);
+                out.extend_from_slice(&bytes(self.of));
+            }
+        }
+        out.extend_from_slice(&self.ticket);
     }
 }
 
@@ -264,6 +363,12 @@ fn a_trade_locker() -> TradeKey {
 
 fn put(payload: &mut [u8], at: usize, an: An) {
     payload[at..at + An::SIZE].copy_from_slice(an.expose());
+}
+
+fn bytes(coin: Named) -> [u8; Coin::SIZE] {
+    let mut bytes = some(coin).to_bytes();
+    spoil(&mut bytes, 0, Coin::SIZE, [coin].into_iter());
+    bytes
 }
 
 /// Stands in for a coin that cannot exist until it is spoilt.

@@ -18,8 +18,14 @@ use raida::{
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
-    ask::{Ask, Named, Seller, Store},
-    real_node::wire::{Answer, Asked, Wire, compose},
+    ask::{Ask, Layout, Named, Presented, Proof, Seller, Store, Vouch},
+    keys::Standing,
+    other_servers::{self, SERVERS, STRANGER, Voucher},
+    races::Try,
+    real_node::{
+        RAIDA,
+        wire::{Answer, Asked, Wire, compose},
+    },
     shared::{Event, Shared, What},
     world::{Counts, Expected, Value, World},
 };
@@ -34,6 +40,10 @@ const RESERVED_FOR_SURE: Duration = Duration::from_secs(4);
 const PAGE_NEVER_SHOWN: u16 = 900;
 /// Prices that only this client's offers have.
 const PRICES_EACH: u32 = 16;
+/// The group that has the commands of key healing as well.
+const HEALING: u8 = 2;
+/// Tickets of a fix, at most: with a few more there are lengths that fit both layouts.
+const PRESENTED_MAX: usize = 6;
 /// Payments of this client alone; seven clients' fit into a byte.
 const PAYMENTS_EACH: u8 = 36;
 
@@ -65,6 +75,8 @@ struct Coming {
 struct Sent {
     id: u64,
     command: Command,
+    /// The group that it goes to.
+    group: u8,
     asked: Asked,
     expected: Awaited,
     what: String,
@@ -74,6 +86,8 @@ enum Awaited {
     Own(Expected),
     /// About registers, with the values that were claimed: the answer is noted.
     Shared(SharedAsk),
+    /// Tickets that all clients have: the answer is noted.
+    Race(Try),
 }
 
 struct SharedAsk {
@@ -103,8 +117,10 @@ impl Owner {
         }
     }
 
-    /// The node was started again: it has forgotten reservations and counts.
-    pub fn node_has_restarted(&mut self) {
+    /// The node was started again: it has forgotten reservations and counts, and of encryption tickets
+    /// those that it has not written down, the latest of them of this minute.
+    pub fn node_has_restarted(&mut self, latest_written: Option<u64>) {
+        self.world.keys.node_has_restarted(latest_written);
         self.shown.clear();
         self.world.reserved.clear();
         self.world.counts = Counts::default();
@@ -125,7 +141,7 @@ impl Owner {
             let bytes: Vec<u8> = sent.iter().flat_map(|s| s.asked.bytes.clone()).collect();
             wire.send(&bytes);
             for sent in sent {
-                let answer = wire.answer(&sent.asked.sent, self.counter);
+                let answer = wire.answer_of_group(sent.group, &sent.asked.sent, self.counter);
                 self.check(sent, answer, began, shared);
             }
             done += depth;
@@ -165,13 +181,22 @@ impl Owner {
     fn make_up(&mut self, is_tcp: bool, shared: &Shared) -> Sent {
         self.world.counts.requests += 1;
         let id = self.id();
-        if self.random.random_bool(0.2) {
-            return self.make_up_shared(id, shared);
+        match self.random.random_range(0..100) {
+            0..20 => return self.make_up_shared(id, shared),
+            20..24 => return self.make_up_race(id, shared),
+            _ => {}
         }
-        let ask = self.make_up_ask();
+        let mut ask = self.make_up_ask();
         let command = ask.command();
         let mut payload = ask.payload();
-        let (protection, refusal) = self.protection();
+        let key = match &ask {
+            Ask::EncryptionTicket(vouch) => vouch.coin.filter(|_| self.random.random_bool(0.7)),
+            _ => None,
+        };
+        let (protection, refusal) = self.protection(key);
+        if let Ask::EncryptionTicket(vouch) = &mut ask {
+            vouch.protection = protection;
+        }
         let bare = command.takes_no_body() && refusal.is_none() && self.random.random_bool(0.3);
         // What is wrong with the request, if anything: the first that the node has to find.
         let wrong = if let Some(status) = refusal {
@@ -207,18 +232,28 @@ impl Owner {
         self.sent(id, asked, expected, &ask)
     }
 
-    fn sent(&self, id: u64, asked: Asked, expected: Expected, ask: &Ask) -> Sent {
+    fn sent(&mut self, id: u64, mut asked: Asked, expected: Expected, ask: &Ask) -> Sent {
         Sent {
             id,
             command: ask.command(),
             what: format!("{} under {:?}", describe(ask), asked.sent.header.encryption),
+            group: self.group(ask.command(), &mut asked),
             asked,
             expected: Awaited::Own(expected),
         }
     }
 
+    /// Sends a request, now and then, to the other group that has its command; says to which.
+    fn group(&mut self, command: Command, asked: &mut Asked) -> u8 {
+        let is_in_two = matches!(command, Command::EncryptionTicket | Command::FixEncryption);
+        if is_in_two && self.random.random_bool(0.3) {
+            asked.bytes[4] = HEALING;
+        }
+        asked.bytes[4]
+    }
+
     fn make_up_ask(&mut self) -> Ask {
-        match self.random.random_range(0..150) {
+        match self.random.random_range(0..190) {
             0..22 => Ask::Detect(self.claims()),
             22..32 => {
                 let coins = self.coins();
@@ -259,7 +294,9 @@ impl Owner {
             88..93 => self.create(),
             93..97 => Ask::DeleteCoins(self.claims()),
             97..100 => Ask::FreeCoins(self.coins()),
-            _ => self.make_up_of_lockers(),
+            100..150 => self.make_up_of_lockers(),
+            150..161 => self.vouch(),
+            _ => self.fix_encryption(),
         }
     }
 
@@ -378,6 +415,182 @@ impl Owner {
             offer,
             transaction,
         }
+    }
+
+    /// A request to vouch for this client somewhere: mostly about a coin of its own, with a proof.
+    fn vouch(&mut self) -> Ask {
+        let (coin, right) = self.claim();
+        let proof = match self.random.random_bool(0.5) {
+            true => Proof::Key,
+            false => Proof::Number {
+                key_id: match self.random.random_bool(0.04) {
+                    true => self.random.random(),
+                    false => 1,
+                },
+                an: right,
+            },
+        };
+        Ask::EncryptionTicket(Vouch {
+            broken: self.server(),
+            coin,
+            part: self.random.random(),
+            proof,
+            protection: Protection::None,
+        })
+    }
+
+    /// A server: mostly one that shares a secret with the node, now and then the stranger or the node
+    /// itself, or none.
+    fn server(&mut self) -> u8 {
+        match self.random.random_range(0..40) {
+            0 => self.random.random_range(SERVERS..=u8::MAX),
+            1 => [RAIDA.get(), STRANGER][self.random.random_range(0..2)],
+            _ => {
+                let others = (0..SERVERS).filter(|&server| other_servers::shares_a_secret(server));
+                let others: Vec<u8> = others.collect();
+                *others.choose(&mut self.random).expect("23 others")
+            }
+        }
+    }
+
+    /// A number for a coin by the word of helpers: about every other time it comes to that.
+    fn fix_encryption(&mut self) -> Ask {
+        let (mut named, _) = self.claim();
+        if self.random.random_bool(0.1) {
+            // One that is for sale, so that it is no longer its owner's alone.
+            let on_sale: Vec<Coin> = self.world.on_sale().collect();
+            named = on_sale.choose(&mut self.random).copied().or(named);
+        }
+        let coin = named.unwrap_or(self.pool[0]);
+        let old = self.world.an(coin);
+        let new = self.new_an(old.unwrap_or(An::ZERO));
+        if new.is_marked() {
+            self.coming.by_pown.insert(*new.expose());
+        }
+        let layout = match self.random.random_bool(0.5) {
+            true => Layout::Short,
+            false => Layout::Long,
+        };
+        let count = match self.random.random_range(0..20) {
+            0 => 1,
+            1..16 => 2,
+            _ => self.random.random_range(3..=PRESENTED_MAX),
+        };
+        let mut tickets: Vec<Presented> = Vec::new();
+        while tickets.len() < count {
+            let half = tickets.len() as u8 % 2;
+            let presented = self.ticket(coin, new, half, tickets.last().copied());
+            let standing = |of| {
+                self.world
+                    .keys
+                    .standing(presented.helper, &presented.ticket, of)
+            };
+            if standing(coin) != Standing::Unknown {
+                tickets.push(presented);
+            }
+        }
+        // Tickets from before may make up a key as well.
+        let keys: BTreeSet<[u8; 16]> = self
+            .numbers(&tickets)
+            .filter(An::is_marked)
+            .map(|an| *an.expose())
+            .filter(|key| key != new.expose())
+            .collect();
+        let Coming { by_pown, by_store } = &self.coming;
+        if keys
+            .iter()
+            .any(|key| by_pown.contains(key) || by_store.contains(key))
+        {
+            tickets.truncate(1);
+        } else {
+            self.coming.by_pown.extend(keys);
+        }
+        if layout == Layout::Long && self.random.random_bool(0.01) {
+            // Too many for an answer.
+            tickets.resize(256, tickets[0]);
+        }
+        Ask::FixEncryption {
+            coin: named,
+            layout,
+            tickets,
+        }
+    }
+
+    /// Every number that tickets may come to.
+    fn numbers(&self, tickets: &[Presented]) -> impl Iterator<Item = An> {
+        let of_half = |half: u8| {
+            let of_half = tickets
+                .iter()
+                .filter(move |presented| presented.half == half);
+            of_half.filter_map(|presented| self.world.keys.part(&presented.ticket))
+        };
+        let halves = of_half(0).flat_map(move |front| of_half(1).map(move |back| [front, back]));
+        halves.map(|halves| An::new(halves.concat().try_into().expect("two halves")))
+    }
+
+    /// A ticket for half of a coin's new number: mostly one that a helper has just made.
+    fn ticket(&mut self, coin: Coin, new: An, half: u8, before: Option<Presented>) -> Presented {
+        let mut presented = Presented {
+            helper: self.server(),
+            half,
+            of: Some(coin),
+            ticket: self.random.random(),
+        };
+        match self.random.random_range(0..50) {
+            // The helper that was, or the half that was.
+            0..4 => presented.helper = before.map_or(presented.helper, |before| before.helper),
+            4..7 => presented.half = 1 - half,
+            7 => presented.half = self.random.random(),
+            8 => presented.of = self.coins()[0],
+            _ => {}
+        }
+        let front = usize::from(half) * 8;
+        let part = new.expose()[front..front + 8].try_into().expect("half");
+        match self.random.random_range(0..40) {
+            // Just any.
+            0 => return presented,
+            // The one before once more, whoever gave it.
+            1 => {
+                if let Some(before) = before {
+                    presented.ticket = before.ticket;
+                }
+                return presented;
+            }
+            // One that was made some time, for this coin mostly: presented or not.
+            2..8 => {
+                let any = self.random.random_bool(0.2);
+                let made = self.world.keys.made();
+                let made = made.filter(|(.., voucher)| any || voucher.coin == coin);
+                let mut made: Vec<(u8, [u8; 16])> =
+                    made.map(|(helper, ticket, _)| (helper, ticket)).collect();
+                made.sort_unstable();
+                if let Some(&(helper, ticket)) = made.choose(&mut self.random) {
+                    (presented.helper, presented.ticket) = (helper, ticket);
+                }
+                return presented;
+            }
+            _ => {}
+        }
+        let now = self.world.keys.now();
+        let minute = match self.random.random_range(0..50) {
+            0..32 => now,
+            32..36 => now + 1,
+            36..45 => now - self.random.random_range(1..=10),
+            45..48 => now - self.random.random_range(10..=13),
+            _ => now + self.random.random_range(1..=3),
+        };
+        let voucher = Voucher { part, coin, minute };
+        presented.ticket = self.world.keys.make(presented.helper, voucher);
+        if self.random.random_bool(0.02) {
+            presented.ticket[self.random.random_range(0..16)] ^=
+                1 << self.random.random_range(0..8);
+        }
+        presented
+    }
+
+    /// A coin with an AN, most often the right one.
+    fn claim(&mut self) -> (Named, An) {
+        self.claims()[0]
     }
 
     fn create(&mut self) -> Ask {
@@ -547,9 +760,11 @@ impl Owner {
         An::new(bytes)
     }
 
-    /// How a request is encrypted, and the status where the node cannot read it.
-    fn protection(&mut self) -> (Protection, Option<Status>) {
-        let coin = *self.pool.choose(&mut self.random).expect("some");
+    /// How a request is encrypted, under this coin where it is under one, and the status where the node
+    /// cannot read it.
+    fn protection(&mut self, coin: Option<Coin>) -> (Protection, Option<Status>) {
+        let any = *self.pool.choose(&mut self.random).expect("some");
+        let coin = coin.unwrap_or(any);
         let other = *self.pool.choose(&mut self.random).expect("some");
         let mut key = |coin: Coin| match self.world.value(coin) {
             None => (self.random_an(), Key::Missing),
@@ -589,6 +804,9 @@ impl Owner {
 
     /// Now and then makes a payload too short, or one that does not divide; the status for that.
     fn spoil_length(&mut self, ask: &Ask, payload: &mut Vec<u8>) -> Option<Status> {
+        if let Ask::EncryptionTicket(_) | Ask::FixEncryption { .. } = ask {
+            return self.spoil_length_of_healing(ask, payload);
+        }
         let is_a_list = matches!(
             ask,
             Ask::Detect(_)
@@ -609,6 +827,28 @@ impl Owner {
         }
         payload.push(0);
         Some(Status::UNEVEN_RECORDS)
+    }
+
+    fn spoil_length_of_healing(&mut self, ask: &Ask, payload: &mut Vec<u8>) -> Option<Status> {
+        if !self.random.random_bool(0.05) {
+            return None;
+        }
+        let (status, length) = match (ask, self.random.random_bool(0.5)) {
+            // 13 bytes are a layout that the field has too.
+            (Ask::EncryptionTicket(_), true) => (Status::INVALID_LENGTH, 13),
+            (Ask::EncryptionTicket(_), false) => (Status::INVALID_LENGTH, payload.len() + 1),
+            // Up to a coin and a count without a ticket.
+            (_, true) => (Status::INVALID_LENGTH, self.random.random_range(0..25)),
+            // Two more divide into tickets of neither layout, while they are few.
+            (_, false) => (Status::UNEVEN_RECORDS, payload.len() + 2),
+        };
+        let is_impossible = matches!(ask, Ask::FixEncryption { coin: None, .. });
+        let is_long = payload.len() > 1_000;
+        if is_long || is_impossible && status == Status::UNEVEN_RECORDS {
+            return None;
+        }
+        payload.resize(length, 0);
+        Some(self.world.of_healing(status))
     }
 
     fn make_up_shared(&mut self, id: u64, shared: &Shared) -> Sent {
@@ -643,9 +883,24 @@ impl Owner {
         Sent {
             id,
             command: ask.command(),
+            group: ask.command().group(),
             asked: compose(ask.command(), Protection::None, Some(&payload), id),
             what: format!("{} of shared coins", describe(&ask)),
             expected: Awaited::Shared(SharedAsk { claims }),
+        }
+    }
+
+    fn make_up_race(&mut self, id: u64, shared: &Shared) -> Sent {
+        let tried = shared.races.enter(&mut self.random);
+        let ask = tried.ask(&shared.races);
+        let payload = ask.payload();
+        Sent {
+            id,
+            command: ask.command(),
+            group: ask.command().group(),
+            asked: compose(ask.command(), Protection::None, Some(&payload), id),
+            what: format!("{} that all have", describe(&ask)),
+            expected: Awaited::Race(tried),
         }
     }
 
@@ -653,6 +908,10 @@ impl Owner {
         let expected = match &sent.expected {
             Awaited::Own(expected) => expected,
             Awaited::Shared(ask) => return self.note(ask, &answer, began, shared),
+            Awaited::Race(tried) => {
+                assert_eq!(answer.status, Status::SUCCESS, "{}", sent.what);
+                return shared.races.note(tried, &answer.payload);
+            }
         };
         self.told.insert((sent.command, answer.status));
         if let Err(wrong) = self.check_own(expected, &answer) {
@@ -864,6 +1123,7 @@ fn describe(ask: &Ask) -> String {
         Ask::StoreSum(store) | Ask::PutForSale { store, .. } => store.coins.len(),
         Ask::StoreMultiple(stores) => stores.iter().map(|store| store.coins.len()).sum(),
         Ask::Remove(_, records) => records.len(),
+        Ask::FixEncryption { tickets, .. } => tickets.len(),
         _ => 0,
     };
     format!("{:?} of {records}", ask.command())
@@ -948,6 +1208,11 @@ fn check_own(expected: &Expected, answer: &Answer) -> Result<(), String> {
                 holds((1..=1_024).contains(&count), "too many or none")?;
             }
             Ok(())
+        }
+        Expected::Ticket(broken, voucher) => {
+            says(Status::SUCCESS)?;
+            let is_read = other_servers::reads(*broken, &answer.payload, voucher);
+            holds(is_read, "a ticket that says something else")
         }
         Expected::Listed(..) => unreachable!("what is listed is told apart by whose it is"),
         Expected::Created(_, coins) => {

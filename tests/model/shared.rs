@@ -10,6 +10,8 @@ use std::{
 
 use raida::coin::{An, Coin};
 
+use crate::races::Races;
+
 /// What an answer says of a register: one coin, or coins that only ever change together.
 #[derive(Clone, Copy)]
 pub struct Event {
@@ -42,6 +44,8 @@ pub struct Register {
 /// All registers, for all clients.
 #[derive(Default)]
 pub struct Shared {
+    /// What is raced for beside them.
+    pub races: Races,
     registers: Mutex<Vec<Register>>,
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raida::{
-    coin::{An, Coin, Denomination},
+    coin::{An, Coin, Denomination, Mfs},
     protocol::{
-        Dialect, PassFail, Status,
+        Dialect, PassFail, Protection, Status,
         executive::AllSns,
         lockers::{
             Contents, Currency, LockerKey, Offer, PublicId, StoreAnswer, TradeKey, Value as Worth,
@@ -14,7 +14,11 @@ use raida::{
     },
 };
 
-use crate::ask::{Ask, Named, Seller, Store};
+use crate::{
+    ask::{Ask, Layout, Named, Presented, Proof, Seller, Store, Vouch},
+    keys::Keys,
+    other_servers::{self, SERVERS, Voucher},
+};
 
 /// A coin that is in circulation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum Value {
 #[derive(Clone)]
 pub struct World {
     circulating: BTreeMap<Coin, Value>,
+    /// When coins got the number that they have.
+    months: BTreeMap<Coin, Mfs>,
     /// How many coins had been stored before each, where it lies in a locker or a trade locker.
     stored: BTreeMap<Coin, u64>,
     stores: u64,
@@ -39,10 +45,36 @@ pub struct World {
     /// What listings call what is or was for sale.
     ids: BTreeMap<[u8; 16], PublicId>,
     dialect: Dialect,
+    /// What the healing of keys hangs on, and the node's clock.
+    pub keys: Keys,
+    /// Whether the node vouches for who asks without encryption.
+    pub allows_unencrypted: bool,
     /// Pages reserved for sessions: (session, denomination, page).
     pub reserved: BTreeSet<(u32, Denomination, u16)>,
     pub counts: Counts,
+    /// How often what came of fixes.
+    pub fixes: BTreeMap<Fix, u32>,
 }
+
+/// What two tickets or more that are good by themselves may come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fix {
+    /// A number.
+    Written,
+    /// A number for a coin that was free.
+    OfNobodys,
+    /// Nothing: the coin is for sale.
+    ForSale,
+    /// Nothing: they are of one half, or of one helper.
+    NoPair,
+}
+
+impl Fix {
+    pub const ALL: [Fix; 4] = [Fix::Written, Fix::OfNobodys, Fix::ForSale, Fix::NoPair];
+}
+
+/// The first minute of December 2026, before which it is November: months 46 and 45.
+pub const DECEMBER: u64 = 1_796_083_200 / 60;
 
 /// An offer.
 #[derive(Clone)]
@@ -88,6 +120,8 @@ pub enum Expected {
     },
     /// 250 and an AN for each of these coins, which were created by this request.
     Created(u64, Vec<Coin>),
+    /// 250 and a ticket in which this server reads that.
+    Ticket(u8, Voucher),
     /// 241 and, among what others offer, the first of these, all where there is room for them.
     Listed(Currency, u8, Vec<(TradeKey, Worth)>),
 }
@@ -101,14 +135,18 @@ impl World {
         let coins = coins.into_iter();
         World {
             circulating: coins.map(|(coin, an)| (coin, Value::Known(an))).collect(),
+            months: BTreeMap::new(),
             stored: BTreeMap::new(),
             stores: 0,
             sales: Vec::new(),
             paid: BTreeMap::new(),
             ids: BTreeMap::new(),
             dialect,
+            keys: Keys::default(),
+            allows_unencrypted: false,
             reserved: BTreeSet::new(),
             counts: Counts::default(),
+            fixes: BTreeMap::new(),
         }
     }
 
@@ -123,6 +161,19 @@ impl World {
             Some(Value::Known(an)) => Some(an),
             Some(Value::Awaited(_)) | None => None,
         }
+    }
+
+    /// What month the node's clock says.
+    fn month(&self) -> Mfs {
+        match self.keys.now() < DECEMBER {
+            true => Mfs::new(45),
+            false => Mfs::new(46),
+        }
+    }
+
+    /// The month that a coin has; `None` where it has been what it is since before the conversation.
+    pub fn mfs(&self, coin: Coin) -> Option<Mfs> {
+        self.months.get(&coin).copied()
     }
 
     /// Coins in circulation.
@@ -219,6 +270,8 @@ impl World {
                 }
                 let created = coins.iter().map(|&coin| (coin, Value::Awaited(id)));
                 self.circulating.extend(created);
+                let month = self.month();
+                self.months.extend(coins.iter().map(|&coin| (coin, month)));
                 Expected::Created(id, coins)
             }
             Ask::FreeCoins(coins) => {
@@ -237,8 +290,119 @@ impl World {
                 }
                 Expected::Exactly(Status::SUCCESS, bitmap)
             }
+            Ask::EncryptionTicket(vouch) => {
+                let answered = self.vouch(vouch);
+                answered.unwrap_or_else(|refused| status(self.of_healing(refused)))
+            }
+            Ask::FixEncryption {
+                coin,
+                layout,
+                tickets,
+            } => {
+                let answered = self.fix_encryption(*coin, *layout, tickets);
+                answered.unwrap_or_else(|refused| status(self.of_healing(refused)))
+            }
             _ => self.answer_of_lockers(ask).unwrap_or_else(status),
         }
+    }
+
+    /// A status of the groups whose statuses a dialect has of its own.
+    pub fn of_healing(&self, refused: Status) -> Status {
+        match (self.dialect, refused) {
+            (Dialect::Spec, Status::INVALID_LENGTH) => Status::HEALING_INVALID_LENGTH,
+            (Dialect::Spec, Status::UNEVEN_RECORDS) => Status::HEALING_UNEVEN_RECORDS,
+            (Dialect::Spec, Status::RAIDA_OUT_OF_RANGE) => Status::HEALING_RAIDA_OUT_OF_RANGE,
+            (_, refused) => refused,
+        }
+    }
+
+    /// Makes a ticket for who proves to own a coin that is not for sale.
+    fn vouch(&self, asked: &Vouch) -> Result<Expected, Status> {
+        if let Proof::Number { key_id, .. } = asked.proof
+            && key_id != 1
+        {
+            return Err(Status::INVALID_COIN);
+        }
+        if asked.broken >= SERVERS {
+            return Err(Status::RAIDA_OUT_OF_RANGE);
+        }
+        let coin = asked.coin.ok_or(Status::INVALID_COIN)?;
+        if matches!(asked.protection, Protection::None) && !self.allows_unencrypted {
+            return Err(Status::KEY_NOT_FOUND);
+        }
+        if !other_servers::shares_a_secret(asked.broken) {
+            return Err(Status::RAIDA_OUT_OF_RANGE);
+        }
+        let own = self.an(coin).filter(|an| TradeKey::new(*an).is_none());
+        let own = own.ok_or(Status::KEY_NOT_FOUND)?;
+        let is_proved = match (asked.proof, asked.protection) {
+            (Proof::Number { an, .. }, _) => an == own,
+            (Proof::Key, Protection::Coin(key, _) | Protection::CoinHmac(key, _)) => key == coin,
+            (Proof::Key, Protection::TwoCoinsHmac((first, _), (second, _))) => {
+                first == coin || second == coin
+            }
+            (Proof::Key, Protection::None | Protection::Locker(_)) => false,
+        };
+        let voucher = Voucher {
+            part: asked.part,
+            coin,
+            minute: self.keys.now(),
+        };
+        let ticket = Expected::Ticket(asked.broken, voucher);
+        is_proved.then_some(ticket).ok_or(Status::KEY_NOT_FOUND)
+    }
+
+    /// Gives a coin the number whose halves two helpers vouch for; whoever's it is, or nobody's.
+    fn fix_encryption(
+        &mut self,
+        coin: Named,
+        layout: Layout,
+        tickets: &[Presented],
+    ) -> Result<Expected, Status> {
+        if tickets.is_empty() {
+            return Err(Status::INVALID_LENGTH);
+        }
+        let coin = coin.ok_or(Status::INVALID_COIN)?;
+        if tickets.len() > 255 {
+            return Err(Status::INVALID_LENGTH);
+        }
+        let mut accepted = vec![0; tickets.len()];
+        let mut taken = Vec::new();
+        for (index, presented) in tickets.iter().enumerate() {
+            let is_of_coin = layout == Layout::Short || presented.of == Some(coin);
+            if presented.half > 1 || !is_of_coin {
+                continue;
+            }
+            let &Presented { helper, ticket, .. } = presented;
+            if let Some(part) = self.keys.present(helper, &ticket, coin) {
+                accepted[index] = 1;
+                taken.push((presented, part));
+            }
+        }
+        let of_half = |half| taken.iter().filter(move |(taken, _)| taken.half == half);
+        let pair = of_half(0).find_map(|(first, front)| {
+            let other = |(second, _): &&(&Presented, _)| second.helper != first.helper;
+            let (_, back) = of_half(1).find(other)?;
+            Some([*front, *back].concat())
+        });
+        if let Some(number) = pair {
+            let used = taken.iter().map(|(presented, _)| presented.ticket);
+            self.keys.write_down(used);
+            if self.is_on_sale(coin) {
+                accepted.fill(0);
+                self.count_fix(Fix::ForSale);
+            } else {
+                let number = number.try_into().expect("two halves");
+                self.count_fix(match self.value(coin) {
+                    Some(_) => Fix::Written,
+                    None => Fix::OfNobodys,
+                });
+                self.place(coin, Some(An::new(number)));
+            }
+        } else if taken.len() > 1 {
+            self.count_fix(Fix::NoPair);
+        }
+        Ok(Expected::Exactly(Status::SUCCESS, accepted))
     }
 
     /// What the answer to a request of group 8 is, and what it changes; a refusal has no payload.
@@ -399,8 +563,20 @@ impl World {
         self.end_empty_sales();
     }
 
-    /// Gives a coin this AN, or frees it.
+    /// Gives a coin this AN, or frees it, as its owner wishes.
     fn give(&mut self, coin: Coin, new: Option<An>) {
+        if self.circulating.contains_key(&coin) {
+            self.keys.change(coin);
+        }
+        self.place(coin, new);
+    }
+
+    /// Gives a coin this AN, or frees it, as whoever wishes.
+    fn place(&mut self, coin: Coin, new: Option<An>) {
+        match new {
+            Some(_) => self.months.insert(coin, self.month()),
+            None => self.months.remove(&coin),
+        };
         self.stored.remove(&coin);
         for sale in &mut self.sales {
             sale.coins.retain(|other| *other != coin);
@@ -461,6 +637,11 @@ impl World {
         self.an(coin).is_some() && !self.is_on_sale(coin)
     }
 
+    /// Coins that lie under the key of something for sale.
+    pub fn on_sale(&self) -> impl Iterator<Item = Coin> {
+        self.coins().filter(|&coin| self.is_on_sale(coin))
+    }
+
     fn is_on_sale(&self, coin: Coin) -> bool {
         let an = self.an(coin);
         let mut sales = self.sales.iter();
@@ -495,6 +676,10 @@ impl World {
 
     fn is(&self, coin: Named, an: An) -> bool {
         coin.is_some_and(|coin| self.an(coin) == Some(an))
+    }
+
+    fn count_fix(&mut self, fix: Fix) {
+        *self.fixes.entry(fix).or_default() += 1;
     }
 
     fn count_powned(&mut self, coin: Coin) {

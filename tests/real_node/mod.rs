@@ -21,6 +21,7 @@ use raida::{
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::{
+        WallClock,
         import::{Import, OnConflict, Outcome},
         offline::OfflineFolder,
     },
@@ -83,6 +84,7 @@ impl RealNode {
             healing_rate: Rate { per_s: 0, burst: 1 },
             keys_file: None,
             allow_unencrypted_tickets: false,
+            clock: WallClock::Machine,
             servers: vec![],
             peers: PeerSettings::new(RAIDA, COIN_ID),
             settlement: Method::None,

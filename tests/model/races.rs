@@ -1,0 +1,172 @@
+//! Encryption tickets that every client has, of coins that belong to all. Nobody can predict who is
+//! first, but each ticket is taken from one of them, once; and a coin has a number that came of both
+//! halves in one request, or the one that it had.
+
+use std::sync::{Mutex, MutexGuard};
+
+use raida::coin::{An, Coin};
+use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
+
+use crate::{
+    ask::{Ask, Layout, Presented},
+    other_servers::{Part, Voucher, seal},
+};
+
+/// Coins, and what is raced for.
+#[derive(Default)]
+pub struct Races {
+    races: Mutex<Vec<Race>>,
+    /// The latest minute of tickets that a number came of.
+    latest_written: Mutex<Option<u64>>,
+}
+
+struct Race {
+    coin: Coin,
+    /// Numbers that it may have.
+    numbers: Vec<An>,
+    tickets: Vec<Raced>,
+}
+
+/// A ticket, good when the race begins.
+#[derive(Clone)]
+struct Raced {
+    presented: Presented,
+    part: Part,
+    minute: u64,
+    is_tried: bool,
+    is_taken: bool,
+}
+
+/// What one client presents.
+pub struct Try {
+    race: usize,
+    tickets: Vec<Presented>,
+}
+
+impl Try {
+    pub fn ask(&self, races: &Races) -> Ask {
+        Ask::FixEncryption {
+            coin: Some(races.races()[self.race].coin),
+            layout: Layout::Long,
+            tickets: self.tickets.clone(),
+        }
+    }
+}
+
+impl Races {
+    pub fn add(&self, coin: Coin, an: An) {
+        self.races().push(Race {
+            coin,
+            numbers: vec![an],
+            tickets: vec![],
+        });
+    }
+
+    /// Nobody talks: helpers make tickets in this minute, for two numbers of each coin.
+    pub fn begin(&self, minute: u64, random: &mut StdRng) {
+        for race in self.races().iter_mut() {
+            let coin = race.coin;
+            let tickets = (0..4).map(|place: u8| {
+                let part = random.random();
+                let helper = place + 2;
+                Raced {
+                    presented: Presented {
+                        helper,
+                        half: place % 2,
+                        of: Some(coin),
+                        ticket: seal(helper, &Voucher { part, coin, minute }),
+                    },
+                    part,
+                    minute,
+                    is_tried: false,
+                    is_taken: false,
+                }
+            });
+            race.tickets = tickets.collect();
+        }
+    }
+
+    /// Some of the tickets of some coin, in some order.
+    pub fn enter(&self, random: &mut StdRng) -> Try {
+        let mut races = self.races();
+        let number = random.random_range(0..races.len());
+        let mut tickets: Vec<&mut Raced> = races[number].tickets.iter_mut().collect();
+        tickets.shuffle(random);
+        let count = random.random_range(1..=tickets.len());
+        let tried = tickets.into_iter().take(count).map(|ticket| {
+            ticket.is_tried = true;
+            ticket.presented
+        });
+        Try {
+            race: number,
+            tickets: tried.collect(),
+        }
+    }
+
+    /// What the node has answered to that: a byte for each ticket.
+    pub fn note(&self, tried: &Try, accepted: &[u8]) {
+        assert_eq!(
+            accepted.len(),
+            tried.tickets.len(),
+            "an answer of another size"
+        );
+        let mut races = self.races();
+        let race = &mut races[tried.race];
+        let mut taken: Vec<(Presented, Part)> = vec![];
+        for (presented, accepted) in tried.tickets.iter().zip(accepted) {
+            let same = |raced: &&mut Raced| raced.presented.ticket == presented.ticket;
+            let raced = race.tickets.iter_mut().find(same);
+            let raced = raced.expect("a ticket of this race");
+            assert!(*accepted <= 1, "neither taken nor refused");
+            if *accepted == 1 {
+                assert!(!raced.is_taken, "a ticket was taken twice");
+                raced.is_taken = true;
+                taken.push((*presented, raced.part));
+            }
+        }
+        let of_half = |half| {
+            taken
+                .iter()
+                .find(move |(presented, _)| presented.half == half)
+        };
+        if let (Some((_, front)), Some((_, back))) = (of_half(0), of_half(1)) {
+            let number = [*front, *back].concat();
+            let written = race.tickets[0].minute;
+            let mut latest = self.latest_written.lock().expect("no client has failed");
+            *latest = (*latest).max(Some(written));
+            race.numbers
+                .push(An::new(number.try_into().expect("two halves")));
+        }
+    }
+
+    /// Nobody talks: whatever was presented was taken once. Gives each coin and the numbers of which it
+    /// has one.
+    pub fn end(&self) -> Vec<(Coin, Vec<An>)> {
+        let races = self.races();
+        let ended = races.iter().map(|race| {
+            let is_right = |raced: &Raced| raced.is_taken == raced.is_tried;
+            assert!(
+                race.tickets.iter().all(is_right),
+                "nobody's ticket was taken"
+            );
+            (race.coin, race.numbers.clone())
+        });
+        ended.collect()
+    }
+
+    /// A coin turned out to have this number.
+    pub fn settle(&self, coin: Coin, number: An) {
+        let mut races = self.races();
+        let race = races.iter_mut().find(|race| race.coin == coin);
+        race.expect("a coin that is raced for").numbers = vec![number];
+    }
+
+    /// The latest minute of tickets that a number came of, ever.
+    pub fn latest_written(&self) -> Option<u64> {
+        *self.latest_written.lock().expect("no client has failed")
+    }
+
+    fn races(&self) -> MutexGuard<'_, Vec<Race>> {
+        self.races.lock().expect("no client has failed")
+    }
+}
