@@ -10,7 +10,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     sync::{Arc, Barrier},
     thread,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use raida::{
@@ -25,6 +24,7 @@ use raida::{
         },
         lockers::{Address, Currency, LockerKey, Price, PutForSale, StoreSum, TradeKey},
     },
+    store::WallClock,
 };
 
 use real_node::{
@@ -70,20 +70,12 @@ fn an(index: usize) -> An {
     number(index as u8 + 100)
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Minute::of_unix_seconds(since.as_secs()).0
-}
+/// What time it is for nodes and helpers: a ticket's age is what the test says.
+const NOW_SECONDS: u64 = 1_795_231_955;
 
-/// The same minute before and after, so that a ticket's age is what the test says.
-fn within_a_minute<T>(mut run: impl FnMut(u64) -> T) -> T {
-    loop {
-        let before = now();
-        let outcome = run(before);
-        if now() == before {
-            return outcome;
-        }
-    }
+/// Its minute.
+fn now() -> u64 {
+    Minute::of_unix_seconds(NOW_SECONDS).0
 }
 
 fn start(change: impl FnOnce(&mut Settings)) -> RealNode {
@@ -100,6 +92,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> RealNode {
         fs::write(&file, lines).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         settings.keys_file = Some(file);
+        settings.clock = WallClock::Set(Arc::new(NOW_SECONDS.into()));
         change(settings);
     })
 }
@@ -249,20 +242,16 @@ fn a_helper_vouches_for_whoever_proves_to_own_the_coin_in_either_layout() {
         let short = short.map(|protection| (protection, None));
         let long = long.map(|protection| (protection, Some(an)));
         for (protection, an) in short.into_iter().chain(long) {
-            within_a_minute(|minute| {
-                let answer = get(&node, protection, &asked(9, coin, part, an));
-                assert_eq!(answer.status, Status::SUCCESS);
-                let ticket = EncryptionTicket::read(&answer.payload).unwrap();
-                let voucher = Voucher {
-                    part,
-                    coin,
-                    minute: minute as u16,
-                };
-                let opened = shared(9).open(&ticket);
-                // The minute may turn while it is asked.
-                assert!(opened == Some(voucher) || now() != minute, "{opened:?}");
-                assert_ne!(shared(10).open(&ticket), opened);
-            });
+            let answer = get(&node, protection, &asked(9, coin, part, an));
+            assert_eq!(answer.status, Status::SUCCESS);
+            let ticket = EncryptionTicket::read(&answer.payload).unwrap();
+            let voucher = Voucher {
+                part,
+                coin,
+                minute: now() as u16,
+            };
+            assert_eq!(shared(9).open(&ticket), Some(voucher));
+            assert_ne!(shared(10).open(&ticket), Some(voucher));
         }
     }
 }
@@ -545,16 +534,13 @@ fn a_ticket_is_taken_for_ten_minutes_and_not_from_the_future() {
     let mut asker = Asker::of(&node);
     let mut next = 1;
     let mut accepted = |age: i64| {
-        within_a_minute(|minute| {
-            next += 1;
-            let at = minute.wrapping_add_signed(-age);
-            let an = number(next);
-            let tickets = good_of([3, 7], coin(1), an, at);
-            let accepted = asker.fix(coin(1), &tickets);
-            assert_eq!(accepted[0], accepted[1]);
-            assert_eq!(asker.has(coin(1), an), accepted[0]);
-            accepted[0]
-        })
+        next += 1;
+        let an = number(next);
+        let tickets = good_of([3, 7], coin(1), an, now().wrapping_add_signed(-age));
+        let accepted = asker.fix(coin(1), &tickets);
+        assert_eq!(accepted[0], accepted[1]);
+        assert_eq!(asker.has(coin(1), an), accepted[0]);
+        accepted[0]
     };
     // A helper's clock may be a moment ahead when the minute turns.
     for age in [0, 1, 9, 10, -1] {
