@@ -72,6 +72,7 @@ configuration, as in:
     [keys]
     file = \"/etc/raida/raida0.keys\"
 Then remove the folder: who has two of the files can take coins on the other servers.
+Make another set at least every 45 days: a ticket that was not used is good again after that time.
 ",
                 count = RaidaId::COUNT,
                 last = RaidaId::COUNT - 1,
