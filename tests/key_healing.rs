@@ -681,7 +681,36 @@ fn as_many_used_tickets_are_remembered_as_there_may_be_and_no_more_are_taken() {
         let answer = asker.try_fix(coin(index), &good(coin(index), other));
         assert_eq!(answer.status, Status::HEALING_NO_TICKET_SLOT);
     }
+    let counts = raida::admin::ask_counts(&node.settings().data).unwrap();
+    assert_eq!(counts.used_tickets_kept, 512);
+    assert_eq!(counts.healing.encryption_fixes_refused, 2);
     assert!(asker.has(coin(1), number(255)) && asker.has(coin(2), an(2)));
+}
+
+/// Limits and what they did are to be seen by whoever runs the node.
+#[test]
+fn what_was_given_refused_taken_and_kept_is_counted() {
+    let node = start(|settings| settings.tickets.pool = 64);
+    let key = Protection::CoinHmac(coin(1), an(1));
+    let [part, _] = split(an(50));
+    for broken in [9, 10, STRANGER] {
+        get(&node, key, &asked(broken, coin(1), part, None));
+    }
+    get(&node, key, &asked(9, coin(2), part, None));
+    let mut asker = Asker::of(&node);
+    let tickets = good(coin(1), an(50));
+    asker.fix(coin(1), &tickets);
+    asker.fix(coin(1), &tickets);
+    asker.fix(coin(1), &good_of([3, 3], coin(1), an(51), now()));
+    let counts = raida::admin::ask_counts(&node.settings().data).unwrap();
+    let healing = counts.healing;
+    assert_eq!(healing.encryption_tickets, 2);
+    assert_eq!(healing.encryption_tickets_refused, 2);
+    assert_eq!((healing.encryption_fixes, healing.keys_fixed), (3, 1));
+    assert_eq!(healing.encryption_tickets_accepted, 4);
+    assert_eq!(healing.encryption_tickets_not_accepted, 2);
+    assert_eq!(healing.encryption_fixes_refused, 0);
+    assert_eq!(counts.used_tickets_kept, 4);
 }
 
 /// Who owned a coin may have collected tickets for it while that was so.

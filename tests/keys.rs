@@ -6,9 +6,15 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use node_process::{Serve, raida};
-use raida::protocol::{RaidaId, key_file};
+use node_process::{Serve, admin_key, mint, options, raida};
+use raida::client::{Client, ClientError, Options, Transport, from_hex};
+use raida::coin::An;
+use raida::protocol::key_healing::{
+    GetEncryptionTicket, Half, Minute, Presented, SharedSecret, Voucher, split,
+};
+use raida::protocol::{Protection, RaidaId, key_file};
 
 /// A folder to work in.
 struct Trial {
@@ -118,6 +124,85 @@ fn a_node_that_vouches_without_encryption_warns_at_its_start() {
     let ending = serve.with("keys.allow_unencrypted", true).start().stop();
     for text in [" WARN ", " keys.allow_unencrypted: "] {
         assert!(ending.log.contains(text), "{}", ending.log);
+    }
+}
+
+/// At its most talkative, whatever is asked of it.
+#[test]
+fn a_nodes_log_holds_no_secret_no_ticket_and_no_number() {
+    let trial = Trial::new();
+    let out = trial.path("keys");
+    assert_eq!(trial.keys_new(&out, &[]).0, 0);
+    let keys = out.join("raida0.keys");
+    let serve = trial.serve(&keys).with("log.level", "trace");
+    let node = serve.with("log.healing", "debug").start();
+    let data = trial.path("data");
+    let (coin, an) = mint(&mut node.client(), &admin_key(&data), &[0], 1, 1)[0];
+
+    let text = fs::read_to_string(&keys).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let secret = |raida: usize| from_hex(lines[raida]).unwrap();
+    let new = An::new(std::array::from_fn(|i| 0xa0 + i as u8));
+    let [first, second] = split(new);
+    let asked = GetEncryptionTicket {
+        broken: RaidaId::new(9).unwrap(),
+        coin,
+        part: first,
+        an: None,
+    };
+    let under = |an| Options {
+        protection: Protection::CoinHmac(coin, an),
+        ..options()
+    };
+    let connect = |options| Client::connect(node.host(), Transport::Tcp, options).unwrap();
+    let given = connect(under(an)).get_encryption_ticket(&asked).unwrap();
+    let no_proof = GetEncryptionTicket {
+        an: Some(new),
+        ..asked
+    };
+    let refused = connect(under(an)).get_encryption_ticket(&no_proof);
+    assert!(matches!(refused, Err(ClientError::Refused(..))));
+
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let minute = Minute::of_unix_seconds(since.as_secs()).low_bits();
+    let ticket = |raida: u8, half, part| {
+        let voucher = Voucher { part, coin, minute };
+        Presented {
+            helper: RaidaId::new(raida).unwrap(),
+            half,
+            ticket: SharedSecret::new(&secret(raida.into())).seal(&voucher),
+        }
+    };
+    let tickets = [
+        ticket(3, Half::First, first),
+        ticket(7, Half::Second, second),
+    ];
+    let mut client = node.client();
+    for accepted in [true, false] {
+        let fixed = client.fix_encryption(coin, &tickets).unwrap();
+        assert_eq!(fixed, [accepted; 2]);
+    }
+    assert_eq!(client.detect(&[(coin, new)]).unwrap(), [true]);
+
+    let log = node.stop().log;
+    for told in [
+        "encryption ticket given",
+        "no encryption ticket",
+        "written=true",
+    ] {
+        assert!(log.contains(told), "no {told:?} in {log}");
+    }
+    let [one, other] = tickets.map(|presented| *presented.ticket.expose());
+    let known = [*an.expose(), *new.expose(), *given.expose(), one, other];
+    for bytes in (1..25).map(secret).chain(known) {
+        // Half of it is as bad, and may stand anywhere.
+        for part in bytes.chunks(8) {
+            let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+            let list = format!("{part:?}");
+            let list = list.trim_matches(['[', ']']);
+            assert!(!log.to_lowercase().contains(&hex), "a log with {hex}");
+            assert!(!log.contains(list), "a log with {list}");
+        }
     }
 }
 

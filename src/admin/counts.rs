@@ -19,6 +19,8 @@ pub struct Counts {
     pub value_powned_units: u64,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
+    /// Encryption tickets it remembers as used, those included that are too old by now.
+    pub used_tickets_kept: u64,
     /// What was done about healing.
     pub healing: HealingCounts,
     /// Lockers that it keeps now.
@@ -72,6 +74,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.coins_powned += core.counters.coins_powned;
         counts.value_powned_units += core.counters.value_powned;
         counts.tickets_kept += core.tickets as u64;
+        counts.used_tickets_kept += core.used_tickets as u64;
         counts.healing += core.healing;
         let (done, lockers, trades) = core.lockers;
         counts.lockers.lockers += lockers.lockers;

@@ -31,6 +31,7 @@ pub(super) struct CoreCounts {
     pub(super) healing: HealingCounts,
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
+    pub(super) used_tickets: usize,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
 }
 
@@ -124,11 +125,12 @@ pub async fn answer<E: Environment>(
                 let _ = asker.send(answer);
             }
             Question::Counts(asker) => {
-                let (counters, healing, tickets) = service.counts();
+                let (counters, healing, tickets, used_tickets) = service.counts();
                 let _ = asker.send(CoreCounts {
                     counters,
                     healing,
                     tickets,
+                    used_tickets,
                     lockers: service.locker_counts(),
                 });
             }

@@ -103,7 +103,7 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 22] = [
+    let rows: [(&str, u64); 24] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
@@ -123,12 +123,14 @@ fn detail_table(counts: &Counts) -> String {
         ("encryption tickets", healing.encryption_tickets),
         ("  refused", healing.encryption_tickets_refused),
         ("encryption fixes", healing.encryption_fixes),
+        ("  refused", healing.encryption_fixes_refused),
         ("  keys fixed", healing.keys_fixed),
         ("  tickets accepted", healing.encryption_tickets_accepted),
         (
             "  tickets not accepted",
             healing.encryption_tickets_not_accepted,
         ),
+        ("  used tickets kept", counts.used_tickets_kept),
     ];
     let mut text = String::new();
     for (name, count) in rows {

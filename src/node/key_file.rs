@@ -49,7 +49,7 @@ pub enum KeysError {
     )]
     OfAnother {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Whose it is, by number.
         owner: u32,
         /// Who runs the node, by number.
@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path, own: RaidaId) -> Result<Arc<SharedSecrets>, Keys
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file").into());
     }
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     // Of the file that is open: another may have its name by now.
     let metadata = file.metadata()?;
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -89,20 +89,14 @@ pub(super) fn read(path: &Path, own: RaidaId) -> Result<Arc<SharedSecrets>, Keys
             mode,
         });
     }
-    let mut text = Zeroizing::new(vec![0; SIZE_MAX + 1]);
-    let mut length = 0;
-    loop {
-        match file.read(&mut text[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if length > SIZE_MAX {
+    // Room for all of it at once: growing would leave copies of the secrets in memory.
+    let most = SIZE_MAX + 1;
+    let mut text = Zeroizing::new(Vec::with_capacity(most));
+    file.take(most as u64).read_to_end(&mut text)?;
+    if text.len() > SIZE_MAX {
         return Err(KeysError::TooLong);
     }
-    let read = key_file::parse(&text[..length], own)?;
+    let read = key_file::parse(&text, own)?;
     if read.has_own {
         tracing::warn!(
             path = %path.display(), raida = %own,

@@ -6,7 +6,7 @@
 use super::{
     Caller, Node,
     stored::stored,
-    trail::{KeyFixed, NotVouched, Servers},
+    trail::{KeyFixed, NotFixed, NotVouched, Servers},
 };
 use crate::{
     coin::{An, Coin, ShardId},
@@ -15,10 +15,10 @@ use crate::{
         RaidaId, Status,
         header::KeySource,
         key_healing::{
-            FixEncryption, GetEncryptionTicket, Half, KeyPart, Minute, SharedSecret, Voucher, join,
+            FixEncryption, GetEncryptionTicket, Half, KeyPart, SharedSecret, Voucher, join,
         },
     },
-    shard::{PoolIsFull, Reply, Request, used_ticket},
+    shard::{Reply, Request, used_ticket},
     store::{Environment, Thing, record::Change},
 };
 
@@ -123,7 +123,7 @@ impl<E: Environment> Node<E> {
         let ticket = secret.seal(&Voucher {
             part: asked.part,
             coin: asked.coin,
-            minute: self.minute().low_bits(),
+            minute: self.shard().minute().low_bits(),
         });
         out.extend_from_slice(ticket.expose());
         self.trail.vouched(asked.broken, caller.address);
@@ -133,10 +133,6 @@ impl<E: Environment> Node<E> {
     fn not_vouched(&self, to: RaidaId, caller: Caller, why: NotVouched) {
         let now = self.shard().environment.monotonic();
         self.trail.not_vouched(now, to, caller.address, why);
-    }
-
-    fn minute(&self) -> Minute {
-        Minute::of_unix_seconds(self.shard().environment.unix_seconds())
     }
 
     /// Gives a coin the number whose halves two other servers vouch for.
@@ -152,8 +148,7 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let request = FixEncryption::parse(payload)?;
         if self.healing.keys.secrets.is_none() {
-            let now = self.shard().environment.monotonic();
-            self.trail.no_secrets(now, caller.address);
+            self.not_fixed(caller, NotFixed::NoSecrets);
             return Err(Status::RAIDA_OUT_OF_RANGE);
         }
         self.healing_rates.charge(caller.address, request.len());
@@ -172,7 +167,10 @@ impl<E: Environment> Node<E> {
                 Err(_) => return Err(Status::UNAVAILABLE),
             },
         };
-        let fresh = fresh.map_err(|PoolIsFull| Status::NO_TICKET_SLOT)?;
+        let Ok(fresh) = fresh else {
+            self.not_fixed(caller, NotFixed::NoRoom);
+            return Err(Status::NO_TICKET_SLOT);
+        };
         let mut is_fresh = fresh.into_iter();
         good.retain(|_| is_fresh.next() == Some(true));
         let pair = pair(&good);
@@ -214,9 +212,14 @@ impl<E: Environment> Node<E> {
         Ok(Status::SUCCESS)
     }
 
+    fn not_fixed(&self, caller: Caller, why: NotFixed) {
+        let now = self.shard().environment.monotonic();
+        self.trail.key_not_fixed(now, caller.address, why);
+    }
+
     /// The tickets of a request that the others made for its coin lately.
     fn good_tickets(&self, request: &FixEncryption<'_>) -> Vec<Good> {
-        let now = self.minute();
+        let now = self.shard().minute();
         let presented = request.tickets().enumerate();
         let good = presented.filter_map(|(index, presented)| {
             let presented = presented?;

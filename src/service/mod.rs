@@ -155,11 +155,16 @@ impl<E: Environment> Service<E> {
     }
 
     /// What this core has done since the start: of all commands, of healing, and how many tickets its
-    /// shard keeps now.
-    pub fn counts(&self) -> (Counters, HealingCounts, usize) {
+    /// shard keeps now; and how many encryption tickets it remembers as used.
+    pub fn counts(&self) -> (Counters, HealingCounts, usize, usize) {
         let shard = self.node.shard();
         let healing = self.node.trail.counts();
-        (shard.counters.get(), healing, shard.ticket_count())
+        (
+            shard.counters.get(),
+            healing,
+            shard.ticket_count(),
+            shard.used_ticket_count(),
+        )
     }
 
     /// What this core has done about lockers and trades since the start, and what its shard keeps track of

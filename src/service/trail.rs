@@ -43,6 +43,9 @@ pub struct HealingCounts {
     pub encryption_tickets_refused: u64,
     /// Fixes of encryption.
     pub encryption_fixes: u64,
+    /// Fixes of encryption that were not looked at: the node shares no secrets, or remembers as many used
+    /// tickets as it can.
+    pub encryption_fixes_refused: u64,
     /// Coins that got the number which two others vouched for.
     pub keys_fixed: u64,
     /// Encryption tickets that were accepted, of all fixes.
@@ -68,6 +71,7 @@ impl AddAssign for HealingCounts {
         self.encryption_tickets += other.encryption_tickets;
         self.encryption_tickets_refused += other.encryption_tickets_refused;
         self.encryption_fixes += other.encryption_fixes;
+        self.encryption_fixes_refused += other.encryption_fixes_refused;
         self.keys_fixed += other.keys_fixed;
         self.encryption_tickets_accepted += other.encryption_tickets_accepted;
         self.encryption_tickets_not_accepted += other.encryption_tickets_not_accepted;
@@ -89,6 +93,13 @@ pub(super) enum NotVouched {
     Unencrypted,
     NoSecret,
     NoProof,
+}
+
+/// Why a fix of encryption is not looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotFixed {
+    NoSecrets,
+    NoRoom,
 }
 
 /// The trail of healing, for whoever has to find out later what happened: all of it in numbers; in
@@ -253,10 +264,14 @@ impl Trail {
     }
 
     #[cold]
-    pub(super) fn no_secrets(&self, now: Duration, by: IpAddr) {
-        self.count(|counts| counts.encryption_fixes += 1);
+    pub(super) fn key_not_fixed(&self, now: Duration, by: IpAddr, why: NotFixed) {
+        self.count(|counts| counts.encryption_fixes_refused += 1);
         if self.may_tell(now) {
-            tracing::info!(target: TARGET, %by, "no fix of encryption: no secrets are shared, see [keys] file");
+            let why = match why {
+                NotFixed::NoSecrets => "no secrets are shared: see [keys] file",
+                NotFixed::NoRoom => "no more used tickets can be remembered: see [tickets] pool",
+            };
+            tracing::info!(target: TARGET, %by, why, "no fix of encryption");
         }
     }
 

@@ -511,7 +511,8 @@ impl<E: Environment> Shard<E> {
         self.notes_changes.set(true);
     }
 
-    fn minute(&self) -> Minute {
+    /// By which encryption tickets are dated.
+    pub fn minute(&self) -> Minute {
         Minute::of_unix_seconds(self.environment.unix_seconds())
     }
 

@@ -7,7 +7,7 @@ mod take;
 
 pub use peek::{report_all, report_one};
 pub use put::{FromWalletArgs, json_of_put, text_of_put, words};
-pub use take::report_taken;
+pub use take::take_into;
 
 use super::CliError;
 use super::output::Answer;

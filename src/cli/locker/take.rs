@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::put::words;
@@ -11,7 +12,7 @@ use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::{json_of_said, names, phrase, table};
 use crate::cli::secrets::SecretText;
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{LeftIn, Taken, TakenCoin, take};
+use crate::client::locker::{LeftIn, LockerSecret, Taken, TakenCoin, take};
 use crate::client::wallet::{Access, Grade, Wallet};
 use crate::client::{Client, CoinRecord, Outcome, Raidas, draw_an};
 use crate::coin::{An, Coin};
@@ -135,22 +136,37 @@ impl TakeCommand {
         let mut wallet = Wallet::open(folder, Access::Create)?;
         wallet.keep_only(raidas.coin_id);
         let bar = waiting();
-        let taken = take(&mut wallet, &secret, only, raidas, draw_an, |stage| {
-            bar.set_message(words(stage));
-        })?;
-        bar.finish_and_clear();
-        report_taken(&taken, folder, self.json)
+        take_into(
+            (&mut wallet, folder),
+            &secret,
+            only,
+            raidas,
+            &bar,
+            self.json,
+        )
     }
 }
 
-/// Says what became of the coins of a locker.
+/// Takes the coins of a locker, or those of them alone that are named, into a wallet in a folder of this
+/// name, and says what became of them.
 ///
 /// # Errors
-/// It cannot be printed.
-pub fn report_taken(taken: &Taken, wallet: &Path, json: bool) -> Result<Answer, CliError> {
+/// Fewer than 13 servers answer; the disk fails; it cannot be printed.
+pub fn take_into(
+    (wallet, folder): (&mut Wallet, &Path),
+    secret: &LockerSecret,
+    only: Option<&BTreeSet<Coin>>,
+    raidas: &Raidas,
+    bar: &ProgressBar,
+    json: bool,
+) -> Result<Answer, CliError> {
+    let taken = take(wallet, secret, only, raidas, draw_an, |stage| {
+        bar.set_message(words(stage));
+    })?;
+    bar.finish_and_clear();
     match json {
-        true => print_json(&json_of_taken(taken))?,
-        false => print(&text_of_taken(taken, wallet))?,
+        true => print_json(&json_of_taken(&taken))?,
+        false => print(&text_of_taken(&taken, folder))?,
     }
     let all = !taken.coins.is_empty() && taken.coins.iter().all(is_ours) && taken.left.is_empty();
     Ok(if all { Answer::Yes } else { Answer::No })

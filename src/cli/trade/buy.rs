@@ -4,13 +4,13 @@ use serde_json::json;
 
 use super::terms::{currency, price, value};
 use crate::cli::CliError;
-use crate::cli::locker::{report_taken, words};
+use crate::cli::locker::take_into;
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{LockerSecret, Order, buy, take};
+use crate::client::locker::{LockerSecret, Order, buy};
 use crate::client::wallet::{Access, Wallet};
-use crate::client::{Client, ClientError, PerRaida, Purchase, Raidas, draw_an, from_hex};
+use crate::client::{Client, ClientError, PerRaida, Purchase, Raidas, from_hex};
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::protocol::lockers::{
     Buy, Currency, Memo, Offer, Price, ReceiptId, TransactionId, Value,
@@ -137,11 +137,14 @@ impl BuyCommand {
         let Some((mut wallet, folder)) = wallet else {
             return Ok(Answer::Yes);
         };
-        let taken = take(&mut wallet, &secret, None, raidas, draw_an, |stage| {
-            bar.set_message(words(stage));
-        })?;
-        bar.finish_and_clear();
-        report_taken(&taken, folder, self.json)
+        take_into(
+            (&mut wallet, folder),
+            &secret,
+            None,
+            raidas,
+            &bar,
+            self.json,
+        )
     }
 
     fn report(

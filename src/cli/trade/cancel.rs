@@ -3,13 +3,13 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::cli::locker::{report_taken, words};
+use crate::cli::locker::take_into;
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::secrets::SecretText;
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{cancel, take};
+use crate::client::locker::cancel;
 use crate::client::wallet::{Access, Wallet};
-use crate::client::{Client, ClientError, PerRaida, Raidas, draw_an};
+use crate::client::{Client, ClientError, PerRaida, Raidas};
 use crate::protocol::healing::VOTES_NEEDED;
 
 /// Take an offer back, on one node or on all 25 servers: its coins go into a locker, or into a wallet.
@@ -102,11 +102,7 @@ impl CancelCommand {
                 _ => Answer::No,
             });
         };
-        let taken = take(&mut wallet, &into, None, raidas, draw_an, |stage| {
-            bar.set_message(words(stage));
-        })?;
-        bar.finish_and_clear();
-        report_taken(&taken, folder, self.json)
+        take_into((&mut wallet, folder), &into, None, raidas, &bar, self.json)
     }
 
     fn report(
