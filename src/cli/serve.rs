@@ -195,6 +195,10 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         currencies: currencies(&config.trade),
         trades: TradeSettings {
             pending: config.trade.pending,
+            holds: config.trade.holds as usize,
+            holds_per_address: config.trade.holds_per_address as usize,
+            questions_per_address: config.trade.questions_per_address as usize,
+            questions_by_datagram: config.trade.questions_by_datagram as usize,
             payments_max: config.trade.payments as usize,
         },
         healing_rate: Rate {

@@ -13,8 +13,10 @@ mod locks;
 mod message;
 mod offers;
 mod owner;
+mod questions;
 mod reservations;
 mod single;
+mod stranger;
 mod sum;
 mod ticket_index;
 mod tickets;
@@ -22,14 +24,16 @@ mod used_tickets;
 
 pub use exchange::{Exchanged, exchange};
 pub use lockers::{
-    Buyer, Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts,
-    TradeSettings, Update, payment_prefix,
+    Buyer, FoundSale, IndexCounts, KeyUpdate, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused,
+    Taken, Taker, TradeCounts, TradeSettings, Update, payment_prefix,
 };
 pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
 pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
+pub use questions::question_home;
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ExchangeListener, Single};
+pub use stranger::Stranger;
 pub use sum::{Sum, sum};
 pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};
 pub use used_tickets::used_ticket;
