@@ -207,7 +207,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         },
         keys_file: config.keys.file.clone(),
         allow_unencrypted_tickets: config.keys.allow_unencrypted,
-        clock: WallClock::Machine,
+        clock: WallClock::of_process(),
         adjustable: adjustable(config),
     })
 }
