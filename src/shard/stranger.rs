@@ -1,0 +1,37 @@
+use std::net::IpAddr;
+
+/// Who sends requests, as far as that is known: what belongs to one stranger gets one share of what
+/// there is for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stranger {
+    /// An address of IPv4.
+    V4(u32),
+    /// The 2^64 addresses of IPv6 that start alike: whoever has one of them has all.
+    V6(u64),
+    /// Everybody who sends datagrams: these may bear any address.
+    Datagrams,
+}
+
+impl Stranger {
+    /// Whose this address is.
+    pub const fn of(address: IpAddr) -> Stranger {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Stranger::V4(address.to_bits()),
+            IpAddr::V6(address) => Stranger::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_belong_to_one_are_one_stranger() {
+        let of = |text: &str| Stranger::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2:2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("192.0.2.7"), of("::ffff:192.0.2.7"));
+        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    }
+}
