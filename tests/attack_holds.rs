@@ -15,7 +15,7 @@ use raida::{
     coin::{An, Coin, Mfs, PageId},
     node::Settings,
     protocol::{
-        Command, Dialect, Protection, ResponseCounter, Status,
+        Command, Dialect, Protection, ResponseCounter, Sent, Status,
         authentication::Detect,
         lockers::{
             Address, Buy, Contents, Currency, ListForSale, Listed, Listing, LockerKey, Memo, Offer,
@@ -198,10 +198,11 @@ fn from(node: &RealNode, last: u8, is_tcp: bool) -> Wire {
 }
 
 /// Sends a purchase and waits for no answer.
-fn send(wire: &mut Wire, offer: Offer, into: LockerKey, transaction: u8) {
+fn send(wire: &mut Wire, offer: Offer, into: LockerKey, transaction: u8) -> Sent {
     let payload = purchase(offer, into, transaction);
     let asked = compose(Command::Buy, Protection::None, Some(&payload), transaction.into());
     wire.send(&asked.bytes);
+    asked.sent
 }
 
 /// Buys on a connection of its own while others do something else.
@@ -240,17 +241,18 @@ fn purchases_that_nobody_paid_hide_no_offer_and_keep_neither_buyer_nor_seller_ou
         for (number, is_tcp) in [(0, true), (1, false)] {
             for (wanted, payment) in [(offer(cheap, first), 0xa0), (offer(dear, second), 0xb0)] {
                 let mut wire = from(&node, 2 + number, is_tcp);
-                send(&mut wire, wanted, locker(0x60), payment + number);
+                let sent = send(&mut wire, wanted, locker(0x60), payment + number);
                 ledger.wait(payment + number, 1);
-                strangers.push(wire);
+                strangers.push((wire, sent));
             }
         }
         assert_eq!(list(&mut client).len(), 2, "while it is asked about");
-        ledger.says(0xa0, 1);
-        ledger.says(0xa1, 1);
-        let mut idle = from(&node, 2, true);
-        send(&mut idle, offer(cheap, first), locker(0x60), 0xa0);
-        ledger.wait(0xa0, 2);
+        for (payment, place) in [(0xa0, 0), (0xa1, 2)] {
+            ledger.says(payment, 1);
+            let (wire, sent) = &mut strangers[place];
+            let answer = wire.answer(sent, ResponseCounter::Restart);
+            assert_eq!(answer.status, Status::PAYMENT_PENDING);
+        }
         assert_eq!(list(&mut client).len(), 2, "and afterwards");
 
         ledger.says(1, 0);
@@ -263,7 +265,7 @@ fn purchases_that_nobody_paid_hide_no_offer_and_keep_neither_buyer_nor_seller_ou
         // A verdict that comes late changes nothing any more, whatever it is.
         ledger.says(0xb0, 0);
         ledger.says(0xb1, 4);
-        drop((client, strangers, idle));
+        drop((client, strangers));
         node.stop();
     }
 }
