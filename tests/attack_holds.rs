@@ -190,8 +190,12 @@ fn from(node: &RealNode, last: u8, is_tcp: bool) -> Wire {
         return Wire::Udp(socket);
     }
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&address.into()).expect("an address of the loopback");
-    socket.connect(&node.address().into()).expect("a connection");
+    socket
+        .bind(&address.into())
+        .expect("an address of the loopback");
+    socket
+        .connect(&node.address().into())
+        .expect("a connection");
     let stream: TcpStream = socket.into();
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     Wire::Tcp(stream)
@@ -200,7 +204,12 @@ fn from(node: &RealNode, last: u8, is_tcp: bool) -> Wire {
 /// Sends a purchase and waits for no answer.
 fn send(wire: &mut Wire, offer: Offer, into: LockerKey, transaction: u8) -> Sent {
     let payload = purchase(offer, into, transaction);
-    let asked = compose(Command::Buy, Protection::None, Some(&payload), transaction.into());
+    let asked = compose(
+        Command::Buy,
+        Protection::None,
+        Some(&payload),
+        transaction.into(),
+    );
     wire.send(&asked.bytes);
     asked.sent
 }
@@ -290,7 +299,11 @@ fn a_payment_that_is_seen_or_confirmed_too_late_buys_nothing_and_is_not_used_up(
                 assert_eq!(late.join().expect("an answer"), Status::NO_SUCH_OFFER);
             });
             assert_eq!(peek(&mut client, mine), all[..2]);
-            assert!(all[..2].iter().all(|&coin| has(&mut client, coin, mine.an())));
+            assert!(
+                all[..2]
+                    .iter()
+                    .all(|&coin| has(&mut client, coin, mine.an()))
+            );
             // The same name pays for what is there when it is asked for again.
             let sold = trade(0x33 + verdict, 900);
             let other = &all[2 + usize::from(verdict) / 4..][..1];
@@ -398,9 +411,13 @@ fn one_payment_that_two_name_buys_once_and_neither_question_keeps_the_other_out(
         let got = [0x41, 0x42, 0x43].map(|key| !peek(&mut client, locker(key)).is_empty());
         assert_eq!(got, bought.map(|status| status == Status::ALL_PASS));
         // Who asks again hears the same, and the others that it is spent.
-        for (place, offer) in [offer(one, first), offer(other, second), offer(other, second)]
-            .into_iter()
-            .enumerate()
+        for (place, offer) in [
+            offer(one, first),
+            offer(other, second),
+            offer(other, second),
+        ]
+        .into_iter()
+        .enumerate()
         {
             let again = buy(&mut client, offer, locker(0x41 + place as u8), 1);
             let expected = match bought[place] {
@@ -509,7 +526,10 @@ fn one_address_has_few_purchases_looked_at_and_others_are_not_kept_waiting() {
         for number in 0..6 {
             for is_tcp in [true, false] {
                 let mut wire = from(&node, 2, is_tcp);
-                assert_eq!(ask(&mut wire, wanted, 0xb0 + number), Status::TOO_MANY_REQUESTS);
+                assert_eq!(
+                    ask(&mut wire, wanted, 0xb0 + number),
+                    Status::TOO_MANY_REQUESTS
+                );
             }
             assert_eq!(ledger.asked(0xb0 + number), 0);
         }
@@ -522,7 +542,10 @@ fn one_address_has_few_purchases_looked_at_and_others_are_not_kept_waiting() {
         }
         for number in 3..9 {
             let mut wire = from(&node, 10 + number, false);
-            assert_eq!(ask(&mut wire, wanted, 0xc0 + number), Status::TOO_MANY_REQUESTS);
+            assert_eq!(
+                ask(&mut wire, wanted, 0xc0 + number),
+                Status::TOO_MANY_REQUESTS
+            );
         }
         ledger.says(1, 0);
         let mut honest = from(&node, 99, true);
@@ -538,7 +561,12 @@ fn one_address_has_few_purchases_looked_at_and_others_are_not_kept_waiting() {
 
 fn ask(wire: &mut Wire, offer: Offer, transaction: u8) -> Status {
     let payload = purchase(offer, locker(0x70), transaction);
-    let asked = compose(Command::Buy, Protection::None, Some(&payload), transaction.into());
+    let asked = compose(
+        Command::Buy,
+        Protection::None,
+        Some(&payload),
+        transaction.into(),
+    );
     wire.ask(&asked, ResponseCounter::Restart).status
 }
 

@@ -207,13 +207,7 @@ fn a_payment_counts_when_it_has_its_confirmations() {
     if !has_python() {
         return;
     }
-    for (confirmations, expected) in [
-        (0, SEEN),
-        (1, SEEN),
-        (2, SEEN),
-        (3, PAID),
-        (9, PAID),
-    ] {
+    for (confirmations, expected) in [(0, SEEN), (1, SEEN), (2, SEEN), (3, PAID), (9, PAID)] {
         assert_settled(Core::knows(payment(confirmations)), &[], expected, "");
     }
     let one = [("BITCOIN_CONFIRMATIONS", "1")];

@@ -63,7 +63,10 @@ impl Patience for Countdown<'_> {
             );
         }
         let start = Instant::now();
-        while let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        while let Some(left) = time
+            .checked_sub(start.elapsed())
+            .filter(|left| !left.is_zero())
+        {
             self.bar.set_message(format!(
                 "{why}: new ones are asked for in {} (Ctrl-C does no harm)",
                 minutes(left)

@@ -64,7 +64,11 @@ impl<E: Environment> Node<E> {
         prefix: [u8; 5],
     ) -> Result<Key, Status> {
         let home = self.shard().locker_home(prefix);
-        match self.mesh.ask(home, Request::LockerKeys(prefix, self.keys_of())).await {
+        match self
+            .mesh
+            .ask(home, Request::LockerKeys(prefix, self.keys_of()))
+            .await
+        {
             Ok(Reply::Keys(keys)) => among(header, body, keys),
             Ok(other) => unreachable!("a shard answers locker keys with {other:?}"),
             Err(_) => Err(Status::UNAVAILABLE),

@@ -347,7 +347,11 @@ impl<E: Environment> Node<E> {
                 self.hand_over(request, home, sale, buyer, from).await
             }
             Settled::Seen => {
-                match self.mesh.ask(home, Request::HoldSale(sale, buyer, from)).await {
+                match self
+                    .mesh
+                    .ask(home, Request::HoldSale(sale, buyer, from))
+                    .await
+                {
                     Ok(Reply::Held(Ok(is_kept))) => {
                         self.lockers.count(|counts| match is_kept {
                             true => counts.payments_seen += 1,

@@ -366,20 +366,23 @@ fn look_again(
     if let Some((answered, first)) = too_few(&silent) {
         return Err(HealError::NotConfirmed { answered, first });
     }
-    let lost = orders.iter().zip(before).filter_map(|((&place, orders), before)| {
-        let file = &coins[place].file;
-        let fails = RaidaId::all().filter(|&raida| file.pown.0[raida] == Mark::Failed);
-        let known = fails.filter(|&raida| before.0[raida] == Mark::Passed);
-        let (fixed_before, passed_before): (Vec<RaidaId>, Vec<RaidaId>) =
-            known.partition(|raida| orders.fixed.contains(raida));
-        let is_lost = !fixed_before.is_empty() || !passed_before.is_empty();
-        is_lost.then(|| Lost {
-            coin: file.coin,
-            passed_before,
-            fixed_before,
-            had_tickets: orders.asked.iter().copied().collect(),
-        })
-    });
+    let lost = orders
+        .iter()
+        .zip(before)
+        .filter_map(|((&place, orders), before)| {
+            let file = &coins[place].file;
+            let fails = RaidaId::all().filter(|&raida| file.pown.0[raida] == Mark::Failed);
+            let known = fails.filter(|&raida| before.0[raida] == Mark::Passed);
+            let (fixed_before, passed_before): (Vec<RaidaId>, Vec<RaidaId>) =
+                known.partition(|raida| orders.fixed.contains(raida));
+            let is_lost = !fixed_before.is_empty() || !passed_before.is_empty();
+            is_lost.then(|| Lost {
+                coin: file.coin,
+                passed_before,
+                fixed_before,
+                had_tickets: orders.asked.iter().copied().collect(),
+            })
+        });
     Ok((lost.collect(), silent))
 }
 

@@ -43,11 +43,7 @@ pub fn mend<T, N: Network + heal::Network>(
     max_failures: u32,
     patience: &mut impl Patience,
     mut draw: impl FnMut() -> Result<An, getrandom::Error>,
-    mut then: impl FnMut(
-        &mut Wallet,
-        Looked,
-        &BTreeSet<(RaidaId, Coin)>,
-    ) -> Result<T, HealError>,
+    mut then: impl FnMut(&mut Wallet, Looked, &BTreeSet<(RaidaId, Coin)>) -> Result<T, HealError>,
 ) -> Result<(T, Vec<(RaidaId, KeyFix)>), KeyHealingError> {
     let mut fixes: BTreeMap<RaidaId, KeyFix> = BTreeMap::new();
     let mut looked = Looked::at(wallet, network)?;

@@ -28,14 +28,12 @@ use crate::{
     store::book::{Book, Entry, PaymentId, Placed, Stamp},
 };
 
-pub use index::{IndexCounts, Place};
 use index::{Index, Kind};
+pub use index::{IndexCounts, Place};
 pub use payments::PaymentState;
 use payments::Payments;
+pub use sales::{Buyer, FoundSale, OnOffer, SaleId, SaleRefused, Taken, Taker, TradeCounts};
 use sales::{HoldLimits, Sales};
-pub use sales::{
-    Buyer, FoundSale, OnOffer, SaleId, SaleRefused, Taken, Taker, TradeCounts,
-};
 pub use update::{KeyUpdate, Update};
 
 /// Keys of a kind that are tried for a request under encryption type 2: those who store coins choose the

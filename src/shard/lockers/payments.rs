@@ -135,14 +135,22 @@ mod tests {
         let (own, others) = (buyer(1, 2), buyer(1, 3));
         assert_eq!(payments.begin(own), PaymentState::New);
         assert_eq!(payments.begin(own), PaymentState::UnderWay);
-        assert_eq!(payments.begin(others), PaymentState::New, "its name is known");
+        assert_eq!(
+            payments.begin(others),
+            PaymentState::New,
+            "its name is known"
+        );
         assert_eq!(payments.use_up(own), PaymentState::New);
         assert_eq!(payments.use_up(others), PaymentState::UnderWay);
         payments.end(&others);
         assert_eq!(payments.begin(others), PaymentState::New);
         assert_eq!(payments.use_up(others), PaymentState::UnderWay, "still");
         payments.end(&own);
-        assert_eq!(payments.use_up(others), PaymentState::New, "nothing came of it");
+        assert_eq!(
+            payments.use_up(others),
+            PaymentState::New,
+            "nothing came of it"
+        );
         payments.end(&others);
         assert_eq!(payments.begin(own), PaymentState::New);
         payments.enter(&payment(1));

@@ -641,7 +641,11 @@ mod tests {
             (thief, SaleRefused::OtherBuyer),
         ] {
             let taker = Taker::Buyer(by, asked_before);
-            assert_eq!(sales.take(&taker, at(59)).err(), Some(why), "paid, but late");
+            assert_eq!(
+                sales.take(&taker, at(59)).err(),
+                Some(why),
+                "paid, but late"
+            );
         }
         let seller = Taker::Seller(mine);
         assert_eq!(sales.take(&seller, at(59)).err(), Some(SaleRefused::Taken));
