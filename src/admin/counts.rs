@@ -4,6 +4,7 @@ use super::{mailbox::Mailbox, server::all};
 use crate::{
     protocol::lockers::Currency,
     service::{HealingCounts, LockerCounts},
+    shard::ChangeCounts,
 };
 
 /// What a node has done since it started, all shards together.
@@ -29,6 +30,9 @@ pub struct Counts {
     pub for_sale: Vec<ForSale>,
     /// What was done about lockers and trades.
     pub locker_requests: LockerCounts,
+    /// How changes wait.
+    #[serde(default)]
+    pub changes: ChangeCounts,
 }
 
 /// Lockers that a node keeps: without what is for sale.
@@ -87,6 +91,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
             for_sale.value_units = for_sale.value_units.saturating_add(value);
         }
         counts.locker_requests += done;
+        counts.changes += core.changes;
     }
     Ok(counts)
 }

@@ -14,7 +14,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::{
     protocol::Command,
     service::{HealingCounts, LockerCounts, Measured, Service},
-    shard::{Counters, IndexCounts, TradeCounts},
+    shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
 
@@ -33,6 +33,7 @@ pub(super) struct CoreCounts {
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
+    pub(super) changes: ChangeCounts,
 }
 
 /// What a core is asked, and where its answer goes.
@@ -132,6 +133,7 @@ pub async fn answer<E: Environment>(
                     tickets,
                     used_tickets,
                     lockers: service.locker_counts(),
+                    changes: service.change_counts(),
                 });
             }
         }

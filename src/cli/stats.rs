@@ -18,8 +18,8 @@ use crate::coin::Worth;
 /// are all measured.
 ///
 /// With --detail, that node says more of what it counted: of healing, tickets, claims and who was
-/// refused why, coins repaired, votes; of lockers and trades, what it keeps, what was done and what was
-/// refused why.
+/// refused why, coins repaired, votes; of changes, how many wait for coins and for the log; of lockers and
+/// trades, what it keeps, what was done and what was refused why.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida stats --data raida-data
@@ -139,7 +139,24 @@ fn detail_table(counts: &Counts) -> String {
             let _ = writeln!(text, "{:<27} {value}", "value powned");
         }
     }
-    text + &locker_table(counts)
+    text + &change_table(counts) + &locker_table(counts)
+}
+
+fn change_table(counts: &Counts) -> String {
+    let changes = &counts.changes;
+    let rows: [(&str, u64); 6] = [
+        ("changes wait for coins", changes.waiting),
+        ("  refused, too many", changes.refused),
+        ("  shared a record", changes.shared),
+        ("  changed nothing", changes.unchanged),
+        ("changes wait for the log", changes.log_waiting),
+        ("  refused, too many", changes.log_refused),
+    ];
+    let mut text = String::new();
+    for (name, count) in rows {
+        let _ = writeln!(text, "{name:<27} {count}");
+    }
+    text
 }
 
 fn locker_table(counts: &Counts) -> String {
@@ -159,7 +176,7 @@ fn locker_table(counts: &Counts) -> String {
             row("  value", &Worth(of.value_units.into()));
         }
     }
-    let rows: [(&str, u64); 18] = [
+    let rows: [(&str, u64); 19] = [
         ("stores", done.stores),
         ("  coins stored", done.coins_stored),
         ("removals", done.removals),
@@ -178,6 +195,7 @@ fn locker_table(counts: &Counts) -> String {
         ("  no settlement", refused.no_settlement),
         ("  payment refused", refused.payment_refused),
         ("  storage unavailable", refused.unavailable),
+        ("  too many wait", refused.crowded),
     ];
     rows.iter().for_each(|(name, count)| row(name, count));
     text

@@ -57,6 +57,14 @@ impl<E: Environment> Node<E> {
         }
     }
 
+    /// The only coin of a request that is an exchange of one coin alone.
+    pub(super) fn exchanges(&self, command: Command, payload: &[u8]) -> Option<Coin> {
+        match self.single(command, payload)? {
+            Single::Exchange(exchange) => Some(exchange.coin),
+            Single::Detect(..) => None,
+        }
+    }
+
     pub(super) async fn detect(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
         let request = Detect::parse(payload)?;
         let records = request
@@ -144,7 +152,7 @@ impl<E: Environment> Node<E> {
                 Decision::Refuse(())
             }
         });
-        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        let changed = changed.await?;
         if changed.is_ok() {
             let value = coins
                 .iter()

@@ -529,7 +529,7 @@ impl<E: Environment> Node<E> {
             let notes = stored(&changes, coins.iter().copied());
             Decision::<Status>::Change(changes, notes)
         });
-        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        changed.await??;
         Ok(repaired)
     }
 }

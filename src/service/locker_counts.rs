@@ -53,6 +53,9 @@ pub struct Refusals {
     pub payment_refused: u64,
     /// The storage could not do it (194).
     pub unavailable: u64,
+    /// Too many waited for one of the coins (254).
+    #[serde(default)]
+    pub crowded: u64,
 }
 
 impl AddAssign for LockerCounts {
@@ -77,6 +80,7 @@ impl AddAssign for LockerCounts {
         refused.no_settlement += others.no_settlement;
         refused.payment_refused += others.payment_refused;
         refused.unavailable += others.unavailable;
+        refused.crowded += others.crowded;
     }
 }
 
@@ -121,6 +125,7 @@ impl Counted {
             (Status::NO_SETTLEMENT, _) => &mut refused.no_settlement,
             (Status::PAYMENT_REFUSED, _) => &mut refused.payment_refused,
             (Status::UNAVAILABLE, _) => &mut refused.unavailable,
+            (Status::OUT_OF_MEMORY, _) => &mut refused.crowded,
             _ => &mut refused.malformed,
         };
         *reason += 1;

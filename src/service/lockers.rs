@@ -69,7 +69,7 @@ impl<E: Environment> Node<E> {
             };
             Decision::Change(changes, notes)
         });
-        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        let changed = changed.await?;
         if changed.is_ok() {
             self.lockers.count(|counts| {
                 counts.stores += 1;

@@ -38,7 +38,7 @@ use crate::{
         AdminKey, Command, Rules, Status, header::KeySource, healing::in_dialect,
         status_group::SoftwareVersion,
     },
-    shard::{Counters, IndexCounts, Shard, TradeCounts},
+    shard::{ChangeCounts, Counters, IndexCounts, NotChanged, Shard, TradeCounts},
     store::Environment,
 };
 
@@ -59,6 +59,16 @@ pub const SOFTWARE_VERSION: SoftwareVersion = match SoftwareVersion::new(*b"raid
     Some(version) => version,
     None => panic!("eight printable characters"),
 };
+
+/// What a request is told whose change was not made.
+impl From<NotChanged> for Status {
+    fn from(why: NotChanged) -> Status {
+        match why {
+            NotChanged::Unavailable => Status::UNAVAILABLE,
+            NotChanged::Crowded => Status::OUT_OF_MEMORY,
+        }
+    }
+}
 
 /// The commands of one core.
 pub struct Service<E: Environment> {
@@ -174,6 +184,11 @@ impl<E: Environment> Service<E> {
         (self.node.lockers.get(), index, trades)
     }
 
+    /// How changes wait on this core.
+    pub fn change_counts(&self) -> ChangeCounts {
+        self.node.shard().change_counts()
+    }
+
     /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in place
     /// of what is in `released`. To be polled by one task.
     pub fn poll_released(
@@ -223,6 +238,15 @@ impl<E: Environment> Node<E> {
                 Some(status)
             }
             _ => None,
+        }
+    }
+
+    /// What a request of this command is told where too many wait for its coins.
+    fn crowded(&self, command: Command) -> Status {
+        self.shard().note_crowded();
+        match command.group() {
+            2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
+            _ => Status::OUT_OF_MEMORY,
         }
     }
 

@@ -9,12 +9,13 @@ use std::{
 use slab::Slab;
 
 use super::{
+    authentication::verdict,
     latency::Latency,
     order::{Order, Place},
 };
 use crate::{
     protocol::{Command, Encryption, Status, complete},
-    shard::{Shard, Unavailable},
+    shard::{NotChanged, Shard},
     store::Environment,
 };
 
@@ -82,17 +83,13 @@ impl<E: Environment> Parking<E> {
     }
 
     /// Ends a request: its coin passed, or did not, or its owner cannot say.
-    pub fn end(&self, id: usize, passed: Result<bool, Unavailable>) {
+    pub fn end(&self, id: usize, passed: Result<bool, NotChanged>) {
         let mut requests = self.requests.borrow_mut();
         let parked = &mut requests[id];
         if let Some((order, place)) = parked.place.take() {
             order.leave(place);
         }
-        let status = match passed {
-            Ok(true) => Status::ALL_PASS,
-            Ok(false) => Status::ALL_FAIL,
-            Err(Unavailable) => Status::UNAVAILABLE,
-        };
+        let status = passed.map_or_else(Status::from, verdict);
         if let (Ok(true), Some(worth)) = (passed, parked.powned) {
             self.shard.count(|counters| {
                 counters.coins_powned += 1;

@@ -89,7 +89,8 @@ impl<E: Environment> Node<E> {
     /// pass change together: after a crash all of them have, or none.
     ///
     /// # Errors
-    /// 194 where a shard cannot answer now; nothing was changed.
+    /// 194 where a shard cannot answer now, 254 where too many wait for one of the coins; nothing was
+    /// changed.
     pub(super) async fn exchange(
         &self,
         records: impl Iterator<Item = Option<Exchange>>,
@@ -99,8 +100,7 @@ impl<E: Environment> Node<E> {
             .enumerate()
             .filter_map(|(index, record)| Some((index, record?)))
             .unzip();
-        let passed = self.mesh.exchange(records).await;
-        let passed = passed.map_err(|_| Status::UNAVAILABLE)?;
+        let passed = self.mesh.exchange(records).await?;
         let passing = indices
             .into_iter()
             .zip(passed)

@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     Caller, Node,
-    order::{Footprint, Order, Place},
+    authentication::verdict,
+    order::{Footprint, InTheWay, Order, Place},
     parking,
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource, open,
         refuse, response::RESPONSE_NONCE_SIZE,
     },
-    shard::{Asked, Single, Unavailable},
+    shard::{Asked, Single},
     store::Environment,
 };
 
@@ -259,7 +260,9 @@ impl<E: Environment> Session<E> {
             return Outcome::Answered;
         }
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(header)),
+            Some(order) if !order.lets_reads_pass() => {
+                order.in_the_way(key_footprint(header), None).is_nothing()
+            }
             _ => true,
         };
         let own_key;
@@ -293,16 +296,30 @@ impl<E: Environment> Session<E> {
             node.answer_refusal(header, start, refusal, out);
             return Outcome::Answered;
         }
-        let may_pass = match &self.order {
-            None => true,
-            Some(order) if order.is_empty() => true,
-            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => true,
+        let in_the_way = match &self.order {
+            None => InTheWay::default(),
+            Some(order) if order.is_empty() => InTheWay::default(),
+            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => {
+                InTheWay::default()
+            }
             Some(order) => {
-                let keys = key_coins(header);
-                !order.would_block(Footprint::of(header.command, opened.payload, keys))
+                let footprint = Footprint::of(header.command, opened.payload, key_coins(header));
+                order.in_the_way(footprint, node.exchanges(header.command, opened.payload))
             }
         };
-        if may_pass {
+        if in_the_way.is_too_much() {
+            let (response, status) = (Response::begin(out, header), node.crowded(header.command));
+            node.seal(
+                header,
+                start,
+                response,
+                status,
+                key,
+                opened.challenge_answer,
+            );
+            return Outcome::Answered;
+        }
+        if in_the_way.is_nothing() {
             let proof = opened.challenge_answer;
             let seal = |response: Response<'_>, status| {
                 node.seal(header, start, response, status, key, proof);
@@ -365,7 +382,8 @@ impl<E: Environment> Session<E> {
         let changes = matches!(single, Single::Exchange(_));
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
-            (order.clone(), order.enter(footprint, footprint))
+            let place = order.enter_free(footprint, changes.then_some(coin));
+            (order.clone(), place)
         });
         let id = node.parking.enter(parking::Parked {
             command: header.command,
@@ -385,11 +403,7 @@ impl<E: Environment> Session<E> {
                 if changes && passed == Ok(true) {
                     node.count_powned(1, coin.denomination.worth_units());
                 }
-                Parked::Now(match passed {
-                    Ok(true) => Status::ALL_PASS,
-                    Ok(false) => Status::ALL_FAIL,
-                    Err(Unavailable) => Status::UNAVAILABLE,
-                })
+                Parked::Now(passed.map_or_else(Status::from, verdict))
             }
         }
     }

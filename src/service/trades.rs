@@ -20,7 +20,10 @@ use crate::{
             Buy, Currency, ListForSale, Offer, PeekTrade, PublicId, PutForSale, RemoveTrade, Value,
         },
     },
-    shard::{self, Buyer, HoldRefused, OnOffer, PaymentState, Reply, Request, payment_prefix, sum},
+    shard::{
+        self, Buyer, HoldRefused, NotChanged, OnOffer, PaymentState, Reply, Request,
+        payment_prefix, sum,
+    },
     store::{
         Environment,
         book::{Notes, Payment, PaymentId, Sale},
@@ -115,14 +118,27 @@ impl<E: Environment> Node<E> {
             (home, shard::Put::under(request.key)),
             (registrar, shard::Put::Offer(offer)),
         ];
-        for (shard, put) in puts {
-            self.tell(shard, Request::AcquirePut(put)).await?;
+        for (taken, (shard, put)) in puts.into_iter().enumerate() {
+            match self.mesh.ask(shard, Request::AcquirePut(put)).await {
+                Ok(Reply::Done) => {}
+                Ok(Reply::Crowded) => {
+                    self.release_puts(&puts[..taken]).await?;
+                    return Err(NotChanged::Crowded.into());
+                }
+                Ok(other) => unreachable!("a shard answers who puts up with {other:?}"),
+                Err(_) => return Err(Status::UNAVAILABLE),
+            }
         }
         let put_up = self.put_alone(&request, &coins, ranks, offer).await;
-        for (shard, put) in puts {
+        self.release_puts(&puts).await?;
+        put_up
+    }
+
+    async fn release_puts(&self, puts: &[(ShardId, shard::Put)]) -> Result<(), Status> {
+        for &(shard, put) in puts {
             self.tell(shard, Request::ReleasePut(put)).await?;
         }
-        put_up
+        Ok(())
     }
 
     async fn put_alone(
@@ -163,7 +179,7 @@ impl<E: Environment> Node<E> {
             };
             Decision::Change(changes, notes)
         });
-        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        changed.await??;
         self.lockers.count(|counts| counts.offers += 1);
         Ok(Status::ALL_PASS)
     }
@@ -296,7 +312,10 @@ impl<E: Environment> Node<E> {
             Settled::NotSetUp => Err(Status::NO_SETTLEMENT),
         };
         // Who has paid and could not be given the coins yet keeps them as well.
-        let is_pending = matches!(bought, Err(Status::PAYMENT_PENDING | Status::UNAVAILABLE));
+        let is_pending = matches!(
+            bought,
+            Err(Status::PAYMENT_PENDING | Status::UNAVAILABLE | Status::OUT_OF_MEMORY)
+        );
         self.tell(home, Request::ReleaseSale(key, buyer, is_pending))
             .await?;
         bought
@@ -373,7 +392,7 @@ impl<E: Environment> Node<E> {
             let ranks = stored(&changes, order.iter().copied()).ranks;
             Decision::Change(changes, Notes { ranks, ..notes })
         });
-        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        let changed = changed.await?;
         Ok(changed.map_or(0, |()| coins.len()))
     }
 

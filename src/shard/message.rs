@@ -85,8 +85,8 @@ pub enum Request {
     Sum(Vec<Coin>),
     /// The AN of a coin in circulation. Answered by [`Reply::Sum`], as a sum of one.
     An(Coin),
-    /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable. None of
-    /// them is [marked](Exchange::is_marked).
+    /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable, or by
+    /// [`Reply::Crowded`]. None of them is [marked](Exchange::is_marked).
     Exchange(Vec<Exchange>),
     /// Which of two numbers has each coin? Answered by [`Reply::Found`].
     Find(Vec<(Coin, An, An)>),
@@ -107,7 +107,7 @@ pub enum Request {
     /// As [`Request::Sum`], and what stands for each AN. Answered by [`Reply::SumAndTags`].
     SumAndTags(Vec<Coin>),
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
-    /// pages are its own. Answered by [`Reply::Locked`].
+    /// pages are its own. Answered by [`Reply::Locked`] or [`Reply::Crowded`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
     /// Put a transaction's changes, which are durable, into the pages, and let its coins go. No change of
     /// these coins will be earlier than the moment after this one.
@@ -124,7 +124,7 @@ pub enum Request {
     AreOnSale(Vec<An>),
     /// Take up what a durable change means for this shard's lockers. Answered by [`Reply::Done`].
     Update(Update),
-    /// Wait until nobody else is about to do this. Answered by [`Reply::Done`].
+    /// Wait until nobody else is about to do this. Answered by [`Reply::Done`] or [`Reply::Crowded`].
     AcquirePut(Put),
     /// Let others do it. Answered by [`Reply::Done`].
     ReleasePut(Put),
@@ -216,6 +216,9 @@ pub enum Reply {
     Counters(Counters, LogCounts),
     /// Up to where a log is settled.
     Mark(Position),
+    /// As many requests wait for one of the coins, or for room in the log, as may; or for the same
+    /// [`Put`]. Nothing was done.
+    Crowded,
     /// Pages were written.
     Checkpointed(CheckpointCounts),
     /// It is done.

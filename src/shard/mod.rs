@@ -25,11 +25,12 @@ pub use lockers::{
     Buyer, Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts,
     TradeSettings, Update, payment_prefix,
 };
+pub use locks::{EXCHANGES_MAX, TASKS_MAX};
 pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
-pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
+pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;
-pub use single::{Asked, Asker, ExchangeListener, Single};
+pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
 pub use sum::{Sum, sum};
 pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};
 pub use used_tickets::used_ticket;

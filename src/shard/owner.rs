@@ -2,7 +2,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     io,
-    rc::Rc,
+    rc::{Rc, Weak},
 };
 
 use foldhash::fast::FixedState;
@@ -12,7 +12,7 @@ use super::{
     changed::Changed,
     exchange::exchange,
     lockers::{Cursor, IndexCounts, Lockers, Place, TradeCounts, TradeSettings, Update},
-    locks::Locks,
+    locks::{Crowded, Entered, Locks},
     message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
     offers::Puts,
     reservations::Reservations,
@@ -35,7 +35,7 @@ use crate::{
     store::{
         Environment, NodeSecret, Signal, Thing, UsedFile,
         book::{Book, BookFile, Entry, Notes},
-        log::{Durability, Log, LogSettings},
+        log::{Durability, Log, LogSettings, Refusal},
         pages::{CheckpointCounts, Lookup, Pages},
         record::{Change, PageSequence},
         recovery::Recovered,
@@ -79,6 +79,32 @@ pub struct ShardSettings {
 #[error("the storage cannot do this now")]
 pub struct Unavailable;
 
+/// Why a change was not made. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotChanged {
+    /// The storage cannot do this now.
+    #[error("the storage cannot do this now")]
+    Unavailable,
+    /// As many changes wait as may: for one of its coins, or for room in the log.
+    #[error("too many changes wait already")]
+    Crowded,
+}
+
+impl From<Unavailable> for NotChanged {
+    fn from(_: Unavailable) -> NotChanged {
+        NotChanged::Unavailable
+    }
+}
+
+impl From<Refusal> for NotChanged {
+    fn from(refusal: Refusal) -> NotChanged {
+        match refusal {
+            Refusal::Crowded => NotChanged::Crowded,
+            Refusal::Unavailable | Refusal::TooLarge { .. } => NotChanged::Unavailable,
+        }
+    }
+}
+
 /// What a shard's core has done since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -112,9 +138,11 @@ pub struct Shard<E: Environment> {
     pub(super) locks: Locks,
     pub(super) singles: RefCell<Singles>,
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
+    /// For tasks that outlive a call.
+    pub(super) myself: Weak<Shard<E>>,
+    pub(super) puts: Puts,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
-    puts: Puts,
     book: BookFile,
     secret: NodeSecret,
     /// No change that this shard knows of is later.
@@ -164,7 +192,7 @@ impl<E: Environment> Shard<E> {
                 "the clock was ahead when a key was healed last, or is behind: no encryption ticket is taken for so long; with a right clock the file `used` can be removed while the node is stopped, 11 minutes after its last fix"
             );
         }
-        let shard = Rc::new(Shard {
+        let shard = Rc::new_cyclic(|myself| Shard {
             id: settings.id,
             shards: settings.shards,
             pages,
@@ -176,12 +204,13 @@ impl<E: Environment> Shard<E> {
             locks: Locks::default(),
             singles: RefCell::default(),
             on_exchanged: OnceCell::new(),
+            myself: myself.clone(),
+            puts: Puts::default(),
             reservations: RefCell::default(),
             lockers: RefCell::new(Lockers::new(
                 public_id_key(&settings.secret),
                 settings.trades,
             )),
-            puts: Puts::default(),
             book: BookFile::new(settings.id, settings.shards),
             secret: settings.secret.clone(),
             moment: Cell::new(recovered.book.moment),
@@ -344,7 +373,7 @@ impl<E: Environment> Shard<E> {
             return reply;
         }
         match request {
-            Request::Exchange(records) => Ok(Reply::Passed(self.exchange(&records).await?)),
+            Request::Exchange(records) => passed(self.exchange(&records).await),
             // Boxed so that an exchange, the most frequent that waits, has not to carry their size.
             request => Box::pin(self.answer_rarely(request)).await,
         }
@@ -358,9 +387,11 @@ impl<E: Environment> Shard<E> {
             Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
             Request::Unchanged(coins) => Reply::Passed(self.unchanged(&coins).await?),
             Request::SumAndTags(coins) => Reply::SumAndTags(self.sum_and_tags(&coins).await?),
-            Request::Lock(id, coins, session) => {
-                Reply::Locked(self.lock(id, coins, session).await?)
-            }
+            Request::Lock(id, coins, session) => match self.lock(id, coins, session).await {
+                Ok(locked) => Reply::Locked(locked),
+                Err(NotChanged::Crowded) => Reply::Crowded,
+                Err(NotChanged::Unavailable) => return Err(Unavailable),
+            },
             Request::Apply(id, changes, moment, by) => {
                 self.apply(id, &changes, moment, by);
                 Reply::Done
@@ -372,10 +403,13 @@ impl<E: Environment> Shard<E> {
                 let of_key = self.locker_coins(&name.as_key().an()).await;
                 Reply::Named(of_id, of_key)
             }
-            Request::AcquirePut(put) => {
-                self.puts.acquire(put).await;
-                Reply::Done
-            }
+            Request::AcquirePut(put) => match self.puts.acquire(put).await {
+                Ok(()) => Reply::Done,
+                Err(crowded) => {
+                    self.crowded(crowded);
+                    Reply::Crowded
+                }
+            },
             Request::Release(id) => {
                 self.release(id);
                 Reply::Done
@@ -614,7 +648,7 @@ impl<E: Environment> Shard<E> {
     }
 
     /// A coin's AN and months, loading its page where needed; `None` where it is free.
-    async fn value(&self, coin: Coin) -> Result<Option<(An, Mfs)>, Unavailable> {
+    pub(super) async fn value(&self, coin: Coin) -> Result<Option<(An, Mfs)>, Unavailable> {
         loop {
             match self.pages.lookup(coin) {
                 Lookup::Circulating(an, mfs) => return Ok(Some((an, mfs))),
@@ -647,23 +681,83 @@ impl<E: Environment> Shard<E> {
 
     /// Changes every coin whose AN is right, each by itself; records of the same coin see each
     /// other in the order they stand in. What passed is durable when this returns.
-    async fn exchange(&self, records: &[Exchange]) -> Result<Vec<bool>, Unavailable> {
-        let mut coins: Vec<Coin> = records.iter().map(|record| record.coin).collect();
-        coins.sort_unstable();
-        coins.dedup();
-        self.locks
-            .acquire(&coins, async || self.environment.turn().await)
-            .await;
+    async fn exchange(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
+        let mut by_coin: Vec<(Coin, usize)> = (records
+            .iter()
+            .enumerate()
+            .map(|(number, record)| (record.coin, number)))
+        .collect();
+        by_coin.sort_unstable();
+        let mut coins = Vec::with_capacity(by_coin.len());
+        for (index, of_coin) in by_coin.chunk_by(|a, b| a.0 == b.0).enumerate() {
+            if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
+                self.environment.turn().await;
+            }
+            let coin = of_coin[0].0;
+            let surely_fails = || self.surely_fails_all(coin, of_coin, records);
+            if surely_fails() && self.locks.is_free(coin) {
+                continue;
+            }
+            match self.hold_one(coin).await {
+                // Who does not know a coin's number does not hold it while waiting for other coins.
+                Ok(has_waited) if has_waited && surely_fails() => self.let_go(&[coin]),
+                Ok(_) => coins.push(coin),
+                Err(crowded) => {
+                    self.let_go(&coins);
+                    return Err(self.crowded(crowded));
+                }
+            }
+        }
         let result = self.exchange_held(records, &coins).await;
-        self.locks.release(&coins);
+        self.let_go(&coins);
         result
     }
 
+    /// Whether memory knows the number of a coin that nobody changes now, and no record names it.
+    fn surely_fails_all(
+        &self,
+        coin: Coin,
+        of_coin: &[(Coin, usize)],
+        records: &[Exchange],
+    ) -> bool {
+        match self.pages.lookup(coin) {
+            Lookup::Circulating(an, _) => !of_coin.iter().any(|&(_, n)| records[n].an == an),
+            Lookup::Free => true,
+            Lookup::Unloaded | Lookup::Damaged => false,
+        }
+    }
+
+    /// Waits until all these coins, rising and each once, are the caller's.
+    async fn hold(&self, coins: &[Coin]) -> Result<(), Crowded> {
+        for (index, &coin) in coins.iter().enumerate() {
+            if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
+                self.environment.turn().await;
+            }
+            if let Err(crowded) = self.hold_one(coin).await {
+                self.let_go(&coins[..index]);
+                return Err(crowded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives whether it had to wait.
+    async fn hold_one(&self, coin: Coin) -> Result<bool, Crowded> {
+        match self.locks.enter_task(coin)? {
+            Entered::Held => Ok(false),
+            Entered::Waits(task) => {
+                self.locks.turn(task).await;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Judges records, those of coins that are not among `coins` (rising, held) as wrong.
     async fn exchange_held(
         &self,
         records: &[Exchange],
         coins: &[Coin],
-    ) -> Result<Vec<bool>, Unavailable> {
+    ) -> Result<Vec<bool>, NotChanged> {
         self.prefetch(coins.iter().copied()).await;
         let mut values = Vec::with_capacity(coins.len());
         for &coin in coins {
@@ -674,6 +768,7 @@ impl<E: Environment> Shard<E> {
         if !done.changes.is_empty() {
             self.commit(&done.changes).await?;
         }
+        self.note_unchanged(done.unchanged);
         Ok(done.passed)
     }
 
@@ -734,11 +829,14 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Makes changes of this shard's coins, which the caller holds, durable and then visible.
-    async fn commit(&self, changes: &[Change]) -> Result<(), Unavailable> {
+    pub(super) async fn commit(&self, changes: &[Change]) -> Result<(), NotChanged> {
         let pages = self.begin(changes.iter().map(|change| change.coin)).await?;
-        let Ok(appended) = self.log.append(&pages, changes, &Notes::default()).await else {
-            self.give_up(&pages);
-            return Err(Unavailable);
+        let appended = match self.log.append(&pages, changes, &Notes::default()).await {
+            Ok(appended) => appended,
+            Err(refusal) => {
+                self.give_up(&pages);
+                return Err(refusal.into());
+            }
         };
         let durable = self.log.durable(&appended).await;
         match durable {
@@ -746,7 +844,7 @@ impl<E: Environment> Shard<E> {
             Err(_) => self.give_up(&pages),
         }
         self.log.settle(appended);
-        durable.map_err(|_| Unavailable)
+        durable.map_err(NotChanged::from)
     }
 
     /// Loads the pages of these coins (rising) and gives the change a number in each, which keeps
@@ -832,10 +930,9 @@ impl<E: Environment> Shard<E> {
         id: TransactionId,
         coins: Vec<Coin>,
         session: Option<u32>,
-    ) -> Result<Locked, Unavailable> {
-        self.locks
-            .acquire(&coins, async || self.environment.turn().await)
-            .await;
+    ) -> Result<Locked, NotChanged> {
+        let held = self.hold(&coins).await;
+        held.map_err(|crowded| self.crowded(crowded))?;
         match self.lock_held(&coins, session).await {
             Ok(locked) => {
                 let pages = locked.pages.clone();
@@ -845,8 +942,8 @@ impl<E: Environment> Shard<E> {
                 Ok(locked)
             }
             Err(unavailable) => {
-                self.locks.release(&coins);
-                Err(unavailable)
+                self.let_go(&coins);
+                Err(unavailable.into())
             }
         }
     }
@@ -881,14 +978,14 @@ impl<E: Environment> Shard<E> {
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it changes them");
         self.put(&held.pages, changes, Some(by));
-        self.locks.release(&held.coins);
+        self.let_go(&held.coins);
     }
 
     fn release(&self, id: TransactionId) {
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it lets them go");
         self.give_up(&held.pages);
-        self.locks.release(&held.coins);
+        self.let_go(&held.coins);
     }
 
     fn own_pages(&self, denomination: Denomination) -> impl Iterator<Item = PageId> {
@@ -992,6 +1089,14 @@ impl<E: Environment> Shard<E> {
 /// What a node's public ids are derived with: they stay the same as long as its data folder.
 fn public_id_key(secret: &NodeSecret) -> PublicIdKey {
     PublicIdKey::new(secret.derive(b"public ids of trade lockers"))
+}
+
+fn passed(exchanged: Result<Vec<bool>, NotChanged>) -> Result<Reply, Unavailable> {
+    match exchanged {
+        Ok(passed) => Ok(Reply::Passed(passed)),
+        Err(NotChanged::Crowded) => Ok(Reply::Crowded),
+        Err(NotChanged::Unavailable) => Err(Unavailable),
+    }
 }
 
 /// Coins with the numbers of their records.
