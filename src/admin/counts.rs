@@ -17,7 +17,7 @@ pub struct Counts {
     /// Coins that got a new owner.
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
-    pub value_powned_units: u64,
+    pub value_powned_units: u128,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
     /// Encryption tickets it remembers as used, those included that are too old by now.

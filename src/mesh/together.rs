@@ -48,7 +48,16 @@ impl Held<'_> {
         found.is_ok()
     }
 
-    /// Whether any of them does.
+    /// Whether all of them circulate and have these numbers, in the order asked.
+    pub fn are(&self, numbers: &[An]) -> bool {
+        let values = self.values.iter().zip(numbers);
+        values.len() == self.values.len()
+            && values.fold(true, |are, (value, an)| {
+                are & value.is_some_and(|(held, _)| held == *an)
+            })
+    }
+
+    /// Whether any of them lies under the key of something for sale.
     pub fn any_on_sale(&self) -> bool {
         !self.on_sale.is_empty()
     }

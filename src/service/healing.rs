@@ -9,7 +9,6 @@ use futures_util::{
 
 use super::{
     Caller, Node, Rate,
-    authentication::has_twice,
     ballot::Ballot,
     scatter::scatter,
     stored::stored,
@@ -213,19 +212,17 @@ impl<E: Environment> Node<E> {
         if coins.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
         }
-        if has_twice(coins.iter(), coins.len()) {
-            return Ok(Status::ALL_FAIL);
-        }
         // One record, which is all of them: there is no bitmap.
         let mut answer = PassFail::begin(out, 1);
-        let known = self.sum_and_tags(coins.len(), coins.iter()).await?;
-        let tags = known.filter(|(sum, _)| sum.proves(request.sum()));
-        if tags.is_some() {
+        let named: Vec<Coin> = coins.iter().collect();
+        let proven = self.prove(&named, request.sum()).await?;
+        if proven.is_some() {
             answer.pass(0);
         }
         TicketAnswer::finish(answer, |_| {
-            let tags = tags.map_or(vec![], |(_, tags)| tags);
-            self.issue(coins.len(), coins.iter().zip(tags), caller)
+            let numbers = proven.unwrap_or_default().into_iter();
+            let tags = numbers.map(|an| an.tag());
+            self.issue(named.len(), named.iter().copied().zip(tags), caller)
         })
     }
 

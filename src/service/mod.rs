@@ -22,6 +22,7 @@ mod scatter;
 mod session;
 mod status;
 mod stored;
+mod sums;
 mod trades;
 mod trail;
 
@@ -290,6 +291,7 @@ impl<E: Environment> Node<E> {
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,
             Command::PownSum => self.pown_sum(payload).await,
+            Command::PownDerive => self.pown_derive(payload).await,
             Command::GetTicket
             | Command::GetTicketSum
             | Command::Validate

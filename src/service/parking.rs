@@ -93,7 +93,7 @@ impl<E: Environment> Parking<E> {
         if let (Ok(true), Some(worth)) = (passed, parked.powned) {
             self.shard.count(|counters| {
                 counters.coins_powned += 1;
-                counters.value_powned = counters.value_powned.saturating_add(worth);
+                counters.value_powned += u128::from(worth);
             });
         }
         self.released.borrow_mut().push(Release {

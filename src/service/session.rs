@@ -401,7 +401,7 @@ impl<E: Environment> Session<E> {
             Asked::Now(passed) => {
                 node.parking.withdraw(id);
                 if changes && passed == Ok(true) {
-                    node.count_powned(1, coin.denomination.worth_units());
+                    node.count_powned(1, coin.denomination.worth_units().into());
                 }
                 Parked::Now(passed.map_or_else(Status::from, verdict))
             }

@@ -9,7 +9,8 @@ use super::{
     Caller, Node,
     authentication::verdict,
     lockers::list,
-    stored::{ranked, stored},
+    stored::{noted, stored},
+    sums::Proven,
 };
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
@@ -22,7 +23,7 @@ use crate::{
     },
     shard::{
         self, Buyer, HoldRefused, NotChanged, OnOffer, PaymentState, Reply, Request,
-        payment_prefix, sum,
+        payment_prefix,
     },
     store::{
         Environment,
@@ -104,12 +105,15 @@ impl<E: Environment> Node<E> {
         if !self.trading.accepted.contains(&request.key.currency()) {
             return Err(Status::UNKNOWN_CURRENCY);
         }
-        let Some((coins, ranks)) = ranked(request.coins().iter()) else {
+        let value = Value::of(request.coins().iter()).ok_or(Status::INVALID_PARAMETER)?;
+        // Before anybody has to wait for this request.
+        let proven = self.prove_sum(request.coins().iter(), request.sum).await?;
+        let Some(proven) = proven else {
             return Ok(Status::ALL_FAIL);
         };
         let offer = Offer {
             currency: request.key.currency(),
-            value: Value::of(coins.iter().copied()).ok_or(Status::INVALID_PARAMETER)?,
+            value,
             price: request.key.price(),
         };
         let home = self.shard().locker_home(request.key.an().locker_prefix());
@@ -129,7 +133,7 @@ impl<E: Environment> Node<E> {
                 Err(_) => return Err(Status::UNAVAILABLE),
             }
         }
-        let put_up = self.put_alone(&request, &coins, ranks, offer).await;
+        let put_up = self.put_alone(&request, &proven, offer).await;
         self.release_puts(&puts).await?;
         put_up
     }
@@ -144,11 +148,10 @@ impl<E: Environment> Node<E> {
     async fn put_alone(
         &self,
         request: &PutForSale<'_>,
-        coins: &[Coin],
-        ranks: Vec<u32>,
+        proven: &Proven,
         offer: Offer,
     ) -> Result<Status, Status> {
-        let key = request.key.an();
+        let (key, coins) = (request.key.an(), &proven.coins);
         let is_offered = self.ask_all(|| Request::IsOffered(offer)).await?;
         let is_offered = is_offered
             .iter()
@@ -157,9 +160,7 @@ impl<E: Environment> Node<E> {
         let is_mixed = others.iter().any(|coin| coins.binary_search(coin).is_err());
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(coins, None, |held| {
-            let values = held.values.iter().map(|value| Some(value.as_ref()?.0));
-            let known = sum(values);
-            if held.any_on_sale() || !known.is_some_and(|known| known.proves(request.sum)) {
+            if held.any_on_sale() || !self.still_proves(proven, held, request.sum) {
                 return Decision::Refuse(Status::ALL_FAIL);
             }
             if is_offered || is_mixed {
@@ -168,15 +169,12 @@ impl<E: Environment> Node<E> {
             let changes: Vec<Change> = (coins.iter())
                 .map(|&coin| Change { coin, an: key, mfs })
                 .collect();
-            let notes = Notes {
-                sale: Some(Sale {
-                    key,
-                    moment: 0,
-                    address: request.address.as_bytes().into(),
-                }),
-                ranks,
-                ..Notes::default()
-            };
+            let mut notes = noted(&changes, &proven.ranks);
+            notes.sale = Some(Sale {
+                key,
+                moment: 0,
+                address: request.address.as_bytes().into(),
+            });
             Decision::Change(changes, notes)
         });
         changed.await??;

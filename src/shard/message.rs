@@ -21,7 +21,6 @@ use super::{
     Counters,
     lockers::{Buyer, Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
     offers::Put,
-    sum::Sum,
     tickets::{ClaimRefused, PoolIsFull},
 };
 
@@ -81,9 +80,9 @@ pub enum ChangedBy {
 pub enum Request {
     /// Which of these coins have this AN? Answered by [`Reply::Passed`].
     Detect(Vec<(Coin, An)>),
-    /// The XOR of the ANs. Answered by [`Reply::Sum`].
-    Sum(Vec<Coin>),
-    /// The AN of a coin in circulation. Answered by [`Reply::Sum`], as a sum of one.
+    /// Their ANs. Answered by [`Reply::Numbers`].
+    Numbers(Vec<Coin>),
+    /// The AN of a coin in circulation. Answered by [`Reply::An`].
     An(Coin),
     /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable, or by
     /// [`Reply::Crowded`]. None of them is [marked](Exchange::is_marked).
@@ -104,8 +103,6 @@ pub enum Request {
     /// Which of these coins still have the ANs that these tags stand for? Answered by
     /// [`Reply::Passed`].
     Unchanged(Vec<(Coin, AnTag)>),
-    /// As [`Request::Sum`], and what stands for each AN. Answered by [`Reply::SumAndTags`].
-    SumAndTags(Vec<Coin>),
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
     /// pages are its own. Answered by [`Reply::Locked`] or [`Reply::Crowded`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
@@ -184,10 +181,10 @@ pub enum Reply {
     Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
     /// Which encryption tickets had not been used before, and are not from before the coin was another's.
     Used(Result<Vec<bool>, PoolIsFull>),
-    /// The XOR of the ANs, and what stands for each; `None` where one of the coins is not in circulation.
-    SumAndTags(Option<(Sum, Vec<AnTag>)>),
-    /// The XOR of the ANs; `None` where one of the coins is not in circulation.
-    Sum(Option<Sum>),
+    /// By coin, its AN; `None` where it is not in circulation.
+    Numbers(Vec<Option<An>>),
+    /// The AN of a coin; `None` where it is not in circulation.
+    An(Option<An>),
     /// A transaction's coins, held.
     Locked(Locked),
     /// Keys.

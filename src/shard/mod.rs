@@ -31,6 +31,6 @@ pub use offers::Put;
 pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
-pub use sum::{Sum, sum};
+pub use sum::{Sum, SumSeeds};
 pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};
 pub use used_tickets::used_ticket;

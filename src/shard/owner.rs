@@ -17,7 +17,7 @@ use super::{
     offers::Puts,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
-    sum::Sum,
+    sum::{Sum, SumSeeds},
     tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
     used_tickets::{UsedTickets, latest_minute},
 };
@@ -114,8 +114,8 @@ pub struct Counters {
     pub echoes: u64,
     /// Coins that got a new owner.
     pub coins_powned: u64,
-    /// Their worth in the smallest unit.
-    pub value_powned: u64,
+    /// Their worth in the smallest unit: more than 64 bits hold, after 184,467 coins of a million.
+    pub value_powned: u128,
 }
 
 /// A shard: its pages, its log, and who waits for what.
@@ -154,6 +154,9 @@ pub struct Shard<E: Environment> {
     notes_changes: Cell<bool>,
     is_failure_told: Cell<bool>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
+    sum_seeds: SumSeeds,
+    /// For sums that are answered at once.
+    sum: RefCell<Sum>,
 }
 
 struct Held {
@@ -192,6 +195,7 @@ impl<E: Environment> Shard<E> {
                 "the clock was ahead when a key was healed last, or is behind: no encryption ticket is taken for so long; with a right clock the file `used` can be removed while the node is stopped, 11 minutes after its last fix"
             );
         }
+        let sum_seeds = SumSeeds::new(&settings.secret.derive(b"sums"));
         let shard = Rc::new_cyclic(|myself| Shard {
             id: settings.id,
             shards: settings.shards,
@@ -221,6 +225,8 @@ impl<E: Environment> Shard<E> {
             notes_changes: Cell::new(false),
             is_failure_told: Cell::new(false),
             transactions: RefCell::default(),
+            sum_seeds,
+            sum: RefCell::new(Sum::new(sum_seeds, 0)),
         });
         shard.take_over_lockers(&recovered.book).await;
         let owner = Rc::downgrade(&shard);
@@ -250,12 +256,15 @@ impl<E: Environment> Shard<E> {
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
             }
-            Request::Sum(coins) => match self.sum_now(coins.iter().copied())? {
-                Ok(sum) => Reply::Sum(sum),
-                Err(unavailable) => return Some(Err(unavailable)),
-            },
-            Request::An(coin) => match self.sum_now([*coin].into_iter())? {
-                Ok(sum) => Reply::Sum(sum),
+            Request::Numbers(coins) if coins.len() <= RECORDS_A_TURN => {
+                let mut numbers = Vec::with_capacity(coins.len());
+                match self.numbers_now(coins.iter().copied(), |an| numbers.push(an))? {
+                    Ok(()) => Reply::Numbers(numbers),
+                    Err(unavailable) => return Some(Err(unavailable)),
+                }
+            }
+            Request::An(coin) => match self.an_now(*coin)? {
+                Ok(an) => Reply::An(an),
                 Err(unavailable) => return Some(Err(unavailable)),
             },
             Request::Find(records) if records.len() <= RECORDS_A_TURN => {
@@ -382,11 +391,10 @@ impl<E: Environment> Shard<E> {
     async fn answer_rarely(&self, request: Request) -> Result<Reply, Unavailable> {
         Ok(match request {
             Request::Detect(records) => Reply::Passed(self.detect(&records).await?),
-            Request::Sum(coins) => Reply::Sum(self.sum(&coins).await?),
+            Request::Numbers(coins) => Reply::Numbers(self.numbers(&coins).await?),
             Request::Find(records) => Reply::Found(self.find(&records).await?),
-            Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
+            Request::An(coin) => Reply::An(self.value(coin).await?.map(|(an, _)| an)),
             Request::Unchanged(coins) => Reply::Passed(self.unchanged(&coins).await?),
-            Request::SumAndTags(coins) => Reply::SumAndTags(self.sum_and_tags(&coins).await?),
             Request::Lock(id, coins, session) => match self.lock(id, coins, session).await {
                 Ok(locked) => Reply::Locked(locked),
                 Err(NotChanged::Crowded) => Reply::Crowded,
@@ -567,23 +575,66 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow().len()
     }
 
-    /// The XOR of ANs (`None` within where one is not in circulation); `None` where a page would
+    /// Whether these coins of this shard, so many, are in circulation and their numbers
+    /// [prove](Sum::proves) this sum; `None` where a page would have to be loaded.
+    pub fn proves_now(
+        &self,
+        coins: impl Iterator<Item = Coin> + Clone,
+        count: usize,
+        sum: An,
+    ) -> Option<Result<bool, Unavailable>> {
+        let mut known = self.sum.borrow_mut();
+        known.begin(count);
+        let mut all_circulate = true;
+        let looked_at = self.numbers_now(coins.clone(), |an| match an {
+            Some(an) => known.add(an),
+            None => all_circulate = false,
+        })?;
+        let proves = known.proves(sum) & all_circulate;
+        if known.has_equal() {
+            // A coin named three times leaves its number in the sum, and is named too often all the
+            // same.
+            known.begin(count);
+            coins.for_each(|coin| known.add_coin(coin));
+            return Some(looked_at.map(|()| proves & !known.has_equal()));
+        }
+        Some(looked_at.map(|()| proves))
+    }
+
+    /// An empty sum of this node's.
+    pub fn sum_of(&self, room: usize) -> Sum {
+        Sum::new(self.sum_seeds, room)
+    }
+
+    /// The AN of one of this shard's coins (`None` within where it is free); `None` where its page would
     /// have to be loaded.
-    pub fn sum_now(
+    #[inline]
+    pub fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Unavailable>> {
+        match self.pages.lookup(coin) {
+            Lookup::Circulating(an, _) => Some(Ok(Some(an))),
+            Lookup::Free => Some(Ok(None)),
+            Lookup::Unloaded => None,
+            Lookup::Damaged => Some(Err(Unavailable)),
+        }
+    }
+
+    /// Gives the ANs of coins in their order (`None` of a free one), as far as memory knows; `None`
+    /// where a page would have to be loaded, and what was given does not count.
+    fn numbers_now(
         &self,
         coins: impl Iterator<Item = Coin>,
-    ) -> Option<Result<Option<Sum>, Unavailable>> {
-        let mut outcome = Some(Ok(Some(Sum::default())));
+        mut give: impl FnMut(Option<An>),
+    ) -> Option<Result<(), Unavailable>> {
+        let mut outcome = Some(Ok(()));
         self.pages
             .lookup_all(coins.map(|coin| (coin, ())), |(), found| {
-                match (found, &mut outcome) {
-                    (Lookup::Circulating(an, _), Some(Ok(Some(sum)))) => sum.add(an),
-                    (Lookup::Free, Some(Ok(sum))) => *sum = None,
-                    (Lookup::Unloaded, _) => outcome = None,
-                    (Lookup::Damaged, _) => outcome = Some(Err(Unavailable)),
-                    _ => {}
+                match found {
+                    Lookup::Circulating(an, _) => give(Some(an)),
+                    Lookup::Free => give(None),
+                    Lookup::Unloaded => outcome = None,
+                    Lookup::Damaged => outcome = Some(Err(Unavailable)),
                 }
-                matches!(outcome, Some(Ok(Some(_))))
+                matches!(outcome, Some(Ok(())))
             });
         outcome
     }
@@ -627,24 +678,16 @@ impl<E: Environment> Shard<E> {
         Ok(passed)
     }
 
-    async fn sum(&self, coins: &[Coin]) -> Result<Option<Sum>, Unavailable> {
-        Ok(self.sum_and_tags(coins).await?.map(|(sum, _)| sum))
-    }
-
-    async fn sum_and_tags(&self, coins: &[Coin]) -> Result<Option<(Sum, Vec<AnTag>)>, Unavailable> {
+    async fn numbers(&self, coins: &[Coin]) -> Result<Vec<Option<An>>, Unavailable> {
         self.prefetch(coins.iter().copied()).await;
-        let (mut sum, mut tags) = (Sum::default(), Vec::with_capacity(coins.len()));
+        let mut numbers = Vec::with_capacity(coins.len());
         for some in coins.chunks(RECORDS_A_TURN) {
             for &coin in some {
-                let Some((an, _)) = self.value(coin).await? else {
-                    return Ok(None);
-                };
-                sum.add(an);
-                tags.push(an.tag());
+                numbers.push(self.value(coin).await?.map(|(an, _)| an));
             }
             self.environment.turn().await;
         }
-        Ok(Some((sum, tags)))
+        Ok(numbers)
     }
 
     /// A coin's AN and months, loading its page where needed; `None` where it is free.
