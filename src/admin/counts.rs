@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::{mailbox::Mailbox, server::all};
 use crate::{
     protocol::lockers::Currency,
-    service::{HealingCounts, LockerCounts},
+    service::{DatagramCounts, HealingCounts, LockerCounts},
     shard::ChangeCounts,
 };
 
@@ -18,6 +18,8 @@ pub struct Counts {
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
     pub value_powned_units: u128,
+    /// What was not sent over UDP.
+    pub datagrams: DatagramCounts,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
     /// Encryption tickets it remembers as used, those included that are too old by now.
@@ -80,6 +82,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.tickets_kept += core.tickets as u64;
         counts.used_tickets_kept += core.used_tickets as u64;
         counts.healing += core.healing;
+        counts.datagrams += core.datagrams;
         let (done, lockers, trades) = core.lockers;
         counts.lockers.lockers += lockers.lockers;
         counts.lockers.coins += lockers.coins;

@@ -13,7 +13,7 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::{
     protocol::Command,
-    service::{HealingCounts, LockerCounts, Measured, Service},
+    service::{DatagramCounts, HealingCounts, LockerCounts, Measured, Service},
     shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
@@ -29,6 +29,7 @@ pub(super) type CoreLatency = Vec<(Command, Measured)>;
 pub(super) struct CoreCounts {
     pub(super) counters: Counters,
     pub(super) healing: HealingCounts,
+    pub(super) datagrams: DatagramCounts,
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
@@ -130,6 +131,7 @@ pub async fn answer<E: Environment>(
                 let _ = asker.send(CoreCounts {
                     counters,
                     healing,
+                    datagrams: service.datagram_counts(),
                     tickets,
                     used_tickets,
                     lockers: service.locker_counts(),

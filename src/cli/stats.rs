@@ -103,17 +103,22 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 24] = [
+    let rows: [(&str, u64); 29] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
+        ("UDP answers too long", counts.datagrams.answers_too_long),
+        ("UDP refusals not sent", counts.datagrams.refusals_unsent),
         ("tickets kept", counts.tickets_kept),
         ("tickets issued", healing.tickets_issued),
         ("  refused, all in use", healing.tickets_refused),
+        ("  refused, address's share", healing.tickets_refused_share),
         ("claims", healing.claims),
         ("  refused, not its address", healing.claims_from_elsewhere),
         ("  refused, no such ticket", healing.claims_unknown),
         ("  refused, claimed already", healing.claims_again),
+        ("  refused, over UDP", healing.claims_over_udp),
+        ("  refused, too many wrong", healing.claims_not_looked_at),
         ("too many requests", healing.too_many_requests),
         ("fixes", healing.fixes),
         ("  coins repaired", healing.coins_repaired),

@@ -1,6 +1,6 @@
 //! Group 8, lockers: store sum, store multiple, peek, remove.
 
-use super::{Caller, Node, Transport, authentication::verdict, stored::noted};
+use super::{Caller, Node, authentication::verdict, stored::noted};
 use crate::{
     coin::{An, Coin},
     mesh::Decision,
@@ -13,10 +13,6 @@ use crate::{
     shard::{Exchange, Replacement, Reply, Request},
     store::{Environment, record::Change},
 };
-
-/// Coins whose names a datagram can answer with: 65,507 bytes less the longest header, HMAC and
-/// trailer, by 5 bytes each.
-const LISTED_IN_DATAGRAM: usize = (65_507 - 48 - 32 - 2) / Coin::SIZE;
 
 impl<E: Environment> Node<E> {
     pub(super) async fn store_sum(&self, payload: &[u8]) -> Result<Status, Status> {
@@ -98,7 +94,7 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let Peek { key } = Peek::parse(payload)?;
         let coins = self.coins_under(key.an()).await?;
-        list(coins, caller.transport, out)
+        list(coins, caller, out)
     }
 
     pub(super) async fn remove(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
@@ -148,14 +144,11 @@ impl<E: Environment> Node<E> {
 /// Answers with these coins, where they fit.
 pub(super) fn list(
     coins: Vec<Coin>,
-    transport: Transport,
+    caller: Caller,
     out: &mut Vec<u8>,
 ) -> Result<Status, Status> {
-    let most = match transport {
-        Transport::Udp => LISTED_IN_DATAGRAM,
-        Transport::Tcp => RESPONSE_PAYLOAD_MAX / Coin::SIZE,
-    };
-    if coins.len() > most {
+    caller.takes(coins.len() * Coin::SIZE)?;
+    if coins.len() > RESPONSE_PAYLOAD_MAX / Coin::SIZE {
         return Err(Status::INVALID_LENGTH);
     }
     Ok(Contents::answer(coins, out))

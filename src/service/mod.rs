@@ -8,6 +8,7 @@
 
 mod authentication;
 mod ballot;
+mod datagrams;
 mod executive;
 mod healing;
 mod key_healing;
@@ -46,6 +47,7 @@ use crate::{
 use latency::Latency;
 use parking::Parking;
 
+pub use datagrams::{DatagramCounts, DatagramRules};
 pub use healing::{Healing, KeyHealing, NoOthers, Others};
 pub use latency::Measured;
 pub use locker_counts::{LockerCounts, Refusals};
@@ -83,6 +85,21 @@ struct Caller {
     address: IpAddr,
     /// What the request is encrypted with, where that proves something.
     key: KeySource,
+    /// Bytes of the datagram that the request came in; 0 of a stream.
+    datagram_bytes: usize,
+    /// Bytes of payload that an answer may have: where it would have more, the request is refused with
+    /// [`Status::ASK_OVER_TCP`], and nothing is changed.
+    payload_bytes_max: usize,
+}
+
+impl Caller {
+    /// Refuses what would be answered with so many bytes of payload, where that is too much.
+    fn takes(&self, payload_bytes: usize) -> Result<(), Status> {
+        match payload_bytes <= self.payload_bytes_max {
+            true => Ok(()),
+            false => Err(Status::ASK_OVER_TCP),
+        }
+    }
 }
 
 struct Node<E: Environment> {
@@ -93,6 +110,8 @@ struct Node<E: Environment> {
     latency: Rc<Latency>,
     healing: Healing,
     healing_rates: rate::Rates,
+    wrong_claims: rate::WrongClaims,
+    datagrams: Rc<datagrams::Datagrams>,
     trail: trail::Trail,
     trading: Trading,
     lockers: locker_counts::Counted,
@@ -114,6 +133,7 @@ impl<E: Environment> Service<E> {
         mesh: Rc<Mesh<E>>,
         rules: Rules,
         admin_key: AdminKey,
+        datagrams: DatagramRules,
         healing: Healing,
         trading: Trading,
     ) -> Self {
@@ -121,7 +141,8 @@ impl<E: Environment> Service<E> {
             mesh.shard().note_changes();
         }
         let latency = Rc::new(Latency::default());
-        let parking = Parking::new(mesh.shard().clone(), latency.clone());
+        let datagrams = Rc::new(datagrams::Datagrams::new(datagrams));
+        let parking = Parking::new(mesh.shard().clone(), latency.clone(), datagrams.clone());
         let requests = parking.clone();
         mesh.listen(Box::new(move |id, passed| requests.end(id, passed)));
         Service {
@@ -132,6 +153,8 @@ impl<E: Environment> Service<E> {
                 parking,
                 latency,
                 healing_rates: rate::Rates::new(healing.rate),
+                wrong_claims: rate::WrongClaims::new(healing.wrong_claims_per_min),
+                datagrams,
                 healing,
                 trail: trail::Trail::new(),
                 trading,
@@ -176,6 +199,11 @@ impl<E: Environment> Service<E> {
             shard.ticket_count(),
             shard.used_ticket_count(),
         )
+    }
+
+    /// What this core has not sent over UDP since the start.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.node.datagrams.counts()
     }
 
     /// What this core has done about lockers and trades since the start, and what its shard keeps track of
@@ -281,7 +309,6 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
-        let transport = caller.transport;
         match command {
             Command::Echo => Ok(self.echo()),
             Command::Version => Ok(self.version(out)),
@@ -306,10 +333,10 @@ impl<E: Environment> Node<E> {
                     .map_err(|status| in_dialect(status, dialect))
             }
             Command::AvailableSns => self.available_sns(payload, out).await,
-            Command::CreateCoins => self.create_coins(payload, transport, out).await,
+            Command::CreateCoins => self.create_coins(payload, caller, out).await,
             Command::DeleteCoins => self.delete_coins(payload, out).await,
             Command::FreeCoins => self.free_coins(payload).await,
-            Command::AllSns => self.all_sns(payload, transport, out).await,
+            Command::AllSns => self.all_sns(payload, caller, out).await,
             Command::PeekTrade
             | Command::StoreSum
             | Command::Peek

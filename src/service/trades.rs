@@ -219,7 +219,7 @@ impl<E: Environment> Node<E> {
             of_id = of_id.or(id);
             of_key.extend(key);
         }
-        list(of_id.unwrap_or(of_key), caller.transport, out)
+        list(of_id.unwrap_or(of_key), caller, out)
     }
 
     /// Takes an offer back; not while somebody is buying it.

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod changed;
+mod coins_once;
 mod exchange;
 mod lockers;
 mod locks;
@@ -15,8 +16,10 @@ mod offers;
 mod owner;
 mod reservations;
 mod single;
+mod stranger;
 mod sum;
 mod ticket_index;
+mod ticket_shares;
 mod tickets;
 mod used_tickets;
 
@@ -31,6 +34,7 @@ pub use offers::Put;
 pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
+pub use stranger::Stranger;
 pub use sum::{Sum, SumSeeds};
-pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};
+pub use tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, ticket_owner};
 pub use used_tickets::used_ticket;

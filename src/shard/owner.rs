@@ -17,8 +17,9 @@ use super::{
     offers::Puts,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
+    stranger::Stranger,
     sum::{Sum, SumSeeds},
-    tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
+    tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, Tickets},
     used_tickets::{UsedTickets, latest_minute},
 };
 use crate::{
@@ -196,6 +197,8 @@ impl<E: Environment> Shard<E> {
             );
         }
         let sum_seeds = SumSeeds::new(&settings.secret.derive(b"sums"));
+        let mut seed = [0; 8];
+        environment.random(&mut seed);
         let shard = Rc::new_cyclic(|myself| Shard {
             id: settings.id,
             shards: settings.shards,
@@ -218,7 +221,12 @@ impl<E: Environment> Shard<E> {
             book: BookFile::new(settings.id, settings.shards),
             secret: settings.secret.clone(),
             moment: Cell::new(recovered.book.moment),
-            tickets: RefCell::new(Tickets::new(settings.tickets, settings.id, settings.shards)),
+            tickets: RefCell::new(Tickets::new(
+                settings.tickets,
+                settings.id,
+                settings.shards,
+                u64::from_le_bytes(seed),
+            )),
             used_tickets: RefCell::new(UsedTickets::new(settings.tickets.pool, used)),
             used_file: UsedFile::new(used, *version),
             changed: RefCell::default(),
@@ -515,18 +523,20 @@ impl<E: Environment> Shard<E> {
         outcome
     }
 
-    /// Issues a ticket of this shard for coins whose ANs were right, `count` of them.
+    /// Issues a ticket of this shard to somebody for coins whose ANs were right, `count` of them.
     ///
     /// # Errors
-    /// As many are issued as there can be.
+    /// As many are issued as there can be, or as this one may have.
     pub fn issue(
         &self,
+        to: Stranger,
         count: usize,
         coins: impl Iterator<Item = (Coin, AnTag)>,
-    ) -> Result<TicketId, PoolIsFull> {
+    ) -> Result<TicketId, NotIssued> {
         let now = self.environment.monotonic();
         let random = |bytes: &mut [u8]| self.environment.random(bytes);
-        self.tickets.borrow_mut().issue(now, count, coins, random)
+        let mut tickets = self.tickets.borrow_mut();
+        tickets.issue(now, to, count, coins, random)
     }
 
     /// Claims a ticket of this shard in a server's name.

@@ -116,6 +116,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
             tickets: TicketSettings {
                 pool: 64,
                 lifetime: Duration::from_secs(300),
+                shares: 8,
             },
             trades: TradeSettings {
                 pending: Duration::from_secs(60),
