@@ -181,7 +181,7 @@ fn locker_table(counts: &Counts) -> String {
             row("  value", &Worth(of.value_units.into()));
         }
     }
-    let rows: [(&str, u64); 19] = [
+    let rows: [(&str, u64); 22] = [
         ("stores", done.stores),
         ("  coins stored", done.coins_stored),
         ("removals", done.removals),
@@ -189,6 +189,8 @@ fn locker_table(counts: &Counts) -> String {
         ("offers made", done.offers),
         ("  taken back", done.offers_removed),
         ("  bought", done.purchases),
+        ("  kept for a payment", done.payments_seen),
+        ("  not kept for one", done.holds_refused),
         ("refused: malformed", refused.malformed),
         ("  wrong key", refused.wrong_key),
         ("  wrong sum", refused.wrong_sum),
@@ -199,6 +201,7 @@ fn locker_table(counts: &Counts) -> String {
         ("  payment pending", refused.pending),
         ("  no settlement", refused.no_settlement),
         ("  payment refused", refused.payment_refused),
+        ("  too many purchases", refused.too_many),
         ("  storage unavailable", refused.unavailable),
         ("  too many wait", refused.crowded),
     ];

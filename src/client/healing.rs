@@ -7,7 +7,7 @@ use crate::protocol::healing::{
     Find, FindAnswer, Fix, Found, GetTicket, PartialGenerator, TicketAnswer, TicketId,
 };
 use crate::protocol::key_healing::{
-    EncryptionTicket, FixEncryption, GetEncryptionTicket, Presented,
+    EncryptionTicket, FixEncryption, GetEncryptionTicket, Presented, Verdict,
 };
 use crate::protocol::request::RequestTooLong;
 use crate::protocol::{Command, RaidaId};
@@ -188,7 +188,9 @@ impl Client {
         let reply = self.ask(Command::FixEncryption, |out| {
             FixEncryption::compose(coin, tickets, out);
         })?;
-        let accepted = FixEncryption::read(&reply.payload, tickets.len());
-        self.some(Command::FixEncryption, accepted)
+        let verdicts = FixEncryption::read(&reply.payload, tickets.len());
+        let verdicts = self.some(Command::FixEncryption, verdicts)?;
+        let is_accepted = |&verdict: &Verdict| verdict == Verdict::Accepted;
+        Ok(verdicts.iter().map(is_accepted).collect())
     }
 }

@@ -369,7 +369,7 @@ impl<E: Environment> Node<E> {
             Command::Remove => self.remove(payload, out).await,
             Command::PutForSale => self.put_for_sale(payload).await,
             Command::ListForSale => self.list_for_sale(payload, out).await,
-            Command::Buy => self.buy(payload).await,
+            Command::Buy => self.buy(payload, caller).await,
             Command::RemoveTrade => self.remove_trade(payload).await,
             Command::PeekTrade => self.peek_trade(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),

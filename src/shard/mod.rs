@@ -14,6 +14,7 @@ mod locks;
 mod message;
 mod offers;
 mod owner;
+mod questions;
 mod reservations;
 mod single;
 mod stranger;
@@ -25,13 +26,14 @@ mod used_tickets;
 
 pub use exchange::{Exchanged, exchange};
 pub use lockers::{
-    Buyer, Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts,
-    TradeSettings, Update, payment_prefix,
+    Buyer, FoundSale, IndexCounts, KeyUpdate, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused,
+    Taken, Taker, TradeCounts, TradeSettings, Update, payment_prefix,
 };
 pub use locks::{EXCHANGES_MAX, TASKS_MAX};
 pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
 pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
+pub use questions::question_home;
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
 pub use stranger::Stranger;

@@ -11,10 +11,11 @@ use futures_util::stream::{self, StreamExt};
 use super::{
     changed::Changed,
     exchange::exchange,
-    lockers::{Cursor, IndexCounts, Lockers, Place, TradeCounts, TradeSettings, Update},
+    lockers::{Cursor, IndexCounts, KeysOf, Lockers, Place, TradeCounts, TradeSettings, Update},
     locks::{Crowded, Entered, Locks},
     message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
     offers::Puts,
+    questions::{Askers, Questions},
     reservations::Reservations,
     single::{ExchangeListener, Singles},
     stranger::Stranger,
@@ -144,6 +145,8 @@ pub struct Shard<E: Environment> {
     pub(super) puts: Puts,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
+    askers: Askers,
+    questions: Questions,
     book: BookFile,
     secret: NodeSecret,
     /// No change that this shard knows of is later.
@@ -218,6 +221,11 @@ impl<E: Environment> Shard<E> {
                 public_id_key(&settings.secret),
                 settings.trades,
             )),
+            askers: Askers::default(),
+            questions: Questions {
+                per_address: settings.trades.questions_per_address,
+                by_datagram: settings.trades.questions_by_datagram,
+            },
             book: BookFile::new(settings.id, settings.shards),
             secret: settings.secret.clone(),
             moment: Cell::new(recovered.book.moment),
@@ -303,9 +311,7 @@ impl<E: Environment> Shard<E> {
                 self.used_tickets.borrow_mut().give_back(tickets);
                 Reply::Done
             }
-            Request::LockerKeys(prefix) => {
-                Reply::Keys(self.lockers.borrow().keys(*prefix).collect())
-            }
+            Request::LockerKeys(prefix, of) => Reply::Keys(self.locker_keys(*prefix, *of)),
             // In the order in which shards send them: what comes next to these lockers builds on it.
             Request::Update(update) => {
                 self.update_lockers(update);
@@ -324,28 +330,54 @@ impl<E: Environment> Shard<E> {
                 Reply::Done
             }
             Request::IsOffered(offer) => Reply::Is(self.lockers.borrow().is_offered(offer)),
-            Request::HoldSale(offer, buyer) => {
+            Request::FindSale(offer, buyer) => {
                 let now = self.environment.monotonic();
-                Reply::Held(self.lockers.borrow_mut().hold(offer, *buyer, now))
+                Reply::FoundSale(self.lockers.borrow().find_sale(offer, buyer, now))
             }
-            Request::ReleaseSale(key, buyer, is_pending) => {
-                let mut lockers = self.lockers.borrow_mut();
-                lockers.release(key, buyer, *is_pending);
+            Request::HoldSale(sale, buyer, from) => {
+                let now = self.environment.monotonic();
+                Reply::Held(self.lockers.borrow_mut().hold(sale, *buyer, *from, now))
+            }
+            Request::LetSaleGo(sale, buyer) => {
+                self.lockers.borrow_mut().let_go(sale, buyer);
                 Reply::Done
             }
-            Request::IsSaleHeld(key) => {
+            Request::EndHolds(payment) => {
+                self.lockers.borrow_mut().end_holds(payment);
+                Reply::Done
+            }
+            Request::TakeSale(taker) => {
                 let now = self.environment.monotonic();
-                Reply::Is(self.lockers.borrow().is_held(key, now))
+                Reply::Taken(self.lockers.borrow_mut().take_sale(taker, now))
+            }
+            Request::GiveBackSale(sale, keep) => {
+                let mut lockers = self.lockers.borrow_mut();
+                lockers.give_back_sale(sale);
+                if let &Some((buyer, from)) = keep {
+                    // Where it cannot be kept, it is there for all again.
+                    let _ = lockers.hold(sale, buyer, from, self.environment.monotonic());
+                }
+                Reply::Done
             }
             Request::ListOffers(currency, most) => {
                 let now = self.environment.monotonic();
                 Reply::OnOffer(self.lockers.borrow().list(*currency, *most, now))
             }
-            Request::BeginPayment(payment) => {
-                Reply::Payment(self.lockers.borrow_mut().begin_payment(*payment))
+            Request::BeginPayment(buyer) => {
+                Reply::Payment(self.lockers.borrow_mut().begin_payment(*buyer))
             }
-            Request::EndPayment(payment) => {
-                self.lockers.borrow_mut().end_payment(payment);
+            Request::UsePayment(buyer) => {
+                Reply::Payment(self.lockers.borrow_mut().use_payment(*buyer))
+            }
+            Request::EndPayment(buyer) => {
+                self.lockers.borrow_mut().end_payment(buyer);
+                Reply::Done
+            }
+            Request::BeginQuestion(stranger) => {
+                Reply::Is(self.askers.begin(*stranger, self.questions))
+            }
+            Request::EndQuestion(stranger) => {
+                self.askers.end(*stranger);
                 Reply::Done
             }
             Request::LockerCounts => {
@@ -864,9 +896,9 @@ impl<E: Environment> Shard<E> {
         (lockers.len(key) <= RECORDS_A_TURN).then(|| give(&mut lockers.coins(key)))
     }
 
-    /// Keys that start with these bytes, of lockers that this shard keeps track of.
-    pub fn locker_keys(&self, prefix: LockerPrefix) -> Vec<An> {
-        self.lockers.borrow().keys(prefix).collect()
+    /// The oldest keys that start with these bytes, of lockers that this shard keeps track of.
+    pub fn locker_keys(&self, prefix: LockerPrefix, of: KeysOf) -> Vec<An> {
+        self.lockers.borrow().keys(prefix, of).collect()
     }
 
     /// Lockers and what is for sale, of those that this shard keeps track of.

@@ -85,7 +85,7 @@ mod tests {
             shares: 8,
         };
         let neighbours: Vec<Stranger> = (0..4_096u32)
-            .map(|last| Stranger::at(IpAddr::from((0x0a00_0000 | last).to_be_bytes())))
+            .map(|last| Stranger::of(IpAddr::from((0x0a00_0000 | last).to_be_bytes())))
             .collect();
         let mut layouts = HashSet::new();
         for seed in [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x0123_4567_89ab_cdef] {

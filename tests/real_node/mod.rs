@@ -97,6 +97,10 @@ impl RealNode {
             currencies: Currency::ALL.to_vec(),
             trades: TradeSettings {
                 pending: Duration::from_secs(7_200),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments_max: 1 << 20,
             },
             adjustable: Adjustable {

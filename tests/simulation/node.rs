@@ -120,6 +120,10 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
             },
             trades: TradeSettings {
                 pending: Duration::from_secs(60),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments_max: 1_024,
             },
         };

@@ -179,8 +179,16 @@ pub struct Trade {
     pub commands_at_once: u16,
     /// What lockers may be offered for.
     pub currencies: Vec<Currency>,
-    /// How long a purchase under way keeps others from buying the locker.
+    /// How long a payment that was seen and is not confirmed keeps others from buying the locker.
     pub pending: Duration,
+    /// Lockers that each shard keeps for such payments, at most.
+    pub holds: u32,
+    /// Those among them for payments that one address named, at most.
+    pub holds_per_address: u32,
+    /// Purchases that one address may have looked at by the program at a time.
+    pub questions_per_address: u32,
+    /// Purchases that came by datagrams and are looked at by the program at a time, at most.
+    pub questions_by_datagram: u32,
     /// Used payments that each shard remembers, at most.
     pub payments: u32,
 }
@@ -389,6 +397,10 @@ impl Default for Config {
                 currencies: vec![Currency::CloudCoin, Currency::Bitcoin, Currency::Monero],
                 // Six blocks of Bitcoin take an hour on average, and often much longer.
                 pending: Duration::from_secs(7_200),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments: 1_048_576,
             },
             log: Log {
