@@ -169,9 +169,9 @@ impl Client {
         self.some(Command::EncryptionTicket, ticket)
     }
 
-    /// Presents tickets for a coin's new authenticity number: which of them were accepted, in the order
-    /// given. The coin has the number if both halves of it were, on tickets of two servers; else nothing
-    /// was changed. A ticket that was accepted is used up either way.
+    /// Presents tickets for a coin's new authenticity number: what the server says of each, in the order
+    /// given. The coin has the number if both halves of it were accepted, on tickets of two servers; else
+    /// nothing was changed. A ticket that was accepted is used up either way.
     ///
     /// Write the new number down first: once the coin has it, nothing else claims it.
     ///
@@ -184,13 +184,11 @@ impl Client {
         &mut self,
         coin: Coin,
         tickets: &[Presented],
-    ) -> Result<Vec<bool>, ClientError> {
+    ) -> Result<Vec<Verdict>, ClientError> {
         let reply = self.ask(Command::FixEncryption, |out| {
             FixEncryption::compose(coin, tickets, out);
         })?;
         let verdicts = FixEncryption::read(&reply.payload, tickets.len());
-        let verdicts = self.some(Command::FixEncryption, verdicts)?;
-        let is_accepted = |&verdict: &Verdict| verdict == Verdict::Accepted;
-        Ok(verdicts.iter().map(is_accepted).collect())
+        self.some(Command::FixEncryption, verdicts)
     }
 }
