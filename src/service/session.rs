@@ -313,15 +313,8 @@ impl<E: Environment> Session<E> {
         };
         if in_the_way.is_too_much() {
             let (response, status) = (Response::begin(out, header), node.crowded(header.command));
-            node.seal(
-                header,
-                start,
-                response,
-                status,
-                key,
-                opened.challenge_answer,
-            );
-            return Outcome::Answered;
+            let proof = opened.challenge_answer;
+            return node.seal(header, &caller, start, response, status, key, proof);
         }
         if in_the_way.is_nothing() {
             let proof = opened.challenge_answer;
