@@ -254,7 +254,10 @@ impl<E: Environment> Node<E> {
         if worth > 1 {
             self.healing_rates.charge(caller.address, worth - 1);
         }
-        match self.shard().issue(Stranger::at(caller.address), count, coins) {
+        match self
+            .shard()
+            .issue(Stranger::at(caller.address), count, coins)
+        {
             Ok(ticket) => {
                 self.trail.issued(count, caller.address);
                 Ok(ticket)
@@ -335,7 +338,11 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let claim = self.claim_of(payload, caller)?;
         let answered = self.claim_later(claim, caller, out).await;
-        self.end_claim(claim, caller, Some(answered.unwrap_or_else(|refusal| refusal)));
+        self.end_claim(
+            claim,
+            caller,
+            Some(answered.unwrap_or_else(|refusal| refusal)),
+        );
         answered
     }
 

@@ -17,8 +17,8 @@ use super::{
     offers::Puts,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
-    sum::Sum,
     stranger::Stranger,
+    sum::Sum,
     tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, Tickets},
     used_tickets::{UsedTickets, latest_minute},
 };
