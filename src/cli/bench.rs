@@ -51,7 +51,8 @@ const MINT_MAX: usize = 2_000_000;
 /// shares with the others (raida keys new, and its file in keys.file) and gives tickets only under
 /// encryption: type 4 unless --encryption says otherwise. Of one address it takes limits.healing_per_s of
 /// find, tickets and fix on each core, 1000 unless set, and refuses the rest ("too many requests"): start
-/// it with --set limits.healing_per_s=0. Every answer is checked: its length, its challenge answer or HMAC,
+/// it with --set limits.healing_per_s=0. Over UDP it sends few refusals, and of encryption tickets one in
+/// 64 is to be refused: start it with --set limits.udp_refusals_per_s=0 too. Every answer is checked: its length, its challenge answer or HMAC,
 /// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
 /// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
