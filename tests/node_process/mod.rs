@@ -7,7 +7,7 @@ pub mod changes;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -53,6 +53,7 @@ pub struct Ending {
 pub struct Serve {
     data: PathBuf,
     flags: Vec<String>,
+    descriptors: Option<(u64, u64)>,
 }
 
 impl Serve {
@@ -60,6 +61,7 @@ impl Serve {
         Serve {
             data: data.to_owned(),
             flags: Vec::new(),
+            descriptors: None,
         }
     }
 
@@ -77,17 +79,39 @@ impl Serve {
         self
     }
 
+    /// Lets the process have so many file descriptors: so many at first, so many when it asks.
+    pub fn with_descriptors(mut self, soft: u64, hard: u64) -> Serve {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
     /// Starts the process and does not wait for it to serve.
     pub fn spawn(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_raida"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raida"));
+        command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)
             .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stderr(Stdio::piped());
+        if let Some((soft, hard)) = self.descriptors {
+            let limit = libc::rlimit {
+                rlim_cur: soft,
+                rlim_max: hard,
+            };
+            // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe, reads
+            // the structure that the closure owns and allocates nothing.
+            unsafe {
+                command.pre_exec(move || {
+                    match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                });
+            }
+        }
+        command.spawn().unwrap()
     }
 
     /// Starts a node and waits until it serves.
