@@ -13,6 +13,17 @@ use crate::wire::Owned;
 /// The error says what it got instead.
 pub type Victim = Box<dyn FnMut() -> Result<(), String> + Send>;
 
+/// What an attack has to do with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMemory {
+    /// Nothing in particular.
+    No,
+    /// It takes memory that the node needs for longer: tickets live 300 s.
+    Kept,
+    /// It takes memory that the node is to give back when the attackers have gone.
+    GivenBack,
+}
+
 /// An attack as a stranger would make it who has only read the protocol.
 pub trait Attack {
     /// As `perf/attacks` takes it.
@@ -68,10 +79,10 @@ pub trait Attack {
         None
     }
 
-    /// Whether the attack is on memory: then the node's memory is looked at as it comes, with a shard for
-    /// each CPU, and has to come back.
-    fn is_on_memory(&self) -> bool {
-        false
+    /// Whether the attack is on memory: then that of a node as it comes, with a shard for each CPU, is
+    /// looked at as well.
+    fn on_memory(&self) -> OnMemory {
+        OnMemory::No
     }
 }
 

@@ -153,6 +153,8 @@ struct Signs {
 pub struct Load {
     pub tally: Tally,
     pub seconds: f64,
+    /// Whether it sent anything at all, before it was counted as well.
+    pub has_sent: bool,
     /// The part of its CPU that the crowd took, 0 to 1.
     pub cpu: f64,
 }
@@ -186,6 +188,7 @@ impl Running {
             Load {
                 tally: crowd.tally().since(&before),
                 seconds,
+                has_sent: crowd.tally().sent > 0,
                 cpu: (thread_cpu() - cpu).as_secs_f64() / seconds,
             }
         });

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::attack::{Attack, Victim};
+use crate::attack::{Attack, OnMemory, Victim};
 use crate::crowd::{Crowd, Load, Running};
 use crate::honest::{Honest, Manner, Served};
 use crate::machine::{Cpus, own_cpu, run_first};
@@ -18,6 +18,8 @@ const VICTIM_EVERY: Duration = Duration::from_millis(200);
 const REST_MAX: Duration = Duration::from_secs(5);
 /// A node at rest takes no more of a CPU: its clock counts hundredths of a second.
 const REST_CPU: f64 = 0.1;
+/// So often in a row: a node that has to wait for its CPU seems to rest as well.
+const RESTFUL_LOOKS: u32 = 2;
 /// How long a node may keep the memory that an attack took.
 const BACK_AFTER: Duration = Duration::from_secs(10);
 
@@ -132,7 +134,7 @@ pub fn measure(attack: &dyn Attack, cpus: Cpus, extent: Extent) -> Measured {
     measured.memory.push(memory(&site, Cores::One, rest));
     drop((site, victim));
     measured.faults = attack.faults(cpus);
-    if attack.is_on_memory() {
+    if attack.on_memory() != OnMemory::No {
         let as_it_comes = memory_as_it_comes(attack, cpus, extent.memory, &mut measured.restless);
         measured.memory.push(as_it_comes);
     }
@@ -203,14 +205,14 @@ fn ask_again_and_again(victim: &mut Option<Victim>, ends: &AtomicBool) -> (u32, 
 fn comes_to_rest(site: &Site) -> bool {
     let look = Duration::from_millis(200);
     let until = Instant::now() + REST_MAX;
-    while Instant::now() < until {
+    let mut restful = 0;
+    while restful < RESTFUL_LOOKS && Instant::now() < until {
         let (start, cpu) = (Instant::now(), site.cpu());
         std::thread::sleep(look);
-        if (site.cpu() - cpu).as_secs_f64() / start.elapsed().as_secs_f64() <= REST_CPU {
-            return true;
-        }
+        let taken = (site.cpu() - cpu).as_secs_f64() / start.elapsed().as_secs_f64();
+        restful = if taken <= REST_CPU { restful + 1 } else { 0 };
     }
-    false
+    restful == RESTFUL_LOOKS
 }
 
 /// What an attack on memory takes of a node with a shard for each CPU, and what it gives back.
@@ -227,14 +229,17 @@ fn memory_as_it_comes(
     std::thread::sleep(time);
     running.end();
     let end = Instant::now();
-    let may_keep = rest + rest / 5;
-    while site.process.resident() > may_keep && end.elapsed() < BACK_AFTER {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let after = site.process.resident();
     *restless += u32::from(!comes_to_rest(&site));
+    let may_keep = rest + rest / 5;
+    let resident = || site.process.resident();
+    let after = (attack.on_memory() == OnMemory::GivenBack).then(|| {
+        while resident() > may_keep && end.elapsed() < BACK_AFTER {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        resident()
+    });
     Memory {
-        after: Some(after),
+        after,
         ..memory(&site, Cores::All, rest)
     }
 }

@@ -176,9 +176,9 @@ impl Page {
                 "{name}: what the honest one did meanwhile failed {count} of {asked} times: {first}"
             ));
         }
-        if tally.sent == 0 {
+        if attacked.iter().any(|side| !side.load.has_sent) {
             self.broken
-                .push(format!("{name}: the attackers sent nothing"));
+                .push(format!("{name}: in a round the attackers sent nothing"));
         }
         let fault = attack.fault_in(&load);
         self.broken

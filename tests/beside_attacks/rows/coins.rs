@@ -12,7 +12,7 @@ use crate::wire::{
 const POWNS_PER_SECOND: f64 = 10_000.0;
 const CONNECTIONS: usize = 40;
 /// Requests of a connection that have no answer yet.
-const DEPTH: usize = 64;
+const DEPTH: usize = 256;
 /// How long the owner of a coin waits for the answer to a pown.
 const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-use crate::attack::{Attack, attackers, honest};
+use crate::attack::{Attack, OnMemory, attackers, honest};
 use crate::crowd::{Crowd, Held, Streams};
 use crate::site::{Site, coins};
 use crate::wire::{
@@ -66,8 +66,8 @@ impl Attack for Peeks {
         ))
     }
 
-    fn is_on_memory(&self) -> bool {
-        true
+    fn on_memory(&self) -> OnMemory {
+        OnMemory::GivenBack
     }
 }
 
@@ -125,8 +125,8 @@ impl Attack for WrongPowns {
         ))
     }
 
-    fn is_on_memory(&self) -> bool {
-        true
+    fn on_memory(&self) -> OnMemory {
+        OnMemory::GivenBack
     }
 }
 
@@ -170,7 +170,7 @@ impl Attack for SlowBodies {
         ))
     }
 
-    fn is_on_memory(&self) -> bool {
-        true
+    fn on_memory(&self) -> OnMemory {
+        OnMemory::GivenBack
     }
 }

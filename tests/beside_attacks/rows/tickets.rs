@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::attack::{Attack, OWNER, Victim, attackers, honest};
+use crate::attack::{Attack, OWNER, OnMemory, Victim, attackers, honest};
 use crate::crowd::{Crowd, Datagrams, Streams};
 use crate::site::{Site, coins};
 use crate::wire::{ALL_PASS, GET_TICKET, Owned, ask, detect, request, with_numbers};
@@ -73,8 +73,8 @@ impl Attack for ManyCoins {
         Some(wants_a_ticket(site))
     }
 
-    fn is_on_memory(&self) -> bool {
-        true
+    fn on_memory(&self) -> OnMemory {
+        OnMemory::Kept
     }
 }
 
@@ -106,8 +106,8 @@ impl Attack for OneCoinManyTimes {
         Some(wants_a_ticket(site))
     }
 
-    fn is_on_memory(&self) -> bool {
-        true
+    fn on_memory(&self) -> OnMemory {
+        OnMemory::Kept
     }
 }
 
