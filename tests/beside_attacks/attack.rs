@@ -1,6 +1,6 @@
 //! What an attack is, and what must hold beside it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use crate::crowd::{Crowd, Load};
@@ -47,9 +47,9 @@ pub trait Attack {
         None
     }
 
-    /// Whether RAIDA 1 is to run as well.
-    fn has_other_node(&self) -> bool {
-        false
+    /// The configuration of RAIDA 1, where that is to run as well beside a node with this address.
+    fn other_node(&self, _node: SocketAddr) -> Option<Vec<(&'static str, String)>> {
+        None
     }
 
     /// How the honest client asks beside it.

@@ -96,6 +96,15 @@ pub fn load_average() -> String {
     text.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
+/// Bytes that TCP's buffers take of the kernel's memory, of the whole machine: no process is charged with
+/// them.
+pub fn socket_buffers() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let pages = text.lines().find(|line| line.starts_with("TCP:"));
+    let pages = pages.and_then(|line| line.rsplit(' ').next());
+    pages.and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4_096
+}
+
 /// A process that is watched from outside.
 #[derive(Clone, Copy, Debug)]
 pub struct Process(pub u32);

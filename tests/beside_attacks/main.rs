@@ -81,8 +81,9 @@ fn chosen() -> Vec<Box<dyn Attack>> {
             known.join(", ")
         );
     }
-    let is_named = |attack: &Box<dyn Attack>| names.is_empty() || names.contains(&attack.name());
-    all.into_iter().filter(is_named).collect()
+    let named = all.into_iter();
+    let named = named.filter(|attack| names.is_empty() || names.contains(&attack.name()));
+    named.collect()
 }
 
 fn extent() -> Extent {
@@ -96,8 +97,8 @@ fn extent() -> Extent {
         },
         Err(_) => Extent {
             rounds: 3,
-            closed: ms(600),
-            paced: ms(900),
+            closed: ms(400),
+            paced: ms(700),
             memory: ms(8_000),
         },
     };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::attack::{Attack, OnMemory, Victim};
 use crate::crowd::{Crowd, Load, Running};
 use crate::honest::{Honest, Manner, Served};
-use crate::machine::{Cpus, own_cpu, run_first};
+use crate::machine::{Cpus, own_cpu, run_first, socket_buffers};
 use crate::site::{Cores, Site, coins};
 
 /// From a crowd's start until the client is looked at.
@@ -64,6 +64,8 @@ pub struct Side {
     pub node_cpu: f64,
     /// The part of their CPU that crowd and client took.
     pub clients_cpu: f64,
+    /// Bytes in the kernel's buffers of TCP at the end of it, of the whole machine.
+    pub socket_buffers: u64,
     /// What the one whom the attack is about asked.
     pub asked: u32,
     /// What failed of it.
@@ -182,6 +184,7 @@ fn beside(
         served,
         node_cpu: (site.cpu() - node).as_secs_f64() / seconds,
         clients_cpu: (own_cpu() - own).as_secs_f64() / seconds,
+        socket_buffers: socket_buffers(),
         load: running.end(),
         asked,
         failed,

@@ -41,9 +41,9 @@ impl Page {
                      attack |\n|---|---|---|---|---|---|---|---|---|---|\n"
                 .to_owned(),
             crowds: "| attack | sent | answers by status | bytes back by bytes sent | connections \
-                     that the node closed | node's CPU: honest, attack | clients' CPU: honest, \
+                     that the node closed | TCP's buffers, MB | node's CPU: honest, attack | clients' CPU: honest, \
                      attack | of it the crowd | what the honest one did meanwhile: failed, asked \
-                     |\n|---|---|---|---|---|---|---|---|---|\n"
+                     |\n|---|---|---|---|---|---|---|---|---|---|\n"
                 .to_owned(),
             memory: "| attack | shards | at rest, MB | most beside pages, MB, at most 256 | pages, MB \
                      | within 10 s by rest, at most 1.2 |\n|---|---|---|---|---|---|\n"
@@ -156,11 +156,12 @@ impl Page {
         let back = tally.bytes_in as f64 / (tally.bytes_out as f64).max(1.0);
         writeln!(
             self.crowds,
-            "| {name} | {} | {} | {back:.2} | {} | {:.0} %, {:.0} % | {:.0} %, {:.0} % | {:.0} %, \
+            "| {name} | {} | {} | {back:.2} | {} | {:.0} | {:.0} %, {:.0} % | {:.0} %, {:.0} % | {:.0} %, \
              {:.0} % | {}, {asked} |",
             tally.sent,
             tally.statuses(),
             tally.closed,
+            mean(attacked, &|side| side.socket_buffers as f64) / 1e6,
             node(calm),
             node(attacked),
             clients(calm),

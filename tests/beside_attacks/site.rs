@@ -110,8 +110,11 @@ impl Site {
             Cores::One => cpus.on_node(|| serve.with("shards.count", 1).start()),
             Cores::All => cpus.on_all(|| serve.start()),
         };
-        let other = attack.has_other_node().then(|| {
-            let serve = Serve::on(&folder.path().join("other"));
+        let other = attack.other_node(node.address).map(|settings| {
+            let mut serve = Serve::on(&folder.path().join("other"));
+            for (key, value) in settings {
+                serve = serve.with(key, value);
+            }
             let serve = serve.with("node.raida_id", 1).with("shards.count", 1);
             cpus.on_node(|| serve.start())
         });

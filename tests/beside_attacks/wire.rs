@@ -22,6 +22,7 @@ pub const GET_TICKET: Code = (2, 40);
 pub const GET_TICKET_BY_SUM: Code = (2, 41);
 pub const VALIDATE_TICKET: Code = (2, 50);
 pub const FIND: Code = (2, 60);
+pub const FIX: Code = (2, 80);
 pub const AVAILABLE_SNS: Code = (3, 120);
 pub const CREATE_COINS: Code = (3, 130);
 pub const LOCKER_DOWNLOAD: Code = (8, 8);

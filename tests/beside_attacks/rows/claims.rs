@@ -1,13 +1,13 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::attack::{Attack, OWNER, Victim, honest};
+use crate::attack::{Attack, OWNER, Victim, attackers, honest};
 use crate::crowd::{Crowd, Datagrams, Load, Streams};
 use crate::site::{Site, coins};
 use crate::wire::{
-    ALL_PASS, GET_TICKET, NO_SUCH_TICKET, SUCCESS, TICKET_CLAIMED, VALIDATE_TICKET, ask, detect,
-    request, with_numbers,
+    ALL_PASS, FIX, GET_TICKET, NO_SUCH_TICKET, SUCCESS, TICKET_CLAIMED, VALIDATE_TICKET, ask,
+    detect, request, request_to, with_numbers, without_numbers,
 };
 
 /// Guesses a second.
@@ -59,6 +59,11 @@ fn looked_up(load: &Load) -> Option<String> {
 
 /// Another server claims the ticket of an honest client.
 fn honest_claim(site: &Site) -> Victim {
+    claim(site, HONEST, address_of(HONEST))
+}
+
+/// A server claims the ticket of an honest client, from this address.
+fn claim(site: &Site, raida: u8, address: Ipv4Addr) -> Victim {
     let node = site.address();
     let get = request(GET_TICKET, &with_numbers(&coins().aimed_at[..1]));
     Box::new(move || {
@@ -66,13 +71,86 @@ fn honest_claim(site: &Site) -> Victim {
             Ok(answer) if answer.status == ALL_PASS => answer.payload,
             other => return Err(format!("no ticket: {other:?}")),
         };
-        let claim = request(VALIDATE_TICKET, &[&[HONEST][..], &ticket].concat());
-        match ask(address_of(HONEST), node, &claim, PATIENCE) {
+        let claim = request(VALIDATE_TICKET, &[&[raida][..], &ticket].concat());
+        match ask(address, node, &claim, PATIENCE) {
             Ok(answer) if answer.status == SUCCESS => Ok(()),
             Ok(answer) => Err(format!("status {} for an honest claim", answer.status)),
             Err(error) => Err(format!("no answer to an honest claim: {error}")),
         }
     })
+}
+
+/// Fixes with guessed tickets, sent to another server: that one claims them here in its own name.
+pub struct ByFix;
+
+impl ByFix {
+    const PER_SECOND: f64 = 20.0;
+
+    fn fixes() -> Vec<Vec<u8>> {
+        let fix = |_| {
+            let mut tickets = [0; 25 * 4];
+            tickets[..4].copy_from_slice(&rand::random::<[u8; 4]>());
+            let group: [u8; 16] = rand::random();
+            let payload = [
+                &without_numbers(&coins().attacker[..1])[..],
+                &group,
+                &tickets,
+            ];
+            request_to(NAMED, FIX, &payload.concat())
+        };
+        (0..4_096).map(fix).collect()
+    }
+}
+
+impl Attack for ByFix {
+    fn name(&self) -> &'static str {
+        "fix-claims"
+    }
+
+    fn what(&self) -> &'static str {
+        "14, a relative: 20 fixes a second with guessed tickets, to another server, which claims them \
+         here in its own name, and is to be heard afterwards"
+    }
+
+    /// RAIDA 1 asks from the address of this machine, as the other servers would from theirs.
+    fn settings(&self, _folder: &Path) -> Vec<(&'static str, String)> {
+        vec![("peers.servers", servers("127.0.0.1:50000"))]
+    }
+
+    fn other_node(&self, node: SocketAddr) -> Option<Vec<(&'static str, String)>> {
+        Some(vec![("peers.servers", servers(&node.to_string()))])
+    }
+
+    fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
+        let other = site.other.as_ref().expect("another node").address;
+        let from = attackers(1);
+        Box::new(Datagrams::new(
+            other,
+            &from,
+            Self::fixes(),
+            Self::PER_SECOND,
+        ))
+    }
+
+    fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
+        let (node, from) = (site.address(), honest(1));
+        Box::new(Datagrams::new(node, &from, detects(), per_second))
+    }
+
+    fn victim(&self, site: &Site) -> Option<Victim> {
+        Some(claim(site, NAMED, Ipv4Addr::LOCALHOST))
+    }
+}
+
+/// A network whose servers 0 and 1 have this address.
+fn servers(address: &str) -> String {
+    let others = (2..25).map(|raida| format!("{}:50000", address_of(raida)));
+    let servers = [address, address]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(others);
+    let servers: Vec<String> = servers.map(|server| format!("\"{server}\"")).collect();
+    format!("[{}]", servers.join(", "))
 }
 
 /// Guesses at tickets in datagrams, whose source anybody can write.

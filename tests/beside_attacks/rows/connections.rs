@@ -4,7 +4,7 @@ use crate::attack::{Attack, attackers, honest};
 use crate::crowd::{Crowd, Held, Visits};
 use crate::honest::Manner;
 use crate::site::{Site, coins};
-use crate::wire::{ECHO, detect, header};
+use crate::wire::{DETECT, ECHO, detect, header};
 
 /// Connections from one address that a node takes by default.
 const AN_ADDRESS: usize = 1_000;
@@ -49,6 +49,34 @@ impl Attack for Silent {
 
     fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
         visits(site, Self::ADDRESSES, per_second)
+    }
+}
+
+/// Connections that begin a request and never end it.
+pub struct HalfSent;
+
+impl Attack for HalfSent {
+    fn name(&self) -> &'static str {
+        "half-sent"
+    }
+
+    fn what(&self) -> &'static str {
+        "12, a relative: 10,000 connections of 10 addresses that send a header and no body; beside: as \
+         many connections a second as are opened again, with a detect each"
+    }
+
+    fn manners(&self) -> &'static [Manner] {
+        MANNERS
+    }
+
+    fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
+        let from = attackers(Silent::ADDRESSES);
+        let header = header(0, DETECT, 600);
+        Box::new(Held::new(site.address(), from, AN_ADDRESS, header, 1e6))
+    }
+
+    fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
+        visits(site, Silent::ADDRESSES, per_second)
     }
 }
 

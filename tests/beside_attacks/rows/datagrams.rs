@@ -37,8 +37,8 @@ impl Attack for Forged {
          source: refused headers, requests, and every answer that they give"
     }
 
-    fn has_other_node(&self) -> bool {
-        true
+    fn other_node(&self, _node: SocketAddr) -> Option<Vec<(&'static str, String)>> {
+        Some(Vec::new())
     }
 
     fn attackers(&self, site: &Site) -> Box<dyn Crowd> {

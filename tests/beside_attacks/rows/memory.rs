@@ -1,8 +1,9 @@
 use crate::attack::{Attack, OnMemory, attackers, honest};
-use crate::crowd::{Crowd, Held, Streams};
+use crate::crowd::{Crowd, Datagrams, Held, Streams};
 use crate::site::{Site, coins};
 use crate::wire::{
-    DETECT, HEADER, Owned, PEEK, POWN, detect, header, random_number, request, with_numbers,
+    DETECT, HEADER, Owned, PEEK, POWN, PUT_FOR_SALE, detect, header, random_number, request,
+    with_numbers, without_numbers,
 };
 
 /// The longest body that a node takes by default.
@@ -68,6 +69,120 @@ impl Attack for Peeks {
 
     fn on_memory(&self) -> OnMemory {
         OnMemory::GivenBack
+    }
+}
+
+/// Peeks of the same locker in datagrams, in which its coins do not fit.
+pub struct PeeksUdp;
+
+impl PeeksUdp {
+    const PER_SECOND: f64 = 2_000.0;
+}
+
+impl Attack for PeeksUdp {
+    fn name(&self) -> &'static str {
+        "peeks-udp"
+    }
+
+    fn what(&self) -> &'static str {
+        "8, a relative: 2,000 peeks a second of a locker of 200,000 coins, UDP, one address"
+    }
+
+    fn coins(&self) -> Vec<Owned> {
+        Peeks.coins()
+    }
+
+    fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
+        let (node, from) = (site.address(), attackers(1));
+        let peek = vec![request(PEEK, &Peeks::KEY)];
+        Box::new(Datagrams::new(node, &from, peek, Self::PER_SECOND))
+    }
+
+    fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
+        let requests = coins().crowd.iter().map(|coin| detect(&[*coin])).collect();
+        let (node, from) = (site.address(), honest(1));
+        Box::new(Datagrams::new(node, &from, requests, per_second))
+    }
+}
+
+/// Wrong sums for more coins under a trade key that has very many.
+pub struct PutsUdp;
+
+impl PutsUdp {
+    const PER_SECOND: f64 = 2_000.0;
+    /// 1,000 bitcoin units as price.
+    const KEY: [u8; 16] = [
+        0x70, 0x75, 0x74, 1, 2, 3, 4, 5, 6, 0, 0, 3, 0xe8, 1, 0xee, 0xee,
+    ];
+}
+
+impl Attack for PutsUdp {
+    fn name(&self) -> &'static str {
+        "puts-udp"
+    }
+
+    fn what(&self) -> &'static str {
+        "10, a relative: 2,000 wrong sums a second for one more coin under a trade key with 200,000, \
+         UDP, one address"
+    }
+
+    fn coins(&self) -> Vec<Owned> {
+        let coins = Peeks.coins().into_iter();
+        coins.map(|coin| coin.under(Self::KEY)).collect()
+    }
+
+    fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
+        let one = &coins().aimed_at[..1];
+        let wrong = [7; 16];
+        let mut address = [0; 129];
+        address[0] = 34;
+        address[1..35].fill(b'a');
+        let payload = [&without_numbers(one)[..], &wrong, &Self::KEY, &address].concat();
+        let put = vec![request(PUT_FOR_SALE, &payload)];
+        let (node, from) = (site.address(), attackers(1));
+        Box::new(Datagrams::new(node, &from, put, Self::PER_SECOND))
+    }
+
+    fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
+        PeeksUdp.honest_crowd(site, per_second)
+    }
+}
+
+/// Peeks on many connections that do not read: what their answers take of the kernel's memory.
+pub struct PeeksWide;
+
+impl PeeksWide {
+    const CONNECTIONS: usize = 200;
+    const DEPTH: usize = 8;
+}
+
+impl Attack for PeeksWide {
+    fn name(&self) -> &'static str {
+        "peeks-wide"
+    }
+
+    fn what(&self) -> &'static str {
+        "8, a relative: the same 8 deep on 200 connections of one address: see the socket buffers"
+    }
+
+    fn coins(&self) -> Vec<Owned> {
+        Peeks.coins()
+    }
+
+    fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
+        let crowd = Streams::new(
+            site.address(),
+            &attackers(1),
+            Self::CONNECTIONS,
+            Self::DEPTH,
+            vec![request(PEEK, &Peeks::KEY)],
+            50_000.0,
+        );
+        Box::new(crowd.without_reading(0.0))
+    }
+
+    fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
+        Peeks.honest_crowd(site, per_second)
     }
 }
 

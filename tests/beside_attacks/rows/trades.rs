@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,6 +17,8 @@ const PER_SECOND: f64 = 500.0;
 const OFFERS: usize = 250;
 /// A coin of denomination 3, in the smallest unit.
 const VALUE: u64 = 100_000_000_000;
+/// Offers that may be held while it is found out whether somebody has paid for them.
+const HELD_MAX: usize = 16;
 const BITCOIN: u8 = 1;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long somebody who has paid asks again while the payment is said to be pending.
@@ -37,7 +40,7 @@ struct Offer {
 impl Offer {
     /// Offer `number`, the same on every node.
     fn new(number: usize) -> Offer {
-        let price = 1_000 + number as u32;
+        let price = price(number);
         let mut trade_key = [number as u8; 16];
         trade_key[8] = 0x5a;
         trade_key[9..13].copy_from_slice(&price.to_be_bytes());
@@ -82,6 +85,57 @@ impl Offer {
     }
 }
 
+/// A node whose settlement is a program: a memo stands for the payment, and `otherwise` is what the
+/// program says without it.
+fn settings(folder: &Path, otherwise: u8) -> Vec<(&'static str, String)> {
+    let script = folder.join("settle.sh");
+    let paid = "read -r line\ncase \"$line\" in *'\"memo\":\"paid\"'*) exit 0;; esac\n";
+    fs::write(&script, format!("{paid}exit {otherwise}\n")).expect("a file in a temporary folder");
+    let command = format!("[\"/bin/sh\", \"{}\"]", script.display());
+    vec![
+        ("trade.settlement", "command".to_owned()),
+        ("trade.command", command),
+    ]
+}
+
+fn send(site: &Site, requests: Vec<Vec<u8>>) -> Box<dyn Crowd> {
+    let (node, from) = (site.address(), attackers(1));
+    Box::new(Datagrams::new(node, &from, requests, PER_SECOND))
+}
+
+fn detects(site: &Site, per_second: f64) -> Box<dyn Crowd> {
+    let requests = coins().crowd.iter().map(|coin| detect(&[*coin])).collect();
+    let (node, from) = (site.address(), honest(1));
+    Box::new(Datagrams::new(node, &from, requests, per_second))
+}
+
+/// Somebody reads the list, buys the dearest offer and pays; the seller takes the cheapest back. The
+/// payments are named in turn.
+fn trade(site: &Site, transactions: impl Iterator<Item = [u8; 32]> + Send + 'static) -> Victim {
+    let node = site.address();
+    let mut open: VecDeque<Offer> = (0..OFFERS).map(Offer::new).collect();
+    open.iter().for_each(|offer| offer.put(node));
+    let mut transactions = transactions;
+    Box::new(move || {
+        let offered = open.len();
+        let (Some(cheapest), Some(dearest)) = (open.pop_front(), open.pop_back()) else {
+            return Ok(());
+        };
+        let listed = listed(node)?;
+        let mut faults = Vec::new();
+        if listed + HELD_MAX < offered {
+            faults.push(format!("{listed} of {offered} offers are listed"));
+        }
+        let transaction = transactions.next().expect("there are always more");
+        faults.extend(buy(node, &dearest, transaction).err());
+        faults.extend(take_back(node, &cheapest).err());
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(faults.join("; ")),
+        }
+    })
+}
+
 impl Attack for UnpaidBuys {
     fn name(&self) -> &'static str {
         "unpaid-buys"
@@ -92,58 +146,74 @@ impl Attack for UnpaidBuys {
     }
 
     fn settings(&self, folder: &Path) -> Vec<(&'static str, String)> {
-        let script = folder.join("settle.sh");
-        let text = "read -r line\ncase \"$line\" in *'\"memo\":\"paid\"'*) exit 0;; esac\nexit 1\n";
-        fs::write(&script, text).expect("a file in a temporary folder");
-        let command = format!("[\"/bin/sh\", \"{}\"]", script.display());
-        vec![
-            ("trade.settlement", "command".to_owned()),
-            ("trade.command", command),
-        ]
+        settings(folder, 1)
     }
 
     fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
-        let offers = 0..4 * OFFERS;
-        let unpaid = |number| {
-            let price = 1_000 + (number % OFFERS) as u32;
-            Offer::buy(price, rand::random(), b"soon")
-        };
-        let requests = offers.map(unpaid).collect();
-        let (node, from) = (site.address(), attackers(1));
-        Box::new(Datagrams::new(node, &from, requests, PER_SECOND))
+        let unpaid = |number| Offer::buy(price(number), rand::random(), b"soon");
+        send(site, (0..4 * OFFERS).map(unpaid).collect())
     }
 
     fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
-        let requests = coins().crowd.iter().map(|coin| detect(&[*coin])).collect();
-        let (node, from) = (site.address(), honest(1));
-        Box::new(Datagrams::new(node, &from, requests, per_second))
+        detects(site, per_second)
     }
 
-    /// Somebody reads the list, buys the dearest offer and pays; the seller takes the cheapest back.
     fn victim(&self, site: &Site) -> Option<Victim> {
-        let node = site.address();
-        let mut open: Vec<Offer> = (0..OFFERS).map(Offer::new).collect();
-        open.iter().for_each(|offer| offer.put(node));
-        Some(Box::new(move || {
-            let (Some(dearest), Some(cheapest)) =
-                (open.pop(), (!open.is_empty()).then(|| open.remove(0)))
-            else {
-                return Ok(());
-            };
-            let listed = listed(node)?;
-            let expected = open.len() + 2;
-            let mut faults = Vec::new();
-            if listed < expected.min(255) {
-                faults.push(format!("{listed} of {expected} offers are listed"));
-            }
-            faults.extend(buy(node, &dearest).err());
-            faults.extend(take_back(node, &cheapest).err());
-            match faults.is_empty() {
-                true => Ok(()),
-                false => Err(faults.join("; ")),
-            }
-        }))
+        let transactions = std::iter::repeat_with(rand::random);
+        Some(trade(site, transactions))
     }
+}
+
+/// Purchases with the payments of others, whose names everybody can read before they are confirmed.
+pub struct PaymentsOfOthers;
+
+impl PaymentsOfOthers {
+    /// Payments that are about to be used.
+    const ABOUT: usize = OFFERS / 2;
+
+    fn transaction(number: usize) -> [u8; 32] {
+        [number as u8; 32]
+    }
+}
+
+impl Attack for PaymentsOfOthers {
+    fn name(&self) -> &'static str {
+        "payments-of-others"
+    }
+
+    fn what(&self) -> &'static str {
+        "11, a relative: 500 purchases a second with payments that others are about to use, which the \
+         settlement refuses, UDP, one address"
+    }
+
+    fn settings(&self, folder: &Path) -> Vec<(&'static str, String)> {
+        settings(folder, 2)
+    }
+
+    fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
+        let mine = |number| {
+            Offer::buy(
+                price(number),
+                Self::transaction(number % Self::ABOUT),
+                b"mine",
+            )
+        };
+        send(site, (0..4 * OFFERS).map(mine).collect())
+    }
+
+    fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd> {
+        detects(site, per_second)
+    }
+
+    fn victim(&self, site: &Site) -> Option<Victim> {
+        let transactions = (0..Self::ABOUT).cycle().map(Self::transaction);
+        Some(trade(site, transactions))
+    }
+}
+
+/// The price of an offer.
+fn price(number: usize) -> u32 {
+    1_000 + (number % OFFERS) as u32
 }
 
 fn listed(node: SocketAddr) -> Result<usize, String> {
@@ -155,8 +225,7 @@ fn listed(node: SocketAddr) -> Result<usize, String> {
     }
 }
 
-fn buy(node: SocketAddr, offer: &Offer) -> Result<(), String> {
-    let transaction: [u8; 32] = rand::random();
+fn buy(node: SocketAddr, offer: &Offer, transaction: [u8; 32]) -> Result<(), String> {
     let buy = Offer::buy(offer.price, transaction, PAID);
     let until = Instant::now() + PAID_PATIENCE;
     loop {
