@@ -20,7 +20,7 @@ use raida::{
         authentication::{Detect, Pown},
         key_healing::{
             EncryptionTicket, FixEncryption, GetEncryptionTicket, Half, KeyPart, Minute, Presented,
-            SharedSecret, Voucher, join, split,
+            SharedSecret, Verdict, Voucher, join, split,
         },
         lockers::{Address, Currency, LockerKey, Price, PutForSale, StoreSum, TradeKey},
     },
@@ -165,7 +165,9 @@ impl Asker {
         let answer = self.try_fix(coin, tickets);
         assert_eq!(answer.status, Status::SUCCESS);
         assert_eq!(answer.payload.len(), tickets.len());
-        FixEncryption::read(&answer.payload, tickets.len()).unwrap()
+        let verdicts = FixEncryption::read(&answer.payload, tickets.len()).unwrap();
+        let is_accepted = |&verdict: &Verdict| verdict == Verdict::Accepted;
+        verdicts.iter().map(is_accepted).collect()
     }
 
     fn has(&mut self, coin: Coin, an: An) -> bool {

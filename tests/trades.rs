@@ -343,11 +343,11 @@ fn a_currency_that_is_not_accepted_is_unknown() {
     node.stop();
 }
 
-/// A program that says what a file says: 0 paid, 1 pending, 2 refused.
+/// A program that says what a file says: 0 paid, 1 pending, 2 refused, 4 seen.
 fn program(folder: &Path) -> Method {
     let path = folder.join("settle");
     let says = folder.join("says");
-    fs::write(&says, "1").unwrap();
+    fs::write(&says, "4").unwrap();
     let script = format!(
         "#!/bin/sh\ncat > {}/asked\nexit $(cat {})\n",
         folder.display(),
@@ -365,7 +365,7 @@ fn program(folder: &Path) -> Method {
 }
 
 #[test]
-fn a_payment_that_is_pending_keeps_others_out_and_what_is_paid_is_handed_over() {
+fn a_payment_that_was_seen_keeps_others_out_and_what_is_paid_is_handed_over() {
     let folder = tempfile::tempdir().unwrap();
     let method = program(folder.path());
     let mut node = start(2, |settings| settings.settlement = method);
@@ -393,6 +393,10 @@ fn a_payment_that_is_pending_keeps_others_out_and_what_is_paid_is_handed_over() 
         Status::PAYMENT_PENDING
     );
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
+    // A look that finds nothing out ends no hold.
+    fs::write(folder.path().join("says"), "1").unwrap();
+    assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
+    assert_eq!(client.list(Currency::Bitcoin), []);
 
     fs::write(folder.path().join("says"), "2").unwrap();
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_REFUSED);

@@ -14,7 +14,7 @@ use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
 use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency};
-use crate::service::Rate;
+use crate::service::{DatagramRules, Rate};
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::store::WallClock;
@@ -181,6 +181,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         tickets: TicketSettings {
             pool: config.tickets.pool as usize,
             lifetime: config.tickets.lifetime,
+            shares: config.tickets.shares as usize,
         },
         ticket_coins_max: config.tickets.max_coins as usize,
         servers: servers(config),
@@ -195,15 +196,24 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         currencies: currencies(&config.trade),
         trades: TradeSettings {
             pending: config.trade.pending,
+            holds: config.trade.holds as usize,
+            holds_per_address: config.trade.holds_per_address as usize,
+            questions_per_address: config.trade.questions_per_address as usize,
+            questions_by_datagram: config.trade.questions_by_datagram as usize,
             payments_max: config.trade.payments as usize,
         },
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
         },
+        wrong_claims_per_min: config.limits.wrong_claims_per_min,
+        datagrams: DatagramRules {
+            amplification: config.network.udp_amplification as usize,
+            refusals_per_s: config.limits.udp_refusals_per_s,
+        },
         keys_file: config.keys.file.clone(),
         allow_unencrypted_tickets: config.keys.allow_unencrypted,
-        clock: WallClock::Machine,
+        clock: WallClock::of_process(),
         adjustable: adjustable(config),
     })
 }

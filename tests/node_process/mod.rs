@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod changes;
+#[path = "../moved_clock/mod.rs"]
+pub mod moved_clock;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -15,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use moved_clock::MovedClock;
 use raida::client::{Client, Options, Transport};
 use raida::coin::{An, Coin, Denomination};
 use raida::protocol::executive::SessionId;
@@ -54,6 +57,7 @@ pub struct Serve {
     data: PathBuf,
     flags: Vec<String>,
     descriptors: Option<(u64, u64)>,
+    clock: Option<Arc<MovedClock>>,
 }
 
 impl Serve {
@@ -62,7 +66,14 @@ impl Serve {
             data: data.to_owned(),
             flags: Vec::new(),
             descriptors: None,
+            clock: None,
         }
+    }
+
+    /// Has the node follow a clock that the test moves.
+    pub fn by(mut self, clock: Arc<MovedClock>) -> Serve {
+        self.clock = Some(clock);
+        self
     }
 
     /// Sets a key of the configuration.
@@ -88,6 +99,9 @@ impl Serve {
     /// Starts the process and does not wait for it to serve.
     pub fn spawn(&self) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raida"));
+        if let Some(clock) = &self.clock {
+            clock.give_to(&mut command);
+        }
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::key::{KEYS, Key, Value};
-use super::{Config, Settlement};
+use super::{Config, Dialect, Settlement};
 
 /// Where a value came from, the weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -314,6 +314,13 @@ impl Reading {
         let place = find("node", "admin_key_file").expect("KEYS holds node.admin_key_file");
         if self.config.origins[place] == Origin::Default {
             self.config.node.admin_key_file = self.config.node.data_dir.join("admin.key");
+        }
+        let place = find("network", "udp_amplification").expect("KEYS holds it");
+        if self.config.origins[place] == Origin::Default {
+            self.config.network.udp_amplification = match self.config.protocol.dialect {
+                Dialect::Spec => 3,
+                Dialect::Raidax => 10,
+            };
         }
         Ok(self.config)
     }

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use raida::client::Reply;
 use raida::coin::Coin;
 use raida::protocol::key_healing::{
-    FixEncryption, Half, Minute, Presented, SharedSecret, Voucher, split,
+    FixEncryption, Half, Minute, Presented, SharedSecret, Verdict, Voucher, split,
 };
 use raida::protocol::{Command, RaidaId, Status, key_file};
 use rand::RngExt;
@@ -192,13 +192,16 @@ impl Load {
         let change = &mut self.changes[index];
         let fix = change.key_fix.expect("tickets were presented");
         let coin = change.parts[0].coin;
-        let accepted = FixEncryption::read(&reply.payload, used + fix.tickets.len());
-        change.outcome = match accepted.filter(|_| reply.status == Status::SUCCESS) {
-            Some(accepted) => {
-                let (used, fresh) = accepted.split_at(used);
-                assert!(!used.contains(&true), "a used ticket is accepted");
+        let verdicts = FixEncryption::read(&reply.payload, used + fix.tickets.len());
+        change.outcome = match verdicts.filter(|_| reply.status == Status::SUCCESS) {
+            Some(verdicts) => {
+                let (used, fresh) = verdicts.split_at(used);
+                assert!(
+                    !used.contains(&Verdict::Accepted),
+                    "a used ticket is accepted"
+                );
                 assert_eq!(fresh[0], fresh[1], "of one minute, never presented apart");
-                Outcome::Answered(vec![fresh[0]])
+                Outcome::Answered(vec![fresh[0] == Verdict::Accepted])
             }
             None => Outcome::Refused(reply.status),
         };
