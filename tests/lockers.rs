@@ -343,10 +343,9 @@ fn one_store_takes_as_many_coins_as_a_body_holds() {
         let mut udp = Client::udp(&node);
         let mut payload = Vec::new();
         Peek::compose(mine, &mut payload);
-        // It would not fit a datagram.
         assert_eq!(
             udp.ask(Command::Peek, &payload).status,
-            Status::INVALID_LENGTH
+            Status::ASK_OVER_TCP
         );
         drop(client);
         node.restart(|settings| settings.rules.dialect = Dialect::Spec);

@@ -3,7 +3,8 @@ use serde::{Deserialize, Serialize};
 use super::{mailbox::Mailbox, server::all};
 use crate::{
     protocol::lockers::Currency,
-    service::{HealingCounts, LockerCounts},
+    service::{DatagramCounts, HealingCounts, LockerCounts},
+    shard::ChangeCounts,
 };
 
 /// What a node has done since it started, all shards together.
@@ -16,7 +17,9 @@ pub struct Counts {
     /// Coins that got a new owner.
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
-    pub value_powned_units: u64,
+    pub value_powned_units: u128,
+    /// What was not sent over UDP.
+    pub datagrams: DatagramCounts,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
     /// Encryption tickets it remembers as used, those included that are too old by now.
@@ -29,6 +32,9 @@ pub struct Counts {
     pub for_sale: Vec<ForSale>,
     /// What was done about lockers and trades.
     pub locker_requests: LockerCounts,
+    /// How changes wait.
+    #[serde(default)]
+    pub changes: ChangeCounts,
 }
 
 /// Lockers that a node keeps: without what is for sale.
@@ -76,6 +82,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.tickets_kept += core.tickets as u64;
         counts.used_tickets_kept += core.used_tickets as u64;
         counts.healing += core.healing;
+        counts.datagrams += core.datagrams;
         let (done, lockers, trades) = core.lockers;
         counts.lockers.lockers += lockers.lockers;
         counts.lockers.coins += lockers.coins;
@@ -87,6 +94,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
             for_sale.value_units = for_sale.value_units.saturating_add(value);
         }
         counts.locker_requests += done;
+        counts.changes += core.changes;
     }
     Ok(counts)
 }

@@ -13,8 +13,8 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::{
     protocol::Command,
-    service::{HealingCounts, LockerCounts, Measured, Service},
-    shard::{Counters, IndexCounts, TradeCounts},
+    service::{DatagramCounts, HealingCounts, LockerCounts, Measured, Service},
+    shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
 
@@ -29,10 +29,12 @@ pub(super) type CoreLatency = Vec<(Command, Measured)>;
 pub(super) struct CoreCounts {
     pub(super) counters: Counters,
     pub(super) healing: HealingCounts,
+    pub(super) datagrams: DatagramCounts,
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
+    pub(super) changes: ChangeCounts,
 }
 
 /// What a core is asked, and where its answer goes.
@@ -129,9 +131,11 @@ pub async fn answer<E: Environment>(
                 let _ = asker.send(CoreCounts {
                     counters,
                     healing,
+                    datagrams: service.datagram_counts(),
                     tickets,
                     used_tickets,
                     lockers: service.locker_counts(),
+                    changes: service.change_counts(),
                 });
             }
         }

@@ -14,7 +14,7 @@ use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
 use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency};
-use crate::service::Rate;
+use crate::service::{DatagramRules, Rate};
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::store::WallClock;
@@ -181,6 +181,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         tickets: TicketSettings {
             pool: config.tickets.pool as usize,
             lifetime: config.tickets.lifetime,
+            shares: config.tickets.shares as usize,
         },
         ticket_coins_max: config.tickets.max_coins as usize,
         servers: servers(config),
@@ -204,6 +205,11 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
+        },
+        wrong_claims_per_min: config.limits.wrong_claims_per_min,
+        datagrams: DatagramRules {
+            amplification: config.network.udp_amplification as usize,
+            refusals_per_s: config.limits.udp_refusals_per_s,
         },
         keys_file: config.keys.file.clone(),
         allow_unencrypted_tickets: config.keys.allow_unencrypted,

@@ -18,8 +18,8 @@ use crate::coin::Worth;
 /// are all measured.
 ///
 /// With --detail, that node says more of what it counted: of healing, tickets, claims and who was
-/// refused why, coins repaired, votes; of lockers and trades, what it keeps, what was done and what was
-/// refused why.
+/// refused why, coins repaired, votes; of changes, how many wait for coins and for the log; of lockers and
+/// trades, what it keeps, what was done and what was refused why.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida stats --data raida-data
@@ -103,17 +103,22 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 24] = [
+    let rows: [(&str, u64); 29] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
+        ("UDP answers too long", counts.datagrams.answers_too_long),
+        ("UDP refusals not sent", counts.datagrams.refusals_unsent),
         ("tickets kept", counts.tickets_kept),
         ("tickets issued", healing.tickets_issued),
         ("  refused, all in use", healing.tickets_refused),
+        ("  refused, address's share", healing.tickets_refused_share),
         ("claims", healing.claims),
         ("  refused, not its address", healing.claims_from_elsewhere),
         ("  refused, no such ticket", healing.claims_unknown),
         ("  refused, claimed already", healing.claims_again),
+        ("  refused, over UDP", healing.claims_over_udp),
+        ("  refused, too many wrong", healing.claims_not_looked_at),
         ("too many requests", healing.too_many_requests),
         ("fixes", healing.fixes),
         ("  coins repaired", healing.coins_repaired),
@@ -139,7 +144,24 @@ fn detail_table(counts: &Counts) -> String {
             let _ = writeln!(text, "{:<27} {value}", "value powned");
         }
     }
-    text + &locker_table(counts)
+    text + &change_table(counts) + &locker_table(counts)
+}
+
+fn change_table(counts: &Counts) -> String {
+    let changes = &counts.changes;
+    let rows: [(&str, u64); 6] = [
+        ("changes wait for coins", changes.waiting),
+        ("  refused, too many", changes.refused),
+        ("  shared a record", changes.shared),
+        ("  changed nothing", changes.unchanged),
+        ("changes wait for the log", changes.log_waiting),
+        ("  refused, too many", changes.log_refused),
+    ];
+    let mut text = String::new();
+    for (name, count) in rows {
+        let _ = writeln!(text, "{name:<27} {count}");
+    }
+    text
 }
 
 fn locker_table(counts: &Counts) -> String {
@@ -159,7 +181,7 @@ fn locker_table(counts: &Counts) -> String {
             row("  value", &Worth(of.value_units.into()));
         }
     }
-    let rows: [(&str, u64); 21] = [
+    let rows: [(&str, u64); 22] = [
         ("stores", done.stores),
         ("  coins stored", done.coins_stored),
         ("removals", done.removals),
@@ -181,6 +203,7 @@ fn locker_table(counts: &Counts) -> String {
         ("  payment refused", refused.payment_refused),
         ("  too many purchases", refused.too_many),
         ("  storage unavailable", refused.unavailable),
+        ("  too many wait", refused.crowded),
     ];
     rows.iter().for_each(|(name, count)| row(name, count));
     text

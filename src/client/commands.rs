@@ -292,7 +292,13 @@ impl Client {
         self.payload.clear();
         compose(&mut self.payload);
         self.connection.send(command, Some(&self.payload))?;
-        let reply = self.connection.receive()?;
+        let mut reply = self.connection.receive()?;
+        if reply.status == Status::ASK_OVER_TCP && self.connection.transport() == Transport::Udp {
+            // Nothing was done.
+            let mut stream = self.connection.over_tcp()?;
+            stream.send(command, Some(&self.payload))?;
+            reply = stream.receive()?;
+        }
         if reply.status.is_verdict() {
             Ok(reply)
         } else {

@@ -11,7 +11,7 @@ use crossbeam_queue::SegQueue;
 
 use crate::{
     coin::ShardId,
-    shard::{Reply, Request, Single, Unavailable},
+    shard::{NotChanged, Reply, Request, Single, Unavailable},
 };
 
 /// A message on its way from one shard's core to another's.
@@ -36,7 +36,7 @@ pub(super) enum Envelope {
     /// The answer to the question about one coin that the receiver asked under `id`.
     Passed {
         id: usize,
-        passed: Result<bool, Unavailable>,
+        passed: Result<bool, NotChanged>,
     },
 }
 

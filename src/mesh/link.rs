@@ -12,7 +12,7 @@ use slab::Slab;
 use super::inbox::{Envelope, Inbox};
 use crate::{
     coin::ShardId,
-    shard::{Asked, Asker, Reply, Request, Shard, Single, Unavailable},
+    shard::{Asked, Asker, NotChanged, Reply, Request, Shard, Single, Unavailable},
     store::Environment,
 };
 
@@ -31,7 +31,7 @@ pub struct Mesh<E: Environment> {
 
 /// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once, by
 /// the number they were asked under: whether the coin passed.
-pub type PassedListener = Box<dyn Fn(usize, Result<bool, Unavailable>)>;
+pub type PassedListener = Box<dyn Fn(usize, Result<bool, NotChanged>)>;
 
 enum Question {
     Waiting(Option<Waker>),
@@ -170,18 +170,19 @@ impl<E: Environment> Mesh<E> {
     }
 
     /// Answers a question about one of this shard's coins, however long it takes.
-    async fn answer_one(&self, single: Single) -> Result<bool, Unavailable> {
+    async fn answer_one(&self, single: Single) -> Result<bool, NotChanged> {
         let request = match single {
             Single::Detect(coin, an) => Request::Detect(vec![(coin, an)]),
             Single::Exchange(exchange) => Request::Exchange(vec![exchange]),
         };
         match self.answer(request).await? {
             Reply::Passed(passed) => Ok(passed[0]),
+            Reply::Crowded => Err(NotChanged::Crowded),
             other => unreachable!("a shard says of a coin whether it passed, not {other:?}"),
         }
     }
 
-    fn tell(&self, asker: Asker, passed: Result<bool, Unavailable>) {
+    fn tell(&self, asker: Asker, passed: Result<bool, NotChanged>) {
         match asker {
             Asker::Here(id) => {
                 let listener = self.on_passed.get();

@@ -5,7 +5,7 @@ use futures_util::future::{join, join_all};
 use super::{link::Mesh, moves::moves};
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
-    shard::{ChangedBy, Locked, Reply, Request, TransactionId, Unavailable},
+    shard::{ChangedBy, Locked, NotChanged, Reply, Request, TransactionId, Unavailable},
     store::{
         Environment,
         book::Notes,
@@ -48,7 +48,16 @@ impl Held<'_> {
         found.is_ok()
     }
 
-    /// Whether any of them does.
+    /// Whether all of them circulate and have these numbers, in the order asked.
+    pub fn are(&self, numbers: &[An]) -> bool {
+        let values = self.values.iter().zip(numbers);
+        values.len() == self.values.len()
+            && values.fold(true, |are, (value, an)| {
+                are & value.is_some_and(|(held, _)| held == *an)
+            })
+    }
+
+    /// Whether any of them lies under the key of something for sale.
     pub fn any_on_sale(&self) -> bool {
         !self.on_sale.is_empty()
     }
@@ -77,14 +86,14 @@ impl<E: Environment> Mesh<E> {
     /// Run it to its end: given up half-way it would hold the coins for good.
     ///
     /// # Errors
-    /// [`Unavailable`] where a shard or the log cannot do it now, and nothing has changed; else
-    /// what `decide` gave.
+    /// [`NotChanged`] where a shard or the log cannot do it now, or too many wait for one of the coins,
+    /// and nothing has changed; else what `decide` gave.
     pub async fn change_together<R>(
         &self,
         coins: &[Coin],
         session: Option<u32>,
         decide: impl FnOnce(&Held<'_>) -> Decision<R>,
-    ) -> Result<Result<(), R>, Unavailable> {
+    ) -> Result<Result<(), R>, NotChanged> {
         self.change(coins, session, ChangedBy::Owner, decide).await
     }
 
@@ -96,7 +105,7 @@ impl<E: Environment> Mesh<E> {
         &self,
         coin: Coin,
         decide: impl FnOnce(&Held<'_>) -> Decision<R>,
-    ) -> Result<Result<(), R>, Unavailable> {
+    ) -> Result<Result<(), R>, NotChanged> {
         self.change(&[coin], None, ChangedBy::Helpers, decide).await
     }
 
@@ -106,7 +115,7 @@ impl<E: Environment> Mesh<E> {
         session: Option<u32>,
         by: ChangedBy,
         decide: impl FnOnce(&Held<'_>) -> Decision<R>,
-    ) -> Result<Result<(), R>, Unavailable> {
+    ) -> Result<Result<(), R>, NotChanged> {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
         let core = self.shard().id;
         let number = self.transactions.get();
@@ -123,14 +132,17 @@ impl<E: Environment> Mesh<E> {
         let mut held: Vec<(ShardId, Locked)> = Vec::with_capacity(parts.len());
         for (&shard, indices) in &parts {
             let coins = indices.iter().map(|&index| coins[index]).collect();
-            match self.ask(shard, Request::Lock(id, coins, session)).await {
-                Ok(Reply::Locked(locked)) => held.push((shard, locked)),
-                Ok(other) => unreachable!("a shard answers a lock with {other:?}"),
-                Err(unavailable) => {
-                    self.release(id, &held).await;
-                    return Err(unavailable);
+            let refusal = match self.ask(shard, Request::Lock(id, coins, session)).await {
+                Ok(Reply::Locked(locked)) => {
+                    held.push((shard, locked));
+                    continue;
                 }
-            }
+                Ok(Reply::Crowded) => NotChanged::Crowded,
+                Ok(other) => unreachable!("a shard answers a lock with {other:?}"),
+                Err(unavailable) => unavailable.into(),
+            };
+            self.release(id, &held).await;
+            return Err(refusal);
         }
 
         let mut values = vec![None; coins.len()];
@@ -146,7 +158,7 @@ impl<E: Environment> Mesh<E> {
             Ok(on_sale) => on_sale,
             Err(unavailable) => {
                 self.release(id, &held).await;
-                return Err(unavailable);
+                return Err(unavailable.into());
             }
         };
         let decision = decide(&Held {
@@ -154,7 +166,7 @@ impl<E: Environment> Mesh<E> {
             reserved: held.iter().all(|(_, locked)| locked.reserved),
             on_sale: &on_sale,
         });
-        let (changes, mut notes) = match decision {
+        let (mut changes, mut notes) = match decision {
             Decision::Change(changes, notes) => (changes, notes),
             Decision::Refuse(reason) => {
                 self.release(id, &held).await;
@@ -166,6 +178,14 @@ impl<E: Environment> Mesh<E> {
             changes.iter().all(is_held),
             "a decision changes coins that are held"
         );
+        // Ranks are of changes to marked numbers, all of which stay.
+        let before = changes.len();
+        changes.retain(|change| {
+            let at = coins.binary_search(&change.coin);
+            let before = at.ok().and_then(|at| values[at]);
+            change.an.is_marked() || before != Some((change.an, change.mfs))
+        });
+        self.shard().note_unchanged(before - changes.len());
         pages.retain(|page| {
             let at = changes.binary_search_by_key(&page.page, |change| change.coin.page());
             at.is_ok()
@@ -185,14 +205,17 @@ impl<E: Environment> Mesh<E> {
                 .for_each(|update| update.set_moment(moment));
         }
         let log = &self.shard().log;
-        let Ok(appended) = log.append(&pages, &changes, &notes).await else {
-            self.release(id, &held).await;
-            return Err(Unavailable);
+        let appended = match log.append(&pages, &changes, &notes).await {
+            Ok(appended) => appended,
+            Err(refusal) => {
+                self.release(id, &held).await;
+                return Err(refusal.into());
+            }
         };
-        if log.durable(&appended).await.is_err() {
+        if let Err(refusal) = log.durable(&appended).await {
             self.release(id, &held).await;
             log.settle(appended);
-            return Err(Unavailable);
+            return Err(refusal.into());
         }
         // The lockers first: whoever changes one of these coins next has waited for the pages, and so
         // its word comes to the same lockers later.

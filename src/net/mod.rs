@@ -127,6 +127,11 @@ pub trait Release {
     /// The number that it was parked under.
     fn id(&self) -> usize;
 
+    /// Whether it is sent at all; the response to a stream's request always is.
+    fn goes(&self) -> bool {
+        true
+    }
+
     /// Writes into the response what was not known before.
     fn complete(&self, response: &mut [u8]);
 }

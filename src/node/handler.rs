@@ -45,6 +45,10 @@ impl Release for service::Release {
         self.id
     }
 
+    fn goes(&self) -> bool {
+        self.goes
+    }
+
     fn complete(&self, response: &mut [u8]) {
         service::Release::complete(self, response);
     }

@@ -4,7 +4,7 @@ use crate::{
     net,
     peer::{PeerSettings, Server},
     protocol::{Rules, lockers::Currency},
-    service::Rate,
+    service::{DatagramRules, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::WallClock,
@@ -44,6 +44,10 @@ pub struct Settings {
     pub ticket_coins_max: usize,
     /// Requests for healing from one address, on each core.
     pub healing_rate: Rate,
+    /// Wrong claims in a server's name from one address a minute, on each core; 0 for any number.
+    pub wrong_claims_per_min: u32,
+    /// What is sent over UDP.
+    pub datagrams: DatagramRules,
     /// The file with the secrets that it shares with the others, or none.
     pub keys_file: Option<PathBuf>,
     /// Whether it vouches for clients that ask for it without encryption.

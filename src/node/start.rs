@@ -206,6 +206,8 @@ impl Node {
                 admin_key: admin_key.clone(),
                 ticket_coins_max: settings.ticket_coins_max,
                 healing_rate: settings.healing_rate,
+                wrong_claims_per_min: settings.wrong_claims_per_min,
+                datagrams: settings.datagrams,
                 key_healing: key_healing.clone(),
                 peers: settings.peers.clone(),
                 settlement: desk.settlement(),

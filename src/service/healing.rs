@@ -8,8 +8,7 @@ use futures_util::{
 };
 
 use super::{
-    Caller, Node, Rate,
-    authentication::has_twice,
+    Caller, Node, Rate, Transport,
     ballot::Ballot,
     scatter::scatter,
     stored::stored,
@@ -27,7 +26,10 @@ use crate::{
         key_healing::SharedSecrets,
         pass_fail::Bitmap,
     },
-    shard::{ClaimRefused, PoolIsFull, RECORDS_A_TURN, Reply, Request, Unavailable, ticket_owner},
+    shard::{
+        ClaimRefused, RECORDS_A_TURN, Reply, Request, Stranger, TicketSettings, Unavailable,
+        ticket_owner,
+    },
     store::{Environment, record::Change},
 };
 
@@ -49,6 +51,9 @@ pub trait Others {
 
     /// Whether the answer to that depends on the address.
     fn verifies(&self) -> bool;
+
+    /// Whether any other server is known: then claims come from those, over TCP.
+    fn are_known(&self) -> bool;
 }
 
 /// How this node takes part in the healing of keys.
@@ -67,6 +72,9 @@ pub struct Healing {
     pub max_coins: usize,
     /// Requests of one address, on each core; what other servers claim in their own name does not count.
     pub rate: Rate,
+    /// Wrong claims in the name of a server from one address a minute, on each core, where the other
+    /// servers are known; 0 for any number.
+    pub wrong_claims_per_min: u32,
     /// Secrets between servers.
     pub keys: KeyHealing,
     /// The other servers.
@@ -89,6 +97,10 @@ impl Others for NoOthers {
     fn look_again(&self, _: RaidaId) {}
 
     fn verifies(&self) -> bool {
+        false
+    }
+
+    fn are_known(&self) -> bool {
         false
     }
 }
@@ -213,19 +225,17 @@ impl<E: Environment> Node<E> {
         if coins.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
         }
-        if has_twice(coins.iter(), coins.len()) {
-            return Ok(Status::ALL_FAIL);
-        }
         // One record, which is all of them: there is no bitmap.
         let mut answer = PassFail::begin(out, 1);
-        let known = self.sum_and_tags(coins.len(), coins.iter()).await?;
-        let tags = known.filter(|(sum, _)| sum.proves(request.sum()));
-        if tags.is_some() {
+        let named: Vec<Coin> = coins.iter().collect();
+        let proven = self.prove(&named, request.sum()).await?;
+        if proven.is_some() {
             answer.pass(0);
         }
         TicketAnswer::finish(answer, |_| {
-            let tags = tags.map_or(vec![], |(_, tags)| tags);
-            self.issue(coins.len(), coins.iter().zip(tags), caller)
+            let numbers = proven.unwrap_or_default().into_iter();
+            let tags = numbers.map(|an| an.tag());
+            self.issue(named.len(), named.iter().copied().zip(tags), caller)
         })
     }
 
@@ -235,14 +245,20 @@ impl<E: Environment> Node<E> {
         coins: impl Iterator<Item = (Coin, AnTag)>,
         caller: Caller,
     ) -> Result<TicketId, Status> {
-        match self.shard().issue(count, coins) {
+        // The request has been counted as one, which is worth as many coins as fill a pool together with a
+        // ticket. Whether a ticket is issued or not, its coins have been looked at.
+        let worth = count.div_ceil(TicketSettings::COINS_A_TICKET);
+        if worth > 1 {
+            self.healing_rates.charge(caller.address, worth - 1);
+        }
+        match self.shard().issue(Stranger::of(caller.address), count, coins) {
             Ok(ticket) => {
                 self.trail.issued(count, caller.address);
                 Ok(ticket)
             }
-            Err(PoolIsFull) => {
+            Err(why) => {
                 let now = self.shard().environment.monotonic();
-                self.trail.not_issued(now, count, caller.address);
+                self.trail.not_issued(now, count, caller.address, why);
                 Err(Status::NO_TICKET_SLOT)
             }
         }
@@ -259,10 +275,22 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Option<Status> {
-        let (claimant, ticket) = match self.claim_of(payload, caller) {
+        let claim = match self.claim_of(payload, caller) {
             Ok(claim) => claim,
             Err(status) => return Some(status),
         };
+        let status = self.claim_now(claim, caller, out);
+        self.end_claim(claim, caller, status);
+        status
+    }
+
+    #[inline]
+    fn claim_now(
+        &self,
+        (claimant, ticket): (RaidaId, TicketId),
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Option<Status> {
         if ticket_owner(ticket, self.mesh.shards()) != self.shard().id {
             return None;
         }
@@ -282,6 +310,10 @@ impl<E: Environment> Node<E> {
             return None;
         };
         Some(match claimed {
+            Ok(Ok(coins)) if caller.takes(coins.len() * Coin::SIZE).is_err() => {
+                shard.withdraw_claim(ticket, claimant);
+                Status::ASK_OVER_TCP
+            }
             Ok(Ok(coins)) => self.answer_claim(Ok(coins), claimant, caller, out),
             Ok(Err(Unavailable)) => {
                 // It may be made again.
@@ -298,7 +330,22 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
-        let (claimant, ticket) = self.claim_of(payload, caller)?;
+        let claim = self.claim_of(payload, caller)?;
+        let answered = self.claim_later(claim, caller, out).await;
+        self.end_claim(
+            claim,
+            caller,
+            Some(answered.unwrap_or_else(|refusal| refusal)),
+        );
+        answered
+    }
+
+    async fn claim_later(
+        &self,
+        (claimant, ticket): (RaidaId, TicketId),
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
         let owner = ticket_owner(ticket, self.mesh.shards());
         let claimed = match self.mesh.ask(owner, Request::Claim(ticket, claimant)).await {
             Ok(Reply::Claimed(claimed)) => claimed,
@@ -315,19 +362,29 @@ impl<E: Environment> Node<E> {
         let looked_at = self.gather(scattered, Request::Unchanged, |record| {
             is_same[record] = true
         });
-        if let Err(unavailable) = looked_at.await {
+        let looked_at = looked_at.await;
+        let same = coins.iter().zip(is_same);
+        let same = same.filter_map(|(&(coin, _), is_same)| is_same.then_some(coin));
+        let same: Vec<Coin> = same.collect();
+        let is_told = looked_at.and_then(|()| caller.takes(same.len() * Coin::SIZE));
+        if let Err(refusal) = is_told {
             let withdrawn = Request::WithdrawClaim(ticket, claimant);
             // A shard that does not answer has stopped, and its tickets with it.
             let _ = self.mesh.ask(owner, withdrawn).await;
-            return Err(unavailable);
+            return Err(refusal);
         }
-        let same = coins.iter().zip(is_same);
-        let same = same.filter_map(|(&(coin, _), is_same)| is_same.then_some(coin));
-        Ok(self.answer_claim(Ok(same.collect()), claimant, caller, out))
+        Ok(self.answer_claim(Ok(same), claimant, caller, out))
     }
 
+    /// Which claim a request makes; it counts as a wrong one until it has [ended](Node::end_claim).
     fn claim_of(&self, payload: &[u8], caller: Caller) -> Result<(RaidaId, TicketId), Status> {
         let Validate { claimant, ticket } = Validate::parse(payload)?;
+        let are_known = self.healing.others.are_known();
+        if are_known && caller.transport == Transport::Udp {
+            // Anybody can write a server's address on a datagram.
+            self.refuse_claim(claimant, caller, Refused::OverUdp);
+            return Err(Status::UNKNOWN_ENCRYPTION);
+        }
         if !self.healing.others.may_claim(claimant, caller.address) {
             if !self.admits_healing(caller) {
                 return Err(Status::TOO_MANY_REQUESTS);
@@ -336,11 +393,29 @@ impl<E: Environment> Node<E> {
             self.refuse_claim(claimant, caller, Refused::NotItsAddress);
             return Err(Status::NO_SUCH_TICKET);
         }
+        let now = || self.shard().environment.monotonic();
+        if are_known && !self.wrong_claims.admits(claimant, caller.address, now) {
+            self.refuse_claim(claimant, caller, Refused::TooManyWrong);
+            return Err(Status::TOO_MANY_REQUESTS);
+        }
         let Some(ticket) = ticket else {
             self.refuse_claim(claimant, caller, Refused::NoSuchTicket);
             return Err(Status::NO_SUCH_TICKET);
         };
         Ok((claimant, ticket))
+    }
+
+    /// Takes back that a claim counts as wrong, where it has come to something else.
+    #[inline]
+    fn end_claim(
+        &self,
+        (claimant, _): (RaidaId, TicketId),
+        caller: Caller,
+        status: Option<Status>,
+    ) {
+        if status != Some(Status::NO_SUCH_TICKET) && self.healing.others.are_known() {
+            self.wrong_claims.was_right(claimant, caller.address);
+        }
     }
 
     fn answer_claim(
@@ -529,7 +604,7 @@ impl<E: Environment> Node<E> {
             let notes = stored(&changes, coins.iter().copied());
             Decision::<Status>::Change(changes, notes)
         });
-        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        changed.await??;
         Ok(repaired)
     }
 }

@@ -259,7 +259,7 @@ impl<E: Environment> Node<E> {
             let notes = stored(&changes, [change.coin].into_iter());
             Decision::Change(changes, notes)
         });
-        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        let changed = changed.await?;
         Ok(changed.is_ok())
     }
 }

@@ -88,17 +88,14 @@ impl<E: Environment> Node<E> {
         if !self.shard().owns(coin.page()) {
             return None;
         }
-        let sum = self.shard().sum_now([coin].into_iter())?;
-        Some(match sum {
-            Ok(sum) => Ok(sum.and_then(|sum| sum.an())),
-            Err(_) => Err(Status::UNAVAILABLE),
-        })
+        let an = self.shard().an_now(coin)?;
+        Some(an.map_err(|_| Status::UNAVAILABLE))
     }
 
     pub(super) async fn an(&self, coin: Coin) -> Result<Option<An>, Status> {
         let owner = coin.page().owner(self.mesh.shards());
         match self.mesh.ask(owner, Request::An(coin)).await {
-            Ok(Reply::Sum(sum)) => Ok(sum.and_then(|sum| sum.an())),
+            Ok(Reply::An(an)) => Ok(an),
             Ok(other) => unreachable!("a shard answers an AN with {other:?}"),
             Err(_) => Err(Status::UNAVAILABLE),
         }

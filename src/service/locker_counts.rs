@@ -62,6 +62,9 @@ pub struct Refusals {
     pub too_many: u64,
     /// The storage could not do it (194).
     pub unavailable: u64,
+    /// Too many waited for one of the coins (254).
+    #[serde(default)]
+    pub crowded: u64,
 }
 
 impl AddAssign for LockerCounts {
@@ -89,6 +92,7 @@ impl AddAssign for LockerCounts {
         refused.payment_refused += others.payment_refused;
         refused.too_many += others.too_many;
         refused.unavailable += others.unavailable;
+        refused.crowded += others.crowded;
     }
 }
 
@@ -134,6 +138,7 @@ impl Counted {
             (Status::PAYMENT_REFUSED, _) => &mut refused.payment_refused,
             (Status::TOO_MANY_REQUESTS, _) => &mut refused.too_many,
             (Status::UNAVAILABLE, _) => &mut refused.unavailable,
+            (Status::OUT_OF_MEMORY, _) => &mut refused.crowded,
             _ => &mut refused.malformed,
         };
         *reason += 1;

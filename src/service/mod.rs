@@ -8,6 +8,7 @@
 
 mod authentication;
 mod ballot;
+mod datagrams;
 mod executive;
 mod healing;
 mod key_healing;
@@ -22,6 +23,7 @@ mod scatter;
 mod session;
 mod status;
 mod stored;
+mod sums;
 mod trades;
 mod trail;
 
@@ -38,13 +40,14 @@ use crate::{
         AdminKey, Command, Rules, Status, header::KeySource, healing::in_dialect,
         status_group::SoftwareVersion,
     },
-    shard::{Counters, IndexCounts, Shard, TradeCounts},
+    shard::{ChangeCounts, Counters, IndexCounts, NotChanged, Shard, TradeCounts},
     store::Environment,
 };
 
 use latency::Latency;
 use parking::Parking;
 
+pub use datagrams::{DatagramCounts, DatagramRules};
 pub use healing::{Healing, KeyHealing, NoOthers, Others};
 pub use latency::Measured;
 pub use locker_counts::{LockerCounts, Refusals};
@@ -60,6 +63,16 @@ pub const SOFTWARE_VERSION: SoftwareVersion = match SoftwareVersion::new(*b"raid
     None => panic!("eight printable characters"),
 };
 
+/// What a request is told whose change was not made.
+impl From<NotChanged> for Status {
+    fn from(why: NotChanged) -> Status {
+        match why {
+            NotChanged::Unavailable => Status::UNAVAILABLE,
+            NotChanged::Crowded => Status::OUT_OF_MEMORY,
+        }
+    }
+}
+
 /// The commands of one core.
 pub struct Service<E: Environment> {
     node: Rc<Node<E>>,
@@ -72,6 +85,21 @@ struct Caller {
     address: IpAddr,
     /// What the request is encrypted with, where that proves something.
     key: KeySource,
+    /// Bytes of the datagram that the request came in; 0 of a stream.
+    datagram_bytes: usize,
+    /// Bytes of payload that an answer may have: where it would have more, the request is refused with
+    /// [`Status::ASK_OVER_TCP`], and nothing is changed.
+    payload_bytes_max: usize,
+}
+
+impl Caller {
+    /// Refuses what would be answered with so many bytes of payload, where that is too much.
+    fn takes(&self, payload_bytes: usize) -> Result<(), Status> {
+        match payload_bytes <= self.payload_bytes_max {
+            true => Ok(()),
+            false => Err(Status::ASK_OVER_TCP),
+        }
+    }
 }
 
 struct Node<E: Environment> {
@@ -82,6 +110,8 @@ struct Node<E: Environment> {
     latency: Rc<Latency>,
     healing: Healing,
     healing_rates: rate::Rates,
+    wrong_claims: rate::WrongClaims,
+    datagrams: Rc<datagrams::Datagrams>,
     trail: trail::Trail,
     trading: Trading,
     lockers: locker_counts::Counted,
@@ -103,6 +133,7 @@ impl<E: Environment> Service<E> {
         mesh: Rc<Mesh<E>>,
         rules: Rules,
         admin_key: AdminKey,
+        datagrams: DatagramRules,
         healing: Healing,
         trading: Trading,
     ) -> Self {
@@ -110,7 +141,8 @@ impl<E: Environment> Service<E> {
             mesh.shard().note_changes();
         }
         let latency = Rc::new(Latency::default());
-        let parking = Parking::new(mesh.shard().clone(), latency.clone());
+        let datagrams = Rc::new(datagrams::Datagrams::new(datagrams));
+        let parking = Parking::new(mesh.shard().clone(), latency.clone(), datagrams.clone());
         let requests = parking.clone();
         mesh.listen(Box::new(move |id, passed| requests.end(id, passed)));
         Service {
@@ -121,6 +153,8 @@ impl<E: Environment> Service<E> {
                 parking,
                 latency,
                 healing_rates: rate::Rates::new(healing.rate),
+                wrong_claims: rate::WrongClaims::new(healing.wrong_claims_per_min),
+                datagrams,
                 healing,
                 trail: trail::Trail::new(),
                 trading,
@@ -167,11 +201,21 @@ impl<E: Environment> Service<E> {
         )
     }
 
+    /// What this core has not sent over UDP since the start.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.node.datagrams.counts()
+    }
+
     /// What this core has done about lockers and trades since the start, and what its shard keeps track of
     /// now.
     pub fn locker_counts(&self) -> (LockerCounts, IndexCounts, TradeCounts) {
         let (index, trades) = self.node.shard().locker_counts();
         (self.node.lockers.get(), index, trades)
+    }
+
+    /// How changes wait on this core.
+    pub fn change_counts(&self) -> ChangeCounts {
+        self.node.shard().change_counts()
     }
 
     /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in place
@@ -226,6 +270,15 @@ impl<E: Environment> Node<E> {
         }
     }
 
+    /// What a request of this command is told where too many wait for its coins.
+    fn crowded(&self, command: Command) -> Status {
+        self.shard().note_crowded();
+        match command.group() {
+            2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
+            _ => Status::OUT_OF_MEMORY,
+        }
+    }
+
     #[inline]
     fn healing_status(&self, status: Option<Status>) -> Option<Status> {
         Some(in_dialect(status?, self.rules.get().dialect))
@@ -256,7 +309,6 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
-        let transport = caller.transport;
         match command {
             Command::Echo => Ok(self.echo()),
             Command::Version => Ok(self.version(out)),
@@ -266,6 +318,7 @@ impl<E: Environment> Node<E> {
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,
             Command::PownSum => self.pown_sum(payload).await,
+            Command::PownDerive => self.pown_derive(payload).await,
             Command::GetTicket
             | Command::GetTicketSum
             | Command::Validate
@@ -280,10 +333,10 @@ impl<E: Environment> Node<E> {
                     .map_err(|status| in_dialect(status, dialect))
             }
             Command::AvailableSns => self.available_sns(payload, out).await,
-            Command::CreateCoins => self.create_coins(payload, transport, out).await,
+            Command::CreateCoins => self.create_coins(payload, caller, out).await,
             Command::DeleteCoins => self.delete_coins(payload, out).await,
             Command::FreeCoins => self.free_coins(payload).await,
-            Command::AllSns => self.all_sns(payload, transport, out).await,
+            Command::AllSns => self.all_sns(payload, caller, out).await,
             Command::PeekTrade
             | Command::StoreSum
             | Command::Peek

@@ -9,12 +9,15 @@ use std::{
 use slab::Slab;
 
 use super::{
+    Caller, Transport,
+    authentication::verdict,
+    datagrams::Datagrams,
     latency::Latency,
     order::{Order, Place},
 };
 use crate::{
     protocol::{Command, Encryption, Status, complete},
-    shard::{Shard, Unavailable},
+    shard::{NotChanged, Shard},
     store::Environment,
 };
 
@@ -24,6 +27,7 @@ use crate::{
 pub(super) struct Parking<E: Environment> {
     shard: Rc<Shard<E>>,
     latency: Rc<Latency>,
+    datagrams: Rc<Datagrams>,
     requests: RefCell<Slab<Parked>>,
     released: RefCell<Vec<Release>>,
     waker: Cell<Option<Waker>>,
@@ -36,6 +40,7 @@ pub(super) struct Parked {
     pub start: Duration,
     /// What the coin is worth in the smallest unit, where it is powned.
     pub powned: Option<u64>,
+    pub caller: Caller,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
 }
@@ -48,6 +53,8 @@ pub struct Release {
     status: Status,
     execution_micros: u32,
     encryption: Encryption,
+    /// Whether it goes: a datagram may be refused without a word.
+    pub goes: bool,
 }
 
 impl Release {
@@ -58,10 +65,11 @@ impl Release {
 }
 
 impl<E: Environment> Parking<E> {
-    pub fn new(shard: Rc<Shard<E>>, latency: Rc<Latency>) -> Rc<Self> {
+    pub fn new(shard: Rc<Shard<E>>, latency: Rc<Latency>, datagrams: Rc<Datagrams>) -> Rc<Self> {
         Rc::new(Parking {
             shard,
             latency,
+            datagrams,
             requests: RefCell::default(),
             released: RefCell::default(),
             waker: Cell::default(),
@@ -82,28 +90,29 @@ impl<E: Environment> Parking<E> {
     }
 
     /// Ends a request: its coin passed, or did not, or its owner cannot say.
-    pub fn end(&self, id: usize, passed: Result<bool, Unavailable>) {
+    pub fn end(&self, id: usize, passed: Result<bool, NotChanged>) {
         let mut requests = self.requests.borrow_mut();
         let parked = &mut requests[id];
         if let Some((order, place)) = parked.place.take() {
             order.leave(place);
         }
-        let status = match passed {
-            Ok(true) => Status::ALL_PASS,
-            Ok(false) => Status::ALL_FAIL,
-            Err(Unavailable) => Status::UNAVAILABLE,
-        };
+        let status = passed.map_or_else(Status::from, verdict);
         if let (Ok(true), Some(worth)) = (passed, parked.powned) {
             self.shard.count(|counters| {
                 counters.coins_powned += 1;
-                counters.value_powned = counters.value_powned.saturating_add(worth);
+                counters.value_powned += u128::from(worth);
             });
         }
+        let now = || self.shard.environment.monotonic();
+        let goes = parked.caller.transport == Transport::Tcp
+            || status.is_verdict()
+            || self.datagrams.may_refuse(&parked.caller, status, now);
         self.released.borrow_mut().push(Release {
             id,
             status,
             execution_micros: 0, // until it goes
             encryption: parked.encryption,
+            goes,
         });
         if let Some(waker) = self.waker.take() {
             waker.wake();

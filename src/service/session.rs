@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     Caller, Node,
-    order::{Footprint, Order, Place},
+    authentication::verdict,
+    order::{Footprint, InTheWay, Order, Place},
     parking,
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource, open,
         refuse, response::RESPONSE_NONCE_SIZE,
     },
-    shard::{Asked, Single, Unavailable},
+    shard::{Asked, Single},
     store::Environment,
 };
 
@@ -102,6 +103,8 @@ impl<E: Environment> Session<E> {
                 transport,
                 address,
                 key: KeySource::None,
+                datagram_bytes: 0,
+                payload_bytes_max: usize::MAX,
             },
             order,
             found: None,
@@ -114,16 +117,18 @@ impl<E: Environment> Session<E> {
         self.caller.address = address;
     }
 
-    /// Who sent this request.
+    /// Who sent this request, and how long its answer may be.
     #[inline]
     fn caller(&self, header: &RequestHeader) -> Caller {
-        match header.command {
-            Command::EncryptionTicket => Caller {
-                key: header.key_source(),
-                ..self.caller
-            },
-            _ => self.caller,
+        let mut caller = self.caller;
+        if header.command == Command::EncryptionTicket {
+            caller.key = header.key_source();
         }
+        if caller.transport == Transport::Udp {
+            let answer = self.node.datagrams.answer_bytes_max(caller.datagram_bytes);
+            caller.payload_bytes_max = Response::payload_bytes_within(answer, header.encryption);
+        }
+        caller
     }
 
     /// What the bytes at the start of the stream are.
@@ -187,17 +192,22 @@ impl<E: Environment> Session<E> {
     /// Answers a datagram, decrypting it in place.
     #[inline]
     pub fn datagram(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+        self.caller.datagram_bytes = bytes.len();
         match datagram(bytes, &self.node.rules.get()) {
             Datagram::Silence => Outcome::Silent,
-            Datagram::Refused { .. } => {
+            Datagram::Refused { status } => {
+                if !self.node.may_refuse(&self.caller, status) {
+                    self.node.shard().count(|counters| counters.requests += 1);
+                    return Outcome::Silent;
+                }
                 self.refuse(bytes, out);
                 Outcome::Answered
             }
             Datagram::Cut { header } => {
                 let start = self.begin(&header);
                 let refusal = unread(Status::INVALID_LENGTH);
-                self.node.answer_refusal(&header, start, refusal, out);
-                Outcome::Answered
+                self.node
+                    .answer_refusal(&header, &self.caller, start, refusal, out)
             }
             Datagram::Whole { header, length } => {
                 self.handle(&header, &mut bytes[header.header_size()..length], out)
@@ -254,12 +264,14 @@ impl<E: Environment> Session<E> {
     fn answer(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let node = &self.node;
         let start = self.begin(header);
+        let caller = self.caller(header);
         if let Err(refusal) = body::check_shape(header, body, &node.rules.get()) {
-            node.answer_refusal(header, start, refusal, out);
-            return Outcome::Answered;
+            return node.answer_refusal(header, &caller, start, refusal, out);
         }
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(header)),
+            Some(order) if !order.lets_reads_pass() => {
+                order.in_the_way(key_footprint(header), None).is_nothing()
+            }
             _ => true,
         };
         let own_key;
@@ -272,61 +284,56 @@ impl<E: Environment> Session<E> {
                     &own_key
                 }
                 Some(Err(status)) if key_is_settled => {
-                    node.answer_refusal(header, start, unread(status), out);
-                    return Outcome::Answered;
+                    return node.answer_refusal(header, &caller, start, unread(status), out);
                 }
                 _ => return self.unread_later(header, start, body),
             }
         };
         let opened = match open(header, body, key, &node.rules.get()) {
             Ok(opened) => opened,
-            Err(refusal) => {
-                node.answer_refusal(header, start, refusal, out);
-                return Outcome::Answered;
-            }
+            Err(refusal) => return node.answer_refusal(header, &caller, start, refusal, out),
         };
-        if !node.admits(header.command, self.caller) {
+        if !node.admits(header.command, caller) {
             let refusal = BodyRefusal {
                 status: Status::TOO_MANY_REQUESTS,
                 challenge_answer: opened.challenge_answer,
             };
-            node.answer_refusal(header, start, refusal, out);
-            return Outcome::Answered;
+            return node.answer_refusal(header, &caller, start, refusal, out);
         }
-        let may_pass = match &self.order {
-            None => true,
-            Some(order) if order.is_empty() => true,
-            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => true,
+        let in_the_way = match &self.order {
+            None => InTheWay::default(),
+            Some(order) if order.is_empty() => InTheWay::default(),
+            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => {
+                InTheWay::default()
+            }
             Some(order) => {
-                let keys = key_coins(header);
-                !order.would_block(Footprint::of(header.command, opened.payload, keys))
+                let footprint = Footprint::of(header.command, opened.payload, key_coins(header));
+                order.in_the_way(footprint, node.exchanges(header.command, opened.payload))
             }
         };
-        if may_pass {
+        if in_the_way.is_too_much() {
+            let (response, status) = (Response::begin(out, header), node.crowded(header.command));
+            let proof = opened.challenge_answer;
+            return node.seal(header, &caller, start, response, status, key, proof);
+        }
+        if in_the_way.is_nothing() {
             let proof = opened.challenge_answer;
             let seal = |response: Response<'_>, status| {
-                node.seal(header, start, response, status, key, proof);
+                node.seal(header, &caller, start, response, status, key, proof)
             };
             let mut response = Response::begin(out, header);
-            if let Some(status) = node.now(
-                header.command,
-                opened.payload,
-                self.caller(header),
-                response.payload(),
-            ) {
+            if let Some(status) =
+                node.now(header.command, opened.payload, caller, response.payload())
+            {
                 if !status.is_verdict() {
                     response.clear();
                 }
-                seal(response, status);
-                return Outcome::Answered;
+                return seal(response, status);
             }
             response.clear();
             if let Some(single) = node.single(header.command, opened.payload) {
                 match self.park(header, single) {
-                    Parked::Now(status) => {
-                        seal(response, status);
-                        return Outcome::Answered;
-                    }
+                    Parked::Now(status) => return seal(response, status),
                     Parked::Under(id) => {
                         let status = Status::ALL_FAIL; // until it is known
                         seal(response, status);
@@ -347,7 +354,7 @@ impl<E: Environment> Session<E> {
             challenge_answer: opened.challenge_answer,
             payload: opened.payload.to_vec(),
         };
-        let (node, caller) = (self.node.clone(), self.caller(header));
+        let node = self.node.clone();
         Outcome::Later(Box::pin(async move {
             let response = node.answer_readable(&pending, readable, caller, place.as_ref());
             let response = response.await;
@@ -365,13 +372,15 @@ impl<E: Environment> Session<E> {
         let changes = matches!(single, Single::Exchange(_));
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
-            (order.clone(), order.enter(footprint, footprint))
+            let place = order.enter_free(footprint, changes.then_some(coin));
+            (order.clone(), place)
         });
         let id = node.parking.enter(parking::Parked {
             command: header.command,
             encryption: header.encryption,
             start: node.shard().environment.monotonic(),
             powned: changes.then(|| coin.denomination.worth_units()),
+            caller: self.caller,
             place,
         });
         match node.mesh.ask_one(single, id) {
@@ -383,13 +392,9 @@ impl<E: Environment> Session<E> {
             Asked::Now(passed) => {
                 node.parking.withdraw(id);
                 if changes && passed == Ok(true) {
-                    node.count_powned(1, coin.denomination.worth_units());
+                    node.count_powned(1, coin.denomination.worth_units().into());
                 }
-                Parked::Now(match passed {
-                    Ok(true) => Status::ALL_PASS,
-                    Ok(false) => Status::ALL_FAIL,
-                    Err(Unavailable) => Status::UNAVAILABLE,
-                })
+                Parked::Now(passed.map_or_else(Status::from, verdict))
             }
         }
     }
@@ -434,7 +439,8 @@ impl<E: Environment> Session<E> {
                 }
                 Err(refusal) => {
                     let mut out = Vec::new();
-                    node.answer_refusal(header, Some(pending.start), refusal, &mut out);
+                    // Without an answer, nothing is in it.
+                    node.answer_refusal(header, &caller, Some(pending.start), refusal, &mut out);
                     out
                 }
             };
@@ -466,8 +472,10 @@ impl<E: Environment> Node<E> {
         if !status.is_verdict() {
             response.clear();
         }
+        // Without an answer, nothing is in it.
         self.seal(
             header,
+            &caller,
             Some(pending.start),
             response,
             status,
@@ -486,31 +494,60 @@ impl<E: Environment> Node<E> {
     fn answer_refusal(
         &self,
         header: &RequestHeader,
+        caller: &Caller,
         start: Start,
         refusal: BodyRefusal,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Outcome {
         let response = Response::begin(out, header);
         self.seal(
             header,
+            caller,
             start,
             response,
             refusal.status,
             &Key::None,
             refusal.challenge_answer,
-        );
+        )
     }
 
+    /// Whether a refusal may be sent to this caller now, who sent a datagram; counts it.
+    #[cold]
+    fn may_refuse(&self, caller: &Caller, status: Status) -> bool {
+        let now = || self.shard().environment.monotonic();
+        self.datagrams.may_refuse(caller, status, now)
+    }
+
+    /// Ends a response: [`Outcome::Answered`], or [`Outcome::Silent`] where there is to be none.
+    ///
+    /// Every answer of every command passes here but those that a header alone is refused with and the
+    /// end of [parked](Outcome::Parked) ones; so what holds over UDP for all of them is here. A command that
+    /// changes something must not come with an answer that is too long: whoever is told to ask
+    /// over TCP has to find everything as it was. It looks at [`Caller::payload_bytes_max`] first.
     #[inline]
     fn seal(
         &self,
         header: &RequestHeader,
+        caller: &Caller,
         start: Start,
-        response: Response<'_>,
-        status: Status,
+        mut response: Response<'_>,
+        mut status: Status,
         key: &Key,
         challenge_answer: [u8; Challenge::SIZE],
-    ) {
+    ) -> Outcome {
+        if caller.transport == Transport::Udp {
+            if response.payload_bytes() > caller.payload_bytes_max {
+                response.clear();
+                status = Status::ASK_OVER_TCP;
+            }
+            if status == Status::ASK_OVER_TCP {
+                self.datagrams.too_long();
+            }
+            if !status.is_verdict() && !self.may_refuse(caller, status) {
+                response.withdraw();
+                return Outcome::Silent;
+            }
+        }
         let environment = &self.shard().environment;
         let mut nonce = [0; RESPONSE_NONCE_SIZE];
         if header.encryption.has_hmac() {
@@ -527,6 +564,7 @@ impl<E: Environment> Node<E> {
             execution_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
             nonce,
         });
+        Outcome::Answered
     }
 }
 

@@ -9,7 +9,8 @@ use super::{
     Caller, Node, Transport,
     authentication::verdict,
     lockers::list,
-    stored::{ranked, stored},
+    stored::{noted, stored},
+    sums::Proven,
 };
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
@@ -22,8 +23,8 @@ use crate::{
         },
     },
     shard::{
-        Buyer, FoundSale, OnOffer, PaymentState, Put, Reply, Request, SaleId, SaleRefused,
-        Stranger, Taken, Taker, payment_prefix, question_home, sum,
+        Buyer, FoundSale, NotChanged, OnOffer, PaymentState, Put, Reply, Request, SaleId,
+        SaleRefused, Stranger, Taken, Taker, payment_prefix, question_home,
     },
     store::{
         Environment,
@@ -112,12 +113,15 @@ impl<E: Environment> Node<E> {
         if !self.trading.accepted.contains(&request.key.currency()) {
             return Err(Status::UNKNOWN_CURRENCY);
         }
-        let Some((coins, ranks)) = ranked(request.coins().iter()) else {
+        let value = Value::of(request.coins().iter()).ok_or(Status::INVALID_PARAMETER)?;
+        // Before anybody has to wait for this request.
+        let proven = self.prove_sum(request.coins().iter(), request.sum).await?;
+        let Some(proven) = proven else {
             return Ok(Status::ALL_FAIL);
         };
         let offer = Offer {
             currency: request.key.currency(),
-            value: Value::of(coins.iter().copied()).ok_or(Status::INVALID_PARAMETER)?,
+            value,
             price: request.key.price(),
         };
         let home = self.shard().locker_home(request.key.an().locker_prefix());
@@ -126,24 +130,40 @@ impl<E: Environment> Node<E> {
             (home, Put::under(request.key)),
             (registrar, Put::Offer(offer)),
         ];
-        for (shard, put) in puts {
-            self.tell(shard, Request::AcquirePut(put)).await?;
+        for (taken, (shard, put)) in puts.into_iter().enumerate() {
+            if let Err(refusal) = self.acquire_put(shard, put).await {
+                self.release_puts(&puts[..taken]).await?;
+                return Err(refusal);
+            }
         }
-        let put_up = self.put_alone(&request, &coins, ranks, offer).await;
-        for (shard, put) in puts {
+        let put_up = self.put_alone(&request, &proven, offer).await;
+        self.release_puts(&puts).await?;
+        put_up
+    }
+
+    async fn acquire_put(&self, shard: ShardId, put: Put) -> Result<(), Status> {
+        match self.mesh.ask(shard, Request::AcquirePut(put)).await {
+            Ok(Reply::Done) => Ok(()),
+            Ok(Reply::Crowded) => Err(NotChanged::Crowded.into()),
+            Ok(other) => unreachable!("a shard answers who puts up with {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+
+    async fn release_puts(&self, puts: &[(ShardId, Put)]) -> Result<(), Status> {
+        for &(shard, put) in puts {
             self.tell(shard, Request::ReleasePut(put)).await?;
         }
-        put_up
+        Ok(())
     }
 
     async fn put_alone(
         &self,
         request: &PutForSale<'_>,
-        coins: &[Coin],
-        ranks: Vec<u32>,
+        proven: &Proven,
         offer: Offer,
     ) -> Result<Status, Status> {
-        let key = request.key.an();
+        let (key, coins) = (request.key.an(), &proven.coins);
         let is_offered = self.ask_all(|| Request::IsOffered(offer)).await?;
         let is_offered = is_offered
             .iter()
@@ -152,9 +172,7 @@ impl<E: Environment> Node<E> {
         let is_mixed = others.iter().any(|coin| coins.binary_search(coin).is_err());
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(coins, None, |held| {
-            let values = held.values.iter().map(|value| Some(value.as_ref()?.0));
-            let known = sum(values);
-            if held.any_on_sale() || !known.is_some_and(|known| known.proves(request.sum)) {
+            if held.any_on_sale() || !self.still_proves(proven, held, request.sum) {
                 return Decision::Refuse(Status::ALL_FAIL);
             }
             if is_offered || is_mixed {
@@ -163,18 +181,15 @@ impl<E: Environment> Node<E> {
             let changes: Vec<Change> = (coins.iter())
                 .map(|&coin| Change { coin, an: key, mfs })
                 .collect();
-            let notes = Notes {
-                sale: Some(Sale {
-                    key,
-                    moment: 0,
-                    address: request.address.as_bytes().into(),
-                }),
-                ranks,
-                ..Notes::default()
-            };
+            let mut notes = noted(&changes, &proven.ranks);
+            notes.sale = Some(Sale {
+                key,
+                moment: 0,
+                address: request.address.as_bytes().into(),
+            });
             Decision::Change(changes, notes)
         });
-        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        changed.await??;
         self.lockers.count(|counts| counts.offers += 1);
         Ok(Status::ALL_PASS)
     }
@@ -216,7 +231,7 @@ impl<E: Environment> Node<E> {
             of_id = of_id.or(id);
             of_key.extend(key);
         }
-        list(of_id.unwrap_or(of_key), caller.transport, out)
+        list(of_id.unwrap_or(of_key), caller, out)
     }
 
     /// Takes an offer back; not while somebody's payment for it is under way. Nothing is put up under the
@@ -228,7 +243,7 @@ impl<E: Environment> Node<E> {
         }
         let home = self.shard().locker_home(key.an().locker_prefix());
         let put = Put::under(key);
-        self.tell(home, Request::AcquirePut(put)).await?;
+        self.acquire_put(home, put).await?;
         let removed = self.remove_alone(home, key, into).await;
         self.tell(home, Request::ReleasePut(put)).await?;
         removed
@@ -517,7 +532,7 @@ impl<E: Environment> Node<E> {
             let ranks = stored(&changes, order.iter().copied()).ranks;
             Decision::Change(changes, Notes { ranks, ..notes })
         });
-        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        let changed = changed.await?;
         Ok(changed.map_or(0, |()| coins.len()))
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::RaidaId;
+use crate::{protocol::RaidaId, shard::NotIssued};
 
 /// What a core has done about healing since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct HealingCounts {
     pub tickets_issued: u64,
     /// Tickets that were not issued because all were in use.
     pub tickets_refused: u64,
+    /// Tickets that were not issued because their address had its share of them.
+    pub tickets_refused_share: u64,
     /// Claims that were answered with coins.
     pub claims: u64,
     /// Claims that came from another address than the claiming server's.
@@ -25,6 +27,10 @@ pub struct HealingCounts {
     pub claims_unknown: u64,
     /// Claims of tickets that the same server had claimed before.
     pub claims_again: u64,
+    /// Claims that came over UDP, although the other servers are known.
+    pub claims_over_udp: u64,
+    /// Claims that were not looked at: too many in the server's name had been wrong.
+    pub claims_not_looked_at: u64,
     /// Requests beyond what one address may send.
     pub too_many_requests: u64,
     /// Fixes.
@@ -58,10 +64,13 @@ impl AddAssign for HealingCounts {
     fn add_assign(&mut self, other: HealingCounts) {
         self.tickets_issued += other.tickets_issued;
         self.tickets_refused += other.tickets_refused;
+        self.tickets_refused_share += other.tickets_refused_share;
         self.claims += other.claims;
         self.claims_from_elsewhere += other.claims_from_elsewhere;
         self.claims_unknown += other.claims_unknown;
         self.claims_again += other.claims_again;
+        self.claims_over_udp += other.claims_over_udp;
+        self.claims_not_looked_at += other.claims_not_looked_at;
         self.too_many_requests += other.too_many_requests;
         self.fixes += other.fixes;
         self.coins_repaired += other.coins_repaired;
@@ -81,7 +90,9 @@ impl AddAssign for HealingCounts {
 /// Why a claim is refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refused {
+    OverUdp,
     NotItsAddress,
+    TooManyWrong,
     NoSuchTicket,
     ClaimedAlready,
     CoinsHaveChanged,
@@ -187,23 +198,34 @@ impl Trail {
     }
 
     #[cold]
-    pub(super) fn not_issued(&self, now: Duration, coins: usize, to: IpAddr) {
-        self.count(|counts| counts.tickets_refused += 1);
+    pub(super) fn not_issued(&self, now: Duration, coins: usize, to: IpAddr, why: NotIssued) {
+        self.count(|counts| match why {
+            NotIssued::PoolIsFull => counts.tickets_refused += 1,
+            NotIssued::ShareIsUsed => counts.tickets_refused_share += 1,
+        });
         if self.may_tell(now) {
-            tracing::info!(target: TARGET, coins, %to, "no ticket: all are in use");
+            let why = match why {
+                NotIssued::PoolIsFull => "all are in use: see [tickets] pool",
+                NotIssued::ShareIsUsed => "its address has its share: see [tickets] shares",
+            };
+            tracing::info!(target: TARGET, coins, %to, why, "no ticket");
         }
     }
 
     #[cold]
     pub(super) fn claim_refused(&self, now: Duration, raida: RaidaId, from: IpAddr, why: Refused) {
         self.count(|counts| match why {
+            Refused::OverUdp => counts.claims_over_udp += 1,
             Refused::NotItsAddress => counts.claims_from_elsewhere += 1,
+            Refused::TooManyWrong => counts.claims_not_looked_at += 1,
             Refused::NoSuchTicket | Refused::CoinsHaveChanged => counts.claims_unknown += 1,
             Refused::ClaimedAlready => counts.claims_again += 1,
         });
         if self.may_tell(now) {
             let why = match why {
+                Refused::OverUdp => "over UDP, where anybody can write its address",
                 Refused::NotItsAddress => "not its address",
+                Refused::TooManyWrong => "too many in its name were wrong: see [limits]",
                 Refused::NoSuchTicket => "no such ticket",
                 Refused::ClaimedAlready => "claimed already",
                 Refused::CoinsHaveChanged => "its coins have other numbers now",

@@ -24,7 +24,6 @@ use super::{
         Taker, TradeCounts, Update,
     },
     offers::Put,
-    sum::Sum,
     tickets::{ClaimRefused, PoolIsFull},
 };
 
@@ -84,12 +83,12 @@ pub enum ChangedBy {
 pub enum Request {
     /// Which of these coins have this AN? Answered by [`Reply::Passed`].
     Detect(Vec<(Coin, An)>),
-    /// The XOR of the ANs. Answered by [`Reply::Sum`].
-    Sum(Vec<Coin>),
-    /// The AN of a coin in circulation. Answered by [`Reply::Sum`], as a sum of one.
+    /// Their ANs. Answered by [`Reply::Numbers`].
+    Numbers(Vec<Coin>),
+    /// The AN of a coin in circulation. Answered by [`Reply::An`].
     An(Coin),
-    /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable. None of
-    /// them is [marked](Exchange::is_marked).
+    /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable, or by
+    /// [`Reply::Crowded`]. None of them is [marked](Exchange::is_marked).
     Exchange(Vec<Exchange>),
     /// Which of two numbers has each coin? Answered by [`Reply::Found`].
     Find(Vec<(Coin, An, An)>),
@@ -107,10 +106,8 @@ pub enum Request {
     /// Which of these coins still have the ANs that these tags stand for? Answered by
     /// [`Reply::Passed`].
     Unchanged(Vec<(Coin, AnTag)>),
-    /// As [`Request::Sum`], and what stands for each AN. Answered by [`Reply::SumAndTags`].
-    SumAndTags(Vec<Coin>),
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
-    /// pages are its own. Answered by [`Reply::Locked`].
+    /// pages are its own. Answered by [`Reply::Locked`] or [`Reply::Crowded`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
     /// Put a transaction's changes, which are durable, into the pages, and let its coins go. No change of
     /// these coins will be earlier than the moment after this one.
@@ -127,7 +124,7 @@ pub enum Request {
     AreOnSale(Vec<An>),
     /// Take up what a durable change means for this shard's lockers. Answered by [`Reply::Done`].
     Update(Update),
-    /// Wait until nobody else is about to do this. Answered by [`Reply::Done`].
+    /// Wait until nobody else is about to do this. Answered by [`Reply::Done`] or [`Reply::Crowded`].
     AcquirePut(Put),
     /// Let others do it. Answered by [`Reply::Done`].
     ReleasePut(Put),
@@ -201,10 +198,10 @@ pub enum Reply {
     Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
     /// Which encryption tickets had not been used before, and are not from before the coin was another's.
     Used(Result<Vec<bool>, PoolIsFull>),
-    /// The XOR of the ANs, and what stands for each; `None` where one of the coins is not in circulation.
-    SumAndTags(Option<(Sum, Vec<AnTag>)>),
-    /// The XOR of the ANs; `None` where one of the coins is not in circulation.
-    Sum(Option<Sum>),
+    /// By coin, its AN; `None` where it is not in circulation.
+    Numbers(Vec<Option<An>>),
+    /// The AN of a coin; `None` where it is not in circulation.
+    An(Option<An>),
     /// A transaction's coins, held.
     Locked(Locked),
     /// Keys.
@@ -237,6 +234,9 @@ pub enum Reply {
     Counters(Counters, LogCounts),
     /// Up to where a log is settled.
     Mark(Position),
+    /// As many requests wait for one of the coins, or for room in the log, as may; or for the same
+    /// [`Put`]. Nothing was done.
+    Crowded,
     /// Pages were written.
     Checkpointed(CheckpointCounts),
     /// It is done.

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod changed;
+mod coins_once;
 mod exchange;
 mod lockers;
 mod locks;
@@ -19,6 +20,7 @@ mod single;
 mod stranger;
 mod sum;
 mod ticket_index;
+mod ticket_shares;
 mod tickets;
 mod used_tickets;
 
@@ -27,13 +29,14 @@ pub use lockers::{
     Buyer, FoundSale, IndexCounts, KeyUpdate, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused,
     Taken, Taker, TradeCounts, TradeSettings, Update, payment_prefix,
 };
+pub use locks::{EXCHANGES_MAX, TASKS_MAX};
 pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
-pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
+pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use questions::question_home;
 pub use reservations::RESERVATION;
-pub use single::{Asked, Asker, ExchangeListener, Single};
+pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
 pub use stranger::Stranger;
-pub use sum::{Sum, sum};
-pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};
+pub use sum::{Sum, SumSeeds};
+pub use tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, ticket_owner};
 pub use used_tickets::used_ticket;

@@ -2,7 +2,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     io,
-    rc::Rc,
+    rc::{Rc, Weak},
 };
 
 use foldhash::fast::FixedState;
@@ -12,14 +12,15 @@ use super::{
     changed::Changed,
     exchange::exchange,
     lockers::{Cursor, IndexCounts, KeysOf, Lockers, Place, TradeCounts, TradeSettings, Update},
-    locks::Locks,
+    locks::{Crowded, Entered, Locks},
     message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
     offers::Puts,
     questions::{Askers, Questions},
     reservations::Reservations,
     single::{ExchangeListener, Singles},
-    sum::Sum,
-    tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
+    stranger::Stranger,
+    sum::{Sum, SumSeeds},
+    tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, Tickets},
     used_tickets::{UsedTickets, latest_minute},
 };
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
     store::{
         Environment, NodeSecret, Signal, Thing, UsedFile,
         book::{Book, BookFile, Entry, Notes},
-        log::{Durability, Log, LogSettings},
+        log::{Durability, Log, LogSettings, Refusal},
         pages::{CheckpointCounts, Lookup, Pages},
         record::{Change, PageSequence},
         recovery::Recovered,
@@ -80,6 +81,32 @@ pub struct ShardSettings {
 #[error("the storage cannot do this now")]
 pub struct Unavailable;
 
+/// Why a change was not made. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotChanged {
+    /// The storage cannot do this now.
+    #[error("the storage cannot do this now")]
+    Unavailable,
+    /// As many changes wait as may: for one of its coins, or for room in the log.
+    #[error("too many changes wait already")]
+    Crowded,
+}
+
+impl From<Unavailable> for NotChanged {
+    fn from(_: Unavailable) -> NotChanged {
+        NotChanged::Unavailable
+    }
+}
+
+impl From<Refusal> for NotChanged {
+    fn from(refusal: Refusal) -> NotChanged {
+        match refusal {
+            Refusal::Crowded => NotChanged::Crowded,
+            Refusal::Unavailable | Refusal::TooLarge { .. } => NotChanged::Unavailable,
+        }
+    }
+}
+
 /// What a shard's core has done since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -89,8 +116,8 @@ pub struct Counters {
     pub echoes: u64,
     /// Coins that got a new owner.
     pub coins_powned: u64,
-    /// Their worth in the smallest unit.
-    pub value_powned: u64,
+    /// Their worth in the smallest unit: more than 64 bits hold, after 184,467 coins of a million.
+    pub value_powned: u128,
 }
 
 /// A shard: its pages, its log, and who waits for what.
@@ -113,9 +140,11 @@ pub struct Shard<E: Environment> {
     pub(super) locks: Locks,
     pub(super) singles: RefCell<Singles>,
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
+    /// For tasks that outlive a call.
+    pub(super) myself: Weak<Shard<E>>,
+    pub(super) puts: Puts,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
-    puts: Puts,
     askers: Askers,
     questions: Questions,
     book: BookFile,
@@ -129,6 +158,9 @@ pub struct Shard<E: Environment> {
     notes_changes: Cell<bool>,
     is_failure_told: Cell<bool>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
+    sum_seeds: SumSeeds,
+    /// For sums that are answered at once.
+    sum: RefCell<Sum>,
 }
 
 struct Held {
@@ -167,7 +199,10 @@ impl<E: Environment> Shard<E> {
                 "the clock was ahead when a key was healed last, or is behind: no encryption ticket is taken for so long; with a right clock the file `used` can be removed while the node is stopped, 11 minutes after its last fix"
             );
         }
-        let shard = Rc::new(Shard {
+        let sum_seeds = SumSeeds::new(&settings.secret.derive(b"sums"));
+        let mut seed = [0; 8];
+        environment.random(&mut seed);
+        let shard = Rc::new_cyclic(|myself| Shard {
             id: settings.id,
             shards: settings.shards,
             pages,
@@ -179,12 +214,13 @@ impl<E: Environment> Shard<E> {
             locks: Locks::default(),
             singles: RefCell::default(),
             on_exchanged: OnceCell::new(),
+            myself: myself.clone(),
+            puts: Puts::default(),
             reservations: RefCell::default(),
             lockers: RefCell::new(Lockers::new(
                 public_id_key(&settings.secret),
                 settings.trades,
             )),
-            puts: Puts::default(),
             askers: Askers::default(),
             questions: Questions {
                 per_address: settings.trades.questions_per_address,
@@ -193,13 +229,20 @@ impl<E: Environment> Shard<E> {
             book: BookFile::new(settings.id, settings.shards),
             secret: settings.secret.clone(),
             moment: Cell::new(recovered.book.moment),
-            tickets: RefCell::new(Tickets::new(settings.tickets, settings.id, settings.shards)),
+            tickets: RefCell::new(Tickets::new(
+                settings.tickets,
+                settings.id,
+                settings.shards,
+                u64::from_le_bytes(seed),
+            )),
             used_tickets: RefCell::new(UsedTickets::new(settings.tickets.pool, used)),
             used_file: UsedFile::new(used, *version),
             changed: RefCell::default(),
             notes_changes: Cell::new(false),
             is_failure_told: Cell::new(false),
             transactions: RefCell::default(),
+            sum_seeds,
+            sum: RefCell::new(Sum::new(sum_seeds, 0)),
         });
         shard.take_over_lockers(&recovered.book).await;
         let owner = Rc::downgrade(&shard);
@@ -229,12 +272,15 @@ impl<E: Environment> Shard<E> {
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
             }
-            Request::Sum(coins) => match self.sum_now(coins.iter().copied())? {
-                Ok(sum) => Reply::Sum(sum),
-                Err(unavailable) => return Some(Err(unavailable)),
-            },
-            Request::An(coin) => match self.sum_now([*coin].into_iter())? {
-                Ok(sum) => Reply::Sum(sum),
+            Request::Numbers(coins) if coins.len() <= RECORDS_A_TURN => {
+                let mut numbers = Vec::with_capacity(coins.len());
+                match self.numbers_now(coins.iter().copied(), |an| numbers.push(an))? {
+                    Ok(()) => Reply::Numbers(numbers),
+                    Err(unavailable) => return Some(Err(unavailable)),
+                }
+            }
+            Request::An(coin) => match self.an_now(*coin)? {
+                Ok(an) => Reply::An(an),
                 Err(unavailable) => return Some(Err(unavailable)),
             },
             Request::Find(records) if records.len() <= RECORDS_A_TURN => {
@@ -376,7 +422,7 @@ impl<E: Environment> Shard<E> {
             return reply;
         }
         match request {
-            Request::Exchange(records) => Ok(Reply::Passed(self.exchange(&records).await?)),
+            Request::Exchange(records) => passed(self.exchange(&records).await),
             // Boxed so that an exchange, the most frequent that waits, has not to carry their size.
             request => Box::pin(self.answer_rarely(request)).await,
         }
@@ -385,14 +431,15 @@ impl<E: Environment> Shard<E> {
     async fn answer_rarely(&self, request: Request) -> Result<Reply, Unavailable> {
         Ok(match request {
             Request::Detect(records) => Reply::Passed(self.detect(&records).await?),
-            Request::Sum(coins) => Reply::Sum(self.sum(&coins).await?),
+            Request::Numbers(coins) => Reply::Numbers(self.numbers(&coins).await?),
             Request::Find(records) => Reply::Found(self.find(&records).await?),
-            Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
+            Request::An(coin) => Reply::An(self.value(coin).await?.map(|(an, _)| an)),
             Request::Unchanged(coins) => Reply::Passed(self.unchanged(&coins).await?),
-            Request::SumAndTags(coins) => Reply::SumAndTags(self.sum_and_tags(&coins).await?),
-            Request::Lock(id, coins, session) => {
-                Reply::Locked(self.lock(id, coins, session).await?)
-            }
+            Request::Lock(id, coins, session) => match self.lock(id, coins, session).await {
+                Ok(locked) => Reply::Locked(locked),
+                Err(NotChanged::Crowded) => Reply::Crowded,
+                Err(NotChanged::Unavailable) => return Err(Unavailable),
+            },
             Request::Apply(id, changes, moment, by) => {
                 self.apply(id, &changes, moment, by);
                 Reply::Done
@@ -404,10 +451,13 @@ impl<E: Environment> Shard<E> {
                 let of_key = self.locker_coins(&name.as_key().an()).await;
                 Reply::Named(of_id, of_key)
             }
-            Request::AcquirePut(put) => {
-                self.puts.acquire(put).await;
-                Reply::Done
-            }
+            Request::AcquirePut(put) => match self.puts.acquire(put).await {
+                Ok(()) => Reply::Done,
+                Err(crowded) => {
+                    self.crowded(crowded);
+                    Reply::Crowded
+                }
+            },
             Request::Release(id) => {
                 self.release(id);
                 Reply::Done
@@ -505,18 +555,20 @@ impl<E: Environment> Shard<E> {
         outcome
     }
 
-    /// Issues a ticket of this shard for coins whose ANs were right, `count` of them.
+    /// Issues a ticket of this shard to somebody for coins whose ANs were right, `count` of them.
     ///
     /// # Errors
-    /// As many are issued as there can be.
+    /// As many are issued as there can be, or as this one may have.
     pub fn issue(
         &self,
+        to: Stranger,
         count: usize,
         coins: impl Iterator<Item = (Coin, AnTag)>,
-    ) -> Result<TicketId, PoolIsFull> {
+    ) -> Result<TicketId, NotIssued> {
         let now = self.environment.monotonic();
         let random = |bytes: &mut [u8]| self.environment.random(bytes);
-        self.tickets.borrow_mut().issue(now, count, coins, random)
+        let mut tickets = self.tickets.borrow_mut();
+        tickets.issue(now, to, count, coins, random)
     }
 
     /// Claims a ticket of this shard in a server's name.
@@ -565,23 +617,66 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow().len()
     }
 
-    /// The XOR of ANs (`None` within where one is not in circulation); `None` where a page would
+    /// Whether these coins of this shard, so many, are in circulation and their numbers
+    /// [prove](Sum::proves) this sum; `None` where a page would have to be loaded.
+    pub fn proves_now(
+        &self,
+        coins: impl Iterator<Item = Coin> + Clone,
+        count: usize,
+        sum: An,
+    ) -> Option<Result<bool, Unavailable>> {
+        let mut known = self.sum.borrow_mut();
+        known.begin(count);
+        let mut all_circulate = true;
+        let looked_at = self.numbers_now(coins.clone(), |an| match an {
+            Some(an) => known.add(an),
+            None => all_circulate = false,
+        })?;
+        let proves = known.proves(sum) & all_circulate;
+        if known.has_equal() {
+            // A coin named three times leaves its number in the sum, and is named too often all the
+            // same.
+            known.begin(count);
+            coins.for_each(|coin| known.add_coin(coin));
+            return Some(looked_at.map(|()| proves & !known.has_equal()));
+        }
+        Some(looked_at.map(|()| proves))
+    }
+
+    /// An empty sum of this node's.
+    pub fn sum_of(&self, room: usize) -> Sum {
+        Sum::new(self.sum_seeds, room)
+    }
+
+    /// The AN of one of this shard's coins (`None` within where it is free); `None` where its page would
     /// have to be loaded.
-    pub fn sum_now(
+    #[inline]
+    pub fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Unavailable>> {
+        match self.pages.lookup(coin) {
+            Lookup::Circulating(an, _) => Some(Ok(Some(an))),
+            Lookup::Free => Some(Ok(None)),
+            Lookup::Unloaded => None,
+            Lookup::Damaged => Some(Err(Unavailable)),
+        }
+    }
+
+    /// Gives the ANs of coins in their order (`None` of a free one), as far as memory knows; `None`
+    /// where a page would have to be loaded, and what was given does not count.
+    fn numbers_now(
         &self,
         coins: impl Iterator<Item = Coin>,
-    ) -> Option<Result<Option<Sum>, Unavailable>> {
-        let mut outcome = Some(Ok(Some(Sum::default())));
+        mut give: impl FnMut(Option<An>),
+    ) -> Option<Result<(), Unavailable>> {
+        let mut outcome = Some(Ok(()));
         self.pages
             .lookup_all(coins.map(|coin| (coin, ())), |(), found| {
-                match (found, &mut outcome) {
-                    (Lookup::Circulating(an, _), Some(Ok(Some(sum)))) => sum.add(an),
-                    (Lookup::Free, Some(Ok(sum))) => *sum = None,
-                    (Lookup::Unloaded, _) => outcome = None,
-                    (Lookup::Damaged, _) => outcome = Some(Err(Unavailable)),
-                    _ => {}
+                match found {
+                    Lookup::Circulating(an, _) => give(Some(an)),
+                    Lookup::Free => give(None),
+                    Lookup::Unloaded => outcome = None,
+                    Lookup::Damaged => outcome = Some(Err(Unavailable)),
                 }
-                matches!(outcome, Some(Ok(Some(_))))
+                matches!(outcome, Some(Ok(())))
             });
         outcome
     }
@@ -625,28 +720,20 @@ impl<E: Environment> Shard<E> {
         Ok(passed)
     }
 
-    async fn sum(&self, coins: &[Coin]) -> Result<Option<Sum>, Unavailable> {
-        Ok(self.sum_and_tags(coins).await?.map(|(sum, _)| sum))
-    }
-
-    async fn sum_and_tags(&self, coins: &[Coin]) -> Result<Option<(Sum, Vec<AnTag>)>, Unavailable> {
+    async fn numbers(&self, coins: &[Coin]) -> Result<Vec<Option<An>>, Unavailable> {
         self.prefetch(coins.iter().copied()).await;
-        let (mut sum, mut tags) = (Sum::default(), Vec::with_capacity(coins.len()));
+        let mut numbers = Vec::with_capacity(coins.len());
         for some in coins.chunks(RECORDS_A_TURN) {
             for &coin in some {
-                let Some((an, _)) = self.value(coin).await? else {
-                    return Ok(None);
-                };
-                sum.add(an);
-                tags.push(an.tag());
+                numbers.push(self.value(coin).await?.map(|(an, _)| an));
             }
             self.environment.turn().await;
         }
-        Ok(Some((sum, tags)))
+        Ok(numbers)
     }
 
     /// A coin's AN and months, loading its page where needed; `None` where it is free.
-    async fn value(&self, coin: Coin) -> Result<Option<(An, Mfs)>, Unavailable> {
+    pub(super) async fn value(&self, coin: Coin) -> Result<Option<(An, Mfs)>, Unavailable> {
         loop {
             match self.pages.lookup(coin) {
                 Lookup::Circulating(an, mfs) => return Ok(Some((an, mfs))),
@@ -679,23 +766,83 @@ impl<E: Environment> Shard<E> {
 
     /// Changes every coin whose AN is right, each by itself; records of the same coin see each
     /// other in the order they stand in. What passed is durable when this returns.
-    async fn exchange(&self, records: &[Exchange]) -> Result<Vec<bool>, Unavailable> {
-        let mut coins: Vec<Coin> = records.iter().map(|record| record.coin).collect();
-        coins.sort_unstable();
-        coins.dedup();
-        self.locks
-            .acquire(&coins, async || self.environment.turn().await)
-            .await;
+    async fn exchange(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
+        let mut by_coin: Vec<(Coin, usize)> = (records
+            .iter()
+            .enumerate()
+            .map(|(number, record)| (record.coin, number)))
+        .collect();
+        by_coin.sort_unstable();
+        let mut coins = Vec::with_capacity(by_coin.len());
+        for (index, of_coin) in by_coin.chunk_by(|a, b| a.0 == b.0).enumerate() {
+            if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
+                self.environment.turn().await;
+            }
+            let coin = of_coin[0].0;
+            let surely_fails = || self.surely_fails_all(coin, of_coin, records);
+            if surely_fails() && self.locks.is_free(coin) {
+                continue;
+            }
+            match self.hold_one(coin).await {
+                // Who does not know a coin's number does not hold it while waiting for other coins.
+                Ok(has_waited) if has_waited && surely_fails() => self.let_go(&[coin]),
+                Ok(_) => coins.push(coin),
+                Err(crowded) => {
+                    self.let_go(&coins);
+                    return Err(self.crowded(crowded));
+                }
+            }
+        }
         let result = self.exchange_held(records, &coins).await;
-        self.locks.release(&coins);
+        self.let_go(&coins);
         result
     }
 
+    /// Whether memory knows the number of a coin that nobody changes now, and no record names it.
+    fn surely_fails_all(
+        &self,
+        coin: Coin,
+        of_coin: &[(Coin, usize)],
+        records: &[Exchange],
+    ) -> bool {
+        match self.pages.lookup(coin) {
+            Lookup::Circulating(an, _) => !of_coin.iter().any(|&(_, n)| records[n].an == an),
+            Lookup::Free => true,
+            Lookup::Unloaded | Lookup::Damaged => false,
+        }
+    }
+
+    /// Waits until all these coins, rising and each once, are the caller's.
+    async fn hold(&self, coins: &[Coin]) -> Result<(), Crowded> {
+        for (index, &coin) in coins.iter().enumerate() {
+            if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
+                self.environment.turn().await;
+            }
+            if let Err(crowded) = self.hold_one(coin).await {
+                self.let_go(&coins[..index]);
+                return Err(crowded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives whether it had to wait.
+    async fn hold_one(&self, coin: Coin) -> Result<bool, Crowded> {
+        match self.locks.enter_task(coin)? {
+            Entered::Held => Ok(false),
+            Entered::Waits(task) => {
+                self.locks.turn(task).await;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Judges records, those of coins that are not among `coins` (rising, held) as wrong.
     async fn exchange_held(
         &self,
         records: &[Exchange],
         coins: &[Coin],
-    ) -> Result<Vec<bool>, Unavailable> {
+    ) -> Result<Vec<bool>, NotChanged> {
         self.prefetch(coins.iter().copied()).await;
         let mut values = Vec::with_capacity(coins.len());
         for &coin in coins {
@@ -706,6 +853,7 @@ impl<E: Environment> Shard<E> {
         if !done.changes.is_empty() {
             self.commit(&done.changes).await?;
         }
+        self.note_unchanged(done.unchanged);
         Ok(done.passed)
     }
 
@@ -766,11 +914,14 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Makes changes of this shard's coins, which the caller holds, durable and then visible.
-    async fn commit(&self, changes: &[Change]) -> Result<(), Unavailable> {
+    pub(super) async fn commit(&self, changes: &[Change]) -> Result<(), NotChanged> {
         let pages = self.begin(changes.iter().map(|change| change.coin)).await?;
-        let Ok(appended) = self.log.append(&pages, changes, &Notes::default()).await else {
-            self.give_up(&pages);
-            return Err(Unavailable);
+        let appended = match self.log.append(&pages, changes, &Notes::default()).await {
+            Ok(appended) => appended,
+            Err(refusal) => {
+                self.give_up(&pages);
+                return Err(refusal.into());
+            }
         };
         let durable = self.log.durable(&appended).await;
         match durable {
@@ -778,7 +929,7 @@ impl<E: Environment> Shard<E> {
             Err(_) => self.give_up(&pages),
         }
         self.log.settle(appended);
-        durable.map_err(|_| Unavailable)
+        durable.map_err(NotChanged::from)
     }
 
     /// Loads the pages of these coins (rising) and gives the change a number in each, which keeps
@@ -864,10 +1015,9 @@ impl<E: Environment> Shard<E> {
         id: TransactionId,
         coins: Vec<Coin>,
         session: Option<u32>,
-    ) -> Result<Locked, Unavailable> {
-        self.locks
-            .acquire(&coins, async || self.environment.turn().await)
-            .await;
+    ) -> Result<Locked, NotChanged> {
+        let held = self.hold(&coins).await;
+        held.map_err(|crowded| self.crowded(crowded))?;
         match self.lock_held(&coins, session).await {
             Ok(locked) => {
                 let pages = locked.pages.clone();
@@ -877,8 +1027,8 @@ impl<E: Environment> Shard<E> {
                 Ok(locked)
             }
             Err(unavailable) => {
-                self.locks.release(&coins);
-                Err(unavailable)
+                self.let_go(&coins);
+                Err(unavailable.into())
             }
         }
     }
@@ -913,14 +1063,14 @@ impl<E: Environment> Shard<E> {
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it changes them");
         self.put(&held.pages, changes, Some(by));
-        self.locks.release(&held.coins);
+        self.let_go(&held.coins);
     }
 
     fn release(&self, id: TransactionId) {
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it lets them go");
         self.give_up(&held.pages);
-        self.locks.release(&held.coins);
+        self.let_go(&held.coins);
     }
 
     fn own_pages(&self, denomination: Denomination) -> impl Iterator<Item = PageId> {
@@ -1024,6 +1174,14 @@ impl<E: Environment> Shard<E> {
 /// What a node's public ids are derived with: they stay the same as long as its data folder.
 fn public_id_key(secret: &NodeSecret) -> PublicIdKey {
     PublicIdKey::new(secret.derive(b"public ids of trade lockers"))
+}
+
+fn passed(exchanged: Result<Vec<bool>, NotChanged>) -> Result<Reply, Unavailable> {
+    match exchanged {
+        Ok(passed) => Ok(Reply::Passed(passed)),
+        Err(NotChanged::Crowded) => Ok(Reply::Crowded),
+        Err(NotChanged::Unavailable) => Err(Unavailable),
+    }
 }
 
 /// Coins with the numbers of their records.

@@ -39,6 +39,7 @@ use std::{
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId},
     protocol::{Command, Dialect, ResponseCounter, Status, status_group::NodeStats},
+    service::DatagramRules,
     settlement::Method,
     store::{
         PageImage, WallClock,
@@ -221,6 +222,11 @@ fn start(seed: u64, (counter, dialect): (ResponseCounter, Dialect), shards: u16)
         settings.settlement = Method::Trusted;
         settings.currencies = ACCEPTED.to_vec();
         settings.cache_pages = CACHE_PAGES;
+        // Some clients speak UDP all the time, about everything.
+        settings.datagrams = DatagramRules {
+            amplification: 10_000,
+            refusals_per_s: 0,
+        };
     });
     let mut network = Network {
         node,

@@ -198,12 +198,13 @@ impl Owner {
             vouch.protection = protection;
         }
         let bare = command.takes_no_body() && refusal.is_none() && self.random.random_bool(0.3);
+        let shows_key_stream = matches!(protection, Protection::Coin(..) | Protection::Locker(_));
+        // Over UDP there would be no answer.
+        let bare = bare && (is_tcp || !shows_key_stream || command.answers_nothing());
         // What is wrong with the request, if anything: the first that the node has to find.
         let wrong = if let Some(status) = refusal {
             Some(status)
         } else if bare {
-            let shows_key_stream =
-                matches!(protection, Protection::Coin(..) | Protection::Locker(_));
             (shows_key_stream && !command.answers_nothing()).then_some(Status::EMPTY_BODY)
         } else if let Some(status) = self.spoil_length(&ask, &mut payload) {
             Some(status)
@@ -214,7 +215,7 @@ impl Owner {
             Some(Status::WRONG_ADMIN_KEY)
         } else {
             let needs_stream = command == Command::AllSns && !is_tcp;
-            needs_stream.then_some(Status::INVALID_LENGTH)
+            needs_stream.then_some(Status::ASK_OVER_TCP)
         };
         let payload = (!bare).then_some(&payload[..]);
         let mut asked = compose(command, protection, payload, id);

@@ -9,7 +9,7 @@ pub mod moved_clock;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -56,6 +56,7 @@ pub struct Ending {
 pub struct Serve {
     data: PathBuf,
     flags: Vec<String>,
+    descriptors: Option<(u64, u64)>,
     clock: Option<Arc<MovedClock>>,
 }
 
@@ -64,6 +65,7 @@ impl Serve {
         Serve {
             data: data.to_owned(),
             flags: Vec::new(),
+            descriptors: None,
             clock: None,
         }
     }
@@ -88,6 +90,12 @@ impl Serve {
         self
     }
 
+    /// Lets the process have so many file descriptors: so many at first, so many when it asks.
+    pub fn with_descriptors(mut self, soft: u64, hard: u64) -> Serve {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
     /// Starts the process and does not wait for it to serve.
     pub fn spawn(&self) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raida"));
@@ -100,9 +108,24 @@ impl Serve {
             .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stderr(Stdio::piped());
+        if let Some((soft, hard)) = self.descriptors {
+            let limit = libc::rlimit {
+                rlim_cur: soft,
+                rlim_max: hard,
+            };
+            // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe, reads
+            // the structure that the closure owns and allocates nothing.
+            unsafe {
+                command.pre_exec(move || {
+                    match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                });
+            }
+        }
+        command.spawn().unwrap()
     }
 
     /// Starts a node and waits until it serves.

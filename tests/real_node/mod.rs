@@ -17,7 +17,7 @@ use raida::{
     node::{Adjustable, Durability, Ended, Node, Settings},
     peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency},
-    service::Rate,
+    service::{DatagramRules, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::{
@@ -79,9 +79,15 @@ impl RealNode {
             tickets: TicketSettings {
                 pool: 65_536,
                 lifetime: Duration::from_secs(300),
+                shares: 8,
             },
             ticket_coins_max: 4_096,
             healing_rate: Rate { per_s: 0, burst: 1 },
+            wrong_claims_per_min: 6_000,
+            datagrams: DatagramRules {
+                amplification: 10,
+                refusals_per_s: 0,
+            },
             keys_file: None,
             allow_unencrypted_tickets: false,
             clock: WallClock::Machine,

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use raida::{
     coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId, locker_home},
     mesh::{Decision, Mesh},
-    shard::{Exchange, Replacement, Reply, Request, Single, Unavailable},
+    shard::{Exchange, NotChanged, Replacement, Reply, Request, Single},
     store::{
         book::Notes,
         log::Durability,
@@ -576,7 +576,7 @@ impl Client {
     }
 
     /// Asks for exchanges of one shard, without a task where it is a single one that can do so.
-    async fn ask_exchange(&mut self, records: Vec<Exchange>) -> Result<Vec<bool>, Unavailable> {
+    async fn ask_exchange(&mut self, records: Vec<Exchange>) -> Result<Vec<bool>, NotChanged> {
         if let [record] = records[..]
             && !record.is_marked()
             && self.random.permille(700)

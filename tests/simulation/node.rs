@@ -10,7 +10,7 @@ use std::{
 use raida::{
     coin::{Denomination, ShardId},
     mesh::{Checkpoints, Mesh, inboxes},
-    shard::{Asked, Shard, ShardSettings, Single, TicketSettings, TradeSettings, Unavailable},
+    shard::{Asked, NotChanged, Shard, ShardSettings, Single, TicketSettings, TradeSettings},
     store::{
         Environment, NodeSecret, Signal,
         log::{Durability, LogSettings},
@@ -42,7 +42,7 @@ pub struct Node {
 pub struct Singles {
     mesh: Rc<Mesh<SimEnvironment>>,
     next: Cell<usize>,
-    answers: RefCell<BTreeMap<usize, Result<bool, Unavailable>>>,
+    answers: RefCell<BTreeMap<usize, Result<bool, NotChanged>>>,
     answered: Signal,
 }
 
@@ -67,7 +67,7 @@ impl Singles {
     }
 
     /// Whether the coin passed; `None` where that takes a task, and nothing has happened.
-    pub async fn ask(&self, single: Single) -> Option<Result<bool, Unavailable>> {
+    pub async fn ask(&self, single: Single) -> Option<Result<bool, NotChanged>> {
         let id = self.next.get();
         self.next.set(id + 1);
         match self.mesh.ask_one(single, id) {
@@ -116,6 +116,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
             tickets: TicketSettings {
                 pool: 64,
                 lifetime: Duration::from_secs(300),
+                shares: 8,
             },
             trades: TradeSettings {
                 pending: Duration::from_secs(60),

@@ -167,6 +167,14 @@ pub static KEYS: &[Key] = &[
         set: |config, value| config.network.idle_timeout = value.into_seconds(),
     },
     Key {
+        section: "network",
+        name: "udp_amplification",
+        rule: whole(1, 10_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.network.udp_amplification.into()),
+        set: |config, value| config.network.udp_amplification = value.into_whole() as u32,
+    },
+    Key {
         section: "shards",
         name: "count",
         rule: whole(1, SHARDS_MOST),
@@ -272,6 +280,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         section: "tickets",
+        name: "shares",
+        rule: whole(1, 1_024),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.tickets.shares.into()),
+        set: |config, value| config.tickets.shares = value.into_whole() as u32,
+    },
+    Key {
+        section: "tickets",
         name: "lifetime_s",
         rule: whole(1, DAY_S),
         changes_at_run_time: false,
@@ -370,6 +386,22 @@ pub static KEYS: &[Key] = &[
         changes_at_run_time: false,
         get: |config| Value::Whole(config.limits.healing_burst.into()),
         set: |config, value| config.limits.healing_burst = value.into_whole() as u32,
+    },
+    Key {
+        section: "limits",
+        name: "wrong_claims_per_min",
+        rule: whole(0, 1_000_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.limits.wrong_claims_per_min.into()),
+        set: |config, value| config.limits.wrong_claims_per_min = value.into_whole() as u32,
+    },
+    Key {
+        section: "limits",
+        name: "udp_refusals_per_s",
+        rule: whole(0, 1_000_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.limits.udp_refusals_per_s.into()),
+        set: |config, value| config.limits.udp_refusals_per_s = value.into_whole() as u32,
     },
     Key {
         section: "trade",

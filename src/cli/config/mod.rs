@@ -78,6 +78,9 @@ pub struct Network {
     pub body_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
+    /// Over UDP, an answer is at most so many times as long as its request; unless set, 3, and 10 where
+    /// the dialect is [`Dialect::Raidax`].
+    pub udp_amplification: u32,
 }
 
 /// Section `shards`.
@@ -120,6 +123,8 @@ pub struct Protocol {
 pub struct Tickets {
     /// Tickets that each shard keeps at the same time.
     pub pool: u32,
+    /// Shares of the pool, of which one address has one at most.
+    pub shares: u32,
     /// From being issued to its end.
     pub lifetime: Duration,
     /// Coins of a ticket and of a fix, at most.
@@ -155,6 +160,10 @@ pub struct Limits {
     pub healing_per_s: u32,
     /// Such requests at once.
     pub healing_burst: u32,
+    /// Wrong claims in a server's name from one address a minute, on each core; 0 for any number.
+    pub wrong_claims_per_min: u32,
+    /// Refusals that each core sends over UDP to one address a second; 0 for any number.
+    pub udp_refusals_per_s: u32,
 }
 
 /// Section `trade`.
@@ -340,6 +349,7 @@ impl Default for Config {
                 header_timeout: Duration::from_secs(5),
                 body_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(300),
+                udp_amplification: 3,
             },
             shards: Shards {
                 count: cores(),
@@ -359,6 +369,7 @@ impl Default for Config {
             },
             tickets: Tickets {
                 pool: 65_536,
+                shares: 8,
                 lifetime: Duration::from_secs(300),
                 max_coins: 4_096,
             },
@@ -375,6 +386,8 @@ impl Default for Config {
             limits: Limits {
                 healing_per_s: 1_000,
                 healing_burst: 2_000,
+                wrong_claims_per_min: 6_000,
+                udp_refusals_per_s: 100,
             },
             trade: Trade {
                 settlement: Settlement::None,

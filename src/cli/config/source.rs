@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::key::{KEYS, Key, Value};
-use super::{Config, Settlement};
+use super::{Config, Dialect, Settlement};
 
 /// Where a value came from, the weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,6 +315,13 @@ impl Reading {
         if self.config.origins[place] == Origin::Default {
             self.config.node.admin_key_file = self.config.node.data_dir.join("admin.key");
         }
+        let place = find("network", "udp_amplification").expect("KEYS holds it");
+        if self.config.origins[place] == Origin::Default {
+            self.config.network.udp_amplification = match self.config.protocol.dialect {
+                Dialect::Spec => 3,
+                Dialect::Raidax => 10,
+            };
+        }
         Ok(self.config)
     }
 }
@@ -528,6 +535,18 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.node.admin_key_file, Path::new("/etc/key"));
+    }
+
+    #[test]
+    fn answers_over_udp_are_as_long_as_the_dialects_clients_need_unless_it_is_set() {
+        let times = |text: &str| {
+            let config = load_with(text, &[], &[]).unwrap();
+            config.network.udp_amplification
+        };
+        assert_eq!(times(""), 3);
+        assert_eq!(times("[protocol]\ndialect = \"raidax\"\n"), 10);
+        let set = "[network]\nudp_amplification = 5\n[protocol]\ndialect = \"raidax\"\n";
+        assert_eq!(times(set), 5);
     }
 
     #[test]
