@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
-/// Whoever is counted as one, as far as an address tells: an IPv4 address, however it is written, or the
-/// 2^64 addresses of IPv6 that start alike, since who has one of them commonly has all.
+/// Whoever is counted as one, as far as an address tells: an IPv4 address, however it is written,
+/// or the 2^64 addresses of IPv6 that start alike, since who has one of them commonly has all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stranger(u64);
 
