@@ -1,5 +1,5 @@
-//! What a stranger can have a node send by datagrams whose source is forged: no answer to an answer, few
-//! refusals, and never many times what was sent.
+//! What a stranger can have a node send by datagrams whose source is forged: no answer to an
+//! answer, few refusals, and never many times what was sent.
 
 mod real_node;
 
@@ -87,8 +87,8 @@ impl Stranger {
         self.receive()
     }
 
-    /// Sends datagrams none of which is to be answered: echoes that are sent after them are, and nothing
-    /// else is by the time that those are.
+    /// Sends datagrams none of which is to be answered: echoes that are sent after them are, and
+    /// nothing else is by the time that those are.
     fn assert_silent<'a>(&mut self, to: RaidaId, datagrams: impl IntoIterator<Item = &'a [u8]>) {
         const MARK: [u8; 2] = [0xee, 0x77];
         let mut echo = Vec::new();
@@ -129,9 +129,9 @@ fn echo_request(to: RaidaId, echo: [u8; 2]) -> Request<'static> {
     }
 }
 
-/// Every kind of answer that servers give which can be read as a request: all statuses, groups and types,
-/// bodies of many lengths, and in what the asker chooses (echo bytes, challenge, key coin, how long
-/// the work took) what makes a right header of it.
+/// Every kind of answer that servers give which can be read as a request: all statuses, groups and
+/// types, bodies of many lengths, and in what the asker chooses (echo bytes, challenge, key coin,
+/// how long the work took) what makes a right header of it.
 fn answers(from: RaidaId, dialect: Dialect) -> Vec<Vec<u8>> {
     let rules = rules(from.get(), dialect);
     let (first, second) = (an(1), an(2));
@@ -232,7 +232,8 @@ fn no_node_answers_what_another_or_itself_can_have_answered() {
                         "{to} answers {from}: {:02x?}",
                         &answer[..48.min(answer.len())]
                     );
-                    // Over TCP some of them would be requests: they are not all wrong for another reason.
+                    // Over TCP some of them would be requests: they are not all wrong for another
+                    // reason.
                     if let Frame::Whole { header, .. } = frame(answer, &rules(to.get(), dialect)) {
                         right_headers.insert((from, to.get(), header.command.name()));
                     }

@@ -29,13 +29,23 @@ fn raida(number: u8) -> RaidaId {
 }
 
 fn coins(count: usize) -> Vec<(Coin, An)> {
-    let coin = |number: usize| PageId::from_index(number * 7 % 15_000).unwrap().coin(number % 1_024);
-    let an = |number: usize| An::new((0x5eed_0000_0000_0000_0000_u128 + number as u128).to_be_bytes());
-    (0..count).map(|number| (coin(number), an(number))).collect()
+    let coin = |number: usize| {
+        PageId::from_index(number * 7 % 15_000)
+            .unwrap()
+            .coin(number % 1_024)
+    };
+    let an =
+        |number: usize| An::new((0x5eed_0000_0000_0000_0000_u128 + number as u128).to_be_bytes());
+    (0..count)
+        .map(|number| (coin(number), an(number)))
+        .collect()
 }
 
 fn start(coins: &[(Coin, An)], change: impl FnOnce(&mut Settings)) -> RealNode {
-    let held: Vec<_> = coins.iter().map(|&(coin, an)| (coin, an, Mfs::new(9))).collect();
+    let held: Vec<_> = coins
+        .iter()
+        .map(|&(coin, an)| (coin, an, Mfs::new(9)))
+        .collect();
     RealNode::start(&held, change)
 }
 
@@ -114,9 +124,15 @@ fn a_ticket_names_a_coin_once_however_often_it_is_asked_for() {
             settings.shards = shards;
             settings.datagrams.amplification = 1_000;
         });
+<<<<<<< HEAD
         let mut stranger = Stranger::of(1, &node);
         // Four coins in turn, and a wrong number of the first now and then: the answer's bits are as many
         // as the request's records.
+=======
+        let mut stranger = Stranger::at(1, &node);
+        // Four coins in turn, and a wrong number of the first now and then: the answer's bits are
+        // as many as the request's records.
+>>>>>>> edges
         let wrong = (held[0].0, An::new([9; 16]));
         let asked: Vec<(Coin, An)> = (0..3_000)
             .map(|record| match record % 10 {
@@ -138,7 +154,10 @@ fn a_ticket_names_a_coin_once_however_often_it_is_asked_for() {
         assert_eq!(claimed.status, Status::SUCCESS);
         let listed: Vec<Coin> = Validate::read(&claimed.payload).unwrap().iter().collect();
         // In the order in which they first come.
-        assert_eq!(listed, held.iter().map(|(coin, _)| *coin).collect::<Vec<_>>());
+        assert_eq!(
+            listed,
+            held.iter().map(|(coin, _)| *coin).collect::<Vec<_>>()
+        );
         node.stop();
     }
 }
@@ -158,8 +177,14 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
             };
         });
         let shards = usize::from(shards);
+<<<<<<< HEAD
         // One coin each: as many as an eighth of the pool's tickets, on the shard that has the coin.
         let mut first = Stranger::of(1, &node);
+=======
+        // One coin each: as many as an eighth of the pool's tickets, on the shard that has the
+        // coin.
+        let mut first = Stranger::at(1, &node);
+>>>>>>> edges
         let on_shard = |shard: usize| {
             let owned = held.iter().filter(move |(coin, _)| {
                 let page = coin.page();
@@ -172,9 +197,18 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
             assert_eq!(first.take_all(&one, POOL), POOL / 8);
         }
         // The same coin thousands of times is no longer a ticket than one of it; many coins are.
+<<<<<<< HEAD
         let mut second = Stranger::of(2, &node);
         assert_eq!(second.take_all(&vec![on_shard(0)[0]; 3_000], POOL), POOL / 8);
         let mut third = Stranger::of(3, &node);
+=======
+        let mut second = Stranger::at(2, &node);
+        assert_eq!(
+            second.take_all(&vec![on_shard(0)[0]; 3_000], POOL),
+            POOL / 8
+        );
+        let mut third = Stranger::at(3, &node);
+>>>>>>> edges
         let long = &on_shard(0)[..1_000];
         assert_eq!(third.take_all(long, POOL), POOL * 64 / 8 / 1_000);
         // Who is honest and comes now gets what it needs.
@@ -189,8 +223,8 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
     }
 }
 
-/// Twenty-five nodes of defaults have one client that heals 3,000 coins on 11 servers, while strangers take
-/// what they can.
+/// Twenty-five nodes of defaults have one client that heals 3,000 coins on 11 servers, while
+/// strangers take what they can.
 #[test]
 fn a_heal_of_3_000_coins_on_11_servers_gets_its_tickets_while_strangers_take_theirs() {
     for (dialect, shards) in BOTH {
@@ -243,11 +277,27 @@ fn a_ticket_costs_as_many_requests_as_it_takes_room() {
         // 47 requests' worth each; what one core allows it may on another too.
         let mut long = Stranger::of(1, &node);
         let statuses = (0..20).map(|_| long.ticket(&held).0);
+<<<<<<< HEAD
         let passed = statuses.filter(|status| *status == Status::ALL_PASS).count();
         assert!((3..=4 * usize::from(shards)).contains(&passed), "{passed} of 20");
         let mut short = Stranger::of(2, &node);
+=======
+        let passed = statuses
+            .filter(|status| *status == Status::ALL_PASS)
+            .count();
+        assert!(
+            (3..=4 * usize::from(shards)).contains(&passed),
+            "{passed} of 20"
+        );
+        let mut short = Stranger::at(2, &node);
+>>>>>>> edges
         let statuses = (0..100).map(|_| short.ticket(&held[..1]).0);
-        assert_eq!(statuses.filter(|status| *status == Status::ALL_PASS).count(), 100);
+        assert_eq!(
+            statuses
+                .filter(|status| *status == Status::ALL_PASS)
+                .count(),
+            100
+        );
         node.stop();
     }
 }
@@ -307,7 +357,8 @@ fn tickets_cannot_be_guessed_in_the_name_of_a_server_and_its_own_claims_are_answ
         });
         let mut stranger = Stranger::of(1, &node);
         let none = in_dialect(Status::NO_SUCH_TICKET, dialect);
-        // Right claims do not count, whatever shard has the ticket, nor do those that were made before.
+        // Right claims do not count, whatever shard has the ticket, nor do those that were made
+        // before.
         let mut honest = Wire::tcp(node.address());
         for _ in 0..2 * WRONG {
             let ticket = stranger.ticket(&held).1.unwrap().get();
@@ -315,7 +366,8 @@ fn tickets_cannot_be_guessed_in_the_name_of_a_server_and_its_own_claims_are_answ
             let again = claim(&mut honest, 7, ticket, 1).status;
             assert_eq!(again, in_dialect(Status::TICKET_CLAIMED, dialect));
         }
-        // Many connections, so that every core is asked; pipelined, so that many are looked at at once.
+        // Many connections, so that every core is asked; pipelined, so that many are looked at at
+        // once.
         let mut guessers: Vec<Wire> = (0..8).map(|_| Wire::tcp(node.address())).collect();
         let (mut wrong, mut refused) = (0, 0);
         for round in 0..40_u32 {
@@ -331,9 +383,13 @@ fn tickets_cannot_be_guessed_in_the_name_of_a_server_and_its_own_claims_are_answ
             }
         }
         let most = WRONG * u32::from(shards) * 2;
-        assert!(wrong >= WRONG && wrong <= most, "{wrong} guesses were looked at");
+        assert!(
+            wrong >= WRONG && wrong <= most,
+            "{wrong} guesses were looked at"
+        );
         assert!(refused >= 320 - most);
-        // The names of others are none the worse, from the same address and on the same connections.
+        // The names of others are none the worse, from the same address and on the same
+        // connections.
         let ticket = stranger.ticket(&held).1.unwrap().get();
         for guesser in &mut guessers {
             let claimant = (0..25).find(|number| *number != 7).unwrap();
@@ -363,15 +419,27 @@ fn guesses_under_way_at_the_same_time_are_counted_before_they_are_looked_at() {
     for guess in 0..200_u32 {
         let mut payload = vec![7];
         payload.extend((0x1000_0001 + guess).to_be_bytes());
-        let claim = compose(Command::Validate, Protection::None, Some(&payload), guess.into());
+        let claim = compose(
+            Command::Validate,
+            Protection::None,
+            Some(&payload),
+            guess.into(),
+        );
         asked.push(claim);
     }
     let bytes: Vec<u8> = asked.iter().flat_map(|claim| claim.bytes.clone()).collect();
     wire.send(&bytes);
-    let statuses = asked.iter().map(|claim| wire.answer(&claim.sent, ResponseCounter::Restart).status);
-    let refused = statuses.filter(|status| *status == Status::TOO_MANY_REQUESTS).count();
+    let statuses = asked
+        .iter()
+        .map(|claim| wire.answer(&claim.sent, ResponseCounter::Restart).status);
+    let refused = statuses
+        .filter(|status| *status == Status::TOO_MANY_REQUESTS)
+        .count();
     // One connection is one core's.
-    assert!(refused >= 200 - 2 * WRONG as usize, "{refused} of 200 were refused");
+    assert!(
+        refused >= 200 - 2 * WRONG as usize,
+        "{refused} of 200 were refused"
+    );
     node.stop();
     assert_eq!(RAIDA, raida(14));
 }

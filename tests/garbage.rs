@@ -136,8 +136,8 @@ fn judge_datagram(bytes: &[u8], dialect: Dialect) -> OfDatagram {
     OfDatagram::Answer(verdict)
 }
 
-/// Whether a server can have answered this: it has the number of one, a status that there is, and the length
-/// that its header says, and no 1, 1 where a request has that.
+/// Whether a server can have answered this: it has the number of one, a status that there is, and
+/// the length that its header says, and no 1, 1 where a request has that.
 fn is_answer_like(bytes: &[u8]) -> bool {
     if bytes.len() < HEADER_MIN || bytes[0] > 24 || bytes[1] != 0 || bytes[8] != 0 {
         return false;
@@ -902,7 +902,8 @@ fn survive(shards: u16, dialect: Dialect) {
         let resumed = |panic| std::panic::resume_unwind(panic);
         for (thrown, seen) in first.into_iter().chain(second).enumerate() {
             let seen = seen.unwrap_or_else(resumed);
-            // Every second one is by datagrams, which are not told of a version that is not the node's.
+            // Every second one is by datagrams, which are not told of a version that is not the
+            // node's.
             let is_possible = |status: &&u8| thrown % 2 == 0 || **status != 255;
             let mut possible = ANSWERED.iter().filter(is_possible);
             let missing = possible.find(|status| !seen[usize::from(**status)]);

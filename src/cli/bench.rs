@@ -41,19 +41,20 @@ const MINT_MAX: usize = 2_000_000;
 /// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about coins;
 /// one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back and forth
 /// between two authenticity numbers of each coin; a coin is in one request at a time, so the right
-/// answer to each is known. find asks which of two numbers coins have: the first, the second or, now and
-/// then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate asks for
-/// one and claims it in the names of all 25 servers. A node keeps each ticket for tickets.lifetime_s and
-/// has room for tickets.pool of them on each shard, for one address an eighth of that: start it with --set
-/// tickets.shares=1 where it is to have them all. It believes whoever claims only without a list of
-/// peers, or with peers.verify_source = false. encryption-ticket asks for tickets that vouch for one coin
-/// each to another server, one request in 64 with a wrong number; the node needs the secrets that it
-/// shares with the others (raida keys new, and its file in keys.file) and gives tickets only under
-/// encryption: type 4 unless --encryption says otherwise. Of one address it takes limits.healing_per_s of
-/// find, tickets and fix on each core, 1000 unless set, and refuses the rest ("too many requests"): start
-/// it with --set limits.healing_per_s=0. Over UDP it sends few refusals, and of encryption tickets one in
-/// 64 is to be refused: start it with --set limits.udp_refusals_per_s=0 too. Every answer is checked: its
-/// length, its challenge answer or HMAC, its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
+/// answer to each is known. find asks which of two numbers coins have: the first, the second or, now
+/// and then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate
+/// asks for one and claims it in the names of all 25 servers. A node keeps each ticket for
+/// tickets.lifetime_s and has room for tickets.pool of them on each shard, for one address an eighth of
+/// that: start it with --set tickets.shares=1 where it is to have them all. It believes whoever claims
+/// only without a list of peers, or with peers.verify_source = false. encryption-ticket asks for
+/// tickets that vouch for one coin each to another server, one request in 64 with a wrong number; the
+/// node needs the secrets that it shares with the others (raida keys new, and its file in keys.file)
+/// and gives tickets only under encryption: type 4 unless --encryption says otherwise. Of one address
+/// it takes limits.healing_per_s of find, tickets and fix on each core, 1000 unless set, and refuses
+/// the rest ("too many requests"): start it with --set limits.healing_per_s=0. Over UDP it sends few
+/// refusals, and of encryption tickets one in 64 is to be refused: start it with --set
+/// limits.udp_refusals_per_s=0 too. Every answer is checked: its length, its challenge answer or HMAC,
+/// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
 /// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
 ///
@@ -62,25 +63,27 @@ const MINT_MAX: usize = 2_000_000;
 /// has to be shown their coins in the order in which they were stored; one request in 64 is about a
 /// locker that does not exist. Over UDP a node answers peek and list with at most three times the bytes
 /// of the request: start it with --set network.udp_amplification=10000 for more. If all coins of
-/// --coins-file lie in lockers already, these are looked into as they are. take gives all coins of a locker new numbers. offer puts coins up for sale (in
-/// cloudcoin), at a price that nothing else has. list asks for 255 lockers that are for sale, and puts up
-/// as many before the first slice. buy buys with a new transaction id each time, on a node with
-/// trade.settlement = "trusted". What put, take, offer and buy use up is made ready before each slice, of
-/// all coins there are, over a connection of its own: stored for take, up for sale for buy, and for put
-/// and offer out of the lockers of the slice before, each coin under its own number again, since a node
-/// takes no sum for a proof where coins of one locker are in it in pairs. A slice ends when it is used
-/// up: more coins (--mint) make longer slices. Offers are taken back in the end.
+/// --coins-file lie in lockers already, these are looked into as they are. take gives all coins of a
+/// locker new numbers. offer puts coins up for sale (in cloudcoin), at a price that nothing else has.
+/// list asks for 255 lockers that are for sale, and puts up as many before the first slice. buy buys
+/// with a new transaction id each time, on a node with trade.settlement = "trusted". What put, take,
+/// offer and buy use up is made ready before each slice, of all coins there are, over a connection of
+/// its own: stored for take, up for sale for buy, and for put and offer out of the lockers of the slice
+/// before, each coin under its own number again, since a node takes no sum for a proof where coins of
+/// one locker are in it in pairs. A slice ends when it is used up: more coins (--mint) make longer
+/// slices. Offers are taken back in the end.
 ///
 /// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida repair
-/// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the end.
-/// Tickets of the others are got before each slice, about twice as many as one has taken so far; within a
-/// slice only when three quarters are used up, and a WARNING says when a fix had to wait for them. Take
-/// more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool tickets of 64
-/// coins on each shard, for one address an eighth of that (tickets.shares), and they stay for
-/// tickets.lifetime_s: for 5,000 fixes of 100 coins in 300 s unless set. Of others that are down, 11 at
-/// most, each fix names a ticket that was never given out, so that the node tries to claim from all 24. With 12 or more of them down no fix succeeds:
-/// --expect-refusal measures how long a node takes to say that. limits.healing_per_s bounds fixes as
-/// well (`raida network --set`). A fix counts as lost after 40 s, or --timeout-ms where that is more.
+/// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the
+/// end. Tickets of the others are got before each slice, about twice as many as one has taken so far;
+/// within a slice only when three quarters are used up, and a WARNING says when a fix had to wait for
+/// them. Take more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool
+/// tickets of 64 coins on each shard, for one address an eighth of that (tickets.shares), and they stay
+/// for tickets.lifetime_s: for 5,000 fixes of 100 coins in 300 s unless set. Of others that are down,
+/// 11 at most, each fix names a ticket that was never given out, so that the node tries to claim from
+/// all 24. With 12 or more of them down no fix succeeds: --expect-refusal measures how long a node
+/// takes to say that. limits.healing_per_s bounds fixes as well (`raida network --set`). A fix counts
+/// as lost after 40 s, or --timeout-ms where that is more.
 ///
 /// CLOSED LOOP (unless --rate or --sweep is given). A request goes out when an earlier one is answered,
 /// so that --in-flight (UDP) or --connections times --depth (TCP) requests are always under way. This

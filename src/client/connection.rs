@@ -165,7 +165,8 @@ impl Connection {
         })
     }
 
-    /// Another conversation with the same node, over TCP: for what the node does not answer over UDP.
+    /// Another conversation with the same node, over TCP: for what the node does not answer over
+    /// UDP.
     ///
     /// # Errors
     /// As [`Connection::open`].

@@ -105,16 +105,16 @@ pub fn frame(bytes: &[u8], rules: &Rules) -> Frame {
     }
 }
 
-/// The shortest datagram that is told why it is refused: the shortest request with a body. Shorter ones
-/// that are answered are echo, version and audit without one.
+/// The shortest datagram that is told why it is refused: the shortest request with a body. Shorter
+/// ones that are answered are echo, version and audit without one.
 pub const REFUSED_BYTES_MIN: usize = RequestHeader::SIZE_MIN + EMPTY_BODY_SIZE;
 
-/// Looks at a datagram (PROTOCOL.md sections 2, 3 and 5). One that is longer than the request in it is
-/// taken for that request and the rest ignored: the page has a status for a short one only.
+/// Looks at a datagram (PROTOCOL.md sections 2, 3 and 5). One that is longer than the request in it
+/// is taken for that request and the rest ignored: the page has a status for a short one only.
 ///
 /// The source of a datagram is easily forged, and a refusal would go there. So there is none to a
-/// version that is not ours, to what is shorter than [`REFUSED_BYTES_MIN`], and to what another node can have
-/// sent as an answer.
+/// version that is not ours, to what is shorter than [`REFUSED_BYTES_MIN`], and to what another
+/// node can have sent as an answer.
 #[inline(always)]
 pub fn datagram(bytes: &[u8], rules: &Rules) -> Datagram {
     let Some(front) = bytes.first_chunk() else {

@@ -117,7 +117,8 @@ pub(super) const PRESENTATION: usize = 14;
 pub(super) const ENCRYPTION: usize = 16;
 const NONCE: usize = 24;
 
-/// What clients write at [`PRESENTATION`]; nothing looks at it but [`super::response::can_be_answer`].
+/// What clients write at [`PRESENTATION`]; nothing looks at it but
+/// [`super::response::can_be_answer`].
 pub(super) const PRESENTED: [u8; 2] = [1, 1];
 /// What a client writes into the header's first byte: every dialect accepts it.
 const VERSION_SENT: u8 = 1;

@@ -213,12 +213,12 @@ pub fn complete(answer: &mut [u8], encryption: Encryption, status: Status, execu
 }
 
 /// Whether a server of a network, whichever it is, can have sent this datagram as an answer
-/// (PROTOCOL.md section 5, "Refusals over UDP"). A node answers none that can: one datagram with a forged
-/// source would have two nodes, or a node and itself, answer each other for ever.
+/// (PROTOCOL.md section 5, "Refusals over UDP"). A node answers none that can: one datagram with a
+/// forged source would have two nodes, or a node and itself, answer each other for ever.
 ///
-/// Answers and requests differ as long as clients put 1, 1 into bytes 14 and 15 of a request, which is
-/// never the low half of an answer's [time](write_time), and leave bytes 9 to 11 alone, which in an answer hold the
-/// length of its body.
+/// A request differs from an answer in two places: clients put 1, 1 into bytes 14 and 15, which is
+/// never the low half of an answer's [time](write_time), and they put zeros into bytes 9 to 11,
+/// where an answer has the length of its body.
 #[inline]
 pub fn can_be_answer(datagram: &[u8]) -> bool {
     let Some(front) = datagram.first_chunk::<{ RequestHeader::SIZE_MIN }>() else {

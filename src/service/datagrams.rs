@@ -5,20 +5,20 @@ use serde::{Deserialize, Serialize};
 use super::{Caller, Rate, rate::Rates};
 use crate::protocol::{Status, frame::REFUSED_BYTES_MIN};
 
-/// How much strangers can have a node send over UDP, where the source of a request is easily forged: what
-/// a node answers may go to somebody who never asked.
+/// How much strangers can have a node send over UDP, where the source of a request is easily
+/// forged: what a node answers may go to somebody who never asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramRules {
-    /// An answer is at most so many times as long as the datagram that it answers, UDP payload to UDP
-    /// payload; a longer one is refused with 191.
+    /// An answer is at most so many times as long as the datagram that it answers, UDP payload to
+    /// UDP payload; a longer one is refused with 191.
     pub amplification: usize,
-    /// Refusals that each core sends to one address a second, and [so many times](REFUSALS_OF_ALL) that to all
-    /// together; 0 for any number.
+    /// Refusals that each core sends to one address a second, and [so many times](REFUSALS_OF_ALL)
+    /// that to all together; 0 for any number.
     pub refusals_per_s: u32,
 }
 
-/// All addresses together are sent so many times what one is: for forged sources, of which there are as
-/// many as a stranger likes.
+/// All addresses together are sent so many times what one is: for forged sources, of which there
+/// are as many as a stranger likes.
 pub const REFUSALS_OF_ALL: u32 = 10;
 
 /// The longest answer that a datagram can carry, bytes: 65,535 less the IPv4 and UDP headers.
@@ -29,7 +29,8 @@ const ANSWER_BYTES_MAX: usize = 65_507;
 pub struct DatagramCounts {
     /// Answers that were too long for their requests, and refused with 191 instead.
     pub answers_too_long: u64,
-    /// Refusals that were not sent: their datagrams are too short to be told why, or too many were refused.
+    /// Refusals that were not sent: their datagrams are too short to be told why, or too many were
+    /// refused.
     pub refusals_unsent: u64,
 }
 
@@ -87,8 +88,8 @@ impl Datagrams {
         status: Status,
         now: impl Fn() -> Duration,
     ) -> bool {
-        // What is that short and gets here is an echo, a version or an audit. It is right where its
-        // answer is only too long.
+        // Only an echo, a version or an audit comes this far in so short a datagram, and only a
+        // right one has an answer that is too long.
         let is_told = caller.datagram_bytes >= REFUSED_BYTES_MIN || status == Status::ASK_OVER_TCP;
         // The address first: one that has had its share takes nothing from the others.
         let may = is_told

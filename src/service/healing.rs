@@ -72,8 +72,8 @@ pub struct Healing {
     pub max_coins: usize,
     /// Requests of one address, on each core; what other servers claim in their own name does not count.
     pub rate: Rate,
-    /// Wrong claims in the name of a server from one address a minute, on each core, where the other
-    /// servers are known; 0 for any number.
+    /// Wrong claims in the name of a server from one address a minute, on each core, where the
+    /// other servers are known; 0 for any number.
     pub wrong_claims_per_min: u32,
     /// Secrets between servers.
     pub keys: KeyHealing,
@@ -245,8 +245,8 @@ impl<E: Environment> Node<E> {
         coins: impl Iterator<Item = (Coin, AnTag)>,
         caller: Caller,
     ) -> Result<TicketId, Status> {
-        // The request has been counted as one, which is worth as many coins as fill a pool together with a
-        // ticket. Whether a ticket is issued or not, its coins have been looked at.
+        // The request has been counted as one, which is right for a ticket of average length. A
+        // longer one counts as several, whether it is issued or not: its coins have been looked at.
         let worth = count.div_ceil(TicketSettings::COINS_A_TICKET);
         if worth > 1 {
             self.healing_rates.charge(caller.address, worth - 1);

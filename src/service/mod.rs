@@ -87,8 +87,8 @@ struct Caller {
     key: KeySource,
     /// Bytes of the datagram that the request came in; 0 of a stream.
     datagram_bytes: usize,
-    /// Bytes of payload that an answer may have: where it would have more, the request is refused with
-    /// [`Status::ASK_OVER_TCP`], and nothing is changed.
+    /// Bytes of payload that an answer may have: where it would have more, the request is refused
+    /// with [`Status::ASK_OVER_TCP`], and nothing is changed.
     payload_bytes_max: usize,
 }
 

@@ -91,8 +91,8 @@ impl Rates {
     }
 }
 
-/// Wrong claims in the name of each server from each address, on one core. The number of a ticket has 32
-/// bits: who may try as many as it likes finds some that others hold.
+/// Wrong claims in the name of each server from each address, on one core. The number of a ticket
+/// has 32 bits: who may try as many as it likes finds some that others hold.
 pub(super) struct WrongClaims(Rates);
 
 impl WrongClaims {
@@ -110,7 +110,8 @@ impl WrongClaims {
     }
 
     /// Whether a claim in this server's name from this address is looked at now; counts it as wrong
-    /// if so. Many may be looked at at the same time, so it is too late to count it when it turns out wrong.
+    /// if so. Many may be looked at at the same time, so it is too late to count it when it turns
+    /// out wrong.
     pub(super) fn admits(
         &self,
         claimant: RaidaId,

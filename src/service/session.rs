@@ -520,10 +520,11 @@ impl<E: Environment> Node<E> {
 
     /// Ends a response: [`Outcome::Answered`], or [`Outcome::Silent`] where there is to be none.
     ///
-    /// Every answer of every command passes here but those that a header alone is refused with and the
-    /// end of [parked](Outcome::Parked) ones; so what holds over UDP for all of them is here. A command that
-    /// changes something must not come with an answer that is too long: whoever is told to ask
-    /// over TCP has to find everything as it was. It looks at [`Caller::payload_bytes_max`] first.
+    /// Every answer of every command passes here but those that a header alone is refused with and
+    /// the end of [parked](Outcome::Parked) ones; so what holds over UDP for all of them is here. A
+    /// command that changes something must not come with an answer that is too long: whoever is
+    /// told to ask over TCP has to find everything as it was. It looks at
+    /// [`Caller::payload_bytes_max`] first.
     #[inline]
     fn seal(
         &self,

@@ -2,8 +2,8 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-/// Tells which numbers of a list have come before. Its memory is kept from list to list, twice the longest
-/// one's numbers by 8 bytes.
+/// Tells which numbers of a list have come before. Its memory is kept from list to list, twice the
+/// longest one's numbers by 8 bytes.
 pub(super) struct CoinsOnce {
     /// The list that a number was last seen in, and the number. As many as a power of two.
     seen: Vec<(u32, u32)>,

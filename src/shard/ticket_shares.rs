@@ -4,12 +4,12 @@ use foldhash::quality::FixedState;
 
 use super::{Stranger, tickets::TicketSettings};
 
-/// Strangers share so many accounts: those that fall on the same one share what one may have. Which they are
-/// depends on the seed, so that nobody can choose to be on another's.
+/// Strangers share so many accounts: those that fall on the same one share what one may have. Which
+/// they are depends on the seed, so that nobody can choose to be on another's.
 const ACCOUNTS: usize = 4_096;
 
-/// What each stranger has of a pool of tickets, so that none takes all of it. 32 KiB, however many strangers
-/// there are.
+/// What each stranger has of a pool of tickets, so that none takes all of it. 32 KiB, however many
+/// strangers there are.
 pub(super) struct Shares {
     /// An account may have so many tickets and coins.
     tickets_max: u32,
@@ -48,7 +48,8 @@ impl Shares {
         Account((hash % ACCOUNTS) as u16)
     }
 
-    /// Coins that another ticket of this account may have; `None` where it may have no other ticket.
+    /// Coins that another ticket of this account may have; `None` where it may have no other
+    /// ticket.
     #[inline]
     pub(super) fn left(&self, account: Account) -> Option<usize> {
         let share = self.accounts[usize::from(account.0)];

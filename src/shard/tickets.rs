@@ -20,8 +20,8 @@ pub struct TicketSettings {
     pub pool: usize,
     /// From being issued to its end.
     pub lifetime: Duration,
-    /// The pool has so many shares, and one stranger has at most one of them: of its tickets, and of the
-    /// coins that they list. 1 or more.
+    /// The pool has so many shares, and one stranger has at most one of them: of its tickets, and
+    /// of the coins that they list. 1 or more.
     pub shares: usize,
 }
 
@@ -142,8 +142,8 @@ impl Tickets {
         }
     }
 
-    /// Issues a ticket to somebody for these coins, `count` of them and at most 65,535; a coin that comes
-    /// twice is in it once. `random` fills bytes that nobody can predict.
+    /// Issues a ticket to somebody for these coins, `count` of them and at most 65,535; a coin that
+    /// comes twice is in it once. `random` fills bytes that nobody can predict.
     pub(super) fn issue(
         &mut self,
         now: Duration,
@@ -206,8 +206,8 @@ impl Tickets {
         self.issued.len() >= self.settings.pool
     }
 
-    /// Puts coins at the end of those of all tickets, each once: how many. After an error some of them are
-    /// there.
+    /// Puts coins at the end of those of all tickets, each once: how many. After an error some of
+    /// them are there.
     #[inline]
     fn list(
         &mut self,

@@ -78,8 +78,8 @@ pub struct Network {
     pub body_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
-    /// Over UDP, an answer is at most so many times as long as its request; unless set, 3, and 10 where
-    /// the dialect is [`Dialect::Raidax`].
+    /// Over UDP, an answer is at most so many times as long as its request; unless set, 3, and 10
+    /// where the dialect is [`Dialect::Raidax`].
     pub udp_amplification: u32,
 }
 
