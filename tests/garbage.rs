@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use raida::service::DatagramRules;
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId},
     protocol::{
@@ -34,7 +35,6 @@ use raida::{
         status_group::Stats,
     },
 };
-use raida::service::DatagramRules;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use real_node::{
@@ -125,7 +125,12 @@ fn judge_datagram(bytes: &[u8], dialect: Dialect) -> OfDatagram {
                 | Command::Validate
         )
     );
-    if may_be_long && !verdict.statuses.iter().all(|status| status.is_header_refusal()) {
+    if may_be_long
+        && !verdict
+            .statuses
+            .iter()
+            .all(|status| status.is_header_refusal())
+    {
         verdict.statuses.push(Status::ASK_OVER_TCP);
     }
     OfDatagram::Answer(verdict)
@@ -138,12 +143,10 @@ fn is_answer_like(bytes: &[u8]) -> bool {
         return false;
     }
     let body = u32::from_be_bytes([0, bytes[9], bytes[10], bytes[11]]) as usize;
-    let is_plain = bytes[4..6] == [0, 1]
-        && bytes[14..16] != [1, 1]
-        && bytes.len() == HEADER_MIN + body;
-    let is_verified = [4, 5].contains(&bytes[16])
-        && bytes[14..16] == [0, 0]
-        && bytes.len() == HEADER_MAX + body;
+    let is_plain =
+        bytes[4..6] == [0, 1] && bytes[14..16] != [1, 1] && bytes.len() == HEADER_MIN + body;
+    let is_verified =
+        [4, 5].contains(&bytes[16]) && bytes[14..16] == [0, 0] && bytes.len() == HEADER_MAX + body;
     Status::new(bytes[2]).name() != "unknown" && (is_plain || is_verified)
 }
 

@@ -51,8 +51,9 @@ const MINT_MAX: usize = 2_000_000;
 /// shares with the others (raida keys new, and its file in keys.file) and gives tickets only under
 /// encryption: type 4 unless --encryption says otherwise. Of one address it takes limits.healing_per_s of
 /// find, tickets and fix on each core, 1000 unless set, and refuses the rest ("too many requests"): start
-/// it with --set limits.healing_per_s=0. Every answer is checked: its length, its challenge answer or HMAC,
-/// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
+/// it with --set limits.healing_per_s=0. Over UDP it sends few refusals, and of encryption tickets one in
+/// 64 is to be refused: start it with --set limits.udp_refusals_per_s=0 too. Every answer is checked: its
+/// length, its challenge answer or HMAC, its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
 /// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
 ///
@@ -60,8 +61,8 @@ const MINT_MAX: usize = 2_000_000;
 /// one of its own under a new key. peek looks into lockers that were filled before the first slice, and
 /// has to be shown their coins in the order in which they were stored; one request in 64 is about a
 /// locker that does not exist. Over UDP a node answers peek and list with at most three times the bytes
-/// of the request: start it with --set network.udp_amplification=10000 for more. If all coins of --coins-file lie in lockers already, these are looked into
-/// as they are. take gives all coins of a locker new numbers. offer puts coins up for sale (in
+/// of the request: start it with --set network.udp_amplification=10000 for more. If all coins of
+/// --coins-file lie in lockers already, these are looked into as they are. take gives all coins of a locker new numbers. offer puts coins up for sale (in
 /// cloudcoin), at a price that nothing else has. list asks for 255 lockers that are for sale, and puts up
 /// as many before the first slice. buy buys with a new transaction id each time, on a node with
 /// trade.settlement = "trusted". What put, take, offer and buy use up is made ready before each slice, of
@@ -76,8 +77,8 @@ const MINT_MAX: usize = 2_000_000;
 /// slice only when three quarters are used up, and a WARNING says when a fix had to wait for them. Take
 /// more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool tickets of 64
 /// coins on each shard, for one address an eighth of that (tickets.shares), and they stay for
-/// tickets.lifetime_s: for 5,000 fixes of 100 coins in 300 s unless set. Of others that are down, 11 at most, each fix names a ticket that was never given out, so
-/// that the node tries to claim from all 24. With 12 or more of them down no fix succeeds:
+/// tickets.lifetime_s: for 5,000 fixes of 100 coins in 300 s unless set. Of others that are down, 11 at
+/// most, each fix names a ticket that was never given out, so that the node tries to claim from all 24. With 12 or more of them down no fix succeeds:
 /// --expect-refusal measures how long a node takes to say that. limits.healing_per_s bounds fixes as
 /// well (`raida network --set`). A fix counts as lost after 40 s, or --timeout-ms where that is more.
 ///

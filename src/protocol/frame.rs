@@ -257,7 +257,9 @@ mod tests {
     fn a_datagram_of_fewer_than_50_bytes_gets_no_answer() {
         for protection in protections() {
             let mut bytes = Vec::new();
-            let sent = request(protection, Some(&[0; 40])).compose(&mut bytes).unwrap();
+            let sent = request(protection, Some(&[0; 40]))
+                .compose(&mut bytes)
+                .unwrap();
             for length in 0..50 {
                 assert_eq!(datagram(&bytes[..length], &rules()), Datagram::Silence);
             }

@@ -242,13 +242,11 @@ pub fn can_be_answer(datagram: &[u8]) -> bool {
     ]);
     let has_body_after = |header: usize| header + body_length as usize == datagram.len();
     let presented = &front[PRESENTATION..PRESENTATION + 2];
-    let is_plain = may_be_plain
-        && *presented != PRESENTED
-        && has_body_after(RequestHeader::SIZE_MIN);
+    let is_plain =
+        may_be_plain && *presented != PRESENTED && has_body_after(RequestHeader::SIZE_MIN);
     // There a response has four zeros where a plain one has the time.
-    let is_verified = may_be_verified
-        && *presented == [0; 2]
-        && has_body_after(RequestHeader::SIZE_MAX);
+    let is_verified =
+        may_be_verified && *presented == [0; 2] && has_body_after(RequestHeader::SIZE_MAX);
     is_from_server && (is_plain || is_verified)
 }
 

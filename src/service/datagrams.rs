@@ -57,7 +57,9 @@ impl Datagrams {
         Datagrams {
             amplification: rules.amplification,
             refusals: Rates::new(of(rules.refusals_per_s)),
-            refusals_of_all: Rates::of_all(of(rules.refusals_per_s.saturating_mul(REFUSALS_OF_ALL))),
+            refusals_of_all: Rates::of_all(of(rules
+                .refusals_per_s
+                .saturating_mul(REFUSALS_OF_ALL))),
             counts: Cell::default(),
         }
     }

@@ -332,7 +332,11 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let claim = self.claim_of(payload, caller)?;
         let answered = self.claim_later(claim, caller, out).await;
-        self.end_claim(claim, caller, Some(answered.unwrap_or_else(|refusal| refusal)));
+        self.end_claim(
+            claim,
+            caller,
+            Some(answered.unwrap_or_else(|refusal| refusal)),
+        );
         answered
     }
 

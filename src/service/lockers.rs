@@ -142,11 +142,7 @@ impl<E: Environment> Node<E> {
 }
 
 /// Answers with these coins, where they fit.
-pub(super) fn list(
-    coins: Vec<Coin>,
-    caller: Caller,
-    out: &mut Vec<u8>,
-) -> Result<Status, Status> {
+pub(super) fn list(coins: Vec<Coin>, caller: Caller, out: &mut Vec<u8>) -> Result<Status, Status> {
     caller.takes(coins.len() * Coin::SIZE)?;
     if coins.len() > RESPONSE_PAYLOAD_MAX / Coin::SIZE {
         return Err(Status::INVALID_LENGTH);

@@ -65,11 +65,7 @@ impl Release {
 }
 
 impl<E: Environment> Parking<E> {
-    pub fn new(
-        shard: Rc<Shard<E>>,
-        latency: Rc<Latency>,
-        datagrams: Rc<Datagrams>,
-    ) -> Rc<Self> {
+    pub fn new(shard: Rc<Shard<E>>, latency: Rc<Latency>, datagrams: Rc<Datagrams>) -> Rc<Self> {
         Rc::new(Parking {
             shard,
             latency,

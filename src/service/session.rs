@@ -322,12 +322,9 @@ impl<E: Environment> Session<E> {
                 node.seal(header, &caller, start, response, status, key, proof)
             };
             let mut response = Response::begin(out, header);
-            if let Some(status) = node.now(
-                header.command,
-                opened.payload,
-                caller,
-                response.payload(),
-            ) {
+            if let Some(status) =
+                node.now(header.command, opened.payload, caller, response.payload())
+            {
                 if !status.is_verdict() {
                     response.clear();
                 }

@@ -27,7 +27,8 @@ impl CoinsOnce {
         self.list = self.list.wrapping_add(1);
         if self.seen.len() < room || self.list == 0 {
             self.seen.clear();
-            self.seen.resize(room.max(self.seen.capacity()).next_power_of_two(), (0, 0));
+            self.seen
+                .resize(room.max(self.seen.capacity()).next_power_of_two(), (0, 0));
             self.list = 1;
         }
     }

@@ -88,7 +88,11 @@ mod tests {
             .map(|last| Stranger::of(IpAddr::from((0x0a00_0000 | last).to_be_bytes())))
             .collect();
         let mut layouts = HashSet::new();
-        for seed in [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x0123_4567_89ab_cdef] {
+        for seed in [
+            0x9e37_79b9_7f4a_7c15,
+            0xd1b5_4a32_d192_ed03,
+            0x0123_4567_89ab_cdef,
+        ] {
             let shares = Shares::new(&settings, seed);
             let accounts: Vec<u16> = (neighbours.iter())
                 .map(|&stranger| shares.account(stranger).0)

@@ -126,12 +126,7 @@ pub fn ticket_owner(ticket: TicketId, shards: u16) -> ShardId {
 
 impl Tickets {
     /// `seed` is a number that nobody knows.
-    pub(super) fn new(
-        settings: TicketSettings,
-        shard: ShardId,
-        shards: u16,
-        seed: u64,
-    ) -> Tickets {
+    pub(super) fn new(settings: TicketSettings, shard: ShardId, shards: u16, seed: u64) -> Tickets {
         Tickets {
             settings,
             shard,
@@ -418,7 +413,9 @@ mod tests {
     #[test]
     fn a_ticket_ends_when_its_time_is_over_and_not_before() {
         let mut tickets = tickets(4, 0, 1);
-        let ticket = tickets.issue(SECOND, stranger(1), 1, coins(1), source()).unwrap();
+        let ticket = tickets
+            .issue(SECOND, stranger(1), 1, coins(1), source())
+            .unwrap();
         let almost = 301 * SECOND - Duration::from_nanos(1);
         assert!(tickets.claim(almost, ticket, raida(1)).is_ok());
         let over = tickets.claim(301 * SECOND, ticket, raida(2)).map(drop);
@@ -436,7 +433,11 @@ mod tests {
         let full = tickets.issue(299 * SECOND, stranger(1), 1, coins(1), &random);
         assert_eq!(full, Err(NotIssued::PoolIsFull));
         // The first is over at 300 s.
-        assert!(tickets.issue(300 * SECOND, stranger(1), 1, coins(1), &random).is_ok());
+        assert!(
+            tickets
+                .issue(300 * SECOND, stranger(1), 1, coins(1), &random)
+                .is_ok()
+        );
         let full = tickets.issue(300 * SECOND, stranger(1), 1, coins(1), &random);
         assert_eq!(full, Err(NotIssued::PoolIsFull));
     }
@@ -445,11 +446,17 @@ mod tests {
     fn a_long_list_finds_room_as_soon_as_short_ones_are_over() {
         let (mut tickets, random) = (tickets(128, 0, 1), source());
         for _ in 0..120 {
-            tickets.issue(SECOND, stranger(1), 1, coins(1), &random).unwrap();
+            tickets
+                .issue(SECOND, stranger(1), 1, coins(1), &random)
+                .unwrap();
         }
-        tickets.issue(SECOND, stranger(1), 4_096, coins(4_096), &random).unwrap();
+        tickets
+            .issue(SECOND, stranger(1), 4_096, coins(4_096), &random)
+            .unwrap();
         let all = 128 * TicketSettings::COINS_A_TICKET - 4_096 - 120;
-        tickets.issue(SECOND, stranger(1), all, coins(all), &random).unwrap();
+        tickets
+            .issue(SECOND, stranger(1), all, coins(all), &random)
+            .unwrap();
         let long = tickets.issue(302 * SECOND, stranger(1), 4_096, coins(4_096), &random);
         assert!(long.is_ok());
     }
@@ -464,10 +471,19 @@ mod tests {
     fn long_lists_fill_the_pool_as_well() {
         let (mut tickets, random) = (tickets(128, 0, 1), source());
         for _ in 0..2 {
-            tickets.issue(SECOND, stranger(1), 4_096, coins(4_096), &random).unwrap();
+            tickets
+                .issue(SECOND, stranger(1), 4_096, coins(4_096), &random)
+                .unwrap();
         }
-        assert_eq!(tickets.issue(SECOND, stranger(1), 1, coins(1), &random), Err(NotIssued::PoolIsFull));
-        assert!(tickets.issue(302 * SECOND, stranger(1), 1, coins(1), &random).is_ok());
+        assert_eq!(
+            tickets.issue(SECOND, stranger(1), 1, coins(1), &random),
+            Err(NotIssued::PoolIsFull)
+        );
+        assert!(
+            tickets
+                .issue(302 * SECOND, stranger(1), 1, coins(1), &random)
+                .is_ok()
+        );
     }
 
     #[test]
@@ -514,7 +530,11 @@ mod tests {
         };
         let mut tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
         let random = source();
-        let mut issued = |now, to| tickets.issue(now, stranger(to), 1, coins(1), &random).map(drop);
+        let mut issued = |now, to| {
+            tickets
+                .issue(now, stranger(to), 1, coins(1), &random)
+                .map(drop)
+        };
         for to in 1..=8 {
             assert!((0..128).all(|_| issued(SECOND, to) == Ok(())));
             assert_eq!(issued(SECOND, to), Err(NotIssued::ShareIsUsed));
@@ -552,7 +572,9 @@ mod tests {
     #[test]
     fn a_ticket_that_does_not_fit_leaves_nothing_behind() {
         let (mut tickets, random) = (tickets(128, 0, 1), source());
-        tickets.issue(SECOND, stranger(1), 4_000, coins(4_000), &random).unwrap();
+        tickets
+            .issue(SECOND, stranger(1), 4_000, coins(4_000), &random)
+            .unwrap();
         let rest = 128 * TicketSettings::COINS_A_TICKET - 4_000;
         let over = tickets.issue(SECOND, stranger(1), rest + 1, coins(rest + 1), &random);
         assert_eq!(over, Err(NotIssued::PoolIsFull));
@@ -568,7 +590,9 @@ mod tests {
         for round in 0..100 {
             let now = 150 * SECOND * round;
             let list = || coins(100 + round as usize).skip(round as usize);
-            let ticket = tickets.issue(now, stranger(1), 100, list(), &random).unwrap();
+            let ticket = tickets
+                .issue(now, stranger(1), 100, list(), &random)
+                .unwrap();
             for (claimant, at) in [(1, now), (2, now + 100 * SECOND)] {
                 let heard = tickets.claim(at, ticket, raida(claimant)).unwrap();
                 assert!(heard.eq(list()), "list {round}");
@@ -583,7 +607,9 @@ mod tests {
                 let (mut tickets, random) = (tickets(2_000, shard, shards), source());
                 let mut seen = HashSet::new();
                 for _ in 0..2_000 {
-                    let ticket = tickets.issue(SECOND, stranger(1), 1, coins(1), &random).unwrap();
+                    let ticket = tickets
+                        .issue(SECOND, stranger(1), 1, coins(1), &random)
+                        .unwrap();
                     assert_eq!(ticket_owner(ticket, shards), ShardId::new(shard));
                     assert!(seen.insert(ticket.get()));
                 }
@@ -601,7 +627,12 @@ mod tests {
             }
         };
         let mut tickets = tickets(4, 0, 1);
-        let mut number = || tickets.issue(SECOND, stranger(1), 1, coins(1), random).unwrap().get();
+        let mut number = || {
+            tickets
+                .issue(SECOND, stranger(1), 1, coins(1), random)
+                .unwrap()
+                .get()
+        };
         assert_eq!([number(), number()], [7, 9]);
     }
 
@@ -611,7 +642,9 @@ mod tests {
         for number in 0..1_000_000 {
             // 900 live at any time.
             let now = SECOND * number / 3;
-            let ticket = tickets.issue(now, stranger(1), 1, coins(1), &random).unwrap();
+            let ticket = tickets
+                .issue(now, stranger(1), 1, coins(1), &random)
+                .unwrap();
             assert!(tickets.claim(now, ticket, raida(3)).is_ok());
             // One that fills and one that empties: the rest is used again.
             assert!(tickets.issued.blocks() <= 2 && tickets.coins.blocks() <= 2);

@@ -86,7 +86,7 @@ impl RealNode {
             wrong_claims_per_min: 6_000,
             datagrams: DatagramRules {
                 amplification: 10,
-                refusals_per_s: 100,
+                refusals_per_s: 0,
             },
             keys_file: None,
             allow_unencrypted_tickets: false,

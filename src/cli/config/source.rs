@@ -538,6 +538,18 @@ mod tests {
     }
 
     #[test]
+    fn answers_over_udp_are_as_long_as_the_dialects_clients_need_unless_it_is_set() {
+        let times = |text: &str| {
+            let config = load_with(text, &[], &[]).unwrap();
+            config.network.udp_amplification
+        };
+        assert_eq!(times(""), 3);
+        assert_eq!(times("[protocol]\ndialect = \"raidax\"\n"), 10);
+        let set = "[network]\nudp_amplification = 5\n[protocol]\ndialect = \"raidax\"\n";
+        assert_eq!(times(set), 5);
+    }
+
+    #[test]
     fn settlement_by_command_needs_a_program_and_time_for_it() {
         assert_eq!(
             refusal("[trade]\nsettlement = \"command\"\n"),
