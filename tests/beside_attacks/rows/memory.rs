@@ -3,7 +3,7 @@ use crate::crowd::{Crowd, Datagrams, Held, Streams};
 use crate::site::{Site, coins};
 use crate::wire::{
     DETECT, HEADER, Owned, PEEK, POWN, PUT_FOR_SALE, detect, header, random_number, request,
-    with_numbers, without_numbers,
+    with_numbers,
 };
 
 /// The longest body that a node takes by default.
@@ -105,7 +105,7 @@ impl Attack for PeeksUdp {
     }
 }
 
-/// Wrong sums for more coins under a trade key that has very many.
+/// Offers of more coins under a trade key that has very many.
 pub struct PutsUdp;
 
 impl PutsUdp {
@@ -122,8 +122,8 @@ impl Attack for PutsUdp {
     }
 
     fn what(&self) -> &'static str {
-        "10, a relative: 2,000 wrong sums a second for one more coin under a trade key with 200,000, \
-         UDP, one address"
+        "10, a relative: 2,000 offers a second of one more coin under a trade key with 200,000, half of \
+         them wrong sums, UDP, one address"
     }
 
     fn coins(&self) -> Vec<Owned> {
@@ -132,13 +132,16 @@ impl Attack for PutsUdp {
     }
 
     fn attackers(&self, site: &Site) -> Box<dyn Crowd> {
-        let one = &coins().aimed_at[..1];
-        let wrong = [7; 16];
         let mut address = [0; 129];
         address[0] = 34;
         address[1..35].fill(b'a');
-        let payload = [&without_numbers(one)[..], &wrong, &Self::KEY, &address].concat();
-        let put = vec![request(PUT_FOR_SALE, &payload)];
+        let put = |coin: Owned, sum: [u8; 16]| {
+            let payload = [&coin.coin()[..], &sum, &Self::KEY, &address].concat();
+            request(PUT_FOR_SALE, &payload)
+        };
+        // What the attacker owns may not be put there either: others lie there already.
+        let own = coins().attacker[0];
+        let put = vec![put(coins().aimed_at[0], [7; 16]), put(own, own.number)];
         let (node, from) = (site.address(), attackers(1));
         Box::new(Datagrams::new(node, &from, put, Self::PER_SECOND))
     }
