@@ -124,15 +124,9 @@ fn a_ticket_names_a_coin_once_however_often_it_is_asked_for() {
             settings.shards = shards;
             settings.datagrams.amplification = 1_000;
         });
-<<<<<<< HEAD
-        let mut stranger = Stranger::of(1, &node);
-        // Four coins in turn, and a wrong number of the first now and then: the answer's bits are as many
-        // as the request's records.
-=======
         let mut stranger = Stranger::at(1, &node);
         // Four coins in turn, and a wrong number of the first now and then: the answer's bits are
         // as many as the request's records.
->>>>>>> edges
         let wrong = (held[0].0, An::new([9; 16]));
         let asked: Vec<(Coin, An)> = (0..3_000)
             .map(|record| match record % 10 {
@@ -177,14 +171,9 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
             };
         });
         let shards = usize::from(shards);
-<<<<<<< HEAD
-        // One coin each: as many as an eighth of the pool's tickets, on the shard that has the coin.
-        let mut first = Stranger::of(1, &node);
-=======
         // One coin each: as many as an eighth of the pool's tickets, on the shard that has the
         // coin.
         let mut first = Stranger::at(1, &node);
->>>>>>> edges
         let on_shard = |shard: usize| {
             let owned = held.iter().filter(move |(coin, _)| {
                 let page = coin.page();
@@ -197,24 +186,18 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
             assert_eq!(first.take_all(&one, POOL), POOL / 8);
         }
         // The same coin thousands of times is no longer a ticket than one of it; many coins are.
-<<<<<<< HEAD
-        let mut second = Stranger::of(2, &node);
-        assert_eq!(second.take_all(&vec![on_shard(0)[0]; 3_000], POOL), POOL / 8);
-        let mut third = Stranger::of(3, &node);
-=======
         let mut second = Stranger::at(2, &node);
         assert_eq!(
             second.take_all(&vec![on_shard(0)[0]; 3_000], POOL),
             POOL / 8
         );
         let mut third = Stranger::at(3, &node);
->>>>>>> edges
         let long = &on_shard(0)[..1_000];
         assert_eq!(third.take_all(long, POOL), POOL * 64 / 8 / 1_000);
         // Who is honest and comes now gets what it needs.
-        let mut honest = Stranger::of(4, &node);
+        let mut honest = Stranger::at(4, &node);
         assert!(honest.ticket(long).1.is_some());
-        let mut others = (5..12).map(|last| Stranger::of(last, &node));
+        let mut others = (5..12).map(|last| Stranger::at(last, &node));
         assert!(others.all(|mut other| other.ticket(&on_shard(0)[..1]).1.is_some()));
         let healing = counts(&node).healing;
         assert_eq!(healing.tickets_refused, 0);
@@ -238,8 +221,8 @@ fn a_heal_of_3_000_coins_on_11_servers_gets_its_tickets_while_strangers_take_the
                 burst: 2_000,
             };
         });
-        let mut strangers: Vec<Stranger> = (2..6).map(|last| Stranger::of(last, &node)).collect();
-        let mut honest = Stranger::of(1, &node);
+        let mut strangers: Vec<Stranger> = (2..6).map(|last| Stranger::at(last, &node)).collect();
+        let mut honest = Stranger::at(1, &node);
         let mut tickets = Vec::new();
         for _ in 0..11 {
             let (status, ticket) = honest.ticket(&held);
@@ -275,13 +258,8 @@ fn a_ticket_costs_as_many_requests_as_it_takes_room() {
             };
         });
         // 47 requests' worth each; what one core allows it may on another too.
-        let mut long = Stranger::of(1, &node);
+        let mut long = Stranger::at(1, &node);
         let statuses = (0..20).map(|_| long.ticket(&held).0);
-<<<<<<< HEAD
-        let passed = statuses.filter(|status| *status == Status::ALL_PASS).count();
-        assert!((3..=4 * usize::from(shards)).contains(&passed), "{passed} of 20");
-        let mut short = Stranger::of(2, &node);
-=======
         let passed = statuses
             .filter(|status| *status == Status::ALL_PASS)
             .count();
@@ -290,7 +268,6 @@ fn a_ticket_costs_as_many_requests_as_it_takes_room() {
             "{passed} of 20"
         );
         let mut short = Stranger::at(2, &node);
->>>>>>> edges
         let statuses = (0..100).map(|_| short.ticket(&held[..1]).0);
         assert_eq!(
             statuses
@@ -322,7 +299,7 @@ fn a_node_that_knows_the_others_takes_no_claims_over_udp() {
                 settings.servers = servers();
                 settings.peers.verify_source = verify_source;
             });
-            let ticket = Stranger::of(1, &node).ticket(&held).1.unwrap().get();
+            let ticket = Stranger::at(1, &node).ticket(&held).1.unwrap().get();
             let mut udp = Wire::udp(node.address());
             for claimant in 0..25 {
                 let refused = claim(&mut udp, claimant, ticket, u64::from(claimant));
@@ -336,7 +313,7 @@ fn a_node_that_knows_the_others_takes_no_claims_over_udp() {
                 assert_eq!(claimed.status, Status::SUCCESS);
             }
             node.restart(|settings| settings.servers.clear());
-            let ticket = Stranger::of(1, &node).ticket(&held).1.unwrap().get();
+            let ticket = Stranger::at(1, &node).ticket(&held).1.unwrap().get();
             let mut udp = Wire::udp(node.address());
             assert_eq!(claim(&mut udp, 3, ticket, 1).status, Status::SUCCESS);
             node.stop();
@@ -355,7 +332,7 @@ fn tickets_cannot_be_guessed_in_the_name_of_a_server_and_its_own_claims_are_answ
             settings.servers = servers();
             settings.wrong_claims_per_min = WRONG;
         });
-        let mut stranger = Stranger::of(1, &node);
+        let mut stranger = Stranger::at(1, &node);
         let none = in_dialect(Status::NO_SUCH_TICKET, dialect);
         // Right claims do not count, whatever shard has the ticket, nor do those that were made
         // before.

@@ -22,7 +22,10 @@ const SETTLED: u64 = 310;
 
 fn run(network: &NetworkProcess, words: &str) -> Run {
     let folder = network.dir();
-    node_network::run(folder.parent().expect("a folder beside the network's"), words)
+    node_network::run(
+        folder.parent().expect("a folder beside the network's"),
+        words,
+    )
 }
 
 /// Has a server lose all coins of the wallet, just now.
@@ -65,9 +68,15 @@ fn who_does_not_wait_is_told_when_to_come_back_and_the_server_is_mended_then() {
         let said: Value = serde_json::from_str(&fix.out).expect("an object");
         let server = &said["servers"][0];
         assert_eq!(server["outcome"], "too early", "{said}");
-        assert_eq!((&server["raida"], &said["waited_s"]), (&7.into(), &0.into()));
+        assert_eq!(
+            (&server["raida"], &said["waited_s"]),
+            (&7.into(), &0.into())
+        );
         let again = server["again"].as_u64().expect("seconds");
-        assert!((earliest..=unix_seconds() + 180).contains(&again), "{again}");
+        assert!(
+            (earliest..=unix_seconds() + 180).contains(&again),
+            "{again}"
+        );
     }
     let folder = network.dir().with_file_name("wallet");
     let health = EncryptionHealth::read(&folder).expect("what the wallet knows");
@@ -78,7 +87,11 @@ fn who_does_not_wait_is_told_when_to_come_back_and_the_server_is_mended_then() {
         assert_eq!((told.status, told.err.as_str()), (1, ""), "{}", told.out);
         let says = "RAIDA 7 is broken: coin 1.";
         assert!(told.out.contains(says), "{}", told.out);
-        assert!(told.out.contains("it takes new tickets from "), "{}", told.out);
+        assert!(
+            told.out.contains("it takes new tickets from "),
+            "{}",
+            told.out
+        );
     }
 
     network.pass(SETTLED);

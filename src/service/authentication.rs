@@ -6,9 +6,7 @@ use crate::{
     mesh::Decision,
     protocol::{
         Command, PassFail, Status,
-        authentication::{
-            DeriveProof, Detect, DetectSum, Pown, PownDerive, PownSum, derived_an,
-        },
+        authentication::{DeriveProof, Detect, DetectSum, Pown, PownDerive, PownSum, derived_an},
         pass_fail::Bitmap,
     },
     shard::{Exchange, RECORDS_A_TURN, Replacement, Request, Single},
@@ -96,10 +94,12 @@ impl<E: Environment> Node<E> {
             return None;
         }
         let shard = self.shard();
-        Some(match shard.proves_now(coins.iter(), coins.len(), request.sum())? {
-            Ok(proves) => verdict(proves),
-            Err(_) => Status::UNAVAILABLE,
-        })
+        Some(
+            match shard.proves_now(coins.iter(), coins.len(), request.sum())? {
+                Ok(proves) => verdict(proves),
+                Err(_) => Status::UNAVAILABLE,
+            },
+        )
     }
 
     pub(super) async fn detect_sum(&self, payload: &[u8]) -> Result<Status, Status> {

@@ -251,7 +251,10 @@ impl<E: Environment> Node<E> {
         if worth > 1 {
             self.healing_rates.charge(caller.address, worth - 1);
         }
-        match self.shard().issue(Stranger::of(caller.address), count, coins) {
+        match self
+            .shard()
+            .issue(Stranger::of(caller.address), count, coins)
+        {
             Ok(ticket) => {
                 self.trail.issued(count, caller.address);
                 Ok(ticket)

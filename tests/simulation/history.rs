@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use raida::{
     coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId, locker_home},
     mesh::{Decision, Mesh},
-    shard::{Exchange, NotChanged, Replacement, Reply, Request, Single},
+    shard::{Exchange, KeysOf, NotChanged, Replacement, Reply, Request, Single},
     store::{
         book::Notes,
         log::Durability,
@@ -396,7 +396,10 @@ async fn check_derived(
         }
         for key in lockers.iter().flat_map(|keys| keys.keys()) {
             let prefix = key.to_be_bytes()[..5].try_into().expect("five bytes");
-            let asked = mesh.ask(ShardId::new(shard as u16), Request::LockerKeys(prefix));
+            let asked = mesh.ask(
+                ShardId::new(shard as u16),
+                Request::LockerKeys(prefix, KeysOf::All),
+            );
             let Ok(Reply::Keys(found)) = asked.await else {
                 return Err("locker keys are not told".to_owned());
             };
