@@ -197,6 +197,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             pending: config.trade.pending,
             payments_max: config.trade.payments as usize,
         },
+        repeats_max: config.limits.repeats as usize,
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,

@@ -127,6 +127,11 @@ pub trait Release {
     /// The number that it was parked under.
     fn id(&self) -> usize;
 
+    /// Whether it is to be dropped instead: of a datagram alone.
+    fn is_silent(&self) -> bool {
+        false
+    }
+
     /// Writes into the response what was not known before.
     fn complete(&self, response: &mut [u8]);
 }

@@ -49,6 +49,7 @@ impl Parked {
                     Place::Stream(pipeline, number) => {
                         pipeline.release(number, |answer| release.complete(answer));
                     }
+                    Place::Datagram(_, answer) if release.is_silent() => outbox.give_back(answer),
                     Place::Datagram(peer, mut answer) => {
                         release.complete(&mut answer);
                         outbox.push(peer, answer);

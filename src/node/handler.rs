@@ -45,6 +45,10 @@ impl Release for service::Release {
         self.id
     }
 
+    fn is_silent(&self) -> bool {
+        service::Release::is_silent(self)
+    }
+
     fn complete(&self, response: &mut [u8]) {
         service::Release::complete(self, response);
     }

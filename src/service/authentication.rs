@@ -1,6 +1,8 @@
 //! Group 1: detect, detect sum, pown, pown sum, pown derive.
 
-use super::{Node, scatter::scatter, stored::noted};
+use super::{
+    Caller, Node, healing::HASHED_A_TURN, scatter::scatter, stored::noted,
+};
 use crate::{
     coin::Coin,
     mesh::Decision,
@@ -11,14 +13,12 @@ use crate::{
         },
         pass_fail::Bitmap,
     },
-    shard::{Exchange, RECORDS_A_TURN, Replacement, Request, Single},
+    shard::{Exchange, Given, RECORDS_A_TURN, Replacement, Request, Single},
     store::{Environment, book::Notes, record::Change},
 };
 
 /// Numbers that go into a proof before others get their turn: some 100 µs.
 const PROVEN_A_TURN: usize = 2_048;
-/// Numbers derived before others get their turn: some 50 µs.
-const HASHED_A_TURN: usize = 384;
 
 impl<E: Environment> Node<E> {
     /// Detect, where memory of this shard knows all the coins.
@@ -45,7 +45,12 @@ impl<E: Environment> Node<E> {
 
     /// The question that a request about one coin comes to; `None` for any other request.
     #[inline]
-    pub(super) fn single(&self, command: Command, payload: &[u8]) -> Option<Single> {
+    pub(super) fn single(
+        &self,
+        command: Command,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Option<Single> {
         match command {
             Command::Detect => {
                 let request = Detect::parse(payload).ok()?;
@@ -58,7 +63,7 @@ impl<E: Environment> Node<E> {
                 let (coin, becomes) = (coin?, Replacement::An(pan));
                 let exchange = Exchange { coin, an, becomes };
                 let is_one = request.len() == 1 && !exchange.is_marked();
-                is_one.then_some(Single::Exchange(exchange))
+                is_one.then(|| Single::Exchange(exchange, self.sender(caller)))
             }
             _ => None,
         }
@@ -120,7 +125,7 @@ impl<E: Environment> Node<E> {
         Ok(answer.finish(Bitmap::IfMixed))
     }
 
-    pub(super) async fn pown_sum(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn pown_sum(&self, payload: &[u8], caller: Caller) -> Result<Status, Status> {
         let request = PownSum::parse(payload)?;
         let named = request.coins();
         if !PownSum::takes(self.rules.get().dialect, named.len()) {
@@ -131,10 +136,12 @@ impl<E: Environment> Node<E> {
             return Ok(Status::ALL_FAIL);
         };
         let mfs = self.shard().month();
+        let mut are_proven = false;
         let changed = self.mesh.change_together(&proven.coins, None, |held| {
             if held.any_on_sale() || !self.still_proves(&proven, held, request.sum()) {
                 return Decision::Refuse(());
             }
+            are_proven = held.are(&proven.numbers);
             let values = proven.coins.iter().zip(held.values);
             // All circulate, since they prove something.
             let changes = values.filter_map(|(&coin, value)| {
@@ -148,13 +155,23 @@ impl<E: Environment> Node<E> {
         let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
         if changed.is_ok() {
             self.count_all_powned(&proven.coins);
+            if are_proven {
+                let numbers = proven.coins.iter().zip(&proven.numbers);
+                let given = numbers.map(|(&coin, &an)| (coin, an ^ request.delta()));
+                let given = self.given(given).await;
+                self.gave(caller, given);
+            }
         }
         Ok(verdict(changed.is_ok()))
     }
 
     /// Gives coins numbers that are derived from those in force, where a proof is right. Everything is
     /// computed before the coins are held, from the numbers that they have then.
-    pub(super) async fn pown_derive(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn pown_derive(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let request = PownDerive::parse(payload)?;
         let named: Vec<Coin> = request.coins().iter().collect();
         let Some(numbers) = self.numbers(&named).await? else {
@@ -179,9 +196,11 @@ impl<E: Environment> Node<E> {
         };
         let mfs = shard.month();
         let mut changes: Vec<Change> = Vec::with_capacity(named.len());
+        let mut given = Given::default();
         for (&coin, &an) in proven.coins.iter().zip(&proven.numbers) {
             let an = derived_an(coin, an, request.delta());
             changes.push(Change { coin, an, mfs });
+            given = given.and(shard.repeat_key.given(coin, an));
             if changes.len() % HASHED_A_TURN == 0 {
                 shard.environment.turn().await;
             }
@@ -195,6 +214,7 @@ impl<E: Environment> Node<E> {
         let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
         if changed.is_ok() {
             self.count_all_powned(&proven.coins);
+            self.gave(caller, given);
         }
         Ok(verdict(changed.is_ok()))
     }

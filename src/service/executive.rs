@@ -23,6 +23,11 @@ const SNS_SHOWN: usize = 1_024;
 /// trailer, by 16 bytes each. More would be created, and their ANs lost.
 const CREATED_IN_DATAGRAM: usize = (65_507 - 48 - 32 - 2) / An::SIZE;
 
+/// Whether a datagram can answer with these.
+pub(super) fn fit_in_datagram(created: &[An]) -> bool {
+    created.len() <= CREATED_IN_DATAGRAM
+}
+
 impl<E: Environment> Node<E> {
     pub(super) fn check_admin(&self, key: &AdminKey) -> Result<(), Status> {
         match *key == self.admin_key {

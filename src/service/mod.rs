@@ -18,6 +18,7 @@ mod lockers;
 mod order;
 mod parking;
 mod rate;
+mod repeats;
 mod scatter;
 mod session;
 mod status;
@@ -27,11 +28,13 @@ mod trades;
 mod trail;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
 };
+
+use slab::Slab;
 
 use crate::{
     mesh::Mesh,
@@ -73,6 +76,8 @@ struct Caller {
     address: IpAddr,
     /// What the request is encrypted with, where that proves something.
     key: KeySource,
+    /// Where it says of itself what it changes, once it is [carried out](Node::once).
+    change: Option<usize>,
 }
 
 struct Node<E: Environment> {
@@ -86,6 +91,8 @@ struct Node<E: Environment> {
     trail: trail::Trail,
     trading: Trading,
     lockers: locker_counts::Counted,
+    /// Of requests that are being carried out.
+    changes: RefCell<Slab<repeats::Change>>,
     /// It has been said.
     payments_are_full: Cell<bool>,
 }
@@ -126,6 +133,7 @@ impl<E: Environment> Service<E> {
                 trail: trail::Trail::new(),
                 trading,
                 lockers: locker_counts::Counted::default(),
+                changes: RefCell::default(),
                 payments_are_full: Cell::default(),
             }),
         }
@@ -232,7 +240,7 @@ impl<E: Environment> Node<E> {
         Some(in_dialect(status?, self.rules.get().dialect))
     }
 
-    /// Answers a command, however long it takes.
+    /// Answers a command, however long it takes; `None` where there is to be no answer.
     ///
     /// What waits for an answer is as large as the largest command in it, and is allocated for each
     /// request: so the commands that are rare are in a box of their own.
@@ -242,12 +250,12 @@ impl<E: Environment> Node<E> {
         payload: &[u8],
         caller: Caller,
         out: &mut Vec<u8>,
-    ) -> Status {
-        let answered = match command {
-            Command::Pown => self.pown(payload, out).await,
-            _ => Box::pin(self.rarely(command, payload, caller, out)).await,
-        };
-        answered.unwrap_or_else(|refusal| refusal)
+    ) -> Option<Status> {
+        if command.is_carried_out_once() {
+            return self.once(command, payload, caller, out).await;
+        }
+        let answered = Box::pin(self.rarely(command, payload, caller, out)).await;
+        Some(answered.unwrap_or_else(|refusal| refusal))
     }
 
     async fn rarely(
@@ -266,8 +274,8 @@ impl<E: Environment> Node<E> {
             Command::Detect => self.detect(payload, out).await,
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,
-            Command::PownSum => self.pown_sum(payload).await,
-            Command::PownDerive => self.pown_derive(payload).await,
+            Command::PownSum => self.pown_sum(payload, caller).await,
+            Command::PownDerive => self.pown_derive(payload, caller).await,
             Command::GetTicket
             | Command::GetTicketSum
             | Command::Validate
@@ -319,7 +327,7 @@ impl<E: Environment> Node<E> {
             Command::PutForSale => self.put_for_sale(payload).await,
             Command::ListForSale => self.list_for_sale(payload, out).await,
             Command::Buy => self.buy(payload).await,
-            Command::RemoveTrade => self.remove_trade(payload).await,
+            Command::RemoveTrade => self.remove_trade(payload, caller).await,
             Command::PeekTrade => self.peek_trade(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),
         }

@@ -34,8 +34,6 @@ pub(super) struct Parked {
     pub encryption: Encryption,
     /// When it began.
     pub start: Duration,
-    /// What the coin is worth in the smallest unit, where it is powned.
-    pub powned: Option<u64>,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
 }
@@ -45,15 +43,23 @@ pub(super) struct Parked {
 pub struct Release {
     /// The number that the request was [parked](super::Outcome::Parked) under.
     pub id: usize,
-    status: Status,
+    /// `None` where there is to be no answer.
+    status: Option<Status>,
     execution_micros: u32,
     encryption: Encryption,
 }
 
 impl Release {
+    /// Whether the answer is to be dropped: the same request is under way, and its answer is this one's.
+    pub fn is_silent(&self) -> bool {
+        self.status.is_none()
+    }
+
     /// Writes into the composed answer what was not known when it was composed.
     pub fn complete(&self, answer: &mut [u8]) {
-        complete(answer, self.encryption, self.status, self.execution_micros);
+        if let Some(status) = self.status {
+            complete(answer, self.encryption, status, self.execution_micros);
+        }
     }
 }
 
@@ -81,24 +87,18 @@ impl<E: Environment> Parking<E> {
         }
     }
 
-    /// Ends a request: its coin passed, or did not, or its owner cannot say.
-    pub fn end(&self, id: usize, passed: Result<bool, Unavailable>) {
+    /// Ends a request: its coin passed, or did not, or its owner cannot say; or it is to get no answer.
+    pub fn end(&self, id: usize, passed: Option<Result<bool, Unavailable>>) {
         let mut requests = self.requests.borrow_mut();
         let parked = &mut requests[id];
         if let Some((order, place)) = parked.place.take() {
             order.leave(place);
         }
-        let status = match passed {
+        let status = passed.map(|passed| match passed {
             Ok(true) => Status::ALL_PASS,
             Ok(false) => Status::ALL_FAIL,
             Err(Unavailable) => Status::UNAVAILABLE,
-        };
-        if let (Ok(true), Some(worth)) = (passed, parked.powned) {
-            self.shard.count(|counters| {
-                counters.coins_powned += 1;
-                counters.value_powned += u128::from(worth);
-            });
-        }
+        });
         self.released.borrow_mut().push(Release {
             id,
             status,

@@ -41,8 +41,8 @@ pub enum Outcome {
     /// that is [released](super::Service::poll_released) under this number, whatever becomes of the
     /// client.
     Parked(usize),
-    /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins.
+    /// The response comes later; none where it is empty. Run it to its end, whatever becomes of the
+    /// client: it may be a change that holds coins.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
 }
 
@@ -81,6 +81,8 @@ enum Parked {
     Now(Status),
     /// It waits under this number.
     Under(usize),
+    /// The same is under way, and there is no answer.
+    Repeated,
     /// It has to wait for something else than the coin's owner; nothing has happened.
     HasToWait,
 }
@@ -102,6 +104,7 @@ impl<E: Environment> Session<E> {
                 transport,
                 address,
                 key: KeySource::None,
+                change: None,
             },
             order,
             found: None,
@@ -321,7 +324,7 @@ impl<E: Environment> Session<E> {
                 return Outcome::Answered;
             }
             response.clear();
-            if let Some(single) = node.single(header.command, opened.payload) {
+            if let Some(single) = node.single(header.command, opened.payload, self.caller) {
                 match self.park(header, single) {
                     Parked::Now(status) => {
                         seal(response, status);
@@ -332,6 +335,7 @@ impl<E: Environment> Session<E> {
                         seal(response, status);
                         return Outcome::Parked(id);
                     }
+                    Parked::Repeated => return Outcome::Silent,
                     Parked::HasToWait => {}
                 }
             }
@@ -362,7 +366,7 @@ impl<E: Environment> Session<E> {
     #[inline]
     fn park(&self, header: &RequestHeader, single: Single) -> Parked {
         let (node, coin) = (&self.node, single.coin());
-        let changes = matches!(single, Single::Exchange(_));
+        let changes = matches!(single, Single::Exchange(..));
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
             (order.clone(), order.enter(footprint, footprint))
@@ -371,7 +375,6 @@ impl<E: Environment> Session<E> {
             command: header.command,
             encryption: header.encryption,
             start: node.shard().environment.monotonic(),
-            powned: changes.then(|| coin.denomination.worth_units()),
             place,
         });
         match node.mesh.ask_one(single, id) {
@@ -380,11 +383,13 @@ impl<E: Environment> Session<E> {
                 node.parking.withdraw(id);
                 Parked::HasToWait
             }
+            Asked::Repeated => {
+                node.parking.withdraw(id);
+                node.shard().count(|counters| counters.repeats_unanswered += 1);
+                Parked::Repeated
+            }
             Asked::Now(passed) => {
                 node.parking.withdraw(id);
-                if changes && passed == Ok(true) {
-                    node.count_powned(1, coin.denomination.worth_units().into());
-                }
                 Parked::Now(match passed {
                     Ok(true) => Status::ALL_PASS,
                     Ok(false) => Status::ALL_FAIL,
@@ -463,6 +468,9 @@ impl<E: Environment> Node<E> {
         let status = self
             .later(header.command, &readable.payload, caller, payload)
             .await;
+        let Some(status) = status else {
+            return Vec::new();
+        };
         if !status.is_verdict() {
             response.clear();
         }

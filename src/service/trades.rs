@@ -207,7 +207,11 @@ impl<E: Environment> Node<E> {
     }
 
     /// Takes an offer back; not while somebody is buying it.
-    pub(super) async fn remove_trade(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn remove_trade(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let RemoveTrade { key, into } = RemoveTrade::parse(payload)?;
         let key = key.an();
         let home = self.shard().locker_home(key.locker_prefix());
@@ -234,8 +238,9 @@ impl<E: Environment> Node<E> {
             ..Notes::default()
         };
         let coins = self.coins_under(key).await?;
-        let moved = self.move_all(key, coins, becomes, notes).await?;
+        let moved = self.move_all(key, coins.clone(), becomes, notes).await?;
         if moved > 0 {
+            self.gave_to(caller, coins);
             self.lockers.count(|counts| counts.offers_removed += 1);
         }
         Ok(verdict(moved > 0))

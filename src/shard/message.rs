@@ -21,6 +21,7 @@ use super::{
     Counters,
     lockers::{Buyer, Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
     offers::Put,
+    repeats::{Begun, ChangeName},
     tickets::{ClaimRefused, PoolIsFull},
 };
 
@@ -144,6 +145,9 @@ pub enum Request {
     BeginPayment(PaymentId),
     /// The look at a payment is over. Answered by [`Reply::Done`].
     EndPayment(PaymentId),
+    /// Begin a request that changes something, which this shard is the home of; where the same is under
+    /// way, wait for that or not. Answered by [`Reply::Begun`].
+    BeginChange(ChangeName, bool),
     /// Answered by [`Reply::LockerCounts`].
     LockerCounts,
     /// Coins in circulation. Answered by [`Reply::Circulating`].
@@ -201,6 +205,8 @@ pub enum Reply {
     Named(Option<Vec<Coin>>, Vec<Coin>),
     /// What is known of a payment.
     Payment(PaymentState),
+    /// A request that began, or does not.
+    Begun(Begun),
     /// Lockers, and what is for sale.
     LockerCounts(IndexCounts, TradeCounts),
     /// By denomination index.

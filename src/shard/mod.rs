@@ -13,6 +13,7 @@ mod locks;
 mod message;
 mod offers;
 mod owner;
+mod repeats;
 mod reservations;
 mod single;
 mod sum;
@@ -27,7 +28,10 @@ pub use lockers::{
 };
 pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
-pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
+pub use owner::{Counters, RECORDS_A_TURN, Shard, ShardSettings, Unavailable, known_coins};
+pub use repeats::{
+    Begun, CarriedOut, ChangeName, Details, EndedChange, Given, Naming, Outcome, RepeatKey, Sender,
+};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ExchangeListener, Single};
 pub use sum::{Sum, SumSeeds};

@@ -15,6 +15,7 @@ use super::{
     locks::Locks,
     message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
     offers::Puts,
+    repeats::{Begun, EndedChange, RepeatKey, Repeats},
     reservations::Reservations,
     single::{ExchangeListener, Singles},
     sum::{Sum, SumSeeds},
@@ -72,6 +73,8 @@ pub struct ShardSettings {
     pub tickets: TicketSettings,
     /// What it keeps track of for trades.
     pub trades: TradeSettings,
+    /// How many requests that were carried out it remembers.
+    pub repeats_max: usize,
 }
 
 /// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
@@ -90,6 +93,10 @@ pub struct Counters {
     pub coins_powned: u64,
     /// Their worth in the smallest unit: more than 64 bits hold, after 184,467 coins of a million.
     pub value_powned: u128,
+    /// Requests that were answered as the same before them.
+    pub repeats: u64,
+    /// Datagrams that got no answer, since the same was under way.
+    pub repeats_unanswered: u64,
 }
 
 /// A shard: its pages, its log, and who waits for what.
@@ -129,6 +136,9 @@ pub struct Shard<E: Environment> {
     sum_seeds: SumSeeds,
     /// For sums that are answered at once.
     sum: RefCell<Sum>,
+    /// What requests that change something are named with.
+    pub repeat_key: RepeatKey,
+    pub(super) repeats: RefCell<Repeats>,
 }
 
 struct Held {
@@ -198,6 +208,8 @@ impl<E: Environment> Shard<E> {
             transactions: RefCell::default(),
             sum_seeds,
             sum: RefCell::new(Sum::new(sum_seeds, 0)),
+            repeat_key: RepeatKey::new(&settings.secret.derive(b"repeats")),
+            repeats: RefCell::new(Repeats::new(settings.repeats_max)),
         });
         shard.take_over_lockers(&recovered.book).await;
         let owner = Rc::downgrade(&shard);
@@ -311,6 +323,14 @@ impl<E: Environment> Shard<E> {
                 self.lockers.borrow_mut().end_payment(payment);
                 Reply::Done
             }
+            Request::BeginChange(name, waits) => {
+                let now = self.environment.monotonic();
+                match self.repeats.borrow_mut().begin(*name, now) {
+                    Ok(known) => Reply::Begun(Begun::New(known)),
+                    Err(_) if *waits => return None,
+                    Err(_) => Reply::Begun(Begun::UnderWay),
+                }
+            }
             Request::LockerCounts => {
                 let (lockers, trades) = self.lockers.borrow().counts();
                 Reply::LockerCounts(lockers, trades)
@@ -353,7 +373,7 @@ impl<E: Environment> Shard<E> {
             return reply;
         }
         match request {
-            Request::Exchange(records) => Ok(Reply::Passed(self.exchange(&records).await?)),
+            Request::Exchange(records) => Ok(Reply::Passed(self.exchange_known(&records).await?)),
             // Boxed so that an exchange, the most frequent that waits, has not to carry their size.
             request => Box::pin(self.answer_rarely(request)).await,
         }
@@ -402,6 +422,14 @@ impl<E: Environment> Shard<E> {
                     }
                 }
                 Reply::Done
+            }
+            Request::BeginChange(name, _) => {
+                let now = self.environment.monotonic();
+                let begun = self.repeats.borrow_mut().begin(name, now);
+                Reply::Begun(match begun {
+                    Ok(known) => Begun::New(known),
+                    Err(under_way) => Begun::Ended(under_way.outcome().await),
+                })
             }
             Request::Mark => Reply::Mark(self.log.mark().await),
             Request::Flush => {
@@ -686,6 +714,38 @@ impl<E: Environment> Shard<E> {
                 .for_each(async |_| ());
             Box::pin(loaded).await;
         }
+    }
+
+    /// Ends a request that changes something, which [began](Request::BeginChange) here.
+    pub fn end_change(&self, ended: EndedChange) {
+        let now = self.environment.monotonic();
+        self.repeats.borrow_mut().end(ended, now);
+    }
+
+    /// Requests that were carried out and are remembered, those included that are too old by now.
+    pub fn repeats_kept(&self) -> usize {
+        self.repeats.borrow().len()
+    }
+
+    /// As [`Shard::exchange`], and several records hold only coins of which one of them says the right
+    /// AN: whoever does not know it keeps nobody waiting.
+    async fn exchange_known(&self, records: &[Exchange]) -> Result<Vec<bool>, Unavailable> {
+        if records.len() == 1 {
+            return self.exchange(records).await;
+        }
+        let named: Vec<(Coin, An)> = records.iter().map(|r| (r.coin, r.an)).collect();
+        let is_right = self.detect(&named).await?;
+        if is_right.iter().all(|is_right| *is_right) {
+            return self.exchange(records).await;
+        }
+        let (kept, known) = known_coins(records, &is_right);
+        let mut passed = vec![false; records.len()];
+        if !known.is_empty() {
+            for (record, of) in kept.into_iter().zip(self.exchange(&known).await?) {
+                passed[record] = of;
+            }
+        }
+        Ok(passed)
     }
 
     /// Changes every coin whose AN is right, each by itself; records of the same coin see each
@@ -1040,6 +1100,18 @@ fn public_id_key(secret: &NodeSecret) -> PublicIdKey {
 /// Coins with the numbers of their records.
 fn numbered(coins: impl Iterator<Item = Coin>) -> impl Iterator<Item = (Coin, usize)> {
     coins.enumerate().map(|(record, coin)| (coin, record))
+}
+
+/// The records, with their numbers, of coins of which one says the right AN; `is_right` says which do.
+/// Another of the same coin may be right after that one.
+pub fn known_coins(records: &[Exchange], is_right: &[bool]) -> (Vec<usize>, Vec<Exchange>) {
+    let right = records.iter().zip(is_right);
+    let right = right.filter(|(_, is_right)| **is_right);
+    let mut coins: Vec<Coin> = right.map(|(record, _)| record.coin).collect();
+    coins.sort_unstable();
+    let records = records.iter().enumerate();
+    let known = records.filter(|(_, record)| coins.binary_search(&record.coin).is_ok());
+    known.map(|(number, &record)| (number, record)).unzip()
 }
 
 /// Compares with both, so that the time says nothing of which it was.

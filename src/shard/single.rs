@@ -1,6 +1,11 @@
+use std::time::Duration;
+
 use slab::Slab;
 
-use super::{Exchange, Replacement, Shard, Unavailable};
+use super::{
+    Exchange, Replacement, Sender, Shard, Unavailable,
+    repeats::{BegunSingle, ChangeName, Place},
+};
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
     store::{
@@ -16,8 +21,8 @@ use crate::{
 pub enum Single {
     /// Is this its AN?
     Detect(Coin, An),
-    /// Change it, if this is its AN.
-    Exchange(Exchange),
+    /// Change it, if this is its AN: a pown, from there.
+    Exchange(Exchange, Sender),
 }
 
 /// Who asked, and the number that the asker knows the question by.
@@ -36,6 +41,8 @@ pub enum Asked {
     Now(Result<bool, Unavailable>),
     /// It is right, and the asker hears of it when it is durable.
     UnderWay,
+    /// The same is under way, and its sender does not wait: there is no answer.
+    Repeated,
     /// It has to wait for something else than the log: nothing has happened.
     HasToWait,
 }
@@ -55,6 +62,7 @@ struct UnderWay {
     change: Change,
     appended: Appended,
     asker: Asker,
+    repeat: Place,
 }
 
 impl Single {
@@ -63,7 +71,7 @@ impl Single {
     pub fn coin(&self) -> Coin {
         match self {
             Single::Detect(coin, _) => *coin,
-            Single::Exchange(exchange) => exchange.coin,
+            Single::Exchange(exchange, _) => exchange.coin,
         }
     }
 }
@@ -79,7 +87,7 @@ impl<E: Environment> Shard<E> {
                 Lookup::Damaged => Asked::Now(Err(Unavailable)),
                 Lookup::Unloaded => Asked::HasToWait,
             },
-            Single::Exchange(exchange) => self.exchange_one(exchange, asker),
+            Single::Exchange(exchange, sender) => self.exchange_one(exchange, *sender, asker),
         }
     }
 
@@ -90,18 +98,32 @@ impl<E: Environment> Shard<E> {
         assert!(first, "a shard has one listener");
     }
 
-    fn exchange_one(&self, exchange: &Exchange, asker: Asker) -> Asked {
+    fn exchange_one(&self, exchange: &Exchange, sender: Sender, asker: Asker) -> Asked {
         let coin = exchange.coin;
         if !self.locks.is_free(coin) {
-            return Asked::HasToWait;
+            return match !sender.waits && self.is_under_way(exchange) {
+                true => Asked::Repeated,
+                false => Asked::HasToWait,
+            };
         }
         match self.pages.lookup(coin) {
             Lookup::Circulating(an, _) if an == exchange.an => {}
-            Lookup::Circulating(..) | Lookup::Free => return Asked::Now(Ok(false)),
+            Lookup::Circulating(an, _) => {
+                return Asked::Now(Ok(self.was_carried_out(exchange, an)));
+            }
+            Lookup::Free => return Asked::Now(Ok(false)),
             Lookup::Damaged => return Asked::Now(Err(Unavailable)),
             Lookup::Unloaded => return Asked::HasToWait,
         }
+        let mut repeats = self.repeats.borrow_mut();
+        let repeat = match repeats.begin_single(self.name_of(exchange), sender) {
+            BegunSingle::New(place) => place,
+            BegunSingle::UnderWay if !sender.waits => return Asked::Repeated,
+            BegunSingle::UnderWay | BegunSingle::NoPlace => return Asked::HasToWait,
+        };
+        let mut not_changed = || repeats.end_single(repeat, false, Duration::ZERO);
         let Some(sequence) = self.pages.begin(coin.page()) else {
+            not_changed();
             return Asked::HasToWait;
         };
         let page = PageSequence {
@@ -118,16 +140,20 @@ impl<E: Environment> Shard<E> {
         let ticket = entry.key();
         match self.log.append_now(&[page], &[change], ticket) {
             Err(_) => {
+                not_changed();
                 self.pages.give_up(page.page, page.sequence);
                 Asked::Now(Err(Unavailable))
             }
             Ok(None) => {
+                not_changed();
                 self.pages.give_up(page.page, page.sequence);
                 Asked::HasToWait
             }
             Ok(Some(appended)) if self.durability == Durability::Periodic => {
                 self.put(&[page], &[change], None);
                 self.log.settle(appended);
+                repeats.end_single(repeat, true, self.environment.monotonic());
+                self.count_powned(coin);
                 Asked::Now(Ok(true))
             }
             Ok(Some(appended)) => {
@@ -137,6 +163,7 @@ impl<E: Environment> Shard<E> {
                     change,
                     appended,
                     asker,
+                    repeat,
                 });
                 Asked::UnderWay
             }
@@ -147,21 +174,69 @@ impl<E: Environment> Shard<E> {
     pub(super) fn end_singles(&self, tickets: &[usize], outcome: Result<(), Refusal>) {
         let listener = self.on_exchanged.get();
         let listener = listener.expect("somebody listens before a change is under way");
+        let now = self.environment.monotonic();
         for &ticket in tickets {
             let UnderWay {
                 page,
                 change,
                 appended,
                 asker,
+                repeat,
             } = self.singles.borrow_mut().under_way.remove(ticket);
             match outcome {
                 Ok(()) => self.put(&[page], &[change], None),
                 Err(_) => self.pages.give_up(page.page, page.sequence),
             }
+            let mut repeats = self.repeats.borrow_mut();
+            repeats.end_single(repeat, outcome.is_ok(), now);
+            drop(repeats);
             self.locks.release(&[change.coin]);
             self.log.settle(appended);
+            if outcome.is_ok() {
+                self.count_powned(change.coin);
+            }
             listener(asker, outcome.map(|()| true).map_err(|_| Unavailable));
         }
+    }
+
+    /// Counts a coin that got a new owner by itself.
+    pub fn count_powned(&self, coin: Coin) {
+        self.count(|counters| {
+            counters.coins_powned += 1;
+            counters.value_powned += u128::from(coin.denomination.worth_units());
+        });
+    }
+
+    /// What a pown of one coin is called.
+    #[inline]
+    pub fn name_of(&self, exchange: &Exchange) -> ChangeName {
+        // Coins that are to be freed are no pown, and nobody asks about them alone.
+        let proposed = match exchange.becomes {
+            Replacement::An(an) => an,
+            Replacement::Free => An::ZERO,
+        };
+        (self.repeat_key).name_pown(exchange.coin, exchange.an, proposed)
+    }
+
+    /// Whether the same is under way. To be asked of a coin that somebody holds.
+    #[cold]
+    fn is_under_way(&self, exchange: &Exchange) -> bool {
+        let name = self.name_of(exchange);
+        self.repeats.borrow().is_under_way(name)
+    }
+
+    /// Whether the same was carried out lately and the coin, which has this number, still has the one
+    /// that it got. Who does not know that number asks in vain, and costs no look.
+    pub fn was_carried_out(&self, exchange: &Exchange, an: An) -> bool {
+        let has_proposed = matches!(exchange.becomes, Replacement::An(proposed) if proposed == an);
+        if !has_proposed {
+            return false;
+        }
+        let now = self.environment.monotonic();
+        let name = self.name_of(exchange);
+        let was = self.repeats.borrow().was_carried_out(name, now);
+        self.count(|counters| counters.repeats += u64::from(was));
+        was
     }
 
     /// The month that a coin has from now on when it gets a new number.

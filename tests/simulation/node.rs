@@ -121,6 +121,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
                 pending: Duration::from_secs(60),
                 payments_max: 1_024,
             },
+            repeats_max: 1_024,
         };
         shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);
     }

@@ -155,6 +155,8 @@ pub struct Limits {
     pub healing_per_s: u32,
     /// Such requests at once.
     pub healing_burst: u32,
+    /// Requests that were carried out which each shard remembers for 10 s, at most.
+    pub repeats: u32,
 }
 
 /// Section `trade`.
@@ -367,6 +369,8 @@ impl Default for Config {
             limits: Limits {
                 healing_per_s: 1_000,
                 healing_burst: 2_000,
+                // 3 MB a shard: all of 13,000 changes a second.
+                repeats: 131_072,
             },
             trade: Trade {
                 settlement: Settlement::None,
