@@ -32,6 +32,7 @@ pub(super) struct CoreCounts {
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
+    pub(super) repeats: usize,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
 }
 
@@ -131,6 +132,7 @@ pub async fn answer<E: Environment>(
                     healing,
                     tickets,
                     used_tickets,
+                    repeats: service.repeats_kept(),
                     lockers: service.locker_counts(),
                 });
             }

@@ -24,6 +24,17 @@ pub enum SharedKey {
         /// How many.
         coins: usize,
     },
+    /// It is no key.
+    #[error(
+        "{coins} coins in {file} have one number, and the sum of their numbers is no proof of them, so nothing was sent; `raida pown` gives each coin a number of its own",
+        file = file.display()
+    )]
+    Number {
+        /// The CSV.
+        file: PathBuf,
+        /// How many.
+        coins: usize,
+    },
     /// They are for sale.
     #[error(
         "{coins} coins in {file} have one number, an offer's key, and move only with the offer, so nothing was sent; with that key `raida trade cancel --into` takes it back into a locker",
@@ -40,19 +51,20 @@ pub enum SharedKey {
 /// Whether a server takes the sum of these coins' numbers, which a CSV says, for a proof of them.
 ///
 /// # Errors
-/// Several have one number that is a key.
+/// Several have one number.
 pub fn check_sum(coins: &[(Coin, An)], file: &Path) -> Result<(), SharedKey> {
     let mut keys: BTreeMap<[u8; An::SIZE], BTreeSet<Coin>> = BTreeMap::new();
-    for (coin, an) in coins.iter().filter(|(_, an)| an.is_marked()) {
+    for (coin, an) in coins {
         keys.entry(*an.expose()).or_default().insert(*coin);
     }
     let Some((key, sharing)) = keys.into_iter().find(|(_, coins)| coins.len() > 1) else {
         return Ok(());
     };
     let (file, coins) = (file.to_owned(), sharing.len());
-    Err(match An::new(key).is_locker_key() {
-        true => SharedKey::Locker { file, coins },
-        false => SharedKey::Offer { file, coins },
+    Err(match An::new(key) {
+        key if key.is_locker_key() => SharedKey::Locker { file, coins },
+        key if key.is_trade_key() => SharedKey::Offer { file, coins },
+        _ => SharedKey::Number { file, coins },
     })
 }
 

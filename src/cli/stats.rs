@@ -103,10 +103,13 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 24] = [
+    let rows: [(&str, u64); 27] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
+        ("repeats", counts.repeats),
+        ("  without an answer", counts.repeats_unanswered),
+        ("  requests kept for them", counts.repeats_kept),
         ("tickets kept", counts.tickets_kept),
         ("tickets issued", healing.tickets_issued),
         ("  refused, all in use", healing.tickets_refused),

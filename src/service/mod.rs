@@ -176,6 +176,11 @@ impl<E: Environment> Service<E> {
         )
     }
 
+    /// Requests that this core's shard remembers as carried out.
+    pub fn repeats_kept(&self) -> usize {
+        self.node.shard().repeats_kept()
+    }
+
     /// What this core has done about lockers and trades since the start, and what its shard keeps track of
     /// now.
     pub fn locker_counts(&self) -> (LockerCounts, IndexCounts, TradeCounts) {

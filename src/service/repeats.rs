@@ -402,7 +402,11 @@ fn first_coin_at(command: Command) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::samples::coin;
+    use crate::coin::PageId;
+
+    fn coin(page: usize, place: usize) -> Coin {
+        PageId::from_index(page).unwrap().coin(place)
+    }
 
     #[test]
     fn of_several_numbers_of_a_coin_the_last_counts() {

@@ -545,9 +545,13 @@ mod tests {
     };
 
     use super::*;
-    use crate::protocol::samples::coin;
+    use crate::coin::PageId;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn coin(page: usize, place: usize) -> Coin {
+        PageId::from_index(page).unwrap().coin(place)
+    }
 
     fn key() -> RepeatKey {
         RepeatKey::new(&[7; 32])

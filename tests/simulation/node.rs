@@ -42,7 +42,7 @@ pub struct Node {
 pub struct Singles {
     mesh: Rc<Mesh<SimEnvironment>>,
     next: Cell<usize>,
-    answers: RefCell<BTreeMap<usize, Result<bool, Unavailable>>>,
+    answers: RefCell<BTreeMap<usize, Option<Result<bool, Unavailable>>>>,
     answered: Signal,
 }
 
@@ -66,19 +66,20 @@ impl Singles {
         singles
     }
 
-    /// Whether the coin passed; `None` where that takes a task, and nothing has happened.
+    /// Whether the coin passed; `None` where that takes a task, and nothing has happened, or where the
+    /// same is under way.
     pub async fn ask(&self, single: Single) -> Option<Result<bool, Unavailable>> {
         let id = self.next.get();
         self.next.set(id + 1);
         match self.mesh.ask_one(single, id) {
             Asked::Now(passed) => return Some(passed),
-            Asked::HasToWait => return None,
+            Asked::HasToWait | Asked::Repeated => return None,
             Asked::UnderWay => {}
         }
         loop {
             let moment = self.answered.moment();
             if let Some(passed) = self.answers.borrow_mut().remove(&id) {
-                return Some(passed);
+                return passed;
             }
             self.answered.after(moment).await;
         }
