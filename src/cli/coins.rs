@@ -9,8 +9,8 @@ use super::CliError;
 use crate::client::{CoinListReader, CoinRecord, Months};
 use crate::coin::{An, Coin};
 
-/// Why a server may take no sum for a proof of the coins of a CSV: several have one number, and it is a
-/// key. In pairs such numbers leave nothing in the sum (PROTOCOL.md, group 8).
+/// Why a server may take no sum for a proof of the coins of a CSV: several have one number. In pairs it
+/// leaves nothing in the sum (PROTOCOL.md section 8, Sums).
 #[derive(Debug, thiserror::Error)]
 pub enum SharedKey {
     /// They lie in a locker.

@@ -98,6 +98,17 @@ pub async fn recover_folder(world: Rc<World>) -> Result<Recovered, RecoveryError
 
 /// Opens all shards of a recovered folder.
 pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::io::Result<Node> {
+    let mut node = open_unheard(world, setup, recovered).await?;
+    node.singles = node.meshes.iter().map(Singles::listen).collect();
+    Ok(node)
+}
+
+/// The same, and nobody listens yet to what becomes of questions about one coin.
+pub async fn open_unheard(
+    world: Rc<World>,
+    setup: Setup,
+    recovered: Recovered,
+) -> std::io::Result<Node> {
     let run = world.random(|random| random.next());
     let mut shards = Vec::new();
     for shard in 0..setup.shards {
@@ -137,7 +148,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
         world.spawn(Checkpoints::forward_wishes(mesh.clone()));
     }
     Ok(Node {
-        singles: meshes.iter().map(Singles::listen).collect(),
+        singles: vec![],
         meshes,
         checkpoints,
     })
