@@ -314,7 +314,7 @@ fn what_real_nodes_answer_is_answered_by_none_of_them() {
         let distinct: HashSet<Vec<u8>> = said.into_iter().map(|(_, bytes)| bytes).collect();
         assert!(distinct.len() > 100, "{}", distinct.len());
         for (number, node) in &nodes {
-            let mut stranger = Stranger::of(1, node.address());
+            let mut stranger = Stranger::at(1, node.address());
             stranger.assert_silent(raida(*number), distinct.iter().map(Vec::as_slice));
         }
         nodes.iter_mut().for_each(|(_, node)| node.stop());
@@ -342,7 +342,7 @@ fn a_short_datagram_is_answered_only_where_it_is_a_right_echo_version_or_audit()
     for (dialect, shards) in [(Dialect::Spec, 2), (Dialect::Raidax, 1)] {
         let held = coins(2);
         let mut node = node_of(14, dialect, shards, &held);
-        let mut stranger = Stranger::of(1, node.address());
+        let mut stranger = Stranger::at(1, node.address());
         let right = Protection::CoinHmac(held[0].0, held[0].1);
         for command in [Command::Echo, Command::Version, Command::Audit] {
             for protection in [Protection::None, right] {
@@ -430,7 +430,7 @@ fn refusals_over_udp_are_few_a_second_for_an_address_and_for_all() {
         let refused = refused(&held);
         let start = Instant::now();
         let refusals_of = |last: u8, rounds: usize| {
-            let stranger = Stranger::of(last, node.address());
+            let stranger = Stranger::at(last, node.address());
             for _ in 0..rounds {
                 refused.iter().for_each(|bytes| {
                     stranger.socket.send(bytes).unwrap();
@@ -479,7 +479,7 @@ fn forged_sources_are_sent_few_refusals_all_together() {
     let refused = refused(&held);
     let start = Instant::now();
     let strangers: Vec<Stranger> = (1..=250)
-        .map(|last| Stranger::of(last, node.address()))
+        .map(|last| Stranger::at(last, node.address()))
         .collect();
     for stranger in &strangers {
         for bytes in &refused {
@@ -487,7 +487,7 @@ fn forged_sources_are_sent_few_refusals_all_together() {
         }
     }
     // Answered after all of those before.
-    let mut last = Stranger::of(251, node.address());
+    let mut last = Stranger::at(251, node.address());
     let echo = compose(Command::Echo, Protection::None, None, 5).bytes;
     last.socket.send(&echo).unwrap();
     last.receive();

@@ -25,9 +25,10 @@ const DENOMINATIONS: [i8; 4] = [-8, -1, 0, 6];
 const PAGES_EACH: u32 = 16;
 const COINS_A_PAGE: usize = 16;
 /// What everything here has to be asked about, answered and found done.
-const COMMANDS: [Command; 12] = [
+const COMMANDS: [Command; 13] = [
     Command::Pown,
     Command::PownSum,
+    Command::PownDerive,
     Command::StoreSum,
     Command::StoreMultiple,
     Command::Peek,

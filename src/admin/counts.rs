@@ -20,6 +20,12 @@ pub struct Counts {
     pub value_powned_units: u128,
     /// What was not sent over UDP.
     pub datagrams: DatagramCounts,
+    /// Requests that were answered as the same before them, and changed nothing.
+    pub repeats: u64,
+    /// Datagrams that got no answer, since the same was under way.
+    pub repeats_unanswered: u64,
+    /// Requests it remembers as carried out, those included that are older than 10 s.
+    pub repeats_kept: u64,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
     /// Encryption tickets it remembers as used, those included that are too old by now.
@@ -79,6 +85,9 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.echoes += core.counters.echoes;
         counts.coins_powned += core.counters.coins_powned;
         counts.value_powned_units += core.counters.value_powned;
+        counts.repeats += core.counters.repeats;
+        counts.repeats_unanswered += core.counters.repeats_unanswered;
+        counts.repeats_kept += core.repeats as u64;
         counts.tickets_kept += core.tickets as u64;
         counts.used_tickets_kept += core.used_tickets as u64;
         counts.healing += core.healing;

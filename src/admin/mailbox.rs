@@ -33,6 +33,7 @@ pub(super) struct CoreCounts {
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
+    pub(super) repeats: usize,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
     pub(super) changes: ChangeCounts,
 }
@@ -134,6 +135,7 @@ pub async fn answer<E: Environment>(
                     datagrams: service.datagram_counts(),
                     tickets,
                     used_tickets,
+                    repeats: service.repeats_kept(),
                     lockers: service.locker_counts(),
                     changes: service.change_counts(),
                 });

@@ -202,6 +202,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             questions_by_datagram: config.trade.questions_by_datagram as usize,
             payments_max: config.trade.payments as usize,
         },
+        repeats_max: config.limits.repeats as usize,
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,

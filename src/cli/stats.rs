@@ -103,10 +103,13 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 29] = [
+    let rows: [(&str, u64); 32] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
+        ("repeats", counts.repeats),
+        ("  without an answer", counts.repeats_unanswered),
+        ("  requests kept for them", counts.repeats_kept),
         ("UDP answers too long", counts.datagrams.answers_too_long),
         ("UDP refusals not sent", counts.datagrams.refusals_unsent),
         ("tickets kept", counts.tickets_kept),

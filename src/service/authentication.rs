@@ -1,6 +1,6 @@
 //! Group 1: detect, detect sum, pown, pown sum, pown derive.
 
-use super::{Node, scatter::scatter, stored::noted};
+use super::{Caller, Node, healing::HASHED_A_TURN, scatter::scatter, stored::noted};
 use crate::{
     coin::Coin,
     mesh::Decision,
@@ -9,14 +9,12 @@ use crate::{
         authentication::{DeriveProof, Detect, DetectSum, Pown, PownDerive, PownSum, derived_an},
         pass_fail::Bitmap,
     },
-    shard::{Exchange, RECORDS_A_TURN, Replacement, Request, Single},
+    shard::{Exchange, Given, RECORDS_A_TURN, Replacement, Request, Single},
     store::{Environment, book::Notes, record::Change},
 };
 
 /// Numbers that go into a proof before others get their turn: some 100 µs.
 const PROVEN_A_TURN: usize = 2_048;
-/// Numbers derived before others get their turn: some 50 µs.
-const HASHED_A_TURN: usize = 384;
 
 impl<E: Environment> Node<E> {
     /// Detect, where memory of this shard knows all the coins.
@@ -43,7 +41,12 @@ impl<E: Environment> Node<E> {
 
     /// The question that a request about one coin comes to; `None` for any other request.
     #[inline]
-    pub(super) fn single(&self, command: Command, payload: &[u8]) -> Option<Single> {
+    pub(super) fn single(
+        &self,
+        command: Command,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Option<Single> {
         match command {
             Command::Detect => {
                 let request = Detect::parse(payload).ok()?;
@@ -51,12 +54,8 @@ impl<E: Environment> Node<E> {
                 (request.len() == 1).then_some(Single::Detect(coin?, an))
             }
             Command::Pown => {
-                let request = Pown::parse(payload).ok()?;
-                let (coin, an, pan) = request.record(0)?;
-                let (coin, becomes) = (coin?, Replacement::An(pan));
-                let exchange = Exchange { coin, an, becomes };
-                let is_one = request.len() == 1 && !exchange.is_marked();
-                is_one.then_some(Single::Exchange(exchange))
+                let exchange = exchange_of_one(payload)?;
+                Some(Single::Exchange(exchange, self.sender(caller)))
             }
             _ => None,
         }
@@ -64,9 +63,9 @@ impl<E: Environment> Node<E> {
 
     /// The only coin of a request that is an exchange of one coin alone.
     pub(super) fn exchanges(&self, command: Command, payload: &[u8]) -> Option<Coin> {
-        match self.single(command, payload)? {
-            Single::Exchange(exchange) => Some(exchange.coin),
-            Single::Detect(..) => None,
+        match command {
+            Command::Pown => Some(exchange_of_one(payload)?.coin),
+            _ => None,
         }
     }
 
@@ -128,7 +127,7 @@ impl<E: Environment> Node<E> {
         Ok(answer.finish(Bitmap::IfMixed))
     }
 
-    pub(super) async fn pown_sum(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn pown_sum(&self, payload: &[u8], caller: Caller) -> Result<Status, Status> {
         let request = PownSum::parse(payload)?;
         let named = request.coins();
         if !PownSum::takes(self.rules.get().dialect, named.len()) {
@@ -139,10 +138,12 @@ impl<E: Environment> Node<E> {
             return Ok(Status::ALL_FAIL);
         };
         let mfs = self.shard().month();
+        let mut are_proven = false;
         let changed = self.mesh.change_together(&proven.coins, None, |held| {
             if held.any_on_sale() || !self.still_proves(&proven, held, request.sum()) {
                 return Decision::Refuse(());
             }
+            are_proven = held.are(&proven.numbers);
             let values = proven.coins.iter().zip(held.values);
             // All circulate, since they prove something.
             let changes = values.filter_map(|(&coin, value)| {
@@ -156,13 +157,23 @@ impl<E: Environment> Node<E> {
         let changed = changed.await?;
         if changed.is_ok() {
             self.count_all_powned(&proven.coins);
+            if are_proven {
+                let numbers = proven.coins.iter().zip(&proven.numbers);
+                let given = numbers.map(|(&coin, &an)| (coin, an ^ request.delta()));
+                let given = self.given(given).await;
+                self.gave(caller, given);
+            }
         }
         Ok(verdict(changed.is_ok()))
     }
 
     /// Gives coins numbers that are derived from those in force, where a proof is right. Everything is
     /// computed before the coins are held, from the numbers that they have then.
-    pub(super) async fn pown_derive(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn pown_derive(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let request = PownDerive::parse(payload)?;
         let named: Vec<Coin> = request.coins().iter().collect();
         let Some(numbers) = self.numbers(&named).await? else {
@@ -187,9 +198,11 @@ impl<E: Environment> Node<E> {
         };
         let mfs = shard.month();
         let mut changes: Vec<Change> = Vec::with_capacity(named.len());
+        let mut given = Given::default();
         for (&coin, &an) in proven.coins.iter().zip(&proven.numbers) {
             let an = derived_an(coin, an, request.delta());
             changes.push(Change { coin, an, mfs });
+            given = given.and(shard.repeat_key.given(coin, an));
             if changes.len() % HASHED_A_TURN == 0 {
                 shard.environment.turn().await;
             }
@@ -203,6 +216,7 @@ impl<E: Environment> Node<E> {
         let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
         if changed.is_ok() {
             self.count_all_powned(&proven.coins);
+            self.gave(caller, given);
         }
         Ok(verdict(changed.is_ok()))
     }
@@ -218,6 +232,16 @@ impl<E: Environment> Node<E> {
             counters.value_powned += value;
         });
     }
+}
+
+/// What a pown is of one coin that neither comes out of a locker nor goes into one.
+#[inline]
+fn exchange_of_one(payload: &[u8]) -> Option<Exchange> {
+    let request = Pown::parse(payload).ok()?;
+    let (coin, an, pan) = request.record(0)?;
+    let (coin, becomes) = (coin?, Replacement::An(pan));
+    let exchange = Exchange { coin, an, becomes };
+    (request.len() == 1 && !exchange.is_marked()).then_some(exchange)
 }
 
 pub(super) fn verdict(passed: bool) -> Status {

@@ -613,4 +613,4 @@ impl<E: Environment> Node<E> {
 }
 
 /// Numbers derived in one go: some 50 µs.
-const HASHED_A_TURN: usize = 384;
+pub(super) const HASHED_A_TURN: usize = 384;

@@ -184,7 +184,13 @@ impl<E: Environment> Node<E> {
                     mfs: self.shard().month(),
                 };
                 match self.put_key(change, used.clone()).await {
-                    Ok(written) => written,
+                    Ok(written) => {
+                        if written {
+                            let given = self.shard().repeat_key.given(change.coin, change.an);
+                            self.gave(caller, given);
+                        }
+                        written
+                    }
                     Err(status) => {
                         // Nothing came of them: they are good for another try.
                         let _ = self.mesh.ask(owner, Request::GiveBackTickets(used)).await;

@@ -19,6 +19,7 @@ mod lockers;
 mod order;
 mod parking;
 mod rate;
+mod repeats;
 mod scatter;
 mod session;
 mod status;
@@ -28,11 +29,13 @@ mod trades;
 mod trail;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
 };
+
+use slab::Slab;
 
 use crate::{
     mesh::Mesh,
@@ -90,6 +93,8 @@ struct Caller {
     /// Bytes of payload that an answer may have: where it would have more, the request is refused
     /// with [`Status::ASK_OVER_TCP`], and nothing is changed.
     payload_bytes_max: usize,
+    /// Where it says of itself what it changes, once it is [carried out](Node::once).
+    change: Option<usize>,
 }
 
 impl Caller {
@@ -115,6 +120,8 @@ struct Node<E: Environment> {
     trail: trail::Trail,
     trading: Trading,
     lockers: locker_counts::Counted,
+    /// Of requests that are being carried out.
+    changes: RefCell<Slab<repeats::Change>>,
     /// It has been said.
     payments_are_full: Cell<bool>,
 }
@@ -159,6 +166,7 @@ impl<E: Environment> Service<E> {
                 trail: trail::Trail::new(),
                 trading,
                 lockers: locker_counts::Counted::default(),
+                changes: RefCell::default(),
                 payments_are_full: Cell::default(),
             }),
         }
@@ -204,6 +212,11 @@ impl<E: Environment> Service<E> {
     /// What this core has not sent over UDP since the start.
     pub fn datagram_counts(&self) -> DatagramCounts {
         self.node.datagrams.counts()
+    }
+
+    /// Requests that this core's shard remembers as carried out.
+    pub fn repeats_kept(&self) -> usize {
+        self.node.shard().repeats_kept()
     }
 
     /// What this core has done about lockers and trades since the start, and what its shard keeps track of
@@ -284,7 +297,7 @@ impl<E: Environment> Node<E> {
         Some(in_dialect(status?, self.rules.get().dialect))
     }
 
-    /// Answers a command, however long it takes.
+    /// Answers a command, however long it takes; `None` where there is to be no answer.
     ///
     /// What waits for an answer is as large as the largest command in it, and is allocated for each
     /// request: so the commands that are rare are in a box of their own.
@@ -294,12 +307,12 @@ impl<E: Environment> Node<E> {
         payload: &[u8],
         caller: Caller,
         out: &mut Vec<u8>,
-    ) -> Status {
-        let answered = match command {
-            Command::Pown => self.pown(payload, out).await,
-            _ => Box::pin(self.rarely(command, payload, caller, out)).await,
-        };
-        answered.unwrap_or_else(|refusal| refusal)
+    ) -> Option<Status> {
+        if command.is_carried_out_once() {
+            return self.once(command, payload, caller, out).await;
+        }
+        let answered = Box::pin(self.rarely(command, payload, caller, out)).await;
+        Some(answered.unwrap_or_else(|refusal| refusal))
     }
 
     async fn rarely(
@@ -317,8 +330,8 @@ impl<E: Environment> Node<E> {
             Command::Detect => self.detect(payload, out).await,
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,
-            Command::PownSum => self.pown_sum(payload).await,
-            Command::PownDerive => self.pown_derive(payload).await,
+            Command::PownSum => self.pown_sum(payload, caller).await,
+            Command::PownDerive => self.pown_derive(payload, caller).await,
             Command::GetTicket
             | Command::GetTicketSum
             | Command::Validate
@@ -370,7 +383,7 @@ impl<E: Environment> Node<E> {
             Command::PutForSale => self.put_for_sale(payload).await,
             Command::ListForSale => self.list_for_sale(payload, out).await,
             Command::Buy => self.buy(payload, caller).await,
-            Command::RemoveTrade => self.remove_trade(payload).await,
+            Command::RemoveTrade => self.remove_trade(payload, caller).await,
             Command::PeekTrade => self.peek_trade(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),
         }

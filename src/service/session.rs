@@ -42,8 +42,8 @@ pub enum Outcome {
     /// that is [released](super::Service::poll_released) under this number, whatever becomes of the
     /// client.
     Parked(usize),
-    /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins.
+    /// The response comes later; none where it is empty. Run it to its end, whatever becomes of the
+    /// client: it may be a change that holds coins.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
 }
 
@@ -82,6 +82,8 @@ enum Parked {
     Now(Status),
     /// It waits under this number.
     Under(usize),
+    /// The same is under way, and there is no answer.
+    Repeated,
     /// It has to wait for something else than the coin's owner; nothing has happened.
     HasToWait,
 }
@@ -105,6 +107,7 @@ impl<E: Environment> Session<E> {
                 key: KeySource::None,
                 datagram_bytes: 0,
                 payload_bytes_max: usize::MAX,
+                change: None,
             },
             order,
             found: None,
@@ -331,7 +334,7 @@ impl<E: Environment> Session<E> {
                 return seal(response, status);
             }
             response.clear();
-            if let Some(single) = node.single(header.command, opened.payload) {
+            if let Some(single) = node.single(header.command, opened.payload, self.caller) {
                 match self.park(header, single) {
                     Parked::Now(status) => return seal(response, status),
                     Parked::Under(id) => {
@@ -339,6 +342,7 @@ impl<E: Environment> Session<E> {
                         seal(response, status);
                         return Outcome::Parked(id);
                     }
+                    Parked::Repeated => return Outcome::Silent,
                     Parked::HasToWait => {}
                 }
             }
@@ -369,7 +373,7 @@ impl<E: Environment> Session<E> {
     #[inline]
     fn park(&self, header: &RequestHeader, single: Single) -> Parked {
         let (node, coin) = (&self.node, single.coin());
-        let changes = matches!(single, Single::Exchange(_));
+        let changes = matches!(single, Single::Exchange(..));
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
             let place = order.enter_free(footprint, changes.then_some(coin));
@@ -379,7 +383,6 @@ impl<E: Environment> Session<E> {
             command: header.command,
             encryption: header.encryption,
             start: node.shard().environment.monotonic(),
-            powned: changes.then(|| coin.denomination.worth_units()),
             caller: self.caller,
             place,
         });
@@ -389,11 +392,14 @@ impl<E: Environment> Session<E> {
                 node.parking.withdraw(id);
                 Parked::HasToWait
             }
+            Asked::Repeated => {
+                node.parking.withdraw(id);
+                node.shard()
+                    .count(|counters| counters.repeats_unanswered += 1);
+                Parked::Repeated
+            }
             Asked::Now(passed) => {
                 node.parking.withdraw(id);
-                if changes && passed == Ok(true) {
-                    node.count_powned(1, coin.denomination.worth_units().into());
-                }
                 Parked::Now(passed.map_or_else(Status::from, verdict))
             }
         }
@@ -469,6 +475,9 @@ impl<E: Environment> Node<E> {
         let status = self
             .later(header.command, &readable.payload, caller, payload)
             .await;
+        let Some(status) = status else {
+            return Vec::new();
+        };
         if !status.is_verdict() {
             response.clear();
         }

@@ -31,8 +31,36 @@ impl<E: Environment> Node<E> {
     /// # Errors
     /// 194 where a shard cannot answer now.
     pub(super) async fn numbers(&self, coins: &[Coin]) -> Result<Option<Vec<An>>, Status> {
+        let (numbers, circulating) = self.numbers_or_zero(coins).await?;
+        Ok((circulating == coins.len()).then_some(numbers))
+    }
+
+    /// Whether coins of any shards are all free.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now.
+    pub(super) async fn are_free(&self, coins: &[Coin]) -> Result<bool, Status> {
+        let (_, circulating) = self.numbers_or_zero(coins).await?;
+        Ok(circulating == 0)
+    }
+
+    /// Whether coins of any shards have these numbers.
+    ///
+    /// # Errors
+    /// 194 where a shard cannot answer now.
+    pub(super) async fn have(&self, numbers: Vec<(Coin, An)>) -> Result<bool, Status> {
+        let coins: Vec<Coin> = numbers.iter().map(|&(coin, _)| coin).collect();
+        let Some(real) = self.numbers(&coins).await? else {
+            return Ok(false);
+        };
+        let pairs = numbers.iter().zip(real);
+        Ok(pairs.fold(true, |have, (&(_, an), real)| have & (an == real)))
+    }
+
+    /// The numbers of coins of any shards, zeros for those that are free, and how many are not.
+    async fn numbers_or_zero(&self, coins: &[Coin]) -> Result<(Vec<An>, usize), Status> {
         let mut numbers = vec![An::ZERO; coins.len()];
-        let (mut rest, mut all_circulate) = (&mut numbers[..], true);
+        let (mut rest, mut circulating) = (&mut numbers[..], 0);
         for some in coins.chunks(COINS_A_TURN) {
             let (these, others) = rest.split_at_mut(some.len());
             rest = others;
@@ -47,7 +75,7 @@ impl<E: Environment> Node<E> {
                     unreachable!("a shard answers numbers with numbers");
                 };
                 for (index, an) in indices.into_iter().zip(found) {
-                    all_circulate &= an.is_some();
+                    circulating += usize::from(an.is_some());
                     these[index] = an.unwrap_or(An::ZERO);
                 }
             }
@@ -55,7 +83,7 @@ impl<E: Environment> Node<E> {
                 self.shard().environment.turn().await;
             }
         }
-        Ok(all_circulate.then_some(numbers))
+        Ok((numbers, circulating))
     }
 
     /// The numbers of these coins, where each is named once and this sum [proves] that who names them

@@ -236,7 +236,11 @@ impl<E: Environment> Node<E> {
 
     /// Takes an offer back; not while somebody's payment for it is under way. Nothing is put up under the
     /// key, and nobody buys what is, from the look at it until it is moved.
-    pub(super) async fn remove_trade(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn remove_trade(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let RemoveTrade { key, into } = RemoveTrade::parse(payload)?;
         if self.coins_under(key.an()).await?.is_empty() {
             return Ok(Status::ALL_FAIL);
@@ -244,7 +248,7 @@ impl<E: Environment> Node<E> {
         let home = self.shard().locker_home(key.an().locker_prefix());
         let put = Put::under(key);
         self.acquire_put(home, put).await?;
-        let removed = self.remove_alone(home, key, into).await;
+        let removed = self.remove_alone(home, key, into, caller).await;
         self.tell(home, Request::ReleasePut(put)).await?;
         removed
     }
@@ -254,6 +258,7 @@ impl<E: Environment> Node<E> {
         home: ShardId,
         key: TradeKey,
         into: Option<LockerKey>,
+        caller: Caller,
     ) -> Result<Status, Status> {
         let taken = match self.take_sale(home, Taker::Seller(key)).await? {
             Ok(taken) => taken,
@@ -280,14 +285,18 @@ impl<E: Environment> Node<E> {
             ..Notes::default()
         };
         let moved = match self.coins_under(key).await {
-            Ok(coins) => self.move_all(key, coins, becomes, notes).await,
+            Ok(coins) => {
+                let moved = self.move_all(key, coins.clone(), becomes, notes).await;
+                moved.map(|moved| (moved, coins))
+            }
             Err(status) => Err(status),
         };
         if let Some(Taken { sale, .. }) = taken {
             self.tell(home, Request::GiveBackSale(sale, None)).await?;
         }
-        let moved = moved?;
+        let (moved, coins) = moved?;
         if moved > 0 {
+            self.gave_to(caller, coins);
             self.lockers.count(|counts| counts.offers_removed += 1);
         }
         Ok(verdict(moved > 0))

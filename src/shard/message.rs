@@ -24,6 +24,7 @@ use super::{
         Taker, TradeCounts, Update,
     },
     offers::Put,
+    repeats::{Begun, ChangeName},
     tickets::{ClaimRefused, PoolIsFull},
 };
 
@@ -161,6 +162,9 @@ pub enum Request {
     BeginQuestion(Stranger),
     /// It has its answer. Answered by [`Reply::Done`].
     EndQuestion(Stranger),
+    /// Begin a request that changes something, which this shard is the home of; where the same is under
+    /// way, wait for that or not. Answered by [`Reply::Begun`].
+    BeginChange(ChangeName, bool),
     /// Answered by [`Reply::LockerCounts`].
     LockerCounts,
     /// Coins in circulation. Answered by [`Reply::Circulating`].
@@ -222,6 +226,8 @@ pub enum Reply {
     Named(Option<Vec<Coin>>, Vec<Coin>),
     /// What is known of a payment.
     Payment(PaymentState),
+    /// A request that began, or does not.
+    Begun(Begun),
     /// Lockers, and what is for sale.
     LockerCounts(IndexCounts, TradeCounts),
     /// By denomination index.

@@ -15,6 +15,7 @@ mod message;
 mod offers;
 mod owner;
 mod questions;
+mod repeats;
 mod reservations;
 mod single;
 mod stranger;
@@ -34,6 +35,9 @@ pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, Tran
 pub use offers::Put;
 pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use questions::question_home;
+pub use repeats::{
+    Begun, CarriedOut, ChangeName, Details, EndedChange, Given, Naming, Outcome, RepeatKey, Sender,
+};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
 pub use stranger::Stranger;

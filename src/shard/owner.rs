@@ -16,6 +16,7 @@ use super::{
     message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
     offers::Puts,
     questions::{Askers, Questions},
+    repeats::{Begun, EndedChange, RepeatKey, Repeats},
     reservations::Reservations,
     single::{ExchangeListener, Singles},
     stranger::Stranger,
@@ -74,6 +75,8 @@ pub struct ShardSettings {
     pub tickets: TicketSettings,
     /// What it keeps track of for trades.
     pub trades: TradeSettings,
+    /// How many requests that were carried out it remembers.
+    pub repeats_max: usize,
 }
 
 /// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
@@ -118,6 +121,10 @@ pub struct Counters {
     pub coins_powned: u64,
     /// Their worth in the smallest unit: more than 64 bits hold, after 184,467 coins of a million.
     pub value_powned: u128,
+    /// Requests that were answered as the same before them.
+    pub repeats: u64,
+    /// Datagrams that got no answer, since the same was under way.
+    pub repeats_unanswered: u64,
 }
 
 /// A shard: its pages, its log, and who waits for what.
@@ -161,6 +168,9 @@ pub struct Shard<E: Environment> {
     sum_seeds: SumSeeds,
     /// For sums that are answered at once.
     sum: RefCell<Sum>,
+    /// What requests that change something are named with.
+    pub repeat_key: RepeatKey,
+    pub(super) repeats: RefCell<Repeats>,
 }
 
 struct Held {
@@ -243,6 +253,8 @@ impl<E: Environment> Shard<E> {
             transactions: RefCell::default(),
             sum_seeds,
             sum: RefCell::new(Sum::new(sum_seeds, 0)),
+            repeat_key: RepeatKey::new(&settings.secret.derive(b"repeats")),
+            repeats: RefCell::new(Repeats::new(settings.repeats_max)),
         });
         shard.take_over_lockers(&recovered.book).await;
         let owner = Rc::downgrade(&shard);
@@ -380,6 +392,14 @@ impl<E: Environment> Shard<E> {
                 self.askers.end(*stranger);
                 Reply::Done
             }
+            Request::BeginChange(name, waits) => {
+                let now = self.environment.monotonic();
+                match self.repeats.borrow_mut().begin(*name, now) {
+                    Ok(known) => Reply::Begun(Begun::New(known)),
+                    Err(_) if *waits => return None,
+                    Err(_) => Reply::Begun(Begun::UnderWay),
+                }
+            }
             Request::LockerCounts => {
                 let (lockers, trades) = self.lockers.borrow().counts();
                 Reply::LockerCounts(lockers, trades)
@@ -476,6 +496,14 @@ impl<E: Environment> Shard<E> {
                     }
                 }
                 Reply::Done
+            }
+            Request::BeginChange(name, _) => {
+                let now = self.environment.monotonic();
+                let begun = self.repeats.borrow_mut().begin(name, now);
+                Reply::Begun(match begun {
+                    Ok(known) => Begun::New(known),
+                    Err(under_way) => Begun::Ended(under_way.outcome().await),
+                })
             }
             Request::Mark => Reply::Mark(self.log.mark().await),
             Request::Flush => {
@@ -762,6 +790,17 @@ impl<E: Environment> Shard<E> {
                 .for_each(async |_| ());
             Box::pin(loaded).await;
         }
+    }
+
+    /// Ends a request that changes something, which [began](Request::BeginChange) here.
+    pub fn end_change(&self, ended: EndedChange) {
+        let now = self.environment.monotonic();
+        self.repeats.borrow_mut().end(ended, now);
+    }
+
+    /// Requests that were carried out and are remembered, those included that are too old by now.
+    pub fn repeats_kept(&self) -> usize {
+        self.repeats.borrow().len()
     }
 
     /// Changes every coin whose AN is right, each by itself; records of the same coin see each

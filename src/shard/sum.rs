@@ -138,8 +138,12 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::samples::coin;
+    use crate::coin::PageId;
     use proptest::prelude::*;
+
+    fn coin(page: usize, place: usize) -> Coin {
+        PageId::from_index(page).unwrap().coin(place)
+    }
 
     const SEEDS: SumSeeds = SumSeeds([0x1234_5678_9abc_def1, 0xfedc_ba98_7654_3211]);
 
@@ -182,14 +186,15 @@ mod tests {
         let mut sum = of(&[an(1), an(1)]);
         assert!(sum.has_equal());
         sum.begin(3);
-        [an(1), an(2), an(3)].map(|an| sum.add(an));
+        [an(1), an(2), an(3)].into_iter().for_each(|an| sum.add(an));
         assert!(!sum.has_equal() && sum.proves(an(1) ^ an(2) ^ an(3)));
     }
 
     #[test]
     fn a_coin_that_comes_twice_is_noticed() {
         let mut coins = Sum::new(SEEDS, 3);
-        [coin(0, 1), coin(1, 1)].map(|coin| coins.add_coin(coin));
+        coins.add_coin(coin(0, 1));
+        coins.add_coin(coin(1, 1));
         assert!(!coins.has_equal());
         coins.add_coin(coin(0, 1));
         assert!(coins.has_equal());

@@ -79,7 +79,9 @@ const ROUNDS: usize = 8;
 
 /// What comes up in every conversation, or it has not been about lockers, trades and
 /// the healing of keys.
-const COME_UP: [(Command, Status); 27] = [
+const COME_UP: [(Command, Status); 29] = [
+    (Command::PownDerive, Status::ALL_PASS),
+    (Command::PownDerive, Status::ALL_FAIL),
     (Command::StoreSum, Status::ALL_PASS),
     (Command::StoreSum, Status::ALL_FAIL),
     (Command::StoreSum, Status::WRONG_LOCKER_KEY),
@@ -190,8 +192,7 @@ fn start(seed: u64, (counter, dialect): (ResponseCounter, Dialect), shards: u16)
         };
         for register in register.chunks(size) {
             let ans: Vec<An> = register.iter().map(|_| An::new(random.random())).collect();
-            let sum = ans.iter().fold(An::ZERO, |sum, an| sum ^ *an);
-            shared.add(register.to_vec(), sum);
+            shared.add(register.to_vec(), ans.clone());
             coins.extend(
                 register
                     .iter()
@@ -378,7 +379,7 @@ fn compare(network: &mut Network) {
         requests: stats.requests,
         echoes: stats.echoes,
         coins_powned: stats.coins_powned,
-        value_powned: stats.value_powned,
+        value_powned: stats.value_powned.into(),
     };
     assert_eq!(told, all, "the node's counters");
 }
@@ -453,6 +454,9 @@ fn hold(spoken: (ResponseCounter, Dialect), phases: &[u16]) {
         println!("{met} fixes came to {fix:?}");
         assert!(met > 0);
     }
+    let repeats: u32 = network.owners.iter().map(|owner| owner.world.repeats).sum();
+    println!("{repeats} requests were repeats");
+    assert!(repeats > 0);
     for (command, status) in COME_UP {
         let mut owners = network.owners.iter();
         let is_told = owners.any(|owner| owner.told.contains(&(command, status)));

@@ -2,7 +2,10 @@
 //! first, but each ticket is taken from one of them, once; and a coin has a number that came of both
 //! halves in one request, or the one that it had.
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard},
+};
 
 use raida::coin::{An, Coin};
 use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
@@ -25,6 +28,8 @@ struct Race {
     /// Numbers that it may have.
     numbers: Vec<An>,
     tickets: Vec<Raced>,
+    /// What was presented, each once: the same again would be the same request.
+    tried: HashSet<Vec<u8>>,
 }
 
 /// A ticket, good when the race begins.
@@ -59,6 +64,7 @@ impl Races {
             coin,
             numbers: vec![an],
             tickets: vec![],
+            tried: HashSet::new(),
         });
     }
 
@@ -83,17 +89,25 @@ impl Races {
                 }
             });
             race.tickets = tickets.collect();
+            race.tried.clear();
         }
     }
 
     /// Some of the tickets of some coin, in some order.
     pub fn enter(&self, random: &mut StdRng) -> Try {
         let mut races = self.races();
-        let number = random.random_range(0..races.len());
-        let mut tickets: Vec<&mut Raced> = races[number].tickets.iter_mut().collect();
-        tickets.shuffle(random);
-        let count = random.random_range(1..=tickets.len());
-        let tried = tickets.into_iter().take(count).map(|ticket| {
+        let (number, order) = loop {
+            let number = random.random_range(0..races.len());
+            let race = &mut races[number];
+            let mut order: Vec<u8> = (0..race.tickets.len() as u8).collect();
+            order.shuffle(random);
+            order.truncate(random.random_range(1..=order.len()));
+            if race.tried.insert(order.clone()) {
+                break (number, order);
+            }
+        };
+        let tried = order.into_iter().map(|place| {
+            let ticket = &mut races[number].tickets[usize::from(place)];
             ticket.is_tried = true;
             ticket.presented
         });

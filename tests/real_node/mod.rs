@@ -103,6 +103,7 @@ impl RealNode {
                 questions_by_datagram: 32,
                 payments_max: 1 << 20,
             },
+            repeats_max: 4_096,
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

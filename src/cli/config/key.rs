@@ -404,6 +404,14 @@ pub static KEYS: &[Key] = &[
         set: |config, value| config.limits.udp_refusals_per_s = value.into_whole() as u32,
     },
     Key {
+        section: "limits",
+        name: "repeats",
+        rule: whole(1_024, 16_777_216),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.limits.repeats.into()),
+        set: |config, value| config.limits.repeats = value.into_whole() as u32,
+    },
+    Key {
         section: "trade",
         name: "settlement",
         rule: Rule::OneOf(Settlement::NAMES),

@@ -164,6 +164,8 @@ pub struct Limits {
     pub wrong_claims_per_min: u32,
     /// Refusals that each core sends over UDP to one address a second; 0 for any number.
     pub udp_refusals_per_s: u32,
+    /// Requests that were carried out which each shard remembers for 10 s, at most.
+    pub repeats: u32,
 }
 
 /// Section `trade`.
@@ -388,6 +390,8 @@ impl Default for Config {
                 healing_burst: 2_000,
                 wrong_claims_per_min: 6_000,
                 udp_refusals_per_s: 100,
+                // 3 MB a shard: all of 13,000 changes a second.
+                repeats: 131_072,
             },
             trade: Trade {
                 settlement: Settlement::None,

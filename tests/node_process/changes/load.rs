@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use raida::client::{Connection, Reply, Transport};
 use raida::coin::Coin;
-use raida::protocol::authentication::{Pown, PownSum};
+use raida::protocol::authentication::{Pown, PownDerive, PownSum, derived_an};
 use raida::protocol::lockers::LockerKey;
-use raida::protocol::{Command, Passed};
+use raida::protocol::{Command, Passed, RaidaId};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -330,14 +330,12 @@ impl Load {
         coins.sample(random, count).copied().collect()
     }
 
-    /// Some of its own coins that a sum proves to be known: of no locker two, whose key would cancel out.
+    /// Some of its own coins that a sum proves to be known: no two with the same number, which would
+    /// cancel out.
     pub fn some_provable(&mut self) -> Vec<usize> {
         let mut coins = self.some_coins();
-        let mut keys = HashSet::new();
-        coins.retain(|coin| {
-            let value = self.predicted[coin];
-            !an(value).is_marked() || keys.insert(value)
-        });
+        let mut numbers = HashSet::new();
+        coins.retain(|coin| numbers.insert(self.predicted[coin]));
         coins
     }
 
@@ -366,20 +364,32 @@ impl Load {
     }
 
     fn ask_pown(&mut self) -> bool {
-        let (command, coins) = match self.random.random_bool(0.6) {
-            true => (Command::Pown, self.some_coins()),
-            false => (Command::PownSum, self.some_provable()),
+        let command = match self.random.random_range(0..10) {
+            0..6 => Command::Pown,
+            6..8 => Command::PownSum,
+            _ => Command::PownDerive,
         };
-        // Two coins that someone else's sum has changed by the same delta would not be noticed
-        // by the sum of their old values.
-        let most = if command == Command::Pown { 2 } else { 1 };
-        let (coins, olds, depths) = self.and_shared(coins, most);
+        let mut coins = self.some_coins();
+        if command == Command::PownSum && !coins.is_empty() {
+            // A sum is of one coin.
+            coins.truncate(1);
+        }
+        let (coins, olds, depths) = match command {
+            Command::PownSum if !coins.is_empty() => {
+                let olds = vec![self.predicted[&coins[0]]];
+                (coins, olds, vec![])
+            }
+            Command::PownSum => self.and_shared(coins, 1),
+            _ => self.and_shared(coins, 2),
+        };
         let delta = draw(&mut self.random, &olds);
-        let mut new = |old| match command {
+        let of_each = coins.iter().zip(&olds);
+        let mut new = |(&coin, &old): (&usize, &Value)| match command {
             Command::Pown => draw(&mut self.random, &[]),
-            _ => old ^ delta,
+            Command::PownSum => old ^ delta,
+            _ => value(derived_an(self.coins[coin], an(old), an(delta))),
         };
-        let news: Vec<Value> = olds.iter().copied().map(&mut new).collect();
+        let news: Vec<Value> = of_each.map(&mut new).collect();
         let parts = parts(&coins, &olds, news.into_iter().map(Some));
         let mut payload = Vec::new();
         self.compose_pown(command, &parts, delta, &mut payload);
@@ -400,7 +410,14 @@ impl Load {
                 let records = parts.iter().map(|p| (coin(p), an(p.old), new(p)));
                 Pown::compose(records, payload);
             }
-            _ => PownSum::compose(parts.iter().map(coin), an(sum(parts)), an(delta), payload),
+            Command::PownSum => {
+                PownSum::compose(parts.iter().map(coin), an(sum(parts)), an(delta), payload);
+            }
+            _ => {
+                let known = parts.iter().map(|part| (coin(part), an(part.old)));
+                let raida = RaidaId::new(0).expect("the first");
+                PownDerive::compose(raida, known, an(delta), payload);
+            }
         }
     }
 
