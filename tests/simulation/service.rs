@@ -24,7 +24,8 @@ use raida::{
         },
     },
     service::{
-        Healing, KeyHealing, NoOthers, Outcome, Rate, Release, Service, Session, Trading, Transport,
+        DatagramRules, Healing, KeyHealing, NoOthers, Outcome, Rate, Release, Service, Session,
+        Trading, Transport,
     },
     shard::{Reply, Request as Question, TransactionId},
     store::{Signal, book::Notes, record::Change},
@@ -124,12 +125,17 @@ impl Served {
             let healing = Healing {
                 max_coins: 4_096,
                 rate: Rate { per_s: 0, burst: 1 },
+                wrong_claims_per_min: 0,
                 keys: KeyHealing::default(),
                 others: Rc::new(NoOthers),
             };
             let key = AdminKey::new([9; 16]);
             let trading = Trading::without_settlement();
-            Service::new(mesh.clone(), rules, key, healing, trading)
+            let datagrams = DatagramRules {
+                amplification: 1_000,
+                refusals_per_s: 0,
+            };
+            Service::new(mesh.clone(), rules, key, datagrams, healing, trading)
         };
         let services = node.meshes.iter().map(service);
         let cores = services.map(|service| {
@@ -249,7 +255,7 @@ impl Client {
                 Box::pin(async move {
                     let release = parked.wait(id).await;
                     release.complete(&mut out);
-                    (!release.is_silent()).then(|| status(&out))
+                    release.goes.then(|| status(&out))
                 })
             }
         }
