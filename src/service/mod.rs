@@ -30,6 +30,7 @@ use std::{
     net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use crate::{
@@ -72,6 +73,8 @@ struct Caller {
     address: IpAddr,
     /// What the request is encrypted with, where that proves something.
     key: KeySource,
+    /// When it came, where that matters.
+    came: Duration,
 }
 
 struct Node<E: Environment> {
@@ -106,9 +109,8 @@ impl<E: Environment> Service<E> {
         healing: Healing,
         trading: Trading,
     ) -> Self {
-        if healing.keys.secrets.is_some() {
-            mesh.shard().note_changes();
-        }
+        let heals = healing.keys.secrets.is_some() || healing.others.are_known();
+        mesh.shard().note_changes(heals);
         let latency = Rc::new(Latency::default());
         let parking = Parking::new(mesh.shard().clone(), latency.clone());
         let requests = parking.clone();

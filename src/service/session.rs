@@ -102,6 +102,7 @@ impl<E: Environment> Session<E> {
                 transport,
                 address,
                 key: KeySource::None,
+                came: Duration::ZERO,
             },
             order,
             found: None,
@@ -114,12 +115,16 @@ impl<E: Environment> Session<E> {
         self.caller.address = address;
     }
 
-    /// Who sent this request.
+    /// Who sent this request, which came just now.
     #[inline]
     fn caller(&self, header: &RequestHeader) -> Caller {
         match header.command {
             Command::EncryptionTicket => Caller {
                 key: header.key_source(),
+                ..self.caller
+            },
+            Command::Fix => Caller {
+                came: self.node.shard().environment.monotonic(),
                 ..self.caller
             },
             _ => self.caller,

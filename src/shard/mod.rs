@@ -8,9 +8,11 @@
 mod blocks;
 mod changed;
 mod exchange;
+mod listed;
 mod lockers;
 mod locks;
 mod message;
+mod moments;
 mod offers;
 mod owner;
 mod reservations;
@@ -20,6 +22,7 @@ mod ticket_index;
 mod tickets;
 mod used_tickets;
 
+pub use changed::FixLook;
 pub use exchange::{Exchanged, exchange};
 pub use lockers::{
     Buyer, Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts,

@@ -126,7 +126,7 @@ impl<E: Environment> Shard<E> {
                 Asked::HasToWait
             }
             Ok(Some(appended)) if self.durability == Durability::Periodic => {
-                self.put(&[page], &[change], None);
+                self.put(&[page], &[change], None, self.noted_now());
                 self.log.settle(appended);
                 Asked::Now(Ok(true))
             }
@@ -147,6 +147,7 @@ impl<E: Environment> Shard<E> {
     pub(super) fn end_singles(&self, tickets: &[usize], outcome: Result<(), Refusal>) {
         let listener = self.on_exchanged.get();
         let listener = listener.expect("somebody listens before a change is under way");
+        let now = self.noted_now();
         for &ticket in tickets {
             let UnderWay {
                 page,
@@ -155,7 +156,7 @@ impl<E: Environment> Shard<E> {
                 asker,
             } = self.singles.borrow_mut().under_way.remove(ticket);
             match outcome {
-                Ok(()) => self.put(&[page], &[change], None),
+                Ok(()) => self.put(&[page], &[change], None, now),
                 Err(_) => self.pages.give_up(page.page, page.sequence),
             }
             self.locks.release(&[change.coin]);
