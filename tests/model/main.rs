@@ -29,10 +29,7 @@ mod world;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -41,7 +38,7 @@ use raida::{
     protocol::{Command, Dialect, ResponseCounter, Status, status_group::NodeStats},
     settlement::Method,
     store::{
-        PageImage, WallClock,
+        Moved, PageImage, WallClock,
         offline::{OfflineError, OfflineFolder},
     },
 };
@@ -133,7 +130,12 @@ fn pages(denomination: usize, random: &mut StdRng) -> Vec<PageId> {
 
 struct Network {
     node: RealNode,
-    clock: Arc<AtomicU64>,
+    clock: Arc<Moved>,
+    /// What the clock shows, in seconds since 1970, and how many passed since the start.
+    now: u64,
+    passed: u64,
+    /// The minute of the node's start.
+    started: u64,
     /// Earlier it is not in this run of the node, so that tickets of now are good.
     earliest: u64,
     random: StdRng,
@@ -208,9 +210,10 @@ fn start(seed: u64, (counter, dialect): (ResponseCounter, Dialect), shards: u16)
         coins.push((coin, an, months));
     }
     // The month ends on the way.
-    let clock = Arc::new(AtomicU64::new((DECEMBER - 20) * 60));
+    let now = (DECEMBER - 20) * 60;
+    let clock = Arc::new(Moved::stopped_at(now));
     let node = RealNode::start(&coins, |settings| {
-        settings.clock = WallClock::Set(clock.clone());
+        settings.clock = WallClock::Moved(clock.clone());
         let secrets = settings.data.with_file_name("secrets");
         fs::write(&secrets, other_servers::key_file()).expect("a file");
         fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).expect("its owner's");
@@ -225,12 +228,18 @@ fn start(seed: u64, (counter, dialect): (ResponseCounter, Dialect), shards: u16)
     let mut network = Network {
         node,
         clock,
+        now,
+        passed: 0,
+        started: now / 60,
         earliest: 0,
         random,
         owners,
         shared,
     };
-    network.set_minute(DECEMBER - 20);
+    for owner in &mut network.owners {
+        owner.world.keys.set_started(network.started);
+    }
+    network.set_minute(DECEMBER - 17);
     network
 }
 
@@ -239,9 +248,9 @@ impl Network {
     fn move_clock(&mut self) {
         let now = self.minute();
         let minute = match self.random.random_range(0..20) {
-            0..6 => now,
-            6..13 => now + 1,
-            13..16 => now + self.random.random_range(2..=4),
+            0..4 => now,
+            4..8 => now + 1,
+            8..16 => now + self.random.random_range(2..=4),
             16..19 => now - self.random.random_range(1..=2),
             _ => now + 11,
         };
@@ -249,12 +258,13 @@ impl Network {
     }
 
     fn minute(&self) -> u64 {
-        self.clock.load(Ordering::Relaxed) / 60
+        self.now / 60
     }
 
     fn begin_races(&mut self) {
         let minute = self.minute();
-        self.shared.races.begin(minute, &mut self.random);
+        let random = &mut self.random;
+        self.shared.races.begin(minute, self.started, random);
     }
 
     /// Nobody talks: each coin has one of the numbers that it may have.
@@ -273,10 +283,17 @@ impl Network {
     }
 
     fn set_minute(&mut self, minute: u64) {
-        let second = self.random.random_range(0..60);
-        self.clock.store(minute * 60 + second, Ordering::Relaxed);
+        let now = minute * 60 + self.random.random_range(0..60);
+        match now.checked_sub(self.now) {
+            Some(later) => {
+                self.clock.pass(later);
+                self.passed += later;
+            }
+            None => self.clock.set(now as i64 - self.now as i64),
+        }
+        self.now = now;
         for owner in &mut self.owners {
-            owner.world.keys.set_now(minute);
+            owner.world.keys.set_now(minute, self.passed);
         }
     }
 
@@ -294,6 +311,8 @@ impl Network {
             owner.node_has_restarted(latest_written);
             owner.world.allows_unencrypted = allows_unencrypted;
         }
+        self.started = self.minute();
+        self.shared.races.node_has_restarted();
         self.earliest = latest_written.map_or(0, |latest| latest + 1);
     }
 }

@@ -460,6 +460,11 @@ impl Owner {
             // One that is for sale, so that it is no longer its owner's alone.
             let on_sale: Vec<Coin> = self.world.on_sale().collect();
             named = on_sale.choose(&mut self.random).copied().or(named);
+        } else if self.random.random_bool(0.6) {
+            let keys = &self.world.keys;
+            let fixable = self.pool.iter().filter(|&&coin| keys.is_fixable(coin));
+            let fixable: Vec<Coin> = fixable.copied().collect();
+            named = fixable.choose(&mut self.random).copied().or(named);
         }
         let coin = named.unwrap_or(self.pool[0]);
         let old = self.world.an(coin);
