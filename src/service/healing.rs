@@ -174,7 +174,7 @@ impl<E: Environment> Node<E> {
         }
         let passing = answer.passing();
         let passing = passing.filter_map(|record| request.coin(record));
-        self.shard().list(passing);
+        self.shard().list(before, passing);
         Some(
             self.answer_ticket(&request, caller, before, answer)
                 .unwrap_or_else(|refusal| refusal),

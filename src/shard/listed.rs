@@ -41,9 +41,9 @@ impl Listed {
         }
     }
 
-    /// Coins are on a ticket that lives from now on.
-    pub(super) fn add(&mut self, coins: impl IntoIterator<Item = Coin>, now: Duration) {
-        let era = self.moments.era(now, Ticket, |_| {});
+    /// Coins are on a ticket that lives from this moment, which is now or just over.
+    pub(super) fn add(&mut self, coins: impl IntoIterator<Item = Coin>, since: Duration) {
+        let era = self.moments.era(since, Ticket, |_| {});
         for coin in coins {
             self.moments.note(coin, era);
         }

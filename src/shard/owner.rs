@@ -542,13 +542,12 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// A ticket of this node lists these coins from now on, whose ANs were found right in the same turn:
-    /// before anything else could change them.
+    /// A ticket of this node that lives from `since` at most lists these coins, whose ANs were found right in
+    /// the same turn: before anything else could change them.
     #[inline]
-    pub fn list(&self, coins: impl IntoIterator<Item = Coin>) {
+    pub fn list(&self, since: Duration, coins: impl IntoIterator<Item = Coin>) {
         if self.notes_changes.get() {
-            let now = self.environment.monotonic();
-            self.listed.borrow_mut().add(coins, now);
+            self.listed.borrow_mut().add(coins, since);
         }
     }
 
@@ -646,11 +645,13 @@ impl<E: Environment> Shard<E> {
         self.prefetch(records.iter().map(|(coin, _)| *coin)).await;
         let mut passed = Vec::with_capacity(records.len());
         for some in records.chunks(RECORDS_A_TURN) {
+            // Its ticket lives from before it was asked for.
+            let since = self.environment.monotonic();
             for record in some {
                 let value = self.value(record.0).await?;
                 let passes = value.is_some_and(|(real, _)| is_right(record, real));
                 if passes {
-                    self.list([record.0]);
+                    self.list(since, [record.0]);
                 }
                 passed.push(passes);
             }

@@ -68,6 +68,8 @@ const COINS_A_PAGE: usize = 4;
 const MONTH_BEFORE: u8 = 40;
 /// Coins that the clients race for.
 const RACES: usize = 5;
+/// Seconds that pages are reserved for.
+const RESERVED_S: u64 = 16;
 /// Requests of a client in a round,
 const REQUESTS: usize = 125;
 /// and rounds of a phase: the clock moves between them, when nobody talks.
@@ -283,13 +285,18 @@ impl Network {
     }
 
     fn set_minute(&mut self, minute: u64) {
-        let now = minute * 60 + self.random.random_range(0..60);
-        match now.checked_sub(self.now) {
-            Some(later) => {
-                self.clock.pass(later);
-                self.passed += later;
-            }
-            None => self.clock.set(now as i64 - self.now as i64),
+        if minute == self.minute() {
+            return;
+        }
+        let mut now = minute * 60 + self.random.random_range(0..60);
+        if now < self.now {
+            self.clock.set(now as i64 - self.now as i64);
+        } else {
+            // So long that all reservations end.
+            now = now.max(self.now + RESERVED_S + 1);
+            self.clock.pass(now - self.now);
+            self.passed += now - self.now;
+            self.owners.iter_mut().for_each(Owner::reservations_end);
         }
         self.now = now;
         for owner in &mut self.owners {

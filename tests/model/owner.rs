@@ -121,9 +121,14 @@ impl Owner {
     /// those that it has not written down, the latest of them of this minute.
     pub fn node_has_restarted(&mut self, latest_written: Option<u64>) {
         self.world.keys.node_has_restarted(latest_written);
+        self.reservations_end();
+        self.world.counts = Counts::default();
+    }
+
+    /// So much time has passed that nothing is reserved any more.
+    pub fn reservations_end(&mut self) {
         self.shown.clear();
         self.world.reserved.clear();
-        self.world.counts = Counts::default();
     }
 
     /// Sends so many requests and checks every answer.
