@@ -103,7 +103,7 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 32] = [
+    let rows: [(&str, u64); 35] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
@@ -126,6 +126,8 @@ fn detail_table(counts: &Counts) -> String {
         ("fixes", healing.fixes),
         ("  coins repaired", healing.coins_repaired),
         ("  coins not repaired", healing.coins_not_repaired),
+        ("    changed lately", healing.coins_changed_lately),
+        ("    vouched for here", healing.coins_vouched_here),
         ("  votes", healing.votes),
         ("  votes missing", healing.votes_missing),
         ("encryption tickets", healing.encryption_tickets),
@@ -138,6 +140,7 @@ fn detail_table(counts: &Counts) -> String {
             "  tickets not accepted",
             healing.encryption_tickets_not_accepted,
         ),
+        ("    too early", healing.encryption_tickets_too_early),
         ("  used tickets kept", counts.used_tickets_kept),
     ];
     let mut text = String::new();

@@ -100,6 +100,13 @@ impl Minute {
         let is_good = before_latest <= TICKET_AGE_MINUTES_MAX + CLOCK_AHEAD_MINUTES_MAX;
         is_good.then(|| Minute(latest.saturating_sub(before_latest)))
     }
+
+    /// Whether a ticket of this minute is certain to be from after a coin's newest change, which was in
+    /// that one: the change may be from any moment of its minute, and the helper's clock may be a minute
+    /// ahead (PROTOCOL.md section 8, "A ticket is refused unless ...").
+    pub const fn is_good_since(self, newest: Minute) -> bool {
+        self.0 > newest.0 + CLOCK_AHEAD_MINUTES_MAX
+    }
 }
 
 /// What a helper vouches for: that the client owns the coin there, and wishes this half of a new

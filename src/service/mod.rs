@@ -33,6 +33,7 @@ use std::{
     net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use slab::Slab;
@@ -95,6 +96,8 @@ struct Caller {
     payload_bytes_max: usize,
     /// Where it says of itself what it changes, once it is [carried out](Node::once).
     change: Option<usize>,
+    /// When it came, where that matters.
+    came: Duration,
 }
 
 impl Caller {
@@ -144,9 +147,8 @@ impl<E: Environment> Service<E> {
         healing: Healing,
         trading: Trading,
     ) -> Self {
-        if healing.keys.secrets.is_some() {
-            mesh.shard().note_changes();
-        }
+        let heals = healing.keys.secrets.is_some() || healing.others.are_known();
+        mesh.shard().note_changes(heals);
         let latency = Rc::new(Latency::default());
         let datagrams = Rc::new(datagrams::Datagrams::new(datagrams));
         let parking = Parking::new(mesh.shard().clone(), latency.clone(), datagrams.clone());

@@ -108,6 +108,7 @@ impl<E: Environment> Session<E> {
                 datagram_bytes: 0,
                 payload_bytes_max: usize::MAX,
                 change: None,
+                came: Duration::ZERO,
             },
             order,
             found: None,
@@ -120,12 +121,14 @@ impl<E: Environment> Session<E> {
         self.caller.address = address;
     }
 
-    /// Who sent this request, and how long its answer may be.
+    /// Who sent this request, which came just now, and how long its answer may be.
     #[inline]
     fn caller(&self, header: &RequestHeader) -> Caller {
         let mut caller = self.caller;
-        if header.command == Command::EncryptionTicket {
-            caller.key = header.key_source();
+        match header.command {
+            Command::EncryptionTicket => caller.key = header.key_source(),
+            Command::Fix => caller.came = self.node.shard().environment.monotonic(),
+            _ => {}
         }
         if caller.transport == Transport::Udp {
             let answer = self.node.datagrams.answer_bytes_max(caller.datagram_bytes);

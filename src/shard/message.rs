@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::{
     coin::{
         An, AnTag, COINS_PER_PAGE, Coin, Denomination, LockerPrefix, Mfs, PageId, SerialNumber,
@@ -6,6 +8,7 @@ use crate::{
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
+        key_healing::{Minute, Verdict},
         lockers::{Currency, Offer, TradeName},
     },
     store::{
@@ -19,6 +22,7 @@ use crate::{
 
 use super::{
     Counters, Stranger,
+    changed::FixLook,
     lockers::{
         Buyer, FoundSale, IndexCounts, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused, Taken,
         Taker, TradeCounts, Update,
@@ -70,13 +74,13 @@ impl Exchange {
     }
 }
 
-/// On whose word coins change together.
+/// What changes coins, as far as a later fix depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangedBy {
-    /// Their owner's, or that of 13 servers, or of who runs this one: tickets from before are void.
-    Owner,
-    /// That of two helpers.
-    Helpers,
+    /// A fix.
+    Fix,
+    /// Anything else.
+    Other,
 }
 
 /// What a shard is asked. Coins are always the shard's own.
@@ -97,7 +101,8 @@ pub enum Request {
     Claim(TicketId, RaidaId),
     /// Take back a claim that was made just now and not answered. Answered by [`Reply::Done`].
     WithdrawClaim(TicketId, RaidaId),
-    /// Use up these encryption tickets for a coin. Answered by [`Reply::Used`].
+    /// Use up these encryption tickets for a coin, but for those from before it may have changed. Answered
+    /// by [`Reply::Used`].
     UseTickets(Coin, Vec<Thing>),
     /// Take that back: nothing came of it. Answered by [`Reply::Done`].
     GiveBackTickets(Vec<Thing>),
@@ -107,9 +112,21 @@ pub enum Request {
     /// Which of these coins still have the ANs that these tags stand for? Answered by
     /// [`Reply::Passed`].
     Unchanged(Vec<(Coin, AnTag)>),
+    /// As [`Request::Detect`], for a ticket: the coins that pass are on one from now on. Answered by
+    /// [`Reply::Passed`].
+    DetectForTicket(Vec<(Coin, An)>),
+    /// As [`Request::Unchanged`], for a ticket: the coins that pass are on one from now on. Answered by
+    /// [`Reply::Passed`].
+    UnchangedForTicket(Vec<(Coin, AnTag)>),
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
     /// pages are its own. Answered by [`Reply::Locked`] or [`Reply::Crowded`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
+    /// In which minute a coin got its number, as far as encryption tickets may be from before; the start's
+    /// where that is not known. Answered by [`Reply::Minute`].
+    Newest(Coin),
+    /// Whether a fix that came at this moment, and has votes enough, may change these coins. It holds them.
+    /// Answered by [`Reply::Looked`].
+    LookForFix(Vec<Coin>, Duration),
     /// Put a transaction's changes, which are durable, into the pages, and let its coins go. No change of
     /// these coins will be earlier than the moment after this one.
     Apply(TransactionId, Vec<Change>, u64, ChangedBy),
@@ -200,12 +217,16 @@ pub enum Reply {
     Found(Vec<Found>),
     /// The coins of a ticket.
     Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
-    /// Which encryption tickets had not been used before, and are not from before the coin was another's.
-    Used(Result<Vec<bool>, PoolIsFull>),
+    /// Which encryption tickets are accepted, and used up now.
+    Used(Result<Vec<Verdict>, PoolIsFull>),
     /// By coin, its AN; `None` where it is not in circulation.
     Numbers(Vec<Option<An>>),
     /// The AN of a coin; `None` where it is not in circulation.
     An(Option<An>),
+    /// A minute.
+    Minute(Minute),
+    /// By coin, whether a fix may change it.
+    Looked(Vec<FixLook>),
     /// A transaction's coins, held.
     Locked(Locked),
     /// Keys.

@@ -9,9 +9,11 @@ mod blocks;
 mod changed;
 mod coins_once;
 mod exchange;
+mod listed;
 mod lockers;
 mod locks;
 mod message;
+mod moments;
 mod offers;
 mod owner;
 mod questions;
@@ -25,6 +27,7 @@ mod ticket_shares;
 mod tickets;
 mod used_tickets;
 
+pub use changed::FixLook;
 pub use exchange::{Exchanged, exchange};
 pub use lockers::{
     Buyer, FoundSale, IndexCounts, KeyUpdate, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused,

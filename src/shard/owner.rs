@@ -3,14 +3,16 @@ use std::{
     collections::HashMap,
     io,
     rc::{Rc, Weak},
+    time::Duration,
 };
 
 use foldhash::fast::FixedState;
 use futures_util::stream::{self, StreamExt};
 
 use super::{
-    changed::Changed,
+    changed::{Changed, FixLook, Now},
     exchange::exchange,
+    listed::Listed,
     lockers::{Cursor, IndexCounts, KeysOf, Lockers, Place, TradeCounts, TradeSettings, Update},
     locks::{Crowded, Entered, Locks},
     message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
@@ -32,7 +34,7 @@ use crate::{
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
-        key_healing::Minute,
+        key_healing::{Minute, Verdict},
         lockers::PublicIdKey,
     },
     store::{
@@ -162,6 +164,7 @@ pub struct Shard<E: Environment> {
     used_tickets: RefCell<UsedTickets>,
     used_file: UsedFile,
     changed: RefCell<Changed>,
+    listed: RefCell<Listed>,
     notes_changes: Cell<bool>,
     is_failure_told: Cell<bool>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
@@ -201,7 +204,14 @@ impl<E: Environment> Shard<E> {
         .await?;
         let log = Log::open(environment.clone(), settings.log, checkpoint_wanted.clone()).await?;
         let (used, version) = &recovered.used;
-        let latest = latest_minute(environment.unix_seconds());
+        let now = now(&environment);
+        let latest = latest_minute(now.unix_seconds);
+        let mut changed = Changed::new(now);
+        for page in PageId::all().filter(|page| page.owner(settings.shards) == settings.id) {
+            let logged = recovered.pages[page.index()].logged_coins(page);
+            // Nobody knows when they changed: lately, perhaps.
+            changed.note_all(logged, now);
+        }
         let used = used.or_until(latest);
         if used.0 > latest && settings.id == ShardId::new(0) {
             tracing::warn!(
@@ -247,7 +257,8 @@ impl<E: Environment> Shard<E> {
             )),
             used_tickets: RefCell::new(UsedTickets::new(settings.tickets.pool, used)),
             used_file: UsedFile::new(used, *version),
-            changed: RefCell::default(),
+            changed: RefCell::new(changed),
+            listed: RefCell::new(Listed::new(settings.tickets.lifetime)),
             notes_changes: Cell::new(false),
             is_failure_told: Cell::new(false),
             transactions: RefCell::default(),
@@ -323,6 +334,11 @@ impl<E: Environment> Shard<E> {
                 self.used_tickets.borrow_mut().give_back(tickets);
                 Reply::Done
             }
+            Request::Newest(coin) => {
+                let now = now(&self.environment);
+                Reply::Minute(self.changed.borrow().minute(*coin, now))
+            }
+            Request::LookForFix(coins, came) => Reply::Looked(self.look_for_fix(coins, *came)),
             Request::LockerKeys(prefix, of) => Reply::Keys(self.locker_keys(*prefix, *of)),
             // In the order in which shards send them: what comes next to these lockers builds on it.
             Request::Update(update) => {
@@ -452,6 +468,14 @@ impl<E: Environment> Shard<E> {
         Ok(match request {
             Request::Detect(records) => Reply::Passed(self.detect(&records).await?),
             Request::Numbers(coins) => Reply::Numbers(self.numbers(&coins).await?),
+            Request::DetectForTicket(records) => {
+                let is_right = |(_, an): &(Coin, An), real: An| real == *an;
+                Reply::Passed(self.pass_for_ticket(&records, is_right).await?)
+            }
+            Request::UnchangedForTicket(coins) => {
+                let is_same = |(_, tag): &(Coin, AnTag), real: An| real.tag() == *tag;
+                Reply::Passed(self.pass_for_ticket(&coins, is_same).await?)
+            }
             Request::Find(records) => Reply::Found(self.find(&records).await?),
             Request::An(coin) => Reply::An(self.value(coin).await?.map(|(an, _)| an)),
             Request::Unchanged(coins) => Reply::Passed(self.unchanged(&coins).await?),
@@ -583,20 +607,21 @@ impl<E: Environment> Shard<E> {
         outcome
     }
 
-    /// Issues a ticket of this shard to somebody for coins whose ANs were right, `count` of them.
+    /// Issues a ticket of this shard to somebody for coins whose ANs were right, `count` of them. It
+    /// lives from before they were looked at.
     ///
     /// # Errors
     /// As many are issued as there can be, or as this one may have.
     pub fn issue(
         &self,
+        before: Duration,
         to: Stranger,
         count: usize,
         coins: impl Iterator<Item = (Coin, AnTag)>,
     ) -> Result<TicketId, NotIssued> {
-        let now = self.environment.monotonic();
         let random = |bytes: &mut [u8]| self.environment.random(bytes);
         let mut tickets = self.tickets.borrow_mut();
-        tickets.issue(now, to, count, coins, random)
+        tickets.issue(before, to, count, coins, random)
     }
 
     /// Claims a ticket of this shard in a server's name.
@@ -618,9 +643,28 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow_mut().withdraw(ticket, claimant);
     }
 
-    /// Notes from now on when coins change, for whoever asks to use encryption tickets.
-    pub fn note_changes(&self) {
-        self.notes_changes.set(true);
+    /// Whether it is noted from now on when coins change and which are on tickets, for whoever asks to use
+    /// encryption tickets or to fix coins: where nobody can, it need not be.
+    pub fn note_changes(&self, is_noted: bool) {
+        self.notes_changes.set(is_noted);
+        if !is_noted {
+            *self.changed.borrow_mut() = Changed::new(now(&self.environment));
+        }
+    }
+
+    /// A ticket of this node that lives from `since` at most lists these coins, whose ANs were found right in
+    /// the same turn: before anything else could change them.
+    #[inline]
+    pub fn list(&self, since: Duration, coins: impl IntoIterator<Item = Coin>) {
+        if self.notes_changes.get() {
+            self.listed.borrow_mut().add(coins, since);
+        }
+    }
+
+    /// What changes are noted at; `None` where they are not.
+    #[inline]
+    pub(super) fn noted_now(&self) -> Option<Now> {
+        self.notes_changes.get().then(|| now(&self.environment))
     }
 
     /// By which encryption tickets are dated.
@@ -628,11 +672,34 @@ impl<E: Environment> Shard<E> {
         Minute::of_unix_seconds(self.environment.unix_seconds())
     }
 
-    fn use_tickets(&self, coin: Coin, tickets: &[Thing]) -> Result<Vec<bool>, PoolIsFull> {
-        let (now, changed) = (self.minute(), self.changed.borrow());
-        let is_void = |ticket: &Thing| changed.is_since(coin, Minute(ticket.moment), now);
+    fn use_tickets(&self, coin: Coin, tickets: &[Thing]) -> Result<Vec<Verdict>, PoolIsFull> {
+        let now = now(&self.environment);
+        let newest = self.changed.borrow().minute(coin, now);
+        let is_too_early = |ticket: &Thing| !Minute(ticket.moment).is_good_since(newest);
         let mut used = self.used_tickets.borrow_mut();
-        used.use_up(now, coin, tickets, is_void)
+        let now = Minute::of_unix_seconds(now.unix_seconds);
+        used.use_up(now, coin, tickets, is_too_early)
+    }
+
+    /// Whether a fix that came then may change these coins, which it holds. What is refused for being
+    /// changed lately, and for nothing else, is remembered: the fix has all the votes that it needs.
+    fn look_for_fix(&self, coins: &[Coin], came: Duration) -> Vec<FixLook> {
+        let now = self.environment.monotonic();
+        let (mut changed, listed) = (self.changed.borrow_mut(), self.listed.borrow());
+        let looks = coins.iter().map(|&coin| {
+            if listed.has(coin, now) {
+                return FixLook::VouchedHere;
+            }
+            let look = changed.look(coin, came);
+            // What is for sale moves only to its buyer, or back.
+            let found = self.pages.lookup(coin);
+            let is_for_sale = matches!(found, Lookup::Circulating(an, _) if an.is_trade_key());
+            if look == FixLook::ChangedLately && !is_for_sale {
+                changed.refuse(coin, now);
+            }
+            look
+        });
+        looks.collect()
     }
 
     /// Encryption tickets that are remembered as used.
@@ -716,6 +783,30 @@ impl<E: Environment> Shard<E> {
             for &(coin, an) in some {
                 let value = self.value(coin).await?;
                 passed.push(value.is_some_and(|(real, _)| real == an));
+            }
+            self.environment.turn().await;
+        }
+        Ok(passed)
+    }
+
+    /// Which coins pass, each of which is on a ticket from then on.
+    async fn pass_for_ticket<T>(
+        &self,
+        records: &[(Coin, T)],
+        is_right: impl Fn(&(Coin, T), An) -> bool,
+    ) -> Result<Vec<bool>, Unavailable> {
+        self.prefetch(records.iter().map(|(coin, _)| *coin)).await;
+        let mut passed = Vec::with_capacity(records.len());
+        for some in records.chunks(RECORDS_A_TURN) {
+            // Its ticket lives from before it was asked for.
+            let since = self.environment.monotonic();
+            for record in some {
+                let value = self.value(record.0).await?;
+                let passes = value.is_some_and(|(real, _)| is_right(record, real));
+                if passes {
+                    self.list(since, [record.0]);
+                }
+                passed.push(passes);
             }
             self.environment.turn().await;
         }
@@ -964,7 +1055,7 @@ impl<E: Environment> Shard<E> {
         };
         let durable = self.log.durable(&appended).await;
         match durable {
-            Ok(()) => self.put(&pages, changes, None),
+            Ok(()) => self.put(&pages, changes, None, self.noted_now()),
             Err(_) => self.give_up(&pages),
         }
         self.log.settle(appended);
@@ -1005,8 +1096,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Puts durable changes (rising) into their pages: those of coins that changed `together` on
-    /// somebody's word, or of each by itself, on its owner's.
+    /// Puts durable changes (rising) into their pages: those of coins that changed `together`, by a fix or
+    /// by something else, or of each by itself. They are noted as of `now`, if they are.
     ///
     /// # Panics
     /// When a coin comes out of a locker or goes into one by itself: where it is with others, the locker
@@ -1016,10 +1107,11 @@ impl<E: Environment> Shard<E> {
         pages: &[PageSequence],
         changes: &[Change],
         together: Option<ChangedBy>,
+        now: Option<Now>,
     ) {
-        let is_noted = self.notes_changes.get() && together != Some(ChangedBy::Helpers);
-        let now = is_noted.then(|| self.minute());
         let mut changed = self.changed.borrow_mut();
+        let mut listed = self.listed.borrow_mut();
+        let noted = now.map(|now| (now, changed.era(now)));
         let mut rest = changes;
         for page in pages {
             let here = rest
@@ -1039,9 +1131,13 @@ impl<E: Environment> Shard<E> {
                         together.is_some() || !is_marked(old) && !is_marked(new),
                         "the locker of a coin that changes by itself would not hear of it"
                     );
-                    // One that nobody had has no earlier owner with tickets.
-                    if let (Some(now), Some(_)) = (now, old) {
-                        changed.note(coin, now);
+                    // One that nobody had here as well: it may have had an owner elsewhere.
+                    if let Some((now, era)) = noted {
+                        match together {
+                            Some(ChangedBy::Fix) => changed.note_fix(coin, now),
+                            Some(ChangedBy::Other) | None => changed.note(coin, era),
+                        }
+                        listed.remove(coin);
                     }
                 });
             rest = others;
@@ -1101,7 +1197,7 @@ impl<E: Environment> Shard<E> {
         self.moment.set(self.moment.get().max(moment));
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it changes them");
-        self.put(&held.pages, changes, Some(by));
+        self.put(&held.pages, changes, Some(by), self.noted_now());
         self.let_go(&held.coins);
     }
 
@@ -1207,6 +1303,14 @@ impl<E: Environment> Shard<E> {
         let mut counters = self.counters.get();
         add(&mut counters);
         self.counters.set(counters);
+    }
+}
+
+/// Now, by both clocks.
+fn now(environment: &impl Environment) -> Now {
+    Now {
+        monotonic: environment.monotonic(),
+        unix_seconds: environment.unix_seconds(),
     }
 }
 

@@ -216,7 +216,7 @@ impl<E: Environment> Shard<E> {
                 self.exchange_by_task(exchange, party)
             }
             Ok(Some(appended)) if self.durability == Durability::Periodic => {
-                self.put(&[page], &[change], None);
+                self.put(&[page], &[change], None, self.noted_now());
                 self.log.settle(appended);
                 self.end_exchange(repeat, true, self.environment.monotonic());
                 self.count_powned(coin);
@@ -399,7 +399,7 @@ impl<E: Environment> Shard<E> {
             }
         };
         if self.durability == Durability::Periodic {
-            self.put(&[page], &[change], None);
+            self.put(&[page], &[change], None, self.noted_now());
             self.log.settle(appended);
             let (party, riders) = self.take_those_who_wait(coin);
             self.tell_all(coin, party, riders, Ok(()), self.environment.monotonic());
@@ -542,6 +542,7 @@ impl<E: Environment> Shard<E> {
     /// Ends changes whose records are durable, or refused, in the order of the log.
     pub(super) fn end_singles(&self, tickets: &[usize], outcome: Result<(), Refusal>) {
         let now = self.environment.monotonic();
+        let noted_now = self.noted_now();
         for &ticket in tickets {
             let UnderWay {
                 page,
@@ -551,7 +552,7 @@ impl<E: Environment> Shard<E> {
                 riders,
             } = self.singles.borrow_mut().under_way.remove(ticket);
             match outcome {
-                Ok(()) => self.put(&[page], &[change], None),
+                Ok(()) => self.put(&[page], &[change], None, noted_now),
                 Err(_) => self.pages.give_up(page.page, page.sequence),
             }
             self.log.settle(appended);

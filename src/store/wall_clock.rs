@@ -17,7 +17,7 @@ pub enum WallClock {
     /// Seconds since 1970 in UTC, as somebody sets them: for trials at other times than now. No other
     /// clock moves with it: time that passes there is a clock that somebody sets forward.
     Set(Arc<AtomicU64>),
-    /// The machine's, and what a trial adds to it and to the monotonic clock.
+    /// The machine's, or one that stands still, and what a trial adds to it and to the monotonic clock.
     Moved(Arc<Moved>),
     /// The same, as a file says.
     #[cfg(debug_assertions)]
@@ -29,9 +29,26 @@ pub enum WallClock {
 pub struct Moved {
     passed_s: AtomicU64,
     set_s: AtomicI64,
+    /// Where the clock on the wall stood when it was stopped; `None` while it goes on.
+    stopped_s: Option<u64>,
 }
 
 impl Moved {
+    /// A clock on the wall that shows so many seconds since 1970 and goes on only when it is moved.
+    pub fn stopped_at(unix_seconds: u64) -> Moved {
+        Moved {
+            stopped_s: Some(unix_seconds),
+            ..Moved::default()
+        }
+    }
+
+    /// What the clock on the wall shows.
+    fn unix_seconds(&self, machine: impl FnOnce() -> u64) -> u64 {
+        let from = self.stopped_s.unwrap_or_else(machine);
+        let seconds = from + self.passed_s.load(Ordering::Relaxed);
+        seconds.saturating_add_signed(self.set_s.load(Ordering::Relaxed))
+    }
+
     /// Lets so many seconds pass, on all clocks.
     pub fn pass(&self, seconds: u64) {
         self.passed_s.fetch_add(seconds, Ordering::Relaxed);
@@ -73,10 +90,7 @@ impl WallClock {
         match self {
             WallClock::Machine => machine(),
             WallClock::Set(seconds) => seconds.load(Ordering::Relaxed),
-            WallClock::Moved(moved) => {
-                let seconds = machine() + moved.passed_s.load(Ordering::Relaxed);
-                seconds.saturating_add_signed(moved.set_s.load(Ordering::Relaxed))
-            }
+            WallClock::Moved(moved) => moved.unix_seconds(machine),
             #[cfg(debug_assertions)]
             WallClock::MovedByFile(file) => {
                 let (passed, set) = read_moved(file);
@@ -123,6 +137,16 @@ mod tests {
         let ahead = clock.unix_seconds() - before;
         assert!((900_000..900_600).contains(&ahead), "{ahead}");
         assert_eq!(clock.passed(), Duration::from_secs(1_000_000));
+    }
+
+    #[test]
+    fn a_clock_that_is_stopped_shows_what_it_is_moved_to() {
+        let moved = Arc::new(Moved::stopped_at(1_000));
+        let clock = WallClock::Moved(moved.clone());
+        moved.pass(60);
+        moved.set(-7);
+        assert_eq!(clock.unix_seconds(), 1_053);
+        assert_eq!(clock.passed(), Duration::from_secs(60));
     }
 
     #[cfg(debug_assertions)]

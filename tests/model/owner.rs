@@ -122,9 +122,14 @@ impl Owner {
     /// those that it has not written down, the latest of them of this minute.
     pub fn node_has_restarted(&mut self, latest_written: Option<u64>) {
         self.world.keys.node_has_restarted(latest_written);
+        self.reservations_end();
+        self.world.counts = Counts::default();
+    }
+
+    /// So much time has passed that nothing is reserved any more.
+    pub fn reservations_end(&mut self) {
         self.shown.clear();
         self.world.reserved.clear();
-        self.world.counts = Counts::default();
     }
 
     /// Sends so many requests and checks every answer.
@@ -486,6 +491,11 @@ impl Owner {
             // One that is for sale, so that it is no longer its owner's alone.
             let on_sale: Vec<Coin> = self.world.on_sale().collect();
             named = on_sale.choose(&mut self.random).copied().or(named);
+        } else if self.random.random_bool(0.6) {
+            let keys = &self.world.keys;
+            let fixable = self.pool.iter().filter(|&&coin| keys.is_fixable(coin));
+            let fixable: Vec<Coin> = fixable.copied().collect();
+            named = fixable.choose(&mut self.random).copied().or(named);
         }
         let coin = named.unwrap_or(self.pool[0]);
         let old = self.world.an(coin);

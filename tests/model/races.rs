@@ -30,6 +30,11 @@ struct Race {
     tickets: Vec<Raced>,
     /// What was presented, each once: the same again would be the same request.
     tried: HashSet<Vec<u8>>,
+    /// The minute in which it got the last of them.
+    newest: Option<u64>,
+    /// Whether that, and the node's start, are so long ago that the tickets are good.
+    is_fresh: bool,
+    is_written: bool,
 }
 
 /// A ticket, good when the race begins.
@@ -40,6 +45,8 @@ struct Raced {
     minute: u64,
     is_tried: bool,
     is_taken: bool,
+    /// The coin may have got its number since the ticket was made.
+    is_too_early: bool,
 }
 
 /// What one client presents.
@@ -65,13 +72,19 @@ impl Races {
             numbers: vec![an],
             tickets: vec![],
             tried: HashSet::new(),
+            newest: None,
+            is_fresh: false,
+            is_written: false,
         });
     }
 
-    /// Nobody talks: helpers make tickets in this minute, for two numbers of each coin.
-    pub fn begin(&self, minute: u64, random: &mut StdRng) {
+    /// Nobody talks: helpers make tickets in this minute, for two numbers of each coin, on a node that was
+    /// started in that one.
+    pub fn begin(&self, minute: u64, started: u64, random: &mut StdRng) {
         for race in self.races().iter_mut() {
             let coin = race.coin;
+            race.is_fresh = minute > race.newest.unwrap_or(started) + 1;
+            race.is_written = false;
             let tickets = (0..4).map(|place: u8| {
                 let part = random.random();
                 let helper = place + 2;
@@ -86,6 +99,7 @@ impl Races {
                     minute,
                     is_tried: false,
                     is_taken: false,
+                    is_too_early: false,
                 }
             });
             race.tickets = tickets.collect();
@@ -131,11 +145,16 @@ impl Races {
             let same = |raced: &&mut Raced| raced.presented.ticket == presented.ticket;
             let raced = race.tickets.iter_mut().find(same);
             let raced = raced.expect("a ticket of this race");
-            assert!(*accepted <= 1, "neither taken nor refused");
-            if *accepted == 1 {
-                assert!(!raced.is_taken, "a ticket was taken twice");
-                raced.is_taken = true;
-                taken.push((*presented, raced.part));
+            match *accepted {
+                0 => {}
+                1 => {
+                    assert!(!raced.is_taken, "a ticket was taken twice");
+                    assert!(race.is_fresh, "a ticket was taken that is too early");
+                    raced.is_taken = true;
+                    taken.push((*presented, raced.part));
+                }
+                255 => raced.is_too_early = true,
+                other => panic!("neither taken nor refused: {other}"),
             }
         }
         let of_half = |half| {
@@ -150,22 +169,38 @@ impl Races {
             *latest = (*latest).max(Some(written));
             race.numbers
                 .push(An::new(number.try_into().expect("two halves")));
+            assert!(!race.is_written, "written twice with tickets of one minute");
+            race.is_written = true;
         }
     }
 
-    /// Nobody talks: whatever was presented was taken once. Gives each coin and the numbers of which it
-    /// has one.
+    /// Nobody talks: whatever was presented was taken once, or came when the coin had got its number. Gives
+    /// each coin and the numbers of which it has one.
     pub fn end(&self) -> Vec<(Coin, Vec<An>)> {
-        let races = self.races();
-        let ended = races.iter().map(|race| {
-            let is_right = |raced: &Raced| raced.is_taken == raced.is_tried;
+        let mut races = self.races();
+        let ended = races.iter_mut().map(|race| {
+            let may_be_too_early = race.is_written || !race.is_fresh;
+            let is_right = |raced: &Raced| match raced.is_tried {
+                true => raced.is_taken || raced.is_too_early && may_be_too_early,
+                false => !raced.is_taken,
+            };
             assert!(
                 race.tickets.iter().all(is_right),
                 "nobody's ticket was taken"
             );
+            if race.is_written {
+                race.newest = Some(race.tickets[0].minute);
+            }
             (race.coin, race.numbers.clone())
         });
         ended.collect()
+    }
+
+    /// The node was started again, in a minute that it goes by where it has seen no change.
+    pub fn node_has_restarted(&self) {
+        for race in self.races().iter_mut() {
+            race.newest = None;
+        }
     }
 
     /// A coin turned out to have this number.

@@ -20,7 +20,7 @@ use raida::{
 
 use crate::{
     ask::{Ask, Layout, Named, Presented, Proof, Seller, Store, Vouch},
-    keys::Keys,
+    keys::{Keys, Standing},
     other_servers::{self, SERVERS, Voucher},
 };
 
@@ -96,6 +96,11 @@ pub enum Fix {
 impl Fix {
     pub const ALL: [Fix; 4] = [Fix::Written, Fix::OfNobodys, Fix::ForSale, Fix::NoPair];
 }
+
+/// What the node says of an encryption ticket.
+const REFUSED: u8 = 0;
+const ACCEPTED_TICKET: u8 = 1;
+const TOO_EARLY: u8 = 255;
 
 /// The first minute of December 2026, before which it is November: months 46 and 45.
 pub const DECEMBER: u64 = 1_796_083_200 / 60;
@@ -384,6 +389,7 @@ impl World {
                 self.changing.extend(coins.iter().copied());
                 let month = self.month();
                 self.months.extend(coins.iter().map(|&coin| (coin, month)));
+                coins.iter().for_each(|&coin| self.keys.change(coin));
                 Expected::Created(id, coins)
             }
             Ask::FreeCoins(coins) => {
@@ -478,7 +484,7 @@ impl World {
         if tickets.len() > 255 {
             return Err(Status::INVALID_LENGTH);
         }
-        let mut accepted = vec![0; tickets.len()];
+        let mut answer = vec![REFUSED; tickets.len()];
         let mut taken = Vec::new();
         for (index, presented) in tickets.iter().enumerate() {
             let is_of_coin = layout == Layout::Short || presented.of == Some(coin);
@@ -486,8 +492,12 @@ impl World {
                 continue;
             }
             let &Presented { helper, ticket, .. } = presented;
-            if let Some(part) = self.keys.present(helper, &ticket, coin) {
-                accepted[index] = 1;
+            let (standing, part) = self.keys.present(helper, &ticket, coin);
+            if standing == Standing::TooEarly {
+                answer[index] = TOO_EARLY;
+            }
+            if let Some(part) = part {
+                answer[index] = ACCEPTED_TICKET;
                 taken.push((presented, part));
             }
         }
@@ -501,20 +511,22 @@ impl World {
             let used = taken.iter().map(|(presented, _)| presented.ticket);
             self.keys.write_down(used);
             if self.is_on_sale(coin) {
-                accepted.fill(0);
+                answer.fill(REFUSED);
                 self.count_fix(Fix::ForSale);
             } else {
+                let too_early = answer.iter_mut().filter(|said| **said == TOO_EARLY);
+                too_early.for_each(|said| *said = REFUSED);
                 let number = number.try_into().expect("two halves");
                 self.count_fix(match self.value(coin) {
                     Some(_) => Fix::Written,
                     None => Fix::OfNobodys,
                 });
-                self.place(coin, Some(An::new(number)));
+                self.give(coin, Some(An::new(number)));
             }
         } else if taken.len() > 1 {
             self.count_fix(Fix::NoPair);
         }
-        Ok(Expected::Exactly(Status::SUCCESS, accepted))
+        Ok(Expected::Exactly(Status::SUCCESS, answer))
     }
 
     /// What the answer to a request of group 8 is, and what it changes; a refusal has no payload.
@@ -675,16 +687,12 @@ impl World {
         self.end_empty_sales();
     }
 
-    /// Gives a coin this AN, or frees it, as its owner wishes.
+    /// Gives a coin this AN, or frees it.
     fn give(&mut self, coin: Coin, new: Option<An>) {
-        if self.circulating.contains_key(&coin) {
-            self.keys.change(coin);
+        match new.is_some() && self.an(coin) == new {
+            true => self.keys.may_change(coin),
+            false => self.keys.change(coin),
         }
-        self.place(coin, new);
-    }
-
-    /// Gives a coin this AN, or frees it, as whoever wishes.
-    fn place(&mut self, coin: Coin, new: Option<An>) {
         self.changing.insert(coin);
         match new {
             Some(_) => self.months.insert(coin, self.month()),

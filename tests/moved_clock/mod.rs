@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `WallClock::FILE_VARIABLE`, which builds without debug assertions do not have.
 const VARIABLE: &str = "RAIDA_MOVED_CLOCK";
@@ -46,6 +47,14 @@ impl MovedClock {
     pub fn set(&self, seconds: i64) {
         let set = i64::from_le_bytes(self.read(8)) + seconds;
         self.file.write_all_at(&set.to_le_bytes(), 8).unwrap();
+    }
+
+    /// What these processes take for the seconds since 1970.
+    pub fn unix_seconds(&self) -> u64 {
+        let machine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let passed = u64::from_le_bytes(self.read(0));
+        let set = i64::from_le_bytes(self.read(8));
+        (machine.as_secs() + passed).saturating_add_signed(set)
     }
 
     fn read(&self, at: u64) -> [u8; 8] {

@@ -36,6 +36,8 @@ pub struct NodeProcess {
     pub address: SocketAddr,
     /// What it printed when it had started.
     pub greeting: String,
+    /// What the test moves its clock by, if it does.
+    pub clock: Option<Arc<MovedClock>>,
     later: Mutex<Receiver<String>>,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
@@ -160,6 +162,7 @@ impl Serve {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             greeting: String::new(),
+            clock: self.clock.clone(),
             later: Mutex::new(later),
             log,
             readers,

@@ -379,7 +379,7 @@ impl Default for Config {
                 servers: vec![],
                 verify_source: true,
                 connect_timeout: Duration::from_secs(2),
-                reply_timeout: Duration::from_secs(32),
+                reply_timeout: Duration::from_secs(5),
             },
             keys: Keys {
                 file: None,

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use raida::client::Reply;
 use raida::coin::Coin;
@@ -44,11 +43,6 @@ pub fn write_secrets(file: &Path) {
 
 fn secret(server: u8) -> [u8; SharedSecret::SIZE] {
     [server; SharedSecret::SIZE]
-}
-
-fn now() -> Minute {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Minute::of_unix_seconds(since.as_secs())
 }
 
 impl KeyFix {
@@ -155,11 +149,14 @@ impl Load {
         Some(self.send_changes(Command::FixEncryption, &payload, vec![change], means))
     }
 
-    /// Two tickets of different servers, of about now.
+    /// Two tickets of different servers, of about now by the node's clock.
     fn issue(&mut self, coin: Coin, new: Value) -> [Presented; 2] {
         let others: Vec<u8> = (1..RaidaId::COUNT as u8).collect();
         let servers: Vec<u8> = others.sample(&mut self.random, 2).copied().collect();
-        let minute = Minute(now().0 - self.random.random_range(0..2)).low_bits();
+        let clock = self.commons.clock.as_ref();
+        let now = clock.expect("a clock that the test moves").unix_seconds();
+        let now = Minute::of_unix_seconds(now).0;
+        let minute = Minute(now - self.random.random_range(0..2)).low_bits();
         let halves = split(an(new));
         std::array::from_fn(|half| Presented {
             helper: RaidaId::new(servers[half]).expect("one of them"),

@@ -95,7 +95,9 @@ impl Book {
         connections: usize,
         random: &mut StdRng,
     ) -> Running {
-        let commons = Arc::new(self.commons(random));
+        let mut commons = self.commons(random);
+        commons.clock = node.clock.clone();
+        let commons = Arc::new(commons);
         let state: Arc<State> = Arc::default();
         let mut owned: Vec<HashMap<usize, Value>> = vec![HashMap::new(); connections];
         for (coin, &value) in self.values.iter().enumerate() {
@@ -196,8 +198,11 @@ impl Running {
         self.state.may_end.store(true, SeqCst);
     }
 
-    /// Has connections fix so many keys more, as soon as they can.
+    /// Has connections fix so many keys more, as soon as they can: some minutes later by the node's clock,
+    /// so that coins that have not changed meanwhile can be fixed.
     pub fn fix_keys(&self, count: usize) {
+        let clock = self.commons.clock.as_ref();
+        clock.expect("a clock that the test moves").pass(180);
         self.commons.to_fix.store(count, SeqCst);
     }
 
