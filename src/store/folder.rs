@@ -1,14 +1,14 @@
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, Write},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    },
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use super::{BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk};
+use super::{
+    BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk,
+    folder_lock::{FolderLock, LockRefused},
+};
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
@@ -16,7 +16,7 @@ use super::{BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk};
 pub struct DataFolder {
     path: PathBuf,
     created: bool,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// A data folder that cannot be worked on.
@@ -70,22 +70,18 @@ impl DataFolder {
                 folder: path.to_owned(),
             });
         }
-        for folder in [
-            path.to_owned(),
-            path.join(PAGE_FOLDER),
-            path.join(LOG_FOLDER),
-            path.join(BOOK_FOLDER),
-        ] {
-            let made = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder);
-            made.map_err(|error| FolderError::Io {
-                path: folder,
-                error,
-            })?;
+        make(path)?;
+        // Before anything is made in it: another node's folder stays as that node has it.
+        let lock = FolderLock::take(path).map_err(|refused| match refused {
+            LockRefused::Taken { process } => FolderError::InUse {
+                folder: path.to_owned(),
+                process,
+            },
+            LockRefused::Io { path, error } => FolderError::Io { path, error },
+        })?;
+        for folder in [PAGE_FOLDER, LOG_FOLDER, BOOK_FOLDER] {
+            make(&path.join(folder))?;
         }
-        let lock = lock(path)?;
         // Looked at under the lock: another process may just have made it.
         let created = !secret.exists();
         disk::remove_scratch(path).map_err(|error| FolderError::Io {
@@ -137,42 +133,16 @@ impl DataFolder {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, FolderError> {
-    let path = folder.join("lock");
-    let failed = |error| FolderError::Io {
-        path: path.clone(),
+/// Makes a folder that only its owner can look into, where there is none.
+fn make(folder: &Path) -> Result<(), FolderError> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    made.map_err(|error| FolderError::Io {
+        path: folder.to_owned(),
         error,
-    };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
-    // SAFETY: flock takes a descriptor, which `file` keeps open, and no memory.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::WouldBlock {
-            return Err(failed(error));
-        }
-        let mut process = String::new();
-        let _ = file.read_to_string(&mut process);
-        let process = Some(process.trim())
-            .filter(|p| !p.is_empty())
-            .unwrap_or("unknown");
-        return Err(FolderError::InUse {
-            folder: folder.to_owned(),
-            process: process.to_owned(),
-        });
-    }
-    let noted = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    noted.map_err(failed)?;
-    Ok(file)
+    })
 }
 
 /// Writes 16 bytes as hexadecimal digits into a file that only its owner can read, durably and
