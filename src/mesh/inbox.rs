@@ -38,6 +38,8 @@ pub(super) enum Envelope {
         id: usize,
         passed: Result<bool, Unavailable>,
     },
+    /// Whether the sender's disk answers, since that changed.
+    Stalled { from: ShardId, is_stalled: bool },
 }
 
 /// Where a shard's messages arrive. Messages of one sender are taken in the order they were sent.

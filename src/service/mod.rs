@@ -17,6 +17,7 @@ mod locker_counts;
 mod lockers;
 mod order;
 mod parking;
+mod patience;
 mod rate;
 mod scatter;
 mod session;
@@ -87,6 +88,8 @@ struct Node<E: Environment> {
     lockers: locker_counts::Counted,
     /// It has been said.
     payments_are_full: Cell<bool>,
+    /// Requests that got no answer since the disk did not answer.
+    given_up: Cell<u64>,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -113,7 +116,7 @@ impl<E: Environment> Service<E> {
         let parking = Parking::new(mesh.shard().clone(), latency.clone());
         let requests = parking.clone();
         mesh.listen(Box::new(move |id, passed| requests.end(id, passed)));
-        Service {
+        let service = Service {
             node: Rc::new(Node {
                 rules: Cell::new(rules),
                 admin_key,
@@ -126,8 +129,17 @@ impl<E: Environment> Service<E> {
                 trading,
                 lockers: locker_counts::Counted::default(),
                 payments_are_full: Cell::default(),
+                given_up: Cell::default(),
             }),
-        }
+        };
+        let late = service.node.clone().give_up_late_answers();
+        service.node.shard().environment.spawn(late);
+        service
+    }
+
+    /// Requests of this core that were given up without an answer, since the disk did not answer.
+    pub fn given_up(&self) -> u64 {
+        self.node.given_up.get()
     }
 
     /// What the node is called and what it accepts.

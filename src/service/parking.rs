@@ -38,6 +38,20 @@ pub(super) struct Parked {
     pub powned: Option<u64>,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
+    /// What has become of its answer.
+    pub answer: Answer,
+}
+
+/// What has become of a parked answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It waits for the coin's owner.
+    #[default]
+    Waits,
+    /// It may go.
+    Released,
+    /// It never goes, whatever the coin's owner says one day.
+    GivenUp,
 }
 
 /// Word that a composed answer may go, once [completed](Release::complete).
@@ -48,9 +62,15 @@ pub struct Release {
     status: Status,
     execution_micros: u32,
     encryption: Encryption,
+    is_given_up: bool,
 }
 
 impl Release {
+    /// Whether there is no answer and never will be: nobody knows what becomes of the change.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up
+    }
+
     /// Writes into the composed answer what was not known when it was composed.
     pub fn complete(&self, answer: &mut [u8]) {
         complete(answer, self.encryption, self.status, self.execution_micros);
@@ -93,18 +113,55 @@ impl<E: Environment> Parking<E> {
             Ok(false) => Status::ALL_FAIL,
             Err(Unavailable) => Status::UNAVAILABLE,
         };
+        let is_given_up = parked.answer == Answer::GivenUp;
         if let (Ok(true), Some(worth)) = (passed, parked.powned) {
             self.shard.count(|counters| {
                 counters.coins_powned += 1;
                 counters.value_powned = counters.value_powned.saturating_add(worth);
             });
         }
+        if is_given_up {
+            requests.remove(id);
+            return;
+        }
+        parked.answer = Answer::Released;
         self.released.borrow_mut().push(Release {
             id,
             status,
             execution_micros: 0, // until it goes
             encryption: parked.encryption,
+            is_given_up: false,
         });
+        self.wake();
+    }
+
+    /// Gives up the answers of requests that began before this and wait still. Their numbers are free
+    /// for others once their coins' owners have said what became of them. Gives how many there were.
+    pub fn give_up(&self, before: Duration) -> usize {
+        let mut requests = self.requests.borrow_mut();
+        let mut released = self.released.borrow_mut();
+        let mut count = 0;
+        for (id, parked) in requests.iter_mut() {
+            if parked.answer == Answer::Waits && parked.start <= before {
+                parked.answer = Answer::GivenUp;
+                count += 1;
+                released.push(Release {
+                    id,
+                    status: Status::UNAVAILABLE,
+                    execution_micros: 0,
+                    encryption: parked.encryption,
+                    is_given_up: true,
+                });
+            }
+        }
+        drop((requests, released));
+        if count > 0 {
+            self.wake();
+        }
+        count
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -123,7 +180,7 @@ impl<E: Environment> Parking<E> {
             let mut requests = self.requests.borrow_mut();
             // They go together, as they came from the log: one look at the clock is enough.
             let now = self.shard.environment.monotonic();
-            for release in released.iter_mut() {
+            for release in released.iter_mut().filter(|release| !release.is_given_up) {
                 let Parked { command, start, .. } = requests.remove(release.id);
                 let took = now.saturating_sub(start);
                 release.execution_micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);

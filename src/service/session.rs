@@ -9,7 +9,7 @@ use std::{
 use super::{
     Caller, Node,
     order::{Footprint, Order, Place},
-    parking,
+    parking, patience,
 };
 use crate::{
     coin::Coin,
@@ -42,7 +42,8 @@ pub enum Outcome {
     /// client.
     Parked(usize),
     /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins.
+    /// change that holds coins. An empty one is none, and never will be: nobody knows what becomes of the
+    /// request, since the disk does not answer.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
 }
 
@@ -348,13 +349,13 @@ impl<E: Environment> Session<E> {
             payload: opened.payload.to_vec(),
         };
         let (node, caller) = (self.node.clone(), self.caller(header));
-        Outcome::Later(Box::pin(async move {
+        patience::later(&self.node, pending.start, async move {
             let response = node.answer_readable(&pending, readable, caller, place.as_ref());
             let response = response.await;
             node.answered_later(&pending);
             leave(place.as_ref());
             response
-        }))
+        })
     }
 
     /// Asks the owner of the only coin of a request, which nothing before it on its connection
@@ -373,6 +374,7 @@ impl<E: Environment> Session<E> {
             start: node.shard().environment.monotonic(),
             powned: changes.then(|| coin.denomination.worth_units()),
             place,
+            answer: parking::Answer::default(),
         });
         match node.mesh.ask_one(single, id) {
             Asked::UnderWay => Parked::Under(id),
@@ -403,7 +405,7 @@ impl<E: Environment> Session<E> {
         });
         let (node, caller) = (self.node.clone(), self.caller(header));
         let mut body = body.to_vec();
-        Outcome::Later(Box::pin(async move {
+        patience::later(&self.node, pending.start, async move {
             let header = &pending.header;
             if let Some((order, at)) = &place {
                 order.turn(*at).await;
@@ -441,7 +443,7 @@ impl<E: Environment> Session<E> {
             node.answered_later(&pending);
             leave(place.as_ref());
             response
-        }))
+        })
     }
 }
 

@@ -3,6 +3,7 @@ use std::{
     collections::HashMap,
     io,
     rc::Rc,
+    time::Duration,
 };
 
 use foldhash::fast::FixedState;
@@ -17,6 +18,7 @@ use super::{
     offers::Puts,
     reservations::Reservations,
     single::{ExchangeListener, Singles},
+    stall::Stalls,
     sum::Sum,
     tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
     used_tickets::{UsedTickets, latest_minute},
@@ -72,6 +74,8 @@ pub struct ShardSettings {
     pub tickets: TicketSettings,
     /// What it keeps track of for trades.
     pub trades: TradeSettings,
+    /// How long the disk may take before it counts as one that does not answer.
+    pub disk_timeout: Duration,
 }
 
 /// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
@@ -110,6 +114,7 @@ pub struct Shard<E: Environment> {
     pub checkpoint_wanted: Rc<Signal>,
     pub(super) durability: Durability,
     pub(super) locks: Locks,
+    pub(super) stalls: Stalls,
     pub(super) singles: RefCell<Singles>,
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
     reservations: RefCell<Reservations>,
@@ -174,6 +179,7 @@ impl<E: Environment> Shard<E> {
             checkpoint_wanted,
             durability: settings.log.durability,
             locks: Locks::default(),
+            stalls: Stalls::new(settings.disk_timeout),
             singles: RefCell::default(),
             on_exchanged: OnceCell::new(),
             reservations: RefCell::default(),
@@ -200,6 +206,12 @@ impl<E: Environment> Shard<E> {
                 shard.end_singles(tickets, outcome);
             }
         }));
+        let watch = Shard::watch_disk(
+            shard.environment.clone(),
+            settings.disk_timeout,
+            Rc::downgrade(&shard),
+        );
+        shard.environment.spawn(watch);
         Ok(shard)
     }
 
@@ -319,8 +331,8 @@ impl<E: Environment> Shard<E> {
                 Reply::SerialNumbers(self.reserve(*session, *denomination, *most))
             }
             Request::Counters => Reply::Counters(self.counters.get(), self.log.counts()),
-            Request::Recycle(mark, round) => {
-                self.log.recycle(*mark, *round);
+            Request::Recycle(mark, round, checkpointed) => {
+                self.log.recycle(*mark, *round, checkpointed);
                 Reply::Done
             }
             Request::CheckpointFailed => {
@@ -373,6 +385,7 @@ impl<E: Environment> Shard<E> {
                 Reply::Named(of_id, of_key)
             }
             Request::AcquirePut(put) => {
+                self.check_disk()?;
                 self.puts.acquire(put).await;
                 Reply::Done
             }
@@ -381,8 +394,10 @@ impl<E: Environment> Shard<E> {
                 Reply::Done
             }
             Request::RememberUsed(tickets) => {
+                self.check_disk()?;
                 let storage = self.environment.storage();
-                let remembered = self.used_file.remember(storage, &tickets).await;
+                let remembered = self.used_file.remember(storage, &tickets);
+                let remembered = self.write_other(remembered).await;
                 match remembered {
                     Ok(()) => self.is_failure_told.set(false),
                     // Clients decide how often this is tried: it is told once until it works again.
@@ -651,10 +666,15 @@ impl<E: Environment> Shard<E> {
         let mut coins: Vec<Coin> = records.iter().map(|record| record.coin).collect();
         coins.sort_unstable();
         coins.dedup();
+        self.check_disk()?;
+        let stalls = self.stalls.begun();
         self.locks
             .acquire(&coins, async || self.environment.turn().await)
             .await;
-        let result = self.exchange_held(records, &coins).await;
+        let result = match self.check_waited(stalls) {
+            Ok(()) => self.exchange_held(records, &coins).await,
+            Err(unavailable) => Err(unavailable),
+        };
         self.locks.release(&coins);
         result
     }
@@ -833,10 +853,16 @@ impl<E: Environment> Shard<E> {
         coins: Vec<Coin>,
         session: Option<u32>,
     ) -> Result<Locked, Unavailable> {
+        self.check_disk()?;
+        let stalls = self.stalls.begun();
         self.locks
             .acquire(&coins, async || self.environment.turn().await)
             .await;
-        match self.lock_held(&coins, session).await {
+        let locked = match self.check_waited(stalls) {
+            Ok(()) => self.lock_held(&coins, session).await,
+            Err(unavailable) => Err(unavailable),
+        };
+        match locked {
             Ok(locked) => {
                 let pages = locked.pages.clone();
                 self.transactions
@@ -936,7 +962,7 @@ impl<E: Environment> Shard<E> {
                 flush().await;
             }
         };
-        let counts = self.pages.checkpoint(round, durable).await?;
+        let mut counts = self.pages.checkpoint(round, durable).await?;
         if self.lockers.borrow_mut().take_changed() {
             let mut cursor = Cursor::start();
             let next = |entries: &mut Vec<Entry>| {
@@ -947,6 +973,8 @@ impl<E: Environment> Shard<E> {
                 .await
                 .inspect_err(|_| self.lockers.borrow_mut().set_changed())?;
         }
+        counts.left.shards = self.shards;
+        counts.left.books = u64::from(self.book.is_written()) << self.id.index();
         Ok(counts)
     }
 

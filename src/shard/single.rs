@@ -92,6 +92,9 @@ impl<E: Environment> Shard<E> {
 
     fn exchange_one(&self, exchange: &Exchange, asker: Asker) -> Asked {
         let coin = exchange.coin;
+        if self.is_stalled() {
+            return Asked::Now(Err(Unavailable));
+        }
         if !self.locks.is_free(coin) {
             return Asked::HasToWait;
         }

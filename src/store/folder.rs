@@ -8,6 +8,8 @@ use std::{
 use super::{
     BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk,
     folder_lock::{FolderLock, LockRefused},
+    round::ROUND_FILE,
+    segment_list::SEGMENTS_FILE,
 };
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
@@ -40,6 +42,14 @@ pub enum FolderError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The node's secret is gone, and other files are there.
+    #[error(
+        "{path} is missing, though a node has run here: restore it from a backup. Or empty the whole folder: the node then starts as a new one, and coins are healed by the other servers of its network"
+    )]
+    SecretLost {
+        /// The file.
+        path: PathBuf,
+    },
     /// The node's secret is not what it must be.
     #[error(
         "{path} must hold 32 hexadecimal digits: restore it from a backup, since free coins' numbers follow from it"
@@ -65,7 +75,13 @@ impl DataFolder {
     /// Where it is in use, missing, or cannot be read and written.
     pub fn open(path: &Path, create: bool) -> Result<DataFolder, FolderError> {
         let secret = path.join("secret");
+        let lost = || FolderError::SecretLost {
+            path: secret.clone(),
+        };
         if !secret.exists() && !create {
+            if has_served(path) {
+                return Err(lost());
+            }
             return Err(FolderError::Missing {
                 folder: path.to_owned(),
             });
@@ -84,6 +100,9 @@ impl DataFolder {
         }
         // Looked at under the lock: another process may just have made it.
         let created = !secret.exists();
+        if created && has_served(path) {
+            return Err(lost());
+        }
         disk::remove_scratch(path).map_err(|error| FolderError::Io {
             path: path.to_owned(),
             error,
@@ -131,6 +150,11 @@ impl DataFolder {
         let bytes = from_hex(text.trim()).ok_or(FolderError::Secret { path })?;
         Ok(NodeSecret::new(bytes))
     }
+}
+
+/// Whether a recovery ever ended in this folder.
+fn has_served(folder: &Path) -> bool {
+    folder.join(ROUND_FILE).exists() || folder.join(SEGMENTS_FILE).exists()
 }
 
 /// Makes a folder that only its owner can look into, where there is none.
@@ -226,6 +250,22 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_folder_whose_secret_alone_is_gone_is_no_new_one() {
+        for left in ["round", "segments"] {
+            let place = tempfile::tempdir().unwrap();
+            drop(DataFolder::open(place.path(), true).unwrap());
+            fs::remove_file(place.path().join("secret")).unwrap();
+            fs::write(place.path().join(left), "").unwrap();
+            for create in [true, false] {
+                let refused = DataFolder::open(place.path(), create).unwrap_err();
+                assert!(matches!(refused, FolderError::SecretLost { .. }));
+            }
+            fs::remove_file(place.path().join(left)).unwrap();
+            assert!(DataFolder::open(place.path(), true).unwrap().was_created());
+        }
     }
 
     #[test]

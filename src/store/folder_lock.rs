@@ -97,7 +97,9 @@ fn is_real(error: &io::Error) -> bool {
         libc::ENOSYS,
         libc::EOPNOTSUPP,
     ];
-    !error.raw_os_error().is_some_and(|code| cannot.contains(&code))
+    !error
+        .raw_os_error()
+        .is_some_and(|code| cannot.contains(&code))
 }
 
 /// What the process that has the lock wrote down. What cannot be read is as unknown as what was not
