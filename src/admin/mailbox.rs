@@ -32,6 +32,8 @@ pub(super) struct CoreCounts {
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
+    /// Requests that got no answer since the disk did not answer.
+    pub(super) given_up: u64,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
 }
 
@@ -131,6 +133,7 @@ pub async fn answer<E: Environment>(
                     healing,
                     tickets,
                     used_tickets,
+                    given_up: service.given_up(),
                     lockers: service.locker_counts(),
                 });
             }

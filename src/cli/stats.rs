@@ -103,9 +103,10 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 24] = [
+    let rows: [(&str, u64); 25] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
+        ("given up, disk dead", counts.given_up),
         ("coins powned", counts.coins_powned),
         ("tickets kept", counts.tickets_kept),
         ("tickets issued", healing.tickets_issued),

@@ -21,6 +21,9 @@ use crate::{
 const LOOK_MAX: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
+/// A wait is seen so often before it counts: a machine that was paused has not waited for its disk.
+const SEEN_LEAST: u32 = 3;
+
 /// Hears whether this shard's disk answers, when that changes.
 pub type StallListener = Box<dyn Fn(bool)>;
 
@@ -36,6 +39,18 @@ pub(super) struct Stalls {
     trouble: Trouble,
     /// Writes under way to files other than pages and logs, and since when none of them has ended.
     other_writes: Cell<(usize, Duration)>,
+    /// The oldest wait that was seen, and how often in a row.
+    seen: Cell<(Duration, u32)>,
+}
+
+/// A write under way, until dropped.
+struct OtherWrite<'a>(&'a Cell<(usize, Duration)>);
+
+impl Drop for OtherWrite<'_> {
+    fn drop(&mut self) {
+        let (count, since) = self.0.get();
+        self.0.set((count - 1, since));
+    }
 }
 
 impl Stalls {
@@ -48,6 +63,7 @@ impl Stalls {
             listener: OnceCell::new(),
             trouble: Trouble::default(),
             other_writes: Cell::default(),
+            seen: Cell::default(),
         }
     }
 
@@ -122,9 +138,10 @@ impl<E: Environment> Shard<E> {
             _ => since,
         };
         under_way.set((count + 1, since));
+        let _write = OtherWrite(under_way);
         let written = write.await;
         let (count, _) = under_way.get();
-        under_way.set((count - 1, self.environment.monotonic()));
+        under_way.set((count, self.environment.monotonic()));
         written
     }
 
@@ -148,7 +165,12 @@ impl<E: Environment> Shard<E> {
         ];
         let since = waits.into_iter().flatten().min();
         let waits_for = now.saturating_sub(since.unwrap_or(now));
-        let is_stalled = waits_for >= stalls.timeout;
+        let times_seen = match (since, stalls.seen.get()) {
+            (Some(since), (before, times)) if since == before => times + 1,
+            _ => 1,
+        };
+        stalls.seen.set((since.unwrap_or_default(), times_seen));
+        let is_stalled = waits_for >= stalls.timeout && times_seen >= SEEN_LEAST;
         let was_stalled = stalls.shards.get() >> self.id.index() & 1 == 1;
         let shard = self.id.index();
         if is_stalled && let Some(times) = stalls.trouble.met(now, &io::ErrorKind::TimedOut.into())

@@ -213,7 +213,17 @@ impl SegmentList {
     /// # Errors
     /// As the storage gives them: either this list or the one before it counts then.
     pub async fn write<S: Storage>(&self, storage: &S, listed: &Listed) -> io::Result<()> {
-        let file = storage.open(SEGMENTS_FILE, true).await?;
+        let file = match storage.open(SEGMENTS_FILE, false).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody removed it under the node. Every shard puts its part in anew when it writes.
+                self.version.set(0);
+                let file = storage.open(SEGMENTS_FILE, true).await?;
+                file.set_length(FILE_BYTES).await?;
+                file
+            }
+            Err(error) => return Err(error),
+        };
         if self.version.get() == 0 {
             let blocks = file
                 .read_at(start(self.shard), SHARD_BYTES as usize)
