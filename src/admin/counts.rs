@@ -14,6 +14,8 @@ pub struct Counts {
     pub requests: u64,
     /// Echoes among them.
     pub echoes: u64,
+    /// Requests that were given up without an answer, since the disk did not answer.
+    pub given_up: u64,
     /// Coins that got a new owner.
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
@@ -83,6 +85,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
     for core in all(cores, Mailbox::ask_counts)? {
         counts.requests += core.counters.requests;
         counts.echoes += core.counters.echoes;
+        counts.given_up += core.given_up;
         counts.coins_powned += core.counters.coins_powned;
         counts.value_powned_units += core.counters.value_powned;
         counts.repeats += core.counters.repeats;

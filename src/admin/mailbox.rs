@@ -34,6 +34,8 @@ pub(super) struct CoreCounts {
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
     pub(super) repeats: usize,
+    /// Requests that got no answer since the disk did not answer.
+    pub(super) given_up: u64,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
     pub(super) changes: ChangeCounts,
 }
@@ -136,6 +138,7 @@ pub async fn answer<E: Environment>(
                     tickets,
                     used_tickets,
                     repeats: service.repeats_kept(),
+                    given_up: service.given_up(),
                     lockers: service.locker_counts(),
                     changes: service.change_counts(),
                 });

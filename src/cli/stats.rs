@@ -103,9 +103,10 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 35] = [
+    let rows: [(&str, u64); 36] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
+        ("given up, disk dead", counts.given_up),
         ("coins powned", counts.coins_powned),
         ("repeats", counts.repeats),
         ("  without an answer", counts.repeats_unanswered),

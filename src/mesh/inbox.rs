@@ -41,6 +41,8 @@ pub(super) enum Envelope {
     },
     /// A request is over that began at the receiver.
     Ended(EndedChange),
+    /// Whether the sender's disk answers, since that changed.
+    Stalled { from: ShardId, is_stalled: bool },
 }
 
 /// Where a shard's messages arrive. Messages of one sender are taken in the order they were sent.

@@ -17,7 +17,7 @@ use crate::{
         Asked, Asker, Begun, CarriedOut, EndedChange, NotChanged, Outcome, Reply, Request, Shard,
         Single, Unavailable,
     },
-    store::Environment,
+    store::{Environment, Trouble},
 };
 
 /// Messages handled before the core's other tasks get their turn.
@@ -31,6 +31,7 @@ pub struct Mesh<E: Environment> {
     on_passed: OnceCell<PassedListener>,
     pub(super) transactions: Cell<u64>,
     is_stopped: Cell<bool>,
+    failed_checkpoints: Trouble,
 }
 
 /// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once, by
@@ -54,11 +55,18 @@ impl<E: Environment> Mesh<E> {
             on_passed: OnceCell::new(),
             transactions: Cell::default(),
             is_stopped: Cell::default(),
+            failed_checkpoints: Trouble::default(),
         });
         let end = Rc::downgrade(&mesh);
         shard.listen(Box::new(move |asker, passed| {
             if let Some(mesh) = end.upgrade() {
                 mesh.tell(asker, Some(passed));
+            }
+        }));
+        let end = Rc::downgrade(&mesh);
+        shard.listen_to_stalls(Box::new(move |is_stalled| {
+            if let Some(mesh) = end.upgrade() {
+                mesh.tell_stalled(is_stalled);
             }
         }));
         shard.environment.spawn(mesh.clone().run());
@@ -262,6 +270,16 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
+    /// Tells all others whether this shard's disk answers.
+    fn tell_stalled(&self, is_stalled: bool) {
+        let from = self.shard.id;
+        for (shard, inbox) in self.inboxes.iter().enumerate() {
+            if shard != from.index() {
+                inbox.send(Envelope::Stalled { from, is_stalled });
+            }
+        }
+    }
+
     async fn checkpoint(&self, round: u64) -> Result<Reply, Unavailable> {
         // Boxed because a flush asks all shards, this one among them.
         let flush = async || {
@@ -269,9 +287,22 @@ impl<E: Environment> Mesh<E> {
             let _ = flushed.await;
         };
         let written = self.shard.checkpoint(round, flush).await;
+        if written.is_ok()
+            && let Some(over) = self
+                .failed_checkpoints
+                .over(self.shard.environment.monotonic())
+        {
+            let (shard, times) = (self.shard.id.index(), over.times);
+            tracing::warn!(shard, round, times, "pages can be written again");
+        }
         let counts = written.map_err(|error| {
             let shard = self.shard.id.index();
-            tracing::error!(shard, round, %error, "pages cannot be written");
+            if let Some(times) = self
+                .failed_checkpoints
+                .met(self.shard.environment.monotonic(), &error)
+            {
+                tracing::error!(shard, round, times, %error, "pages cannot be written");
+            }
             Unavailable
         })?;
         Ok(Reply::Checkpointed(counts))
@@ -289,6 +320,7 @@ impl<E: Environment> Mesh<E> {
             }
             Envelope::Passed { id, passed } => self.tell(Asker::Here(id), passed),
             Envelope::Ended(ended) => self.shard.end_change(ended),
+            Envelope::Stalled { from, is_stalled } => self.shard.set_stalled(from, is_stalled),
             Envelope::Single { from, id, single } => {
                 let asker = Asker::Shard(from, id);
                 match self.shard.ask_one(&single, asker) {

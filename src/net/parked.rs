@@ -46,6 +46,10 @@ impl Parked {
                 let place = self.places.borrow_mut()[release.id()].take();
                 let (place, in_flight) = place.expect("a release is of a parked answer");
                 match place {
+                    Place::Stream(pipeline, number) if release.is_given_up() => {
+                        pipeline.end_at(number);
+                    }
+                    Place::Datagram(..) if release.is_given_up() => {}
                     Place::Stream(pipeline, number) => {
                         pipeline.release(number, |answer| release.complete(answer));
                     }

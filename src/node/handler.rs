@@ -52,6 +52,10 @@ impl Release for service::Release {
     fn complete(&self, response: &mut [u8]) {
         service::Release::complete(self, response);
     }
+
+    fn is_given_up(&self) -> bool {
+        service::Release::is_given_up(self)
+    }
 }
 
 impl<E: Environment> Session for Bytes<E> {

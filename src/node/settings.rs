@@ -10,7 +10,7 @@ use crate::{
     store::WallClock,
 };
 
-pub use crate::store::log::Durability;
+pub use crate::store::{log::Durability, recovery::OnLoss};
 
 /// What a node is to be.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Settings {
     pub rules: Rules,
     /// The data folder, made where it is missing.
     pub data: PathBuf,
+    /// What to do where a part of the data folder is gone.
+    pub on_loss: OnLoss,
     /// The file with the admin key, 32 hexadecimal digits; made, with a random key, where it is
     /// missing from a data folder.
     pub admin_key_file: PathBuf,
@@ -34,6 +36,8 @@ pub struct Settings {
     pub spin: Duration,
     /// When an answer that reports a change may leave.
     pub durability: Durability,
+    /// How long the disk may take before it counts as one that does not answer.
+    pub disk_timeout: Duration,
     /// Pages in memory, of all shards together.
     pub cache_pages: usize,
     /// Bytes of a log segment.

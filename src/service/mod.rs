@@ -18,6 +18,7 @@ mod locker_counts;
 mod lockers;
 mod order;
 mod parking;
+mod patience;
 mod rate;
 mod repeats;
 mod scatter;
@@ -127,6 +128,8 @@ struct Node<E: Environment> {
     changes: RefCell<Slab<repeats::Change>>,
     /// It has been said.
     payments_are_full: Cell<bool>,
+    /// Requests that got no answer since the disk did not answer.
+    given_up: Cell<u64>,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -154,7 +157,7 @@ impl<E: Environment> Service<E> {
         let parking = Parking::new(mesh.shard().clone(), latency.clone(), datagrams.clone());
         let requests = parking.clone();
         mesh.listen(Box::new(move |id, passed| requests.end(id, passed)));
-        Service {
+        let service = Service {
             node: Rc::new(Node {
                 rules: Cell::new(rules),
                 admin_key,
@@ -170,8 +173,17 @@ impl<E: Environment> Service<E> {
                 lockers: locker_counts::Counted::default(),
                 changes: RefCell::default(),
                 payments_are_full: Cell::default(),
+                given_up: Cell::default(),
             }),
-        }
+        };
+        let late = service.node.clone().give_up_late_answers();
+        service.node.shard().environment.spawn(late);
+        service
+    }
+
+    /// Requests of this core that were given up without an answer, since the disk did not answer.
+    pub fn given_up(&self) -> u64 {
+        self.node.given_up.get()
     }
 
     /// What the node is called and what it accepts.

@@ -41,6 +41,20 @@ pub(super) struct Parked {
     pub caller: Caller,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
+    /// What has become of its answer.
+    pub answer: Answer,
+}
+
+/// What has become of a parked answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It waits for the coin's owner.
+    #[default]
+    Waits,
+    /// It may go.
+    Released,
+    /// It never goes, whatever the coin's owner says one day.
+    GivenUp,
 }
 
 /// Word that a composed answer may go, once [completed](Release::complete).
@@ -55,9 +69,15 @@ pub struct Release {
     /// Whether it goes: a datagram may be refused without a word, and gets no answer where the same
     /// request is under way.
     pub goes: bool,
+    is_given_up: bool,
 }
 
 impl Release {
+    /// Whether there is no answer and never will be: nobody knows what becomes of the change.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up
+    }
+
     /// Writes into the composed answer what was not known when it was composed.
     pub fn complete(&self, answer: &mut [u8]) {
         if let Some(status) = self.status {
@@ -99,6 +119,11 @@ impl<E: Environment> Parking<E> {
             order.leave(place);
         }
         let status = passed.map(|passed| passed.map_or_else(Status::from, verdict));
+        if parked.answer == Answer::GivenUp {
+            requests.remove(id);
+            return;
+        }
+        parked.answer = Answer::Released;
         let now = || self.shard.environment.monotonic();
         let goes = status.is_some_and(|status| {
             parked.caller.transport == Transport::Tcp
@@ -111,7 +136,39 @@ impl<E: Environment> Parking<E> {
             execution_micros: 0, // until it goes
             encryption: parked.encryption,
             goes,
+            is_given_up: false,
         });
+        self.wake();
+    }
+
+    /// Gives up the answers of requests that began before this and wait still. Their numbers are free
+    /// for others once their coins' owners have said what became of them. Gives how many there were.
+    pub fn give_up(&self, before: Duration) -> usize {
+        let mut requests = self.requests.borrow_mut();
+        let mut released = self.released.borrow_mut();
+        let mut count = 0;
+        for (id, parked) in requests.iter_mut() {
+            if parked.answer == Answer::Waits && parked.start <= before {
+                parked.answer = Answer::GivenUp;
+                count += 1;
+                released.push(Release {
+                    id,
+                    status: None,
+                    execution_micros: 0,
+                    encryption: parked.encryption,
+                    goes: false,
+                    is_given_up: true,
+                });
+            }
+        }
+        drop((requests, released));
+        if count > 0 {
+            self.wake();
+        }
+        count
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -130,7 +187,7 @@ impl<E: Environment> Parking<E> {
             let mut requests = self.requests.borrow_mut();
             // They go together, as they came from the log: one look at the clock is enough.
             let now = self.shard.environment.monotonic();
-            for release in released.iter_mut() {
+            for release in released.iter_mut().filter(|release| !release.is_given_up) {
                 let Parked { command, start, .. } = requests.remove(release.id);
                 let took = now.saturating_sub(start);
                 release.execution_micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);

@@ -10,7 +10,7 @@ use super::{
     Caller, Node,
     authentication::verdict,
     order::{Footprint, InTheWay, Order, Place},
-    parking,
+    parking, patience,
 };
 use crate::{
     coin::Coin,
@@ -42,8 +42,10 @@ pub enum Outcome {
     /// that is [released](super::Service::poll_released) under this number, whatever becomes of the
     /// client.
     Parked(usize),
-    /// The response comes later; none where it is empty. Run it to its end, whatever becomes of the
-    /// client: it may be a change that holds coins.
+    /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
+    /// change that holds coins. An empty one is none: over UDP the request may be one that is under way
+    /// or refused without a word; otherwise there never will be one, since nobody knows what becomes of
+    /// the request while the disk does not answer.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
 }
 
@@ -362,13 +364,13 @@ impl<E: Environment> Session<E> {
             payload: opened.payload.to_vec(),
         };
         let node = self.node.clone();
-        Outcome::Later(Box::pin(async move {
+        patience::later(&self.node, pending.start, async move {
             let response = node.answer_readable(&pending, readable, caller, place.as_ref());
             let response = response.await;
             node.answered_later(&pending);
             leave(place.as_ref());
             response
-        }))
+        })
     }
 
     /// Asks the owner of the only coin of a request, which nothing before it on its connection
@@ -388,6 +390,7 @@ impl<E: Environment> Session<E> {
             start: node.shard().environment.monotonic(),
             caller: self.caller,
             place,
+            answer: parking::Answer::default(),
         });
         match node.mesh.ask_one(single, id) {
             Asked::UnderWay => Parked::Under(id),
@@ -417,7 +420,7 @@ impl<E: Environment> Session<E> {
         });
         let (node, caller) = (self.node.clone(), self.caller(header));
         let mut body = body.to_vec();
-        Outcome::Later(Box::pin(async move {
+        patience::later(&self.node, pending.start, async move {
             let header = &pending.header;
             if let Some((order, at)) = &place {
                 order.turn(*at).await;
@@ -456,7 +459,7 @@ impl<E: Environment> Session<E> {
             node.answered_later(&pending);
             leave(place.as_ref());
             response
-        }))
+        })
     }
 }
 

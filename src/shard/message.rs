@@ -12,7 +12,7 @@ use crate::{
         lockers::{Currency, Offer, TradeName},
     },
     store::{
-        Thing,
+        Checkpointed, Thing,
         book::PaymentId,
         log::{LogCounts, Position},
         pages::CheckpointCounts,
@@ -200,8 +200,9 @@ pub enum Request {
     /// Write every changed page, as part of this round; only after [`Request::Mark`]. Answered by
     /// [`Reply::Checkpointed`].
     Checkpoint(u64),
-    /// Write the log's segments before this position over: a checkpoint of this round has them.
-    Recycle(Position, u64),
+    /// Write the log's segments before this position over: a checkpoint of this round has them, and has
+    /// left this on the disk.
+    Recycle(Position, u64, Box<Checkpointed>),
     /// A checkpoint failed: wait no longer for it to free a segment.
     CheckpointFailed,
     /// Have a checkpoint made soon.

@@ -20,6 +20,7 @@ mod questions;
 mod repeats;
 mod reservations;
 mod single;
+mod stall;
 mod stranger;
 mod sum;
 mod ticket_index;
@@ -43,6 +44,7 @@ pub use repeats::{
 };
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
+pub use stall::StallListener;
 pub use stranger::Stranger;
 pub use sum::{Sum, SumSeeds};
 pub use tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, ticket_owner};

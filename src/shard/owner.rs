@@ -21,6 +21,7 @@ use super::{
     repeats::{Begun, EndedChange, RepeatKey, Repeats},
     reservations::Reservations,
     single::{ExchangeListener, Singles},
+    stall::Stalls,
     stranger::Stranger,
     sum::{Sum, SumSeeds},
     tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, Tickets},
@@ -79,6 +80,8 @@ pub struct ShardSettings {
     pub trades: TradeSettings,
     /// How many requests that were carried out it remembers.
     pub repeats_max: usize,
+    /// How long the disk may take before it counts as one that does not answer.
+    pub disk_timeout: Duration,
 }
 
 /// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
@@ -147,6 +150,7 @@ pub struct Shard<E: Environment> {
     pub checkpoint_wanted: Rc<Signal>,
     pub(super) durability: Durability,
     pub(super) locks: Locks,
+    pub(super) stalls: Stalls,
     pub(super) singles: RefCell<Singles>,
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
     /// For tasks that outlive a call.
@@ -232,6 +236,7 @@ impl<E: Environment> Shard<E> {
             checkpoint_wanted,
             durability: settings.log.durability,
             locks: Locks::default(),
+            stalls: Stalls::new(settings.disk_timeout),
             singles: RefCell::default(),
             on_exchanged: OnceCell::new(),
             myself: myself.clone(),
@@ -274,6 +279,12 @@ impl<E: Environment> Shard<E> {
                 shard.end_singles(tickets, outcome);
             }
         }));
+        let watch = Shard::watch_disk(
+            shard.environment.clone(),
+            settings.disk_timeout,
+            Rc::downgrade(&shard),
+        );
+        shard.environment.spawn(watch);
         Ok(shard)
     }
 
@@ -433,8 +444,8 @@ impl<E: Environment> Shard<E> {
                 Reply::SerialNumbers(self.reserve(*session, *denomination, *most))
             }
             Request::Counters => Reply::Counters(self.counters.get(), self.log.counts()),
-            Request::Recycle(mark, round) => {
-                self.log.recycle(*mark, *round);
+            Request::Recycle(mark, round, checkpointed) => {
+                self.log.recycle(*mark, *round, checkpointed);
                 Reply::Done
             }
             Request::CheckpointFailed => {
@@ -495,20 +506,25 @@ impl<E: Environment> Shard<E> {
                 let of_key = self.locker_coins(&name.as_key().an()).await;
                 Reply::Named(of_id, of_key)
             }
-            Request::AcquirePut(put) => match self.puts.acquire(put).await {
-                Ok(()) => Reply::Done,
-                Err(crowded) => {
-                    self.crowded(crowded);
-                    Reply::Crowded
+            Request::AcquirePut(put) => {
+                self.check_disk()?;
+                match self.puts.acquire(put).await {
+                    Ok(()) => Reply::Done,
+                    Err(crowded) => {
+                        self.crowded(crowded);
+                        Reply::Crowded
+                    }
                 }
-            },
+            }
             Request::Release(id) => {
                 self.release(id);
                 Reply::Done
             }
             Request::RememberUsed(tickets) => {
+                self.check_disk()?;
                 let storage = self.environment.storage();
-                let remembered = self.used_file.remember(storage, &tickets).await;
+                let remembered = self.used_file.remember(storage, &tickets);
+                let remembered = self.write_other(remembered).await;
                 match remembered {
                     Ok(()) => self.is_failure_told.set(false),
                     // Clients decide how often this is tried: it is told once until it works again.
@@ -903,6 +919,8 @@ impl<E: Environment> Shard<E> {
             .map(|(number, record)| (record.coin, number)))
         .collect();
         by_coin.sort_unstable();
+        self.check_disk()?;
+        let stalls = self.stalls.begun();
         let mut coins = Vec::with_capacity(by_coin.len());
         for (index, of_coin) in by_coin.chunk_by(|a, b| a.0 == b.0).enumerate() {
             if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
@@ -923,7 +941,10 @@ impl<E: Environment> Shard<E> {
                 }
             }
         }
-        let result = self.exchange_held(records, &coins).await;
+        let result = match self.check_waited(stalls) {
+            Ok(()) => self.exchange_held(records, &coins).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
         self.let_go(&coins);
         result
     }
@@ -1151,9 +1172,15 @@ impl<E: Environment> Shard<E> {
         coins: Vec<Coin>,
         session: Option<u32>,
     ) -> Result<Locked, NotChanged> {
+        self.check_disk()?;
+        let stalls = self.stalls.begun();
         let held = self.hold(&coins).await;
         held.map_err(|crowded| self.crowded(crowded))?;
-        match self.lock_held(&coins, session).await {
+        let locked = match self.check_waited(stalls) {
+            Ok(()) => self.lock_held(&coins, session).await,
+            Err(unavailable) => Err(unavailable),
+        };
+        match locked {
             Ok(locked) => {
                 let pages = locked.pages.clone();
                 self.transactions
@@ -1253,7 +1280,7 @@ impl<E: Environment> Shard<E> {
                 flush().await;
             }
         };
-        let counts = self.pages.checkpoint(round, durable).await?;
+        let mut counts = self.pages.checkpoint(round, durable).await?;
         if self.lockers.borrow_mut().take_changed() {
             let mut cursor = Cursor::start();
             let next = |entries: &mut Vec<Entry>| {
@@ -1264,6 +1291,8 @@ impl<E: Environment> Shard<E> {
                 .await
                 .inspect_err(|_| self.lockers.borrow_mut().set_changed())?;
         }
+        counts.left.shards = self.shards;
+        counts.left.books = u64::from(self.book.is_written()) << self.id.index();
         Ok(counts)
     }
 

@@ -161,6 +161,9 @@ impl<E: Environment> Shard<E> {
 
     fn exchange_one(&self, exchange: &Exchange, sender: Sender, asker: Asker) -> Asked {
         let coin = exchange.coin;
+        if self.is_stalled() {
+            return Asked::Now(Err(NotChanged::Unavailable));
+        }
         if !self.locks.is_free(coin) {
             return self.queue_up(exchange, sender, asker);
         }

@@ -85,6 +85,12 @@ impl Serve {
         self
     }
 
+    /// Gives a flag more.
+    pub fn flag(mut self, flag: &str) -> Serve {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
     /// Uses a configuration file.
     pub fn config(mut self, file: &Path) -> Serve {
         self.flags.push("--config".to_owned());

@@ -14,7 +14,7 @@ use raida::{
     client::{CoinListReader, CoinRecord, Months},
     coin::{An, Coin, Mfs},
     net::{self, Drained},
-    node::{Adjustable, Durability, Ended, Node, Settings},
+    node::{Adjustable, Durability, Ended, Node, OnLoss, Settings},
     peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency},
     service::{DatagramRules, Rate},
@@ -66,6 +66,7 @@ impl RealNode {
             },
             admin_key_file: data.join("admin.key"),
             data,
+            on_loss: OnLoss::Refuse,
             network: net::Settings {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 ..net::Settings::default()
@@ -74,6 +75,7 @@ impl RealNode {
             pin: false,
             spin: Duration::ZERO,
             durability: Durability::Commit,
+            disk_timeout: Duration::from_secs(10),
             cache_pages: ALL_PAGES,
             segment_bytes: SEGMENT_BYTES,
             tickets: TicketSettings {

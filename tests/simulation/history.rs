@@ -11,6 +11,7 @@ use raida::{
     mesh::{Decision, Mesh},
     shard::{Exchange, KeysOf, NotChanged, Replacement, Reply, Request, Sender, Single},
     store::{
+        LOG_FOLDER, PAGE_FOLDER,
         book::Notes,
         log::Durability,
         pages::Lookup,
@@ -48,6 +49,8 @@ pub struct Counts {
     pub periodic_crashes: u64,
     pub crashes_in_recovery: u64,
     pub failed_recoveries: u64,
+    pub losses: u64,
+    pub refused_losses: u64,
     pub torn_tails: u64,
     pub recovered_changes: u64,
     pub stops: u64,
@@ -149,6 +152,11 @@ impl History {
                 false => Durability::Periodic,
             },
             flush_interval: Duration::from_micros(random.between(10, 20_000)),
+            // Some operations of this disk take 24 ms, so that it seems dead now and then.
+            disk_timeout: match random.permille(300) {
+                true => Duration::from_millis(random.between(1, 10)),
+                false => Duration::from_secs(10),
+            },
         }
     }
 
@@ -174,6 +182,11 @@ impl History {
                 true => self.world.kill(),
                 false => self.world.fail_power(),
             }
+        }
+        if self.random.permille(400)
+            && let Some(node) = self.lose_files(setup)?
+        {
+            return Ok(node);
         }
         loop {
             let recovered = self
@@ -202,6 +215,69 @@ impl History {
                 Err(_) => self.world.kill(),
             }
         }
+    }
+
+    /// Takes some files away, or parts of them, and starts. Where that is refused they come back and
+    /// there is no node; where it is not, they held nothing that counts, which the caller finds out.
+    fn lose_files(&mut self, setup: &Setup) -> Result<Option<Node>, String> {
+        let rest = self.world.disk.borrow().rest();
+        let taken = self.take_files_away();
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        self.counts.borrow_mut().losses += 1;
+        let recovered = self
+            .world
+            .run(STEPS_MAX, node::recover_folder(self.world.clone()))
+            .map_err(|cut| format!("recovery without {taken:?} does not end: {cut:?}"))?;
+        let recovered = match recovered {
+            Ok(recovered) => recovered,
+            Err(RecoveryError::Lost(_) | RecoveryError::Damaged(_)) => {
+                self.counts.borrow_mut().refused_losses += 1;
+                self.world.kill();
+                self.world.disk.borrow_mut().put_back(rest);
+                return Ok(None);
+            }
+            Err(error) => return Err(format!("recovery without {taken:?} says {error}")),
+        };
+        let opened = node::open(self.world.clone(), setup.clone(), recovered);
+        let opened = self.world.run(STEPS_MAX, opened);
+        let node = opened
+            .map_err(|cut| format!("opening does not end: {cut:?}"))?
+            .map_err(|error| format!("opening says {error}"))?;
+        let checked = self.check(&node);
+        checked.map_err(|wrong| format!("accepted, though {taken:?} was taken away: {wrong}"))?;
+        Ok(Some(node))
+    }
+
+    /// Segments for the most part, and now and then something else.
+    fn take_files_away(&mut self) -> Vec<String> {
+        let mut disk = self.world.disk.borrow_mut();
+        let random = &mut self.random;
+        let mut names = disk.names(LOG_FOLDER);
+        if random.permille(300) {
+            names = disk.names(PAGE_FOLDER);
+        }
+        let often = *random.pick(&[200, 500, 1_000]);
+        names.retain(|_| random.permille(often));
+        for alone in ["segments", "round"] {
+            if disk.exists(alone) && random.permille(100) {
+                names.push(alone.to_owned());
+            }
+        }
+        let mut taken = Vec::new();
+        for name in names {
+            let length = disk.length(&name);
+            if random.permille(700) || length == 0 {
+                disk.delete(&name);
+                taken.push(name);
+            } else {
+                let left = random.below(length);
+                disk.truncate(&name, left);
+                taken.push(format!("{name} from byte {left}"));
+            }
+        }
+        taken
     }
 
     fn examine(&self, recovered: &Recovered) -> Result<(), String> {
@@ -707,6 +783,8 @@ impl AddAssign for Counts {
         self.periodic_crashes += more.periodic_crashes;
         self.crashes_in_recovery += more.crashes_in_recovery;
         self.failed_recoveries += more.failed_recoveries;
+        self.losses += more.losses;
+        self.refused_losses += more.refused_losses;
         self.torn_tails += more.torn_tails;
         self.recovered_changes += more.recovered_changes;
         self.stops += more.stops;

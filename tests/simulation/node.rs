@@ -14,7 +14,7 @@ use raida::{
     store::{
         Environment, NodeSecret, Signal,
         log::{Durability, LogSettings},
-        recovery::{Recovered, RecoveryError, recover},
+        recovery::{OnLoss, Recovered, RecoveryError, recover, recover_with},
     },
 };
 
@@ -29,6 +29,7 @@ pub struct Setup {
     pub checkpoint_interval: Duration,
     pub durability: Durability,
     pub flush_interval: Duration,
+    pub disk_timeout: Duration,
 }
 
 pub struct Node {
@@ -96,6 +97,12 @@ pub async fn recover_folder(world: Rc<World>) -> Result<Recovered, RecoveryError
     recover(environment.storage(), &secret()).await
 }
 
+/// The same, where files are gone.
+pub async fn recover_accepting_loss(world: Rc<World>) -> Result<Recovered, RecoveryError> {
+    let environment = SimEnvironment::new(&world);
+    recover_with(environment.storage(), &secret(), OnLoss::Accept).await
+}
+
 /// Opens all shards of a recovered folder.
 pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::io::Result<Node> {
     let mut node = open_unheard(world, setup, recovered).await?;
@@ -139,6 +146,7 @@ pub async fn open_unheard(
                 payments_max: 1_024,
             },
             repeats_max: 1_024,
+            disk_timeout: setup.disk_timeout,
         };
         shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);
     }

@@ -249,6 +249,14 @@ pub static KEYS: &[Key] = &[
         set: |config, value| config.storage.checkpoint_interval = value.into_seconds(),
     },
     Key {
+        section: "storage",
+        name: "disk_timeout_s",
+        rule: whole(1, 3_600),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.storage.disk_timeout.as_secs()),
+        set: |config, value| config.storage.disk_timeout = value.into_seconds(),
+    },
+    Key {
         section: "protocol",
         name: "dialect",
         rule: Rule::OneOf(Dialect::NAMES),

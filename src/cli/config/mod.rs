@@ -107,6 +107,8 @@ pub struct Storage {
     pub segment_bytes: u32,
     /// How often changed pages are written back so that log segments can be used again.
     pub checkpoint_interval: Duration,
+    /// How long the disk may take before it counts as one that does not answer.
+    pub disk_timeout: Duration,
 }
 
 /// Section `protocol`.
@@ -364,6 +366,7 @@ impl Default for Config {
                 cache_pages: PAGES as u32,
                 segment_bytes: 16 * 1024 * 1024,
                 checkpoint_interval: Duration::from_secs(60),
+                disk_timeout: Duration::from_secs(10),
             },
             protocol: Protocol {
                 dialect: Dialect::Spec,
