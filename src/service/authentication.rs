@@ -57,14 +57,6 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// The only coin of a request that is an exchange of one coin alone.
-    pub(super) fn exchanges(&self, command: Command, payload: &[u8]) -> Option<Coin> {
-        match self.single(command, payload)? {
-            Single::Exchange(exchange) => Some(exchange.coin),
-            Single::Detect(..) => None,
-        }
-    }
-
     pub(super) async fn detect(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
         let request = Detect::parse(payload)?;
         let records = request

@@ -260,7 +260,7 @@ impl<E: Environment> Session<E> {
             return Outcome::Answered;
         }
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => {
+            Some(order) if header.encryption != Encryption::None && !order.lets_reads_pass() => {
                 order.in_the_way(key_footprint(header), None).is_nothing()
             }
             _ => true,
@@ -296,6 +296,8 @@ impl<E: Environment> Session<E> {
             node.answer_refusal(header, start, refusal, out);
             return Outcome::Answered;
         }
+        let single = || node.single(header.command, opened.payload);
+        let mut known_single = None;
         let in_the_way = match &self.order {
             None => InTheWay::default(),
             Some(order) if order.is_empty() => InTheWay::default(),
@@ -303,8 +305,9 @@ impl<E: Environment> Session<E> {
                 InTheWay::default()
             }
             Some(order) => {
+                known_single = single();
                 let footprint = Footprint::of(header.command, opened.payload, key_coins(header));
-                order.in_the_way(footprint, node.exchanges(header.command, opened.payload))
+                order.in_the_way(footprint, known_single.as_ref().and_then(Single::exchanges))
             }
         };
         if in_the_way.is_too_much() {
@@ -338,7 +341,7 @@ impl<E: Environment> Session<E> {
                 return Outcome::Answered;
             }
             response.clear();
-            if let Some(single) = node.single(header.command, opened.payload) {
+            if let Some(single) = known_single.or_else(single) {
                 match self.park(header, single) {
                     Parked::Now(status) => {
                         seal(response, status);

@@ -123,6 +123,15 @@ impl Single {
             Single::Exchange(exchange) => exchange.coin,
         }
     }
+
+    /// The coin that it may change.
+    #[inline]
+    pub fn exchanges(&self) -> Option<Coin> {
+        match self {
+            Single::Detect(..) => None,
+            Single::Exchange(exchange) => Some(exchange.coin),
+        }
+    }
 }
 
 impl<E: Environment> Shard<E> {

@@ -97,6 +97,22 @@ pub async fn recover_folder(world: Rc<World>) -> Result<Recovered, RecoveryError
 
 /// Opens all shards of a recovered folder.
 pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::io::Result<Node> {
+    let (meshes, checkpoints) = open_meshes(world, setup, recovered).await?;
+    Ok(Node {
+        singles: meshes.iter().map(Singles::listen).collect(),
+        meshes,
+        checkpoints,
+    })
+}
+
+type Meshes = Vec<Rc<Mesh<SimEnvironment>>>;
+
+/// The same, for whoever listens to the meshes.
+pub async fn open_meshes(
+    world: Rc<World>,
+    setup: Setup,
+    recovered: Recovered,
+) -> std::io::Result<(Meshes, Rc<Checkpoints>)> {
     let run = world.random(|random| random.next());
     let mut shards = Vec::new();
     for shard in 0..setup.shards {
@@ -134,11 +150,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
     for mesh in &meshes[1..] {
         world.spawn(Checkpoints::forward_wishes(mesh.clone()));
     }
-    Ok(Node {
-        singles: meshes.iter().map(Singles::listen).collect(),
-        meshes,
-        checkpoints,
-    })
+    Ok((meshes, checkpoints))
 }
 
 impl Node {
