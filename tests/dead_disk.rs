@@ -153,25 +153,27 @@ fn changes_in_flight_are_given_up_others_refused_and_reads_answered_until_the_di
         let frozen = disk.freeze();
         let new = |i: usize| An::new([i as u8 + 1; 16]);
         // Each of its own coin; the last two of the same.
-        let of = |i: usize| (book.coins[i], book.an(i));
+        let of = |book: &Book, i: usize| (book.coins[i], book.an(i));
         let mut waiting = Vec::new();
         for i in 0..6 {
-            let (coin, an) = of(i);
+            let (coin, an) = of(&book, i);
             waiting.push(send(&node, &plain_pown(coin, an, new(i))));
         }
-        let (coin, an) = of(5);
+        let (coin, an) = of(&book, 5);
         waiting.push(send(&node, &plain_pown(coin, an, new(5))));
         // Several coins, over all shards.
         let (outcomes, error) = {
             let mut client = node.client();
-            let asked: Vec<_> = (6..10).map(|i| (of(i).0, of(i).1, new(i))).collect();
+            let asked: Vec<_> = (6..10)
+                .map(|i| (of(&book, i).0, of(&book, i).1, new(i)))
+                .collect();
             client.pown(&asked)
         };
         assert!(
             error.is_some() && !outcomes.contains(&Outcome::Changed),
             "{outcomes:?} {error:?}"
         );
-        let (coin, an) = of(10);
+        let (coin, an) = of(&book, 10);
         udp.send_to(&plain_pown(coin, an, new(10)), node.address)
             .unwrap();
         for stream in waiting {
@@ -181,7 +183,7 @@ fn changes_in_flight_are_given_up_others_refused_and_reads_answered_until_the_di
         // Those that come now are refused, and readers are answered.
         let deadline = Instant::now() + PATIENCE;
         for i in 11..14 {
-            let (coin, an) = of(i);
+            let (coin, an) = of(&book, i);
             let refused = loop {
                 let powned = node.client().pown(&[(coin, an, new(i))]);
                 match status(powned) {
@@ -192,7 +194,7 @@ fn changes_in_flight_are_given_up_others_refused_and_reads_answered_until_the_di
             assert_eq!(refused, Status::UNAVAILABLE);
         }
         for i in 0..book.coins.len() {
-            let (coin, an) = of(i);
+            let (coin, an) = of(&book, i);
             assert_eq!(
                 node.client().detect(&[(coin, an)]).unwrap(),
                 [true],
@@ -207,7 +209,7 @@ fn changes_in_flight_are_given_up_others_refused_and_reads_answered_until_the_di
         // What was under way has happened or not, and is the same for good; the rest goes on.
         let deadline = Instant::now() + PATIENCE;
         for i in 0..book.coins.len() {
-            let (coin, old) = of(i);
+            let (coin, old) = of(&book, i);
             let at_hand = [old, new(i)];
             let found = at_hand.map(|an| node.client().detect(&[(coin, an)]).unwrap()[0]);
             assert!(found[0] != found[1], "{coin}: {found:?}");

@@ -61,14 +61,6 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// The only coin of a request that is an exchange of one coin alone.
-    pub(super) fn exchanges(&self, command: Command, payload: &[u8]) -> Option<Coin> {
-        match command {
-            Command::Pown => Some(exchange_of_one(payload)?.coin),
-            _ => None,
-        }
-    }
-
     pub(super) async fn detect(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
         let request = Detect::parse(payload)?;
         let records = request

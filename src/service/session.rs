@@ -277,7 +277,7 @@ impl<E: Environment> Session<E> {
             return node.answer_refusal(header, &caller, start, refusal, out);
         }
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => {
+            Some(order) if header.encryption != Encryption::None && !order.lets_reads_pass() => {
                 order.in_the_way(key_footprint(header), None).is_nothing()
             }
             _ => true,
@@ -308,6 +308,8 @@ impl<E: Environment> Session<E> {
             };
             return node.answer_refusal(header, &caller, start, refusal, out);
         }
+        let single = || node.single(header.command, opened.payload, caller);
+        let mut known_single = None;
         let in_the_way = match &self.order {
             None => InTheWay::default(),
             Some(order) if order.is_empty() => InTheWay::default(),
@@ -315,8 +317,9 @@ impl<E: Environment> Session<E> {
                 InTheWay::default()
             }
             Some(order) => {
+                known_single = single();
                 let footprint = Footprint::of(header.command, opened.payload, key_coins(header));
-                order.in_the_way(footprint, node.exchanges(header.command, opened.payload))
+                order.in_the_way(footprint, known_single.as_ref().and_then(Single::exchanges))
             }
         };
         if in_the_way.is_too_much() {
@@ -339,7 +342,7 @@ impl<E: Environment> Session<E> {
                 return seal(response, status);
             }
             response.clear();
-            if let Some(single) = node.single(header.command, opened.payload, self.caller) {
+            if let Some(single) = known_single.or_else(single) {
                 match self.park(header, single) {
                     Parked::Now(status) => return seal(response, status),
                     Parked::Under(id) => {

@@ -135,6 +135,15 @@ impl Single {
             Single::Exchange(exchange, _) => exchange.coin,
         }
     }
+
+    /// The coin that it may change.
+    #[inline]
+    pub fn exchanges(&self) -> Option<Coin> {
+        match self {
+            Single::Detect(..) => None,
+            Single::Exchange(exchange, _) => Some(exchange.coin),
+        }
+    }
 }
 
 impl<E: Environment> Shard<E> {

@@ -56,6 +56,9 @@ pub struct Counts {
     pub stops: u64,
     pub exchanged: u64,
     pub singles: u64,
+    pub chained: u64,
+    pub shared: u64,
+    pub unchanged: u64,
     pub changed_together: u64,
     pub refused_together: u64,
     pub unavailable: u64,
@@ -360,6 +363,11 @@ impl History {
         let batches = meshes.iter().map(|mesh| mesh.shard().log.counts().batches);
         let mut counts = self.counts.borrow_mut();
         counts.log_batches += batches.sum::<u64>();
+        for mesh in &meshes {
+            let changes = mesh.shard().change_counts();
+            counts.shared += changes.shared;
+            counts.unchanged += changes.unchanged;
+        }
         match ended {
             Err(Cut::Hang) => return Err("requests hang".to_owned()),
             Err(Cut::Steps) => counts.crashes += 1,
@@ -525,9 +533,10 @@ impl Client {
                 let pause = Duration::from_micros(self.random.below(3_000));
                 self.world.sleep(pause).await;
             }
-            match self.random.below(10) {
+            match self.random.below(12) {
                 0..=1 => self.detect().await?,
                 2..=5 => self.exchange().await?,
+                6..=7 => self.chain().await?,
                 _ => self.change_together().await?,
             }
         }
@@ -661,6 +670,75 @@ impl Client {
         key.sender(Ipv4Addr::LOCALHOST.into(), true)
     }
 
+    /// Exchanges of one coin, one after the other without waiting for answers.
+    async fn chain(&mut self) -> Result<(), String> {
+        let random = &mut self.random;
+        let coin = random.below(DENOMINATIONS * PAGES) * PLACES + random.below(HOT_PLACES);
+        let coin = coin as usize;
+        let mut an = self.model.borrow().coins[coin].current.unwrap_or(2) & !1;
+        let mut records: Vec<(u128, Value)> = Vec::new();
+        for _ in 0..random.between(2, 6) {
+            let becomes = match random.below(20) {
+                0 => None,
+                1..=3 => Some(an),
+                _ => Some(random.wide() & !1),
+            };
+            // The same again would wait for the first, and be answered as that.
+            if records.contains(&(an, becomes)) {
+                continue;
+            }
+            records.push((an, becomes));
+            if random.permille(850) {
+                an = becomes.unwrap_or(an);
+            }
+        }
+        let (glance, tickets): (_, Vec<_>) = {
+            let mut model = self.model.borrow_mut();
+            let glance = model.glance(coin);
+            let tickets = records
+                .iter()
+                .map(|&record| model.exchange(coin, vec![record]));
+            (glance, tickets.collect())
+        };
+        let sender = self.sender();
+        let asked = records.iter().map(|&(an, becomes)| {
+            let exchange = Exchange {
+                coin: self.coin(coin),
+                an: model::an(an),
+                becomes: becomes.map_or(Replacement::Free, |an| Replacement::An(model::an(an))),
+            };
+            self.singles.ask(Single::Exchange(exchange, sender))
+        });
+        let answers = join_all(asked).await;
+        let mut model = self.model.borrow_mut();
+        let mut counts = self.counts.borrow_mut();
+        let is_settled = model.is_settled(glance, records.len());
+        let mut told = Vec::new();
+        for (ticket, answer) in tickets.into_iter().zip(answers) {
+            match answer.expect("an exchange needs no task") {
+                Ok(passed) => {
+                    counts.exchanged += u64::from(passed);
+                    counts.chained += u64::from(passed);
+                    told.push(passed);
+                    model.done(ticket, vec![passed]);
+                }
+                Err(_) => model.refused(ticket),
+            }
+        }
+        if told.len() < records.len() {
+            drop(counts);
+            return self.was_unavailable();
+        }
+        if is_settled {
+            counts.exact_answers += 1;
+            if model::try_records(&records, glance.value).1 != told {
+                let coin = self.coin(coin);
+                return Err(format!("a chain of exchanges of {coin} answers {told:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Asks for exchanges of one shard, without a task where it is a single one that can do so.
     async fn ask_exchange(&mut self, records: Vec<Exchange>) -> Result<Vec<bool>, NotChanged> {
         if let [record] = records[..]
@@ -790,6 +868,9 @@ impl AddAssign for Counts {
         self.stops += more.stops;
         self.exchanged += more.exchanged;
         self.singles += more.singles;
+        self.chained += more.chained;
+        self.shared += more.shared;
+        self.unchanged += more.unchanged;
         self.changed_together += more.changed_together;
         self.refused_together += more.refused_together;
         self.unavailable += more.unavailable;

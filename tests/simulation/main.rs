@@ -6,12 +6,14 @@
 mod book_cases;
 mod book_damage;
 mod books;
+mod crowded;
 mod damage;
 mod disk;
 mod history;
 mod import;
 mod model;
 mod node;
+mod one_coin;
 mod order;
 mod random;
 mod service;
@@ -104,6 +106,9 @@ fn assert_worth(total: &Counts) {
         ("stops in good order", total.stops, 1_000),
         ("coins exchanged", total.exchanged, 100_000),
         ("of them without a task", total.singles, 10_000),
+        ("of them without waiting", total.chained, 10_000),
+        ("that shared a record", total.shared, 5_000),
+        ("that changed nothing", total.unchanged, 5_000),
         ("changes of several coins", total.changed_together, 50_000),
         ("such changes refused", total.refused_together, 10_000),
         ("answers of unavailable", total.unavailable, 10_000),

@@ -105,17 +105,22 @@ pub async fn recover_accepting_loss(world: Rc<World>) -> Result<Recovered, Recov
 
 /// Opens all shards of a recovered folder.
 pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::io::Result<Node> {
-    let mut node = open_unheard(world, setup, recovered).await?;
-    node.singles = node.meshes.iter().map(Singles::listen).collect();
-    Ok(node)
+    let (meshes, checkpoints) = open_meshes(world, setup, recovered).await?;
+    Ok(Node {
+        singles: meshes.iter().map(Singles::listen).collect(),
+        meshes,
+        checkpoints,
+    })
 }
 
-/// The same, and nobody listens yet to what becomes of questions about one coin.
-pub async fn open_unheard(
+type Meshes = Vec<Rc<Mesh<SimEnvironment>>>;
+
+/// The same, for whoever listens to the meshes.
+pub async fn open_meshes(
     world: Rc<World>,
     setup: Setup,
     recovered: Recovered,
-) -> std::io::Result<Node> {
+) -> std::io::Result<(Meshes, Rc<Checkpoints>)> {
     let run = world.random(|random| random.next());
     let mut shards = Vec::new();
     for shard in 0..setup.shards {
@@ -160,11 +165,7 @@ pub async fn open_unheard(
     for mesh in &meshes[1..] {
         world.spawn(Checkpoints::forward_wishes(mesh.clone()));
     }
-    Ok(Node {
-        singles: vec![],
-        meshes,
-        checkpoints,
-    })
+    Ok((meshes, checkpoints))
 }
 
 impl Node {

@@ -33,7 +33,7 @@ use raida::{
 
 use crate::{
     damage::{STEPS, coin, recover, setup},
-    node::{self, Node, Setup},
+    node::{self, Setup},
     world::{Cut, SimEnvironment, World},
 };
 
@@ -46,7 +46,7 @@ const COIN_ID: u16 = 6;
 /// A node whose commands are asked directly.
 struct Served {
     world: Rc<World>,
-    node: Node,
+    meshes: Vec<Rc<Mesh<SimEnvironment>>>,
     cores: Vec<(Service<SimEnvironment>, Rc<Parked>)>,
 }
 
@@ -112,8 +112,8 @@ impl Served {
         let world = World::new(5);
         let recovered = recover(&world).unwrap();
         let setup = Setup { shards, ..setup() };
-        let opened = node::open_unheard(world.clone(), setup, recovered);
-        let node = world.run(STEPS, opened).unwrap().unwrap();
+        let opened = node::open_meshes(world.clone(), setup, recovered);
+        let (meshes, _) = world.run(STEPS, opened).unwrap().unwrap();
         let rules = Rules {
             raida: RAIDA,
             coin_id: COIN_ID,
@@ -137,13 +137,13 @@ impl Served {
             };
             Service::new(mesh.clone(), rules, key, datagrams, healing, trading)
         };
-        let services = node.meshes.iter().map(service);
+        let services = meshes.iter().map(service);
         let cores = services.map(|service| {
             let parked = Parked::listen(&world, &service);
             (service, parked)
         });
         let cores = cores.collect();
-        let mesh = node.meshes[0].clone();
+        let mesh = meshes[0].clone();
         let mut rising = coins.to_vec();
         rising.sort_unstable();
         let made = world.run(STEPS, async move {
@@ -159,12 +159,16 @@ impl Served {
             made.await
         });
         assert_eq!(made.unwrap(), Ok(Ok(())));
-        Served { world, node, cores }
+        Served {
+            world,
+            meshes,
+            cores,
+        }
     }
 
     /// Somebody holds these coins (rising), until they are let go.
     fn hold(&self, coins: &[Coin]) -> Vec<(ShardId, TransactionId)> {
-        let mesh = self.node.meshes[0].clone();
+        let mesh = self.meshes[0].clone();
         let shards = mesh.shards();
         let coins = coins.to_vec();
         let held = self.world.run(STEPS, async move {
@@ -186,7 +190,7 @@ impl Served {
     }
 
     fn let_go(&self, held: Vec<(ShardId, TransactionId)>) {
-        let mesh = self.node.meshes[0].clone();
+        let mesh = self.meshes[0].clone();
         let released = self.world.run(STEPS, async move {
             for (shard, id) in held {
                 let released = mesh.ask(shard, Question::Release(id)).await;
@@ -454,7 +458,7 @@ fn what_was_carried_out_is_answered_again_for_ten_seconds_on_every_core() {
 }
 
 fn powned(served: &Served) -> u64 {
-    let meshes = served.node.meshes.iter();
+    let meshes = served.meshes.iter();
     meshes
         .map(|mesh| mesh.shard().counters.get().coins_powned)
         .sum()
