@@ -20,7 +20,7 @@ use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId},
     protocol::{
         AdminKey, Command, Dialect, Protection, RaidaId, ResponseCounter, Status, TRAILER,
-        authentication::{Detect, DetectSum, Pown, PownSum},
+        authentication::{Detect, DetectSum, Pown, PownDerive, PownSum},
         challenge::Challenge,
         executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, SessionId},
         healing::{Find, Fix, GetTicket, PartialGenerator, TicketId, Validate, in_dialect},
@@ -276,7 +276,16 @@ fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> V
             Status::ALL_PAN,
             Status::FOUND_MIXED,
         ],
-        Command::DetectSum | Command::PownSum => vec![
+        // Of several coins: only the one dialect takes them.
+        Command::PownSum => vec![
+            Status::INVALID_LENGTH,
+            Status::UNEVEN_RECORDS,
+            Status::INVALID_COIN,
+            Status::INVALID_PARAMETER,
+            Status::ALL_PASS,
+            Status::ALL_FAIL,
+        ],
+        Command::DetectSum | Command::PownDerive => vec![
             Status::INVALID_LENGTH,
             Status::UNEVEN_RECORDS,
             Status::INVALID_COIN,
@@ -504,6 +513,11 @@ impl Maker {
                 Pown::compose(coins.iter().map(|&(c, an)| (c, an, an)), &mut out);
             }
             Command::PownSum => PownSum::compose(named(), sum, An::ZERO, &mut out),
+            Command::PownDerive => {
+                // With wrong numbers: right ones would change the coins.
+                let wrong = coins.iter().map(|&(c, an)| (c, an ^ wrong_sum));
+                PownDerive::compose(RAIDA, wrong, sum, &mut out);
+            }
             Command::GetTicket => GetTicket::compose(coins.iter().copied(), &mut out),
             Command::GetTicketSum => DetectSum::compose(named(), sum, &mut out),
             Command::Validate => {

@@ -4,6 +4,7 @@ use super::{mailbox::Mailbox, server::all};
 use crate::{
     protocol::lockers::Currency,
     service::{DatagramCounts, HealingCounts, LockerCounts},
+    shard::ChangeCounts,
 };
 
 /// What a node has done since it started, all shards together.
@@ -16,9 +17,15 @@ pub struct Counts {
     /// Coins that got a new owner.
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
-    pub value_powned_units: u64,
+    pub value_powned_units: u128,
     /// What was not sent over UDP.
     pub datagrams: DatagramCounts,
+    /// Requests that were answered as the same before them, and changed nothing.
+    pub repeats: u64,
+    /// Datagrams that got no answer, since the same was under way.
+    pub repeats_unanswered: u64,
+    /// Requests it remembers as carried out, those included that are older than 10 s.
+    pub repeats_kept: u64,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
     /// Encryption tickets it remembers as used, those included that are too old by now.
@@ -31,6 +38,9 @@ pub struct Counts {
     pub for_sale: Vec<ForSale>,
     /// What was done about lockers and trades.
     pub locker_requests: LockerCounts,
+    /// How changes wait.
+    #[serde(default)]
+    pub changes: ChangeCounts,
 }
 
 /// Lockers that a node keeps: without what is for sale.
@@ -75,6 +85,9 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.echoes += core.counters.echoes;
         counts.coins_powned += core.counters.coins_powned;
         counts.value_powned_units += core.counters.value_powned;
+        counts.repeats += core.counters.repeats;
+        counts.repeats_unanswered += core.counters.repeats_unanswered;
+        counts.repeats_kept += core.repeats as u64;
         counts.tickets_kept += core.tickets as u64;
         counts.used_tickets_kept += core.used_tickets as u64;
         counts.healing += core.healing;
@@ -90,6 +103,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
             for_sale.value_units = for_sale.value_units.saturating_add(value);
         }
         counts.locker_requests += done;
+        counts.changes += core.changes;
     }
     Ok(counts)
 }

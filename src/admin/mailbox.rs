@@ -14,7 +14,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::{
     protocol::Command,
     service::{DatagramCounts, HealingCounts, LockerCounts, Measured, Service},
-    shard::{Counters, IndexCounts, TradeCounts},
+    shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
 
@@ -33,7 +33,9 @@ pub(super) struct CoreCounts {
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
+    pub(super) repeats: usize,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
+    pub(super) changes: ChangeCounts,
 }
 
 /// What a core is asked, and where its answer goes.
@@ -133,7 +135,9 @@ pub async fn answer<E: Environment>(
                     datagrams: service.datagram_counts(),
                     tickets,
                     used_tickets,
+                    repeats: service.repeats_kept(),
                     lockers: service.locker_counts(),
+                    changes: service.change_counts(),
                 });
             }
         }

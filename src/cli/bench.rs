@@ -18,7 +18,7 @@ use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use crate::client::heal::FIX_TIMEOUT;
 use crate::client::{ClientError, HostPort, Hosts, Raidas};
-use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, Setup};
+use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, PownSumKind, Setup};
 use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
 use crate::load::{
@@ -40,7 +40,8 @@ const MINT_MAX: usize = 2_000_000;
 ///
 /// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about coins;
 /// one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back and forth
-/// between two authenticity numbers of each coin; a coin is in one request at a time, so the right
+/// between two authenticity numbers of each coin; pown-derive gives numbers that the node derives from
+/// those before, pown-sum is for one coin a request. A coin is in one request at a time, so the right
 /// answer to each is known. find asks which of two numbers coins have: the first, the second or, now
 /// and then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate
 /// asks for one and claims it in the names of all 25 servers. A node keeps each ticket for
@@ -140,7 +141,7 @@ const MINT_MAX: usize = 2_000_000;
   Two results beside each other:
     raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
-    /// What to ask: echo, detect, detect-sum, pown, pown-sum, ticket, find, validate,
+    /// What to ask: echo, detect, detect-sum, pown, pown-sum, pown-derive, ticket, find, validate,
     /// encryption-ticket, put, peek, take, offer, list, buy or fix
     #[arg(value_parser = kind)]
     kind: Option<Load>,
@@ -340,6 +341,11 @@ impl BenchCommand {
         }
         if mix.asks_for(EncryptionTicketKind::NAME) && self.coins != 1 {
             return refused("an encryption ticket is for one coin: leave --coins away");
+        }
+        if mix.asks_for(PownSumKind::NAME) && self.coins != 1 {
+            return refused(
+                "a pown by sum is of one coin, since of several it proves nothing to their next owner: leave --coins away, or ask for pown-derive",
+            );
         }
         let mut plan = self.plan(self.address(&self.node.host)?)?;
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
@@ -768,10 +774,10 @@ impl BenchCommand {
             );
         }
         if let Some(kind) = load.summing().filter(|_| self.coins > 1)
-            && purse.share_a_key()
+            && purse.share_a_number()
         {
             return refused(&format!(
-                "{kind} proves coins by the sum of their numbers, and a node takes none for a proof where coins that share a locker's key are in it in pairs: ask about one coin at a time (--coins 1), or name a file whose coins lie in no locker",
+                "{kind} proves coins by the sum of their numbers, and a node takes none for a proof where coins that share a number, as those of a locker do, are in it in pairs: ask about one coin at a time (--coins 1), or name a file whose coins have a number each",
             ));
         }
         let Some(lockers) = lockers.filter(|_| load.takes_lockers()) else {

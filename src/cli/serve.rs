@@ -196,8 +196,13 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         currencies: currencies(&config.trade),
         trades: TradeSettings {
             pending: config.trade.pending,
+            holds: config.trade.holds as usize,
+            holds_per_address: config.trade.holds_per_address as usize,
+            questions_per_address: config.trade.questions_per_address as usize,
+            questions_by_datagram: config.trade.questions_by_datagram as usize,
             payments_max: config.trade.payments as usize,
         },
+        repeats_max: config.limits.repeats as usize,
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
@@ -209,7 +214,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         },
         keys_file: config.keys.file.clone(),
         allow_unencrypted_tickets: config.keys.allow_unencrypted,
-        clock: WallClock::Machine,
+        clock: WallClock::of_process(),
         adjustable: adjustable(config),
     })
 }

@@ -18,8 +18,8 @@ use crate::coin::Worth;
 /// are all measured.
 ///
 /// With --detail, that node says more of what it counted: of healing, tickets, claims and who was
-/// refused why, coins repaired, votes; of lockers and trades, what it keeps, what was done and what was
-/// refused why.
+/// refused why, coins repaired, votes; of changes, how many wait for coins and for the log; of lockers and
+/// trades, what it keeps, what was done and what was refused why.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida stats --data raida-data
@@ -103,10 +103,13 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 29] = [
+    let rows: [(&str, u64); 35] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("coins powned", counts.coins_powned),
+        ("repeats", counts.repeats),
+        ("  without an answer", counts.repeats_unanswered),
+        ("  requests kept for them", counts.repeats_kept),
         ("UDP answers too long", counts.datagrams.answers_too_long),
         ("UDP refusals not sent", counts.datagrams.refusals_unsent),
         ("tickets kept", counts.tickets_kept),
@@ -123,6 +126,8 @@ fn detail_table(counts: &Counts) -> String {
         ("fixes", healing.fixes),
         ("  coins repaired", healing.coins_repaired),
         ("  coins not repaired", healing.coins_not_repaired),
+        ("    changed lately", healing.coins_changed_lately),
+        ("    vouched for here", healing.coins_vouched_here),
         ("  votes", healing.votes),
         ("  votes missing", healing.votes_missing),
         ("encryption tickets", healing.encryption_tickets),
@@ -135,6 +140,7 @@ fn detail_table(counts: &Counts) -> String {
             "  tickets not accepted",
             healing.encryption_tickets_not_accepted,
         ),
+        ("    too early", healing.encryption_tickets_too_early),
         ("  used tickets kept", counts.used_tickets_kept),
     ];
     let mut text = String::new();
@@ -144,7 +150,24 @@ fn detail_table(counts: &Counts) -> String {
             let _ = writeln!(text, "{:<27} {value}", "value powned");
         }
     }
-    text + &locker_table(counts)
+    text + &change_table(counts) + &locker_table(counts)
+}
+
+fn change_table(counts: &Counts) -> String {
+    let changes = &counts.changes;
+    let rows: [(&str, u64); 6] = [
+        ("changes wait for coins", changes.waiting),
+        ("  refused, too many", changes.refused),
+        ("  shared a record", changes.shared),
+        ("  changed nothing", changes.unchanged),
+        ("changes wait for the log", changes.log_waiting),
+        ("  refused, too many", changes.log_refused),
+    ];
+    let mut text = String::new();
+    for (name, count) in rows {
+        let _ = writeln!(text, "{name:<27} {count}");
+    }
+    text
 }
 
 fn locker_table(counts: &Counts) -> String {
@@ -164,7 +187,7 @@ fn locker_table(counts: &Counts) -> String {
             row("  value", &Worth(of.value_units.into()));
         }
     }
-    let rows: [(&str, u64); 18] = [
+    let rows: [(&str, u64); 22] = [
         ("stores", done.stores),
         ("  coins stored", done.coins_stored),
         ("removals", done.removals),
@@ -172,6 +195,8 @@ fn locker_table(counts: &Counts) -> String {
         ("offers made", done.offers),
         ("  taken back", done.offers_removed),
         ("  bought", done.purchases),
+        ("  kept for a payment", done.payments_seen),
+        ("  not kept for one", done.holds_refused),
         ("refused: malformed", refused.malformed),
         ("  wrong key", refused.wrong_key),
         ("  wrong sum", refused.wrong_sum),
@@ -182,7 +207,9 @@ fn locker_table(counts: &Counts) -> String {
         ("  payment pending", refused.pending),
         ("  no settlement", refused.no_settlement),
         ("  payment refused", refused.payment_refused),
+        ("  too many purchases", refused.too_many),
         ("  storage unavailable", refused.unavailable),
+        ("  too many wait", refused.crowded),
     ];
     rows.iter().for_each(|(name, count)| row(name, count));
     text

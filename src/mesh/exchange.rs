@@ -1,7 +1,11 @@
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
 use super::{link::Mesh, together::Decision};
 use crate::{
-    coin::Coin,
-    shard::{Exchange, Reply, Request, Unavailable, exchange},
+    coin::{An, Coin, ShardId},
+    shard::{Exchange, NotChanged, Reply, Request, Unavailable, exchange},
     store::{Environment, book::Notes},
 };
 
@@ -11,8 +15,9 @@ impl<E: Environment> Mesh<E> {
     /// none. Gives which passed.
     ///
     /// # Errors
-    /// Where a shard or the log cannot do it now; nothing has changed.
-    pub async fn exchange(&self, records: Vec<Exchange>) -> Result<Vec<bool>, Unavailable> {
+    /// Where a shard or the log cannot do it now, or too many wait for one of the coins; nothing has
+    /// changed.
+    pub async fn exchange(&self, records: Vec<Exchange>) -> Result<Vec<bool>, NotChanged> {
         let owner = |record: &Exchange| record.coin.page().owner(self.shards());
         let Some(first) = records.first().map(owner) else {
             return Ok(Vec::new());
@@ -23,19 +28,22 @@ impl<E: Environment> Mesh<E> {
         }
         match self.ask(first, Request::Exchange(records)).await? {
             Reply::Passed(passed) => Ok(passed),
+            Reply::Crowded => Err(NotChanged::Crowded),
             other => unreachable!("a shard says of records which passed, not {other:?}"),
         }
     }
 
-    async fn exchange_together(&self, records: &[Exchange]) -> Result<Vec<bool>, Unavailable> {
-        let mut coins: Vec<Coin> = records.iter().map(|record| record.coin).collect();
-        coins.sort_unstable();
-        coins.dedup();
+    async fn exchange_together(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
+        let coins = self.known(records).await?;
+        if coins.is_empty() {
+            return Ok(vec![false; records.len()]);
+        }
         let mut passed = Vec::new();
         let changed = self.change_together(&coins, None, |held| {
             let (shard, values) = (self.shard(), held.movable());
             let unknown_an = || shard.unknown_an();
             let done = exchange(records, &coins, &values, shard.month(), unknown_an);
+            shard.note_unchanged(done.unchanged);
             passed = done.passed;
             let ranks = done.ranks;
             Decision::<()>::Change(
@@ -49,5 +57,32 @@ impl<E: Environment> Mesh<E> {
         // It refuses nothing.
         let _ = changed.await?;
         Ok(passed)
+    }
+
+    /// The coins whose ANs some record names, rising, each once. The others are not held for these
+    /// records: who does not know a coin's number keeps nobody waiting for it.
+    async fn known(&self, records: &[Exchange]) -> Result<Vec<Coin>, Unavailable> {
+        let mut by_shard: BTreeMap<ShardId, Vec<(Coin, An)>> = BTreeMap::new();
+        for record in records {
+            let owner = record.coin.page().owner(self.shards());
+            let of_owner = by_shard.entry(owner).or_default();
+            of_owner.push((record.coin, record.an));
+        }
+        let asked = by_shard.into_iter().map(|(shard, records)| {
+            let coins: Vec<Coin> = records.iter().map(|&(coin, _)| coin).collect();
+            let reply = self.ask(shard, Request::Detect(records));
+            async move { (coins, reply.await) }
+        });
+        let mut known = Vec::with_capacity(records.len());
+        for (coins, reply) in join_all(asked).await {
+            let Reply::Passed(passed) = reply? else {
+                unreachable!("a shard says of records which passed");
+            };
+            let passing = coins.into_iter().zip(passed);
+            known.extend(passing.filter_map(|(coin, passed)| passed.then_some(coin)));
+        }
+        known.sort_unstable();
+        known.dedup();
+        Ok(known)
     }
 }

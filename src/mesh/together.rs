@@ -1,11 +1,12 @@
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use futures_util::future::{join, join_all};
 
 use super::{link::Mesh, moves::moves};
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
-    shard::{ChangedBy, Locked, Reply, Request, TransactionId, Unavailable},
+    protocol::key_healing::Minute,
+    shard::{ChangedBy, FixLook, Locked, NotChanged, Reply, Request, TransactionId, Unavailable},
     store::{
         Environment,
         book::Notes,
@@ -48,7 +49,16 @@ impl Held<'_> {
         found.is_ok()
     }
 
-    /// Whether any of them does.
+    /// Whether all of them circulate and have these numbers, in the order asked.
+    pub fn are(&self, numbers: &[An]) -> bool {
+        let values = self.values.iter().zip(numbers);
+        values.len() == self.values.len()
+            && values.fold(true, |are, (value, an)| {
+                are & value.is_some_and(|(held, _)| held == *an)
+            })
+    }
+
+    /// Whether any of them lies under the key of something for sale.
     pub fn any_on_sale(&self) -> bool {
         !self.on_sale.is_empty()
     }
@@ -77,60 +87,117 @@ impl<E: Environment> Mesh<E> {
     /// Run it to its end: given up half-way it would hold the coins for good.
     ///
     /// # Errors
-    /// [`Unavailable`] where a shard or the log cannot do it now, and nothing has changed; else
-    /// what `decide` gave.
+    /// [`NotChanged`] where a shard or the log cannot do it now, or too many wait for one of the coins,
+    /// and nothing has changed; else what `decide` gave.
     pub async fn change_together<R>(
         &self,
         coins: &[Coin],
         session: Option<u32>,
         decide: impl FnOnce(&Held<'_>) -> Decision<R>,
-    ) -> Result<Result<(), R>, Unavailable> {
-        self.change(coins, session, ChangedBy::Owner, decide).await
+    ) -> Result<Result<(), R>, NotChanged> {
+        let decide = |held: &Held<'_>, ()| decide(held);
+        let nothing_else = async || Ok(());
+        self.change(coins, session, ChangedBy::Other, nothing_else, decide)
+            .await
     }
 
-    /// The same on the word of two helpers, of a coin.
+    /// The same of one coin, where `decide` depends on when it last changed: the minute of that too is
+    /// looked at while the coin is held.
     ///
     /// # Errors
     /// As [`Mesh::change_together`].
-    pub async fn change_by_helpers<R>(
+    pub async fn change_since<R>(
         &self,
         coin: Coin,
-        decide: impl FnOnce(&Held<'_>) -> Decision<R>,
-    ) -> Result<Result<(), R>, Unavailable> {
-        self.change(&[coin], None, ChangedBy::Helpers, decide).await
+        decide: impl FnOnce(&Held<'_>, Minute) -> Decision<R>,
+    ) -> Result<Result<(), R>, NotChanged> {
+        let owner = coin.page().owner(self.shards());
+        let newest = async || match self.ask(owner, Request::Newest(coin)).await? {
+            Reply::Minute(minute) => Ok(minute),
+            other => unreachable!("a shard says of a coin when it changed, and not {other:?}"),
+        };
+        self.change(&[coin], None, ChangedBy::Other, newest, decide)
+            .await
     }
 
-    async fn change<R>(
+    /// The same by a fix that came at this moment: what stands against it is looked at, coin by coin, when
+    /// all of them are held.
+    ///
+    /// # Errors
+    /// As [`Mesh::change_together`].
+    pub async fn change_by_fix<R>(
+        &self,
+        coins: &[Coin],
+        came: Duration,
+        decide: impl FnOnce(&Held<'_>, Vec<FixLook>) -> Decision<R>,
+    ) -> Result<Result<(), R>, NotChanged> {
+        let look = async || self.look_for_fix(coins, came).await;
+        self.change(coins, None, ChangedBy::Fix, look, decide).await
+    }
+
+    async fn look_for_fix(
+        &self,
+        coins: &[Coin],
+        came: Duration,
+    ) -> Result<Vec<FixLook>, Unavailable> {
+        let parts = self.parts(coins);
+        let asked = parts.into_iter().map(|(shard, indices)| {
+            let coins = indices.iter().map(|&index| coins[index]).collect();
+            let reply = self.ask(shard, Request::LookForFix(coins, came));
+            async move { (indices, reply.await) }
+        });
+        let mut looks = vec![FixLook::ChangedMeanwhile; coins.len()];
+        for (indices, reply) in join_all(asked).await {
+            let Reply::Looked(looked) = reply? else {
+                unreachable!("a shard says of coins whether a fix may change them");
+            };
+            for (index, look) in indices.into_iter().zip(looked) {
+                looks[index] = look;
+            }
+        }
+        Ok(looks)
+    }
+
+    /// Which of these coins, by their places, are whose.
+    fn parts(&self, coins: &[Coin]) -> BTreeMap<ShardId, Vec<usize>> {
+        let mut parts: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
+        for (index, coin) in coins.iter().enumerate() {
+            let owner = coin.page().owner(self.shards());
+            parts.entry(owner).or_default().push(index);
+        }
+        parts
+    }
+
+    /// `look` finds out what `decide` needs beside the values, when all coins are held.
+    async fn change<L, R>(
         &self,
         coins: &[Coin],
         session: Option<u32>,
         by: ChangedBy,
-        decide: impl FnOnce(&Held<'_>) -> Decision<R>,
-    ) -> Result<Result<(), R>, Unavailable> {
+        look: impl AsyncFnOnce() -> Result<L, Unavailable>,
+        decide: impl FnOnce(&Held<'_>, L) -> Decision<R>,
+    ) -> Result<Result<(), R>, NotChanged> {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
         let core = self.shard().id;
         let number = self.transactions.get();
         self.transactions.set(number + 1);
         let id = TransactionId { core, number };
 
-        let mut parts: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
-        for (index, coin) in coins.iter().enumerate() {
-            parts
-                .entry(coin.page().owner(self.shards()))
-                .or_default()
-                .push(index);
-        }
+        let parts = self.parts(coins);
         let mut held: Vec<(ShardId, Locked)> = Vec::with_capacity(parts.len());
         for (&shard, indices) in &parts {
             let coins = indices.iter().map(|&index| coins[index]).collect();
-            match self.ask(shard, Request::Lock(id, coins, session)).await {
-                Ok(Reply::Locked(locked)) => held.push((shard, locked)),
-                Ok(other) => unreachable!("a shard answers a lock with {other:?}"),
-                Err(unavailable) => {
-                    self.release(id, &held).await;
-                    return Err(unavailable);
+            let refusal = match self.ask(shard, Request::Lock(id, coins, session)).await {
+                Ok(Reply::Locked(locked)) => {
+                    held.push((shard, locked));
+                    continue;
                 }
-            }
+                Ok(Reply::Crowded) => NotChanged::Crowded,
+                Ok(other) => unreachable!("a shard answers a lock with {other:?}"),
+                Err(unavailable) => unavailable.into(),
+            };
+            self.release(id, &held).await;
+            return Err(refusal);
         }
 
         let mut values = vec![None; coins.len()];
@@ -146,15 +213,23 @@ impl<E: Environment> Mesh<E> {
             Ok(on_sale) => on_sale,
             Err(unavailable) => {
                 self.release(id, &held).await;
-                return Err(unavailable);
+                return Err(unavailable.into());
             }
         };
-        let decision = decide(&Held {
+        let looked = match look().await {
+            Ok(looked) => looked,
+            Err(unavailable) => {
+                self.release(id, &held).await;
+                return Err(unavailable.into());
+            }
+        };
+        let of_coins = Held {
             values: &values,
             reserved: held.iter().all(|(_, locked)| locked.reserved),
             on_sale: &on_sale,
-        });
-        let (changes, mut notes) = match decision {
+        };
+        let decision = decide(&of_coins, looked);
+        let (mut changes, mut notes) = match decision {
             Decision::Change(changes, notes) => (changes, notes),
             Decision::Refuse(reason) => {
                 self.release(id, &held).await;
@@ -166,6 +241,14 @@ impl<E: Environment> Mesh<E> {
             changes.iter().all(is_held),
             "a decision changes coins that are held"
         );
+        // Ranks are of changes to marked numbers, all of which stay.
+        let before = changes.len();
+        changes.retain(|change| {
+            let at = coins.binary_search(&change.coin);
+            let before = at.ok().and_then(|at| values[at]);
+            change.an.is_marked() || before != Some((change.an, change.mfs))
+        });
+        self.shard().note_unchanged(before - changes.len());
         pages.retain(|page| {
             let at = changes.binary_search_by_key(&page.page, |change| change.coin.page());
             at.is_ok()
@@ -185,14 +268,17 @@ impl<E: Environment> Mesh<E> {
                 .for_each(|update| update.set_moment(moment));
         }
         let log = &self.shard().log;
-        let Ok(appended) = log.append(&pages, &changes, &notes).await else {
-            self.release(id, &held).await;
-            return Err(Unavailable);
+        let appended = match log.append(&pages, &changes, &notes).await {
+            Ok(appended) => appended,
+            Err(refusal) => {
+                self.release(id, &held).await;
+                return Err(refusal.into());
+            }
         };
-        if log.durable(&appended).await.is_err() {
+        if let Err(refusal) = log.durable(&appended).await {
             self.release(id, &held).await;
             log.settle(appended);
-            return Err(Unavailable);
+            return Err(refusal.into());
         }
         // The lockers first: whoever changes one of these coins next has waited for the pages, and so
         // its word comes to the same lockers later.

@@ -62,6 +62,8 @@ pub struct Settings {
     pub currencies: Vec<Currency>,
     /// What each shard keeps track of for trades.
     pub trades: TradeSettings,
+    /// How many requests that were carried out each shard remembers.
+    pub repeats_max: usize,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

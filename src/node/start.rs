@@ -195,6 +195,7 @@ impl Node {
                     },
                     tickets: settings.tickets,
                     trades: settings.trades,
+                    repeats_max: settings.repeats_max,
                 },
                 recovered: recovered.clone(),
                 inboxes: inboxes.clone(),

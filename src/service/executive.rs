@@ -90,7 +90,7 @@ impl<E: Environment> Node<E> {
                 .map(|(&coin, &an)| Change { coin, an, mfs });
             Decision::Change(new.collect(), Notes::default())
         });
-        created.await.map_err(|_| Status::UNAVAILABLE)??;
+        created.await??;
         let an_of = |coin: Coin| ans[coins.binary_search(&coin).expect("it was asked for")];
         write_created(asked.iter().map(an_of), out);
         Ok(Status::SUCCESS)
@@ -128,7 +128,7 @@ impl<E: Environment> Node<E> {
             });
             Decision::<Status>::Change(new.collect(), Notes::default())
         });
-        freed.await.map_err(|_| Status::UNAVAILABLE)??;
+        freed.await??;
         Ok(Status::SUCCESS)
     }
 

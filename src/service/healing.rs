@@ -1,6 +1,6 @@
 //! Group 2: get ticket, get ticket by sum, validate, find, fix.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::{
     future::{LocalBoxFuture, join_all},
@@ -9,11 +9,10 @@ use futures_util::{
 
 use super::{
     Caller, Node, Rate, Transport,
-    authentication::has_twice,
     ballot::Ballot,
     scatter::scatter,
     stored::stored,
-    trail::{Fixed, Refused, Servers},
+    trail::{Fixed, FixesRefused, Refused, Servers},
 };
 use crate::{
     coin::{AnTag, Coin},
@@ -28,8 +27,8 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{
-        ClaimRefused, RECORDS_A_TURN, Reply, Request, Stranger, TicketSettings, Unavailable,
-        ticket_owner,
+        ClaimRefused, FixLook, RECORDS_A_TURN, Reply, Request, Stranger, TicketSettings,
+        Unavailable, ticket_owner,
     },
     store::{Environment, record::Change},
 };
@@ -165,6 +164,7 @@ impl<E: Environment> Node<E> {
         if request.len() > RECORDS_A_TURN || !coins().all(owned) {
             return None;
         }
+        let before = self.shard().environment.monotonic();
         let mut answer = PassFail::begin(out, request.len());
         let coins = coins().enumerate().map(|(record, coin)| (coin, record));
         let an = |record| request.an(record);
@@ -174,8 +174,11 @@ impl<E: Environment> Node<E> {
         if compared.is_err() {
             return Some(Status::UNAVAILABLE);
         }
+        let passing = answer.passing();
+        let passing = passing.filter_map(|record| request.coin(record));
+        self.shard().list(before, passing);
         Some(
-            self.answer_ticket(&request, caller, answer)
+            self.answer_ticket(&request, caller, before, answer)
                 .unwrap_or_else(|refusal| refusal),
         )
     }
@@ -190,13 +193,16 @@ impl<E: Environment> Node<E> {
         if request.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
         }
+        let before = self.shard().environment.monotonic();
         let records = request.records();
         let records = records.map(|(coin, an)| Some((coin, (coin, an))));
         let scattered = scatter(self.mesh.shards(), records);
         let mut answer = PassFail::begin(out, request.len());
-        self.gather(scattered, Request::Detect, |record| answer.pass(record))
-            .await?;
-        self.answer_ticket(&request, caller, answer)
+        self.gather(scattered, Request::DetectForTicket, |record| {
+            answer.pass(record)
+        })
+        .await?;
+        self.answer_ticket(&request, caller, before, answer)
     }
 
     #[inline]
@@ -204,13 +210,14 @@ impl<E: Environment> Node<E> {
         &self,
         request: &GetTicket<'_>,
         caller: Caller,
+        before: Duration,
         answer: PassFail<'_>,
     ) -> Result<Status, Status> {
         TicketAnswer::finish(answer, |answer| {
             let coins = answer
                 .passing()
                 .filter_map(|record| Some((request.coin(record)?, request.an(record)?.tag())));
-            self.issue(answer.passed(), coins, caller)
+            self.issue(before, answer.passed(), coins, caller)
         })
     }
 
@@ -226,24 +233,30 @@ impl<E: Environment> Node<E> {
         if coins.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
         }
-        if has_twice(coins.iter(), coins.len()) {
-            return Ok(Status::ALL_FAIL);
-        }
         // One record, which is all of them: there is no bitmap.
         let mut answer = PassFail::begin(out, 1);
-        let known = self.sum_and_tags(coins.len(), coins.iter()).await?;
-        let tags = known.filter(|(sum, _)| sum.proves(request.sum()));
-        if tags.is_some() {
+        let named: Vec<Coin> = coins.iter().collect();
+        let proven = self.prove(&named, request.sum()).await?;
+        let before = self.shard().environment.monotonic();
+        let tags: Vec<AnTag> = (proven.iter().flatten()).map(|an| an.tag()).collect();
+        if proven.is_some() {
+            let records = named.iter().zip(&tags);
+            let records = records.map(|(&coin, &tag)| Some((coin, (coin, tag))));
+            let scattered = scatter(self.mesh.shards(), records);
+            // What has another number by now is listed with one that is not in force.
+            self.gather(scattered, Request::UnchangedForTicket, |_| {})
+                .await?;
             answer.pass(0);
         }
         TicketAnswer::finish(answer, |_| {
-            let tags = tags.map_or(vec![], |(_, tags)| tags);
-            self.issue(coins.len(), coins.iter().zip(tags), caller)
+            self.issue(before, named.len(), named.iter().copied().zip(tags), caller)
         })
     }
 
+    /// `before` is a moment before the coins were [listed](crate::shard::Shard::list).
     fn issue(
         &self,
+        before: Duration,
         count: usize,
         coins: impl Iterator<Item = (Coin, AnTag)>,
         caller: Caller,
@@ -256,7 +269,7 @@ impl<E: Environment> Node<E> {
         }
         match self
             .shard()
-            .issue(Stranger::at(caller.address), count, coins)
+            .issue(before, Stranger::of(caller.address), count, coins)
         {
             Ok(ticket) => {
                 self.trail.issued(count, caller.address);
@@ -523,12 +536,16 @@ impl<E: Environment> Node<E> {
         let mut ballot = Ballot::new(coins.iter().collect(), voters.len());
         let (voted, no_vote) = self.collect(&mut ballot, &voters).await;
         let approved = ballot.approved();
-        let repaired = self.repair(&approved, &request.generator).await;
+        let mut refused = FixesRefused::default();
+        let repaired = self
+            .repair(&approved, &request.generator, caller.came, &mut refused)
+            .await;
         self.trail.fixed(Fixed {
             now: self.shard().environment.monotonic(),
             by: caller.address,
             coins: ballot.coins(),
             repaired: repaired.as_ref().map_or(0, Vec::len),
+            refused,
             tickets: voters.len(),
             voted,
             no_vote,
@@ -579,10 +596,15 @@ impl<E: Environment> Node<E> {
     }
 
     /// Gives coins, rising, the numbers that a generator says, and gives those that it could, rising.
+    ///
+    /// While the votes were collected anything may have happened to the coins. So all that stands against
+    /// the fix is looked at when they are held (PROTOCOL.md section 8, Fix).
     async fn repair(
         &self,
         coins: &[Coin],
         generator: &PartialGenerator,
+        came: Duration,
+        refused: &mut FixesRefused,
     ) -> Result<Vec<Coin>, Status> {
         let mut repaired = Vec::new();
         if coins.is_empty() {
@@ -600,20 +622,21 @@ impl<E: Environment> Node<E> {
                 self.shard().environment.turn().await;
             }
         }
-        let changed = self.mesh.change_together(coins, None, |held| {
+        let changed = self.mesh.change_by_fix(coins, came, |held, looks| {
+            looks.iter().for_each(|&look| refused.add(look));
             // What is for sale moves only to its buyer, or back.
-            let movable = (changes.into_iter().enumerate())
-                .filter(|&(index, _)| !held.is_on_sale(index))
-                .map(|(_, change)| change);
+            let movable = (changes.into_iter().zip(looks).enumerate())
+                .filter(|&(index, (_, look))| look == FixLook::Fixable && !held.is_on_sale(index))
+                .map(|(_, (change, _))| change);
             let changes: Vec<Change> = movable.collect();
             repaired.extend(changes.iter().map(|change| change.coin));
             let notes = stored(&changes, coins.iter().copied());
             Decision::<Status>::Change(changes, notes)
         });
-        changed.await.map_err(|_| Status::UNAVAILABLE)??;
+        changed.await??;
         Ok(repaired)
     }
 }
 
 /// Numbers derived in one go: some 50 µs.
-const HASHED_A_TURN: usize = 384;
+pub(super) const HASHED_A_TURN: usize = 384;

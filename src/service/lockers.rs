@@ -1,6 +1,6 @@
 //! Group 8, lockers: store sum, store multiple, peek, remove.
 
-use super::{Caller, Node, authentication::verdict, stored::ranked};
+use super::{Caller, Node, authentication::verdict, stored::noted};
 use crate::{
     coin::{An, Coin},
     mesh::Decision,
@@ -10,8 +10,8 @@ use crate::{
         pass_fail::Bitmap,
         response::RESPONSE_PAYLOAD_MAX,
     },
-    shard::{Exchange, Replacement, Reply, Request, sum},
-    store::{Environment, book::Notes, record::Change},
+    shard::{Exchange, Replacement, Reply, Request},
+    store::{Environment, record::Change},
 };
 
 impl<E: Environment> Node<E> {
@@ -48,24 +48,21 @@ impl<E: Environment> Node<E> {
 
     /// Puts coins into a locker where the sum of their numbers is right: all or none.
     async fn store(&self, request: &StoreSum<'_>) -> Result<bool, Status> {
-        let (key, mfs) = (request.key, self.shard().month());
-        let Some((coins, ranks)) = ranked(request.coins().iter()) else {
+        let proven = self.prove_sum(request.coins().iter(), request.sum).await?;
+        let Some(proven) = proven else {
             return Ok(false);
         };
-        let changed = self.mesh.change_together(&coins, None, |held| {
-            let known = sum(held.values.iter().map(|value| Some(value.as_ref()?.0)));
-            if held.any_on_sale() || !known.is_some_and(|known| known.proves(request.sum)) {
+        let (an, mfs) = (request.key.an(), self.shard().month());
+        let coins = &proven.coins;
+        let changed = self.mesh.change_together(coins, None, |held| {
+            if held.any_on_sale() || !self.still_proves(&proven, held, request.sum) {
                 return Decision::Refuse(());
             }
-            let an = key.an();
             let changes: Vec<Change> = coins.iter().map(|&coin| Change { coin, an, mfs }).collect();
-            let notes = Notes {
-                ranks,
-                ..Notes::default()
-            };
+            let notes = noted(&changes, &proven.ranks);
             Decision::Change(changes, notes)
         });
-        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        let changed = changed.await?;
         if changed.is_ok() {
             self.lockers.count(|counts| {
                 counts.stores += 1;

@@ -19,19 +19,24 @@ mod lockers;
 mod order;
 mod parking;
 mod rate;
+mod repeats;
 mod scatter;
 mod session;
 mod status;
 mod stored;
+mod sums;
 mod trades;
 mod trail;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
+
+use slab::Slab;
 
 use crate::{
     mesh::Mesh,
@@ -39,7 +44,7 @@ use crate::{
         AdminKey, Command, Rules, Status, header::KeySource, healing::in_dialect,
         status_group::SoftwareVersion,
     },
-    shard::{Counters, IndexCounts, Shard, TradeCounts},
+    shard::{ChangeCounts, Counters, IndexCounts, NotChanged, Shard, TradeCounts},
     store::Environment,
 };
 
@@ -62,6 +67,16 @@ pub const SOFTWARE_VERSION: SoftwareVersion = match SoftwareVersion::new(*b"raid
     None => panic!("eight printable characters"),
 };
 
+/// What a request is told whose change was not made.
+impl From<NotChanged> for Status {
+    fn from(why: NotChanged) -> Status {
+        match why {
+            NotChanged::Unavailable => Status::UNAVAILABLE,
+            NotChanged::Crowded => Status::OUT_OF_MEMORY,
+        }
+    }
+}
+
 /// The commands of one core.
 pub struct Service<E: Environment> {
     node: Rc<Node<E>>,
@@ -79,6 +94,10 @@ struct Caller {
     /// Bytes of payload that an answer may have: where it would have more, the request is refused
     /// with [`Status::ASK_OVER_TCP`], and nothing is changed.
     payload_bytes_max: usize,
+    /// Where it says of itself what it changes, once it is [carried out](Node::once).
+    change: Option<usize>,
+    /// When it came, where that matters.
+    came: Duration,
 }
 
 impl Caller {
@@ -104,6 +123,8 @@ struct Node<E: Environment> {
     trail: trail::Trail,
     trading: Trading,
     lockers: locker_counts::Counted,
+    /// Of requests that are being carried out.
+    changes: RefCell<Slab<repeats::Change>>,
     /// It has been said.
     payments_are_full: Cell<bool>,
 }
@@ -126,9 +147,8 @@ impl<E: Environment> Service<E> {
         healing: Healing,
         trading: Trading,
     ) -> Self {
-        if healing.keys.secrets.is_some() {
-            mesh.shard().note_changes();
-        }
+        let heals = healing.keys.secrets.is_some() || healing.others.are_known();
+        mesh.shard().note_changes(heals);
         let latency = Rc::new(Latency::default());
         let datagrams = Rc::new(datagrams::Datagrams::new(datagrams));
         let parking = Parking::new(mesh.shard().clone(), latency.clone(), datagrams.clone());
@@ -148,6 +168,7 @@ impl<E: Environment> Service<E> {
                 trail: trail::Trail::new(),
                 trading,
                 lockers: locker_counts::Counted::default(),
+                changes: RefCell::default(),
                 payments_are_full: Cell::default(),
             }),
         }
@@ -195,11 +216,21 @@ impl<E: Environment> Service<E> {
         self.node.datagrams.counts()
     }
 
+    /// Requests that this core's shard remembers as carried out.
+    pub fn repeats_kept(&self) -> usize {
+        self.node.shard().repeats_kept()
+    }
+
     /// What this core has done about lockers and trades since the start, and what its shard keeps track of
     /// now.
     pub fn locker_counts(&self) -> (LockerCounts, IndexCounts, TradeCounts) {
         let (index, trades) = self.node.shard().locker_counts();
         (self.node.lockers.get(), index, trades)
+    }
+
+    /// How changes wait on this core.
+    pub fn change_counts(&self) -> ChangeCounts {
+        self.node.shard().change_counts()
     }
 
     /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in place
@@ -254,12 +285,21 @@ impl<E: Environment> Node<E> {
         }
     }
 
+    /// What a request of this command is told where too many wait for its coins.
+    fn crowded(&self, command: Command) -> Status {
+        self.shard().note_crowded();
+        match command.group() {
+            2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
+            _ => Status::OUT_OF_MEMORY,
+        }
+    }
+
     #[inline]
     fn healing_status(&self, status: Option<Status>) -> Option<Status> {
         Some(in_dialect(status?, self.rules.get().dialect))
     }
 
-    /// Answers a command, however long it takes.
+    /// Answers a command, however long it takes; `None` where there is to be no answer.
     ///
     /// What waits for an answer is as large as the largest command in it, and is allocated for each
     /// request: so the commands that are rare are in a box of their own.
@@ -269,12 +309,12 @@ impl<E: Environment> Node<E> {
         payload: &[u8],
         caller: Caller,
         out: &mut Vec<u8>,
-    ) -> Status {
-        let answered = match command {
-            Command::Pown => self.pown(payload, out).await,
-            _ => Box::pin(self.rarely(command, payload, caller, out)).await,
-        };
-        answered.unwrap_or_else(|refusal| refusal)
+    ) -> Option<Status> {
+        if command.is_carried_out_once() {
+            return self.once(command, payload, caller, out).await;
+        }
+        let answered = Box::pin(self.rarely(command, payload, caller, out)).await;
+        Some(answered.unwrap_or_else(|refusal| refusal))
     }
 
     async fn rarely(
@@ -292,7 +332,8 @@ impl<E: Environment> Node<E> {
             Command::Detect => self.detect(payload, out).await,
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,
-            Command::PownSum => self.pown_sum(payload).await,
+            Command::PownSum => self.pown_sum(payload, caller).await,
+            Command::PownDerive => self.pown_derive(payload, caller).await,
             Command::GetTicket
             | Command::GetTicketSum
             | Command::Validate
@@ -343,8 +384,8 @@ impl<E: Environment> Node<E> {
             Command::Remove => self.remove(payload, out).await,
             Command::PutForSale => self.put_for_sale(payload).await,
             Command::ListForSale => self.list_for_sale(payload, out).await,
-            Command::Buy => self.buy(payload).await,
-            Command::RemoveTrade => self.remove_trade(payload).await,
+            Command::Buy => self.buy(payload, caller).await,
+            Command::RemoveTrade => self.remove_trade(payload, caller).await,
             Command::PeekTrade => self.peek_trade(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),
         }

@@ -1,31 +1,39 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 
 use crate::{
     coin::Coin,
     protocol::{
         Command,
-        authentication::{Detect, DetectSum, Pown, PownSum},
+        authentication::{Detect, DetectSum, Pown, PownDerive, PownSum},
         healing::{Find, Fix, GetTicket},
         key_healing::{FixEncryption, GetEncryptionTicket},
         lockers::{LockerKey, StoreSum},
     },
-    store::Signal,
+    shard::EXCHANGES_MAX,
 };
 
 /// Words of a [`Footprint`]'s mask.
 const MASK_WORDS: usize = 4;
 
+/// Changes of one coin that a change of that coin alone may wait for: as many as may wait for one coin,
+/// so that one connection's queue is no longer than the coin's own.
+const CHANGES_MAX: usize = EXCHANGES_MAX;
+
 /// The order of one connection's requests. They run side by side, but where two touch the same coin
 /// and one of them changes it, the later waits for the earlier: so a client that sends on without
 /// waiting for answers sees what it would have seen one request at a time.
+///
+/// Exchanges of one coin alone do not wait here for each other: they do in the coin's queue, which
+/// keeps their order.
 #[derive(Default)]
 pub(super) struct Order {
     /// Requests under way, in the order they came.
     under_way: RefCell<VecDeque<Entry>>,
     next: Cell<u64>,
     changes: Cell<usize>,
-    moved: Signal,
 }
 
 /// Which coins a request touches, and whether it changes them. Two footprints that share no bit
@@ -34,6 +42,15 @@ pub(super) struct Order {
 pub(super) struct Footprint {
     mask: [u64; MASK_WORDS],
     changes: bool,
+    coins: Named,
+}
+
+/// Coins that a request names, without those whose ANs are its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    None,
+    One(Coin),
+    Many,
 }
 
 /// A request's place in the order.
@@ -46,6 +63,35 @@ struct Entry {
     needs: Footprint,
     /// What waits for it.
     touches: Footprint,
+    /// The only coin that it changes, where it waits in that coin's queue.
+    queued_for: Option<Coin>,
+    /// How many earlier requests it waits for.
+    waits_for: usize,
+    /// Of the task that waits for its turn.
+    waker: Option<Waker>,
+}
+
+/// What stands in the way of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct InTheWay {
+    /// Earlier requests that it has to wait for.
+    requests: usize,
+    /// Those of them that change the same coin as the request, both that coin alone.
+    changes: usize,
+}
+
+impl InTheWay {
+    /// Whether it may go on at once.
+    #[inline]
+    pub fn is_nothing(self) -> bool {
+        self.requests == 0
+    }
+
+    /// Whether it may not even wait.
+    #[inline]
+    pub fn is_too_much(self) -> bool {
+        self.changes >= CHANGES_MAX
+    }
 }
 
 impl Order {
@@ -61,19 +107,45 @@ impl Order {
         self.under_way.borrow().is_empty()
     }
 
-    /// Whether a request that needs these coins would have to wait now. Asked of every request that
-    /// comes while others are under way.
+    /// What a request that needs these coins would have to wait for now. Asked of every request that
+    /// comes while others are under way. `exchanges` is its only coin, where it is an exchange of that
+    /// alone.
     #[inline]
-    pub fn would_block(&self, needs: Footprint) -> bool {
+    pub fn in_the_way(&self, needs: Footprint, exchanges: Option<Coin>) -> InTheWay {
         let under_way = self.under_way.borrow();
-        under_way
-            .iter()
-            .any(|earlier| needs.conflicts_with(&earlier.touches))
+        let mut in_the_way = InTheWay::default();
+        for earlier in under_way.iter() {
+            if needs.conflicts_with(&earlier.touches)
+                && (exchanges.is_none() || exchanges != earlier.queued_for)
+            {
+                in_the_way.requests += 1;
+                in_the_way.changes += usize::from(needs.changes_as_does(&earlier.touches));
+            }
+        }
+        in_the_way
     }
 
     /// Puts a request behind all that came before it. While it cannot be read it `needs` its key
     /// only, and `touches` everything.
     pub fn enter(&self, needs: Footprint, touches: Footprint) -> Place {
+        let waits_for = self.in_the_way(needs, None).requests;
+        self.push(needs, touches, None, waits_for)
+    }
+
+    /// Puts a request about one coin alone behind all that came before it, none of which is in its way.
+    /// `exchanges` is the coin, where the request changes it.
+    #[inline]
+    pub fn enter_free(&self, footprint: Footprint, exchanges: Option<Coin>) -> Place {
+        self.push(footprint, footprint, exchanges, 0)
+    }
+
+    fn push(
+        &self,
+        needs: Footprint,
+        touches: Footprint,
+        queued_for: Option<Coin>,
+        waits_for: usize,
+    ) -> Place {
         let place = Place(self.next.get());
         self.next.set(place.0 + 1);
         self.changes
@@ -82,6 +154,9 @@ impl Order {
             place,
             needs,
             touches,
+            queued_for,
+            waits_for,
+            waker: None,
         });
         place
     }
@@ -89,47 +164,71 @@ impl Order {
     /// Says better what a request touches than was known when it came.
     pub fn narrow(&self, place: Place, footprint: Footprint) {
         let mut under_way = self.under_way.borrow_mut();
-        let entry = under_way.iter_mut().find(|entry| entry.place == place);
-        let entry = entry.expect("a request is under way until it leaves");
-        let before = usize::from(entry.touches.changes);
+        let at = position(&under_way, place);
+        let before = under_way[at].touches;
+        let conflicts = |earlier: &&Entry| footprint.conflicts_with(&earlier.touches);
+        let waits_for = under_way.iter().take(at).filter(conflicts).count();
+        let entry = &mut under_way[at];
+        (entry.needs, entry.touches) = (footprint, footprint);
+        entry.waits_for = waits_for;
+        for later in under_way.iter_mut().skip(at + 1) {
+            let (did, does) = (
+                later.needs.conflicts_with(&before),
+                later.needs.conflicts_with(&footprint),
+            );
+            later.waits_for = later.waits_for + usize::from(does) - usize::from(did);
+            later.wake_if_free();
+        }
+        let before = usize::from(before.changes);
         self.changes
             .set(self.changes.get() - before + usize::from(footprint.changes));
-        (entry.needs, entry.touches) = (footprint, footprint);
-        drop(under_way);
-        self.moved.notify();
     }
 
     /// Waits until nothing that came earlier stands in the way.
     pub async fn turn(&self, place: Place) {
-        loop {
-            let moment = self.moved.moment();
-            if !self.is_blocked(place) {
-                return;
+        poll_fn(|context| {
+            let mut under_way = self.under_way.borrow_mut();
+            let at = position(&under_way, place);
+            let entry = &mut under_way[at];
+            if entry.waits_for == 0 {
+                return Poll::Ready(());
             }
-            self.moved.after(moment).await;
-        }
+            entry.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 
     /// Ends a request.
     pub fn leave(&self, place: Place) {
         let mut under_way = self.under_way.borrow_mut();
-        let at = under_way.iter().position(|entry| entry.place == place);
-        let at = at.expect("a request leaves once");
-        let entry = under_way.remove(at).expect("it was just found");
+        let at = position(&under_way, place);
+        let left = under_way.remove(at).expect("it was just found");
+        for later in under_way.iter_mut().skip(at) {
+            // An exchange that is queued has not waited here.
+            if later.waits_for > 0 && later.needs.conflicts_with(&left.touches) {
+                later.waits_for -= 1;
+                later.wake_if_free();
+            }
+        }
         self.changes
-            .set(self.changes.get() - usize::from(entry.touches.changes));
-        drop(under_way);
-        self.moved.notify();
+            .set(self.changes.get() - usize::from(left.touches.changes));
     }
+}
 
-    fn is_blocked(&self, place: Place) -> bool {
-        let under_way = self.under_way.borrow();
-        let mine = under_way.iter().find(|entry| entry.place == place);
-        let mine = mine.expect("a request waits before it leaves").needs;
-        let earlier = under_way.iter().take_while(|entry| entry.place < place);
-        earlier
-            .map(|entry| entry.touches)
-            .any(|other| mine.conflicts_with(&other))
+/// Where a request stands: places rise.
+fn position(under_way: &VecDeque<Entry>, place: Place) -> usize {
+    let at = under_way.binary_search_by_key(&place, |entry| entry.place);
+    at.expect("a request is under way until it leaves")
+}
+
+impl Entry {
+    fn wake_if_free(&mut self) {
+        if self.waits_for == 0
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
     }
 }
 
@@ -139,6 +238,7 @@ impl Footprint {
     pub const EVERYTHING: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
         changes: true,
+        coins: Named::Many,
     };
 
     /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in the
@@ -146,6 +246,7 @@ impl Footprint {
     pub const ANY_COIN: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
         changes: false,
+        coins: Named::Many,
     };
 
     /// What a request touches: `payload` is decrypted.
@@ -153,8 +254,9 @@ impl Footprint {
         let mut footprint = Footprint {
             mask: [0; MASK_WORDS],
             changes: false,
+            coins: Named::None,
         };
-        keys.for_each(|coin| footprint.add(coin));
+        keys.for_each(|coin| footprint.add_key(coin));
         match command {
             // A ticket's coins are what they were when it was issued.
             Command::Echo | Command::Version | Command::Validate => {}
@@ -214,6 +316,12 @@ impl Footprint {
                     request.coins().iter().for_each(|coin| footprint.add(coin));
                 }
             }
+            Command::PownDerive => {
+                footprint.changes = true;
+                if let Ok(request) = PownDerive::parse(payload) {
+                    request.coins().iter().for_each(|coin| footprint.add(coin));
+                }
+            }
             Command::StoreSum => {
                 footprint.changes = true;
                 if let Ok(request) = StoreSum::parse(payload) {
@@ -236,13 +344,23 @@ impl Footprint {
         let mut footprint = Footprint {
             mask: [0; MASK_WORDS],
             changes,
+            coins: Named::None,
         };
-        keys.for_each(|coin| footprint.add(coin));
+        keys.for_each(|coin| footprint.add_key(coin));
         footprint.add(coin);
         footprint
     }
 
     fn add(&mut self, coin: Coin) {
+        self.coins = match self.coins {
+            Named::None => Named::One(coin),
+            Named::One(only) if only == coin => self.coins,
+            Named::One(_) | Named::Many => Named::Many,
+        };
+        self.add_key(coin);
+    }
+
+    fn add_key(&mut self, coin: Coin) {
         self.mark(coin.page().index() as u64 * 1_024 + coin.place() as u64);
     }
 
@@ -258,6 +376,15 @@ impl Footprint {
         self.mask[hash as usize / 64] |= 1 << (hash % 64);
     }
 
+    /// Whether both change the same coin, and that alone.
+    fn changes_as_does(&self, other: &Footprint) -> bool {
+        self.changes
+            && other.changes
+            && self.coins == other.coins
+            && matches!(self.coins, Named::One(_))
+    }
+
+    #[inline]
     fn conflicts_with(&self, other: &Footprint) -> bool {
         (self.changes || other.changes)
             && self
@@ -319,6 +446,80 @@ mod tests {
         order.leave(writer);
         order.leave(other);
         assert!(order.lets_reads_pass());
+    }
+
+    #[test]
+    fn exchanges_of_a_coin_pass_those_that_wait_in_its_queue_and_nothing_else() {
+        let order = Order::default();
+        let exchange = |place| (pown(&[coin(place)]), Some(coin(place)));
+        let (needs, only) = exchange(1);
+        let first = order.enter_free(needs, only);
+        assert!(order.in_the_way(needs, only).is_nothing());
+        assert!(!order.in_the_way(needs, None).is_nothing());
+        let second = order.enter_free(needs, only);
+        let reader = enter(&order, detect(&[coin(1)]));
+        assert!(
+            !order.in_the_way(needs, only).is_nothing(),
+            "a reader is in the way"
+        );
+        let mut context = Context::from_waker(Waker::noop());
+        let mut reads = pin!(order.turn(reader));
+        assert!(reads.as_mut().poll(&mut context).is_pending());
+        order.leave(first);
+        assert!(reads.as_mut().poll(&mut context).is_pending());
+        order.leave(second);
+        assert!(reads.as_mut().poll(&mut context).is_ready());
+        assert!(!order.in_the_way(needs, only).is_nothing());
+        order.leave(reader);
+        assert!(order.in_the_way(needs, only).is_nothing());
+    }
+
+    #[test]
+    fn a_connection_has_no_more_changes_of_a_coin_wait_than_the_coin_itself() {
+        let order = Order::default();
+        for _ in 0..CHANGES_MAX {
+            assert!(!order.in_the_way(pown(&[coin(1)]), None).is_too_much());
+            enter(&order, pown(&[coin(1)]));
+        }
+        assert!(order.in_the_way(pown(&[coin(1)]), None).is_too_much());
+        for waits in [
+            detect(&[coin(1)]),
+            pown(&[coin(2)]),
+            pown(&[coin(1), coin(2)]),
+        ] {
+            assert!(!order.in_the_way(waits, None).is_too_much());
+        }
+        assert!(!order.in_the_way(Footprint::EVERYTHING, None).is_too_much());
+    }
+
+    #[test]
+    fn each_request_is_woken_once_nothing_is_in_its_way_and_not_before() {
+        use std::sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        };
+        struct Woken(AtomicUsize);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        let order = Order::default();
+        let places: Vec<Place> = (0..50).map(|_| enter(&order, pown(&[coin(1)]))).collect();
+        let mut turns: Vec<_> = (places.iter().skip(1))
+            .map(|&place| Box::pin(order.turn(place)))
+            .collect();
+        for turn in &mut turns {
+            assert!(turn.as_mut().poll(&mut context).is_pending());
+        }
+        for (left, &place) in places.iter().enumerate().take(49) {
+            order.leave(place);
+            assert_eq!(woken.0.load(Relaxed), left + 1);
+            assert!(turns[left].as_mut().poll(&mut context).is_ready());
+        }
     }
 
     #[test]

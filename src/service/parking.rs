@@ -10,13 +10,14 @@ use slab::Slab;
 
 use super::{
     Caller, Transport,
+    authentication::verdict,
     datagrams::Datagrams,
     latency::Latency,
     order::{Order, Place},
 };
 use crate::{
     protocol::{Command, Encryption, Status, complete},
-    shard::{Shard, Unavailable},
+    shard::{NotChanged, Shard},
     store::Environment,
 };
 
@@ -37,8 +38,6 @@ pub(super) struct Parked {
     pub encryption: Encryption,
     /// When it began.
     pub start: Duration,
-    /// What the coin is worth in the smallest unit, where it is powned.
-    pub powned: Option<u64>,
     pub caller: Caller,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
@@ -49,17 +48,21 @@ pub(super) struct Parked {
 pub struct Release {
     /// The number that the request was [parked](super::Outcome::Parked) under.
     pub id: usize,
-    status: Status,
+    /// `None` where there is to be no answer.
+    status: Option<Status>,
     execution_micros: u32,
     encryption: Encryption,
-    /// Whether it goes: a datagram may be refused without a word.
+    /// Whether it goes: a datagram may be refused without a word, and gets no answer where the same
+    /// request is under way.
     pub goes: bool,
 }
 
 impl Release {
     /// Writes into the composed answer what was not known when it was composed.
     pub fn complete(&self, answer: &mut [u8]) {
-        complete(answer, self.encryption, self.status, self.execution_micros);
+        if let Some(status) = self.status {
+            complete(answer, self.encryption, status, self.execution_micros);
+        }
     }
 }
 
@@ -88,28 +91,20 @@ impl<E: Environment> Parking<E> {
         }
     }
 
-    /// Ends a request: its coin passed, or did not, or its owner cannot say.
-    pub fn end(&self, id: usize, passed: Result<bool, Unavailable>) {
+    /// Ends a request: its coin passed, or did not, or its owner cannot say; or it is to get no answer.
+    pub fn end(&self, id: usize, passed: Option<Result<bool, NotChanged>>) {
         let mut requests = self.requests.borrow_mut();
         let parked = &mut requests[id];
         if let Some((order, place)) = parked.place.take() {
             order.leave(place);
         }
-        let status = match passed {
-            Ok(true) => Status::ALL_PASS,
-            Ok(false) => Status::ALL_FAIL,
-            Err(Unavailable) => Status::UNAVAILABLE,
-        };
-        if let (Ok(true), Some(worth)) = (passed, parked.powned) {
-            self.shard.count(|counters| {
-                counters.coins_powned += 1;
-                counters.value_powned = counters.value_powned.saturating_add(worth);
-            });
-        }
+        let status = passed.map(|passed| passed.map_or_else(Status::from, verdict));
         let now = || self.shard.environment.monotonic();
-        let goes = parked.caller.transport == Transport::Tcp
-            || status.is_verdict()
-            || self.datagrams.may_refuse(&parked.caller, status, now);
+        let goes = status.is_some_and(|status| {
+            parked.caller.transport == Transport::Tcp
+                || status.is_verdict()
+                || self.datagrams.may_refuse(&parked.caller, status, now)
+        });
         self.released.borrow_mut().push(Release {
             id,
             status,

@@ -66,7 +66,7 @@ impl Rates {
         if self.interval.is_zero() {
             return true;
         }
-        self.charge_one(self.account(Stranger::at(address).number()), now())
+        self.charge_one(self.account(Stranger::of(address).number()), now())
     }
 
     fn charge_one(&self, account: &Cell<Duration>, now: Duration) -> bool {
@@ -80,7 +80,7 @@ impl Rates {
 
     /// Counts so many requests more: one that was admitted makes as much work as these.
     pub(super) fn charge(&self, address: IpAddr, requests: usize) {
-        let account = self.account(Stranger::at(address).number());
+        let account = self.account(Stranger::of(address).number());
         account.set(account.get() + self.interval * requests as u32);
     }
 
@@ -130,7 +130,7 @@ impl WrongClaims {
     }
 
     fn account(&self, claimant: RaidaId, address: IpAddr) -> &Cell<Duration> {
-        self.0.account((Stranger::at(address), claimant.get()))
+        self.0.account((Stranger::of(address), claimant.get()))
     }
 }
 

@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     Caller, Node,
-    order::{Footprint, Order, Place},
+    authentication::verdict,
+    order::{Footprint, InTheWay, Order, Place},
     parking,
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource, open,
         refuse, response::RESPONSE_NONCE_SIZE,
     },
-    shard::{Asked, Single, Unavailable},
+    shard::{Asked, Single},
     store::Environment,
 };
 
@@ -41,8 +42,8 @@ pub enum Outcome {
     /// that is [released](super::Service::poll_released) under this number, whatever becomes of the
     /// client.
     Parked(usize),
-    /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins.
+    /// The response comes later; none where it is empty. Run it to its end, whatever becomes of the
+    /// client: it may be a change that holds coins.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
 }
 
@@ -81,6 +82,8 @@ enum Parked {
     Now(Status),
     /// It waits under this number.
     Under(usize),
+    /// The same is under way, and there is no answer.
+    Repeated,
     /// It has to wait for something else than the coin's owner; nothing has happened.
     HasToWait,
 }
@@ -104,6 +107,8 @@ impl<E: Environment> Session<E> {
                 key: KeySource::None,
                 datagram_bytes: 0,
                 payload_bytes_max: usize::MAX,
+                change: None,
+                came: Duration::ZERO,
             },
             order,
             found: None,
@@ -116,12 +121,14 @@ impl<E: Environment> Session<E> {
         self.caller.address = address;
     }
 
-    /// Who sent this request, and how long its answer may be.
+    /// Who sent this request, which came just now, and how long its answer may be.
     #[inline]
     fn caller(&self, header: &RequestHeader) -> Caller {
         let mut caller = self.caller;
-        if header.command == Command::EncryptionTicket {
-            caller.key = header.key_source();
+        match header.command {
+            Command::EncryptionTicket => caller.key = header.key_source(),
+            Command::Fix => caller.came = self.node.shard().environment.monotonic(),
+            _ => {}
         }
         if caller.transport == Transport::Udp {
             let answer = self.node.datagrams.answer_bytes_max(caller.datagram_bytes);
@@ -268,7 +275,9 @@ impl<E: Environment> Session<E> {
             return node.answer_refusal(header, &caller, start, refusal, out);
         }
         let key_is_settled = match &self.order {
-            Some(order) if !order.lets_reads_pass() => !order.would_block(key_footprint(header)),
+            Some(order) if !order.lets_reads_pass() => {
+                order.in_the_way(key_footprint(header), None).is_nothing()
+            }
             _ => true,
         };
         let own_key;
@@ -297,16 +306,23 @@ impl<E: Environment> Session<E> {
             };
             return node.answer_refusal(header, &caller, start, refusal, out);
         }
-        let may_pass = match &self.order {
-            None => true,
-            Some(order) if order.is_empty() => true,
-            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => true,
+        let in_the_way = match &self.order {
+            None => InTheWay::default(),
+            Some(order) if order.is_empty() => InTheWay::default(),
+            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => {
+                InTheWay::default()
+            }
             Some(order) => {
-                let keys = key_coins(header);
-                !order.would_block(Footprint::of(header.command, opened.payload, keys))
+                let footprint = Footprint::of(header.command, opened.payload, key_coins(header));
+                order.in_the_way(footprint, node.exchanges(header.command, opened.payload))
             }
         };
-        if may_pass {
+        if in_the_way.is_too_much() {
+            let (response, status) = (Response::begin(out, header), node.crowded(header.command));
+            let proof = opened.challenge_answer;
+            return node.seal(header, &caller, start, response, status, key, proof);
+        }
+        if in_the_way.is_nothing() {
             let proof = opened.challenge_answer;
             let seal = |response: Response<'_>, status| {
                 node.seal(header, &caller, start, response, status, key, proof)
@@ -321,7 +337,7 @@ impl<E: Environment> Session<E> {
                 return seal(response, status);
             }
             response.clear();
-            if let Some(single) = node.single(header.command, opened.payload) {
+            if let Some(single) = node.single(header.command, opened.payload, self.caller) {
                 match self.park(header, single) {
                     Parked::Now(status) => return seal(response, status),
                     Parked::Under(id) => {
@@ -329,6 +345,7 @@ impl<E: Environment> Session<E> {
                         seal(response, status);
                         return Outcome::Parked(id);
                     }
+                    Parked::Repeated => return Outcome::Silent,
                     Parked::HasToWait => {}
                 }
             }
@@ -359,16 +376,16 @@ impl<E: Environment> Session<E> {
     #[inline]
     fn park(&self, header: &RequestHeader, single: Single) -> Parked {
         let (node, coin) = (&self.node, single.coin());
-        let changes = matches!(single, Single::Exchange(_));
+        let changes = matches!(single, Single::Exchange(..));
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
-            (order.clone(), order.enter(footprint, footprint))
+            let place = order.enter_free(footprint, changes.then_some(coin));
+            (order.clone(), place)
         });
         let id = node.parking.enter(parking::Parked {
             command: header.command,
             encryption: header.encryption,
             start: node.shard().environment.monotonic(),
-            powned: changes.then(|| coin.denomination.worth_units()),
             caller: self.caller,
             place,
         });
@@ -378,16 +395,15 @@ impl<E: Environment> Session<E> {
                 node.parking.withdraw(id);
                 Parked::HasToWait
             }
+            Asked::Repeated => {
+                node.parking.withdraw(id);
+                node.shard()
+                    .count(|counters| counters.repeats_unanswered += 1);
+                Parked::Repeated
+            }
             Asked::Now(passed) => {
                 node.parking.withdraw(id);
-                if changes && passed == Ok(true) {
-                    node.count_powned(1, coin.denomination.worth_units());
-                }
-                Parked::Now(match passed {
-                    Ok(true) => Status::ALL_PASS,
-                    Ok(false) => Status::ALL_FAIL,
-                    Err(Unavailable) => Status::UNAVAILABLE,
-                })
+                Parked::Now(passed.map_or_else(Status::from, verdict))
             }
         }
     }
@@ -462,6 +478,9 @@ impl<E: Environment> Node<E> {
         let status = self
             .later(header.command, &readable.payload, caller, payload)
             .await;
+        let Some(status) = status else {
+            return Vec::new();
+        };
         if !status.is_verdict() {
             response.clear();
         }

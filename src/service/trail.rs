@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{protocol::RaidaId, shard::NotIssued};
+use crate::{
+    protocol::RaidaId,
+    shard::{FixLook, NotIssued},
+};
 
 /// What a core has done about healing since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +40,14 @@ pub struct HealingCounts {
     pub fixes: u64,
     /// Coins repaired by them.
     pub coins_repaired: u64,
-    /// Coins that too few servers vouched for.
+    /// Coins that were not, for whatever reason.
     pub coins_not_repaired: u64,
+    /// Those of them that servers enough vouched for, and that something but a fix had changed less than
+    /// 300 s before, or something since the fix came.
+    pub coins_changed_lately: u64,
+    /// Those of them that servers enough vouched for, and that a ticket of this node listed with the number
+    /// in force.
+    pub coins_vouched_here: u64,
     /// Servers that voted, of all fixes.
     pub votes: u64,
     /// Servers that were asked to and were down, slow, or refused.
@@ -56,8 +65,10 @@ pub struct HealingCounts {
     pub keys_fixed: u64,
     /// Encryption tickets that were accepted, of all fixes.
     pub encryption_tickets_accepted: u64,
-    /// Encryption tickets that were not: altered, of another coin, too old, or used before.
+    /// Encryption tickets that were not: altered, of another coin, too old, or used before; or too early.
     pub encryption_tickets_not_accepted: u64,
+    /// Those of them that may be from before the coin changed, or the node started, and are good but for that.
+    pub encryption_tickets_too_early: u64,
 }
 
 impl AddAssign for HealingCounts {
@@ -75,6 +86,8 @@ impl AddAssign for HealingCounts {
         self.fixes += other.fixes;
         self.coins_repaired += other.coins_repaired;
         self.coins_not_repaired += other.coins_not_repaired;
+        self.coins_changed_lately += other.coins_changed_lately;
+        self.coins_vouched_here += other.coins_vouched_here;
         self.votes += other.votes;
         self.votes_missing += other.votes_missing;
         self.encryption_tickets += other.encryption_tickets;
@@ -84,6 +97,7 @@ impl AddAssign for HealingCounts {
         self.keys_fixed += other.keys_fixed;
         self.encryption_tickets_accepted += other.encryption_tickets_accepted;
         self.encryption_tickets_not_accepted += other.encryption_tickets_not_accepted;
+        self.encryption_tickets_too_early += other.encryption_tickets_too_early;
     }
 }
 
@@ -140,12 +154,31 @@ pub(super) struct Fixed {
     /// Coins that it named, each counted once, and how many of them were repaired.
     pub(super) coins: usize,
     pub(super) repaired: usize,
+    /// Those of the others that had votes enough.
+    pub(super) refused: FixesRefused,
     /// Tickets that it brought.
     pub(super) tickets: usize,
     /// Those who voted, and those who were down, slow, or refused. The others were not waited for: it
     /// was decided before.
     pub(super) voted: Servers,
     pub(super) no_vote: Servers,
+}
+
+/// Coins that had votes enough, and are not fixed all the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FixesRefused {
+    pub(super) changed_lately: usize,
+    pub(super) vouched_here: usize,
+}
+
+impl FixesRefused {
+    pub(super) fn add(&mut self, look: FixLook) {
+        match look {
+            FixLook::Fixable => {}
+            FixLook::ChangedLately | FixLook::ChangedMeanwhile => self.changed_lately += 1,
+            FixLook::VouchedHere => self.vouched_here += 1,
+        }
+    }
 }
 
 /// What came of a fix of encryption.
@@ -156,6 +189,8 @@ pub(super) struct KeyFixed {
     pub(super) tickets: usize,
     /// Whose were accepted.
     pub(super) accepted: Servers,
+    /// How many of the others were good but for the minute rule.
+    pub(super) too_early: usize,
     /// The coin has the new number.
     pub(super) written: bool,
 }
@@ -250,19 +285,29 @@ impl Trail {
             by,
             coins,
             repaired,
+            refused,
             tickets,
             voted,
             no_vote,
         } = fixed;
+        let FixesRefused {
+            changed_lately,
+            vouched_here,
+        } = refused;
         self.count(|counts| {
             counts.fixes += 1;
             counts.coins_repaired += repaired as u64;
             counts.coins_not_repaired += (coins - repaired) as u64;
+            counts.coins_changed_lately += changed_lately as u64;
+            counts.coins_vouched_here += vouched_here as u64;
             counts.votes += voted.0.len() as u64;
             counts.votes_missing += no_vote.0.len() as u64;
         });
         if repaired > 0 || self.may_tell(now) {
-            tracing::info!(target: TARGET, coins, repaired, tickets, %by, %voted, %no_vote, "fix");
+            tracing::info!(
+                target: TARGET,
+                coins, repaired, changed_lately, vouched_here, tickets, %by, %voted, %no_vote, "fix"
+            );
         }
     }
 
@@ -304,6 +349,7 @@ impl Trail {
             by,
             tickets,
             accepted,
+            too_early,
             written,
         } = fixed;
         self.count(|counts| {
@@ -311,9 +357,12 @@ impl Trail {
             counts.keys_fixed += u64::from(written);
             counts.encryption_tickets_accepted += accepted.0.len() as u64;
             counts.encryption_tickets_not_accepted += (tickets - accepted.0.len()) as u64;
+            counts.encryption_tickets_too_early += too_early as u64;
         });
         if written || self.may_tell(now) {
-            tracing::info!(target: TARGET, tickets, %accepted, written, %by, "fix encryption");
+            tracing::info!(
+                target: TARGET, tickets, %accepted, too_early, written, %by, "fix encryption"
+            );
         }
     }
 

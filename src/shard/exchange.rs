@@ -9,6 +9,8 @@ use crate::{
 pub struct Exchanged {
     /// By record, whether it passed.
     pub passed: Vec<bool>,
+    /// How many passed and left their coin as it was.
+    pub unchanged: usize,
     /// What changes, by rising coin; a coin that no record passed for is not in it.
     pub changes: Vec<Change>,
     /// For each change to a marked number, the record that made it.
@@ -16,9 +18,12 @@ pub struct Exchanged {
 }
 
 /// Judges records one after the other: each that names the right AN changes its coin, and records of
-/// the same coin see each other in the order they stand in. `coins` are those of the records, rising,
-/// each once, and `values` what they are worth now (`None` for a free coin); `unknown_an` gives an AN
-/// that nobody knows.
+/// the same coin see each other in the order they stand in. `coins` are rising, each once, and `values`
+/// what they are worth now (`None` for a free coin); records of other coins are wrong. `unknown_an`
+/// gives an AN that nobody knows.
+///
+/// A record that names the AN and months which its coin has already passes and changes nothing. Only
+/// where that AN is [marked](An::is_marked) it is a change: of the coin's place in its locker.
 pub fn exchange(
     records: &[Exchange],
     coins: &[Coin],
@@ -28,19 +33,26 @@ pub fn exchange(
 ) -> Exchanged {
     let mut values: Vec<_> = values.iter().map(|&value| (value, None)).collect();
     let mut passed = Vec::with_capacity(records.len());
+    let mut unchanged = 0;
     for (number, record) in records.iter().enumerate() {
-        let at = coins
-            .binary_search(&record.coin)
-            .expect("coins are those of the records");
+        let Ok(at) = coins.binary_search(&record.coin) else {
+            passed.push(false);
+            continue;
+        };
         let (value, changed_by) = &mut values[at];
         let is_right = value.is_some_and(|(an, _)| an == record.an);
         passed.push(is_right);
         if is_right {
-            *changed_by = Some(number as u32);
-            *value = match record.becomes {
+            let becomes = match record.becomes {
                 Replacement::An(an) => Some((an, month)),
                 Replacement::Free => None,
             };
+            if becomes == *value && !record.an.is_marked() {
+                unchanged += 1;
+                continue;
+            }
+            *changed_by = Some(number as u32);
+            *value = becomes;
         }
     }
     let (mut changes, mut ranks) = (Vec::new(), Vec::new());
@@ -56,6 +68,7 @@ pub fn exchange(
     }
     Exchanged {
         passed,
+        unchanged,
         changes,
         ranks,
     }
@@ -95,6 +108,22 @@ mod tests {
             (done.changes[0].an, done.changes[0].mfs),
             (an(11), Mfs::new(8))
         );
+        let same = [
+            record(1, 1, Replacement::An(an(1))),
+            record(2, 2, Replacement::An(an(2))),
+            record(2, 2, Replacement::An(an(9))),
+            record(4, 1, Replacement::Free),
+        ];
+        let done = exchange(&same, &coins, &values, month, || an(99));
+        assert_eq!(done.passed, [true, true, true, false]);
+        assert_eq!((done.changes.len(), done.unchanged), (1, 2));
+        assert_eq!(done.changes[0].coin, coin(2));
+        let done = exchange(&same, &coins, &values, Mfs::new(8), || an(99));
+        assert_eq!((done.changes.len(), done.unchanged), (2, 0), "other months");
+        let key = An::new([0xff; 16]);
+        let same = [record(1, 0xff, Replacement::An(key))];
+        let done = exchange(&same, &coins[..1], &[Some((key, month))], month, || an(99));
+        assert_eq!((done.changes.len(), done.ranks), (1, vec![0]));
         let freed = [
             record(1, 1, Replacement::Free),
             record(1, 1, Replacement::Free),

@@ -86,7 +86,7 @@ mod tests {
             shares: 8,
         };
         let neighbours: Vec<Stranger> = (0..4_096u32)
-            .map(|last| Stranger::at(IpAddr::from((0x0a00_0000 | last).to_be_bytes())))
+            .map(|last| Stranger::of(IpAddr::from((0x0a00_0000 | last).to_be_bytes())))
             .collect();
         let mut layouts = HashSet::new();
         for seed in [

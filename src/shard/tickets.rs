@@ -374,7 +374,7 @@ mod tests {
     }
 
     fn stranger(last: u8) -> Stranger {
-        Stranger::at([192, 0, 2, last].into())
+        Stranger::of([192, 0, 2, last].into())
     }
 
     fn source() -> impl Fn(&mut [u8]) {

@@ -27,7 +27,7 @@ pub trait Environment: Clone + 'static {
     /// Waits at least this long.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
 
-    /// Time since some fixed moment; never goes back.
+    /// Time since some moment, the same one on all cores of a node; never goes back.
     fn monotonic(&self) -> Duration;
 
     /// Seconds since 1970 in UTC.

@@ -42,7 +42,12 @@ const SEGMENTS_CHECKPOINT: usize = 6;
 /// A batch takes no more records beyond this, in bytes: a bound on how long one write takes.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Records that may wait to be written, in bytes; beyond it, appending waits.
-const BACKLOG_BYTES_MAX: usize = 16 << 20;
+pub const BACKLOG_BYTES_MAX: usize = 16 << 20;
+/// Records that may wait for room in the backlog; beyond it, they are refused. Each has its changes in
+/// memory, and holds their coins.
+pub const ROOM_WAITERS_MAX: usize = 256;
+/// Memory of the backlog that is kept while nothing waits, in bytes.
+const BACKLOG_BYTES_KEPT: usize = 2 << 20;
 /// Between tries to undo a write that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Written at once when a new segment is filled with zeros, in bytes.
@@ -80,6 +85,9 @@ pub enum Refusal {
     /// The disk is full, or failing, or the log is at its limit and no checkpoint gets through.
     #[error("the log cannot take changes now")]
     Unavailable,
+    /// As many records wait for room as may.
+    #[error("too many changes wait for the log")]
+    Crowded,
     /// The record is larger than a segment.
     #[error("a change of {bytes} bytes does not fit a log segment")]
     TooLarge {
@@ -123,7 +131,7 @@ pub struct Log<E: Environment> {
     state: RefCell<State<FileOf<E>>>,
     /// Something for the writer to do.
     work: Signal,
-    /// The backlog shrank, or a batch failed.
+    /// A batch was written, or failed.
     drained: Signal,
     /// A record was settled.
     settled: Signal,
@@ -146,9 +154,16 @@ pub type TicketListener = Box<dyn Fn(&[usize], Result<(), Refusal>)>;
 type FileOf<E> = <<E as Environment>::Storage as Storage>::File;
 
 struct State<F> {
-    /// Encoded records that wait, back to back, with each one's end, position and waiter.
+    /// Encoded records that wait, back to back from `backlog_start` on, with each one's length, position
+    /// and listener.
     backlog: Vec<u8>,
+    backlog_start: usize,
     queue: VecDeque<Queued>,
+    /// Who waits for room in the backlog, in the order they came.
+    line: VecDeque<Standing>,
+    next_standing: u64,
+    /// Records refused because too many wait for room.
+    crowded: u64,
     next_position: u64,
     waiters: Slab<Waiter>,
     /// Segments that hold records, the oldest first; the last is being written.
@@ -181,6 +196,17 @@ struct State<F> {
     /// Empty; kept for the memory that they have.
     tickets: Vec<usize>,
     wakers: Vec<Waker>,
+}
+
+struct Standing {
+    number: u64,
+    waker: Option<Waker>,
+}
+
+/// A place among those who wait for room, until dropped.
+struct Place<'a, E: Environment> {
+    log: &'a Log<E>,
+    number: u64,
 }
 
 struct Queued {
@@ -258,7 +284,11 @@ impl<E: Environment> Log<E> {
             settings: Cell::new(settings),
             state: RefCell::new(State {
                 backlog: Vec::new(),
+                backlog_start: 0,
                 queue: VecDeque::new(),
+                line: VecDeque::new(),
+                next_standing: 0,
+                crowded: 0,
                 next_position: 0,
                 waiters: Slab::new(),
                 used: VecDeque::new(),
@@ -313,20 +343,15 @@ impl<E: Environment> Log<E> {
         notes: &Notes,
     ) -> Result<Appended, Refusal> {
         self.check_size(pages, changes, notes)?;
-        loop {
-            let moment = self.drained.moment();
-            match self.has_room()? {
-                true => {
-                    let durability = self.settings.get().durability;
-                    let waiter = (durability == Durability::Commit)
-                        .then(|| self.state.borrow_mut().waiters.insert(Waiter::default()));
-                    let listener = waiter.map_or(Listener::Nobody, Listener::Waiter);
-                    let position = self.push(pages, changes, notes, listener);
-                    return Ok(Appended { position, waiter });
-                }
-                false => self.drained.after(moment).await,
-            }
+        if !self.has_room()? {
+            self.wait_for_room().await?;
         }
+        let durability = self.settings.get().durability;
+        let waiter = (durability == Durability::Commit)
+            .then(|| self.state.borrow_mut().waiters.insert(Waiter::default()));
+        let listener = waiter.map_or(Listener::Nobody, Listener::Waiter);
+        let position = self.push(pages, changes, notes, listener);
+        Ok(Appended { position, waiter })
     }
 
     /// Puts a record in line without waiting; `None` where it would have to wait, and nothing has
@@ -377,13 +402,81 @@ impl<E: Environment> Log<E> {
         }
     }
 
+    /// Whether the log takes changes at all: not while a write that failed is being undone, and not when
+    /// it ends.
+    pub fn takes_changes(&self) -> bool {
+        self.state.borrow().takes_changes()
+    }
+
+    /// Records that wait for room now, and how many were refused because too many did.
+    pub fn waiting(&self) -> (usize, u64) {
+        let state = self.state.borrow();
+        (state.line.len(), state.crowded)
+    }
+
     /// Whether a record may be put in line now.
     fn has_room(&self) -> Result<bool, Refusal> {
         let state = self.state.borrow();
-        match state.undoing || state.failing || state.closing {
-            true => Err(Refusal::Unavailable),
-            false => Ok(state.backlog.len() < BACKLOG_BYTES_MAX),
+        match state.takes_changes() {
+            false => Err(Refusal::Unavailable),
+            true => Ok(state.line.is_empty() && state.has_room()),
         }
+    }
+
+    /// Waits until it is this record's turn and there is room.
+    async fn wait_for_room(&self) -> Result<(), Refusal> {
+        let place = {
+            let mut state = self.state.borrow_mut();
+            if state.line.len() >= ROOM_WAITERS_MAX {
+                state.crowded += 1;
+                return Err(Refusal::Crowded);
+            }
+            let number = state.next_standing;
+            state.next_standing += 1;
+            state.line.push_back(Standing {
+                number,
+                waker: None,
+            });
+            Place { log: self, number }
+        };
+        poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            if !state.takes_changes() {
+                return Poll::Ready(Err(Refusal::Unavailable));
+            }
+            let at = state.place_in_line(place.number);
+            if at == 0 && state.has_room() {
+                return Poll::Ready(Ok(()));
+            }
+            state.line[at].waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Wakes whoever is the next to get room, where there is some.
+    fn wake_next(&self) {
+        let waker = {
+            let mut state = self.state.borrow_mut();
+            if !state.has_room() {
+                return;
+            }
+            let next = state.line.front_mut();
+            next.and_then(|next| next.waker.take())
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Wakes all who wait for room: the log refuses them.
+    fn wake_line(&self) {
+        let wakers: Vec<Waker> = {
+            let mut state = self.state.borrow_mut();
+            let line = state.line.iter_mut();
+            line.filter_map(|standing| standing.waker.take()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn push(
@@ -521,6 +614,7 @@ impl<E: Environment> Log<E> {
     /// made: an executor that ends under a call it has handed to its blocking thread panics there.
     pub async fn close(&self) {
         self.state.borrow_mut().closing = true;
+        self.wake_line();
         self.work.notify();
         self.flush_wanted.notify();
         self.spare_wanted.notify();
@@ -571,6 +665,7 @@ impl<E: Environment> Log<E> {
         let room = self.settings.get().segment_bytes - FIRST_BATCH_OFFSET;
         let most = BATCH_BYTES_MAX.min(room as usize - BATCH_HEAD_BYTES);
         let taken = self.state.borrow_mut().fill_frame(frame, most);
+        self.wake_next();
         let length = frame.len();
         let outcome = loop {
             frame.truncate(length);
@@ -583,11 +678,13 @@ impl<E: Environment> Log<E> {
                 break outcome;
             }
             self.state.borrow_mut().failing = true;
+            self.wake_line();
             self.drained.notify();
             self.environment.sleep(RETRY_PAUSE).await;
         };
         self.state.borrow_mut().failing = false;
         self.tell(taken, outcome);
+        self.wake_next();
         self.drained.notify();
     }
 
@@ -660,6 +757,7 @@ impl<E: Environment> Log<E> {
     /// Overwrites what a failed write may have left, for as long as it takes.
     async fn undo(&self, file: &FileOf<E>, offset: u64, length: usize) {
         self.state.borrow_mut().undoing = true;
+        self.wake_line();
         let zeros = vec![0; length];
         loop {
             let undone = match file.write_at(&zeros, offset).await {
@@ -829,7 +927,33 @@ impl<E: Environment> Log<E> {
     }
 }
 
+impl<E: Environment> Drop for Place<'_, E> {
+    fn drop(&mut self) {
+        let mut state = self.log.state.borrow_mut();
+        let at = state.place_in_line(self.number);
+        state.line.remove(at);
+        drop(state);
+        self.log.wake_next();
+    }
+}
+
 impl<F> State<F> {
+    fn takes_changes(&self) -> bool {
+        !(self.undoing || self.failing || self.closing)
+    }
+
+    fn has_room(&self) -> bool {
+        self.backlog.len() - self.backlog_start < BACKLOG_BYTES_MAX
+    }
+
+    /// How many stand before the one with this number.
+    fn place_in_line(&self, number: u64) -> usize {
+        let at = self
+            .line
+            .binary_search_by_key(&number, |standing| standing.number);
+        at.expect("a place is in line until it is dropped")
+    }
+
     /// The position of the oldest record that is neither durable nor refused.
     fn first_waiting(&self) -> u64 {
         let oldest = self.queue.front();
@@ -855,10 +979,27 @@ impl<F> State<F> {
         }
         frame.clear();
         frame.resize(BATCH_HEAD_BYTES, 0);
-        frame.extend_from_slice(&self.backlog[..bytes]);
-        self.backlog.drain(..bytes);
+        let start = self.backlog_start;
+        frame.extend_from_slice(&self.backlog[start..start + bytes]);
+        self.drop_from_backlog(bytes);
         self.batch_end = self.queue[taken - 1].position + 1;
         taken
+    }
+
+    /// Gives up the oldest bytes of the backlog. Those behind them move seldom: not for each batch of a
+    /// long line.
+    fn drop_from_backlog(&mut self, bytes: usize) {
+        self.backlog_start += bytes;
+        if self.backlog_start == self.backlog.len() {
+            self.backlog_start = 0;
+            self.backlog.clear();
+            if self.backlog.capacity() > BACKLOG_BYTES_KEPT {
+                self.backlog = Vec::new();
+            }
+        } else if self.backlog_start > self.backlog.len() / 2 {
+            self.backlog.drain(..self.backlog_start);
+            self.backlog_start = 0;
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub use signal::{Moment, Signal, yield_now};
 pub use slot::{PageImage, SLOT_BYTES};
 pub use turn::turn;
 pub use used::{Thing, Used, UsedFile};
-pub use wall_clock::WallClock;
+pub use wall_clock::{Moved, WallClock};
 
 /// Folder of log segments within a data folder.
 pub const LOG_FOLDER: &str = "log";

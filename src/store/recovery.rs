@@ -30,7 +30,7 @@ use super::{
     used::{self, Used},
     window::Window,
 };
-use crate::coin::{COINS_PER_PAGE, Denomination, PAGES, PageId};
+use crate::coin::{COINS_PER_PAGE, Coin, Denomination, PAGES, PageId};
 
 /// Reads and writes under way at once.
 const PARALLEL: usize = 64;
@@ -81,6 +81,26 @@ pub struct PageSummary {
     pub trade_coins: u16,
     /// The newest image cannot be read; nothing of the page is served.
     pub damaged: bool,
+    /// One bit a coin, set where a log named it that the start read.
+    pub logged: [u64; COINS_PER_PAGE / 64],
+}
+
+impl PageSummary {
+    /// The coins of this page, which the summary is of, that a log named which the start read. Some may
+    /// have changed long before the node stopped; all that changed since its last checkpoint are among
+    /// them.
+    pub fn logged_coins(&self, page: PageId) -> impl Iterator<Item = Coin> + '_ {
+        let words = self
+            .logged
+            .iter()
+            .enumerate()
+            .filter(|(_, word)| **word != 0);
+        let places = words.flat_map(|(index, &word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| 64 * index + bit)
+        });
+        places.map(move |place| page.coin(place))
+    }
 }
 
 /// A data folder in order: all pages hold all answered changes, and the logs nothing that counts.
@@ -797,6 +817,8 @@ impl SurveyedPage {
 
     fn add(&mut self, sequence: u64, change: Change) {
         self.logged = self.logged.max(sequence);
+        let place = change.coin.place();
+        self.summary.logged[place / 64] |= 1 << (place % 64);
         if sequence > self.summary.sequence || self.missing.binary_search(&sequence).is_ok() {
             self.changes.push((sequence, change));
             if self.changes.len() >= THIN_OUT {

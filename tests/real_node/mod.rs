@@ -97,8 +97,13 @@ impl RealNode {
             currencies: Currency::ALL.to_vec(),
             trades: TradeSettings {
                 pending: Duration::from_secs(7_200),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments_max: 1 << 20,
             },
+            repeats_max: 4_096,
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

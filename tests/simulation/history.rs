@@ -1,13 +1,15 @@
 //! One random history: a node runs, clients change coins, the disk fails now and then, the power
 //! goes, the node comes back, and everything it holds is compared with what it had said.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::AddAssign, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, net::Ipv4Addr, ops::AddAssign, rc::Rc, time::Duration,
+};
 
 use futures_util::future::join_all;
 use raida::{
     coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId, locker_home},
     mesh::{Decision, Mesh},
-    shard::{Exchange, Replacement, Reply, Request, Single, Unavailable},
+    shard::{Exchange, KeysOf, NotChanged, Replacement, Reply, Request, Sender, Single},
     store::{
         book::Notes,
         log::Durability,
@@ -396,7 +398,10 @@ async fn check_derived(
         }
         for key in lockers.iter().flat_map(|keys| keys.keys()) {
             let prefix = key.to_be_bytes()[..5].try_into().expect("five bytes");
-            let asked = mesh.ask(ShardId::new(shard as u16), Request::LockerKeys(prefix));
+            let asked = mesh.ask(
+                ShardId::new(shard as u16),
+                Request::LockerKeys(prefix, KeysOf::All),
+            );
             let Ok(Reply::Keys(found)) = asked.await else {
                 return Err("locker keys are not told".to_owned());
             };
@@ -575,12 +580,20 @@ impl Client {
         Ok(())
     }
 
+    fn sender(&self) -> Sender {
+        let key = self.mesh.shard().repeat_key;
+        key.sender(Ipv4Addr::LOCALHOST.into(), true)
+    }
+
     /// Asks for exchanges of one shard, without a task where it is a single one that can do so.
-    async fn ask_exchange(&mut self, records: Vec<Exchange>) -> Result<Vec<bool>, Unavailable> {
+    async fn ask_exchange(&mut self, records: Vec<Exchange>) -> Result<Vec<bool>, NotChanged> {
         if let [record] = records[..]
             && !record.is_marked()
             && self.random.permille(700)
-            && let Some(passed) = self.singles.ask(Single::Exchange(record)).await
+            && let Some(passed) = self
+                .singles
+                .ask(Single::Exchange(record, self.sender()))
+                .await
         {
             self.counts.borrow_mut().singles += 1;
             return passed.map(|passed| vec![passed]);

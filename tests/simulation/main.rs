@@ -14,6 +14,7 @@ mod model;
 mod node;
 mod order;
 mod random;
+mod service;
 mod used;
 mod world;
 

@@ -10,7 +10,7 @@ use std::{
 use raida::{
     coin::{Denomination, ShardId},
     mesh::{Checkpoints, Mesh, inboxes},
-    shard::{Asked, Shard, ShardSettings, Single, TicketSettings, TradeSettings, Unavailable},
+    shard::{Asked, NotChanged, Shard, ShardSettings, Single, TicketSettings, TradeSettings},
     store::{
         Environment, NodeSecret, Signal,
         log::{Durability, LogSettings},
@@ -42,7 +42,7 @@ pub struct Node {
 pub struct Singles {
     mesh: Rc<Mesh<SimEnvironment>>,
     next: Cell<usize>,
-    answers: RefCell<BTreeMap<usize, Result<bool, Unavailable>>>,
+    answers: RefCell<BTreeMap<usize, Option<Result<bool, NotChanged>>>>,
     answered: Signal,
 }
 
@@ -66,19 +66,20 @@ impl Singles {
         singles
     }
 
-    /// Whether the coin passed; `None` where that takes a task, and nothing has happened.
-    pub async fn ask(&self, single: Single) -> Option<Result<bool, Unavailable>> {
+    /// Whether the coin passed; `None` where that takes a task, and nothing has happened, or where the
+    /// same is under way.
+    pub async fn ask(&self, single: Single) -> Option<Result<bool, NotChanged>> {
         let id = self.next.get();
         self.next.set(id + 1);
         match self.mesh.ask_one(single, id) {
             Asked::Now(passed) => return Some(passed),
-            Asked::HasToWait => return None,
+            Asked::HasToWait | Asked::Repeated => return None,
             Asked::UnderWay => {}
         }
         loop {
             let moment = self.answered.moment();
             if let Some(passed) = self.answers.borrow_mut().remove(&id) {
-                return Some(passed);
+                return passed;
             }
             self.answered.after(moment).await;
         }
@@ -97,6 +98,17 @@ pub async fn recover_folder(world: Rc<World>) -> Result<Recovered, RecoveryError
 
 /// Opens all shards of a recovered folder.
 pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::io::Result<Node> {
+    let mut node = open_unheard(world, setup, recovered).await?;
+    node.singles = node.meshes.iter().map(Singles::listen).collect();
+    Ok(node)
+}
+
+/// The same, and nobody listens yet to what becomes of questions about one coin.
+pub async fn open_unheard(
+    world: Rc<World>,
+    setup: Setup,
+    recovered: Recovered,
+) -> std::io::Result<Node> {
     let run = world.random(|random| random.next());
     let mut shards = Vec::new();
     for shard in 0..setup.shards {
@@ -120,8 +132,13 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
             },
             trades: TradeSettings {
                 pending: Duration::from_secs(60),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments_max: 1_024,
             },
+            repeats_max: 1_024,
         };
         shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);
     }
@@ -136,7 +153,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
         world.spawn(Checkpoints::forward_wishes(mesh.clone()));
     }
     Ok(Node {
-        singles: meshes.iter().map(Singles::listen).collect(),
+        singles: vec![],
         meshes,
         checkpoints,
     })

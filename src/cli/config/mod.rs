@@ -164,6 +164,8 @@ pub struct Limits {
     pub wrong_claims_per_min: u32,
     /// Refusals that each core sends over UDP to one address a second; 0 for any number.
     pub udp_refusals_per_s: u32,
+    /// Requests that were carried out which each shard remembers for 10 s, at most.
+    pub repeats: u32,
 }
 
 /// Section `trade`.
@@ -179,8 +181,16 @@ pub struct Trade {
     pub commands_at_once: u16,
     /// What lockers may be offered for.
     pub currencies: Vec<Currency>,
-    /// How long a purchase under way keeps others from buying the locker.
+    /// How long a payment that was seen and is not confirmed keeps others from buying the locker.
     pub pending: Duration,
+    /// Lockers that each shard keeps for such payments, at most.
+    pub holds: u32,
+    /// Those among them for payments that one address named, at most.
+    pub holds_per_address: u32,
+    /// Purchases that one address may have looked at by the program at a time.
+    pub questions_per_address: u32,
+    /// Purchases that came by datagrams and are looked at by the program at a time, at most.
+    pub questions_by_datagram: u32,
     /// Used payments that each shard remembers, at most.
     pub payments: u32,
 }
@@ -369,7 +379,7 @@ impl Default for Config {
                 servers: vec![],
                 verify_source: true,
                 connect_timeout: Duration::from_secs(2),
-                reply_timeout: Duration::from_secs(32),
+                reply_timeout: Duration::from_secs(5),
             },
             keys: Keys {
                 file: None,
@@ -380,6 +390,8 @@ impl Default for Config {
                 healing_burst: 2_000,
                 wrong_claims_per_min: 6_000,
                 udp_refusals_per_s: 100,
+                // 3 MB a shard: all of 13,000 changes a second.
+                repeats: 131_072,
             },
             trade: Trade {
                 settlement: Settlement::None,
@@ -389,6 +401,10 @@ impl Default for Config {
                 currencies: vec![Currency::CloudCoin, Currency::Bitcoin, Currency::Monero],
                 // Six blocks of Bitcoin take an hour on average, and often much longer.
                 pending: Duration::from_secs(7_200),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments: 1_048_576,
             },
             log: Log {

@@ -293,7 +293,7 @@ impl Reading {
             self.together(
                 "pending_s",
                 format!(
-                    "trade.pending_s = {pending} would let others buy while trade.command still looks for the payment: raise it to {} at least, or lower trade.command_timeout_s = {timeout}",
+                    "trade.pending_s = {pending} would end before trade.command has looked at a payment for the second time: raise it to {} at least, or lower trade.command_timeout_s = {timeout}",
                     2 * timeout
                 ),
             );
@@ -560,7 +560,7 @@ mod tests {
             refusal(&format!(
                 "{command}command_timeout_s = 40\npending_s = 79\n"
             )),
-            "node.toml:5: trade.pending_s = 79 would let others buy while trade.command still looks for the payment: raise it to 80 at least, or lower trade.command_timeout_s = 40"
+            "node.toml:5: trade.pending_s = 79 would end before trade.command has looked at a payment for the second time: raise it to 80 at least, or lower trade.command_timeout_s = 40"
         );
         let config = load_with(command, &[("RAIDA__TRADE__PENDING_S", "60")], &[]).unwrap();
         assert_eq!(config.trade.command, ["/bin/settle"]);
