@@ -26,7 +26,9 @@ impl Node {
     fn new(change: impl FnOnce(Serve) -> Serve) -> Node {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let process = change(Serve::on(&data).with("shards.count", SHARDS)).start();
+        // A claim over UDP may be answered with 64 coins.
+        let serve = Serve::on(&data).with("network.udp_amplification", 10);
+        let process = change(serve.with("shards.count", SHARDS)).start();
         let coins = mint(&mut process.client(), &admin_key(&data), &[0, 1], 4, 8);
         Node {
             folder,
