@@ -2,8 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{mailbox::Mailbox, server::all};
 use crate::{
+    net::{ConnectionCounts, Limits},
     protocol::lockers::Currency,
-    service::{HealingCounts, LockerCounts},
+    service::{HealingCounts, LockerCounts, budget::BudgetCounts},
 };
 
 /// What a node has done since it started, all shards together.
@@ -17,6 +18,10 @@ pub struct Counts {
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
     pub value_powned_units: u64,
+    /// Connections.
+    pub connections: ConnectionCounts,
+    /// What waits, and what was refused for lack of room.
+    pub waiting: BudgetCounts,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
     /// Encryption tickets it remembers as used, those included that are too old by now.
@@ -59,8 +64,11 @@ pub struct ForSale {
 ///
 /// # Errors
 /// What to tell the asker where a core does not answer.
-pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
-    let mut counts = Counts::default();
+pub(super) fn report(cores: &[Mailbox], limits: &Limits) -> Result<Counts, String> {
+    let mut counts = Counts {
+        connections: limits.connection_counts(),
+        ..Counts::default()
+    };
     counts
         .for_sale
         .extend(Currency::ALL.map(|currency| ForSale {
@@ -75,6 +83,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.value_powned_units += core.counters.value_powned;
         counts.tickets_kept += core.tickets as u64;
         counts.used_tickets_kept += core.used_tickets as u64;
+        counts.waiting += core.waiting;
         counts.healing += core.healing;
         let (done, lockers, trades) = core.lockers;
         counts.lockers.lockers += lockers.lockers;

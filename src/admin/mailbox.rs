@@ -13,7 +13,7 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::{
     protocol::Command,
-    service::{HealingCounts, LockerCounts, Measured, Service},
+    service::{HealingCounts, LockerCounts, Measured, Service, budget::BudgetCounts},
     shard::{Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
@@ -28,6 +28,7 @@ pub(super) type CoreLatency = Vec<(Command, Measured)>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoreCounts {
     pub(super) counters: Counters,
+    pub(super) waiting: BudgetCounts,
     pub(super) healing: HealingCounts,
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
@@ -128,6 +129,7 @@ pub async fn answer<E: Environment>(
                 let (counters, healing, tickets, used_tickets) = service.counts();
                 let _ = asker.send(CoreCounts {
                     counters,
+                    waiting: service.budget_counts(),
                     healing,
                     tickets,
                     used_tickets,

@@ -139,7 +139,35 @@ fn detail_table(counts: &Counts) -> String {
             let _ = writeln!(text, "{:<27} {value}", "value powned");
         }
     }
-    text + &locker_table(counts)
+    text + &load_table(counts) + &locker_table(counts)
+}
+
+/// Connections and what waits, against their limits.
+fn load_table(counts: &Counts) -> String {
+    let (connections, waiting) = (&counts.connections, &counts.waiting);
+    let rows: [(&str, u64); 16] = [
+        ("connections", connections.open),
+        ("  admitted at a time", connections.most),
+        ("  served", connections.accepted),
+        ("  closed for others", connections.evicted),
+        ("  refused, all in use", connections.refused_full),
+        ("  refused, of one address", connections.refused_address),
+        ("  timed out", connections.timed_out),
+        ("  not accepted", connections.accept_errors),
+        ("requests that wait", waiting.requests),
+        ("  changes among them", waiting.changes),
+        ("  dropped, client gone", waiting.dropped),
+        ("  refused, no place", waiting.refused_places),
+        ("  refused, no memory", waiting.refused_bytes),
+        ("  connections paused", waiting.paused),
+        ("bytes that wait", waiting.bytes),
+        ("  at most so far", waiting.bytes_most),
+    ];
+    let mut text = String::new();
+    for (name, count) in rows {
+        let _ = writeln!(text, "{name:<27} {count}");
+    }
+    text
 }
 
 fn locker_table(counts: &Counts) -> String {

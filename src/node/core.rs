@@ -101,6 +101,7 @@ impl Core {
             accepted: self.currencies,
         };
         let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing, trading);
+        service.budget().change(self.limits.waiting());
         let adjustable = *lock(&self.adjustable);
         let checkpoints = Rc::new(Checkpoints::new(adjustable.checkpoint_interval, round));
         let is_first = shard.id == ShardId::new(0);
@@ -170,6 +171,7 @@ async fn follow(
     loop {
         sleep(SETTINGS_LOOK).await;
         service.set_max_body_bytes(limits.max_body_bytes());
+        service.budget().change(limits.waiting());
         let now = *lock(&adjustable);
         if now != known {
             known = now;

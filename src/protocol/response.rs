@@ -101,6 +101,12 @@ impl<'b> Response<'b> {
         self.out.truncate(self.start + self.request.header_size());
     }
 
+    /// Takes all of it back, its header too: there is another answer, or one that comes later.
+    #[inline]
+    pub fn cancel(self) {
+        self.out.truncate(self.start);
+    }
+
     /// Encrypts the payload in place, adds HMAC and trailer, and fills in the header (PROTOCOL.md
     /// section 4). Without a payload there is no body.
     ///

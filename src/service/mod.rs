@@ -8,6 +8,7 @@
 
 mod authentication;
 mod ballot;
+pub mod budget;
 mod executive;
 mod healing;
 mod key_healing;
@@ -15,6 +16,7 @@ mod keys;
 mod latency;
 mod locker_counts;
 mod lockers;
+mod needs;
 mod order;
 mod parking;
 mod rate;
@@ -42,6 +44,7 @@ use crate::{
     store::Environment,
 };
 
+use budget::{AccountId, Budget, BudgetCounts};
 use latency::Latency;
 use parking::Parking;
 
@@ -72,6 +75,8 @@ struct Caller {
     address: IpAddr,
     /// What the request is encrypted with, where that proves something.
     key: KeySource,
+    /// Whose bytes it takes; nobody's while it is answered at once.
+    account: AccountId,
 }
 
 struct Node<E: Environment> {
@@ -80,6 +85,7 @@ struct Node<E: Environment> {
     mesh: Rc<Mesh<E>>,
     parking: Rc<Parking<E>>,
     latency: Rc<Latency>,
+    budget: Rc<Budget>,
     healing: Healing,
     healing_rates: rate::Rates,
     trail: trail::Trail,
@@ -120,6 +126,7 @@ impl<E: Environment> Service<E> {
                 mesh,
                 parking,
                 latency,
+                budget: Budget::new(budget::BudgetLimits::default()),
                 healing_rates: rate::Rates::new(healing.rate),
                 healing,
                 trail: trail::Trail::new(),
@@ -142,6 +149,16 @@ impl<E: Environment> Service<E> {
             ..self.rules()
         };
         self.node.rules.set(rules);
+    }
+
+    /// What requests that wait may take of this core.
+    pub fn budget(&self) -> &Rc<Budget> {
+        &self.node.budget
+    }
+
+    /// How much of that is in use, and what was refused for lack of it.
+    pub fn budget_counts(&self) -> BudgetCounts {
+        self.node.budget.counts()
     }
 
     /// How long requests of this command took on this core, from being handed over to the answer being
@@ -314,10 +331,10 @@ impl<E: Environment> Node<E> {
             Command::StoreMultiple => self.store_multiple(payload, out).await,
             Command::Peek => self.peek(payload, caller, out).await,
             Command::Remove => self.remove(payload, out).await,
-            Command::PutForSale => self.put_for_sale(payload).await,
+            Command::PutForSale => self.put_for_sale(payload, caller).await,
             Command::ListForSale => self.list_for_sale(payload, out).await,
-            Command::Buy => self.buy(payload).await,
-            Command::RemoveTrade => self.remove_trade(payload).await,
+            Command::Buy => self.buy(payload, caller).await,
+            Command::RemoveTrade => self.remove_trade(payload, caller).await,
             Command::PeekTrade => self.peek_trade(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),
         }

@@ -26,7 +26,13 @@ pub(super) struct Order {
     next: Cell<u64>,
     changes: Cell<usize>,
     moved: Signal,
+    /// Whether the client has gone.
+    is_closed: Cell<bool>,
 }
+
+/// The client has gone before its request began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
 
 /// Which coins a request touches, and whether it changes them. Two footprints that share no bit
 /// share no coin; now and then two share a bit only.
@@ -100,14 +106,26 @@ impl Order {
     }
 
     /// Waits until nothing that came earlier stands in the way.
-    pub async fn turn(&self, place: Place) {
+    ///
+    /// # Errors
+    /// Where the client goes before that.
+    pub async fn turn(&self, place: Place) -> Result<(), Gone> {
         loop {
             let moment = self.moved.moment();
+            if self.is_closed.get() {
+                return Err(Gone);
+            }
             if !self.is_blocked(place) {
-                return;
+                return Ok(());
             }
             self.moved.after(moment).await;
         }
+    }
+
+    /// The client has gone: what has not had its turn never gets it.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.moved.notify();
     }
 
     /// Ends a request.
@@ -273,7 +291,7 @@ mod tests {
     use std::{
         future::Future,
         pin::pin,
-        task::{Context, Waker},
+        task::{Context, Poll, Waker},
     };
 
     use super::*;
@@ -340,5 +358,18 @@ mod tests {
         assert!(turn.as_mut().poll(&mut context).is_pending());
         order.narrow(unread, pown(&[coin(500)]));
         assert!(turn.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn what_has_not_begun_when_the_client_goes_never_does() {
+        let order = Order::default();
+        let first = enter(&order, pown(&[coin(1)]));
+        let second = enter(&order, pown(&[coin(1)]));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turn = pin!(order.turn(second));
+        assert!(turn.as_mut().poll(&mut context).is_pending());
+        order.close();
+        order.leave(first);
+        assert_eq!(turn.as_mut().poll(&mut context), Poll::Ready(Err(Gone)));
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use slab::Slab;
 
 use super::{
+    budget,
     latency::Latency,
     order::{Order, Place},
 };
@@ -38,6 +39,8 @@ pub(super) struct Parked {
     pub powned: Option<u64>,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
+    /// Its place among all that wait.
+    pub _waits: budget::Place,
 }
 
 /// Word that a composed answer may go, once [completed](Release::complete).

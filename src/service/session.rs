@@ -1,4 +1,5 @@
 use std::{
+    cell::OnceCell,
     future::Future,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
@@ -8,15 +9,16 @@ use std::{
 
 use super::{
     Caller, Node,
-    order::{Footprint, Order, Place},
+    budget::{self, Account, AccountId, Full, Made, Needs, Share},
+    order::{Footprint, Gone, Order, Place},
     parking,
 };
 use crate::{
     coin::Coin,
     protocol::{
         BodyRefusal, Command, Datagram, Encryption, Frame, Key, RequestHeader, Response, Sealing,
-        Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource, open,
-        refuse, response::RESPONSE_NONCE_SIZE,
+        Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource,
+        healing::in_dialect, open, refuse, response::RESPONSE_NONCE_SIZE,
     },
     shard::{Asked, Single, Unavailable},
     store::Environment,
@@ -42,8 +44,8 @@ pub enum Outcome {
     /// client.
     Parked(usize),
     /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins.
-    Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
+    /// change that holds coins. What has not begun when the session is dropped ends by itself.
+    Later(Pin<Box<dyn Future<Output = Made>>>),
 }
 
 /// The requests of one connection, or all datagrams of one core.
@@ -52,9 +54,14 @@ pub struct Session<E: Environment> {
     caller: Caller,
     /// A stream's requests have an order, datagrams have none.
     order: Option<Rc<Order>>,
+    /// The account of a stream's client, from when it is first needed.
+    account: OnceCell<Account>,
     /// Header and length of the whole request that the stream was last found to start with.
     found: Option<(RequestHeader, usize)>,
 }
+
+/// Where a request's header has its command group.
+const GROUP: usize = 4;
 
 /// A plain request with a body of at most this many bytes, 45 coins in a detect, is answered from
 /// memory in less than a microsecond. That is not worth two looks at the clock, which take a tenth of
@@ -102,8 +109,10 @@ impl<E: Environment> Session<E> {
                 transport,
                 address,
                 key: KeySource::None,
+                account: AccountId::NOBODY,
             },
             order,
+            account: OnceCell::new(),
             found: None,
         }
     }
@@ -160,6 +169,14 @@ impl<E: Environment> Session<E> {
         refuse(out, bytes, status, &self.node.rules.get(), 0);
     }
 
+    /// Answers the beginning of a request that there is no room for.
+    pub fn refuse_for_room(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.node.shard().count(|counters| counters.requests += 1);
+        let group = bytes.get(GROUP).copied().unwrap_or_default();
+        let rules = self.node.rules.get();
+        refuse(out, bytes, self.node.no_room(group), &rules, 0);
+    }
+
     /// Answers a whole request of a stream, decrypting it in place: the one that the stream was
     /// [found](Session::split) to start with, where it was looked at.
     #[inline]
@@ -212,6 +229,35 @@ impl<E: Environment> Session<E> {
         let is_short =
             header.encryption == Encryption::None && header.body_length <= UNTIMED_BODY_BYTES_MAX;
         (!is_short).then(|| shard.environment.monotonic())
+    }
+
+    /// The account of whoever sent this request.
+    fn account(&self) -> Account {
+        let budget = &self.node.budget;
+        match self.order {
+            Some(_) => {
+                let account = || budget.account(self.caller.address);
+                self.account.get_or_init(account).clone()
+            }
+            None => budget.account(self.caller.address),
+        }
+    }
+
+    /// Answers that there is no room for a request: nothing has happened.
+    #[cold]
+    fn answer_no_room(
+        &self,
+        header: &RequestHeader,
+        start: Start,
+        challenge_answer: [u8; Challenge::SIZE],
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let refusal = BodyRefusal {
+            status: self.node.no_room(header.group()),
+            challenge_answer,
+        };
+        self.node.answer_refusal(header, start, refusal, out);
+        Outcome::Answered
     }
 
     /// It takes longer: what it has taken so far, if it is not known, is less than a microsecond.
@@ -275,7 +321,7 @@ impl<E: Environment> Session<E> {
                     node.answer_refusal(header, start, unread(status), out);
                     return Outcome::Answered;
                 }
-                _ => return self.unread_later(header, start, body),
+                _ => return self.unread_later(header, start, body, out),
             }
         };
         let opened = match open(header, body, key, &node.rules.get()) {
@@ -323,19 +369,27 @@ impl<E: Environment> Session<E> {
             response.clear();
             if let Some(single) = node.single(header.command, opened.payload) {
                 match self.park(header, single) {
-                    Parked::Now(status) => {
+                    Err(Full) => {
+                        response.cancel();
+                        return self.answer_no_room(header, start, proof, out);
+                    }
+                    Ok(Parked::Now(status)) => {
                         seal(response, status);
                         return Outcome::Answered;
                     }
-                    Parked::Under(id) => {
+                    Ok(Parked::Under(id)) => {
                         let status = Status::ALL_FAIL; // until it is known
                         seal(response, status);
                         return Outcome::Parked(id);
                     }
-                    Parked::HasToWait => {}
+                    Ok(Parked::HasToWait) => {}
                 }
             }
+            response.cancel();
         }
+        let Ok((waits, share)) = self.account().enter(&Needs::of(header)) else {
+            return self.answer_no_room(header, start, opened.challenge_answer, out);
+        };
         let pending = self.pending(header, start);
         let footprint = || Footprint::of(header.command, opened.payload, key_coins(header));
         let place = self.order.as_ref().map(|order| {
@@ -347,22 +401,27 @@ impl<E: Environment> Session<E> {
             challenge_answer: opened.challenge_answer,
             payload: opened.payload.to_vec(),
         };
-        let (node, caller) = (self.node.clone(), self.caller(header));
+        let (node, caller) = (self.node.clone(), self.caller(header).paying(&waits));
         Outcome::Later(Box::pin(async move {
-            let response = node.answer_readable(&pending, readable, caller, place.as_ref());
-            let response = response.await;
-            node.answered_later(&pending);
+            let made = node.answer_readable(&pending, readable, caller, place.as_ref(), share);
+            let made = made.await;
+            node.answered_later(&pending, &made);
             leave(place.as_ref());
-            response
+            drop(waits);
+            made
         }))
     }
 
     /// Asks the owner of the only coin of a request, which nothing before it on its connection
     /// concerns.
+    ///
+    /// # Errors
+    /// Where there is no place to wait in; nothing has happened.
     #[inline]
-    fn park(&self, header: &RequestHeader, single: Single) -> Parked {
+    fn park(&self, header: &RequestHeader, single: Single) -> Result<Parked, Full> {
         let (node, coin) = (&self.node, single.coin());
         let changes = matches!(single, Single::Exchange(_));
+        let waits = self.account().place(changes)?;
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
             (order.clone(), order.enter(footprint, footprint))
@@ -373,8 +432,9 @@ impl<E: Environment> Session<E> {
             start: node.shard().environment.monotonic(),
             powned: changes.then(|| coin.denomination.worth_units()),
             place,
+            _waits: waits,
         });
-        match node.mesh.ask_one(single, id) {
+        Ok(match node.mesh.ask_one(single, id) {
             Asked::UnderWay => Parked::Under(id),
             Asked::HasToWait => {
                 node.parking.withdraw(id);
@@ -391,22 +451,35 @@ impl<E: Environment> Session<E> {
                     Err(Unavailable) => Status::UNAVAILABLE,
                 })
             }
-        }
+        })
     }
 
     /// Answers a request whose key has to be asked for, or is about to change.
-    fn unread_later(&self, header: &RequestHeader, start: Start, body: &[u8]) -> Outcome {
+    fn unread_later(
+        &self,
+        header: &RequestHeader,
+        start: Start,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Ok((waits, share)) = self.account().enter(&Needs::of(header)) else {
+            return self.answer_no_room(header, start, Challenge::NO_ANSWER, out);
+        };
         let pending = self.pending(header, start);
         let place = self.order.as_ref().map(|order| {
             let needs = key_footprint(header);
             (order.clone(), order.enter(needs, Footprint::EVERYTHING))
         });
-        let (node, caller) = (self.node.clone(), self.caller(header));
+        let (node, caller) = (self.node.clone(), self.caller(header).paying(&waits));
         let mut body = body.to_vec();
         Outcome::Later(Box::pin(async move {
             let header = &pending.header;
-            if let Some((order, at)) = &place {
-                order.turn(*at).await;
+            if let Some((order, at)) = &place
+                && order.turn(*at).await == Err(Gone)
+            {
+                node.budget.dropped();
+                leave(place.as_ref());
+                return Made::default();
             }
             let key = node.key(header, &body).await;
             let opened = key.map_err(unread).and_then(|key| {
@@ -423,24 +496,26 @@ impl<E: Environment> Session<E> {
                     key,
                 })
             });
-            let response = match opened {
+            let made = match opened {
                 Ok(readable) => {
+                    drop(body);
                     if let Some((order, at)) = &place {
                         let keys = key_coins(header);
                         order.narrow(*at, Footprint::of(header.command, &readable.payload, keys));
                     }
-                    node.answer_readable(&pending, readable, caller, place.as_ref())
+                    node.answer_readable(&pending, readable, caller, place.as_ref(), share)
                         .await
                 }
                 Err(refusal) => {
                     let mut out = Vec::new();
                     node.answer_refusal(header, Some(pending.start), refusal, &mut out);
-                    out
+                    paid(out, share)
                 }
             };
-            node.answered_later(&pending);
+            node.answered_later(&pending, &made);
             leave(place.as_ref());
-            response
+            drop(waits);
+            made
         }))
     }
 }
@@ -452,9 +527,13 @@ impl<E: Environment> Node<E> {
         readable: Readable,
         caller: Caller,
         place: Option<&(Rc<Order>, Place)>,
-    ) -> Vec<u8> {
-        if let Some((order, at)) = place {
-            order.turn(*at).await;
+        share: Share,
+    ) -> Made {
+        if let Some((order, at)) = place
+            && order.turn(*at).await == Err(Gone)
+        {
+            self.budget.dropped();
+            return Made::default();
         }
         let header = &pending.header;
         let mut out = Vec::new();
@@ -474,11 +553,23 @@ impl<E: Environment> Node<E> {
             &readable.key,
             readable.challenge_answer,
         );
-        out
+        drop(readable);
+        paid(out, share)
     }
 
-    /// Counts a request that a task answered, and what it took.
-    fn answered_later(&self, pending: &Pending) {
+    /// What a request of this group is told that there is no room for.
+    fn no_room(&self, group: u8) -> Status {
+        match group {
+            2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
+            _ => Status::OUT_OF_MEMORY,
+        }
+    }
+
+    /// Counts a request that a task answered, if it did, and what it took.
+    fn answered_later(&self, pending: &Pending, made: &Made) {
+        if made.bytes.is_empty() {
+            return;
+        }
         let took = (self.shard().environment.monotonic()).saturating_sub(pending.start);
         self.latency.record(pending.header.command, took);
     }
@@ -527,6 +618,33 @@ impl<E: Environment> Node<E> {
             execution_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
             nonce,
         });
+    }
+}
+
+impl Caller {
+    /// The same, whose request takes its bytes from where this place is.
+    fn paying(self, place: &budget::Place) -> Caller {
+        Caller {
+            account: place.account_id(),
+            ..self
+        }
+    }
+}
+
+impl<E: Environment> Drop for Session<E> {
+    fn drop(&mut self) {
+        if let Some(order) = &self.order {
+            order.close();
+        }
+    }
+}
+
+/// An answer, with the share of the request that it is all that is left of.
+fn paid(bytes: Vec<u8>, mut share: Share) -> Made {
+    share.hold(bytes.capacity());
+    Made {
+        bytes,
+        share: Some(share),
     }
 }
 

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use super::{
     Caller, Node,
     authentication::verdict,
-    lockers::list,
+    budget::AccountId,
+    lockers::{LISTING_TRIES, Listed, list, most_listed},
+    needs::CHANGED,
     stored::{ranked, stored},
 };
 use crate::{
@@ -20,7 +22,10 @@ use crate::{
             Buy, Currency, ListForSale, Offer, PeekTrade, PublicId, PutForSale, RemoveTrade, Value,
         },
     },
-    shard::{self, Buyer, HoldRefused, OnOffer, PaymentState, Reply, Request, payment_prefix, sum},
+    shard::{
+        self, Buyer, HoldRefused, OnOffer, PaymentState, RECORDS_A_TURN, Reply, Request,
+        payment_prefix, sum,
+    },
     store::{
         Environment,
         book::{Notes, Payment, PaymentId, Sale},
@@ -96,7 +101,11 @@ impl Trading {
 impl<E: Environment> Node<E> {
     /// Puts coins under a trade key, and that up for sale. Whoever is about to make the same offer waits
     /// until this is done.
-    pub(super) async fn put_for_sale(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn put_for_sale(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let request = PutForSale::parse(payload)?;
         if !self.trading.accepted.contains(&request.key.currency()) {
             return Err(Status::UNKNOWN_CURRENCY);
@@ -118,7 +127,8 @@ impl<E: Environment> Node<E> {
         for (shard, put) in puts {
             self.tell(shard, Request::AcquirePut(put)).await?;
         }
-        let put_up = self.put_alone(&request, &coins, ranks, offer).await;
+        let put_up = self.put_alone(&request, &coins, ranks, offer, caller.account);
+        let put_up = put_up.await;
         for (shard, put) in puts {
             self.tell(shard, Request::ReleasePut(put)).await?;
         }
@@ -131,13 +141,19 @@ impl<E: Environment> Node<E> {
         coins: &[Coin],
         ranks: Vec<u32>,
         offer: Offer,
+        account: AccountId,
     ) -> Result<Status, Status> {
         let key = request.key.an();
         let is_offered = self.ask_all(|| Request::IsOffered(offer)).await?;
         let is_offered = is_offered
             .iter()
             .any(|reply| matches!(reply, Reply::Is(true)));
-        let others = self.coins_under(key).await?;
+        let listed = Listed {
+            account,
+            most: usize::MAX,
+            each: 0,
+        };
+        let (others, _room) = self.coins_under(key, listed).await?;
         let is_mixed = others.iter().any(|coin| coins.binary_search(coin).is_err());
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(coins, None, |held| {
@@ -197,19 +213,42 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         let PeekTrade { name } = PeekTrade::parse(payload)?;
-        let (mut of_id, mut of_key) = (None, Vec::new());
-        for reply in self.ask_all(|| Request::PeekTrade(name)).await? {
-            let Reply::Named(id, key) = reply else {
-                unreachable!("a shard says what is called so");
-            };
-            of_id = of_id.or(id);
-            of_key.extend(key);
+        let listed = Listed {
+            account: caller.account,
+            most: most_listed(caller.transport),
+            // Those of several shards come together in one list.
+            each: size_of::<Coin>() + Coin::SIZE,
+        };
+        let (mut most, mut _room) = (RECORDS_A_TURN / usize::from(self.mesh.shards()), None);
+        for _ in 0..LISTING_TRIES {
+            let (mut of_id, mut of_key, mut too_many) = (None, Vec::new(), 0);
+            let replies = self.ask_all(|| Request::PeekTrade(name, most)).await?;
+            for reply in replies {
+                match reply {
+                    Reply::Named(id, key) => {
+                        of_id = of_id.or(id);
+                        of_key.extend(key);
+                    }
+                    Reply::TooMany(count) => too_many += count,
+                    other => unreachable!("a shard says what is called so, not {other:?}"),
+                }
+            }
+            if too_many == 0 {
+                return Ok(list(of_id.unwrap_or(of_key), out));
+            }
+            drop((of_id, of_key, _room.take()));
+            _room = Some(self.room_for(too_many + RECORDS_A_TURN, listed)?);
+            most = too_many;
         }
-        list(of_id.unwrap_or(of_key), caller.transport, out)
+        Err(Status::OUT_OF_MEMORY)
     }
 
     /// Takes an offer back; not while somebody is buying it.
-    pub(super) async fn remove_trade(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn remove_trade(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let RemoveTrade { key, into } = RemoveTrade::parse(payload)?;
         let key = key.an();
         let home = self.shard().locker_home(key.locker_prefix());
@@ -235,7 +274,12 @@ impl<E: Environment> Node<E> {
             ended: Some(key),
             ..Notes::default()
         };
-        let coins = self.coins_under(key).await?;
+        let listed = Listed {
+            account: caller.account,
+            most: usize::MAX,
+            each: CHANGED,
+        };
+        let (coins, _room) = self.coins_under(key, listed).await?;
         let moved = self.move_all(key, coins, becomes, notes).await?;
         if moved > 0 {
             self.lockers.count(|counts| counts.offers_removed += 1);
@@ -244,7 +288,7 @@ impl<E: Environment> Node<E> {
     }
 
     /// Buys what is on offer, where it has been paid.
-    pub(super) async fn buy(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn buy(&self, payload: &[u8], caller: Caller) -> Result<Status, Status> {
         let request = Buy::parse(payload)?;
         let payment = *request.transaction.as_bytes();
         let digest = digest(&request);
@@ -272,15 +316,26 @@ impl<E: Environment> Node<E> {
             Ok(other) => unreachable!("a shard says what it knows of a payment, not {other:?}"),
             Err(_) => return Err(Status::UNAVAILABLE),
         }
-        let bought = self.buy_alone(&request, buyer).await;
+        let bought = self.buy_alone(&request, buyer, caller).await;
         self.tell(registrar, Request::EndPayment(payment)).await?;
         bought
     }
 
     /// Buys with a payment that nobody else is looking at.
-    async fn buy_alone(&self, request: &Buy<'_>, buyer: Buyer) -> Result<Status, Status> {
+    async fn buy_alone(
+        &self,
+        request: &Buy<'_>,
+        buyer: Buyer,
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let (home, held) = self.hold(request.offer, buyer).await?;
         let key = held.key.an();
+        let bytes = held.coins.len() * (size_of::<Coin>() + CHANGED);
+        let Ok(_room) = self.budget.take(caller.account, bytes) else {
+            self.tell(home, Request::ReleaseSale(key, buyer, false))
+                .await?;
+            return Err(Status::OUT_OF_MEMORY);
+        };
         let settled = self.trading.settlement.ask(Purchase {
             offer: request.offer,
             seller: held.address,

@@ -155,6 +155,10 @@ pub struct Limits {
     pub healing_per_s: u32,
     /// Such requests at once.
     pub healing_burst: u32,
+    /// Requests that wait for their answer at a time, on each core.
+    pub waiting_requests: u32,
+    /// Bytes of requests and answers that wait, on each core.
+    pub waiting_bytes: u64,
 }
 
 /// Section `trade`.
@@ -367,6 +371,8 @@ impl Default for Config {
             limits: Limits {
                 healing_per_s: 1_000,
                 healing_burst: 2_000,
+                waiting_requests: 8_192,
+                waiting_bytes: 80 * 1024 * 1024,
             },
             trade: Trade {
                 settlement: Settlement::None,
