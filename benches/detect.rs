@@ -81,7 +81,7 @@ impl Core {
                 out.clear();
                 let outcome = self.session.borrow_mut().request(request, &mut out);
                 match outcome {
-                    Outcome::Later(answer) => out = answer.await,
+                    Outcome::Later(answer) => out = answer.await.bytes,
                     Outcome::Answered | Outcome::Silent => {}
                     Outcome::Parked(_) => unreachable!("the only shard answers a detect itself"),
                 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use raida::coin::PageId;
+use raida::service::budget::{Budget, BudgetLimits, Made, Needs, Place};
+
 use raida::net::{
     Drained, Handled, Handler, Limits, Origin, Release, Session, Settings, Sockets, Split, Stop,
     bind, serve,
@@ -39,10 +41,15 @@ const WHERE: u8 = b'w';
 const WHO: u8 = b'a';
 /// Answered with `payload` as a number of bytes.
 const LARGE: u8 = b'l';
+/// As HOLD, with an answer whose size nobody knows.
+const OPEN: u8 = b'o';
 /// Refused, but where it ends is known.
 const LONG: u8 = b'L';
 /// Refused, and where it ends is not known.
 const LOST: u8 = b'X';
+
+/// The answer to what there is no room for.
+const FULL: &[u8] = b"full";
 
 fn request(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = (HEADER + payload.len()) as u32;
@@ -106,13 +113,23 @@ struct Test {
     shard: u8,
     seen: Arc<Seen>,
     parked: Rc<Parked>,
+    budget: Rc<Budget>,
+}
+
+/// What a request that is held takes.
+fn needs(kind: u8, length: usize) -> Needs {
+    Needs {
+        changes: kind == PARK,
+        bytes: length,
+        is_open: kind == OPEN,
+    }
 }
 
 /// The parked answers of one core.
 #[derive(Default)]
 struct Parked {
     next: Cell<usize>,
-    waiting: RefCell<Vec<usize>>,
+    waiting: RefCell<Vec<(usize, Place)>>,
     released: RefCell<Vec<Released>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -130,10 +147,10 @@ impl Release for Released {
 }
 
 impl Parked {
-    fn park(&self) -> usize {
+    fn park(&self, place: Place) -> usize {
         let id = self.next.get();
         self.next.set(id + 1);
-        self.waiting.borrow_mut().push(id);
+        self.waiting.borrow_mut().push((id, place));
         id
     }
 
@@ -141,7 +158,7 @@ impl Parked {
     fn release_all(&self) {
         let waiting = self.waiting.take();
         let mut released = self.released.borrow_mut();
-        released.extend(waiting.into_iter().rev().map(Released));
+        released.extend(waiting.into_iter().rev().map(|(id, _)| Released(id)));
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -161,6 +178,10 @@ impl Handler for Test {
         }
     }
 
+    fn budget(&self) -> &Rc<Budget> {
+        &self.budget
+    }
+
     fn session(&self, _: Origin) -> Test {
         self.clone()
     }
@@ -178,25 +199,39 @@ impl Session for Test {
             },
             LOST => Split::Refused { length: None },
             _ if bytes.len() < length => Split::Incomplete { needed: length },
-            _ => Split::Whole { length },
+            kind => Split::Whole {
+                length,
+                needs: needs(kind, length),
+            },
         }
     }
 
     fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled {
         let payload = request.get(HEADER..).unwrap_or_default();
         match request.first() {
-            Some(&HOLD) => {
-                let (request, test) = (request.to_vec(), self.clone());
+            Some(&kind @ (HOLD | OPEN)) => {
+                let account = self.budget.account(peer.ip());
+                let Ok((place, share)) = account.enter(&needs(kind, request.len())) else {
+                    out.extend_from_slice(FULL);
+                    return Handled::Answered;
+                };
+                let (bytes, test) = (request.to_vec(), self.clone());
                 test.seen.held.fetch_add(1, SeqCst);
                 return Handled::Later(Box::pin(async move {
-                    test.seen.wait_for_release(&request[HEADER..]).await;
-                    request
+                    test.seen.wait_for_release(&bytes[HEADER..]).await;
+                    drop(place);
+                    let share = Some(share);
+                    Made { bytes, share }
                 }));
             }
             Some(&RELEASE) => self.seen.release(payload),
             Some(&PARK) => {
+                let Ok(place) = self.budget.account(peer.ip()).place(true) else {
+                    out.extend_from_slice(FULL);
+                    return Handled::Answered;
+                };
                 out.extend_from_slice(request);
-                return Handled::Parked(self.parked.park());
+                return Handled::Parked(self.parked.park(place));
             }
             Some(&UNPARK) => self.parked.release_all(),
             Some(&WHERE) => {
@@ -222,6 +257,10 @@ impl Session for Test {
         Handled::Answered
     }
 
+    fn refuse_for_room(&mut self, _: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(FULL);
+    }
+
     fn refuse(&mut self, header: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&request(header[0], b"refused"));
     }
@@ -245,12 +284,14 @@ fn start_with(sockets: Vec<Sockets>, settings: Settings) -> Node {
     let (limits, stop, seen) = (Limits::new(&settings), Stop::default(), Arc::default());
     let spawn = |sockets: Sockets| {
         let (limits, stop, seen) = (Arc::clone(&limits), stop.clone(), Arc::clone(&seen));
+        let waiting = limits.waiting();
         LocalExecutorBuilder::new(Placement::Unbound)
             .spawn(move || {
                 let handler = Test {
                     shard: sockets.shard().index() as u8,
                     seen,
                     parked: Rc::default(),
+                    budget: Budget::new(waiting),
                 };
                 serve(sockets, handler, limits, stop)
             })
@@ -289,7 +330,7 @@ impl Node {
 }
 
 /// Waits for what another thread is about to bring about.
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "still not: {what}");
@@ -634,8 +675,26 @@ fn a_client_that_takes_a_large_answer_slowly_but_steadily_gets_it() {
     node.finish();
 }
 
+/// A connection from this address of the loopback.
+fn connect_from(node: &Node, address: [u8; 4]) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+    socket.connect(&node.address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Whether this request is answered with itself.
+fn is_served(stream: &mut TcpStream, request: &[u8]) -> bool {
+    let mut answer = vec![0; request.len()];
+    let sent = stream.write_all(request);
+    sent.and_then(|()| stream.read_exact(&mut answer)).is_ok() && answer == request
+}
+
 #[test]
-fn connections_over_the_limits_are_closed_at_once() {
+fn connections_over_the_limits_are_closed_at_once_where_all_have_requests_in_the_works() {
     let settings = Settings {
         max_connections: 3,
         max_connections_per_address: 2,
@@ -643,41 +702,109 @@ fn connections_over_the_limits_are_closed_at_once() {
     };
     let node = start(2, settings.clone());
     let echo = request(ECHO, b"echo");
-    let served = |stream: &mut TcpStream| {
-        let mut answer = vec![0; echo.len()];
-        let sent = stream.write_all(&echo);
-        sent.and_then(|()| stream.read_exact(&mut answer)).is_ok()
-    };
-    let from = |address: [u8; 4]| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let socket = socket.unwrap();
-        socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
-        socket.connect(&node.address.into()).unwrap();
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    };
-    let mut kept = [from([127, 0, 0, 1]), from([127, 0, 0, 1])];
-    assert!(kept.iter_mut().all(served));
-    assert!(!served(&mut from([127, 0, 0, 1])));
-    let mut third = from([127, 0, 0, 2]);
-    assert!(served(&mut third));
-    assert!(!served(&mut from([127, 0, 0, 3])));
+    let held = request(HOLD, b"held");
+    let from = |last: u8| connect_from(&node, [127, 0, 0, last]);
+    let mut kept = [from(1), from(1)];
+    for (count, stream) in (1..).zip(&mut kept) {
+        stream.write_all(&held).unwrap();
+        until("held", || node.seen.held() == count);
+    }
+    assert!(!is_served(&mut from(1), &echo));
+    let mut third = from(2);
+    third.write_all(&held).unwrap();
+    until("held", || node.seen.held() == 3);
+    assert!(!is_served(&mut from(3), &echo));
     let counters = node.limits.counters();
     assert_eq!(get(&counters.refused_address), 1);
     assert_eq!(get(&counters.refused_full), 1);
+    assert_eq!(get(&counters.evicted), 0);
 
+    node.seen.release_all();
+    kept.iter_mut().for_each(|stream| expect(stream, &held));
     drop(kept);
     until("two places free", || node.limits.open_connections() == 1);
-    assert!(served(&mut from([127, 0, 0, 3])));
+    assert!(is_served(&mut from(3), &echo));
     let more = Settings {
         max_connections: 0,
+        max_connections_per_address: 0,
         ..settings
     };
     node.limits.change(&more);
-    assert!(!served(&mut from([127, 0, 0, 4])));
-    assert!(served(&mut third), "a lower limit leaves connections alone");
+    assert!(!is_served(&mut from(4), &echo));
+    expect(&mut third, &held);
+    assert!(
+        is_served(&mut third, &echo),
+        "a lower limit leaves connections alone"
+    );
     node.finish();
+}
+
+#[test]
+fn a_newcomer_takes_the_place_of_the_one_idle_longest_of_the_address_with_most() {
+    let settings = Settings {
+        max_connections: 6,
+        max_connections_per_address: 4,
+        ..patient()
+    };
+    let node = start(2, settings);
+    let echo = request(ECHO, b"echo");
+    let from = |last: u8| connect_from(&node, [127, 0, 0, last]);
+    // Further apart than the clock of a core is looked at.
+    let pause = || std::thread::sleep(Duration::from_millis(120));
+    let mut few = [from(1), from(1)];
+    assert!(few.iter_mut().all(|stream| is_served(stream, &echo)));
+    pause();
+    let mut many: Vec<TcpStream> = Vec::new();
+    for _ in 0..4 {
+        many.push(from(2));
+        assert!(is_served(many.last_mut().unwrap(), &echo));
+        pause();
+    }
+    // The oldest is used again, and so the second has been idle longest.
+    assert!(is_served(&mut many[0], &echo));
+    let mut newcomer = from(3);
+    assert!(is_served(&mut newcomer, &echo));
+    assert_eq!(rest(&mut many[1]), b"");
+    // An address with all that it may have makes room for itself.
+    let mut own = [from(2), from(2)];
+    assert!(own.iter_mut().all(|stream| is_served(stream, &echo)));
+    for stream in &mut few {
+        assert!(is_served(stream, &echo), "of an address with few");
+    }
+    assert!(is_served(&mut newcomer, &echo));
+    assert!(get(&node.limits.counters().evicted) >= 3);
+    assert!(node.limits.open_connections() <= 6);
+    node.finish();
+}
+
+#[test]
+fn silent_connections_end_after_the_time_for_a_header() {
+    let settings = Settings {
+        header_timeout: SHORT,
+        ..patient()
+    };
+    let node = start(1, settings);
+    let start = Instant::now();
+    let (mut silent, mut dripping) = (node.connect(), node.connect());
+    // A byte now and then buys no time for the first header.
+    drip(&mut dripping, &request(ECHO, b"echo")[..4]);
+    let mut used = node.connect();
+    expect_echo(&mut used);
+    assert_eq!(rest(&mut silent), b"");
+    let _ = dripping.read(&mut [0; 16]);
+    assert!(start.elapsed() < PATIENCE);
+    until("counted", || {
+        get(&node.limits.counters().timed_out_header) == 2
+    });
+    std::thread::sleep(2 * SHORT);
+    expect_echo(&mut used);
+    node.finish();
+}
+
+fn expect_echo(stream: &mut TcpStream) {
+    let echo = request(ECHO, b"echo");
+    stream.write_all(&echo).unwrap();
+    expect(stream, &echo);
 }
 
 #[test]
@@ -696,30 +823,171 @@ fn a_connection_with_many_unanswered_requests_is_not_read_from() {
     node.finish();
 }
 
+/// Room for few, so that a test need not send much.
+const FEW: BudgetLimits = BudgetLimits {
+    requests: 1_024,
+    bytes: 16 << 20,
+};
+/// What one address gets of that.
+const OF_ONE: usize = 192;
+
 #[test]
-fn a_core_with_too_many_requests_in_flight_pauses_streams_and_drops_datagrams() {
-    let node = start(1, Settings::default());
-    let held: Vec<u8> = (0..250u32)
+fn an_address_with_its_share_of_places_waits_and_others_are_served() {
+    let settings = Settings {
+        waiting: FEW,
+        ..patient()
+    };
+    let node = start(1, settings);
+    let held: Vec<u8> = (0..50u32)
         .flat_map(|n| request(HOLD, &n.to_be_bytes()))
         .collect();
-    let mut streams: Vec<TcpStream> = (0..20).map(|_| node.connect()).collect();
+    let mut streams: Vec<TcpStream> = (0..8).map(|_| node.connect()).collect();
     for stream in &mut streams {
         stream.write_all(&held).unwrap();
     }
-    let counters = node.limits.counters();
-    until("full", || node.seen.held() == 4_096);
-    until("paused", || get(&counters.paused) > 0);
+    until("its share", || node.seen.held() == OF_ONE);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(node.seen.held(), OF_ONE);
+    // Another address has places, and datagrams of this one are answered at once or refused.
+    let mut other = connect_from(&node, [127, 0, 0, 2]);
+    assert!(is_served(&mut other, &request(ECHO, b"echo")));
+    other.write_all(&request(HOLD, b"other")).unwrap();
+    until("held", || node.seen.held() == OF_ONE + 1);
     let udp = node.udp();
-    udp.send(&request(ECHO, b"dropped")).unwrap();
-    until("dropped", || get(&counters.datagrams_dropped) == 1);
-
+    for (kind, answer) in [(ECHO, request(ECHO, b"udp")), (HOLD, FULL.to_vec())] {
+        udp.send(&request(kind, b"udp")).unwrap();
+        let mut received = [0; 64];
+        let length = udp.recv(&mut received).unwrap();
+        assert_eq!(received[..length], answer);
+    }
+    // All of them come through in the end, in order.
     node.seen.release_all();
     for stream in &mut streams {
         expect(stream, &held);
     }
-    udp.send(&request(ECHO, b"taken again")).unwrap();
-    let received = udp.recv(&mut [0; 64]).unwrap();
-    assert_eq!(received, request(ECHO, b"taken again").len());
+    expect(&mut other, &request(HOLD, b"other"));
+    node.finish();
+}
+
+#[test]
+fn a_full_core_answers_what_needs_no_place_and_refuses_the_rest() {
+    let settings = Settings {
+        waiting: FEW,
+        ..patient()
+    };
+    let node = start(1, settings);
+    let held: Vec<u8> = (0..OF_ONE as u32 / 2)
+        .flat_map(|n| request(HOLD, &n.to_be_bytes()))
+        .collect();
+    let mut streams: Vec<TcpStream> = (1..=6)
+        .flat_map(|last| [last, last])
+        .map(|last| connect_from(&node, [127, 0, 0, last]))
+        .collect();
+    for stream in &mut streams {
+        stream.write_all(&held).unwrap();
+    }
+    until("full", || node.seen.held() == FEW.requests);
+    let mut other = connect_from(&node, [127, 0, 0, 9]);
+    let udp = node.udp();
+    for _ in 0..3 {
+        expect_echo(&mut other);
+        other.write_all(&request(HOLD, b"other")).unwrap();
+        expect(&mut other, FULL);
+        udp.send(&request(ECHO, b"udp")).unwrap();
+        assert_eq!(udp.recv(&mut [0; 64]).unwrap(), HEADER + 3);
+        udp.send(&request(HOLD, b"udp")).unwrap();
+        assert_eq!(udp.recv(&mut [0; 64]).unwrap(), FULL.len());
+    }
+    node.seen.release_all();
+    drop(streams);
+    until("room", || {
+        other.write_all(&request(HOLD, b"other")).unwrap();
+        let mut first = [0; 1];
+        other.read_exact(&mut first).unwrap();
+        let rest = match first[0] {
+            HOLD => HEADER + 4,
+            _ => FULL.len() - 1,
+        };
+        other.read_exact(&mut vec![0; rest]).unwrap();
+        first[0] == HOLD
+    });
+    node.finish();
+}
+
+#[test]
+fn changes_leave_places_for_questions_of_their_own_address() {
+    let settings = Settings {
+        waiting: FEW,
+        ..patient()
+    };
+    let node = start(1, settings);
+    let parked: Vec<u8> = (0..100u32)
+        .flat_map(|n| request(PARK, &n.to_be_bytes()))
+        .collect();
+    let mut streams: Vec<TcpStream> = (0..4).map(|_| node.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(&parked).unwrap();
+    }
+    // However many changes wait, a question that has to wait finds a place.
+    std::thread::sleep(Duration::from_millis(100));
+    let mut asking = node.connect();
+    asking.write_all(&request(HOLD, b"question")).unwrap();
+    until("held", || node.seen.held() == 1);
+    node.seen.release_all();
+    expect(&mut asking, &request(HOLD, b"question"));
+    node.finish();
+}
+
+#[test]
+fn a_request_that_announces_much_takes_no_room_from_others() {
+    let settings = Settings {
+        waiting: FEW,
+        ..patient()
+    };
+    let node = start(1, settings);
+    // An address keeps 2 MiB: two requests of 1 MiB, and a third waits until one of them is there.
+    let long = request(ECHO, &vec![7; (1 << 20) - HEADER]);
+    let (most, end) = long.split_at(long.len() - 10);
+    let mut streams: Vec<TcpStream> = (0..8).map(|_| node.connect()).collect();
+    let senders: Vec<_> = streams
+        .iter()
+        .map(|stream| {
+            let (mut stream, most) = (stream.try_clone().unwrap(), most.to_vec());
+            std::thread::spawn(move || stream.write_all(&most).unwrap())
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let mut other = connect_from(&node, [127, 0, 0, 2]);
+    assert!(is_served(&mut other, &long));
+    expect_echo(&mut node.connect());
+    // All come to their end, two by two.
+    std::thread::scope(|scope| {
+        for stream in &mut streams {
+            scope.spawn(|| {
+                stream.write_all(end).unwrap();
+                expect(stream, &long);
+            });
+        }
+    });
+    senders
+        .into_iter()
+        .for_each(|sender| sender.join().unwrap());
+    node.finish();
+}
+
+#[test]
+fn nothing_is_taken_on_while_an_answer_of_unknown_size_is_made() {
+    let node = start(1, patient());
+    let mut stream = node.connect();
+    let all: Vec<u8> = (0..10u8).flat_map(|n| request(OPEN, &[n])).collect();
+    stream.write_all(&all).unwrap();
+    for count in 1..=10 {
+        until("held", || node.seen.held() == count);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(node.seen.held(), count);
+        node.seen.release(&[count as u8 - 1]);
+    }
+    expect(&mut stream, &all);
     node.finish();
 }
 

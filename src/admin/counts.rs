@@ -2,8 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{mailbox::Mailbox, server::all};
 use crate::{
+    net::{ConnectionCounts, Limits},
     protocol::lockers::Currency,
-    service::{DatagramCounts, HealingCounts, LockerCounts},
+    service::{DatagramCounts, HealingCounts, LockerCounts, budget::BudgetCounts},
     shard::ChangeCounts,
 };
 
@@ -20,6 +21,10 @@ pub struct Counts {
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
     pub value_powned_units: u128,
+    /// Connections.
+    pub connections: ConnectionCounts,
+    /// What waits, and what was refused for lack of room.
+    pub waiting: BudgetCounts,
     /// What was not sent over UDP.
     pub datagrams: DatagramCounts,
     /// Requests that were answered as the same before them, and changed nothing.
@@ -73,8 +78,11 @@ pub struct ForSale {
 ///
 /// # Errors
 /// What to tell the asker where a core does not answer.
-pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
-    let mut counts = Counts::default();
+pub(super) fn report(cores: &[Mailbox], limits: &Limits) -> Result<Counts, String> {
+    let mut counts = Counts {
+        connections: limits.connection_counts(),
+        ..Counts::default()
+    };
     counts
         .for_sale
         .extend(Currency::ALL.map(|currency| ForSale {
@@ -93,6 +101,7 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
         counts.repeats_kept += core.repeats as u64;
         counts.tickets_kept += core.tickets as u64;
         counts.used_tickets_kept += core.used_tickets as u64;
+        counts.waiting += core.waiting;
         counts.healing += core.healing;
         counts.datagrams += core.datagrams;
         let (done, lockers, trades) = core.lockers;

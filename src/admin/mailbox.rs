@@ -13,7 +13,9 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::{
     protocol::Command,
-    service::{DatagramCounts, HealingCounts, LockerCounts, Measured, Service},
+    service::{
+        DatagramCounts, HealingCounts, LockerCounts, Measured, Service, budget::BudgetCounts,
+    },
     shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
@@ -28,6 +30,7 @@ pub(super) type CoreLatency = Vec<(Command, Measured)>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoreCounts {
     pub(super) counters: Counters,
+    pub(super) waiting: BudgetCounts,
     pub(super) healing: HealingCounts,
     pub(super) datagrams: DatagramCounts,
     /// Tickets that its shard keeps.
@@ -133,6 +136,7 @@ pub async fn answer<E: Environment>(
                 let (counters, healing, tickets, used_tickets) = service.counts();
                 let _ = asker.send(CoreCounts {
                     counters,
+                    waiting: service.budget_counts(),
                     healing,
                     datagrams: service.datagram_counts(),
                     tickets,

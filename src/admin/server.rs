@@ -22,6 +22,7 @@ use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{COUNTS, LATENCY, counts, latency, mailbox::Mailbox, socket_path};
+use crate::net::Limits;
 
 /// Clients that wait while one is served; more are refused by the kernel.
 const WAITING_MAX: i32 = 8;
@@ -56,12 +57,12 @@ impl Server {
     ///
     /// # Errors
     /// Where the socket cannot be made.
-    pub fn start(folder: &Path, cores: Arc<[Mailbox]>) -> io::Result<Server> {
+    pub fn start(folder: &Path, cores: Arc<[Mailbox]>, limits: Arc<Limits>) -> io::Result<Server> {
         let path = socket_path(folder);
         let listener = listen(&path)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let is_stopped = stop.clone();
-        let serve = move || serve(&listener, &cores, &is_stopped);
+        let serve = move || serve(&listener, &cores, &limits, &is_stopped);
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(serve);
         Ok(Server {
             path,
@@ -98,11 +99,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(OwnedFd::from(socket).into())
 }
 
-fn serve(listener: &UnixListener, cores: &[Mailbox], stop: &OwnedFd) {
+fn serve(listener: &UnixListener, cores: &[Mailbox], limits: &Limits, stop: &OwnedFd) {
     while wait(listener, PollFlags::IN, stop, None) != Waited::Stopped {
         match listener.accept() {
             Ok((client, _)) => {
-                if let Err(error) = answer(client, cores, stop) {
+                if let Err(error) = answer(client, cores, limits, stop) {
                     tracing::debug!(%error, "a client of the admin socket got no answer");
                 }
             }
@@ -116,11 +117,16 @@ fn serve(listener: &UnixListener, cores: &[Mailbox], stop: &OwnedFd) {
     }
 }
 
-fn answer(mut client: UnixStream, cores: &[Mailbox], stop: &OwnedFd) -> io::Result<()> {
+fn answer(
+    mut client: UnixStream,
+    cores: &[Mailbox],
+    limits: &Limits,
+    stop: &OwnedFd,
+) -> io::Result<()> {
     client.set_nonblocking(true)?;
     let answer = match question(&mut client, stop)?.as_deref() {
         Some(LATENCY) => latency::report(cores).map(|report| json!(report)),
-        Some(COUNTS) => counts::report(cores).map(|report| json!(report)),
+        Some(COUNTS) => counts::report(cores, limits).map(|report| json!(report)),
         Some(other) => Err(format!(
             "{other:?} is no question that is known here: ask {LATENCY:?} or {COUNTS:?}"
         )),

@@ -14,7 +14,7 @@ use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, OnLoss, Settings, Summary};
 use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency};
-use crate::service::{DatagramRules, Rate};
+use crate::service::{DatagramRules, Rate, budget::BudgetLimits};
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::store::WallClock;
@@ -85,6 +85,9 @@ impl ServeCommand {
                 more = accepted.len() - ACCEPTED_TOLD,
                 "started with what is left"
             );
+        }
+        if let Some(fewer) = fewer_connections(&config, node.summary()) {
+            tracing::warn!("connections: {fewer}");
         }
         print(&greeting(&config, node.summary()))?;
         let control = node.control();
@@ -257,6 +260,10 @@ fn network(config: &Config) -> net::Settings {
         max_connections: network.max_connections as usize,
         max_connections_per_address: network.max_connections_per_address as usize,
         max_body_bytes: network.max_body_bytes as usize,
+        waiting: BudgetLimits {
+            requests: config.limits.waiting_requests as usize,
+            bytes: config.limits.waiting_bytes as usize,
+        },
         header_timeout: network.header_timeout,
         body_timeout: network.body_timeout,
         idle_timeout: network.idle_timeout,
@@ -306,6 +313,19 @@ fn adjustable(config: &Config) -> Adjustable {
     }
 }
 
+/// How many connections are admitted, where there are not enough file descriptors for what the
+/// configuration says.
+fn fewer_connections(config: &Config, summary: &Summary) -> Option<String> {
+    let (wanted, files) = (config.network.max_connections as usize, summary.descriptors);
+    let admitted = files.connections();
+    (admitted < wanted).then(|| {
+        format!(
+            "{admitted} at most, not the {wanted} of network.max_connections: the process may open {} files and keeps {} for itself; raise LimitNOFILE (ulimit -Hn)",
+            files.limit, files.own
+        )
+    })
+}
+
 /// What a person sees when the node has started: where it is, what it promises, what it holds, and
 /// what to do next.
 fn greeting(config: &Config, summary: &Summary) -> String {
@@ -334,6 +354,9 @@ fn greeting(config: &Config, summary: &Summary) -> String {
         ),
     };
     line("durability", durability);
+    if let Some(fewer) = fewer_connections(config, summary) {
+        line("connections", fewer);
+    }
     let io = match summary.is_direct {
         true => "",
         false => ", through the page cache: this file system has no direct I/O",

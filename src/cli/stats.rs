@@ -151,7 +151,7 @@ fn detail_table(counts: &Counts) -> String {
             let _ = writeln!(text, "{:<27} {value}", "value powned");
         }
     }
-    text + &change_table(counts) + &locker_table(counts)
+    text + &load_table(counts) + &change_table(counts) + &locker_table(counts)
 }
 
 fn change_table(counts: &Counts) -> String {
@@ -163,6 +163,34 @@ fn change_table(counts: &Counts) -> String {
         ("  changed nothing", changes.unchanged),
         ("changes wait for the log", changes.log_waiting),
         ("  refused, too many", changes.log_refused),
+    ];
+    let mut text = String::new();
+    for (name, count) in rows {
+        let _ = writeln!(text, "{name:<27} {count}");
+    }
+    text
+}
+
+/// Connections and what waits, against their limits.
+fn load_table(counts: &Counts) -> String {
+    let (connections, waiting) = (&counts.connections, &counts.waiting);
+    let rows: [(&str, u64); 16] = [
+        ("connections", connections.open),
+        ("  admitted at a time", connections.most),
+        ("  served", connections.accepted),
+        ("  closed for others", connections.evicted),
+        ("  refused, all in use", connections.refused_full),
+        ("  refused, of one address", connections.refused_address),
+        ("  timed out", connections.timed_out),
+        ("  not accepted", connections.accept_errors),
+        ("requests that wait", waiting.requests),
+        ("  changes among them", waiting.changes),
+        ("  dropped, client gone", waiting.dropped),
+        ("  refused, no place", waiting.refused_places),
+        ("  refused, no memory", waiting.refused_bytes),
+        ("  connections paused", waiting.paused),
+        ("bytes that wait", waiting.bytes),
+        ("  at most so far", waiting.bytes_most),
     ];
     let mut text = String::new();
     for (name, count) in rows {

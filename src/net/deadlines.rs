@@ -15,7 +15,7 @@ const NEVER: u64 = u64::MAX;
 /// The deadlines of one core's connections. While there is a connection, one task looks at all of
 /// them every 50 ms; while there is none, no timer runs.
 ///
-/// Times are milliseconds since this was made, as of the last look: asking costs no call of the
+/// Times are milliseconds since the start, as of the last look: asking costs no call of the
 /// clock.
 #[derive(Debug)]
 pub(super) struct Deadlines {
@@ -42,9 +42,10 @@ pub(super) struct Deadline {
 }
 
 impl Deadlines {
-    pub(super) fn new() -> Rc<Deadlines> {
+    /// Times count from `start`, the same for all cores.
+    pub(super) fn new(start: Instant) -> Rc<Deadlines> {
         Rc::new(Deadlines {
-            start: Instant::now(),
+            start,
             now_ms: Cell::new(0),
             sweeping: Cell::new(false),
             entries: RefCell::default(),
@@ -87,6 +88,12 @@ impl Deadlines {
             entries.wakers.iter().flatten().cloned().collect()
         };
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Now, as of the last look.
+    #[inline]
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms.get()
     }
 
     /// The time that is `ms` after now, or a little later: never earlier, although the clock was

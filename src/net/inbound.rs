@@ -5,7 +5,7 @@ pub(super) const READ_BYTES: usize = 32 * 1024;
 
 /// A beginning of a request up to this size, bytes, is kept in memory of just its size: thousands of
 /// clients that send a byte and wait cost next to nothing.
-const KEPT_BYTES: usize = 2 * 1024;
+pub(super) const KEPT_BYTES: usize = 2 * 1024;
 
 /// Buffers that are kept for the next connection, each way. All connections of a core run one after
 /// the other and few need theirs while others run.
@@ -47,6 +47,12 @@ impl Inbound {
     #[inline]
     pub(super) fn request(&mut self, length: usize) -> &mut [u8] {
         &mut self.bytes[self.start..self.end][..length]
+    }
+
+    /// Memory that is kept for it, bytes.
+    #[inline]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Leaves the first `length` bytes behind.

@@ -1,11 +1,16 @@
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::seats::{Network, NoSeat, Room, Seat, Seats, network};
+use serde::{Deserialize, Serialize};
 
 use super::{HEADER_BYTES_MAX, Settings};
+use crate::service::budget::BudgetLimits;
+
+pub(super) use super::seats::Busy;
 
 /// The settings in force on all cores, the connections that are open, and counts of what was taken
 /// and turned away. Shared; the data path only ever reads it.
@@ -18,10 +23,16 @@ pub struct Limits {
     body_timeout_ms: AtomicU64,
     idle_timeout_ms: AtomicU64,
     drain_timeout_ms: AtomicU64,
+    waiting_requests: AtomicUsize,
+    waiting_bytes: AtomicUsize,
+    /// Connections that there are file descriptors for.
+    descriptors: AtomicUsize,
     counters: Counters,
+    /// Times count from here on all cores.
+    start: Instant,
     open: AtomicUsize,
     /// Locked when a connection opens or closes, never between.
-    by_network: Mutex<HashMap<Network, usize>>,
+    seats: Mutex<Seats>,
 }
 
 /// Counts since the start, all cores together; each may be read at any time.
@@ -30,10 +41,13 @@ pub struct Limits {
 pub struct Counters {
     /// TCP connections that were served.
     pub accepted: AtomicU64,
-    /// TCP connections closed at once because `max_connections` were open.
+    /// TCP connections closed at once because `max_connections` were open, and none of them idle.
     pub refused_full: AtomicU64,
-    /// TCP connections closed at once because their address had `max_connections_per_address`.
+    /// TCP connections closed at once because their address had `max_connections_per_address`, and none
+    /// of them idle.
     pub refused_address: AtomicU64,
+    /// Idle connections closed to make room for others.
+    pub evicted: AtomicU64,
     /// Errors from accept itself, such as no file descriptor left.
     pub accept_errors: AtomicU64,
     /// Connections closed because a request's header did not come in time.
@@ -44,14 +58,31 @@ pub struct Counters {
     pub timed_out_idle: AtomicU64,
     /// Connections closed because the client did not take its answers.
     pub timed_out_write: AtomicU64,
-    /// Times a connection stopped reading because its core had too many requests in flight.
-    pub paused: AtomicU64,
-    /// Datagrams dropped because their core had too many requests in flight.
-    pub datagrams_dropped: AtomicU64,
     /// Answers that no datagram can hold, or that the kernel would not send.
     pub answers_dropped: AtomicU64,
     /// Errors from receiving datagrams.
     pub receive_errors: AtomicU64,
+}
+
+/// Connections now, and what was taken and turned away since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionCounts {
+    /// Open now.
+    pub open: u64,
+    /// Admitted at a time.
+    pub most: u64,
+    /// Served since the start.
+    pub accepted: u64,
+    /// Closed at once because all places were taken.
+    pub refused_full: u64,
+    /// Closed at once because their address had all it may have.
+    pub refused_address: u64,
+    /// Idle ones closed to make room for others.
+    pub evicted: u64,
+    /// Errors from accept itself.
+    pub accept_errors: u64,
+    /// Closed because a header, a body, a request or the taking of an answer took too long.
+    pub timed_out: u64,
 }
 
 /// One connection's place under the limits, until dropped.
@@ -59,11 +90,8 @@ pub struct Counters {
 pub(super) struct Admission {
     limits: Arc<Limits>,
     network: Network,
+    seat: Arc<Seat>,
 }
-
-/// Whose connections are counted together: an IPv4 address, or an IPv6 /64, since a single client
-/// commonly has all 2^64 addresses of one.
-type Network = u64;
 
 impl Limits {
     /// Puts settings in force, with nothing open and all counts 0.
@@ -76,9 +104,13 @@ impl Limits {
             body_timeout_ms: AtomicU64::new(0),
             idle_timeout_ms: AtomicU64::new(0),
             drain_timeout_ms: AtomicU64::new(0),
+            waiting_requests: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
+            descriptors: AtomicUsize::new(usize::MAX),
             counters: Counters::default(),
+            start: Instant::now(),
             open: AtomicUsize::new(0),
-            by_network: Mutex::new(HashMap::new()),
+            seats: Mutex::default(),
         };
         limits.change(settings);
         Arc::new(limits)
@@ -101,11 +133,52 @@ impl Limits {
             .store(ms(settings.idle_timeout), Relaxed);
         self.drain_timeout_ms
             .store(ms(settings.drain_timeout), Relaxed);
+        self.waiting_requests
+            .store(settings.waiting.requests, Relaxed);
+        self.waiting_bytes.store(settings.waiting.bytes, Relaxed);
+    }
+
+    /// Admits no more connections than there are file descriptors for, whatever the settings say.
+    pub fn set_descriptors(&self, connections: usize) {
+        self.descriptors.store(connections, Relaxed);
+    }
+
+    /// TCP connections that are admitted at a time, all cores together.
+    pub fn max_connections(&self) -> usize {
+        let most = self.max_connections.load(Relaxed);
+        most.min(self.descriptors.load(Relaxed))
+    }
+
+    /// What requests that wait may take of a core, as it is now.
+    pub fn waiting(&self) -> BudgetLimits {
+        BudgetLimits {
+            requests: self.waiting_requests.load(Relaxed),
+            bytes: self.waiting_bytes.load(Relaxed),
+        }
     }
 
     /// What was taken and turned away since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How many connections there are, and what was turned away.
+    pub fn connection_counts(&self) -> ConnectionCounts {
+        let counters = &self.counters;
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        ConnectionCounts {
+            open: self.open_connections() as u64,
+            most: self.max_connections() as u64,
+            accepted: get(&counters.accepted),
+            refused_full: get(&counters.refused_full),
+            refused_address: get(&counters.refused_address),
+            evicted: get(&counters.evicted),
+            accept_errors: get(&counters.accept_errors),
+            timed_out: get(&counters.timed_out_header)
+                + get(&counters.timed_out_body)
+                + get(&counters.timed_out_idle)
+                + get(&counters.timed_out_write),
+        }
     }
 
     /// TCP connections open now, all cores together.
@@ -118,32 +191,46 @@ impl Limits {
         self.max_body_bytes.load(Relaxed)
     }
 
-    /// Takes a place for a client's connection, or counts the refusal.
+    /// Takes a place for a client's connection, or counts the refusal. Where all are taken, the
+    /// connection that has been idle longest makes room.
     pub(super) fn admit(self: &Arc<Limits>, peer: SocketAddr) -> Option<Admission> {
-        if self.open.fetch_add(1, Relaxed) >= self.max_connections.load(Relaxed) {
-            self.open.fetch_sub(1, Relaxed);
-            self.counters.refused_full.fetch_add(1, Relaxed);
-            return None;
-        }
         let network = network(peer.ip());
-        let mut by_network = self.by_network();
-        let of_network = by_network.entry(network).or_insert(0);
-        if *of_network >= self.max_connections_per_address.load(Relaxed) {
-            if *of_network == 0 {
-                by_network.remove(&network); // a limit of 0 must not leave an entry an address
+        let room = Room {
+            most: self.max_connections(),
+            most_of_address: self.max_connections_per_address.load(Relaxed),
+            stuck_ms: self.header_timeout_ms(),
+        };
+        let now_ms = self.start.elapsed().as_millis() as u64; // 64 bits are 584 million years
+        let mut seats = self.seats();
+        let taken = seats.take(network, now_ms, room);
+        self.open.store(seats.open(), Relaxed);
+        drop(seats);
+        let counters = &self.counters;
+        match taken {
+            Ok((seat, is_freed)) => {
+                counters.accepted.fetch_add(1, Relaxed);
+                counters.evicted.fetch_add(is_freed.into(), Relaxed);
+                let limits = Arc::clone(self);
+                Some(Admission {
+                    limits,
+                    network,
+                    seat,
+                })
             }
-            drop(by_network);
-            self.open.fetch_sub(1, Relaxed);
-            self.counters.refused_address.fetch_add(1, Relaxed);
-            return None;
+            Err(NoSeat::Full) => {
+                counters.refused_full.fetch_add(1, Relaxed);
+                None
+            }
+            Err(NoSeat::OfAddress) => {
+                counters.refused_address.fetch_add(1, Relaxed);
+                None
+            }
         }
-        *of_network += 1;
-        drop(by_network);
-        self.counters.accepted.fetch_add(1, Relaxed);
-        Some(Admission {
-            limits: Arc::clone(self),
-            network,
-        })
+    }
+
+    /// From when times count, on all cores.
+    pub(super) fn start(&self) -> Instant {
+        self.start
     }
 
     /// The longest request a stream may have, header included, bytes.
@@ -167,32 +254,36 @@ impl Limits {
         Duration::from_millis(self.drain_timeout_ms.load(Relaxed))
     }
 
-    fn by_network(&self) -> std::sync::MutexGuard<'_, HashMap<Network, usize>> {
-        // Every change under the lock is a single insert, remove or count: nothing is half done
-        // should a thread ever panic while it holds it.
-        self.by_network
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        // Nothing under the lock panics; if it did, counts could be wrong and nothing else.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission {
+    /// Says what the connection is doing, and when it was used, if it was.
+    #[inline]
+    pub(super) fn say(&self, busy: Busy, used_ms: Option<u64>) {
+        self.seat.say(busy, used_ms);
+    }
+
+    /// Whether the connection has to make room for another.
+    #[inline]
+    pub(super) fn is_evicted(&self) -> bool {
+        self.seat.is_evicted()
+    }
+
+    /// Has this woken when it has to.
+    pub(super) fn wake_by(&self, waker: &Waker) {
+        self.seat.wake_by(waker);
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.limits.open.fetch_sub(1, Relaxed);
-        if let Entry::Occupied(mut of_network) = self.limits.by_network().entry(self.network) {
-            *of_network.get_mut() -= 1;
-            if *of_network.get() == 0 {
-                of_network.remove();
-            }
-        }
-    }
-}
-
-fn network(address: IpAddr) -> Network {
-    match address.to_canonical() {
-        // ::/32 is not assigned to anybody, so no /64 of it can be mistaken for an IPv4 address.
-        IpAddr::V4(address) => u64::from(address.to_bits()),
-        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        let mut seats = self.limits.seats();
+        seats.leave(self.network, &self.seat);
+        self.limits.open.store(seats.open(), Relaxed);
     }
 }
 
@@ -217,33 +308,32 @@ mod tests {
         let limits = limits(2, 2);
         let first = limits.admit(peer("10.0.0.1:1"));
         let second = limits.admit(peer("10.0.0.2:1"));
-        assert!(first.is_some() && second.is_some());
+        for admission in [&first, &second] {
+            admission.as_ref().unwrap().say(Busy::WithRequests, None);
+        }
         assert!(limits.admit(peer("10.0.0.3:1")).is_none());
         drop(first);
         let third = limits.admit(peer("10.0.0.3:1"));
         assert!(third.is_some());
         drop((second, third));
         assert_eq!(limits.open_connections(), 0);
-        assert!(limits.by_network().is_empty());
         assert_eq!(limits.counters().refused_full.load(Relaxed), 1);
     }
 
     #[test]
-    fn an_address_is_counted_however_it_is_written() {
-        let limits = limits(10, 1);
-        let _v4 = limits.admit(peer("10.0.0.1:1")).unwrap();
-        assert!(limits.admit(peer("[::ffff:10.0.0.1]:2")).is_none());
-        let _v6 = limits.admit(peer("[2001:db8::1]:1")).unwrap();
-        assert!(limits.admit(peer("[2001:db8::ffff:2]:1")).is_none());
-        assert!(limits.admit(peer("[2001:db8:0:1::1]:1")).is_some());
-        assert_eq!(limits.counters().refused_address.load(Relaxed), 2);
+    fn no_more_are_admitted_than_there_are_descriptors_for() {
+        let limits = limits(10, 10);
+        limits.set_descriptors(1);
+        let first = limits.admit(peer("10.0.0.1:1")).unwrap();
+        first.say(Busy::WithRequests, None);
+        assert!(limits.admit(peer("10.0.0.2:1")).is_none());
+        assert_eq!(limits.max_connections(), 1);
     }
 
     #[test]
-    fn a_limit_of_none_admits_none_and_remembers_none() {
+    fn a_limit_of_none_admits_none() {
         let limits = limits(10, 0);
         assert!(limits.admit(peer("10.0.0.1:1")).is_none());
-        assert!(limits.by_network().is_empty());
         assert_eq!(limits.open_connections(), 0);
     }
 }

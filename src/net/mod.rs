@@ -5,7 +5,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `settings` | what an operator chooses |
-//! | `limits` | those choices while the node runs, who is admitted, and what was turned away |
+//! | `limits` | those choices while the node runs, and what was turned away |
+//! | `seats` | which connections are open, and which is closed to make room for another |
 //! | `listen`, `steering` | the sockets of all shards, and the program that spreads datagrams over them |
 //! | `serve` | one core: everything below, from start to graceful stop |
 //! | `tcp`, `inbound`, `pipeline`, `deadlines` | connections: bytes in, answers in order, time-outs |
@@ -14,10 +15,10 @@
 //! | `readiness` | which sockets can be read or written |
 //! | `rings` | when a busy core looks at its executor's rings |
 //! | `stop` | the signal that reaches every core |
+//! | `told` | how often what goes on failing is logged |
 
 mod datagrams;
 mod deadlines;
-mod flight;
 mod inbound;
 mod limits;
 mod listen;
@@ -25,19 +26,24 @@ mod parked;
 mod pipeline;
 mod readiness;
 mod rings;
+mod seats;
 mod serve;
 mod settings;
 mod steering;
 mod stop;
 mod tcp;
+mod told;
 mod udp;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-pub use limits::{Counters, Limits};
+use crate::service::budget::{Budget, Made, Needs};
+
+pub use limits::{ConnectionCounts, Counters, Limits};
 pub use listen::{Sockets, bind};
 pub use serve::{Drained, serve};
 pub use settings::Settings;
@@ -50,13 +56,15 @@ pub enum Split {
     /// say more: more than there are now. While it is at most [`HEADER_BYTES_MAX`] the header time-out
     /// runs, after that the body time-out.
     Incomplete {
-        /// Bytes from the request's first.
+        /// Bytes from the request's first; more than [`HEADER_BYTES_MAX`] are the whole request.
         needed: usize,
     },
     /// A whole request: the first `length` bytes, at least 1.
     Whole {
         /// Bytes of the request, header included.
         length: usize,
+        /// What it takes if it has to wait.
+        needs: Needs,
     },
     /// A request that is not worth its body: answer now.
     Refused {
@@ -89,10 +97,11 @@ pub struct Origin {
     pub peer: SocketAddr,
 }
 
-/// An answer that takes longer than this turn, with a copy of whatever it needs. It is run to its end whatever becomes of the
-/// connection, since it may be a change that others already see as made. An empty answer is none, without
+/// An answer that takes longer than this turn, with a copy of whatever it needs. It is run to its end
+/// whatever becomes of the connection, since it may be a change that others already see as made; one
+/// that has not begun when its session is dropped ends by itself. An empty answer is none, without
 /// which a stream cannot go on: it closes.
-pub type Later = Pin<Box<dyn Future<Output = Vec<u8>>>>;
+pub type Later = Pin<Box<dyn Future<Output = Made>>>;
 
 /// What became of a request.
 pub enum Handled {
@@ -114,6 +123,9 @@ pub trait Handler: Clone + 'static {
 
     /// Word that a parked response may be sent.
     type Release: Release;
+
+    /// What requests that wait may take of this core.
+    fn budget(&self) -> &Rc<Budget>;
 
     /// A new connection, or the start of the core's datagrams.
     fn session(&self, origin: Origin) -> Self::Session;
@@ -161,6 +173,9 @@ pub trait Session: 'static {
     /// Handles one whole request, the one that the stream was last [found](Session::split) to start
     /// with, or one whole datagram (possibly malformed). May decrypt it in place. Appends the response to `out`, which may hold earlier responses.
     fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled;
+
+    /// Appends the answer to a request that there is no room for. `header` is as much of it as has come.
+    fn refuse_for_room(&mut self, header: &[u8], out: &mut Vec<u8>);
 
     /// Appends the answer to a [`Split::Refused`]. `header` is as much of the request as has come.
     fn refuse(&mut self, header: &[u8], out: &mut Vec<u8>);

@@ -3,16 +3,16 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use super::datagrams::Address;
-use super::flight::InFlight;
 use super::pipeline::Pipeline;
 use super::udp::Outbox;
 use super::{Handler, Release};
+use crate::service::budget::Made;
 
 /// The composed answers of one core that wait for word that they may go, by the number that the
 /// handler gave them: small numbers, used again and again.
 #[derive(Default)]
 pub(super) struct Parked {
-    places: RefCell<Vec<Option<(Place, InFlight)>>>,
+    places: RefCell<Vec<Option<Place>>>,
 }
 
 /// Where a parked answer is kept.
@@ -28,12 +28,12 @@ impl Parked {
     ///
     /// # Panics
     /// When another is kept under this number.
-    pub(super) fn keep(&self, id: usize, place: Place, in_flight: InFlight) {
+    pub(super) fn keep(&self, id: usize, place: Place) {
         let mut places = self.places.borrow_mut();
         if places.len() <= id {
             places.resize_with(id + 1, || None);
         }
-        let before = places[id].replace((place, in_flight));
+        let before = places[id].replace(place);
         assert!(before.is_none(), "a number is in use once at a time");
     }
 
@@ -44,8 +44,7 @@ impl Parked {
             poll_fn(|cx| handler.poll_released(cx, &mut released)).await;
             for release in released.drain(..) {
                 let place = self.places.borrow_mut()[release.id()].take();
-                let (place, in_flight) = place.expect("a release is of a parked answer");
-                match place {
+                match place.expect("a release is of a parked answer") {
                     Place::Stream(pipeline, number) if release.is_given_up() => {
                         pipeline.end_at(number);
                     }
@@ -56,10 +55,9 @@ impl Parked {
                     Place::Datagram(_, answer) if !release.goes() => outbox.give_back(answer),
                     Place::Datagram(peer, mut answer) => {
                         release.complete(&mut answer);
-                        outbox.push(peer, answer);
+                        outbox.push(peer, Made::from(answer));
                     }
                 }
-                drop(in_flight);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::Later;
-use super::flight::InFlight;
+use crate::service::budget::{Made, Share};
 
 /// The answers of one connection that cannot go out yet because they, or an earlier one, are not
 /// ready: kept in the order of their requests, whatever order they become ready in.
@@ -15,6 +15,10 @@ pub(super) struct Pipeline {
     waker: Waker,
     /// Whether the connection is running, and so will look for itself.
     awake: Cell<bool>,
+    /// Whether an answer is being made whose size nobody knows.
+    is_alone: Cell<bool>,
+    /// Whether the connection is over: nobody takes answers any more.
+    is_over: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +45,7 @@ enum Slot {
     /// The answer is being made.
     Waiting,
     /// It was made.
-    Made(Vec<u8>),
+    Made(Made),
     /// It lies among the composed, from this position on.
     Composed {
         start: u64,
@@ -53,6 +57,9 @@ enum Slot {
 /// Memory that is kept while no answer waits, bytes.
 const KEPT_BYTES_MAX: usize = 2 * 1024;
 
+/// An answer of so many bytes is not copied where it is the first to go.
+const MOVED_BYTES_MIN: usize = 16 * 1024;
+
 impl Pipeline {
     /// `waker` wakes the connection.
     pub(super) fn new(waker: Waker) -> Rc<Pipeline> {
@@ -60,6 +67,8 @@ impl Pipeline {
             slots: RefCell::default(),
             waker,
             awake: Cell::new(false),
+            is_alone: Cell::new(false),
+            is_over: Cell::new(false),
         })
     }
 
@@ -79,6 +88,37 @@ impl Pipeline {
     #[inline]
     pub(super) fn ready_bytes(&self) -> usize {
         self.slots.borrow().ready_bytes
+    }
+
+    /// Whether an answer is being made whose size nobody knows: until it is, none comes after it.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.is_alone.get()
+    }
+
+    /// Whether the next answer can go out.
+    pub(super) fn is_front_ready(&self) -> bool {
+        let slots = self.slots.borrow();
+        slots.queue.front().is_some_and(Slot::is_ready)
+    }
+
+    /// Bytes of composed answers that are kept here.
+    #[inline]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.slots.borrow().composed.capacity()
+    }
+
+    /// The connection is over: no answer is kept any more.
+    pub(super) fn end(&self) {
+        self.is_over.set(true);
+        let mut slots = self.slots.borrow_mut();
+        let made = slots.queue.iter_mut().filter_map(|slot| match slot {
+            Slot::Made(made) => Some(mem::take(made)),
+            Slot::Waiting | Slot::Composed { .. } | Slot::End => None,
+        });
+        let made: Vec<Made> = made.collect();
+        drop(slots);
+        drop(made); // to give bytes back may wake others
     }
 
     /// Says whether the connection is running: until told otherwise, it need not be woken.
@@ -137,6 +177,9 @@ impl Pipeline {
 
     /// Gives an answer up: those before it go, and then the connection has to close.
     pub(super) fn end_at(&self, number: u64) {
+        if self.is_over.get() {
+            return;
+        }
         let mut slots = self.slots.borrow_mut();
         let index = (number - slots.front) as usize;
         slots.waiting -= 1;
@@ -152,7 +195,9 @@ impl Pipeline {
     }
 
     /// Keeps a place for an answer, and runs it to its end whether or not the connection lives on.
-    pub(super) fn wait_for(self: &Rc<Pipeline>, later: Later, in_flight: InFlight) {
+    /// `is_alone`: nobody knows its size.
+    pub(super) fn wait_for(self: &Rc<Pipeline>, later: Later, is_alone: bool) {
+        self.is_alone.set(is_alone);
         let number = {
             let mut slots = self.slots.borrow_mut();
             slots.queue.push_back(Slot::Waiting);
@@ -162,33 +207,49 @@ impl Pipeline {
         let pipeline = Rc::clone(self);
         glommio::spawn_local(async move {
             let answer = later.await;
-            match answer.is_empty() {
+            if is_alone {
+                pipeline.is_alone.set(false);
+                pipeline.wake();
+            }
+            match answer.bytes.is_empty() {
                 true => pipeline.end_at(number),
                 false => pipeline.fill(number, answer),
             }
-            drop(in_flight);
         })
         .detach();
     }
 
-    /// Moves every answer whose turn has come to `out`.
-    pub(super) fn collect(&self, out: &mut Vec<u8>) {
+    /// Moves answers whose turn has come to `out`, until there are `most` bytes or more in it, and their
+    /// shares to `share`.
+    pub(super) fn collect(&self, out: &mut Vec<u8>, most: usize, share: &mut Option<Share>) {
         let mut slots = self.slots.borrow_mut();
         let slots = &mut *slots;
-        while let Some(slot) = slots.queue.front() {
+        while let Some(slot) = slots.queue.front_mut()
+            && out.len() < most
+        {
             let length = match slot {
-                Slot::Made(bytes) => {
-                    out.extend_from_slice(bytes);
-                    bytes.len()
+                Slot::Made(made) => {
+                    let Made { bytes, share: its } = mem::take(made);
+                    let length = bytes.len();
+                    match out.is_empty() && length >= MOVED_BYTES_MIN {
+                        true => *out = bytes,
+                        false => out.extend_from_slice(&bytes),
+                    }
+                    match (&mut *share, its) {
+                        (Some(share), Some(its)) => share.join(its),
+                        (none @ None, its) => *none = its,
+                        (Some(_), None) => {}
+                    }
+                    length
                 }
                 Slot::Composed {
                     start,
                     length,
                     is_ready: true,
                 } => {
-                    let at = (start - slots.before) as usize;
-                    out.extend_from_slice(&slots.composed[at..at + length]);
-                    slots.gone = at + length;
+                    let at = (*start - slots.before) as usize;
+                    out.extend_from_slice(&slots.composed[at..at + *length]);
+                    slots.gone = at + *length;
                     *length
                 }
                 Slot::Waiting | Slot::Composed { .. } => break,
@@ -204,11 +265,14 @@ impl Pipeline {
         slots.tidy();
     }
 
-    fn fill(&self, number: u64, answer: Vec<u8>) {
+    fn fill(&self, number: u64, answer: Made) {
+        if self.is_over.get() {
+            return;
+        }
         let mut slots = self.slots.borrow_mut();
         let index = (number - slots.front) as usize;
         slots.waiting -= 1;
-        slots.ready_bytes += answer.len();
+        slots.ready_bytes += answer.bytes.len();
         // A slot leaves the front only when it is ready, so a waiting one is still in the queue.
         slots.queue[index] = Slot::Made(answer);
         self.wake_for(index);
@@ -216,8 +280,24 @@ impl Pipeline {
 
     /// An answer became ready: the connection can go on if it is the next.
     fn wake_for(&self, index: usize) {
-        if index == 0 && !self.awake.get() {
+        if index == 0 {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if !self.awake.get() {
             self.waker.wake_by_ref();
+        }
+    }
+}
+
+impl Slot {
+    fn is_ready(&self) -> bool {
+        match self {
+            Slot::Waiting => false,
+            Slot::Made(_) | Slot::End => true,
+            Slot::Composed { is_ready, .. } => *is_ready,
         }
     }
 }
@@ -250,7 +330,7 @@ mod tests {
 
     fn sent(pipeline: &Pipeline) -> Vec<u8> {
         let mut out = Vec::new();
-        pipeline.collect(&mut out);
+        pipeline.collect(&mut out, usize::MAX, &mut None);
         out
     }
 

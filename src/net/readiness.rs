@@ -53,6 +53,8 @@ struct Source {
     /// The other side sends no more, or the socket failed: reading tells, so that there always is
     /// something to be read.
     is_over: bool,
+    /// The other side takes no more either.
+    is_gone: bool,
     waker: Option<Waker>,
 }
 
@@ -90,6 +92,7 @@ impl Readiness {
             readable: true,
             writable: true,
             is_over: false,
+            is_gone: false,
             waker: None,
         });
         let mut flags = epoll::EventFlags::ET | epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
@@ -136,6 +139,7 @@ impl Readiness {
             let over = epoll::EventFlags::HUP | epoll::EventFlags::RDHUP | epoll::EventFlags::ERR;
             let gone = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
             source.is_over |= flags.intersects(over);
+            source.is_gone |= flags.intersects(gone);
             source.readable |= source.is_over || flags.contains(epoll::EventFlags::IN);
             source.writable |= flags.intersects(gone | epoll::EventFlags::OUT);
             if let Some(waker) = &source.waker {
@@ -181,6 +185,12 @@ impl<S: AsFd> Watched<S> {
     #[inline]
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll(cx, |source| source.writable)
+    }
+
+    /// Whether the other side has gone, and takes no answer any more.
+    #[inline]
+    pub(super) fn is_gone(&self) -> bool {
+        self.readiness.sources.borrow()[self.key].is_gone
     }
 
     /// Says that a read took everything that had come.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::flight::Flight;
+use crate::service::budget::Budget;
 use crate::store::turn;
 
 /// How long the executor may go without a look at its own rings while sockets keep it busy. What is
@@ -19,15 +19,15 @@ const LOOK_IN_FLIGHT: Duration = Duration::from_micros(20);
 /// The rings of one core, for all that keep it busy.
 #[derive(Debug)]
 pub(super) struct Rings {
-    flight: Rc<Flight>,
+    budget: Rc<Budget>,
     last_look: Cell<Instant>,
 }
 
 impl Rings {
-    /// `flight` are the requests of this core whose answers wait.
-    pub(super) fn new(flight: Rc<Flight>) -> Rc<Rings> {
+    /// `budget` knows how many requests of this core wait for their answers.
+    pub(super) fn new(budget: Rc<Budget>) -> Rc<Rings> {
         Rc::new(Rings {
-            flight,
+            budget,
             last_look: Cell::new(Instant::now()),
         })
     }
@@ -39,7 +39,7 @@ impl Rings {
 
     /// Has the executor look at its rings where that is due; says whether it was.
     pub(super) async fn look_if_due(&self) -> bool {
-        let look = match self.flight.count() {
+        let look = match self.budget.waiting() {
             0 => LOOK,
             _ => LOOK_IN_FLIGHT,
         };

@@ -8,7 +8,6 @@ use glommio::net::UdpSocket;
 use glommio::timer::Timer;
 
 use super::deadlines::Deadlines;
-use super::flight::Flight;
 use super::inbound::Buffers;
 use super::listen::stop_listening;
 use super::parked::Parked;
@@ -16,6 +15,7 @@ use super::readiness::{Interest, Readiness};
 use super::rings::Rings;
 use super::udp::Outbox;
 use super::{Handler, Limits, Sockets, Stop, tcp, udp};
+use crate::service::budget::Budget;
 
 /// How often a core that stops looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
@@ -34,7 +34,7 @@ pub struct Drained {
 pub(super) struct Worker {
     pub(super) limits: Arc<Limits>,
     pub(super) stop: Stop,
-    pub(super) flight: Rc<Flight>,
+    pub(super) budget: Rc<Budget>,
     pub(super) parked: Rc<Parked>,
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) buffers: Buffers,
@@ -56,14 +56,15 @@ pub async fn serve<H: Handler>(
     stop: Stop,
 ) -> std::io::Result<Drained> {
     let readiness = Readiness::new()?;
-    let flight: Rc<Flight> = Rc::default();
+    let budget = Rc::clone(handler.budget());
+    let start = limits.start();
     let worker = Rc::new(Worker {
         limits,
         stop,
-        rings: Rings::new(Rc::clone(&flight)),
-        flight,
+        rings: Rings::new(Rc::clone(&budget)),
+        budget,
         parked: Rc::default(),
-        deadlines: Deadlines::new(),
+        deadlines: Deadlines::new(start),
         buffers: Buffers::default(),
         readiness: Rc::clone(&readiness),
         cut: Cell::new(false),
@@ -103,7 +104,7 @@ pub async fn serve<H: Handler>(
     worker.deadlines.wake_all();
     let left = || Drained {
         connections_cut: worker.deadlines.connections(),
-        requests_cut: worker.flight.count(),
+        requests_cut: worker.budget.waiting(),
     };
     while (left() != Drained::default() || !outbox.is_sent()) && Instant::now() < deadline {
         Timer::new(DRAIN_LOOK).await;

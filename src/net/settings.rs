@@ -1,20 +1,26 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::service::budget::BudgetLimits;
+
 /// What an operator chooses about sockets. `listen` holds from start to end, the rest can change
 /// while the node runs ([`Limits::change`](super::Limits::change)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where to listen, TCP and UDP. Port 0: any port that is free for both.
     pub listen: SocketAddr,
-    /// TCP connections at a time, all cores together.
+    /// TCP connections at a time, all cores together. Where all are there, one that is idle makes room
+    /// for the next.
     pub max_connections: usize,
     /// TCP connections at a time from one IPv4 address or one IPv6 /64 network.
     pub max_connections_per_address: usize,
     /// The longest body, bytes, that a stream's request may have. What a longer one is told is up
     /// to the handler; this bounds memory if it lets one through.
     pub max_body_bytes: usize,
-    /// From the first byte of a request to the end of its header.
+    /// What requests and answers that wait may take of each core.
+    pub waiting: BudgetLimits,
+    /// From the first byte of a request to the end of its header; for the first request of a connection,
+    /// from when that was accepted.
     pub header_timeout: Duration,
     /// From the end of the header to the end of the body.
     pub body_timeout: Duration,
@@ -31,6 +37,7 @@ impl Default for Settings {
             max_connections: 10_000,
             max_connections_per_address: 1_000,
             max_body_bytes: 1024 * 1024,
+            waiting: BudgetLimits::default(),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),

@@ -4,20 +4,22 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use super::deadlines::Deadline;
-use super::inbound::{Inbound, READ_BYTES};
-use super::limits::Admission;
+use super::inbound::{Inbound, KEPT_BYTES, READ_BYTES};
+use super::limits::{Admission, Busy};
 use super::parked::Place;
 use super::pipeline::Pipeline;
 use super::readiness::{Interest, Watched};
 use super::serve::Worker;
+use super::told::Told;
 use super::{HEADER_BYTES_MAX, Handled, Handler, Origin, Session, Split, Transport};
+use crate::service::budget::{Account, NoKeeping, Scarce, Share, Waits};
 use crate::store::turn;
 
 /// Connections accepted before others get a turn.
@@ -48,13 +50,14 @@ pub(super) async fn accept<H: Handler>(
     handler: H,
 ) {
     let mut accepted = 0;
+    let mut told = Told::default();
     while !worker.stop.is_stopped() {
         poll_fn(|cx| listener.poll_readable(cx)).await;
         // Not to be inherited by programs that this process might start.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match rustix::net::accept_with(listener.socket(), flags) {
             Ok(connection) => {
-                start(TcpStream::from(connection), &worker, &handler);
+                start(TcpStream::from(connection), &worker, &handler, &mut told);
                 accepted += 1;
                 if accepted % ACCEPTS_A_TURN == 0 {
                     turn().await;
@@ -66,14 +69,16 @@ pub(super) async fn accept<H: Handler>(
             Err(_) if worker.stop.is_stopped() => break,
             Err(error) => {
                 count(&worker.limits.counters().accept_errors);
-                tracing::warn!(%error, "cannot accept connections, trying again");
+                if let Some(times) = told.again(error.raw_os_error(), Instant::now()) {
+                    tracing::warn!(%error, times, "cannot accept connections, trying again");
+                }
                 Timer::new(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-fn start<H: Handler>(stream: TcpStream, worker: &Rc<Worker>, handler: &H) {
+fn start<H: Handler>(stream: TcpStream, worker: &Rc<Worker>, handler: &H, told: &mut Told) {
     let Ok(peer) = stream.peer_addr() else {
         return; // gone already
     };
@@ -84,7 +89,10 @@ fn start<H: Handler>(stream: TcpStream, worker: &Rc<Worker>, handler: &H) {
         Ok(stream) => stream,
         Err(error) => {
             count(&worker.limits.counters().accept_errors);
-            tracing::warn!(%error, "cannot watch a connection, closing it");
+            let code = error.raw_os_error().unwrap_or_default();
+            if let Some(times) = told.again(code, Instant::now()) {
+                tracing::warn!(%error, times, "cannot watch a connection, closing it");
+            }
             return;
         }
     };
@@ -105,7 +113,13 @@ async fn run<S: Session>(
     worker: Rc<Worker>,
 ) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    admission.wake_by(&waker);
+    let account = worker.budget.account(peer.ip());
+    let header_timeout_ms = worker.limits.header_timeout_ms();
     let mut connection = Connection {
+        kept: account.keep(),
+        account,
+        first_due_ms: Some(worker.deadlines.after_ms(header_timeout_ms)),
         deadline: worker.deadlines.enter(waker.clone()),
         pipeline: Pipeline::new(waker),
         worker,
@@ -114,17 +128,20 @@ async fn run<S: Session>(
         peer,
         inbound: Inbound::default(),
         needed: 1,
+        reserved: 0,
         skip: 0,
         state: State::Open,
         ended: false,
         out: Vec::new(),
         out_sent: 0,
+        sending: None,
+        unsent_max: 0,
         sent: 0,
         part: None,
         part_due_ms: None,
         write_due: None,
-        waits_since: None,
-        _admission: admission,
+        waits: Waits::NOTHING,
+        admission,
     };
     while let Next::Turn = poll_fn(|cx| connection.step(cx)).await {
         turn().await;
@@ -143,14 +160,26 @@ struct Connection<S> {
     inbound: Inbound,
     /// Pending bytes at which the session is asked again; at least 1.
     needed: usize,
+    /// Bytes that may be kept for the request at the front, which is long.
+    reserved: usize,
     /// Bytes of a refused request that are still to come.
     skip: usize,
+
+    /// Whose places and bytes it takes.
+    account: Account,
+    /// What this connection keeps of them from one turn to the next.
+    kept: Share,
+    waits: Waits,
 
     /// Answers that wait for others.
     pipeline: Rc<Pipeline>,
     /// Answers on their way; the first `out_sent` bytes have gone.
     out: Vec<u8>,
     out_sent: usize,
+    /// What those of them take that tasks have made.
+    sending: Option<Share>,
+    /// Bytes of answers from which on no request is taken on, this turn.
+    unsent_max: usize,
     /// Bytes sent since the start.
     sent: u64,
 
@@ -158,11 +187,11 @@ struct Connection<S> {
     /// What the client is being waited for, and until when.
     part: Option<Part>,
     part_due_ms: Option<u64>,
+    /// By when the header of the first request has to be there; `None` from then on.
+    first_due_ms: Option<u64>,
     /// By when, and up to which byte since the start, the client has to take answers.
     write_due: Option<(u64, u64)>,
-    /// See [`Flight::wait_for_room`](super::flight::Flight::wait_for_room).
-    waits_since: Option<u64>,
-    _admission: Admission,
+    admission: Admission,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -189,8 +218,10 @@ enum Part {
 enum Halt {
     /// There is no whole one.
     Starved,
-    /// Too many answers wait.
+    /// Too many answers of this connection wait.
     Paused,
+    /// Its address has its share: it is woken when there is room.
+    NoRoom,
     /// Others want a turn.
     Budget,
 }
@@ -205,7 +236,7 @@ enum Next {
 impl<S: Session> Connection<S> {
     /// Does what can be done without waiting. Everything that the connection waits for wakes it.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if self.worker.cut.get() {
+        if self.worker.cut.get() || self.stream.is_gone() {
             return Poll::Ready(Next::Close);
         }
         self.pipeline.set_awake(true);
@@ -224,9 +255,20 @@ impl<S: Session> Connection<S> {
         if self.state == State::Open && self.worker.stop.is_stopped() {
             self.state = State::Finishing;
         }
+        if self.admission.is_evicted() && self.state == State::Open {
+            if self.is_at_rest() {
+                return Poll::Ready(Next::Close);
+            }
+            // It took a request on at the moment when it was chosen.
+            self.give_up_reading();
+        }
         if self.out.capacity() == 0 {
             self.out = self.worker.buffers.writing();
         }
+        self.unsent_max = match self.account.can_keep(ANSWER_BYTES_MAX) {
+            Ok(()) => ANSWER_BYTES_MAX,
+            Err(_) => KEPT_BYTES,
+        };
         let mut budget = REQUESTS_A_TURN;
         let mut read_budget = READ_BYTES;
         let halt = loop {
@@ -248,17 +290,24 @@ impl<S: Session> Connection<S> {
                 Poll::Pending => break Halt::Starved,
             }
         };
-        self.pipeline.collect(&mut self.out);
+        let (sent, most) = (self.sent, self.out_sent + ANSWER_BYTES_MAX);
+        self.pipeline
+            .collect(&mut self.out, most, &mut self.sending);
         if self.write(cx).is_err() {
             return Poll::Ready(Next::Close);
         }
         if self.pipeline.has_ended() && self.out.is_empty() {
             return Poll::Ready(Next::Close);
         }
-        self.inbound.settle(&self.worker.buffers);
-        self.set_deadline(halt, budget < REQUESTS_A_TURN);
+        self.settle();
+        let progress = budget < REQUESTS_A_TURN;
+        self.set_deadline(halt, progress);
+        self.say_how_busy(progress || self.sent > sent);
         // Whatever paused it may have gone with the write, and then nothing would wake it.
-        if halt == Halt::Budget || halt == Halt::Paused && !self.is_paused() {
+        if halt == Halt::Budget
+            || halt == Halt::Paused && !self.is_paused()
+            || self.out.is_empty() && self.pipeline.is_front_ready()
+        {
             return Poll::Ready(Next::Turn);
         }
         if self.state == State::Finishing
@@ -285,28 +334,37 @@ impl<S: Session> Connection<S> {
                 continue;
             }
             if pending.len() < self.needed {
-                return Halt::Starved;
+                match self.starve(waker) {
+                    Some(halt) => return halt,
+                    None => {
+                        *budget = budget.saturating_sub(1);
+                        continue;
+                    }
+                }
             }
             if self.is_paused() {
-                self.wait_for_room(waker);
                 return Halt::Paused;
             }
             if *budget == 0 {
                 return Halt::Budget;
             }
             match self.session.split(pending) {
-                Split::Whole { length } if (1..=pending.len()).contains(&length) => {
+                Split::Whole { length, needs } if (1..=pending.len()).contains(&length) => {
+                    if let Some(scarce) = self.account.lacks(&needs) {
+                        self.account.wait_for(scarce, &mut self.waits, waker);
+                        return Halt::NoRoom;
+                    }
                     self.session.prepare(&pending[length..]);
                     *budget -= 1;
                     self.needed = 1;
-                    self.handle(length);
+                    self.handle(length, needs.is_open);
                     self.inbound.consume(length);
+                    self.reserved = 0;
                 }
                 Split::Incomplete { needed }
                     if needed <= self.worker.limits.max_request_bytes() =>
                 {
                     self.needed = needed.max(pending.len() + 1);
-                    return Halt::Starved;
                 }
                 Split::Refused { length } => {
                     *budget -= 1;
@@ -323,7 +381,74 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    fn handle(&mut self, length: usize) {
+    /// More of the request at the front has to come: why nothing else is done now, unless there was no
+    /// room for it and it was refused.
+    fn starve(&mut self, waker: &Waker) -> Option<Halt> {
+        if self.needed <= KEPT_BYTES.max(self.reserved) || self.state != State::Open {
+            return Some(Halt::Starved);
+        }
+        match self.reserve() {
+            Ok(()) => Some(Halt::Starved),
+            Err(NoKeeping::Share) => {
+                (self.account).wait_for(Scarce::Kept, &mut self.waits, waker);
+                Some(Halt::NoRoom)
+            }
+            Err(NoKeeping::Core) => {
+                self.refuse_for_room();
+                None
+            }
+        }
+    }
+
+    /// Takes room for the long request at the front: for all of it before most of it comes, so that of
+    /// many that come at the same time some can come to their end.
+    fn reserve(&mut self) -> Result<(), NoKeeping> {
+        let more = self.needed.saturating_sub(self.kept.bytes());
+        if more > 0 {
+            self.account.can_keep(more)?;
+            self.kept.hold(self.kept.bytes() + more);
+        }
+        self.reserved = self.needed;
+        Ok(())
+    }
+
+    /// Says what is kept until the next turn.
+    fn settle(&mut self) {
+        let buffers = &self.worker.buffers;
+        self.inbound.settle(buffers);
+        let unsent = self.out.len() - self.out_sent;
+        if unsent == 0 {
+            self.sending = None;
+        } else if unsent <= KEPT_BYTES && self.out.capacity() > 2 * KEPT_BYTES {
+            let rest = self.out[self.out_sent..].to_vec();
+            buffers.written(std::mem::replace(&mut self.out, rest));
+            self.out_sent = 0;
+            self.sending = None;
+        }
+        let paid = self.sending.as_ref().map_or(0, Share::bytes);
+        let inbound = self.inbound.kept_bytes().max(self.reserved);
+        let out = self.out.capacity().saturating_sub(paid);
+        self.kept.hold(inbound + out + self.pipeline.kept_bytes());
+    }
+
+    /// Whether no request is in the works and no answer on its way.
+    fn is_at_rest(&self) -> bool {
+        self.pipeline.is_empty() && self.out.is_empty()
+    }
+
+    /// Tells those who look for a connection to close. `progress` says whether it has completed a request
+    /// or taken an answer.
+    fn say_how_busy(&self, progress: bool) {
+        let busy = match (self.pipeline.waiting(), self.is_at_rest()) {
+            (1.., _) => Busy::WithRequests,
+            (0, false) => Busy::Sending,
+            (0, true) => Busy::No,
+        };
+        let now_ms = progress.then(|| self.worker.deadlines.now_ms());
+        self.admission.say(busy, now_ms);
+    }
+
+    fn handle(&mut self, length: usize, is_open: bool) {
         let before = self.out.len();
         let request = self.inbound.request(length);
         match self.session.handle(request, self.peer, &mut self.out) {
@@ -333,13 +458,11 @@ impl<S: Session> Connection<S> {
                 let number = self.pipeline.append(&self.out[before..], false);
                 self.out.truncate(before);
                 let place = Place::Stream(Rc::clone(&self.pipeline), number);
-                self.worker
-                    .parked
-                    .keep(id, place, self.worker.flight.enter());
+                self.worker.parked.keep(id, place);
             }
             Handled::Later(later) => {
                 self.out.truncate(before);
-                self.pipeline.wait_for(later, self.worker.flight.enter());
+                self.pipeline.wait_for(later, is_open);
             }
         }
     }
@@ -350,6 +473,19 @@ impl<S: Session> Connection<S> {
             self.pipeline.append(&self.out[before..], true);
             self.out.truncate(before);
         }
+    }
+
+    /// Answers that the core has no room for the request at the front, and leaves it out.
+    fn refuse_for_room(&mut self) {
+        self.account.refused();
+        let before = self.out.len();
+        let here = self.inbound.pending();
+        let length = self.needed;
+        self.session.refuse_for_room(here, &mut self.out);
+        self.skip = length - here.len();
+        self.inbound.clear();
+        self.put_in_order(before);
+        self.needed = 1;
     }
 
     fn refuse(&mut self, length: Option<usize>) {
@@ -372,34 +508,34 @@ impl<S: Session> Connection<S> {
         self.inbound.clear();
         self.skip = 0;
         self.needed = 1;
+        self.reserved = 0;
         self.state = State::Finishing;
     }
 
-    /// Whether so many answers wait that no request may be taken on.
+    /// Whether so many answers wait that no request may be taken on. An answer or a write ends it, which
+    /// wakes the connection.
     fn is_paused(&self) -> bool {
         let unsent = self.out.len() - self.out_sent;
-        self.worker.flight.is_full()
-            || unsent >= ANSWER_BYTES_MAX
+        unsent >= self.unsent_max
             || !self.pipeline.is_empty()
                 && (self.pipeline.waiting() >= WAITING_MAX
-                    || unsent + self.pipeline.ready_bytes() >= ANSWER_BYTES_MAX)
-    }
-
-    /// Has this connection woken when its core has room again. The other reasons to pause end with
-    /// an answer or a write, which wake it anyway.
-    fn wait_for_room(&mut self, waker: &Waker) {
-        let flight = &self.worker.flight;
-        if flight.is_full() && flight.wait_for_room(&mut self.waits_since, waker) {
-            count(&self.worker.limits.counters().paused);
-        }
+                    || self.pipeline.is_alone()
+                    || unsent + self.pipeline.ready_bytes() >= self.unsent_max)
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_readable(cx));
-            let needed = self.needed.max(self.inbound.pending().len() + 1);
+            let pending = self.inbound.pending().len();
+            let needed = self.needed.max(pending + 1);
+            // Where nothing can be kept that is long, what comes is taken in short pieces.
+            let most = match needed > KEPT_BYTES || self.account.can_keep(READ_BYTES).is_ok() {
+                true => usize::MAX,
+                false => (KEPT_BYTES - pending).max(1),
+            };
             let room = self.inbound.room(needed, &self.worker.buffers);
-            let size = room.len();
+            let size = room.len().min(most);
+            let room = &mut room[..size];
             // Not the standard library's: that goes through the C library, whose calls make way for
             // the cancellation of threads, 20 ns each time.
             match rustix::net::recv(self.stream.socket(), room, RecvFlags::empty()) {
@@ -476,12 +612,16 @@ impl<S: Session> Connection<S> {
     /// has completed a request since.
     fn set_deadline(&mut self, halt: Halt, progress: bool) {
         let part = match self.state {
-            State::Open if halt == Halt::Paused => None, // it is we who are late
+            // It is we who are late.
+            State::Open if matches!(halt, Halt::Paused | Halt::NoRoom) => None,
             State::Open if self.skip > 0 || self.needed > HEADER_BYTES_MAX => Some(Part::Body),
             State::Open if !self.inbound.pending().is_empty() => Some(Part::Header),
             State::Open if self.out.is_empty() && self.pipeline.is_empty() => Some(Part::Request),
             _ => None,
         };
+        if progress || part == Some(Part::Body) {
+            self.first_due_ms = None;
+        }
         if part != self.part || progress {
             self.wait_for_part(part);
         }
@@ -502,6 +642,12 @@ impl<S: Session> Connection<S> {
 
     fn wait_for_part(&mut self, part: Option<Part>) {
         let limits = &self.worker.limits;
+        if let (Some(first_due_ms), Some(Part::Request | Part::Header)) = (self.first_due_ms, part)
+        {
+            self.part = part;
+            self.part_due_ms = Some(first_due_ms);
+            return self.deadline.set(self.part_due_ms);
+        }
         let timeout_ms = part.map(|part| match part {
             Part::Request => limits.idle_timeout_ms(),
             Part::Header => limits.header_timeout_ms(),
@@ -524,6 +670,9 @@ impl<S: Session> Connection<S> {
         }
         if self.part_due_ms.is_some_and(|ms| deadlines.is_past(ms)) {
             match self.part.take() {
+                Some(Part::Request) if self.first_due_ms.is_some() => {
+                    count(&counters.timed_out_header);
+                }
                 Some(Part::Request) => count(&counters.timed_out_idle),
                 Some(Part::Header) => count(&counters.timed_out_header),
                 Some(Part::Body) => count(&counters.timed_out_body),
@@ -533,6 +682,12 @@ impl<S: Session> Connection<S> {
             self.give_up_reading();
         }
         false
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.pipeline.end();
     }
 }
 

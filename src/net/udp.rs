@@ -19,6 +19,7 @@ use super::rings::Rings;
 use super::serve::Worker;
 use super::stop::Stopped;
 use super::{Handled, Handler, Later, Origin, Session, Transport};
+use crate::service::budget::Made;
 use crate::store::turn;
 
 /// The longest answer a datagram can carry, bytes: 65,535 less the IPv4 and UDP headers.
@@ -46,7 +47,7 @@ const SEND_ATTEMPTS: usize = 10;
 /// one turn go out in one batch.
 #[derive(Default)]
 pub(super) struct Outbox {
-    answers: RefCell<VecDeque<(Address, Vec<u8>)>>,
+    answers: RefCell<VecDeque<(Address, Made)>>,
     /// Empty, for the next answers that are kept.
     spare: RefCell<Vec<Vec<u8>>>,
     waker: Cell<Option<Waker>>,
@@ -60,7 +61,7 @@ impl Outbox {
         self.answers.borrow().is_empty() && !self.sending.get()
     }
 
-    pub(super) fn push(&self, peer: Address, answer: Vec<u8>) {
+    pub(super) fn push(&self, peer: Address, answer: Made) {
         self.answers.borrow_mut().push_back((peer, answer));
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -124,10 +125,6 @@ pub(super) async fn receive<H: Handler>(
             let Some(client) = peer.client() else {
                 continue;
             };
-            if worker.flight.is_full() {
-                counters.datagrams_dropped.fetch_add(1, Relaxed);
-                continue;
-            }
             handled_bytes += datagram.len();
             let handled = session.handle(datagram, client, sending.answer());
             let is_sendable = sending.appended().len() <= ANSWER_BYTES_MAX;
@@ -136,7 +133,7 @@ pub(super) async fn receive<H: Handler>(
                 Handled::Parked(id) => {
                     let answer = outbox.keep(sending.appended());
                     let place = Place::Datagram(peer, answer);
-                    worker.parked.keep(id, place, worker.flight.enter());
+                    worker.parked.keep(id, place);
                     sending.cancel();
                 }
                 Handled::Answered => {
@@ -179,9 +176,9 @@ pub(super) async fn send(socket: Rc<UdpSocket>, worker: Rc<Worker>, outbox: Rc<O
             let mut answers = outbox.answers.borrow_mut();
             let count = answers.len().min(BATCH);
             for (peer, answer) in answers.drain(..count) {
-                sending.answer().extend_from_slice(&answer);
+                sending.answer().extend_from_slice(&answer.bytes);
                 sending.queue(peer);
-                outbox.give_back(answer);
+                outbox.give_back(answer.bytes);
             }
         }
         outbox.sending.set(true);
@@ -212,17 +209,15 @@ async fn wait(socket: &UdpSocket, stopped: &mut Stopped, rings: &Rings) {
 
 /// Runs an answer to its end and sends it.
 fn answer_later(later: Later, peer: Address, worker: &Worker, outbox: &Rc<Outbox>) {
-    let in_flight = worker.flight.enter();
     let outbox = Rc::clone(outbox);
     let limits = Arc::clone(&worker.limits);
     glommio::spawn_local(async move {
         let answer = later.await;
-        if answer.len() > ANSWER_BYTES_MAX {
+        if answer.bytes.len() > ANSWER_BYTES_MAX {
             limits.counters().answers_dropped.fetch_add(1, Relaxed);
-        } else if !answer.is_empty() {
+        } else if !answer.bytes.is_empty() {
             outbox.push(peer, answer);
         }
-        drop(in_flight);
     })
     .detach();
 }

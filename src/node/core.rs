@@ -112,6 +112,7 @@ impl Core {
             healing,
             trading,
         );
+        service.budget().change(self.limits.waiting());
         let adjustable = *lock(&self.adjustable);
         let checkpoints = Rc::new(Checkpoints::new(adjustable.checkpoint_interval, round));
         let is_first = shard.id == ShardId::new(0);
@@ -181,6 +182,7 @@ async fn follow(
     loop {
         sleep(SETTINGS_LOOK).await;
         service.set_max_body_bytes(limits.max_body_bytes());
+        service.budget().change(limits.waiting());
         let now = *lock(&adjustable);
         if now != known {
             known = now;

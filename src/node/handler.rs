@@ -1,12 +1,16 @@
 //! The node's commands as the meaning of bytes: the one place where sockets and service meet.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::net::{Handled, Handler, Origin, Release, Session, Split, Transport};
 use crate::{
     protocol::Frame,
-    service::{self, Outcome, Service},
+    service::{
+        self, Outcome, Service,
+        budget::{Budget, Needs},
+    },
     store::Environment,
 };
 
@@ -19,6 +23,10 @@ pub struct Bytes<E: Environment> {
 impl<E: Environment> Handler for Service<E> {
     type Session = Bytes<E>;
     type Release = service::Release;
+
+    fn budget(&self) -> &Rc<Budget> {
+        Service::budget(self)
+    }
 
     fn session(&self, origin: Origin) -> Bytes<E> {
         let transport = match origin.transport {
@@ -63,7 +71,10 @@ impl<E: Environment> Session for Bytes<E> {
     fn split(&mut self, bytes: &[u8]) -> Split {
         match self.session.split(bytes) {
             Frame::Incomplete { needed } => Split::Incomplete { needed },
-            Frame::Whole { length, .. } => Split::Whole { length },
+            Frame::Whole { header, length } => Split::Whole {
+                length,
+                needs: Needs::of(&header),
+            },
             Frame::Refused { length, .. } => Split::Refused { length },
         }
     }
@@ -86,6 +97,10 @@ impl<E: Environment> Session for Bytes<E> {
             Outcome::Later(later) => Handled::Later(later),
             Outcome::Parked(id) => Handled::Parked(id),
         }
+    }
+
+    fn refuse_for_room(&mut self, header: &[u8], out: &mut Vec<u8>) {
+        self.session.refuse_for_room(header, out);
     }
 
     fn refuse(&mut self, header: &[u8], out: &mut Vec<u8>) {

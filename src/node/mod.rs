@@ -3,6 +3,7 @@
 //! it is where the layers above are put together.
 
 mod core;
+mod descriptors;
 mod handler;
 mod key_file;
 mod meeting;
@@ -11,6 +12,7 @@ mod settings;
 mod settle;
 mod start;
 
+pub use descriptors::Descriptors;
 pub use handler::Bytes;
 pub use key_file::KeysError;
 pub use settings::{Adjustable, Durability, OnLoss, Settings};

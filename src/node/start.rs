@@ -12,6 +12,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutor, LocalExecutorBuilder, Placement
 use super::{
     Adjustable, OnLoss, Settings,
     core::{Core, all_ready, lock},
+    descriptors::Descriptors,
     key_file::{self, KeysError},
     meeting::Meeting,
 };
@@ -71,6 +72,8 @@ pub struct Summary {
     pub is_new: bool,
     /// Files are read and written around the page cache.
     pub is_direct: bool,
+    /// How many files the process may have open.
+    pub descriptors: Descriptors,
     /// The admin key's file, where this start made it.
     pub made_admin_key: Option<PathBuf>,
     /// Coin changes that only the logs had.
@@ -168,6 +171,8 @@ impl Node {
 
         let stop = Stop::default();
         let limits = Limits::new(&settings.network);
+        let descriptors = Descriptors::raise(settings);
+        limits.set_descriptors(descriptors.connections());
         let adjustable = Arc::new(Mutex::new(settings.adjustable));
         let book = Book::new(settings.servers.clone());
         let inboxes = inboxes(settings.shards);
@@ -239,6 +244,7 @@ impl Node {
             coins: coins(&recovered),
             is_new: folder.was_created(),
             is_direct,
+            descriptors,
             made_admin_key,
             changes_recovered: recovered.changes,
             torn_batches: recovered.torn,
@@ -266,7 +272,7 @@ impl Node {
             let _ = node.join();
             return Err(StartError::Shard(error));
         }
-        node._admin = serve_admin(&settings.data, mailboxes);
+        node._admin = serve_admin(&settings.data, mailboxes, node.control.limits.clone());
         node.summary.took = start.elapsed();
         Ok(node)
     }
@@ -331,8 +337,12 @@ impl Control {
 }
 
 /// Answers questions about the node from its data folder. A node without that serves as well.
-fn serve_admin(folder: &Path, mailboxes: Arc<[Mailbox]>) -> Option<admin::Server> {
-    let started = admin::Server::start(folder, mailboxes);
+fn serve_admin(
+    folder: &Path,
+    mailboxes: Arc<[Mailbox]>,
+    limits: Arc<Limits>,
+) -> Option<admin::Server> {
+    let started = admin::Server::start(folder, mailboxes, limits);
     let warn = |error: &io::Error| {
         tracing::warn!(
             folder = %folder.display(), %error,

@@ -157,6 +157,12 @@ impl Places {
 }
 
 impl RequestHeader {
+    /// The command group that it was asked for under: some commands have two.
+    #[inline]
+    pub fn group(&self) -> u8 {
+        self.group
+    }
+
     /// Bytes of a header of types 0, 1 and 2, and what it takes to check any header.
     pub const SIZE_MIN: usize = 32;
     /// Bytes of a header of types 4 and 5.

@@ -118,7 +118,8 @@ impl<'b> Response<'b> {
         self.out.truncate(self.start + self.request.header_size());
     }
 
-    /// Takes the whole response out of the buffer: there is none.
+    /// Takes the whole response out of the buffer, its header too: there is none, another, or one that
+    /// comes later.
     #[inline]
     pub fn withdraw(self) {
         self.out.truncate(self.start);

@@ -1,6 +1,11 @@
 //! Group 8, lockers: store sum, store multiple, peek, remove.
 
-use super::{Caller, Node, authentication::verdict, stored::noted};
+use super::{
+    Caller, Node, Transport,
+    authentication::verdict,
+    budget::{AccountId, Share},
+    stored::noted,
+};
 use crate::{
     coin::{An, Coin},
     mesh::Decision,
@@ -10,7 +15,7 @@ use crate::{
         pass_fail::Bitmap,
         response::RESPONSE_PAYLOAD_MAX,
     },
-    shard::{Exchange, Replacement, Reply, Request},
+    shard::{Exchange, RECORDS_A_TURN, Replacement, Reply, Request},
     store::{Environment, record::Change},
 };
 
@@ -93,8 +98,9 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         let Peek { key } = Peek::parse(payload)?;
-        let coins = self.coins_under(key.an()).await?;
-        list(coins, caller, out)
+        let listed = Listed::answered(caller, Coin::SIZE);
+        let (coins, _room) = self.coins_under(key.an(), listed).await?;
+        Ok(list(coins, out))
     }
 
     pub(super) async fn remove(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
@@ -130,22 +136,92 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// The coins under a key, in the order stored.
-    pub(super) async fn coins_under(&self, key: An) -> Result<Vec<Coin>, Status> {
+    /// The coins under a key, in the order stored, and the room that is taken for them.
+    ///
+    /// # Errors
+    /// What the caller is told who cannot use so many, 254 where there is no room for them.
+    pub(super) async fn coins_under(
+        &self,
+        key: An,
+        listed: Listed,
+    ) -> Result<(Vec<Coin>, Option<Share>), Status> {
         let home = self.shard().locker_home(key.locker_prefix());
-        match self.mesh.ask(home, Request::LockerCoins(key)).await {
-            Ok(Reply::Coins(coins)) => Ok(coins),
-            Ok(other) => unreachable!("a shard lists coins, not {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
+        let (mut most, mut room) = (RECORDS_A_TURN, None);
+        // Others may put coins in between two questions: not for ever.
+        for _ in 0..LISTING_TRIES {
+            match self.mesh.ask(home, Request::LockerCoins(key, most)).await {
+                Ok(Reply::Coins(coins)) => return Ok((coins, room)),
+                Ok(Reply::TooMany(count)) => {
+                    drop(room.take());
+                    room = Some(self.room_for(count, listed)?);
+                    most = count;
+                }
+                Ok(other) => unreachable!("a shard lists coins, not {other:?}"),
+                Err(_) => return Err(Status::UNAVAILABLE),
+            }
+        }
+        Err(Status::OUT_OF_MEMORY)
+    }
+
+    /// Takes room for so many coins that are to be listed.
+    pub(super) fn room_for(&self, count: usize, listed: Listed) -> Result<Share, Status> {
+        if count > listed.most {
+            return Err(listed.beyond);
+        }
+        let bytes = count * (size_of::<Coin>() + listed.each);
+        let room = self.budget.take(listed.account, bytes);
+        room.map_err(|_| Status::OUT_OF_MEMORY)
+    }
+}
+
+/// What coins are listed for.
+#[derive(Clone, Copy)]
+pub(super) struct Listed {
+    /// Who pays for them.
+    pub(super) account: AccountId,
+    /// How many the caller can use.
+    pub(super) most: usize,
+    /// What is said where there are more.
+    pub(super) beyond: Status,
+    /// Bytes that each takes besides itself.
+    pub(super) each: usize,
+}
+
+/// How often coins are asked for that are always more than before.
+pub(super) const LISTING_TRIES: usize = 8;
+
+impl Listed {
+    /// For an answer that names them.
+    pub(super) fn answered(caller: Caller, each: usize) -> Listed {
+        let beyond = match caller.transport {
+            Transport::Udp => Status::ASK_OVER_TCP,
+            Transport::Tcp => Status::INVALID_LENGTH,
+        };
+        Listed {
+            account: caller.account,
+            most: caller.payload_bytes_max.min(RESPONSE_PAYLOAD_MAX) / Coin::SIZE,
+            beyond,
+            each,
+        }
+    }
+
+    /// For something else than an answer, however many they are.
+    pub(super) fn all(account: AccountId, each: usize) -> Listed {
+        Listed {
+            account,
+            most: usize::MAX,
+            beyond: Status::OUT_OF_MEMORY,
+            each,
         }
     }
 }
 
-/// Answers with these coins, where they fit.
-pub(super) fn list(coins: Vec<Coin>, caller: Caller, out: &mut Vec<u8>) -> Result<Status, Status> {
-    caller.takes(coins.len() * Coin::SIZE)?;
-    if coins.len() > RESPONSE_PAYLOAD_MAX / Coin::SIZE {
-        return Err(Status::INVALID_LENGTH);
-    }
-    Ok(Contents::answer(coins, out))
+/// Answers with these coins, which fit.
+pub(super) fn list(coins: Vec<Coin>, out: &mut Vec<u8>) -> Status {
+    // All at once: to grow would take up to three times as much.
+    out.reserve_exact(coins.len() * Coin::SIZE + SEAL_BYTES_MAX);
+    Contents::answer(coins, out)
 }
+
+/// What an answer has after its payload, at most: HMAC and trailer.
+const SEAL_BYTES_MAX: usize = 32 + 2;

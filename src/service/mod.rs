@@ -8,6 +8,7 @@
 
 mod authentication;
 mod ballot;
+pub mod budget;
 mod datagrams;
 mod executive;
 mod healing;
@@ -16,6 +17,7 @@ mod keys;
 mod latency;
 mod locker_counts;
 mod lockers;
+mod needs;
 mod order;
 mod parking;
 mod patience;
@@ -49,6 +51,7 @@ use crate::{
     store::Environment,
 };
 
+use budget::{AccountId, Budget, BudgetCounts};
 use latency::Latency;
 use parking::Parking;
 
@@ -99,6 +102,8 @@ struct Caller {
     change: Option<usize>,
     /// When it came, where that matters.
     came: Duration,
+    /// Whose bytes it takes; nobody's while it is answered at once.
+    account: AccountId,
 }
 
 impl Caller {
@@ -117,6 +122,7 @@ struct Node<E: Environment> {
     mesh: Rc<Mesh<E>>,
     parking: Rc<Parking<E>>,
     latency: Rc<Latency>,
+    budget: Rc<Budget>,
     healing: Healing,
     healing_rates: rate::Rates,
     wrong_claims: rate::WrongClaims,
@@ -164,6 +170,7 @@ impl<E: Environment> Service<E> {
                 mesh,
                 parking,
                 latency,
+                budget: Budget::new(budget::BudgetLimits::default()),
                 healing_rates: rate::Rates::new(healing.rate),
                 wrong_claims: rate::WrongClaims::new(healing.wrong_claims_per_min),
                 datagrams,
@@ -198,6 +205,16 @@ impl<E: Environment> Service<E> {
             ..self.rules()
         };
         self.node.rules.set(rules);
+    }
+
+    /// What requests that wait may take of this core.
+    pub fn budget(&self) -> &Rc<Budget> {
+        &self.node.budget
+    }
+
+    /// How much of that is in use, and what was refused for lack of it.
+    pub fn budget_counts(&self) -> BudgetCounts {
+        self.node.budget.counts()
     }
 
     /// How long requests of this command took on this core, from being handed over to the answer being
@@ -394,7 +411,7 @@ impl<E: Environment> Node<E> {
             Command::StoreMultiple => self.store_multiple(payload, out).await,
             Command::Peek => self.peek(payload, caller, out).await,
             Command::Remove => self.remove(payload, out).await,
-            Command::PutForSale => self.put_for_sale(payload).await,
+            Command::PutForSale => self.put_for_sale(payload, caller).await,
             Command::ListForSale => self.list_for_sale(payload, out).await,
             Command::Buy => self.buy(payload, caller).await,
             Command::RemoveTrade => self.remove_trade(payload, caller).await,

@@ -34,7 +34,13 @@ pub(super) struct Order {
     under_way: RefCell<VecDeque<Entry>>,
     next: Cell<u64>,
     changes: Cell<usize>,
+    /// Whether the client has gone.
+    is_closed: Cell<bool>,
 }
+
+/// The client has gone before its request began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
 
 /// Which coins a request touches, and whether it changes them. Two footprints that share no bit
 /// share no coin; now and then two share a bit only.
@@ -185,18 +191,34 @@ impl Order {
     }
 
     /// Waits until nothing that came earlier stands in the way.
-    pub async fn turn(&self, place: Place) {
+    ///
+    /// # Errors
+    /// Where the client goes before that.
+    pub async fn turn(&self, place: Place) -> Result<(), Gone> {
         poll_fn(|context| {
+            if self.is_closed.get() {
+                return Poll::Ready(Err(Gone));
+            }
             let mut under_way = self.under_way.borrow_mut();
             let at = position(&under_way, place);
             let entry = &mut under_way[at];
             if entry.waits_for == 0 {
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
             entry.waker = Some(context.waker().clone());
             Poll::Pending
         })
         .await
+    }
+
+    /// The client has gone: what has not had its turn never gets it.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        for entry in self.under_way.borrow_mut().iter_mut() {
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// Ends a request.
@@ -400,7 +422,7 @@ mod tests {
     use std::{
         future::Future,
         pin::pin,
-        task::{Context, Waker},
+        task::{Context, Poll, Waker},
     };
 
     use super::*;
@@ -541,5 +563,18 @@ mod tests {
         assert!(turn.as_mut().poll(&mut context).is_pending());
         order.narrow(unread, pown(&[coin(500)]));
         assert!(turn.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn what_has_not_begun_when_the_client_goes_never_does() {
+        let order = Order::default();
+        let first = enter(&order, pown(&[coin(1)]));
+        let second = enter(&order, pown(&[coin(1)]));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turn = pin!(order.turn(second));
+        assert!(turn.as_mut().poll(&mut context).is_pending());
+        order.close();
+        order.leave(first);
+        assert_eq!(turn.as_mut().poll(&mut context), Poll::Ready(Err(Gone)));
     }
 }

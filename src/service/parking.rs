@@ -11,6 +11,7 @@ use slab::Slab;
 use super::{
     Caller, Transport,
     authentication::verdict,
+    budget,
     datagrams::Datagrams,
     latency::Latency,
     order::{Order, Place},
@@ -43,6 +44,8 @@ pub(super) struct Parked {
     pub place: Option<(Rc<Order>, Place)>,
     /// What has become of its answer.
     pub answer: Answer,
+    /// Its place among all that wait.
+    pub _waits: budget::Place,
 }
 
 /// What has become of a parked answer.

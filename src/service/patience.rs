@@ -5,7 +5,7 @@ use std::{pin::pin, rc::Rc, time::Duration};
 
 use futures_util::future::{Either, select};
 
-use super::{Node, Outcome};
+use super::{Node, Outcome, budget::Made};
 use crate::store::Environment;
 
 /// How often answers are looked for that have waited too long, at most and at least.
@@ -17,7 +17,7 @@ const LOOK_MIN: Duration = Duration::from_millis(5);
 pub(super) fn later<E: Environment>(
     node: &Rc<Node<E>>,
     start: Duration,
-    answer: impl Future<Output = Vec<u8>> + 'static,
+    answer: impl Future<Output = Made> + 'static,
 ) -> Outcome {
     let node = node.clone();
     // In a box of its own: it has to be able to go on alone.
@@ -31,7 +31,7 @@ pub(super) fn later<E: Environment>(
                 node.shard().environment.spawn(async move {
                     answer.await;
                 });
-                Vec::new()
+                Made::default()
             }
         }
     }))

@@ -1,4 +1,5 @@
 use std::{
+    cell::OnceCell,
     future::Future,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
@@ -9,15 +10,16 @@ use std::{
 use super::{
     Caller, Node,
     authentication::verdict,
-    order::{Footprint, InTheWay, Order, Place},
+    budget::{self, Account, AccountId, Full, Made, Needs, Share},
+    order::{Footprint, Gone, InTheWay, Order, Place},
     parking, patience,
 };
 use crate::{
     coin::Coin,
     protocol::{
         BodyRefusal, Command, Datagram, Encryption, Frame, Key, RequestHeader, Response, Sealing,
-        Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource, open,
-        refuse, response::RESPONSE_NONCE_SIZE,
+        Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource,
+        healing::in_dialect, open, refuse, response::RESPONSE_NONCE_SIZE,
     },
     shard::{Asked, Single},
     store::Environment,
@@ -43,10 +45,11 @@ pub enum Outcome {
     /// client.
     Parked(usize),
     /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins. An empty one is none: over UDP the request may be one that is under way
-    /// or refused without a word; otherwise there never will be one, since nobody knows what becomes of
-    /// the request while the disk does not answer.
-    Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
+    /// change that holds coins. What has not begun when the session is dropped ends by itself. An empty
+    /// one is none: over UDP the request may be one that is under way or refused without a word;
+    /// otherwise there never will be one, since nobody knows what becomes of the request while the disk
+    /// does not answer.
+    Later(Pin<Box<dyn Future<Output = Made>>>),
 }
 
 /// The requests of one connection, or all datagrams of one core.
@@ -55,9 +58,14 @@ pub struct Session<E: Environment> {
     caller: Caller,
     /// A stream's requests have an order, datagrams have none.
     order: Option<Rc<Order>>,
+    /// The account of a stream's client, from when it is first needed.
+    account: OnceCell<Account>,
     /// Header and length of the whole request that the stream was last found to start with.
     found: Option<(RequestHeader, usize)>,
 }
+
+/// Where a request's header has its command group.
+const GROUP: usize = 4;
 
 /// A plain request with a body of at most this many bytes, 45 coins in a detect, is answered from
 /// memory in less than a microsecond. That is not worth two looks at the clock, which take a tenth of
@@ -111,8 +119,10 @@ impl<E: Environment> Session<E> {
                 payload_bytes_max: usize::MAX,
                 change: None,
                 came: Duration::ZERO,
+                account: AccountId::NOBODY,
             },
             order,
+            account: OnceCell::new(),
             found: None,
         }
     }
@@ -173,6 +183,14 @@ impl<E: Environment> Session<E> {
         refuse(out, bytes, status, &self.node.rules.get(), 0);
     }
 
+    /// Answers the beginning of a request that there is no room for.
+    pub fn refuse_for_room(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.node.shard().count(|counters| counters.requests += 1);
+        let group = bytes.get(GROUP).copied().unwrap_or_default();
+        let rules = self.node.rules.get();
+        refuse(out, bytes, self.node.no_room(group), &rules, 0);
+    }
+
     /// Answers a whole request of a stream, decrypting it in place: the one that the stream was
     /// [found](Session::split) to start with, where it was looked at.
     #[inline]
@@ -230,6 +248,36 @@ impl<E: Environment> Session<E> {
         let is_short =
             header.encryption == Encryption::None && header.body_length <= UNTIMED_BODY_BYTES_MAX;
         (!is_short).then(|| shard.environment.monotonic())
+    }
+
+    /// The account of whoever sent this request.
+    fn account(&self) -> Account {
+        let budget = &self.node.budget;
+        match self.order {
+            Some(_) => {
+                let account = || budget.account(self.caller.address);
+                self.account.get_or_init(account).clone()
+            }
+            None => budget.account(self.caller.address),
+        }
+    }
+
+    /// Answers that there is no room for a request: nothing has happened.
+    #[cold]
+    fn answer_no_room(
+        &self,
+        header: &RequestHeader,
+        start: Start,
+        challenge_answer: [u8; Challenge::SIZE],
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let refusal = BodyRefusal {
+            status: self.node.no_room(header.group()),
+            challenge_answer,
+        };
+        let caller = self.caller(header);
+        self.node
+            .answer_refusal(header, &caller, start, refusal, out)
     }
 
     /// It takes longer: what it has taken so far, if it is not known, is less than a microsecond.
@@ -294,7 +342,7 @@ impl<E: Environment> Session<E> {
                 Some(Err(status)) if key_is_settled => {
                     return node.answer_refusal(header, &caller, start, unread(status), out);
                 }
-                _ => return self.unread_later(header, start, body),
+                _ => return self.unread_later(header, start, body, out),
             }
         };
         let opened = match open(header, body, key, &node.rules.get()) {
@@ -344,17 +392,25 @@ impl<E: Environment> Session<E> {
             response.clear();
             if let Some(single) = known_single.or_else(single) {
                 match self.park(header, single) {
-                    Parked::Now(status) => return seal(response, status),
-                    Parked::Under(id) => {
+                    Err(Full) => {
+                        response.withdraw();
+                        return self.answer_no_room(header, start, proof, out);
+                    }
+                    Ok(Parked::Now(status)) => return seal(response, status),
+                    Ok(Parked::Under(id)) => {
                         let status = Status::ALL_FAIL; // until it is known
                         seal(response, status);
                         return Outcome::Parked(id);
                     }
-                    Parked::Repeated => return Outcome::Silent,
-                    Parked::HasToWait => {}
+                    Ok(Parked::Repeated) => return Outcome::Silent,
+                    Ok(Parked::HasToWait) => {}
                 }
             }
+            response.withdraw();
         }
+        let Ok((waits, share)) = self.account().enter(&Needs::of(header)) else {
+            return self.answer_no_room(header, start, opened.challenge_answer, out);
+        };
         let pending = self.pending(header, start);
         let footprint = || Footprint::of(header.command, opened.payload, key_coins(header));
         let place = self.order.as_ref().map(|order| {
@@ -366,22 +422,27 @@ impl<E: Environment> Session<E> {
             challenge_answer: opened.challenge_answer,
             payload: opened.payload.to_vec(),
         };
-        let node = self.node.clone();
+        let (node, caller) = (self.node.clone(), caller.paying(&waits));
         patience::later(&self.node, pending.start, async move {
-            let response = node.answer_readable(&pending, readable, caller, place.as_ref());
-            let response = response.await;
-            node.answered_later(&pending);
+            let made = node.answer_readable(&pending, readable, caller, place.as_ref(), share);
+            let made = made.await;
+            node.answered_later(&pending, &made);
             leave(place.as_ref());
-            response
+            drop(waits);
+            made
         })
     }
 
     /// Asks the owner of the only coin of a request, which nothing before it on its connection
     /// concerns.
+    ///
+    /// # Errors
+    /// Where there is no place to wait in; nothing has happened.
     #[inline]
-    fn park(&self, header: &RequestHeader, single: Single) -> Parked {
+    fn park(&self, header: &RequestHeader, single: Single) -> Result<Parked, Full> {
         let (node, coin) = (&self.node, single.coin());
         let changes = matches!(single, Single::Exchange(..));
+        let waits = self.account().place(changes)?;
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
             let place = order.enter_free(footprint, changes.then_some(coin));
@@ -394,8 +455,9 @@ impl<E: Environment> Session<E> {
             caller: self.caller,
             place,
             answer: parking::Answer::default(),
+            _waits: waits,
         });
-        match node.mesh.ask_one(single, id) {
+        Ok(match node.mesh.ask_one(single, id) {
             Asked::UnderWay => Parked::Under(id),
             Asked::HasToWait => {
                 node.parking.withdraw(id);
@@ -411,22 +473,35 @@ impl<E: Environment> Session<E> {
                 node.parking.withdraw(id);
                 Parked::Now(passed.map_or_else(Status::from, verdict))
             }
-        }
+        })
     }
 
     /// Answers a request whose key has to be asked for, or is about to change.
-    fn unread_later(&self, header: &RequestHeader, start: Start, body: &[u8]) -> Outcome {
+    fn unread_later(
+        &self,
+        header: &RequestHeader,
+        start: Start,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Ok((waits, share)) = self.account().enter(&Needs::of(header)) else {
+            return self.answer_no_room(header, start, Challenge::NO_ANSWER, out);
+        };
         let pending = self.pending(header, start);
         let place = self.order.as_ref().map(|order| {
             let needs = key_footprint(header);
             (order.clone(), order.enter(needs, Footprint::EVERYTHING))
         });
-        let (node, caller) = (self.node.clone(), self.caller(header));
+        let (node, caller) = (self.node.clone(), self.caller(header).paying(&waits));
         let mut body = body.to_vec();
         patience::later(&self.node, pending.start, async move {
             let header = &pending.header;
-            if let Some((order, at)) = &place {
-                order.turn(*at).await;
+            if let Some((order, at)) = &place
+                && order.turn(*at).await == Err(Gone)
+            {
+                node.budget.dropped();
+                leave(place.as_ref());
+                return Made::default();
             }
             let key = node.key(header, &body).await;
             let opened = key.map_err(unread).and_then(|key| {
@@ -443,25 +518,27 @@ impl<E: Environment> Session<E> {
                     key,
                 })
             });
-            let response = match opened {
+            let made = match opened {
                 Ok(readable) => {
+                    drop(body);
                     if let Some((order, at)) = &place {
                         let keys = key_coins(header);
                         order.narrow(*at, Footprint::of(header.command, &readable.payload, keys));
                     }
-                    node.answer_readable(&pending, readable, caller, place.as_ref())
+                    node.answer_readable(&pending, readable, caller, place.as_ref(), share)
                         .await
                 }
                 Err(refusal) => {
                     let mut out = Vec::new();
                     // Without an answer, nothing is in it.
                     node.answer_refusal(header, &caller, Some(pending.start), refusal, &mut out);
-                    out
+                    paid(out, share)
                 }
             };
-            node.answered_later(&pending);
+            node.answered_later(&pending, &made);
             leave(place.as_ref());
-            response
+            drop(waits);
+            made
         })
     }
 }
@@ -473,9 +550,13 @@ impl<E: Environment> Node<E> {
         readable: Readable,
         caller: Caller,
         place: Option<&(Rc<Order>, Place)>,
-    ) -> Vec<u8> {
-        if let Some((order, at)) = place {
-            order.turn(*at).await;
+        share: Share,
+    ) -> Made {
+        if let Some((order, at)) = place
+            && order.turn(*at).await == Err(Gone)
+        {
+            self.budget.dropped();
+            return Made::default();
         }
         let header = &pending.header;
         let mut out = Vec::new();
@@ -485,7 +566,7 @@ impl<E: Environment> Node<E> {
             .later(header.command, &readable.payload, caller, payload)
             .await;
         let Some(status) = status else {
-            return Vec::new();
+            return Made::default();
         };
         if !status.is_verdict() {
             response.clear();
@@ -500,11 +581,23 @@ impl<E: Environment> Node<E> {
             &readable.key,
             readable.challenge_answer,
         );
-        out
+        drop(readable);
+        paid(out, share)
     }
 
-    /// Counts a request that a task answered, and what it took.
-    fn answered_later(&self, pending: &Pending) {
+    /// What a request of this group is told that there is no room for.
+    fn no_room(&self, group: u8) -> Status {
+        match group {
+            2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
+            _ => Status::OUT_OF_MEMORY,
+        }
+    }
+
+    /// Counts a request that a task answered, if it did, and what it took.
+    fn answered_later(&self, pending: &Pending, made: &Made) {
+        if made.bytes.is_empty() {
+            return;
+        }
         let took = (self.shard().environment.monotonic()).saturating_sub(pending.start);
         self.latency.record(pending.header.command, took);
     }
@@ -584,6 +677,33 @@ impl<E: Environment> Node<E> {
             nonce,
         });
         Outcome::Answered
+    }
+}
+
+impl Caller {
+    /// The same, whose request takes its bytes from where this place is.
+    fn paying(self, place: &budget::Place) -> Caller {
+        Caller {
+            account: place.account_id(),
+            ..self
+        }
+    }
+}
+
+impl<E: Environment> Drop for Session<E> {
+    fn drop(&mut self) {
+        if let Some(order) = &self.order {
+            order.close();
+        }
+    }
+}
+
+/// An answer, with the share of the request that it is all that is left of.
+fn paid(bytes: Vec<u8>, mut share: Share) -> Made {
+    share.hold(bytes.capacity());
+    Made {
+        bytes,
+        share: Some(share),
     }
 }
 

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use super::{
     Caller, Node, Transport,
     authentication::verdict,
-    lockers::list,
+    budget::AccountId,
+    lockers::{LISTING_TRIES, Listed, list},
+    needs::CHANGED,
     stored::{noted, stored},
     sums::Proven,
 };
@@ -23,8 +25,8 @@ use crate::{
         },
     },
     shard::{
-        Buyer, FoundSale, NotChanged, OnOffer, PaymentState, Put, Reply, Request, SaleId,
-        SaleRefused, Stranger, Taken, Taker, payment_prefix, question_home,
+        Buyer, FoundSale, NotChanged, OnOffer, PaymentState, Put, RECORDS_A_TURN, Reply, Request,
+        SaleId, SaleRefused, Stranger, Taken, Taker, payment_prefix, question_home,
     },
     store::{
         Environment,
@@ -108,7 +110,11 @@ impl Trading {
 impl<E: Environment> Node<E> {
     /// Puts coins under a trade key, and that up for sale. Whoever is about to make the same offer waits
     /// until this is done.
-    pub(super) async fn put_for_sale(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn put_for_sale(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let request = PutForSale::parse(payload)?;
         if !self.trading.accepted.contains(&request.key.currency()) {
             return Err(Status::UNKNOWN_CURRENCY);
@@ -136,7 +142,8 @@ impl<E: Environment> Node<E> {
                 return Err(refusal);
             }
         }
-        let put_up = self.put_alone(&request, &proven, offer).await;
+        let put_up = self.put_alone(&request, &proven, offer, caller.account);
+        let put_up = put_up.await;
         self.release_puts(&puts).await?;
         put_up
     }
@@ -162,13 +169,15 @@ impl<E: Environment> Node<E> {
         request: &PutForSale<'_>,
         proven: &Proven,
         offer: Offer,
+        account: AccountId,
     ) -> Result<Status, Status> {
         let (key, coins) = (request.key.an(), &proven.coins);
         let is_offered = self.ask_all(|| Request::IsOffered(offer)).await?;
         let is_offered = is_offered
             .iter()
             .any(|reply| matches!(reply, Reply::Is(true)));
-        let others = self.coins_under(key).await?;
+        let listed = Listed::all(account, 0);
+        let (others, _room) = self.coins_under(key, listed).await?;
         let is_mixed = others.iter().any(|coin| coins.binary_search(coin).is_err());
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(coins, None, |held| {
@@ -223,15 +232,30 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         let PeekTrade { name } = PeekTrade::parse(payload)?;
-        let (mut of_id, mut of_key) = (None, Vec::new());
-        for reply in self.ask_all(|| Request::PeekTrade(name)).await? {
-            let Reply::Named(id, key) = reply else {
-                unreachable!("a shard says what is called so");
-            };
-            of_id = of_id.or(id);
-            of_key.extend(key);
+        // Those of several shards come together in one list.
+        let listed = Listed::answered(caller, size_of::<Coin>() + Coin::SIZE);
+        let (mut most, mut _room) = (RECORDS_A_TURN / usize::from(self.mesh.shards()), None);
+        for _ in 0..LISTING_TRIES {
+            let (mut of_id, mut of_key, mut too_many) = (None, Vec::new(), 0);
+            let replies = self.ask_all(|| Request::PeekTrade(name, most)).await?;
+            for reply in replies {
+                match reply {
+                    Reply::Named(id, key) => {
+                        of_id = of_id.or(id);
+                        of_key.extend(key);
+                    }
+                    Reply::TooMany(count) => too_many += count,
+                    other => unreachable!("a shard says what is called so, not {other:?}"),
+                }
+            }
+            if too_many == 0 {
+                return Ok(list(of_id.unwrap_or(of_key), out));
+            }
+            drop((of_id, of_key, _room.take()));
+            _room = Some(self.room_for(too_many + RECORDS_A_TURN, listed)?);
+            most = too_many;
         }
-        list(of_id.unwrap_or(of_key), caller, out)
+        Err(Status::OUT_OF_MEMORY)
     }
 
     /// Takes an offer back; not while somebody's payment for it is under way. Nothing is put up under the
@@ -242,10 +266,10 @@ impl<E: Environment> Node<E> {
         caller: Caller,
     ) -> Result<Status, Status> {
         let RemoveTrade { key, into } = RemoveTrade::parse(payload)?;
-        if self.coins_under(key.an()).await?.is_empty() {
+        let home = self.shard().locker_home(key.an().locker_prefix());
+        if !self.is(home, Request::HasLocker(key.an())).await? {
             return Ok(Status::ALL_FAIL);
         }
-        let home = self.shard().locker_home(key.an().locker_prefix());
         let put = Put::under(key);
         self.acquire_put(home, put).await?;
         let removed = self.remove_alone(home, key, into, caller).await;
@@ -284,8 +308,9 @@ impl<E: Environment> Node<E> {
             ended: Some(key),
             ..Notes::default()
         };
-        let moved = match self.coins_under(key).await {
-            Ok(coins) => {
+        let listed = Listed::all(caller.account, CHANGED);
+        let moved = match self.coins_under(key, listed).await {
+            Ok((coins, _room)) => {
                 let moved = self.move_all(key, coins.clone(), becomes, notes).await;
                 moved.map(|moved| (moved, coins))
             }
@@ -368,7 +393,7 @@ impl<E: Environment> Node<E> {
                 if let Some(outcome) = self.payment(registrar, used, buyer).await? {
                     return Ok(outcome);
                 }
-                self.hand_over(request, home, sale, buyer, from).await
+                self.hand_over(request, home, sale, buyer, caller).await
             }
             Settled::Seen => {
                 match self
@@ -448,12 +473,20 @@ impl<E: Environment> Node<E> {
         home: ShardId,
         sale: SaleId,
         buyer: Buyer,
-        from: Stranger,
+        caller: Caller,
     ) -> Result<Status, Status> {
+        let from = Stranger::of(caller.address);
         let coins = match self.take_sale(home, Taker::Buyer(buyer, sale)).await? {
             Ok(Some(Taken { coins, .. })) => coins,
             Ok(None) => return Err(Status::NO_SUCH_OFFER),
             Err(refused) => return Err(status_of(refused)),
+        };
+        // Who has paid and could not be given the coins yet keeps them.
+        let kept = Some((buyer, from));
+        let bytes = coins.len() * (size_of::<Coin>() + CHANGED);
+        let Ok(_room) = self.budget.take(caller.account, bytes) else {
+            self.tell(home, Request::GiveBackSale(sale, kept)).await?;
+            return Err(Status::OUT_OF_MEMORY);
         };
         let key = sale.key.an();
         let (an, mfs) = (request.into.an(), self.shard().month());
@@ -469,8 +502,7 @@ impl<E: Environment> Node<E> {
         };
         let becomes = |coin| Change { coin, an, mfs };
         let moved = self.move_all(key, coins, becomes, notes).await;
-        // Who has paid and could not be given the coins yet keeps them.
-        let keep = moved.is_err().then_some((buyer, from));
+        let keep = kept.filter(|_| moved.is_err());
         self.tell(home, Request::GiveBackSale(sale, keep)).await?;
         let moved = moved?;
         if moved == 0 {

@@ -134,8 +134,9 @@ pub enum Request {
     Release(TransactionId),
     /// The oldest keys of lockers of this shard that start with these bytes. Answered by [`Reply::Keys`].
     LockerKeys(LockerPrefix, KeysOf),
-    /// The coins under this key, in the order stored. Answered by [`Reply::Coins`].
-    LockerCoins(An),
+    /// The coins under this key, in the order stored. Answered by [`Reply::Coins`] or, where there are
+    /// more than so many, by [`Reply::TooMany`].
+    LockerCoins(An, usize),
     /// Whether any coin lies under this key. Answered by [`Reply::Is`].
     HasLocker(An),
     /// Which of these keys have something for sale. Answered by [`Reply::Passed`].
@@ -164,8 +165,8 @@ pub enum Request {
     /// The first offers in a currency, so many at most. Answered by [`Reply::OnOffer`].
     ListOffers(Currency, usize),
     /// The coins that are called so: as a public id of this shard, or as a key of it. Answered by
-    /// [`Reply::Named`].
-    PeekTrade(TradeName),
+    /// [`Reply::Named`] or, where there are more than so many, by [`Reply::TooMany`].
+    PeekTrade(TradeName, usize),
     /// What is known of a payment; where that is nothing, it is the buyer's to look at, until
     /// [`Request::EndPayment`]. Answered by [`Reply::Payment`].
     BeginPayment(Buyer),
@@ -234,6 +235,8 @@ pub enum Reply {
     Keys(Vec<An>),
     /// Coins in the order stored.
     Coins(Vec<Coin>),
+    /// There are so many coins, more than were to be listed.
+    TooMany(usize),
     /// Yes or no.
     Is(bool),
     /// A trade locker that can be bought.

@@ -36,7 +36,7 @@ use crate::{
         RaidaId,
         healing::{Found, TicketId},
         key_healing::{Minute, Verdict},
-        lockers::PublicIdKey,
+        lockers::{PublicIdKey, TradeName},
     },
     store::{
         Environment, NodeSecret, Signal, Thing, UsedFile,
@@ -357,7 +357,9 @@ impl<E: Environment> Shard<E> {
                 Reply::Done
             }
             Request::HasLocker(key) => Reply::Is(self.lockers.borrow().has(key)),
-            Request::LockerCoins(key) if self.lockers.borrow().len(key) <= RECORDS_A_TURN => {
+            Request::LockerCoins(key, most)
+                if self.lockers.borrow().len(key) <= RECORDS_A_TURN.min(*most) =>
+            {
                 Reply::Coins(self.lockers.borrow().coins(key).collect())
             }
             Request::AreOnSale(keys) => {
@@ -499,13 +501,11 @@ impl<E: Environment> Shard<E> {
                 self.apply(id, &changes, moment, by);
                 Reply::Done
             }
-            Request::LockerCoins(key) => Reply::Coins(self.locker_coins(&key).await),
-            Request::PeekTrade(name) => {
-                let of_id = self.lockers.borrow().key_of_public_id(&name);
-                let of_id = of_id.map(|key| self.lockers.borrow().sale_coins(&key));
-                let of_key = self.locker_coins(&name.as_key().an()).await;
-                Reply::Named(of_id, of_key)
-            }
+            Request::LockerCoins(key, most) => match self.locker_coins(&key, most).await {
+                Ok(coins) => Reply::Coins(coins),
+                Err(count) => Reply::TooMany(count),
+            },
+            Request::PeekTrade(name, most) => self.peek_trade(&name, most).await,
             Request::AcquirePut(put) => {
                 self.check_disk()?;
                 match self.puts.acquire(put).await {
@@ -1298,14 +1298,36 @@ impl<E: Environment> Shard<E> {
 
     /// The coins under a key that this shard keeps track of, however many there are: as they were at one
     /// moment since the call.
-    async fn locker_coins(&self, key: &An) -> Vec<Coin> {
+    /// The coins that are called so.
+    async fn peek_trade(&self, name: &TradeName, most: usize) -> Reply {
+        let as_id = self.lockers.borrow().key_of_public_id(name);
+        let count = as_id.map_or(0, |key| self.lockers.borrow().len(&key));
+        if count > most {
+            return Reply::TooMany(count);
+        }
+        let of_id = as_id.map(|key| self.lockers.borrow().sale_coins(&key));
+        match self.locker_coins(&name.as_key().an(), most - count).await {
+            Ok(of_key) => Reply::Named(of_id, of_key),
+            Err(more) => Reply::TooMany(count + more),
+        }
+    }
+
+    /// The coins under a key, in the order stored.
+    ///
+    /// # Errors
+    /// How many they are, where they are more than `most`.
+    async fn locker_coins(&self, key: &An, most: usize) -> Result<Vec<Coin>, usize> {
+        let within = || match self.lockers.borrow().len(key) {
+            count if count > most => Err(count),
+            count => Ok(count),
+        };
         for _ in 0..LISTING_TRIES {
             let version = self.lockers.borrow().version();
-            let (mut coins, mut from) = (Vec::new(), Place::default());
+            let (mut coins, mut from) = (Vec::with_capacity(within()?), Place::default());
             loop {
                 let next = self.lockers.borrow().stretch(key, from, &mut coins);
                 let Some(next) = next else {
-                    return coins;
+                    return Ok(coins);
                 };
                 from = next;
                 self.environment.turn().await;
@@ -1314,7 +1336,9 @@ impl<E: Environment> Shard<E> {
                 }
             }
         }
-        self.lockers.borrow().coins(key).collect()
+        let mut coins = Vec::with_capacity(within()?);
+        coins.extend(self.lockers.borrow().coins(key));
+        Ok(coins)
     }
 
     async fn take_over_lockers(&self, book: &Book) {

@@ -10,6 +10,7 @@ use std::{
 use foldhash::fast::FixedState;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::Stranger;
 use crate::{
     coin::{An, Coin},
     protocol::{Command, Status},
@@ -221,10 +222,7 @@ impl RepeatKey {
     /// Who sends from this address.
     #[inline]
     pub fn sender(&self, address: IpAddr, waits: bool) -> Sender {
-        let owner = match address.to_canonical() {
-            IpAddr::V4(address) => u64::from(address.to_bits()),
-            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
-        };
+        let owner = Stranger::of(address).number();
         let mut hasher = self.hasher();
         hasher.write(&owner.to_le_bytes());
         Sender {

@@ -178,7 +178,7 @@ impl Trial {
         match outcome {
             Outcome::Answered => answer,
             Outcome::Silent => panic!("{} is answered", command.name()),
-            Outcome::Later(later) => self.world.run(STEPS, later).expect("it is answered"),
+            Outcome::Later(later) => self.world.run(STEPS, later).expect("it is answered").bytes,
             Outcome::Parked(id) => {
                 let service = self.services[core].clone();
                 let released = self.world.run(STEPS, async move {

@@ -252,7 +252,7 @@ impl Client {
             Outcome::Silent => Box::pin(async { None }),
             Outcome::Later(answer) => Box::pin(async move {
                 let answer = answer.await;
-                (!answer.is_empty()).then(|| status(&answer))
+                (!answer.bytes.is_empty()).then(|| status(&answer.bytes))
             }),
             Outcome::Parked(id) => {
                 let parked = self.parked.clone();

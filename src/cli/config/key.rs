@@ -420,6 +420,22 @@ pub static KEYS: &[Key] = &[
         set: |config, value| config.limits.repeats = value.into_whole() as u32,
     },
     Key {
+        section: "limits",
+        name: "waiting_requests",
+        rule: whole(1_024, 1_000_000),
+        changes_at_run_time: true,
+        get: |config| Value::Whole(config.limits.waiting_requests.into()),
+        set: |config, value| config.limits.waiting_requests = value.into_whole() as u32,
+    },
+    Key {
+        section: "limits",
+        name: "waiting_bytes",
+        rule: whole(16 << 20, 4 << 30),
+        changes_at_run_time: true,
+        get: |config| Value::Whole(config.limits.waiting_bytes),
+        set: |config, value| config.limits.waiting_bytes = value.into_whole(),
+    },
+    Key {
         section: "trade",
         name: "settlement",
         rule: Rule::OneOf(Settlement::NAMES),

@@ -168,6 +168,10 @@ pub struct Limits {
     pub udp_refusals_per_s: u32,
     /// Requests that were carried out which each shard remembers for 10 s, at most.
     pub repeats: u32,
+    /// Requests that wait for their answer at a time, on each core.
+    pub waiting_requests: u32,
+    /// Bytes of requests and answers that wait, on each core.
+    pub waiting_bytes: u64,
 }
 
 /// Section `trade`.
@@ -395,6 +399,8 @@ impl Default for Config {
                 udp_refusals_per_s: 100,
                 // 3 MB a shard: all of 13,000 changes a second.
                 repeats: 131_072,
+                waiting_requests: 8_192,
+                waiting_bytes: 80 * 1024 * 1024,
             },
             trade: Trade {
                 settlement: Settlement::None,

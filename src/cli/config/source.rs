@@ -275,6 +275,21 @@ impl Reading {
 
     /// Values that are right each by itself, and not together.
     fn compare(&mut self) {
+        let (body, waiting) = (
+            u64::from(self.config.network.max_body_bytes),
+            self.config.limits.waiting_bytes,
+        );
+        // An address keeps an eighth of it, and one request has to fit twice.
+        if waiting < 16 * body && self.problems.is_empty() {
+            self.together(
+                "limits",
+                "waiting_bytes",
+                format!(
+                    "limits.waiting_bytes = {waiting} has no room for requests of network.max_body_bytes = {body}: raise it to {} at least, or lower that",
+                    16 * body
+                ),
+            );
+        }
         let trade = &self.config.trade;
         // Beside other faults, a value that was refused would seem to be missing.
         if trade.settlement != Settlement::Command || !self.problems.is_empty() {
@@ -283,6 +298,7 @@ impl Reading {
         let (timeout, pending) = (trade.command_timeout, trade.pending);
         if trade.command.is_empty() {
             self.together(
+                "trade",
                 "settlement",
                 "trade.settlement = \"command\" needs a program: name it in trade.command, as in [\"/usr/local/bin/settle-bitcoin\"]".to_owned(),
             );
@@ -291,6 +307,7 @@ impl Reading {
         if pending < 2 * timeout {
             let (timeout, pending) = (timeout.as_secs(), pending.as_secs());
             self.together(
+                "trade",
                 "pending_s",
                 format!(
                     "trade.pending_s = {pending} would end before trade.command has looked at a payment for the second time: raise it to {} at least, or lower trade.command_timeout_s = {timeout}",
@@ -300,8 +317,8 @@ impl Reading {
         }
     }
 
-    fn together(&mut self, name: &str, what: String) {
-        let place = find("trade", name).expect("KEYS holds the keys that are compared");
+    fn together(&mut self, section: &str, name: &str, what: String) {
+        let place = find(section, name).expect("KEYS holds the keys that are compared");
         let origin = self.config.origins[place].clone();
         self.problems.push(Problem::Together { origin, what });
     }

@@ -1,0 +1,619 @@
+//! What requests that wait, and bytes that wait, may take of a core, and how much of it one address
+//! may.
+//!
+//! A request that is answered at once takes nothing. One that waits takes a place and the bytes that
+//! it is going to need, before it takes any memory; its answer keeps its bytes until they have left.
+//! What a connection keeps between its turns (a part of a request, answers that the client has not
+//! taken) counts too.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::IpAddr,
+    rc::Rc,
+    task::Waker,
+};
+
+use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
+use slab::Slab;
+
+use crate::shard::Stranger;
+
+/// What all requests of one core may take together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetLimits {
+    /// Requests that wait for their answer. An address has three sixteenths of them at most, and
+    /// requests that change something three quarters of either.
+    pub requests: usize,
+    /// Bytes of requests and answers that wait. An address has a quarter of them for requests and
+    /// answers that are being made, and an eighth for what its connections keep. The last eighth is
+    /// left to addresses that hold little.
+    pub bytes: usize,
+}
+
+impl Default for BudgetLimits {
+    fn default() -> BudgetLimits {
+        BudgetLimits {
+            requests: 8_192,
+            bytes: 80 << 20,
+        }
+    }
+}
+
+/// A request that is going to need no more than this, bytes, counts as one of many alike: an address's
+/// places bound them, its bytes do not.
+pub const SMALL: usize = 8 << 10;
+
+impl BudgetLimits {
+    /// Places that one address may have.
+    fn requests_of_one(&self) -> usize {
+        self.requests * 3 / 16
+    }
+
+    /// Bytes of requests and answers under way that one address may have.
+    fn working_of_one(&self) -> usize {
+        self.bytes / 4
+    }
+
+    /// Bytes that the connections of one address may keep.
+    fn kept_of_one(&self) -> usize {
+        self.bytes / 8
+    }
+
+    /// Bytes that only those have who [hold little](BudgetLimits::little).
+    fn reserve(&self) -> usize {
+        self.bytes / 8
+    }
+
+    /// Bytes from which on an address holds more than little.
+    fn little(&self) -> usize {
+        self.bytes / 64
+    }
+}
+
+/// So many places are for requests that change something: the others are for those that only look,
+/// which go on while changes wait for the disk.
+fn for_changes(places: usize) -> usize {
+    places * 3 / 4
+}
+
+/// Whoever was made to wait for room is told when so much is in use at most: far enough down that
+/// waking many connections is paid for by as many answers.
+fn resume(most: usize) -> usize {
+    most * 3 / 4
+}
+
+/// What a request takes if it has to wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Whether it may change something.
+    pub changes: bool,
+    /// Bytes: its own, what is made of them on the way, and its answer as far as that is known.
+    pub bytes: usize,
+    /// Whether the size of its answer is not known before it is made.
+    pub is_open: bool,
+}
+
+/// What there is too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarce {
+    /// Places of the address.
+    Places,
+    /// Bytes of the address for requests and answers under way.
+    Working,
+    /// Bytes of the address for what connections keep.
+    Kept,
+}
+
+const SCARCE: usize = 3;
+
+/// There is no room: the address has its share, or the core has no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the core has no room for this now")]
+pub struct Full;
+
+/// When a waiter was put down for each thing that can be [`Scarce`]: so that it is once.
+#[derive(Debug)]
+pub struct Waits([Option<u64>; SCARCE]);
+
+impl Waits {
+    /// Waits for nothing.
+    pub const NOTHING: Waits = Waits([None; SCARCE]);
+}
+
+/// How much of a core's budget is in use, and what was refused for lack of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetCounts {
+    /// Requests that wait now.
+    pub requests: u64,
+    /// Of those, requests that may change something.
+    pub changes: u64,
+    /// Bytes in use now.
+    pub bytes: u64,
+    /// The most bytes that were in use at a time.
+    pub bytes_most: u64,
+    /// Requests refused because there was no place.
+    pub refused_places: u64,
+    /// Requests and answers refused because there were no bytes.
+    pub refused_bytes: u64,
+    /// Times a connection was not read on because its address had its share.
+    pub paused: u64,
+    /// Requests dropped before they began because their client had gone.
+    pub dropped: u64,
+}
+
+impl std::ops::AddAssign for BudgetCounts {
+    fn add_assign(&mut self, other: BudgetCounts) {
+        self.requests += other.requests;
+        self.changes += other.changes;
+        self.bytes += other.bytes;
+        self.bytes_most += other.bytes_most;
+        self.refused_places += other.refused_places;
+        self.refused_bytes += other.refused_bytes;
+        self.paused += other.paused;
+        self.dropped += other.dropped;
+    }
+}
+
+/// The budget of one core.
+#[derive(Debug, Default)]
+pub struct Budget {
+    limits: Cell<BudgetLimits>,
+    waiting: Cell<usize>,
+    changes: Cell<usize>,
+    bytes: Cell<usize>,
+    counts: Cell<BudgetCounts>,
+    accounts: RefCell<Accounts>,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    ledgers: Slab<Ledger>,
+    by_owner: HashMap<Owner, usize, FixedState>,
+}
+
+/// Whose use is counted together: an IPv4 address, or an IPv6 /64, since a single client commonly has
+/// all 2^64 addresses of one.
+type Owner = u64;
+
+/// What one address has in use.
+#[derive(Debug, Default)]
+struct Ledger {
+    owner: Owner,
+    /// Values that refer to it: it is kept for as long as there are any.
+    holders: usize,
+    waiting: usize,
+    changes: usize,
+    working: usize,
+    kept: usize,
+    /// Who waits, by what is [`Scarce`], and how often they were woken.
+    paused: [Vec<Waker>; SCARCE],
+    rounds: [u64; SCARCE],
+}
+
+impl Ledger {
+    fn bytes(&self) -> usize {
+        self.working + self.kept
+    }
+
+    /// Whether bytes can be had for a request or an answer. One of any size may go beyond the share
+    /// where the address has hardly anything else under way.
+    fn fits(&self, bytes: usize, limits: &BudgetLimits) -> bool {
+        bytes <= SMALL
+            || self.working + bytes <= limits.working_of_one()
+            || self.working <= limits.little()
+    }
+}
+
+/// What an address has in use, as one of those sees it who use it.
+#[derive(Debug)]
+pub struct Account {
+    budget: Rc<Budget>,
+    key: usize,
+}
+
+/// Names an [`Account`] for as long as somebody has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountId(usize);
+
+impl AccountId {
+    /// Nobody's.
+    pub const NOBODY: AccountId = AccountId(usize::MAX);
+}
+
+/// The place of a request that waits, until dropped.
+#[derive(Debug)]
+pub struct Place {
+    account: Account,
+    changes: bool,
+}
+
+/// Bytes in use, until dropped.
+#[derive(Debug)]
+pub struct Share {
+    account: Account,
+    kind: Kind,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Working,
+    Kept,
+}
+
+/// An answer that a task has made, with the bytes that it takes until it has left. An empty one is
+/// none.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// What to send.
+    pub bytes: Vec<u8>,
+    /// What it takes.
+    pub share: Option<Share>,
+}
+
+impl Budget {
+    /// Nothing in use.
+    pub fn new(limits: BudgetLimits) -> Rc<Budget> {
+        let budget = Budget::default();
+        budget.limits.set(limits);
+        Rc::new(budget)
+    }
+
+    /// Puts other limits in force. What is in use beyond them stays.
+    pub fn change(&self, limits: BudgetLimits) {
+        if self.limits.replace(limits) == limits {
+            return;
+        }
+        let mut woken = Vec::new();
+        for (_, ledger) in self.accounts.borrow_mut().ledgers.iter_mut() {
+            for scarce in 0..SCARCE {
+                ledger.rounds[scarce] += 1;
+                woken.append(&mut ledger.paused[scarce]);
+            }
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// The account of an address.
+    #[inline]
+    pub fn account(self: &Rc<Budget>, address: IpAddr) -> Account {
+        let owner = owner(address);
+        let mut accounts = self.accounts.borrow_mut();
+        let Accounts { ledgers, by_owner } = &mut *accounts;
+        let key = *by_owner.entry(owner).or_insert_with(|| {
+            ledgers.insert(Ledger {
+                owner,
+                ..Ledger::default()
+            })
+        });
+        ledgers[key].holders += 1;
+        Account {
+            budget: Rc::clone(self),
+            key,
+        }
+    }
+
+    /// Requests that wait for their answer.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.waiting.get()
+    }
+
+    /// What is in use and what was refused.
+    pub fn counts(&self) -> BudgetCounts {
+        BudgetCounts {
+            requests: self.waiting.get() as u64,
+            changes: self.changes.get() as u64,
+            bytes: self.bytes.get() as u64,
+            ..self.counts.get()
+        }
+    }
+
+    /// Counts a request that was dropped before it began.
+    pub fn dropped(&self) {
+        self.count(|counts| counts.dropped += 1);
+    }
+
+    /// More bytes for a request that has a place, whose account this is: for what turns out to be there
+    /// when it looks.
+    ///
+    /// # Errors
+    /// Where there is no room for them.
+    pub fn take(self: &Rc<Budget>, account: AccountId, bytes: usize) -> Result<Share, Full> {
+        let AccountId(key) = account;
+        let mut accounts = self.accounts.borrow_mut();
+        let ledger = &mut accounts.ledgers[key];
+        if !ledger.fits(bytes, &self.limits.get()) || !self.has_bytes(ledger, bytes) {
+            drop(accounts);
+            self.count(|counts| counts.refused_bytes += 1);
+            return Err(Full);
+        }
+        ledger.holders += 1;
+        drop(accounts);
+        let account = Account {
+            budget: Rc::clone(self),
+            key,
+        };
+        Ok(Share::of(account, Kind::Working, bytes))
+    }
+
+    /// Whether the core has so many bytes left for this account.
+    fn has_bytes(&self, ledger: &Ledger, bytes: usize) -> bool {
+        let limits = self.limits.get();
+        let reserve = match ledger.bytes() + bytes <= limits.little() {
+            true => 0,
+            false => limits.reserve(),
+        };
+        self.bytes.get() + bytes + reserve <= limits.bytes
+    }
+
+    fn count(&self, count: impl FnOnce(&mut BudgetCounts)) {
+        let mut counts = self.counts.get();
+        count(&mut counts);
+        self.counts.set(counts);
+    }
+}
+
+impl Account {
+    /// Its name.
+    pub fn id(&self) -> AccountId {
+        AccountId(self.key)
+    }
+
+    /// What the address has too little of for such a request, if anything: to wait for that, rather than
+    /// to have the request refused.
+    #[inline]
+    pub fn lacks(&self, needs: &Needs) -> Option<Scarce> {
+        let limits = self.budget.limits.get();
+        let accounts = self.budget.accounts.borrow();
+        let ledger = &accounts.ledgers[self.key];
+        if !has_place(
+            ledger.waiting,
+            ledger.changes,
+            limits.requests_of_one(),
+            needs.changes,
+        ) {
+            return Some(Scarce::Places);
+        }
+        (!ledger.fits(needs.bytes, &limits)).then_some(Scarce::Working)
+    }
+
+    /// Takes a place, for a request that takes hardly any bytes.
+    ///
+    /// # Errors
+    /// Where the address or the core has none left for such a request.
+    #[inline]
+    pub fn place(self, changes: bool) -> Result<Place, Full> {
+        let budget = &*self.budget;
+        let limits = budget.limits.get();
+        let mut accounts = budget.accounts.borrow_mut();
+        let ledger = &mut accounts.ledgers[self.key];
+        let (waiting, changing) = (budget.waiting.get(), budget.changes.get());
+        if !has_place(
+            ledger.waiting,
+            ledger.changes,
+            limits.requests_of_one(),
+            changes,
+        ) || !has_place(waiting, changing, limits.requests, changes)
+        {
+            drop(accounts);
+            budget.count(|counts| counts.refused_places += 1);
+            return Err(Full);
+        }
+        ledger.waiting += 1;
+        ledger.changes += usize::from(changes);
+        drop(accounts);
+        budget.waiting.set(waiting + 1);
+        budget.changes.set(changing + usize::from(changes));
+        Ok(Place {
+            account: self,
+            changes,
+        })
+    }
+
+    /// Takes a place and bytes.
+    ///
+    /// # Errors
+    /// Where the address or the core has not so much left; then nothing is taken.
+    pub fn enter(self, needs: &Needs) -> Result<(Place, Share), Full> {
+        let place = self.place(needs.changes)?;
+        let budget = &place.account.budget;
+        let share = budget.take(place.account.id(), needs.bytes)?;
+        Ok((place, share))
+    }
+
+    /// Bytes that a connection keeps between its turns: none yet.
+    pub fn keep(&self) -> Share {
+        Share::of(self.clone(), Kind::Kept, 0)
+    }
+
+    /// Whether a connection of this address may keep so many bytes more.
+    #[inline]
+    pub fn can_keep(&self, bytes: usize) -> Result<(), NoKeeping> {
+        let accounts = self.budget.accounts.borrow();
+        let ledger = &accounts.ledgers[self.key];
+        if ledger.kept + bytes > self.budget.limits.get().kept_of_one() {
+            return Err(NoKeeping::Share);
+        }
+        match self.budget.has_bytes(ledger, bytes) {
+            true => Ok(()),
+            false => Err(NoKeeping::Core),
+        }
+    }
+
+    /// Counts a request that the core has no bytes for.
+    pub fn refused(&self) {
+        self.budget.count(|counts| counts.refused_bytes += 1);
+    }
+
+    /// Has `waker` woken when there is more of what is scarce. `waits` belongs to the waiter.
+    pub fn wait_for(&self, scarce: Scarce, waits: &mut Waits, waker: &Waker) {
+        let mut accounts = self.budget.accounts.borrow_mut();
+        let ledger = &mut accounts.ledgers[self.key];
+        let (index, round) = (scarce as usize, ledger.rounds[scarce as usize]);
+        if waits.0[index].replace(round) == Some(round) {
+            return;
+        }
+        ledger.paused[index].push(waker.clone());
+        drop(accounts);
+        self.budget.count(|counts| counts.paused += 1);
+    }
+
+    /// Changes what the address has in use, and wakes those who waited for that.
+    #[inline]
+    fn release(&self, change: impl FnOnce(&mut Ledger)) {
+        let limits = self.budget.limits.get();
+        let mut accounts = self.budget.accounts.borrow_mut();
+        let ledger = &mut accounts.ledgers[self.key];
+        if ledger.paused.iter().all(Vec::is_empty) {
+            change(ledger);
+            return;
+        }
+        let before = (ledger.waiting, ledger.changes, ledger.working, ledger.kept);
+        change(ledger);
+        let falls_to = |before: usize, now: usize, mark: usize| now <= mark && mark < before;
+        let places = limits.requests_of_one();
+        let eased = [
+            falls_to(before.0, ledger.waiting, resume(places))
+                || falls_to(before.1, ledger.changes, resume(for_changes(places))),
+            falls_to(before.2, ledger.working, limits.working_of_one() / 2)
+                || falls_to(before.2, ledger.working, limits.little()),
+            falls_to(before.3, ledger.kept, limits.kept_of_one() / 2),
+        ];
+        let mut woken = Vec::new();
+        for (scarce, _) in eased.iter().enumerate().filter(|(_, is_eased)| **is_eased) {
+            ledger.rounds[scarce] += 1;
+            woken.append(&mut ledger.paused[scarce]);
+        }
+        drop(accounts); // a waker may be the last hold on a task, and that on an account
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Why a connection may not keep more bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoKeeping {
+    /// Its address has its share: it has to wait for itself.
+    Share,
+    /// The core has no more, for the sake of others.
+    Core,
+}
+
+impl Clone for Account {
+    fn clone(&self) -> Account {
+        self.budget.accounts.borrow_mut().ledgers[self.key].holders += 1;
+        Account {
+            budget: Rc::clone(&self.budget),
+            key: self.key,
+        }
+    }
+}
+
+impl Drop for Account {
+    #[inline]
+    fn drop(&mut self) {
+        let mut accounts = self.budget.accounts.borrow_mut();
+        let ledger = &mut accounts.ledgers[self.key];
+        ledger.holders -= 1;
+        if ledger.holders == 0 {
+            let ledger = accounts.ledgers.remove(self.key);
+            accounts.by_owner.remove(&ledger.owner);
+            drop(accounts);
+            drop(ledger); // and those who waited in vain: not while the accounts are borrowed
+        }
+    }
+}
+
+impl Drop for Place {
+    #[inline]
+    fn drop(&mut self) {
+        let changes = usize::from(self.changes);
+        let budget = &self.account.budget;
+        budget.waiting.set(budget.waiting.get() - 1);
+        budget.changes.set(budget.changes.get() - changes);
+        self.account.release(|ledger| {
+            ledger.waiting -= 1;
+            ledger.changes -= changes;
+        });
+    }
+}
+
+impl Place {
+    /// Whose it is.
+    pub fn account_id(&self) -> AccountId {
+        self.account.id()
+    }
+}
+
+impl Share {
+    fn of(account: Account, kind: Kind, bytes: usize) -> Share {
+        let mut share = Share {
+            account,
+            kind,
+            bytes: 0,
+        };
+        share.hold(bytes);
+        share
+    }
+
+    /// How many bytes it is.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Says how many bytes are in use from now on. Never refused: they are there.
+    #[inline]
+    pub fn hold(&mut self, bytes: usize) {
+        if bytes == self.bytes {
+            return;
+        }
+        let (before, kind) = (std::mem::replace(&mut self.bytes, bytes), self.kind);
+        let budget = &self.account.budget;
+        budget.bytes.set(budget.bytes.get() - before + bytes);
+        if bytes > before {
+            let most = budget.bytes.get() as u64;
+            budget.count(|counts| counts.bytes_most = counts.bytes_most.max(most));
+        }
+        self.account.release(|ledger| {
+            let of_kind = match kind {
+                Kind::Working => &mut ledger.working,
+                Kind::Kept => &mut ledger.kept,
+            };
+            *of_kind = *of_kind - before + bytes;
+        });
+    }
+
+    /// Takes another share of the same account over.
+    pub fn join(&mut self, mut other: Share) {
+        debug_assert!(self.kind == other.kind && self.account.key == other.account.key);
+        let bytes = self.bytes + other.bytes;
+        other.hold(0);
+        self.hold(bytes);
+    }
+}
+
+impl Drop for Share {
+    #[inline]
+    fn drop(&mut self) {
+        self.hold(0);
+    }
+}
+
+impl From<Vec<u8>> for Made {
+    fn from(bytes: Vec<u8>) -> Made {
+        Made { bytes, share: None }
+    }
+}
+
+#[inline]
+fn has_place(waiting: usize, changing: usize, most: usize, changes: bool) -> bool {
+    waiting < most && (!changes || changing < for_changes(most))
+}
+
+#[inline]
+fn owner(address: IpAddr) -> Owner {
+    Stranger::of(address).number()
+}

@@ -1,0 +1,107 @@
+//! What a request takes of its core's memory if it has to wait.
+
+use super::budget::Needs;
+use crate::protocol::{Command, RequestHeader};
+
+/// Bytes that a request takes which waits, however short it is: its task, with what its command keeps
+/// from one wait to the next, and its place in the order of its connection.
+const TASK: usize = 4 << 10;
+/// Bytes of the first 1,024 coins that a shard lists, and of an answer with them.
+const FIRST_COINS: usize = 16 << 10;
+
+/// Bytes that a coin takes which is looked at: itself with its number and its record's number, and what
+/// its shard says of it.
+const LOOKED_AT: usize = 80;
+/// Bytes that a coin takes which changes together with others: itself and its rank, sorted and in the
+/// order asked; its lock; its value before and after, in memory and on its way to the log.
+pub(super) const CHANGED: usize = 240;
+/// Bytes that a coin takes which others vouch for: 24 lists that it can be on, in pieces as they come.
+const VOUCHED_FOR: usize = 24 * 16;
+
+/// Bytes of a coin on the wire; with one number; with two.
+const NAMED: usize = 5;
+const WITH_NUMBER: usize = 21;
+const WITH_NUMBERS: usize = 37;
+
+impl Needs {
+    /// What such a request takes at most, but for what only comes out when it is looked at: coins that it
+    /// does not name.
+    #[inline]
+    pub(crate) fn of(header: &RequestHeader) -> Needs {
+        let command = header.command;
+        // What `each` of its records takes, of so many bytes; and what it takes besides.
+        let (each, record, besides) = match command {
+            Command::Echo | Command::Version | Command::Stats | Command::Audit => (0, NAMED, 0),
+            Command::Detect | Command::GetTicket => (LOOKED_AT, WITH_NUMBER, 0),
+            Command::DetectSum | Command::GetTicketSum => (LOOKED_AT, NAMED, 0),
+            Command::Find => (LOOKED_AT + 16, WITH_NUMBERS, 0),
+            Command::Pown => (CHANGED, WITH_NUMBERS, 0),
+            Command::Remove | Command::DeleteCoins => (CHANGED, WITH_NUMBER, 0),
+            Command::PownSum
+            | Command::PownDerive
+            | Command::CreateCoins
+            | Command::FreeCoins
+            | Command::StoreSum
+            | Command::StoreMultiple => (CHANGED, NAMED, 0),
+            Command::PutForSale => (CHANGED, NAMED, FIRST_COINS),
+            Command::Fix => (CHANGED + VOUCHED_FOR, NAMED, 0),
+            // The coins of a ticket, 4,096 at most, each with what stands for its number.
+            Command::Validate => (0, NAMED, 128 << 10),
+            Command::EncryptionTicket | Command::FixEncryption => (CHANGED, WITH_NUMBER, 0),
+            Command::AvailableSns => (0, NAMED, 64 << 10),
+            // The bitmap, and the pages' parts of it.
+            Command::AllSns => (0, NAMED, 512 << 10),
+            Command::Peek | Command::PeekTrade => (0, NAMED, FIRST_COINS),
+            Command::ListForSale => (0, NAMED, 64 << 10),
+            Command::Buy => (0, NAMED, FIRST_COINS),
+            Command::RemoveTrade => (0, NAMED, FIRST_COINS),
+        };
+        // An encrypted body is there twice: as it came, and decrypted.
+        let length = header.body_length;
+        Needs {
+            changes: changes(command),
+            bytes: TASK + besides + 2 * length + length.div_ceil(record) * each,
+            is_open: matches!(
+                command,
+                Command::Peek | Command::PeekTrade | Command::Buy | Command::RemoveTrade
+            ),
+        }
+    }
+}
+
+/// Whether a command may change something, and so wait for the log.
+#[inline]
+pub(super) fn changes(command: Command) -> bool {
+    match command {
+        Command::Pown
+        | Command::PownSum
+        | Command::PownDerive
+        | Command::Fix
+        | Command::CreateCoins
+        | Command::DeleteCoins
+        | Command::FreeCoins
+        | Command::FixEncryption
+        | Command::StoreSum
+        | Command::Remove
+        | Command::PutForSale
+        | Command::Buy
+        | Command::StoreMultiple
+        | Command::RemoveTrade => true,
+        Command::Echo
+        | Command::Version
+        | Command::Stats
+        | Command::Audit
+        | Command::Detect
+        | Command::DetectSum
+        | Command::GetTicket
+        | Command::GetTicketSum
+        | Command::Validate
+        | Command::Find
+        | Command::AvailableSns
+        | Command::AllSns
+        | Command::EncryptionTicket
+        | Command::PeekTrade
+        | Command::Peek
+        | Command::ListForSale => false,
+    }
+}
