@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use raida::coin::{An, Coin, Mfs, PageId};
 use raida::protocol::authentication::{Detect, Pown};
+use raida::protocol::healing::GetTicket;
 use raida::protocol::key_healing::{GetEncryptionTicket, split};
 use raida::protocol::{Command, Protection, RaidaId, Request, Status};
 
@@ -80,6 +81,7 @@ fn requests(command: Command, count: usize, round: u64) -> Vec<u8> {
         let mut protection = Protection::None;
         match command {
             Command::Detect => Detect::compose([(coin(place), an(place, 0))], &mut payload),
+            Command::GetTicket => GetTicket::compose([(coin(place), an(place, 0))], &mut payload),
             Command::EncryptionTicket => {
                 let coin = coin(place);
                 protection = Protection::CoinHmac(coin, an(place, 0));
@@ -118,6 +120,8 @@ fn fewest(stream: &mut TcpStream, command: Command, count: usize) -> u64 {
     let (size, status) = match command {
         // Ticket, HMAC and trailer.
         Command::EncryptionTicket => (48 + 16 + 32 + 2, Status::SUCCESS),
+        // Ticket and trailer.
+        Command::GetTicket => (32 + 4 + 2, Status::ALL_PASS),
         _ => (32, Status::ALL_PASS),
     };
     let mut answers = vec![0; count * size];
@@ -146,11 +150,18 @@ fn a_request_about_one_coin_allocates_nothing() {
         fs::write(&file, lines).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         settings.keys_file = Some(file);
+        // Some 33,000 tickets, all of them for one address.
+        settings.tickets.shares = 1;
     });
     let mut stream = TcpStream::connect(node.address()).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    for command in [Command::Detect, Command::EncryptionTicket, Command::Pown] {
+    for command in [
+        Command::Detect,
+        Command::GetTicket,
+        Command::EncryptionTicket,
+        Command::Pown,
+    ] {
         let one = fewest(&mut stream, command, 1);
         let many = fewest(&mut stream, command, MANY);
         println!("{command:?}: {one} allocations for one request, {many} for {MANY} at once");

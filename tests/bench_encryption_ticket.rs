@@ -13,6 +13,8 @@ fn serve(data: &Path) -> Serve {
     Serve::on(data)
         .with("shards.count", 2)
         .with("limits.healing_per_s", 0)
+        // One request in 64 is to be refused, over UDP too.
+        .with("limits.udp_refusals_per_s", 0)
 }
 
 /// A short load, and these words.

@@ -14,6 +14,8 @@ fn node(data: &Path) -> NodeProcess {
     Serve::on(data)
         .with("shards.count", 2)
         .with("trade.settlement", "trusted")
+        // Lists are asked for over UDP too.
+        .with("network.udp_amplification", 10_000)
         .start()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use raida::client::{Client, ClientError, Options, Outcome, Transport};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
+use raida::protocol::authentication::derived_an;
 use raida::protocol::executive::SessionId;
 use raida::protocol::{AdminKey, Command, Protection, RaidaId, Status};
 use small_node::{ADMIN_KEY, Fault, RAIDA, SmallNode};
@@ -78,6 +79,12 @@ fn every_command_is_answered_over_both_transports_in_every_encryption() {
             assert!(!client.detect_sum(&coins, an(0)).unwrap());
             assert!(client.pown_sum(&coins, an(0) ^ an(1), an(50)).unwrap());
             assert!(!client.pown_sum(&coins, an(0), an(50)).unwrap());
+            let mine = [(coin(1, 4), an(4)), (coin(1, 5), an(5))];
+            assert!(client.pown_derive(&mine[..1], an(4)).unwrap());
+            let derived = derived_an(mine[0].0, an(4), an(4));
+            assert!(node.an(coin(1, 4)) == Some(derived));
+            assert!(!client.pown_derive(&mine, an(4)).unwrap());
+            assert!(node.an(coin(1, 5)) == Some(an(5)));
             let verdicts = client.detect(&[
                 (coins[0], an(0) ^ an(50)),
                 (coins[1], an(1)),

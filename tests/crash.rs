@@ -9,11 +9,13 @@ mod node_process;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use node_process::changes::healing::write_secrets;
 use node_process::changes::load::Running;
 use node_process::changes::{Book, Change, Outcome};
+use node_process::moved_clock::MovedClock;
 use node_process::{NodeProcess, Serve, admin_key, kill_spawned, mint, raida};
 use raida::protocol::Command;
 use rand::rngs::StdRng;
@@ -25,9 +27,10 @@ const DENOMINATIONS: [i8; 4] = [-8, -1, 0, 6];
 const PAGES_EACH: u32 = 16;
 const COINS_A_PAGE: usize = 16;
 /// What everything here has to be asked about, answered and found done.
-const COMMANDS: [Command; 12] = [
+const COMMANDS: [Command; 13] = [
     Command::Pown,
     Command::PownSum,
+    Command::PownDerive,
     Command::StoreSum,
     Command::StoreMultiple,
     Command::Peek,
@@ -76,7 +79,9 @@ fn what_was_answered_outlives_every_crash() {
     let data = folder.path().join("data");
     write_secrets(&secrets(&data));
 
-    let node = serve(&data, 2).start();
+    let clock = Arc::new(MovedClock::new(&folder.path().join("clock")));
+
+    let node = serve(&data, 2, &clock).start();
     let mut client = node.client();
     let key = admin_key(&data);
     let made = mint(&mut client, &key, &DENOMINATIONS, PAGES_EACH, COINS_A_PAGE);
@@ -86,7 +91,7 @@ fn what_was_answered_outlives_every_crash() {
     let mut totals = Totals::default();
     for round in 1..=rounds {
         let trial = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            run_round(&data, &mut book, &mut random, &mut totals)
+            run_round(&data, &clock, &mut book, &mut random, &mut totals)
         }));
         match trial {
             Ok(line) => println!("round {round}: {line}"),
@@ -110,9 +115,17 @@ fn what_was_answered_outlives_every_crash() {
 }
 
 /// Starts, loads, kills, starts again, compares, stops. Gives what there is to say of it.
-fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Totals) -> String {
+fn run_round(
+    data: &Path,
+    clock: &Arc<MovedClock>,
+    book: &mut Book,
+    random: &mut StdRng,
+    totals: &mut Totals,
+) -> String {
     let shards = pick_shards(random);
-    let node = serve(data, shards).start();
+    let node = serve(data, shards, clock).start();
+    // A node takes no encryption ticket from before it was started.
+    clock.pass(180);
     totals.started(&node);
     book.assert_kept(&node);
     replace_freed(&node, data, book);
@@ -121,14 +134,14 @@ fn run_round(data: &Path, book: &mut Book, random: &mut StdRng, totals: &mut Tot
     let (history, moment) = load_and_kill(node, data, load, random, totals);
     assert_sound(data);
     for _ in 0..random.random_range(0..3) {
-        let starting = serve(data, pick_shards(random)).spawn();
+        let starting = serve(data, pick_shards(random), clock).spawn();
         let most = totals.longest_start_ms.max(20);
         std::thread::sleep(Duration::from_millis(random.random_range(0..most)));
         let (served, log) = kill_spawned(starting);
         assert_warned_only(&log);
         totals.starts_killed += usize::from(!served);
     }
-    let node = serve(data, pick_shards(random)).start();
+    let node = serve(data, pick_shards(random), clock).start();
     totals.started(&node);
     let recovered = node.greeted_number("recovered");
 
@@ -193,8 +206,9 @@ fn assert_sound(data: &Path) {
     assert!(names.is_empty(), "{names:?}");
 }
 
-fn serve(data: &Path, shards: u16) -> Serve {
+fn serve(data: &Path, shards: u16, clock: &Arc<MovedClock>) -> Serve {
     Serve::on(data)
+        .by(clock.clone())
         .with("shards.count", shards)
         .with("storage.segment_bytes", 1 << 20)
         .with("storage.checkpoint_interval_s", 1)

@@ -7,13 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use raida::client::heal::{
-    COINS_A_TICKET, Fixed, HealError, Healed, Network, Questions, Replies, Ticketed, heal, look,
+    COINS_A_TICKET, Fixed, HealError, Healed, Lost, Network, Questions, Replies, Ticketed, heal,
+    look,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Grade, Mark, PownString, Wallet};
 use raida::client::{ClientError, FixOrder, Outcome, PerRaida, draw_generator};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::protocol::RaidaId;
-use raida::protocol::healing::{Found, TicketId, VOTES_NEEDED};
+use raida::protocol::healing::{Found, PartialGenerator, TicketId, VOTES_NEEDED};
 
 /// What happens to the fixes of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,12 @@ enum Fate {
     Late,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
+    /// Carried out; and with the tickets the server has the coin fixed on all others, to numbers of its own.
+    Steals,
+    /// Nothing is carried out, and the server says that it was.
+    Lies,
+    /// Carried out, and then nobody answers any more.
+    CutsOff,
 }
 
 /// A network in this process.
@@ -51,6 +58,9 @@ struct State {
     /// Fixes that take effect later.
     under_way: BTreeMap<RaidaId, FixOrder>,
     looks: usize,
+    /// Coins asked about by each look.
+    looked_at: Vec<usize>,
+    is_cut_off: bool,
 }
 
 impl Fake {
@@ -96,7 +106,18 @@ impl Network for Fake {
         &self,
         questions: PerRaida<Option<Questions>>,
     ) -> PerRaida<Option<Result<Replies, ClientError>>> {
-        self.state.borrow_mut().looks += 1;
+        {
+            let mut state = self.state.borrow_mut();
+            state.looks += 1;
+            let asked = questions.iter().filter_map(|(_, asked)| asked.as_ref());
+            let most = asked
+                .map(|asked| asked.detect.len() + asked.find.len())
+                .max();
+            state.looked_at.push(most.unwrap_or(0));
+            if state.is_cut_off {
+                return questions.map(|asked| asked.map(|_| Err(Fake::error())));
+            }
+        }
         self.each(questions, |state, raida, asked| Replies {
             detect: (asked.detect.iter())
                 .map(|(coin, an)| state.held.get(&(raida, *coin)) == Some(an))
@@ -163,6 +184,17 @@ impl Network for Fake {
                 if votes < VOTES_NEEDED {
                     return Outcome::Failed;
                 }
+                if fate == Fate::Lies {
+                    return Outcome::Changed;
+                }
+                if fate == Fate::Steals {
+                    let own = PartialGenerator::new([0x66; 16]);
+                    for victim in RaidaId::all().filter(|&victim| victim != broken) {
+                        let stolen = own.an(victim, *coin);
+                        state.held.insert((victim, *coin), stolen);
+                    }
+                }
+                state.is_cut_off |= fate == Fate::CutsOff;
                 let an = order.generator.an(broken, *coin);
                 state.held.insert((broken, *coin), an);
                 match fate {
@@ -328,6 +360,75 @@ fn generators_are_drawn_for_the_coins_of_one_fix_on_the_servers_that_carry_it_ou
     assert_eq!(healed.rounds, 2);
     assert_eq!(drawn, [(11, COINS_A_TICKET), (12, COINS_A_TICKET), (11, 2)]);
     assert!(trial.filed().iter().all(|&filed| filed == HEALED));
+}
+
+#[test]
+fn a_server_that_uses_the_tickets_elsewhere_is_found_out_and_its_coin_is_not_authentic() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [5]);
+    trial.network.lose(2, [6]);
+    trial.network.fates.insert(5, Fate::Steals);
+    let healed = trial.heal().unwrap();
+    let others: Vec<RaidaId> = RaidaId::all().filter(|raida| raida.get() != 5).collect();
+    assert_eq!(
+        healed.lost,
+        [Lost {
+            coin: coin(1),
+            passed_before: others,
+            fixed_before: vec![],
+            had_tickets: vec![raida(5)],
+        }]
+    );
+    assert_eq!(healed.coins[1].after.count(Mark::Failed), 24);
+    let grades: Vec<Grade> = healed.coins.iter().map(|coin| coin.grade).collect();
+    let mut expected = [Grade::Authentic; 4];
+    expected[1] = Grade::Counterfeit;
+    assert_eq!(grades, expected);
+}
+
+#[test]
+fn a_server_that_says_it_fixed_a_coin_and_did_not_is_found_out() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [5, 6]);
+    trial.network.fates.insert(5, Fate::Lies);
+    let healed = trial.heal().unwrap();
+    assert_eq!(
+        healed.lost,
+        [Lost {
+            coin: coin(1),
+            passed_before: vec![],
+            fixed_before: vec![raida(5)],
+            had_tickets: vec![raida(5), raida(6)],
+        }]
+    );
+    assert_eq!(healed.coins[1].grade, Grade::Fracked);
+    assert_eq!(healed.coins[1].after.count(Mark::Failed), 1);
+}
+
+#[test]
+fn all_servers_are_asked_once_more_about_the_coins_that_were_to_be_fixed_and_no_others() {
+    let trial = Trial::new();
+    trial.network.lose(1, [5]);
+    let healed = trial.heal().unwrap();
+    assert!(healed.lost.is_empty());
+    let state = trial.network.state.borrow();
+    assert_eq!(state.looked_at, [COINS as usize, 1]);
+}
+
+#[test]
+fn without_a_last_word_of_thirteen_servers_no_coin_is_called_authentic() {
+    let mut trial = Trial::new();
+    trial.network.lose(1, [5]);
+    trial.network.fates.insert(5, Fate::CutsOff);
+    let error = trial.heal().unwrap_err();
+    assert!(matches!(error, HealError::NotConfirmed { answered: 0, .. }));
+    let said = error.to_string();
+    assert!(said.contains("heal again"), "{said}");
+    trial.network.state.borrow_mut().is_cut_off = false;
+    trial.network.fates.clear();
+    let healed = trial.heal().unwrap();
+    assert_eq!(healed.rounds, 0);
+    assert_eq!(trial.filed(), [HEALED; 4]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod real_node;
 
 use std::{
-    collections::BTreeMap,
+    cell::Cell,
     fs,
     os::unix::fs::PermissionsExt,
     sync::{Arc, Barrier},
@@ -20,11 +20,11 @@ use raida::{
         authentication::{Detect, Pown},
         key_healing::{
             EncryptionTicket, FixEncryption, GetEncryptionTicket, Half, KeyPart, Minute, Presented,
-            SharedSecret, Voucher, join, split,
+            SharedSecret, Verdict, Voucher, join, split,
         },
         lockers::{Address, Currency, LockerKey, Price, PutForSale, StoreSum, TradeKey},
     },
-    store::WallClock,
+    store::{Moved, WallClock},
 };
 
 use real_node::{
@@ -70,19 +70,41 @@ fn an(index: usize) -> An {
     number(index as u8 + 100)
 }
 
-/// What time it is for nodes and helpers: a ticket's age is what the test says.
-const NOW_SECONDS: u64 = 1_795_231_955;
+/// What time it is when nodes start: a ticket's age is what the test says.
+const START_SECONDS: u64 = 1_795_231_055;
+/// Minutes that a node has run when a test begins: long enough for tickets of any age.
+const RUN_MINUTES: u64 = 15;
 
-/// Its minute.
+thread_local! {
+    /// What time it is for the nodes and helpers of this thread's test.
+    static MINUTE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The minute of now.
 fn now() -> u64 {
-    Minute::of_unix_seconds(NOW_SECONDS).0
+    MINUTE.get()
+}
+
+/// Lets so many minutes pass. A coin that changed is healed by tickets of two minutes later.
+fn pass(node: &RealNode, minutes: u64) {
+    let WallClock::Moved(clock) = &node.settings().clock else {
+        panic!("nodes of these tests have a clock of the test's");
+    };
+    clock.pass(60 * minutes);
+    MINUTE.set(now() + minutes);
+}
+
+/// Starts a node again, and lets enough time pass for its coins to be healed.
+fn restart(node: &mut RealNode, change: impl FnOnce(&mut Settings)) {
+    node.restart(change);
+    pass(node, 2);
 }
 
 fn start(change: impl FnOnce(&mut Settings)) -> RealNode {
     let coins: Vec<(Coin, An, Mfs)> = (0..COINS)
         .map(|index| (coin(index), an(index), Mfs::new(20)))
         .collect();
-    RealNode::start(&coins, |settings| {
+    let node = RealNode::start(&coins, |settings| {
         settings.shards = 2;
         settings.rules.dialect = Dialect::Spec;
         let file = settings.data.with_file_name("secrets");
@@ -92,9 +114,12 @@ fn start(change: impl FnOnce(&mut Settings)) -> RealNode {
         fs::write(&file, lines).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         settings.keys_file = Some(file);
-        settings.clock = WallClock::Set(Arc::new(NOW_SECONDS.into()));
+        settings.clock = WallClock::Moved(Arc::new(Moved::stopped_at(START_SECONDS)));
         change(settings);
-    })
+    });
+    MINUTE.set(Minute::of_unix_seconds(START_SECONDS).0);
+    pass(&node, RUN_MINUTES);
+    node
 }
 
 /// A ticket of a helper, as it would make it.
@@ -160,12 +185,19 @@ impl Asker {
         self.ask(Command::FixEncryption, &payload)
     }
 
-    /// Which tickets were accepted.
-    fn fix(&mut self, coin: Coin, tickets: &[Presented]) -> Vec<bool> {
+    fn verdicts(&mut self, coin: Coin, tickets: &[Presented]) -> Vec<Verdict> {
         let answer = self.try_fix(coin, tickets);
         assert_eq!(answer.status, Status::SUCCESS);
         assert_eq!(answer.payload.len(), tickets.len());
         FixEncryption::read(&answer.payload, tickets.len()).unwrap()
+    }
+
+    /// Which tickets were accepted; the others are no good, and not only too early.
+    fn fix(&mut self, coin: Coin, tickets: &[Presented]) -> Vec<bool> {
+        let verdicts = self.verdicts(coin, tickets);
+        assert!(!verdicts.contains(&Verdict::TooEarly), "{verdicts:?}");
+        let is_accepted = |&verdict: &Verdict| verdict == Verdict::Accepted;
+        verdicts.iter().map(is_accepted).collect()
     }
 
     fn has(&mut self, coin: Coin, an: An) -> bool {
@@ -483,9 +515,11 @@ fn a_ticket_is_taken_once_also_after_the_coin_has_another_owner_and_the_node_ano
     ];
     assert_eq!(asker.fix(coin(1), &swapped), [false, false]);
     for shards in [1, 3, 2] {
-        node.restart(|settings| settings.shards = shards);
+        restart(&mut node, |settings| settings.shards = shards);
         let mut asker = Asker::of(&node);
-        assert_eq!(asker.fix(coin(1), &tickets), [false, false]);
+        // Too early as well, which is all that is known after some minutes.
+        let verdicts = asker.verdicts(coin(1), &tickets);
+        assert!(!verdicts.contains(&Verdict::Accepted));
         assert!(asker.has(coin(1), an(60)));
         // What was not used before is good in this run as well.
         let fresh = good(coin(2), number(shards as u8));
@@ -532,14 +566,15 @@ fn a_ticket_whose_number_is_durable_is_used_durably() {
 fn a_ticket_is_taken_for_ten_minutes_and_not_from_the_future() {
     let node = start(|_| {});
     let mut asker = Asker::of(&node);
-    let mut next = 1;
+    let mut next = 0;
     let mut accepted = |age: i64| {
         next += 1;
-        let an = number(next);
-        let tickets = good_of([3, 7], coin(1), an, now().wrapping_add_signed(-age));
-        let accepted = asker.fix(coin(1), &tickets);
+        // A coin that has not changed since the node's start, long ago.
+        let (coin, an) = (coin(next), number(next as u8));
+        let tickets = good_of([3, 7], coin, an, now().wrapping_add_signed(-age));
+        let accepted = asker.fix(coin, &tickets);
         assert_eq!(accepted[0], accepted[1]);
-        assert_eq!(asker.has(coin(1), an), accepted[0]);
+        assert_eq!(asker.has(coin, an), accepted[0]);
         accepted[0]
     };
     // A helper's clock may be a moment ahead when the minute turns.
@@ -608,6 +643,7 @@ fn the_key_of_a_coin_that_is_for_sale_is_not_healed() {
     let node = start(|_| {});
     let mut asker = Asker::of(&node);
     let key = put_for_sale(&mut asker, 1);
+    pass(&node, 2);
     assert_eq!(asker.fix(coin(1), &good(coin(1), an(50))), [false, false]);
     assert!(asker.has(coin(1), key));
 }
@@ -624,6 +660,7 @@ fn a_new_number_may_put_a_coin_into_a_locker() {
     assert_eq!(peeked.status, Status::ALL_PASS);
     assert_eq!(peeked.payload, coin(1).to_bytes());
     // And out of it again.
+    pass(&node, 2);
     assert_eq!(asker.fix(coin(1), &good(coin(1), an(50))), [true, true]);
     assert_eq!(
         asker.ask(Command::Peek, key.expose()).status,
@@ -661,6 +698,7 @@ fn of_many_that_present_the_same_tickets_at_once_one_succeeds() {
             .iter()
             .filter(|accepted| **accepted == [false, false]);
         assert_eq!(losers.count(), CLIENTS - 1);
+        pass(&node, 2);
     }
 }
 
@@ -673,8 +711,13 @@ fn as_many_used_tickets_are_remembered_as_there_may_be_and_no_more_are_taken() {
     });
     let mut asker = Asker::of(&node);
     for number in 0..=255 {
-        let an = self::number(number);
-        assert_eq!(asker.fix(coin(1), &good(coin(1), an)), [true, true]);
+        // Of one half, so that none of them is written and the next are from after that.
+        let tickets = good(coin(1), self::number(number));
+        let tickets = tickets.map(|ticket| Presented {
+            half: Half::First,
+            ..ticket
+        });
+        assert_eq!(asker.fix(coin(1), &tickets), [true, true]);
     }
     for index in [1, 2] {
         let other = An::new([0xab; 16]);
@@ -684,7 +727,7 @@ fn as_many_used_tickets_are_remembered_as_there_may_be_and_no_more_are_taken() {
     let counts = raida::admin::ask_counts(&node.settings().data).unwrap();
     assert_eq!(counts.used_tickets_kept, 512);
     assert_eq!(counts.healing.encryption_fixes_refused, 2);
-    assert!(asker.has(coin(1), number(255)) && asker.has(coin(2), an(2)));
+    assert!(asker.has(coin(1), an(1)) && asker.has(coin(2), an(2)));
 }
 
 /// Limits and what they did are to be seen by whoever runs the node.
@@ -701,14 +744,17 @@ fn what_was_given_refused_taken_and_kept_is_counted() {
     let tickets = good(coin(1), an(50));
     asker.fix(coin(1), &tickets);
     asker.fix(coin(1), &tickets);
+    asker.verdicts(coin(1), &good(coin(1), an(52)));
+    pass(&node, 2);
     asker.fix(coin(1), &good_of([3, 3], coin(1), an(51), now()));
     let counts = raida::admin::ask_counts(&node.settings().data).unwrap();
     let healing = counts.healing;
     assert_eq!(healing.encryption_tickets, 2);
     assert_eq!(healing.encryption_tickets_refused, 2);
-    assert_eq!((healing.encryption_fixes, healing.keys_fixed), (3, 1));
+    assert_eq!((healing.encryption_fixes, healing.keys_fixed), (4, 1));
     assert_eq!(healing.encryption_tickets_accepted, 4);
-    assert_eq!(healing.encryption_tickets_not_accepted, 2);
+    assert_eq!(healing.encryption_tickets_not_accepted, 4);
+    assert_eq!(healing.encryption_tickets_too_early, 2);
     assert_eq!(healing.encryption_fixes_refused, 0);
     assert_eq!(counts.used_tickets_kept, 4);
 }
@@ -729,13 +775,15 @@ fn a_ticket_from_before_a_coin_was_anothers_is_void() {
     StoreSum::compose([coin(2)], an(2), key, &mut payload);
     let answer = asker.ask(Command::StoreSum, &payload);
     assert_eq!(answer.status, Status::ALL_PASS);
-    assert_eq!(asker.fix(coin(1), &powned), [false, false]);
-    assert_eq!(asker.fix(coin(2), &stored), [false, false]);
+    let too_early = [Verdict::TooEarly; 2];
+    assert_eq!(asker.verdicts(coin(1), &powned), too_early);
+    assert_eq!(asker.verdicts(coin(2), &stored), too_early);
     assert!(asker.has(coin(1), an(60)) && asker.has(coin(2), key.an()));
     assert_eq!(asker.fix(coin(3), &kept), [true, true]);
-    // Nobody else's since: what two helpers gave is the owner's own.
-    assert_eq!(asker.fix(coin(3), &collected(3, 53)), [true, true]);
+    // What helpers gave counts as well: it may have been to another owner.
+    assert_eq!(asker.verdicts(coin(3), &collected(3, 53)), too_early);
     // The new owner is vouched for.
+    pass(&node, 2);
     assert_eq!(asker.fix(coin(1), &good(coin(1), an(61))), [true, true]);
 }
 
@@ -779,16 +827,10 @@ fn tickets_that_cannot_be_written_down_as_used_stay_good() {
 fn requests_of_one_connection_take_effect_in_their_order() {
     let node = start(|_| {});
     let mut wire = Wire::tcp(node.address());
-    let mut numbers = BTreeMap::new();
     let mut sent = vec![];
-    for round in 0..50u64 {
-        let coin = coin(round as usize % 6);
-        let before = numbers
-            .get(&coin)
-            .copied()
-            .unwrap_or(an(round as usize % 6));
+    for round in 0..COINS as u64 {
+        let (coin, before) = (coin(round as usize), an(round as usize));
         let after = number(round as u8 + 1);
-        numbers.insert(coin, after);
         let mut fix = vec![];
         FixEncryption::compose(coin, &good(coin, after), &mut fix);
         let mut detect = vec![];

@@ -4,20 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use raida::client::heal::{self, Looked, heal_looked};
+use raida::client::heal::{self, HealError, Healed, Looked, heal_looked};
 use raida::client::key_healing::{
-    EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, Network, PAIRS_IN_VAIN_MAX, Settings,
-    State, UnixSeconds, fix_encryption, observe, under_way,
+    EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, KeyHealingError, Network,
+    PAIRS_IN_VAIN_MAX, Patience, Settings, State, UnixSeconds, WAITS_MAX, fix_encryption, mend,
+    observe, under_way,
 };
 use raida::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
 use raida::client::{ClientError, FixOrder, Outcome, PerRaida, draw_an, draw_generator};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::protocol::healing::{Found, TicketId};
 use raida::protocol::key_healing::{
-    EncryptionTicket, GetEncryptionTicket, KeyPart, Presented, join, split,
+    EncryptionTicket, GetEncryptionTicket, KeyPart, Presented, TOO_EARLY_WAIT, Verdict, join, split,
 };
 use raida::protocol::response::ResponseError;
 use raida::protocol::{RaidaId, Status};
@@ -59,6 +61,10 @@ enum Fate {
     RequestLost,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
+    /// So often it is too early for tickets; then carried out.
+    TooEarly(usize),
+    /// It is too early for the first half's ticket, and the other one is no good.
+    HalfTooEarly,
 }
 
 /// A network in this process. Servers that are not named help, and take what two others vouch for.
@@ -68,6 +74,8 @@ struct Fake {
     fates: BTreeMap<u8, Fate>,
     state: Mutex<Servers>,
     fixed: Condvar,
+    /// Nobody answers any look.
+    is_cut_off: AtomicBool,
 }
 
 #[derive(Default)]
@@ -108,6 +116,13 @@ fn down<T>() -> Result<T, ClientError> {
 
 fn refused<T>(status: Status) -> Result<T, ClientError> {
     Err(ClientError::Refused(host(), status))
+}
+
+fn verdict(is_accepted: bool) -> Verdict {
+    match is_accepted {
+        true => Verdict::Accepted,
+        false => Verdict::Refused,
+    }
 }
 
 impl Fake {
@@ -180,7 +195,7 @@ impl Network for Fake {
         broken: RaidaId,
         coin: Coin,
         tickets: &[Presented],
-    ) -> Result<Vec<bool>, ClientError> {
+    ) -> Result<Vec<Verdict>, ClientError> {
         self.counted(|| {
             let mut state = self.state.lock().unwrap();
             let helpers: Vec<u8> = tickets.iter().map(|t| t.helper.get()).collect();
@@ -198,6 +213,15 @@ impl Network for Fake {
                 Some(Fate::Refuses(status)) => return refused(status),
                 Some(Fate::Down) => return down(),
                 Some(Fate::RequestLost) => return late(),
+                Some(Fate::TooEarly(times)) => {
+                    let asked = state.fixes.iter().filter(|(of, _)| *of == broken.get());
+                    if asked.count() <= times {
+                        return Ok(vec![Verdict::TooEarly; 2]);
+                    }
+                }
+                Some(Fate::HalfTooEarly) => {
+                    return Ok(vec![Verdict::TooEarly, Verdict::Refused]);
+                }
                 _ => {}
             }
             let is_good = |(half, presented): (usize, &Presented)| {
@@ -227,7 +251,7 @@ impl Network for Fake {
                     drop(state);
                     panic!("killed")
                 }
-                _ => Ok(accepted),
+                _ => Ok(accepted.into_iter().map(verdict).collect()),
             }
         })
     }
@@ -254,6 +278,10 @@ impl heal::Network for Fake {
         let held = |raida, coin: &Coin| state.held[&(raida, *coin)];
         let mut answers = PerRaida::from_fn(|_| None);
         for (raida, asked) in questions {
+            if self.is_cut_off.load(SeqCst) {
+                answers[raida] = asked.map(|_| late());
+                continue;
+            }
             answers[raida] = asked.map(|asked| {
                 let find = |(coin, an, pan): &(Coin, An, An)| match held(raida, coin) {
                     now if now == *an => Found::An,
@@ -351,6 +379,7 @@ impl Trial {
             fates: BTreeMap::new(),
             state: Mutex::new(state),
             fixed: Condvar::new(),
+            is_cut_off: AtomicBool::new(false),
         };
         Trial { network, folder }
     }
@@ -979,6 +1008,201 @@ fn a_server_that_fails_too_often_is_left_alone_until_its_cool_down_is_over() {
     let results = trial.fix_at(until);
     assert!(is_fixed(&results[0].1), "{results:?}");
     assert_eq!(trial.health().of(raida(3)).failures, 0);
+}
+
+/// A clock that passes only while it is waited for.
+struct Clock<'a> {
+    now: UnixSeconds,
+    /// How often who asks is ready to wait.
+    patience: usize,
+    /// For which servers, and how long.
+    waits: Vec<(Vec<u8>, Duration)>,
+    /// What happens in each wait.
+    meanwhile: &'a mut dyn FnMut(),
+}
+
+impl Patience for Clock<'_> {
+    fn now(&mut self) -> UnixSeconds {
+        self.now
+    }
+
+    fn wait(&mut self, servers: &[RaidaId], time: Duration) -> bool {
+        if self.patience == 0 {
+            return false;
+        }
+        self.patience -= 1;
+        let servers = servers.iter().map(|raida| raida.get()).collect();
+        self.waits.push((servers, time));
+        self.now.0 += time.as_secs();
+        (self.meanwhile)();
+        true
+    }
+}
+
+/// What came of a wallet that was mended with patience.
+type Mended = Result<(), KeyHealingError>;
+
+impl Trial {
+    /// As `raida fix-encryption` does; with `heals`, as `raida heal` does.
+    fn mend(
+        &self,
+        heals: bool,
+        patience: usize,
+        meanwhile: &mut dyn FnMut(),
+    ) -> (Mended, Vec<(u8, KeyFix)>, Vec<(Vec<u8>, Duration)>) {
+        let (mut wallet, mut health) = (self.wallet(), self.health());
+        let mut clock = Clock {
+            now: NOW,
+            patience,
+            waits: vec![],
+            meanwhile,
+        };
+        let network = &self.network;
+        let then = |wallet: &mut Wallet, looked: Looked, spared: &BTreeSet<(RaidaId, Coin)>| {
+            let heal = || heal_looked(wallet, looked, spared, network, draw_generator, |_| {});
+            heals.then(heal).transpose()
+        };
+        let mended: Result<(Option<Healed>, _), KeyHealingError> = mend(
+            &mut wallet,
+            &mut health,
+            network,
+            FAILURES_MAX,
+            &mut clock,
+            draw_an,
+            then,
+        );
+        if mended.is_ok() {
+            assert_eq!(self.health(), health, "it is on disk");
+        }
+        let waits = clock.waits;
+        match mended {
+            Ok((_, fixes)) => {
+                let fixes = fixes.into_iter().map(|(raida, fix)| (raida.get(), fix));
+                (Ok(()), fixes.collect(), waits)
+            }
+            Err(error) => (Err(error), vec![], waits),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_takes_no_tickets_yet_is_waited_for_and_mended_with_new_ones() {
+    let mut trial = Trial::broken_on([3, 8]);
+    trial.network.fates.insert(3, Fate::TooEarly(1));
+    let (folder, network) = (trial.folder.path(), &trial.network);
+    let mut meanwhile = || {
+        let health = EncryptionHealth::read(folder).unwrap();
+        assert_eq!(health.broken(), [raida(3)], "the other one is mended");
+        assert_eq!(health.of(raida(3)).failures, 0);
+        // Whoever breaks the wait off finds nothing in doubt.
+        let file = network.on_disk(coin(0));
+        assert_eq!(file.pan(raida(3)), None);
+    };
+    let (mended, fixes, waits) = trial.mend(false, 9, &mut meanwhile);
+    mended.unwrap();
+    assert_eq!(waits, [(vec![3], TOO_EARLY_WAIT)]);
+    assert_eq!(
+        fixes.iter().map(|(raida, _)| *raida).collect::<Vec<_>>(),
+        [3, 8]
+    );
+    assert!(fixes.iter().all(|(_, fix)| is_fixed(fix)), "{fixes:?}");
+    assert_eq!(trial.health().broken(), []);
+    assert_eq!(trial.health().of(raida(3)).failures, 0);
+    // Other tickets for another number: a helper may have had either half of the first one.
+    let parts: BTreeSet<[u8; 8]> = (trial.asked().iter())
+        .filter(|(_, broken, _)| *broken == 3)
+        .map(|(_, _, part)| part_bytes(*part))
+        .collect();
+    assert_eq!(parts.len(), 4);
+    trial.assert_nothing_is_lost("at the end");
+    assert_eq!(trial.fixes().iter().filter(|(of, _)| *of == 8).count(), 1);
+}
+
+/// A part's bytes: they are printed nowhere.
+fn part_bytes(part: KeyPart) -> [u8; 8] {
+    let whole = join([part; 2]);
+    whole.expose()[..8].try_into().unwrap()
+}
+
+#[test]
+fn who_does_not_wait_is_told_when_to_come_back_and_it_is_no_failure() {
+    for fate in [Fate::TooEarly(1), Fate::HalfTooEarly] {
+        let mut trial = Trial::broken_on([3]);
+        trial.network.fates.insert(3, fate);
+        let (mended, fixes, waits) = trial.mend(false, 0, &mut || {});
+        mended.unwrap();
+        assert_eq!(waits, []);
+        let [(3, KeyFix::TooEarly { again, .. })] = fixes.as_slice() else {
+            panic!("{fixes:?}");
+        };
+        assert_eq!(*again, UnixSeconds(NOW.0 + 180));
+        let of = trial.health().of(raida(3));
+        assert_eq!((of.failures, of.last_attempt), (0, None));
+        assert_eq!(trial.health().broken(), [raida(3)]);
+        assert_eq!(trial.network.on_disk(coin(0)).pan(raida(3)), None);
+        trial.network.fates.clear();
+        let results = trial.fix_at(*again);
+        assert!(is_fixed(&results[0].1), "{results:?}");
+    }
+}
+
+#[test]
+fn a_cool_down_that_is_over_stays_over_while_it_is_too_early() {
+    let mut trial = Trial::broken_on([3]);
+    let refuses = Fate::Refuses(Status::NO_TICKET_SLOT);
+    trial.network.fates.insert(3, refuses);
+    for _ in 0..FAILURES_MAX {
+        assert!(!is_fixed(&trial.fix_at(UnixSeconds(NOW.0 - 1_800))[0].1));
+    }
+    assert_eq!(trial.health().of(raida(3)).state, State::PersistentlyBroken);
+    let tried = trial.fixes().len();
+    trial.network.fates.insert(3, Fate::TooEarly(tried + 1));
+    let (mended, fixes, waits) = trial.mend(false, 9, &mut || {});
+    mended.unwrap();
+    assert_eq!(waits.len(), 1);
+    assert!(is_fixed(&fixes[0].1), "{fixes:?}");
+}
+
+#[test]
+fn a_server_that_always_says_that_it_is_too_early_is_not_waited_for_for_ever() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.fates.insert(3, Fate::TooEarly(1_000));
+    let (mended, fixes, waits) = trial.mend(false, 1_000, &mut || {});
+    mended.unwrap();
+    assert_eq!(waits.len(), WAITS_MAX);
+    assert!(matches!(fixes[0].1, KeyFix::TooEarly { .. }), "{fixes:?}");
+    assert_eq!(trial.fixes().len(), 1 + WAITS_MAX);
+    assert_eq!(trial.health().of(raida(3)).failures, 0);
+}
+
+#[test]
+fn a_server_that_tickets_mend_is_not_waited_for() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.fates.insert(3, Fate::TooEarly(1));
+    let (mended, fixes, waits) = trial.mend(true, 9, &mut || {});
+    mended.unwrap();
+    assert_eq!(waits, []);
+    assert!(matches!(fixes[0].1, KeyFix::TooEarly { .. }), "{fixes:?}");
+    assert_eq!(trial.health().broken(), []);
+    assert_eq!(trial.healed().len(), COINS as usize);
+}
+
+#[test]
+fn a_network_that_is_gone_after_a_wait_changes_nothing_on_disk() {
+    let mut trial = Trial::broken_on([3]);
+    trial.network.fates.insert(3, Fate::TooEarly(1));
+    let cut_off = &trial.network.is_cut_off;
+    let (mended, ..) = trial.mend(false, 9, &mut || cut_off.store(true, SeqCst));
+    let error = mended.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            KeyHealingError::Heal(HealError::TooFewServers { .. })
+        ),
+        "{error}"
+    );
+    let pown = trial.network.on_disk(coin(0)).pown;
+    assert_eq!(pown.count(Mark::Passed), 24);
 }
 
 #[test]

@@ -18,6 +18,9 @@ use serde_json::Value;
 
 const COINS: usize = 4;
 
+/// So many seconds after a change or its start a server takes what others vouch for.
+const SETTLED: u64 = 310;
+
 /// A network, and a folder `wallet` beside the network's own.
 struct Trial(NetworkProcess);
 
@@ -26,6 +29,7 @@ impl Trial {
         let trial = Trial(Network::new().start());
         let mint = trial.run("mint --network network --count 4 --denomination 1 --wallet wallet");
         assert_eq!((mint.status, mint.err.as_str()), (0, ""));
+        trial.0.pass(SETTLED);
         trial
     }
 
@@ -38,7 +42,7 @@ impl Trial {
         Wallet::open(&folder, Access::Look).unwrap()
     }
 
-    /// Has servers lose all coins of the wallet.
+    /// Has servers lose all coins of the wallet, some minutes ago.
     fn lose_all_on(&self, servers: &[u8]) {
         let wallet = self.wallet();
         for &number in servers {
@@ -51,6 +55,7 @@ impl Trial {
             let (outcomes, _) = self.0.client(number).pown(&coins);
             assert_eq!(outcomes, [Outcome::Changed; COINS]);
         }
+        self.0.pass(SETTLED);
     }
 
     /// What the wallet's folder holds, byte by byte.
@@ -206,6 +211,7 @@ fn a_broken_server_that_is_down_stays_broken_until_it_is_back() {
         fix.out
     );
     assert!(trial.0.ask(&["start", "3"]).status.success());
+    trial.0.pass(SETTLED);
     // Helpers may be down as well.
     assert!(trial.0.ask(&["stop", "0"]).status.success());
     let fix = trial.run("fix-encryption wallet --network network");

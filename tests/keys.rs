@@ -12,7 +12,7 @@ use node_process::{Serve, admin_key, mint, options, raida};
 use raida::client::{Client, ClientError, Options, Transport, from_hex};
 use raida::coin::An;
 use raida::protocol::key_healing::{
-    GetEncryptionTicket, Half, Minute, Presented, SharedSecret, Voucher, split,
+    GetEncryptionTicket, Half, Minute, Presented, SharedSecret, Verdict, Voucher, split,
 };
 use raida::protocol::{Protection, RaidaId, key_file};
 
@@ -178,9 +178,9 @@ fn a_nodes_log_holds_no_secret_no_ticket_and_no_number() {
         ticket(7, Half::Second, second),
     ];
     let mut client = node.client();
-    for accepted in [true, false] {
+    for said in [Verdict::Accepted, Verdict::Refused] {
         let fixed = client.fix_encryption(coin, &tickets).unwrap();
-        assert_eq!(fixed, [accepted; 2]);
+        assert_eq!(fixed, [said; 2]);
     }
     assert_eq!(client.detect(&[(coin, new)]).unwrap(), [true]);
 

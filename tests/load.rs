@@ -49,7 +49,7 @@ fn a_ring_carries_what_calls_to_the_kernel_carry() {
     let node = node();
     for stream in [UDP, TCP] {
         for pace in [Pace::Closed, open(1_000.0)] {
-            for (kind, coins_per_request) in [("detect", 3), ("pown", 1), ("pown-sum", 20)] {
+            for (kind, coins_per_request) in [("detect", 3), ("pown", 1), ("pown-derive", 20)] {
                 let plan = Plan {
                     io: Io::Uring,
                     pace,
@@ -109,7 +109,7 @@ fn a_ring_loses_what_is_not_answered_and_goes_on() {
 fn an_answer_under_encryption_is_opened_and_checked() {
     let node = node();
     for stream in STREAMS {
-        for kind in ["detect", "pown-sum"] {
+        for kind in ["detect", "pown-derive"] {
             for make in [Keyring::aes, Keyring::aes_hmac] {
                 let mut purse = Purse::new(owned(64)).unwrap();
                 let keys = purse.keys(5);
@@ -171,9 +171,9 @@ fn a_mix_asks_each_kind_as_often_as_its_share_and_checks_it_by_its_rules() {
 
 #[test]
 fn an_answer_that_does_not_come_is_lost_and_its_coins_are_found_again() {
-    for kind in ["pown", "pown-sum"] {
+    for kind in ["pown", "pown-sum", "pown-derive"] {
         let node = node();
-        for command in [Command::Pown, Command::PownSum] {
+        for command in [Command::Pown, Command::PownSum, Command::PownDerive] {
             node.fail(command, 4, Fault::Silent);
         }
         let lossy = Plan {
@@ -265,7 +265,7 @@ fn a_connection_that_breaks_is_opened_again_for_the_next_turn() {
 
 #[test]
 fn a_node_that_knows_other_numbers_is_wrong() {
-    for kind in ["detect", "detect-sum", "pown", "pown-sum"] {
+    for kind in ["detect", "detect-sum", "pown", "pown-sum", "pown-derive"] {
         let node = SmallNode::start();
         node.put(owned(64).into_iter().map(|(coin, an)| (coin, an ^ an)));
         let (outcome, _) = load(kind, 1, &plan(&node, UDP), &node);

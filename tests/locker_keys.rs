@@ -6,7 +6,7 @@ mod real_node;
 use raida::{
     coin::{An, Coin, Mfs, PageId},
     protocol::{
-        Command, Protection, ResponseCounter, Status,
+        Command, Dialect, Protection, ResponseCounter, Status,
         authentication::{Detect, Pown},
     },
 };
@@ -190,5 +190,99 @@ fn a_lockers_key_counts_from_the_request_that_makes_it_to_the_one_that_empties_i
         }
         drop(client);
         node.stop();
+    }
+}
+
+/// Strangers can make any number of lockers whose keys start like somebody's, whose first five bytes
+/// travel in plain: all that they can do is to come later.
+#[test]
+fn of_lockers_that_share_five_bytes_the_sixteen_oldest_are_tried_also_after_a_restart() {
+    const LOCKERS: usize = 20;
+    const TRIED: usize = 16;
+    let coins: Vec<Coin> = (0..LOCKERS)
+        .map(|index| PageId::from_index(7_000 + index).expect("a page").coin(9))
+        .collect();
+    // Neither rising nor falling with age.
+    let keys: Vec<An> = (0..LOCKERS)
+        .map(|age| locker(0x41, (7 * age % LOCKERS) as u8))
+        .collect();
+    for shards in [1, 2, 3] {
+        let own: Vec<_> = coins
+            .iter()
+            .map(|&coin| (coin, an(1), Mfs::new(40)))
+            .collect();
+        let mut node = RealNode::start(&own, |settings| settings.shards = shards);
+        let mut client = Client::tcp(&node);
+        for (&coin, &key) in coins.iter().zip(&keys) {
+            let moved = client.ask(
+                Command::Pown,
+                Protection::None,
+                &pown(&[(coin, an(1), key)]),
+            );
+            assert_eq!(moved.status, Status::ALL_PASS);
+        }
+        let tried = |client: &mut Client| -> Vec<bool> {
+            let known = keys.iter().map(|&key| client.echo_status(key));
+            known.map(|status| status == Status::SUCCESS).collect()
+        };
+        let expected: Vec<bool> = (0..LOCKERS).map(|age| age < TRIED).collect();
+        assert_eq!(tried(&mut client), expected);
+        assert_eq!(client.echo_status(keys[TRIED]), Status::WRONG_CHALLENGE);
+        drop(client);
+
+        node.restart(|settings| settings.shards = 1 + shards % 3);
+        let mut client = Client::tcp(&node);
+        assert_eq!(tried(&mut client), expected);
+        let out = pown(&[(coins[3], keys[3], an(2))]);
+        let moved = client.ask(Command::Pown, Protection::Locker(keys[3]), &out);
+        assert_eq!(moved.status, Status::ALL_PASS);
+        let expected: Vec<bool> = (0..LOCKERS).map(|age| age != 3 && age <= TRIED).collect();
+        assert_eq!(tried(&mut client), expected, "the next one moves up");
+        drop(client);
+        node.stop();
+    }
+}
+
+#[test]
+fn a_trade_key_is_no_key_of_a_request_in_spec_and_takes_no_lockers_place() {
+    for shards in [1, 2] {
+        for (dialect, expected) in [
+            (Dialect::Spec, Status::KEY_NOT_FOUND),
+            (Dialect::Raidax, Status::SUCCESS),
+        ] {
+            let coins: Vec<Coin> = (0..18)
+                .map(|index| PageId::from_index(7_000 + index).expect("a page").coin(9))
+                .collect();
+            let own: Vec<_> = coins
+                .iter()
+                .map(|&coin| (coin, an(1), Mfs::new(40)))
+                .collect();
+            let mut node = RealNode::start(&own, |settings| {
+                settings.shards = shards;
+                settings.rules.dialect = dialect;
+            });
+            let mut client = Client::tcp(&node);
+            let trade = |number: u8| {
+                let mut bytes = *locker(0x41, number).expose();
+                bytes[13..].copy_from_slice(&[1, 0xee, 0xee]);
+                An::new(bytes)
+            };
+            let older: Vec<(Coin, An, An)> = (0..17)
+                .map(|number| (coins[number], an(1), trade(number as u8)))
+                .collect();
+            let moved = client.ask(Command::Pown, Protection::None, &pown(&older));
+            assert_eq!(moved.status, Status::ALL_PASS);
+            assert_eq!(client.echo_status(trade(0)), expected);
+            let key = locker(0x41, 99);
+            let moved = client.ask(
+                Command::Pown,
+                Protection::None,
+                &pown(&[(coins[17], an(1), key)]),
+            );
+            assert_eq!(moved.status, Status::ALL_PASS);
+            assert_eq!(client.echo_status(key), Status::SUCCESS);
+            drop(client);
+            node.stop();
+        }
     }
 }

@@ -62,8 +62,13 @@ fn an(number: u8) -> An {
     An::new([number; 16])
 }
 
-/// The number that all coins start with.
-const OWN: u8 = 1;
+/// The number that a coin starts with: each has another, since numbers that coins share prove nothing in
+/// a sum.
+fn own(coin: Coin) -> An {
+    let mut bytes = [1; 16];
+    bytes[..Coin::SIZE].copy_from_slice(&coin.to_bytes());
+    An::new(bytes)
+}
 
 /// Coins on pages in a row, so on as many shards as there are.
 fn coins(count: usize) -> Vec<Coin> {
@@ -77,14 +82,14 @@ fn coins(count: usize) -> Vec<Coin> {
 
 fn start(count: usize, shards: u16) -> RealNode {
     let coins: Vec<_> = (coins(count).into_iter())
-        .map(|coin| (coin, an(OWN), Mfs::new(40)))
+        .map(|coin| (coin, own(coin), Mfs::new(40)))
         .collect();
     RealNode::start(&coins, |settings| settings.shards = shards)
 }
 
-/// The XOR of the numbers of coins that all have this one.
-fn sum(number: An, coins: usize) -> An {
-    if coins % 2 == 1 { number } else { An::ZERO }
+/// The XOR of the numbers that coins start with.
+fn sum(coins: &[Coin]) -> An {
+    (coins.iter()).fold(An::ZERO, |sum, &coin| sum ^ own(coin))
 }
 
 #[test]
@@ -96,13 +101,10 @@ fn a_lockers_coins_are_listed_in_the_order_stored_also_after_a_restart() {
         let mine = key(0x41);
         let first = [all[5], all[2], all[7]];
         let second = [all[6], all[0]];
+        assert_eq!(client.store(&first, sum(&first), mine), Status::ALL_PASS);
+        assert_eq!(client.store(&second, sum(&second), mine), Status::ALL_PASS);
         assert_eq!(
-            client.store(&first, sum(an(OWN), 3), mine),
-            Status::ALL_PASS
-        );
-        assert_eq!(client.store(&second, An::ZERO, mine), Status::ALL_PASS);
-        assert_eq!(
-            client.pown(&[(all[1], an(OWN), mine.an())]),
+            client.pown(&[(all[1], own(all[1]), mine.an())]),
             Status::ALL_PASS
         );
         let order = vec![all[5], all[2], all[7], all[6], all[0], all[1]];
@@ -127,7 +129,7 @@ fn whichever_command_moves_a_coin_its_lockers_know() {
     let mut client = Client::tcp(&node);
     let all = coins(4);
     let (mine, other) = (key(0x41), key(0x42));
-    assert_eq!(client.store(&all, An::ZERO, mine), Status::ALL_PASS);
+    assert_eq!(client.store(&all, sum(&all), mine), Status::ALL_PASS);
     // Pown out, pown sum from one locker into another, store from one into another.
     assert_eq!(client.pown(&[(all[0], mine.an(), an(7))]), Status::ALL_PASS);
     assert_eq!(client.peek(mine), all[1..]);
@@ -164,14 +166,19 @@ fn a_store_is_all_or_nothing() {
     let all = coins(5);
     let mine = key(0x41);
     let twice = [all[0], all[1], all[0]];
-    assert_eq!(client.store(&twice, an(OWN), mine), Status::ALL_FAIL);
+    assert_eq!(client.store(&twice, own(all[1]), mine), Status::ALL_FAIL);
+    let thrice = [all[0], all[0], all[1], all[0]];
+    assert_eq!(
+        client.store(&thrice, sum(&all[..2]), mine),
+        Status::ALL_FAIL
+    );
     assert_eq!(client.store(&all, an(9), mine), Status::ALL_FAIL);
     let mut payload = Vec::new();
     let stranger = PageId::from_index(5).unwrap().coin(5);
     let lockers = [
-        (vec![all[0], all[1]], An::ZERO, mine),
-        (vec![all[2], stranger], An::ZERO, key(0x42)),
-        (vec![all[3], all[2]], An::ZERO, mine),
+        (vec![all[0], all[1]], sum(&all[..2]), mine),
+        (vec![all[2], stranger], sum(&all[2..3]), key(0x42)),
+        (vec![all[3], all[2]], sum(&all[2..4]), mine),
     ];
     StoreMultiple::compose(lockers, &mut payload);
     let answer = client.ask(Command::StoreMultiple, &payload);
@@ -198,7 +205,7 @@ fn of_stores_of_the_same_coins_at_once_one_wins() {
                 scope.spawn(move || {
                     coins.rotate_left(client.into());
                     let mut wire = Client::tcp(node);
-                    wire.store(&coins, An::ZERO, key(0x50 + client)) == Status::ALL_PASS
+                    wire.store(&coins, sum(&coins), key(0x50 + client)) == Status::ALL_PASS
                 })
             };
             let clients: Vec<_> = (0..CLIENTS).map(store).collect();
@@ -255,12 +262,15 @@ fn nobody_takes_coins_of_a_locker_in_pairs() {
         let mut client = Client::tcp(&node);
         let all = coins(5);
         let (mine, thief) = (key(0x41), key(0x66));
-        assert_eq!(client.store(&all[..4], An::ZERO, mine), Status::ALL_PASS);
-        let own = [&all[1..3], &all[4..]].concat();
+        assert_eq!(
+            client.store(&all[..4], sum(&all[..4]), mine),
+            Status::ALL_PASS
+        );
+        let with_one = [&all[1..3], &all[4..]].concat();
         for (coins, sum) in [
             (&all[..2], An::ZERO),
             (&all[..4], An::ZERO),
-            (&own, an(OWN)),
+            (&with_one, own(all[4])),
         ] {
             assert_eq!(client.store(coins, sum, thief), Status::ALL_FAIL);
             let named = || coins.iter().copied();
@@ -305,8 +315,8 @@ fn a_peek_that_races_stores_and_removals_sees_all_coins_or_none() {
             let mover = scope.spawn(|| {
                 let mut client = Client::tcp(&node);
                 for _ in 0..150 {
-                    assert_eq!(client.store(&all, An::ZERO, mine), Status::ALL_PASS);
-                    let out: Vec<_> = all.iter().map(|&coin| (coin, an(OWN))).collect();
+                    assert_eq!(client.store(&all, sum(&all), mine), Status::ALL_PASS);
+                    let out: Vec<_> = all.iter().map(|&coin| (coin, own(coin))).collect();
                     let answer = client.remove(mine, &out);
                     assert_eq!(answer.status, Status::ALL_PASS);
                     let passed = Passed::read(answer.status, &answer.payload, 30);
@@ -338,15 +348,14 @@ fn one_store_takes_as_many_coins_as_a_body_holds() {
         let mut client = Client::tcp(&node);
         let all = coins(COINS);
         let mine = key(0x41);
-        assert_eq!(client.store(&all, An::ZERO, mine), Status::ALL_PASS);
+        assert_eq!(client.store(&all, sum(&all), mine), Status::ALL_PASS);
         assert_eq!(client.peek(mine), all);
         let mut udp = Client::udp(&node);
         let mut payload = Vec::new();
         Peek::compose(mine, &mut payload);
-        // It would not fit a datagram.
         assert_eq!(
             udp.ask(Command::Peek, &payload).status,
-            Status::INVALID_LENGTH
+            Status::ASK_OVER_TCP
         );
         drop(client);
         node.restart(|settings| settings.rules.dialect = Dialect::Spec);

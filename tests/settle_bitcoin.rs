@@ -23,6 +23,7 @@ const PAID: i32 = 0;
 const PENDING: i32 = 1;
 const REFUSED: i32 = 2;
 const WRONG_SETUP: i32 = 3;
+const SEEN: i32 = 4;
 
 fn has_python() -> bool {
     let python = Command::new("python3").arg("--version").output();
@@ -206,18 +207,22 @@ fn a_payment_counts_when_it_has_its_confirmations() {
     if !has_python() {
         return;
     }
-    for (confirmations, expected) in [
-        (0, PENDING),
-        (1, PENDING),
-        (2, PENDING),
-        (3, PAID),
-        (9, PAID),
-    ] {
+    for (confirmations, expected) in [(0, SEEN), (1, SEEN), (2, SEEN), (3, PAID), (9, PAID)] {
         assert_settled(Core::knows(payment(confirmations)), &[], expected, "");
     }
     let one = [("BITCOIN_CONFIRMATIONS", "1")];
-    assert_settled(Core::knows(payment(0)), &one, PENDING, "");
+    assert_settled(Core::knows(payment(0)), &one, SEEN, "");
     assert_settled(Core::knows(payment(1)), &one, PAID, "");
+}
+
+#[test]
+fn a_payment_in_a_block_that_was_replaced_is_not_seen_any_more() {
+    if !has_python() {
+        return;
+    }
+    let mut replaced = payment(0);
+    replaced["confirmations"] = json!(-1);
+    assert_settled(Core::knows(replaced), &[], PENDING, "");
 }
 
 #[test]
@@ -226,7 +231,7 @@ fn a_node_without_an_index_finds_it_by_an_unspent_output() {
         return;
     }
     assert_settled(Core::knows(payment(3)).without_index(), &[], PAID, "");
-    assert_settled(Core::knows(payment(2)).without_index(), &[], PENDING, "");
+    assert_settled(Core::knows(payment(2)).without_index(), &[], SEEN, "");
     let spent = Core {
         is_unspent: false,
         ..Core::knows(payment(3)).without_index()

@@ -199,6 +199,8 @@ fn a_verdict_is_an_exit_status_and_all_else_is_pending() {
         ("exit 1", Verdict::Pending),
         ("exit 2", Verdict::Refused),
         ("exit 3", Verdict::Pending),
+        ("exit 4", Verdict::Seen),
+        ("exit 5", Verdict::Pending),
         ("exit 255", Verdict::Pending),
         ("kill -TERM $$; exit 0", Verdict::Pending),
         ("kill -KILL $$; exit 0", Verdict::Pending),

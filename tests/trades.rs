@@ -104,8 +104,18 @@ fn an(number: u8) -> An {
     An::new([number; 16])
 }
 
-/// The number that all coins start with.
-const OWN: u8 = 1;
+/// The number that a coin starts with: each has another, since numbers that coins share prove nothing in
+/// a sum.
+fn own(coin: Coin) -> An {
+    let mut bytes = [1; 16];
+    bytes[..Coin::SIZE].copy_from_slice(&coin.to_bytes());
+    An::new(bytes)
+}
+
+/// The XOR of the numbers that coins start with.
+fn sum(coins: &[Coin]) -> An {
+    (coins.iter()).fold(An::ZERO, |sum, &coin| sum ^ own(coin))
+}
 
 /// Coins on pages in a row, so on as many shards as there are.
 fn coins() -> [Coin; 6] {
@@ -113,7 +123,7 @@ fn coins() -> [Coin; 6] {
 }
 
 fn start(shards: u16, change: impl FnOnce(&mut Settings)) -> RealNode {
-    let coins = coins().map(|coin| (coin, an(OWN), Mfs::new(40)));
+    let coins = coins().map(|coin| (coin, own(coin), Mfs::new(40)));
     RealNode::start(&coins, |settings| {
         settings.shards = shards;
         settings.rules.dialect = Dialect::Spec;
@@ -142,9 +152,14 @@ fn what_is_offered_is_listed_looked_into_bought_and_gone_also_over_restarts() {
         let (first, second) = (trade(0x31, 500), trade(0x32, 700));
         let cheap = [all[3], all[1]];
         let dear = [all[4], all[0], all[2]];
-        assert_eq!(client.put(&dear, an(OWN), second), Status::ALL_PASS);
-        assert_eq!(client.put(&cheap, An::ZERO, first), Status::ALL_PASS);
-        assert_eq!(client.put(&all[5..], an(OWN), first), Status::OFFER_EXISTS);
+        assert_eq!(client.put(&dear, sum(&dear), second), Status::ALL_PASS);
+        assert_eq!(client.put(&cheap, sum(&cheap), first), Status::ALL_PASS);
+        // The wrong sum comes first.
+        assert_eq!(client.put(&all[5..], an(9), first), Status::ALL_FAIL);
+        assert_eq!(
+            client.put(&all[5..], own(all[5]), first),
+            Status::OFFER_EXISTS
+        );
         let listed = client.list(Currency::Bitcoin);
         let offers: Vec<Offer> = listed.iter().map(|on| on.offer).collect();
         assert_eq!(offers, [offer(&dear, second), offer(&cheap, first)]);
@@ -193,7 +208,7 @@ fn who_has_only_a_listing_can_take_nothing() {
         let mut client = Client::tcp(&node);
         let all = coins();
         let (key, on_sale) = (trade(0x31, 500), &all[..2]);
-        assert_eq!(client.put(on_sale, An::ZERO, key), Status::ALL_PASS);
+        assert_eq!(client.put(on_sale, sum(on_sale), key), Status::ALL_PASS);
         let listed = client.list(Currency::Bitcoin);
         let id: PublicId = listed[0].id.expect("this dialect says it");
         assert_eq!(client.look(id.into()), on_sale);
@@ -213,7 +228,7 @@ fn who_has_only_a_listing_can_take_nothing() {
             );
         }
         // A coin of one's own put up under the id as a key, so that the name means two things.
-        assert_eq!(client.put(&all[3..4], an(OWN), form), Status::ALL_PASS);
+        assert_eq!(client.put(&all[3..4], own(all[3]), form), Status::ALL_PASS);
         assert_eq!(client.look(id.into()), on_sale, "an id goes before a key");
         assert_eq!(client.cancel(form, Some(locker(0x67))), Status::ALL_PASS);
         assert_eq!(client.peek(locker(0x67)), all[3..4]);
@@ -233,7 +248,7 @@ fn what_is_for_sale_moves_by_buy_and_by_remove_only() {
     let mut client = Client::tcp(&node);
     let all = coins();
     let (key, on_sale) = (trade(0x31, 500), &all[..2]);
-    assert_eq!(client.put(on_sale, An::ZERO, key), Status::ALL_PASS);
+    assert_eq!(client.put(on_sale, sum(on_sale), key), Status::ALL_PASS);
     // Whoever knows the key cannot do any of this either.
     assert_eq!(client.pown(on_sale[0], key.an(), an(6)), Status::ALL_FAIL);
     let mut payload = Vec::new();
@@ -269,10 +284,10 @@ fn what_is_for_sale_moves_by_buy_and_by_remove_only() {
     assert_eq!(client.cancel(key, None), Status::ALL_PASS);
     assert!(!client.has(on_sale[0], key.an()), "it is free");
     // A number of the same form that nothing is for sale under is a number like any other.
-    assert_eq!(client.pown(all[3], an(OWN), key.an()), Status::ALL_PASS);
+    assert_eq!(client.pown(all[3], own(all[3]), key.an()), Status::ALL_PASS);
     assert_eq!(client.look(key.into()), all[3..4]);
     assert_eq!(client.list(Currency::Bitcoin), []);
-    assert_eq!(client.pown(all[3], key.an(), an(OWN)), Status::ALL_PASS);
+    assert_eq!(client.pown(all[3], key.an(), own(all[3])), Status::ALL_PASS);
     drop(client);
     node.stop();
 }
@@ -284,13 +299,13 @@ fn what_comes_under_a_key_later_is_no_part_of_the_sale() {
         let mut client = Client::tcp(&node);
         let all = coins();
         let (key, on_sale) = (trade(0x31, 500), &all[..2]);
-        assert_eq!(client.put(on_sale, An::ZERO, key), Status::ALL_PASS);
+        assert_eq!(client.put(on_sale, sum(on_sale), key), Status::ALL_PASS);
         let listed = client.list(Currency::Bitcoin);
-        assert_eq!(client.pown(all[4], an(OWN), key.an()), Status::ALL_PASS);
+        assert_eq!(client.pown(all[4], own(all[4]), key.an()), Status::ALL_PASS);
         assert_eq!(client.list(Currency::Bitcoin), listed);
         let id = listed[0].id.expect("this dialect says it");
         assert_eq!(client.look(id.into()), on_sale);
-        assert_eq!(client.pown(all[4], key.an(), an(OWN)), Status::ALL_FAIL);
+        assert_eq!(client.pown(all[4], key.an(), own(all[4])), Status::ALL_FAIL);
         drop(client);
 
         node.restart(|settings| settings.shards = 3 - shards);
@@ -299,7 +314,7 @@ fn what_comes_under_a_key_later_is_no_part_of_the_sale() {
         let bought = client.buy(listed[0].offer, locker(0x41), 1);
         assert_eq!(bought, Status::ALL_PASS);
         assert_eq!(client.peek(locker(0x41)), on_sale);
-        assert_eq!(client.pown(all[4], key.an(), an(OWN)), Status::ALL_PASS);
+        assert_eq!(client.pown(all[4], key.an(), own(all[4])), Status::ALL_PASS);
         drop(client);
         node.stop();
     }
@@ -314,7 +329,8 @@ fn of_the_same_offers_made_at_once_one_is_made() {
             let put = |index: usize| {
                 let node = &node;
                 let key = trade(0x31 + index as u8, 500);
-                scope.spawn(move || Client::tcp(node).put(&all[index..=index], an(OWN), key))
+                scope
+                    .spawn(move || Client::tcp(node).put(&all[index..=index], own(all[index]), key))
             };
             let clients: Vec<_> = (0..6).map(put).collect();
             clients.into_iter().map(|c| c.join().unwrap()).collect()
@@ -337,17 +353,17 @@ fn of_the_same_offers_made_at_once_one_is_made() {
 fn a_currency_that_is_not_accepted_is_unknown() {
     let mut node = start(1, |settings| settings.currencies = vec![Currency::Monero]);
     let mut client = Client::tcp(&node);
-    let status = client.put(&coins()[..1], an(OWN), trade(0x31, 5));
+    let status = client.put(&coins()[..1], own(coins()[0]), trade(0x31, 5));
     assert_eq!(status, Status::UNKNOWN_CURRENCY);
     drop(client);
     node.stop();
 }
 
-/// A program that says what a file says: 0 paid, 1 pending, 2 refused.
+/// A program that says what a file says: 0 paid, 1 pending, 2 refused, 4 seen.
 fn program(folder: &Path) -> Method {
     let path = folder.join("settle");
     let says = folder.join("says");
-    fs::write(&says, "1").unwrap();
+    fs::write(&says, "4").unwrap();
     let script = format!(
         "#!/bin/sh\ncat > {}/asked\nexit $(cat {})\n",
         folder.display(),
@@ -365,13 +381,13 @@ fn program(folder: &Path) -> Method {
 }
 
 #[test]
-fn a_payment_that_is_pending_keeps_others_out_and_what_is_paid_is_handed_over() {
+fn a_payment_that_was_seen_keeps_others_out_and_what_is_paid_is_handed_over() {
     let folder = tempfile::tempdir().unwrap();
     let method = program(folder.path());
     let mut node = start(2, |settings| settings.settlement = method);
     let mut client = Client::tcp(&node);
     let (key, on_sale) = (trade(0x31, 500), &coins()[..2]);
-    assert_eq!(client.put(on_sale, An::ZERO, key), Status::ALL_PASS);
+    assert_eq!(client.put(on_sale, sum(on_sale), key), Status::ALL_PASS);
     let offer = offer(on_sale, key);
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
     let asked: serde_json::Value =
@@ -393,6 +409,10 @@ fn a_payment_that_is_pending_keeps_others_out_and_what_is_paid_is_handed_over() 
         Status::PAYMENT_PENDING
     );
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
+    // A look that finds nothing out ends no hold.
+    fs::write(folder.path().join("says"), "1").unwrap();
+    assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
+    assert_eq!(client.list(Currency::Bitcoin), []);
 
     fs::write(folder.path().join("says"), "2").unwrap();
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_REFUSED);
@@ -424,7 +444,7 @@ fn a_hold_ends_with_its_time() {
     });
     let mut client = Client::tcp(&node);
     let (key, on_sale) = (trade(0x31, 500), &coins()[..2]);
-    assert_eq!(client.put(on_sale, An::ZERO, key), Status::ALL_PASS);
+    assert_eq!(client.put(on_sale, sum(on_sale), key), Status::ALL_PASS);
     let offer = offer(on_sale, key);
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
     assert_eq!(client.list(Currency::Bitcoin).len(), 1);
@@ -442,7 +462,7 @@ fn of_buyers_who_all_paid_one_gets_the_coins() {
         let mut node = start(shards, trusted);
         let (key, on_sale) = (trade(0x31, 500), &coins()[..4]);
         assert_eq!(
-            Client::tcp(&node).put(on_sale, An::ZERO, key),
+            Client::tcp(&node).put(on_sale, sum(on_sale), key),
             Status::ALL_PASS
         );
         let offer = offer(on_sale, key);

@@ -87,6 +87,7 @@ pub fn shard_settings(shard: u16, shards: u16, cache_pages: usize) -> ShardSetti
             pending: Duration::from_secs(60),
             payments_max: 1_024,
         },
+        repeats_max: 131_072,
     }
 }
 

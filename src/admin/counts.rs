@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::{mailbox::Mailbox, server::all};
 use crate::{
     protocol::lockers::Currency,
-    service::{HealingCounts, LockerCounts},
+    service::{DatagramCounts, HealingCounts, LockerCounts},
     shard::ChangeCounts,
 };
 
@@ -14,10 +14,20 @@ pub struct Counts {
     pub requests: u64,
     /// Echoes among them.
     pub echoes: u64,
+    /// Requests that were given up without an answer, since the disk did not answer.
+    pub given_up: u64,
     /// Coins that got a new owner.
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
-    pub value_powned_units: u64,
+    pub value_powned_units: u128,
+    /// What was not sent over UDP.
+    pub datagrams: DatagramCounts,
+    /// Requests that were answered as the same before them, and changed nothing.
+    pub repeats: u64,
+    /// Datagrams that got no answer, since the same was under way.
+    pub repeats_unanswered: u64,
+    /// Requests it remembers as carried out, those included that are older than 10 s.
+    pub repeats_kept: u64,
     /// Tickets it keeps now, those included that are over and not replaced yet.
     pub tickets_kept: u64,
     /// Encryption tickets it remembers as used, those included that are too old by now.
@@ -75,11 +85,16 @@ pub(super) fn report(cores: &[Mailbox]) -> Result<Counts, String> {
     for core in all(cores, Mailbox::ask_counts)? {
         counts.requests += core.counters.requests;
         counts.echoes += core.counters.echoes;
+        counts.given_up += core.given_up;
         counts.coins_powned += core.counters.coins_powned;
         counts.value_powned_units += core.counters.value_powned;
+        counts.repeats += core.counters.repeats;
+        counts.repeats_unanswered += core.counters.repeats_unanswered;
+        counts.repeats_kept += core.repeats as u64;
         counts.tickets_kept += core.tickets as u64;
         counts.used_tickets_kept += core.used_tickets as u64;
         counts.healing += core.healing;
+        counts.datagrams += core.datagrams;
         let (done, lockers, trades) = core.lockers;
         counts.lockers.lockers += lockers.lockers;
         counts.lockers.coins += lockers.coins;

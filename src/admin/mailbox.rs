@@ -13,7 +13,7 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::{
     protocol::Command,
-    service::{HealingCounts, LockerCounts, Measured, Service},
+    service::{DatagramCounts, HealingCounts, LockerCounts, Measured, Service},
     shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
     store::Environment,
 };
@@ -29,9 +29,13 @@ pub(super) type CoreLatency = Vec<(Command, Measured)>;
 pub(super) struct CoreCounts {
     pub(super) counters: Counters,
     pub(super) healing: HealingCounts,
+    pub(super) datagrams: DatagramCounts,
     /// Tickets that its shard keeps.
     pub(super) tickets: usize,
     pub(super) used_tickets: usize,
+    pub(super) repeats: usize,
+    /// Requests that got no answer since the disk did not answer.
+    pub(super) given_up: u64,
     pub(super) lockers: (LockerCounts, IndexCounts, TradeCounts),
     pub(super) changes: ChangeCounts,
 }
@@ -130,8 +134,11 @@ pub async fn answer<E: Environment>(
                 let _ = asker.send(CoreCounts {
                     counters,
                     healing,
+                    datagrams: service.datagram_counts(),
                     tickets,
                     used_tickets,
+                    repeats: service.repeats_kept(),
+                    given_up: service.given_up(),
                     lockers: service.locker_counts(),
                     changes: service.change_counts(),
                 });

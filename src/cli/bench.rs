@@ -18,7 +18,7 @@ use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use crate::client::heal::FIX_TIMEOUT;
 use crate::client::{ClientError, HostPort, Hosts, Raidas};
-use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, Setup};
+use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, PownSumKind, Setup};
 use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
 use crate::load::{
@@ -40,17 +40,21 @@ const MINT_MAX: usize = 2_000_000;
 ///
 /// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about coins;
 /// one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back and forth
-/// between two authenticity numbers of each coin; a coin is in one request at a time, so the right
-/// answer to each is known. find asks which of two numbers coins have: the first, the second or, now and
-/// then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate asks for
-/// one and claims it in the names of all 25 servers. A node keeps each ticket for tickets.lifetime_s and
-/// has room for tickets.pool of them on each shard; it believes whoever claims only without a list of
-/// peers, or with peers.verify_source = false. encryption-ticket asks for tickets that vouch for one coin
-/// each to another server, one request in 64 with a wrong number; the node needs the secrets that it
-/// shares with the others (raida keys new, and its file in keys.file) and gives tickets only under
-/// encryption: type 4 unless --encryption says otherwise. Of one address it takes limits.healing_per_s of
-/// find, tickets and fix on each core, 1000 unless set, and refuses the rest ("too many requests"): start
-/// it with --set limits.healing_per_s=0. Every answer is checked: its length, its challenge answer or HMAC,
+/// between two authenticity numbers of each coin; pown-derive gives numbers that the node derives from
+/// those before, pown-sum is for one coin a request. A coin is in one request at a time, so the right
+/// answer to each is known. find asks which of two numbers coins have: the first, the second or, now
+/// and then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate
+/// asks for one and claims it in the names of all 25 servers. A node keeps each ticket for
+/// tickets.lifetime_s and has room for tickets.pool of them on each shard, for one address an eighth of
+/// that: start it with --set tickets.shares=1 where it is to have them all. It believes whoever claims
+/// only without a list of peers, or with peers.verify_source = false. encryption-ticket asks for
+/// tickets that vouch for one coin each to another server, one request in 64 with a wrong number; the
+/// node needs the secrets that it shares with the others (raida keys new, and its file in keys.file)
+/// and gives tickets only under encryption: type 4 unless --encryption says otherwise. Of one address
+/// it takes limits.healing_per_s of find, tickets and fix on each core, 1000 unless set, and refuses
+/// the rest ("too many requests"): start it with --set limits.healing_per_s=0. Over UDP it sends few
+/// refusals, and of encryption tickets one in 64 is to be refused: start it with --set
+/// limits.udp_refusals_per_s=0 too. Every answer is checked: its length, its challenge answer or HMAC,
 /// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
 /// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
 /// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
@@ -58,26 +62,29 @@ const MINT_MAX: usize = 2_000_000;
 /// LOCKERS AND TRADES, always of --coins coins. put stores coins that lie in no locker, each request in
 /// one of its own under a new key. peek looks into lockers that were filled before the first slice, and
 /// has to be shown their coins in the order in which they were stored; one request in 64 is about a
-/// locker that does not exist. If all coins of --coins-file lie in lockers already, these are looked into
-/// as they are. take gives all coins of a locker new numbers. offer puts coins up for sale (in
-/// cloudcoin), at a price that nothing else has. list asks for 255 lockers that are for sale, and puts up
-/// as many before the first slice. buy buys with a new transaction id each time, on a node with
-/// trade.settlement = "trusted". What put, take, offer and buy use up is made ready before each slice, of
-/// all coins there are, over a connection of its own: stored for take, up for sale for buy, and for put
-/// and offer out of the lockers of the slice before, each coin under its own number again, since a node
-/// takes no sum for a proof where coins of one locker are in it in pairs. A slice ends when it is used
-/// up: more coins (--mint) make longer slices. Offers are taken back in the end.
+/// locker that does not exist. Over UDP a node answers peek and list with at most three times the bytes
+/// of the request: start it with --set network.udp_amplification=10000 for more. If all coins of
+/// --coins-file lie in lockers already, these are looked into as they are. take gives all coins of a
+/// locker new numbers. offer puts coins up for sale (in cloudcoin), at a price that nothing else has.
+/// list asks for 255 lockers that are for sale, and puts up as many before the first slice. buy buys
+/// with a new transaction id each time, on a node with trade.settlement = "trusted". What put, take,
+/// offer and buy use up is made ready before each slice, of all coins there are, over a connection of
+/// its own: stored for take, up for sale for buy, and for put and offer out of the lockers of the slice
+/// before, each coin under its own number again, since a node takes no sum for a proof where coins of
+/// one locker are in it in pairs. A slice ends when it is used up: more coins (--mint) make longer
+/// slices. Offers are taken back in the end.
 ///
 /// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida repair
-/// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the end.
-/// Tickets of the others are got before each slice, about twice as many as one has taken so far; within a
-/// slice only when three quarters are used up, and a WARNING says when a fix had to wait for them. Take
-/// more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool tickets of 64
-/// coins on each shard, and they stay for tickets.lifetime_s: for 41,000 fixes of 100 coins in 300 s
-/// unless set. Of others that are down, 11 at most, each fix names a ticket that was never given out, so
-/// that the node tries to claim from all 24. With 12 or more of them down no fix succeeds:
-/// --expect-refusal measures how long a node takes to say that. limits.healing_per_s bounds fixes as
-/// well (`raida network --set`). A fix counts as lost after 40 s, or --timeout-ms where that is more.
+/// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the
+/// end. Tickets of the others are got before each slice, about twice as many as one has taken so far;
+/// within a slice only when three quarters are used up, and a WARNING says when a fix had to wait for
+/// them. Take more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool
+/// tickets of 64 coins on each shard, for one address an eighth of that (tickets.shares), and they stay
+/// for tickets.lifetime_s: for 5,000 fixes of 100 coins in 300 s unless set. Of others that are down,
+/// 11 at most, each fix names a ticket that was never given out, so that the node tries to claim from
+/// all 24. With 12 or more of them down no fix succeeds: --expect-refusal measures how long a node
+/// takes to say that. limits.healing_per_s bounds fixes as well (`raida network --set`). A fix counts
+/// as lost after 40 s, or --timeout-ms where that is more.
 ///
 /// CLOSED LOOP (unless --rate or --sweep is given). A request goes out when an earlier one is answered,
 /// so that --in-flight (UDP) or --connections times --depth (TCP) requests are always under way. This
@@ -134,7 +141,7 @@ const MINT_MAX: usize = 2_000_000;
   Two results beside each other:
     raida bench --plot before/result.json,after/result.json --out both")]
 pub struct BenchCommand {
-    /// What to ask: echo, detect, detect-sum, pown, pown-sum, ticket, find, validate,
+    /// What to ask: echo, detect, detect-sum, pown, pown-sum, pown-derive, ticket, find, validate,
     /// encryption-ticket, put, peek, take, offer, list, buy or fix
     #[arg(value_parser = kind)]
     kind: Option<Load>,
@@ -334,6 +341,11 @@ impl BenchCommand {
         }
         if mix.asks_for(EncryptionTicketKind::NAME) && self.coins != 1 {
             return refused("an encryption ticket is for one coin: leave --coins away");
+        }
+        if mix.asks_for(PownSumKind::NAME) && self.coins != 1 {
+            return refused(
+                "a pown by sum is of one coin, since of several it proves nothing to their next owner: leave --coins away, or ask for pown-derive",
+            );
         }
         let mut plan = self.plan(self.address(&self.node.host)?)?;
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
@@ -762,10 +774,10 @@ impl BenchCommand {
             );
         }
         if let Some(kind) = load.summing().filter(|_| self.coins > 1)
-            && purse.share_a_key()
+            && purse.share_a_number()
         {
             return refused(&format!(
-                "{kind} proves coins by the sum of their numbers, and a node takes none for a proof where coins that share a locker's key are in it in pairs: ask about one coin at a time (--coins 1), or name a file whose coins lie in no locker",
+                "{kind} proves coins by the sum of their numbers, and a node takes none for a proof where coins that share a number, as those of a locker do, are in it in pairs: ask about one coin at a time (--coins 1), or name a file whose coins have a number each",
             ));
         }
         let Some(lockers) = lockers.filter(|_| load.takes_lockers()) else {

@@ -81,7 +81,7 @@ fn rebuild(folder: &OfflineFolder) -> Result<Ended, CliError> {
     match folder.rebuild() {
         Ok(rebuilt) => Ok(Ended::Done(rebuilt)),
         Err(OfflineError::Store {
-            error: RecoveryError::Damaged(fault),
+            error: RecoveryError::Damaged(fault) | RecoveryError::Lost(fault),
             ..
         }) => Ok(Ended::Refused(fault)),
         Err(error) => Err(error.into()),
@@ -158,6 +158,11 @@ fn as_text(path: &Path, report: &Report, took: Duration) -> String {
     if (report.faults.len() as u64) > report.rebuildable {
         text += "next: bring the damaged files back from a backup, all of the folder at once\n";
     }
+    if report.lost > 0 {
+        text += &format!(
+            "next: without a backup, `raida serve --accept-loss --data {folder}` starts with what is left, and undoes answered changes; or empty the whole folder, and have the coins healed by the other servers\n"
+        );
+    }
     if report.rebuildable > 0 {
         text += &format!(
             "next: a backup has the whole book; without one, `raida check --rebuild --data {folder}` saves what it can\n"
@@ -214,6 +219,7 @@ fn as_json(report: &Report, rebuilt: Option<&Ended>, took: Duration) -> Value {
         "can_start": report.can_start,
         "faults": list(&report.faults),
         "warnings": list(&report.warnings),
+        "lost": report.lost,
         "rebuildable": report.rebuildable,
         "rebuilt": rebuilt.map(|ended| match ended {
             Ended::Done(rebuilt) => json!({

@@ -9,8 +9,8 @@ use super::CliError;
 use crate::client::{CoinListReader, CoinRecord, Months};
 use crate::coin::{An, Coin};
 
-/// Why a server may take no sum for a proof of the coins of a CSV: several have one number, and it is a
-/// key. In pairs such numbers leave nothing in the sum (PROTOCOL.md, group 8).
+/// Why a server may take no sum for a proof of the coins of a CSV: several have one number. In pairs it
+/// leaves nothing in the sum (PROTOCOL.md section 8, Sums).
 #[derive(Debug, thiserror::Error)]
 pub enum SharedKey {
     /// They lie in a locker.
@@ -19,6 +19,17 @@ pub enum SharedKey {
         file = file.display()
     )]
     Locker {
+        /// The CSV.
+        file: PathBuf,
+        /// How many.
+        coins: usize,
+    },
+    /// It is no key.
+    #[error(
+        "{coins} coins in {file} have one number, and the sum of their numbers is no proof of them, so nothing was sent; `raida pown` gives each coin a number of its own",
+        file = file.display()
+    )]
+    Number {
         /// The CSV.
         file: PathBuf,
         /// How many.
@@ -40,19 +51,20 @@ pub enum SharedKey {
 /// Whether a server takes the sum of these coins' numbers, which a CSV says, for a proof of them.
 ///
 /// # Errors
-/// Several have one number that is a key.
+/// Several have one number.
 pub fn check_sum(coins: &[(Coin, An)], file: &Path) -> Result<(), SharedKey> {
     let mut keys: BTreeMap<[u8; An::SIZE], BTreeSet<Coin>> = BTreeMap::new();
-    for (coin, an) in coins.iter().filter(|(_, an)| an.is_marked()) {
+    for (coin, an) in coins {
         keys.entry(*an.expose()).or_default().insert(*coin);
     }
     let Some((key, sharing)) = keys.into_iter().find(|(_, coins)| coins.len() > 1) else {
         return Ok(());
     };
     let (file, coins) = (file.to_owned(), sharing.len());
-    Err(match An::new(key).is_locker_key() {
-        true => SharedKey::Locker { file, coins },
-        false => SharedKey::Offer { file, coins },
+    Err(match An::new(key) {
+        key if key.is_locker_key() => SharedKey::Locker { file, coins },
+        key if key.is_trade_key() => SharedKey::Offer { file, coins },
+        _ => SharedKey::Number { file, coins },
     })
 }
 

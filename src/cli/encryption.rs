@@ -54,6 +54,10 @@ fn phrase(fix: &KeyFix) -> String {
         KeyFix::NoSuitableCoin => {
             "is broken: no coin fails there and passes on two working servers; put one into the wallet, or try again when more servers answer".to_owned()
         }
+        KeyFix::TooEarly { coin, again } => format!(
+            "is broken: coin {coin} changed there lately, or the server started lately, and it takes new tickets from {} on; come back then",
+            utc(*again)
+        ),
         KeyFix::NotEnoughHelpers { coin, failed } => {
             let shown = &failed[failed.len().saturating_sub(FAULTS_SHOWN)..];
             let fault =
@@ -88,6 +92,9 @@ pub fn json_of_fixes(results: &[(RaidaId, KeyFix)]) -> Value {
                 json!({ "outcome": "cooling down", "until": until.0 })
             }
             KeyFix::NoSuitableCoin => json!({ "outcome": "no suitable coin" }),
+            KeyFix::TooEarly { coin, again } => {
+                json!({ "outcome": "too early", "coin": json_of(*coin), "again": again.0 })
+            }
             KeyFix::NotEnoughHelpers { coin, failed } => {
                 let failed = failed.iter();
                 let failed: Vec<Value> = failed

@@ -6,12 +6,10 @@ use serde_json::json;
 use super::CliError;
 use super::encryption::{json_of_broken, json_of_fixes, lines, summary};
 use super::output::{Answer, print, print_json, waiting};
+use super::patience::PatienceArgs;
 use super::raidas::RaidasArgs;
 use crate::client::draw_an;
-use crate::client::heal::Looked;
-use crate::client::key_healing::{
-    COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, Settings, UnixSeconds, fix_encryption, observe,
-};
+use crate::client::key_healing::{COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, mend};
 use crate::client::wallet::{Access, Wallet};
 
 /// Mend the servers that have lost every number of a wallet's coins, so that they cannot even be talked
@@ -20,6 +18,8 @@ use crate::client::wallet::{Access, Wallet};
 /// Asks all servers about the coins first, and notes in the wallet which of them are broken. A new number
 /// is in the coin's file before a server can have it, so that the command can be interrupted at any time
 /// and given again. The other coins are then a matter for `raida heal`, which does this first by itself.
+/// A server on which the coin changed lately, or that started lately, takes no tickets for three minutes: the
+/// command waits for it, twice at most, and says so.
 /// Exit status 0 if no server is broken afterwards, 1 if some are, 2 if too few servers answer, or another
 /// network's.
 #[derive(clap::Args, Debug)]
@@ -45,6 +45,8 @@ pub struct FixEncryptionCommand {
     /// After how many attempts in a row that failed a server is left alone for that time
     #[arg(long, value_name = "N", default_value_t = FAILURES_MAX, value_parser = clap::value_parser!(u32).range(1..))]
     max_failures: u32,
+    #[command(flatten)]
+    patience: PatienceArgs,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -66,24 +68,28 @@ impl FixEncryptionCommand {
         }
         let bar = waiting();
         bar.set_message("asking all servers");
-        let looked = Looked::at(&mut wallet, &raidas)?;
-        observe(&mut health, wallet.coins());
-        bar.set_message("mending broken servers");
-        let settings = Settings {
-            now: UnixSeconds::now(),
-            max_failures: self.max_failures,
-        };
-        let results = fix_encryption(&mut wallet, &mut health, &raidas, settings, draw_an)?;
+        let mut patience = self.patience.start(&bar, "asking all servers");
+        let (silent, results) = mend(
+            &mut wallet,
+            &mut health,
+            &raidas,
+            self.max_failures,
+            &mut patience,
+            draw_an,
+            |_, looked, _| Ok(looked.silent),
+        )?;
+        let waited = patience.waited();
         bar.finish_and_clear();
         if self.json {
             print_json(&json!({
                 "servers": json_of_fixes(&results),
                 "broken": json_of_broken(&health),
-                "silent": super::heal::reasons(&looked.silent),
+                "waited_s": waited.as_secs(),
+                "silent": super::heal::reasons(&silent),
             }))?;
         } else {
             let mut text = lines(&results);
-            for (raida, why) in looked.silent.iter() {
+            for (raida, why) in silent.iter() {
                 if let Some(why) = why {
                     text += &format!("RAIDA {raida} did not answer: {why}\n");
                 }

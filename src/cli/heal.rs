@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -6,13 +7,12 @@ use super::CliError;
 use super::coins::json_of;
 use super::encryption::{json_of_broken, json_of_fixes, lines, numbers, summary};
 use super::output::{Answer, print, print_json, waiting};
+use super::patience::PatienceArgs;
 use super::raidas::RaidasArgs;
 use crate::client::heal::{
-    Healed, HealedCoin, Looked, Refusals, Stage, heal_looked, look, plan, recognise,
+    Healed, HealedCoin, Lost, Refusals, Stage, heal_looked, look, plan, recognise,
 };
-use crate::client::key_healing::{
-    EncryptionHealth, KeyFix, Settings, UnixSeconds, fix_encryption, observe, under_way,
-};
+use crate::client::key_healing::{EncryptionHealth, FAILURES_MAX, KeyFix, mend, observe};
 use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
 use crate::client::{PerRaida, draw_an, draw_generator};
 use crate::protocol::RaidaId;
@@ -24,8 +24,11 @@ use crate::protocol::RaidaId;
 /// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and Grade. A
 /// new number is in the coin's file before a server can have it, so that the command can be interrupted at
 /// any time and given again. Where it is not certain what became of a broken server's new number, nothing
-/// else repairs that coin there for 22 minutes, for which the fix may still take effect. Exit status 0 if all coins are authentic afterwards, 1 if some are not or were left alone, 2 if too few
-/// servers answer, or another network's.
+/// else repairs that coin there for 22 minutes, for which the fix may still take effect. A broken server on
+/// which the coin changed lately, or that started lately, takes no tickets for three minutes: the command heals
+/// what it can, waits, says so, and tries again, twice at most. In the end it asks all servers once more about
+/// the coins that it had repaired, and grades them by that. Exit status 0 if all coins are authentic
+/// afterwards, 1 if some are not or were left alone, 2 if too few servers answer, or another network's.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
@@ -46,6 +49,8 @@ pub struct HealCommand {
     /// The servers' coin id; 6 is CloudCoin. Coins of another one are left alone
     #[arg(long, value_name = "N", default_value_t = 6)]
     coin_id: u16,
+    #[command(flatten)]
+    patience: PatienceArgs,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -68,6 +73,7 @@ impl HealCommand {
         wallet.keep_only(self.coin_id);
         let mut health = EncryptionHealth::read(&self.wallet)?;
         let mut fixes = vec![];
+        let mut waited = Duration::ZERO;
         let healed = if self.dry_run {
             bar.set_message("asking all servers");
             let filed = wallet.coins().iter().map(|filed| filed.file.pown).collect();
@@ -78,23 +84,31 @@ impl HealCommand {
         } else {
             let at = |stage| bar.set_message(phrase(stage));
             at(Stage::Looking);
-            let looked = Looked::at(&mut wallet, &raidas)?;
-            observe(&mut health, wallet.coins());
-            let now = UnixSeconds::now();
-            let settings = Settings::at(now);
-            fixes = fix_encryption(&mut wallet, &mut health, &raidas, settings, draw_an)?;
-            let spared = under_way(wallet.coins(), &health, now);
-            let healed = heal_looked(&mut wallet, looked, &spared, &raidas, draw_generator, at)?;
-            // What tickets and fixes repaired on a server is as good as a fix of its keys.
-            let known = health.clone();
-            observe(&mut health, wallet.coins());
-            health.save(&wallet, &known)?;
+            let mut patience = self.patience.start(&bar, "asking all servers");
+            let mut earlier: Vec<Lost> = vec![];
+            let (mut healed, results) = mend(
+                &mut wallet,
+                &mut health,
+                &raidas,
+                FAILURES_MAX,
+                &mut patience,
+                draw_an,
+                |wallet, looked, spared| {
+                    let healed = heal_looked(wallet, looked, spared, &raidas, draw_generator, at)?;
+                    earlier.extend_from_slice(&healed.lost);
+                    Ok(healed)
+                },
+            )?;
+            healed.lost = earlier;
+            fixes = results;
+            waited = patience.waited();
             healed
         };
         let found = Found {
             healed: &healed,
             health: &health,
             fixes: &fixes,
+            waited,
             left_alone: wallet.left_alone(),
             counterfeits: wallet.counterfeits()?,
         };
@@ -120,6 +134,7 @@ impl HealCommand {
             fixes,
             left_alone,
             counterfeits,
+            ..
         } = *found;
         let mut text = lines(fixes);
         if self.dry_run && !health.broken().is_empty() {
@@ -156,6 +171,9 @@ impl HealCommand {
                 "{:12} {before:25}  {after:25}  {grade}{doubt}{would}\n",
                 coin.to_string()
             );
+        }
+        for lost in &healed.lost {
+            text += &sentence(lost);
         }
         for left in left_alone {
             text += &format!("left alone: {}: {}\n", left.file.display(), left.reason);
@@ -220,8 +238,10 @@ impl HealCommand {
                 "servers": json_of_fixes(found.fixes),
                 "broken": json_of_broken(found.health),
             },
+            "waited_s": found.waited.as_secs(),
             "rounds": healed.rounds,
             "coins": coins.collect::<Vec<_>>(),
+            "lost": healed.lost.iter().map(json_of_lost).collect::<Vec<_>>(),
             "silent": reasons(&healed.silent),
             "no_tickets": reasons(&healed.refusals.tickets),
             "no_fixes": reasons(&healed.refusals.fixes),
@@ -238,6 +258,8 @@ struct Found<'a> {
     health: &'a EncryptionHealth,
     /// What became of those that were.
     fixes: &'a [(RaidaId, KeyFix)],
+    /// How long some of those were waited for.
+    waited: Duration,
     left_alone: &'a [LeftAlone],
     /// Coins in the folder of that name, which is not looked after.
     counterfeits: usize,
@@ -252,7 +274,49 @@ fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<St
         rounds: 0,
         silent,
         refusals: Refusals::default(),
+        lost: vec![],
     }
+}
+
+/// What a person has to know of a coin that servers do not know any more.
+fn sentence(lost: &Lost) -> String {
+    let Lost {
+        coin,
+        passed_before,
+        fixed_before,
+        had_tickets,
+    } = lost;
+    let mut text = String::new();
+    if !fixed_before.is_empty() {
+        text += &format!(
+            "coin {coin}: RAIDA {} said that it was fixed and fails it now: a server that lies, or somebody else changed it since\n",
+            numbers(fixed_before)
+        );
+    }
+    if !passed_before.is_empty() {
+        text += &format!(
+            "coin {coin} is no longer yours on RAIDA {}: passed before, and changed there meanwhile by somebody else",
+            numbers(passed_before)
+        );
+        text += &match had_tickets.as_slice() {
+            [] => "\n".to_owned(),
+            had => format!(
+                ", who has a copy of the coin, or had the tickets for it: RAIDA {} had them, so ask their operators\n",
+                numbers(had)
+            ),
+        };
+    }
+    text
+}
+
+/// The same for a program.
+fn json_of_lost(lost: &Lost) -> Value {
+    let servers = |of: &[RaidaId]| of.iter().map(|raida| raida.get()).collect::<Vec<u8>>();
+    let mut entry = json_of(lost.coin);
+    entry["passed_before"] = servers(&lost.passed_before).into();
+    entry["fixed_before"] = servers(&lost.fixed_before).into();
+    entry["had_tickets"] = servers(&lost.had_tickets).into();
+    entry
 }
 
 /// The servers of which something is to be said, with why.
@@ -292,6 +356,7 @@ fn phrase(stage: Stage) -> String {
             coins,
             servers,
         } => format!("round {round}: {servers} servers fix {coins} coins"),
+        Stage::Checking => "asking all servers once more".to_owned(),
         Stage::Filing => "filing".to_owned(),
     }
 }

@@ -29,6 +29,7 @@ mod network;
 mod new_numbers;
 mod node;
 mod output;
+mod patience;
 mod pown;
 mod raidas;
 mod said;

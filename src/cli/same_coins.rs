@@ -100,8 +100,24 @@ impl SameCoins {
         reserved: Instant,
         keep: impl FnOnce(Answers<Vec<An>>) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
+        self.create_on(|_| true, coins, reserved, keep)
+    }
+
+    /// The same on some of the nodes.
+    ///
+    /// # Errors
+    /// As [`SameCoins::create`].
+    pub fn create_on(
+        &self,
+        is_on: impl Fn(RaidaId) -> bool,
+        coins: &[Coin],
+        reserved: Instant,
+        keep: impl FnOnce(Answers<Vec<An>>) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
         let session = self.session;
-        let created = self.ask(|client, key| client.create_coins(session, key, coins));
+        let key = |raida| self.keys[raida].as_ref().filter(|_| is_on(raida));
+        let create = |client: &mut Client, key: &AdminKey| client.create_coins(session, key, coins);
+        let created = self.raidas.ask(self.raidas.timeout, key, create);
         // Where the answer makes no sense or is missing, they may have been made.
         let may_exist = PerRaida::from_fn(|raida| match &created[raida] {
             Some(Err(error)) => error.leaves_doubt(),

@@ -11,10 +11,10 @@ use super::{CliError, HostPort, Logging};
 use crate::coin::Denomination;
 use crate::coin::Worth;
 use crate::net;
-use crate::node::{Adjustable, Control, Durability, Ended, Node, Settings, Summary};
+use crate::node::{Adjustable, Control, Durability, Ended, Node, OnLoss, Settings, Summary};
 use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency};
-use crate::service::Rate;
+use crate::service::{DatagramRules, Rate};
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::store::WallClock;
@@ -22,6 +22,9 @@ use crate::store::WallClock;
 /// Purchases that wait for their turn to be settled. At one a second and place, as fast as a program
 /// that asks a server can be, the last of them waits a minute; more would only wait in vain.
 const WAITING_MAX: usize = 256;
+
+/// Lost files that are named; more are counted.
+const ACCEPTED_TOLD: usize = 20;
 
 /// Run a node.
 ///
@@ -35,6 +38,15 @@ const WAITING_MAX: usize = 256;
 pub struct ServeCommand {
     #[command(flatten)]
     settings: SettingsArgs,
+    /// Start although log segments, page files or books are gone or the log is damaged, with what is left
+    /// of them, and never mind it from then on.
+    ///
+    /// Changes that the node has answered are lost with them: such coins have earlier numbers again, or
+    /// none. Their owners can heal them (`raida heal`) with the votes of 13 other servers; earlier owners
+    /// know the earlier numbers until then. Used payments may count a second time. A backup of the whole
+    /// folder, if there is one, loses less. `raida check` says beforehand what is gone
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 impl ServeCommand {
@@ -48,7 +60,14 @@ impl ServeCommand {
         die_of_panics();
         // Before the node's threads start, so that they inherit nothing else to do with signals.
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-        let node = Node::start(&settings(&config)?)?;
+        let on_loss = match self.accept_loss {
+            true => OnLoss::Accept,
+            false => OnLoss::Refuse,
+        };
+        let node = Node::start(&Settings {
+            on_loss,
+            ..settings(&config)?
+        })?;
         if config.protocol.response_counter == config::ResponseCounter::Restart {
             tracing::debug!(
                 "response_counter = \"restart\" encrypts an answer of types 1 and 2 with the request's key stream; types 4 and 5 do not"
@@ -56,6 +75,16 @@ impl ServeCommand {
         }
         for fault in &node.summary().faults {
             tracing::error!(%fault, "damaged and not served");
+        }
+        let accepted = &node.summary().accepted;
+        for fault in accepted.iter().take(ACCEPTED_TOLD) {
+            tracing::error!(%fault, "started with what is left");
+        }
+        if accepted.len() > ACCEPTED_TOLD {
+            tracing::error!(
+                more = accepted.len() - ACCEPTED_TOLD,
+                "started with what is left"
+            );
         }
         print(&greeting(&config, node.summary()))?;
         let control = node.control();
@@ -167,6 +196,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             max_body_bytes: config.network.max_body_bytes as usize,
         },
         data: config.node.data_dir.clone(),
+        on_loss: OnLoss::Refuse,
         admin_key_file: config.node.admin_key_file.clone(),
         network: network(config),
         shards: config.shards.count,
@@ -176,11 +206,13 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             config::Durability::Commit => Durability::Commit,
             config::Durability::Periodic => Durability::Periodic,
         },
+        disk_timeout: config.storage.disk_timeout,
         cache_pages: config.storage.cache_pages as usize,
         segment_bytes: u64::from(config.storage.segment_bytes),
         tickets: TicketSettings {
             pool: config.tickets.pool as usize,
             lifetime: config.tickets.lifetime,
+            shares: config.tickets.shares as usize,
         },
         ticket_coins_max: config.tickets.max_coins as usize,
         servers: servers(config),
@@ -195,15 +227,25 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         currencies: currencies(&config.trade),
         trades: TradeSettings {
             pending: config.trade.pending,
+            holds: config.trade.holds as usize,
+            holds_per_address: config.trade.holds_per_address as usize,
+            questions_per_address: config.trade.questions_per_address as usize,
+            questions_by_datagram: config.trade.questions_by_datagram as usize,
             payments_max: config.trade.payments as usize,
         },
+        repeats_max: config.limits.repeats as usize,
         healing_rate: Rate {
             per_s: config.limits.healing_per_s,
             burst: config.limits.healing_burst,
         },
+        wrong_claims_per_min: config.limits.wrong_claims_per_min,
+        datagrams: DatagramRules {
+            amplification: config.network.udp_amplification as usize,
+            refusals_per_s: config.limits.udp_refusals_per_s,
+        },
         keys_file: config.keys.file.clone(),
         allow_unencrypted_tickets: config.keys.allow_unencrypted,
-        clock: WallClock::Machine,
+        clock: WallClock::of_process(),
         adjustable: adjustable(config),
     })
 }

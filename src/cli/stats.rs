@@ -103,21 +103,32 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units.into());
-    let rows: [(&str, u64); 24] = [
+    let rows: [(&str, u64); 36] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
+        ("given up, disk dead", counts.given_up),
         ("coins powned", counts.coins_powned),
+        ("repeats", counts.repeats),
+        ("  without an answer", counts.repeats_unanswered),
+        ("  requests kept for them", counts.repeats_kept),
+        ("UDP answers too long", counts.datagrams.answers_too_long),
+        ("UDP refusals not sent", counts.datagrams.refusals_unsent),
         ("tickets kept", counts.tickets_kept),
         ("tickets issued", healing.tickets_issued),
         ("  refused, all in use", healing.tickets_refused),
+        ("  refused, address's share", healing.tickets_refused_share),
         ("claims", healing.claims),
         ("  refused, not its address", healing.claims_from_elsewhere),
         ("  refused, no such ticket", healing.claims_unknown),
         ("  refused, claimed already", healing.claims_again),
+        ("  refused, over UDP", healing.claims_over_udp),
+        ("  refused, too many wrong", healing.claims_not_looked_at),
         ("too many requests", healing.too_many_requests),
         ("fixes", healing.fixes),
         ("  coins repaired", healing.coins_repaired),
         ("  coins not repaired", healing.coins_not_repaired),
+        ("    changed lately", healing.coins_changed_lately),
+        ("    vouched for here", healing.coins_vouched_here),
         ("  votes", healing.votes),
         ("  votes missing", healing.votes_missing),
         ("encryption tickets", healing.encryption_tickets),
@@ -130,6 +141,7 @@ fn detail_table(counts: &Counts) -> String {
             "  tickets not accepted",
             healing.encryption_tickets_not_accepted,
         ),
+        ("    too early", healing.encryption_tickets_too_early),
         ("  used tickets kept", counts.used_tickets_kept),
     ];
     let mut text = String::new();
@@ -176,7 +188,7 @@ fn locker_table(counts: &Counts) -> String {
             row("  value", &Worth(of.value_units.into()));
         }
     }
-    let rows: [(&str, u64); 19] = [
+    let rows: [(&str, u64); 22] = [
         ("stores", done.stores),
         ("  coins stored", done.coins_stored),
         ("removals", done.removals),
@@ -184,6 +196,8 @@ fn locker_table(counts: &Counts) -> String {
         ("offers made", done.offers),
         ("  taken back", done.offers_removed),
         ("  bought", done.purchases),
+        ("  kept for a payment", done.payments_seen),
+        ("  not kept for one", done.holds_refused),
         ("refused: malformed", refused.malformed),
         ("  wrong key", refused.wrong_key),
         ("  wrong sum", refused.wrong_sum),
@@ -194,6 +208,7 @@ fn locker_table(counts: &Counts) -> String {
         ("  payment pending", refused.pending),
         ("  no settlement", refused.no_settlement),
         ("  payment refused", refused.payment_refused),
+        ("  too many purchases", refused.too_many),
         ("  storage unavailable", refused.unavailable),
         ("  too many wait", refused.crowded),
     ];

@@ -3,7 +3,7 @@ use std::ops::Range;
 
 use super::{ClientError, Connection, Options, Reply, Transport};
 use crate::coin::{An, Coin, Denomination, SerialNumber};
-use crate::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
+use crate::protocol::authentication::{Detect, DetectSum, Pown, PownDerive, PownSum};
 use crate::protocol::executive::{
     AllSns, AvailableSns, AvailableSnsReply, CreateCoins, DeleteCoins, FreeCoins, SessionId,
     read_created,
@@ -152,8 +152,28 @@ impl Client {
         })
     }
 
+    /// Gives every coin the authenticity number that is
+    /// [derived](crate::protocol::authentication::derived_an) from its own and `delta`, if all those given
+    /// are right: all coins or none, one request. Whether it was done.
+    ///
+    /// `delta` is to be random, and another one for every server and request. Write it down first, as
+    /// the numbers before: once the coins have changed, nothing else claims them.
+    ///
+    /// # Errors
+    /// No answer, or a refusal. Without an answer it may have been done.
+    pub fn pown_derive(&mut self, coins: &[(Coin, An)], delta: An) -> Result<bool, ClientError> {
+        let raida = self.connection.options().raida;
+        let reply = self.ask(Command::PownDerive, |out| {
+            PownDerive::compose(raida, coins.iter().copied(), delta, out);
+        })?;
+        self.some(Command::PownDerive, all_or_none(reply.status))
+    }
+
     /// Changes every coin's authenticity number by `delta`, if `sum` is their XOR: all coins or
     /// none, one request. Whether it was done.
+    ///
+    /// Servers of the `spec` dialect take one coin, others any number. The XOR of an even number of coins
+    /// stays as it was, so their former owner still knows it: [`Client::pown_derive`] is for several.
     ///
     /// # Errors
     /// No answer, or a refusal. Without an answer it may have been done.
@@ -292,7 +312,13 @@ impl Client {
         self.payload.clear();
         compose(&mut self.payload);
         self.connection.send(command, Some(&self.payload))?;
-        let reply = self.connection.receive()?;
+        let mut reply = self.connection.receive()?;
+        if reply.status == Status::ASK_OVER_TCP && self.connection.transport() == Transport::Udp {
+            // Nothing was done.
+            let mut stream = self.connection.over_tcp()?;
+            stream.send(command, Some(&self.payload))?;
+            reply = stream.receive()?;
+        }
         if reply.status.is_verdict() {
             Ok(reply)
         } else {

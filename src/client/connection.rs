@@ -165,6 +165,27 @@ impl Connection {
         })
     }
 
+    /// Another conversation with the same node, over TCP: for what the node does not answer over
+    /// UDP.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub fn over_tcp(&self) -> Result<Connection, ClientError> {
+        let address = match &self.socket {
+            Socket::Tcp(stream) => stream.peer_addr(),
+            Socket::Udp(socket) => socket.peer_addr(),
+        };
+        let unreachable = |cause| ClientError::Unreachable(self.host.clone(), cause);
+        let address = address.map_err(unreachable)?;
+        let host = address.ip().to_string();
+        let to = (host.as_str(), address.port());
+        let connection = Connection::open(to, Transport::Tcp, self.options)?;
+        Ok(Connection {
+            host: self.host.clone(),
+            ..connection
+        })
+    }
+
     /// Who is at the other end, as HOST:PORT.
     pub fn host(&self) -> &str {
         &self.host

@@ -7,7 +7,7 @@ use crate::protocol::healing::{
     Find, FindAnswer, Fix, Found, GetTicket, PartialGenerator, TicketAnswer, TicketId,
 };
 use crate::protocol::key_healing::{
-    EncryptionTicket, FixEncryption, GetEncryptionTicket, Presented,
+    EncryptionTicket, FixEncryption, GetEncryptionTicket, Presented, Verdict,
 };
 use crate::protocol::request::RequestTooLong;
 use crate::protocol::{Command, RaidaId};
@@ -169,9 +169,9 @@ impl Client {
         self.some(Command::EncryptionTicket, ticket)
     }
 
-    /// Presents tickets for a coin's new authenticity number: which of them were accepted, in the order
-    /// given. The coin has the number if both halves of it were, on tickets of two servers; else nothing
-    /// was changed. A ticket that was accepted is used up either way.
+    /// Presents tickets for a coin's new authenticity number: what the server says of each, in the order
+    /// given. The coin has the number if both halves of it were accepted, on tickets of two servers; else
+    /// nothing was changed. A ticket that was accepted is used up either way.
     ///
     /// Write the new number down first: once the coin has it, nothing else claims it.
     ///
@@ -184,11 +184,11 @@ impl Client {
         &mut self,
         coin: Coin,
         tickets: &[Presented],
-    ) -> Result<Vec<bool>, ClientError> {
+    ) -> Result<Vec<Verdict>, ClientError> {
         let reply = self.ask(Command::FixEncryption, |out| {
             FixEncryption::compose(coin, tickets, out);
         })?;
-        let accepted = FixEncryption::read(&reply.payload, tickets.len());
-        self.some(Command::FixEncryption, accepted)
+        let verdicts = FixEncryption::read(&reply.payload, tickets.len());
+        self.some(Command::FixEncryption, verdicts)
     }
 }

@@ -12,7 +12,8 @@ use crate::protocol::{Command, Status};
 pub enum Purchase {
     /// It is paid: the coins lie in the buyer's locker.
     Paid,
-    /// The payment is not confirmed yet, and nobody else can buy the coins meanwhile: ask again.
+    /// The payment is not confirmed yet: ask again. Nobody else can buy the coins meanwhile where the server
+    /// has seen it.
     Pending,
     /// The payment is not what it should be, or has paid for something else before.
     Refused,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::advice::next_step;
 use super::keyring::Keyring;
 use super::kind::{Kind, Verdict};
 use super::measured::Slice;
@@ -395,7 +396,10 @@ impl Flight {
         match opened {
             Ok(opened) => match self.kind.answer(slot, opened.status, opened.payload) {
                 Verdict::Right => self.recorder.right(took),
-                Verdict::Refused => self.recorder.refused(|| opened.status.to_string()),
+                Verdict::Refused => {
+                    let status = opened.status;
+                    (self.recorder).refused(|| format!("{status}{}", next_step(status)));
+                }
                 Verdict::Wrong => {
                     let name = opened.status.name();
                     (self.recorder).wrong(|| format!("\"{name}\" where it cannot be"));

@@ -24,9 +24,11 @@
 //! | `cpu_clock`, [`Generator`] | what a server costs, and what the generator itself does |
 //! | [`Plan`] | a run: who is asked when, on which CPUs; `run` carries it out, `thread` does its part |
 //! | `recorder`, [`Progress`] | counts while the run goes on |
+//! | `advice` | what to do about a refusal |
 //! | [`Tally`], [`Measured`] | what came of it |
 //! | [`report`] | what is left of it: JSON, histograms, pictures |
 
+mod advice;
 mod at_rest;
 pub mod baseline;
 mod carrier;

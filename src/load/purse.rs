@@ -274,13 +274,12 @@ impl Purse {
         Some(sizes)
     }
 
-    /// Whether some of the coins to ask about share the key of a locker or of an offer, so that a sum
-    /// of their numbers may prove nothing (PROTOCOL.md, group 8).
-    pub fn share_a_key(&self) -> bool {
-        let marked = self.coins.iter().map(Held::an).filter(An::is_marked);
-        let mut keys = HashSet::new();
-        let mut again = marked.filter(|an| !keys.insert(*an.expose()));
-        again.next().is_some()
+    /// Whether some of the coins to ask about share a number, so that a sum of their numbers may prove
+    /// nothing (PROTOCOL.md section 8, Sums).
+    pub fn share_a_number(&self) -> bool {
+        let mut numbers = HashSet::new();
+        let mut held = self.coins.iter();
+        !held.all(|held| numbers.insert(*held.an().expose()))
     }
 
     /// Takes the coins to ask about out in so many parts of about the same size.

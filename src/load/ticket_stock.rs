@@ -3,6 +3,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::advice::next_step;
 use crate::client::{Client, ClientError, PerRaida, Raidas, Reply, draw_generator};
 use crate::coin::{An, Coin};
 use crate::protocol::healing::{GetTicket, PartialGenerator, TicketAnswer, TicketId, VOTES_NEEDED};
@@ -92,15 +93,6 @@ pub enum StockError {
     /// The system has no random numbers to give.
     #[error("no random numbers from the system: {0}")]
     NoRandomness(#[from] getrandom::Error),
-}
-
-fn next_step(status: Status) -> &'static str {
-    match status {
-        Status::NO_TICKET_SLOT | Status::HEALING_NO_TICKET_SLOT => {
-            "; ask more slowly, or start it with a larger tickets.pool"
-        }
-        _ => "",
-    }
 }
 
 struct Shared {

@@ -6,7 +6,7 @@ use super::link::Mesh;
 use crate::{
     coin::ShardId,
     shard::{Reply, Request},
-    store::{Environment, Signal, log::Position, pages::CheckpointCounts},
+    store::{Environment, Signal, Trouble, log::Position, pages::CheckpointCounts},
 };
 
 /// After a failed checkpoint, the time to the next try.
@@ -41,14 +41,17 @@ pub async fn checkpoint<E: Environment>(
     };
     for reply in written {
         match reply {
-            Reply::Checkpointed(counts) => total.pages += counts.pages,
+            Reply::Checkpointed(counts) => {
+                total.pages += counts.pages;
+                total.left = total.left.and(&counts.left);
+            }
             other => unreachable!("a shard answers a checkpoint with {other:?}"),
         }
     }
-    let freed = marks
-        .into_iter()
-        .enumerate()
-        .map(|(shard, mark)| mesh.ask(ShardId::new(shard as u16), Request::Recycle(mark, round)));
+    let freed = marks.into_iter().enumerate().map(|(shard, mark)| {
+        let recycle = Request::Recycle(mark, round, Box::new(total.left));
+        mesh.ask(ShardId::new(shard as u16), recycle)
+    });
     join_all(freed).await;
     Ok(total)
 }
@@ -58,6 +61,7 @@ pub struct Checkpoints {
     interval: Cell<Duration>,
     round: Cell<u64>,
     is_under_way: Cell<bool>,
+    trouble: Trouble,
     /// Notified when a checkpoint ends.
     ended: Signal,
 }
@@ -69,6 +73,7 @@ impl Checkpoints {
             interval: Cell::new(interval),
             round: Cell::new(round),
             is_under_way: Cell::new(false),
+            trouble: Trouble::default(),
             ended: Signal::default(),
         }
     }
@@ -102,12 +107,21 @@ impl Checkpoints {
         self.round.set(round);
         let start = mesh.shard().environment.monotonic();
         let made = checkpoint(mesh, round).await;
+        let now = mesh.shard().environment.monotonic();
         match &made {
             Ok(counts) => {
-                let seconds = (mesh.shard().environment.monotonic() - start).as_secs_f32();
+                let seconds = (now - start).as_secs_f32();
                 tracing::debug!(round, pages = counts.pages, seconds, "checkpoint");
+                if let Some(over) = self.trouble.over(now) {
+                    let (times, seconds) = (over.times, over.lasted.as_secs_f32());
+                    tracing::warn!(round, times, seconds, "checkpoints are made again");
+                }
             }
-            Err(error) => tracing::error!(round, %error, "checkpoint failed; the logs are kept"),
+            Err(error) => {
+                if let Some(times) = self.trouble.met(now, error) {
+                    tracing::error!(round, times, %error, "checkpoint failed; the logs are kept");
+                }
+            }
         }
         made
     }

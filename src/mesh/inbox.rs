@@ -11,7 +11,7 @@ use crossbeam_queue::SegQueue;
 
 use crate::{
     coin::ShardId,
-    shard::{NotChanged, Reply, Request, Single, Unavailable},
+    shard::{EndedChange, NotChanged, Reply, Request, Single, Unavailable},
 };
 
 /// A message on its way from one shard's core to another's.
@@ -33,11 +33,16 @@ pub(super) enum Envelope {
         id: usize,
         single: Single,
     },
-    /// The answer to the question about one coin that the receiver asked under `id`.
+    /// The answer to the question about one coin that the receiver asked under `id`; `None` where there
+    /// is none.
     Passed {
         id: usize,
-        passed: Result<bool, NotChanged>,
+        passed: Option<Result<bool, NotChanged>>,
     },
+    /// A request is over that began at the receiver.
+    Ended(EndedChange),
+    /// Whether the sender's disk answers, since that changed.
+    Stalled { from: ShardId, is_stalled: bool },
 }
 
 /// Where a shard's messages arrive. Messages of one sender are taken in the order they were sent.

@@ -12,8 +12,12 @@ use slab::Slab;
 use super::inbox::{Envelope, Inbox};
 use crate::{
     coin::ShardId,
-    shard::{Asked, Asker, NotChanged, Reply, Request, Shard, Single, Unavailable},
-    store::Environment,
+    protocol::Status,
+    shard::{
+        Asked, Asker, Begun, CarriedOut, EndedChange, NotChanged, Outcome, Reply, Request, Shard,
+        Single, Unavailable,
+    },
+    store::{Environment, Trouble},
 };
 
 /// Messages handled before the core's other tasks get their turn.
@@ -27,11 +31,13 @@ pub struct Mesh<E: Environment> {
     on_passed: OnceCell<PassedListener>,
     pub(super) transactions: Cell<u64>,
     is_stopped: Cell<bool>,
+    failed_checkpoints: Trouble,
 }
 
 /// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once, by
-/// the number they were asked under: whether the coin passed.
-pub type PassedListener = Box<dyn Fn(usize, Result<bool, NotChanged>)>;
+/// the number they were asked under: whether the coin passed. `None` where the same is under way for
+/// another request, and this one is to get no answer.
+pub type PassedListener = Box<dyn Fn(usize, Option<Result<bool, NotChanged>>)>;
 
 enum Question {
     Waiting(Option<Waker>),
@@ -49,11 +55,18 @@ impl<E: Environment> Mesh<E> {
             on_passed: OnceCell::new(),
             transactions: Cell::default(),
             is_stopped: Cell::default(),
+            failed_checkpoints: Trouble::default(),
         });
         let end = Rc::downgrade(&mesh);
         shard.listen(Box::new(move |asker, passed| {
             if let Some(mesh) = end.upgrade() {
-                mesh.tell(asker, passed);
+                mesh.tell(asker, Some(passed));
+            }
+        }));
+        let end = Rc::downgrade(&mesh);
+        shard.listen_to_stalls(Box::new(move |is_stalled| {
+            if let Some(mesh) = end.upgrade() {
+                mesh.tell_stalled(is_stalled);
             }
         }));
         shard.environment.spawn(mesh.clone().run());
@@ -63,7 +76,7 @@ impl<E: Environment> Mesh<E> {
     /// Asks the owner of one coin about it, without a task that waits for the answer: where that is
     /// not known at once, the [listener](Mesh::listen) is told under `id`.
     ///
-    /// [`Asked::HasToWait`] comes only from this core's own shard.
+    /// [`Asked::HasToWait`] and [`Asked::Repeated`] come only from this core's own shard.
     pub fn ask_one(&self, single: Single, id: usize) -> Asked {
         let owner = single.coin().page().owner(self.shards());
         if owner == self.shard.id {
@@ -169,20 +182,83 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
-    /// Answers a question about one of this shard's coins, however long it takes.
-    async fn answer_one(&self, single: Single) -> Result<bool, NotChanged> {
-        let request = match single {
-            Single::Detect(coin, an) => Request::Detect(vec![(coin, an)]),
-            Single::Exchange(exchange) => Request::Exchange(vec![exchange]),
+    /// Answers a question about one of this shard's coins, however long it takes; `None` where it is to
+    /// get no answer.
+    async fn answer_one(&self, single: Single) -> Option<Result<bool, NotChanged>> {
+        let passed = |reply| match reply {
+            Ok(Reply::Passed(passed)) => Ok(passed[0]),
+            Ok(Reply::Crowded) => Err(NotChanged::Crowded),
+            Ok(other) => unreachable!("a shard says of a coin whether it passed, not {other:?}"),
+            Err(Unavailable) => Err(NotChanged::Unavailable),
         };
-        match self.answer(request).await? {
-            Reply::Passed(passed) => Ok(passed[0]),
-            Reply::Crowded => Err(NotChanged::Crowded),
-            other => unreachable!("a shard says of a coin whether it passed, not {other:?}"),
+        let (exchange, sender) = match single {
+            Single::Detect(coin, an) => {
+                let request = Request::Detect(vec![(coin, an)]);
+                return Some(passed(self.answer(request).await));
+            }
+            Single::Exchange(exchange, sender) => (exchange, sender),
+        };
+        let name = self.shard.name_of(&exchange);
+        let begun = self.answer(Request::BeginChange(name, sender.waits)).await;
+        let known = match begun {
+            Ok(Reply::Begun(Begun::New(known))) => known,
+            Ok(Reply::Begun(Begun::UnderWay)) => {
+                self.shard
+                    .count(|counters| counters.repeats_unanswered += 1);
+                return None;
+            }
+            Ok(Reply::Begun(Begun::Ended(Outcome { status, .. }))) => {
+                self.shard.count(|counters| counters.repeats += 1);
+                return Some(match status {
+                    Status::ALL_PASS => Ok(true),
+                    Status::ALL_FAIL => Ok(false),
+                    Status::OUT_OF_MEMORY => Err(NotChanged::Crowded),
+                    _ => Err(NotChanged::Unavailable),
+                });
+            }
+            Ok(other) => unreachable!("a request begins or not, and is not {other:?}"),
+            Err(unavailable) => return Some(Err(unavailable.into())),
+        };
+        let is_repeat = known.is_some()
+            && matches!(
+                self.answer(Request::An(exchange.coin)).await,
+                Ok(Reply::An(Some(an))) if self.shard.was_carried_out(&exchange, an)
+            );
+        let passed = match is_repeat {
+            true => Ok(true),
+            false => passed(self.answer(Request::Exchange(vec![exchange])).await),
+        };
+        let is_carried_out = passed == Ok(true) && !is_repeat;
+        if is_carried_out {
+            self.shard.count_powned(exchange.coin);
+        }
+        self.shard.end_change(EndedChange {
+            name,
+            sender,
+            carried_out: is_carried_out.then(CarriedOut::default),
+            outcome: Outcome {
+                status: match passed {
+                    Ok(true) => Status::ALL_PASS,
+                    Ok(false) => Status::ALL_FAIL,
+                    Err(NotChanged::Crowded) => Status::OUT_OF_MEMORY,
+                    Err(NotChanged::Unavailable) => Status::UNAVAILABLE,
+                },
+                payload: Vec::new(),
+            },
+        });
+        Some(passed)
+    }
+
+    /// Tells the home of a request that changes something, where it [began](Request::BeginChange), that it
+    /// is over.
+    pub fn end_change(&self, home: ShardId, ended: EndedChange) {
+        match home == self.shard.id {
+            true => self.shard.end_change(ended),
+            false => self.inboxes[home.index()].send(Envelope::Ended(ended)),
         }
     }
 
-    fn tell(&self, asker: Asker, passed: Result<bool, NotChanged>) {
+    fn tell(&self, asker: Asker, passed: Option<Result<bool, NotChanged>>) {
         match asker {
             Asker::Here(id) => {
                 let listener = self.on_passed.get();
@@ -194,6 +270,16 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
+    /// Tells all others whether this shard's disk answers.
+    fn tell_stalled(&self, is_stalled: bool) {
+        let from = self.shard.id;
+        for (shard, inbox) in self.inboxes.iter().enumerate() {
+            if shard != from.index() {
+                inbox.send(Envelope::Stalled { from, is_stalled });
+            }
+        }
+    }
+
     async fn checkpoint(&self, round: u64) -> Result<Reply, Unavailable> {
         // Boxed because a flush asks all shards, this one among them.
         let flush = async || {
@@ -201,9 +287,22 @@ impl<E: Environment> Mesh<E> {
             let _ = flushed.await;
         };
         let written = self.shard.checkpoint(round, flush).await;
+        if written.is_ok()
+            && let Some(over) = self
+                .failed_checkpoints
+                .over(self.shard.environment.monotonic())
+        {
+            let (shard, times) = (self.shard.id.index(), over.times);
+            tracing::warn!(shard, round, times, "pages can be written again");
+        }
         let counts = written.map_err(|error| {
             let shard = self.shard.id.index();
-            tracing::error!(shard, round, %error, "pages cannot be written");
+            if let Some(times) = self
+                .failed_checkpoints
+                .met(self.shard.environment.monotonic(), &error)
+            {
+                tracing::error!(shard, round, times, %error, "pages cannot be written");
+            }
             Unavailable
         })?;
         Ok(Reply::Checkpointed(counts))
@@ -220,11 +319,17 @@ impl<E: Environment> Mesh<E> {
                 }
             }
             Envelope::Passed { id, passed } => self.tell(Asker::Here(id), passed),
+            Envelope::Ended(ended) => self.shard.end_change(ended),
+            Envelope::Stalled { from, is_stalled } => self.shard.set_stalled(from, is_stalled),
             Envelope::Single { from, id, single } => {
                 let asker = Asker::Shard(from, id);
                 match self.shard.ask_one(&single, asker) {
-                    Asked::Now(passed) => self.tell(asker, passed),
+                    Asked::Now(passed) => self.tell(asker, Some(passed)),
                     Asked::UnderWay => {}
+                    Asked::Repeated => {
+                        (self.shard).count(|counters| counters.repeats_unanswered += 1);
+                        self.tell(asker, None);
+                    }
                     Asked::HasToWait => {
                         let mesh = self.clone();
                         self.shard.environment.spawn(async move {

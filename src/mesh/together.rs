@@ -1,11 +1,12 @@
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use futures_util::future::{join, join_all};
 
 use super::{link::Mesh, moves::moves};
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
-    shard::{ChangedBy, Locked, NotChanged, Reply, Request, TransactionId, Unavailable},
+    protocol::key_healing::Minute,
+    shard::{ChangedBy, FixLook, Locked, NotChanged, Reply, Request, TransactionId, Unavailable},
     store::{
         Environment,
         book::Notes,
@@ -48,7 +49,16 @@ impl Held<'_> {
         found.is_ok()
     }
 
-    /// Whether any of them does.
+    /// Whether all of them circulate and have these numbers, in the order asked.
+    pub fn are(&self, numbers: &[An]) -> bool {
+        let values = self.values.iter().zip(numbers);
+        values.len() == self.values.len()
+            && values.fold(true, |are, (value, an)| {
+                are & value.is_some_and(|(held, _)| held == *an)
+            })
+    }
+
+    /// Whether any of them lies under the key of something for sale.
     pub fn any_on_sale(&self) -> bool {
         !self.on_sale.is_empty()
     }
@@ -85,27 +95,87 @@ impl<E: Environment> Mesh<E> {
         session: Option<u32>,
         decide: impl FnOnce(&Held<'_>) -> Decision<R>,
     ) -> Result<Result<(), R>, NotChanged> {
-        self.change(coins, session, ChangedBy::Owner, decide).await
+        let decide = |held: &Held<'_>, ()| decide(held);
+        let nothing_else = async || Ok(());
+        self.change(coins, session, ChangedBy::Other, nothing_else, decide)
+            .await
     }
 
-    /// The same on the word of two helpers, of a coin.
+    /// The same of one coin, where `decide` depends on when it last changed: the minute of that too is
+    /// looked at while the coin is held.
     ///
     /// # Errors
     /// As [`Mesh::change_together`].
-    pub async fn change_by_helpers<R>(
+    pub async fn change_since<R>(
         &self,
         coin: Coin,
-        decide: impl FnOnce(&Held<'_>) -> Decision<R>,
+        decide: impl FnOnce(&Held<'_>, Minute) -> Decision<R>,
     ) -> Result<Result<(), R>, NotChanged> {
-        self.change(&[coin], None, ChangedBy::Helpers, decide).await
+        let owner = coin.page().owner(self.shards());
+        let newest = async || match self.ask(owner, Request::Newest(coin)).await? {
+            Reply::Minute(minute) => Ok(minute),
+            other => unreachable!("a shard says of a coin when it changed, and not {other:?}"),
+        };
+        self.change(&[coin], None, ChangedBy::Other, newest, decide)
+            .await
     }
 
-    async fn change<R>(
+    /// The same by a fix that came at this moment: what stands against it is looked at, coin by coin, when
+    /// all of them are held.
+    ///
+    /// # Errors
+    /// As [`Mesh::change_together`].
+    pub async fn change_by_fix<R>(
+        &self,
+        coins: &[Coin],
+        came: Duration,
+        decide: impl FnOnce(&Held<'_>, Vec<FixLook>) -> Decision<R>,
+    ) -> Result<Result<(), R>, NotChanged> {
+        let look = async || self.look_for_fix(coins, came).await;
+        self.change(coins, None, ChangedBy::Fix, look, decide).await
+    }
+
+    async fn look_for_fix(
+        &self,
+        coins: &[Coin],
+        came: Duration,
+    ) -> Result<Vec<FixLook>, Unavailable> {
+        let parts = self.parts(coins);
+        let asked = parts.into_iter().map(|(shard, indices)| {
+            let coins = indices.iter().map(|&index| coins[index]).collect();
+            let reply = self.ask(shard, Request::LookForFix(coins, came));
+            async move { (indices, reply.await) }
+        });
+        let mut looks = vec![FixLook::ChangedMeanwhile; coins.len()];
+        for (indices, reply) in join_all(asked).await {
+            let Reply::Looked(looked) = reply? else {
+                unreachable!("a shard says of coins whether a fix may change them");
+            };
+            for (index, look) in indices.into_iter().zip(looked) {
+                looks[index] = look;
+            }
+        }
+        Ok(looks)
+    }
+
+    /// Which of these coins, by their places, are whose.
+    fn parts(&self, coins: &[Coin]) -> BTreeMap<ShardId, Vec<usize>> {
+        let mut parts: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
+        for (index, coin) in coins.iter().enumerate() {
+            let owner = coin.page().owner(self.shards());
+            parts.entry(owner).or_default().push(index);
+        }
+        parts
+    }
+
+    /// `look` finds out what `decide` needs beside the values, when all coins are held.
+    async fn change<L, R>(
         &self,
         coins: &[Coin],
         session: Option<u32>,
         by: ChangedBy,
-        decide: impl FnOnce(&Held<'_>) -> Decision<R>,
+        look: impl AsyncFnOnce() -> Result<L, Unavailable>,
+        decide: impl FnOnce(&Held<'_>, L) -> Decision<R>,
     ) -> Result<Result<(), R>, NotChanged> {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
         let core = self.shard().id;
@@ -113,13 +183,7 @@ impl<E: Environment> Mesh<E> {
         self.transactions.set(number + 1);
         let id = TransactionId { core, number };
 
-        let mut parts: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
-        for (index, coin) in coins.iter().enumerate() {
-            parts
-                .entry(coin.page().owner(self.shards()))
-                .or_default()
-                .push(index);
-        }
+        let parts = self.parts(coins);
         let mut held: Vec<(ShardId, Locked)> = Vec::with_capacity(parts.len());
         for (&shard, indices) in &parts {
             let coins = indices.iter().map(|&index| coins[index]).collect();
@@ -152,11 +216,19 @@ impl<E: Environment> Mesh<E> {
                 return Err(unavailable.into());
             }
         };
-        let decision = decide(&Held {
+        let looked = match look().await {
+            Ok(looked) => looked,
+            Err(unavailable) => {
+                self.release(id, &held).await;
+                return Err(unavailable.into());
+            }
+        };
+        let of_coins = Held {
             values: &values,
             reserved: held.iter().all(|(_, locked)| locked.reserved),
             on_sale: &on_sale,
-        });
+        };
+        let decision = decide(&of_coins, looked);
         let (mut changes, mut notes) = match decision {
             Decision::Change(changes, notes) => (changes, notes),
             Decision::Refuse(reason) => {

@@ -90,7 +90,8 @@ pub struct Origin {
 }
 
 /// An answer that takes longer than this turn, with a copy of whatever it needs. It is run to its end whatever becomes of the
-/// connection, since it may be a change that others already see as made. An empty answer is none.
+/// connection, since it may be a change that others already see as made. An empty answer is none, without
+/// which a stream cannot go on: it closes.
 pub type Later = Pin<Box<dyn Future<Output = Vec<u8>>>>;
 
 /// What became of a request.
@@ -127,8 +128,19 @@ pub trait Release {
     /// The number that it was parked under.
     fn id(&self) -> usize;
 
+    /// Whether it is sent at all; the response to a stream's request always is.
+    fn goes(&self) -> bool {
+        true
+    }
+
     /// Writes into the response what was not known before.
     fn complete(&self, response: &mut [u8]);
+
+    /// Whether the response is not to be sent, now or ever. A stream cannot go on without it, and
+    /// closes.
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// The requests of one connection, or all datagrams of one core.

@@ -46,9 +46,14 @@ impl Parked {
                 let place = self.places.borrow_mut()[release.id()].take();
                 let (place, in_flight) = place.expect("a release is of a parked answer");
                 match place {
+                    Place::Stream(pipeline, number) if release.is_given_up() => {
+                        pipeline.end_at(number);
+                    }
+                    Place::Datagram(..) if release.is_given_up() => {}
                     Place::Stream(pipeline, number) => {
                         pipeline.release(number, |answer| release.complete(answer));
                     }
+                    Place::Datagram(_, answer) if !release.goes() => outbox.give_back(answer),
                     Place::Datagram(peer, mut answer) => {
                         release.complete(&mut answer);
                         outbox.push(peer, answer);

@@ -30,10 +30,14 @@ struct Slots {
     front: u64,
     waiting: usize,
     ready_bytes: usize,
+    /// An answer that will never come is the next.
+    has_ended: bool,
 }
 
 #[derive(Debug)]
 enum Slot {
+    /// It will never come, and none behind it may go.
+    End,
     /// The answer is being made.
     Waiting,
     /// It was made.
@@ -131,6 +135,22 @@ impl Pipeline {
         self.wake_for(index);
     }
 
+    /// Gives an answer up: those before it go, and then the connection has to close.
+    pub(super) fn end_at(&self, number: u64) {
+        let mut slots = self.slots.borrow_mut();
+        let index = (number - slots.front) as usize;
+        slots.waiting -= 1;
+        // Its bytes stay among the composed until the connection goes.
+        slots.queue[index] = Slot::End;
+        self.wake_for(index);
+    }
+
+    /// Whether all answers have gone up to one that never comes.
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        self.slots.borrow().has_ended
+    }
+
     /// Keeps a place for an answer, and runs it to its end whether or not the connection lives on.
     pub(super) fn wait_for(self: &Rc<Pipeline>, later: Later, in_flight: InFlight) {
         let number = {
@@ -142,7 +162,10 @@ impl Pipeline {
         let pipeline = Rc::clone(self);
         glommio::spawn_local(async move {
             let answer = later.await;
-            pipeline.fill(number, answer);
+            match answer.is_empty() {
+                true => pipeline.end_at(number),
+                false => pipeline.fill(number, answer),
+            }
             drop(in_flight);
         })
         .detach();
@@ -169,6 +192,10 @@ impl Pipeline {
                     *length
                 }
                 Slot::Waiting | Slot::Composed { .. } => break,
+                Slot::End => {
+                    slots.has_ended = true;
+                    break;
+                }
             };
             slots.ready_bytes -= length;
             slots.queue.pop_front();
@@ -241,6 +268,21 @@ mod tests {
         assert_eq!(sent(&pipeline), b"1a223c44");
         assert!(pipeline.is_empty());
         assert_eq!((pipeline.waiting(), pipeline.ready_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn an_answer_that_never_comes_is_the_end_of_what_goes() {
+        let pipeline = Pipeline::new(Waker::noop().clone());
+        let first = pipeline.append(b"1_", false);
+        let second = pipeline.append(b"2_", false);
+        pipeline.append(b"33", true);
+        pipeline.end_at(second);
+        assert_eq!(sent(&pipeline), b"");
+        assert!(!pipeline.has_ended());
+        pipeline.release(first, |answer| answer[1] = b'a');
+        assert_eq!(sent(&pipeline), b"1a");
+        assert!(pipeline.has_ended());
+        assert_eq!((sent(&pipeline), pipeline.waiting()), (vec![], 0));
     }
 
     #[test]

@@ -252,6 +252,9 @@ impl<S: Session> Connection<S> {
         if self.write(cx).is_err() {
             return Poll::Ready(Next::Close);
         }
+        if self.pipeline.has_ended() && self.out.is_empty() {
+            return Poll::Ready(Next::Close);
+        }
         self.inbound.settle(&self.worker.buffers);
         self.set_deadline(halt, budget < REQUESTS_A_TURN);
         // Whatever paused it may have gone with the write, and then nothing would wake it.

@@ -74,7 +74,7 @@ impl Outbox {
         kept
     }
 
-    fn give_back(&self, mut answer: Vec<u8>) {
+    pub(super) fn give_back(&self, mut answer: Vec<u8>) {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_ANSWERS && answer.capacity() <= SPARE_ANSWER_BYTES {
             answer.clear();

@@ -1,20 +1,22 @@
 use std::{
     fmt::Write as _,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use super::{KeySet, NetworkError, Settings, key_file};
-use crate::protocol::RaidaId;
+use crate::{
+    protocol::RaidaId,
+    store::{FolderLock, LockRefused},
+};
 
 /// The network's folder, for this process alone as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// The file that lists where the nodes are: 25 lines of `host:port`, RAIDA 0 first.
@@ -178,39 +180,14 @@ fn replace(path: &Path, text: &str) -> Result<(), NetworkError> {
     written.map_err(|error| at(path, error))
 }
 
-fn lock(folder: &Path) -> Result<File, NetworkError> {
-    let path = folder.join("lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| at(&path, error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut process = String::new();
-            // What cannot be read is as unknown as what was not written yet.
-            let _ = file.read_to_string(&mut process);
-            let process = match process.trim() {
-                "" => "unknown",
-                number => number,
-            };
-            return Err(NetworkError::InUse {
-                folder: folder.to_owned(),
-                process: process.to_owned(),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(at(&path, error)),
-    }
-    let noted = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    noted.map_err(|error| at(&path, error))?;
-    Ok(file)
+fn lock(folder: &Path) -> Result<FolderLock, NetworkError> {
+    FolderLock::take(folder).map_err(|refused| match refused {
+        LockRefused::Taken { process } => NetworkError::InUse {
+            folder: folder.to_owned(),
+            process,
+        },
+        LockRefused::Io { path, error } => at(&path, error),
+    })
 }
 
 pub(super) fn at(path: &Path, error: io::Error) -> NetworkError {
@@ -252,6 +229,8 @@ mod tests {
         let refused = Folder::open(place.path()).unwrap_err().to_string();
         let process = format!("process {}", std::process::id());
         assert!(refused.contains(&process), "{refused}");
+        fs::remove_file(place.path().join("lock")).unwrap();
+        Folder::open(place.path()).unwrap_err();
         drop(first);
         Folder::open(place.path()).unwrap();
     }

@@ -20,7 +20,7 @@ use crate::{
     net::{self, Drained, Limits, Sockets, Stop},
     peer::{Book, PeerSettings, Peers},
     protocol::{AdminKey, Rules, lockers::Currency},
-    service::{Healing, KeyHealing, Rate, Service, Trading},
+    service::{DatagramRules, Healing, KeyHealing, Rate, Service, Trading},
     settlement::Settlement,
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, WallClock, keep_awake, recovery::Recovered},
@@ -51,6 +51,9 @@ pub(super) struct Core {
     pub ticket_coins_max: usize,
     /// Requests for healing from one address.
     pub healing_rate: Rate,
+    /// Wrong claims in a server's name from one address.
+    pub wrong_claims_per_min: u32,
+    pub datagrams: DatagramRules,
     pub key_healing: KeyHealing,
     pub peers: PeerSettings,
     pub settlement: Settlement,
@@ -89,6 +92,7 @@ impl Core {
         let healing = Healing {
             max_coins: self.ticket_coins_max,
             rate: self.healing_rate,
+            wrong_claims_per_min: self.wrong_claims_per_min,
             keys: self.key_healing,
             others: Peers::new(self.peers, self.book),
         };
@@ -100,7 +104,14 @@ impl Core {
             settlement: Rc::new(cashier),
             accepted: self.currencies,
         };
-        let service = Service::new(mesh.clone(), self.rules, self.admin_key, healing, trading);
+        let service = Service::new(
+            mesh.clone(),
+            self.rules,
+            self.admin_key,
+            self.datagrams,
+            healing,
+            trading,
+        );
         let adjustable = *lock(&self.adjustable);
         let checkpoints = Rc::new(Checkpoints::new(adjustable.checkpoint_interval, round));
         let is_first = shard.id == ShardId::new(0);

@@ -45,8 +45,16 @@ impl Release for service::Release {
         self.id
     }
 
+    fn goes(&self) -> bool {
+        self.goes
+    }
+
     fn complete(&self, response: &mut [u8]) {
         service::Release::complete(self, response);
+    }
+
+    fn is_given_up(&self) -> bool {
+        service::Release::is_given_up(self)
     }
 }
 

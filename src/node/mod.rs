@@ -13,5 +13,5 @@ mod start;
 
 pub use handler::Bytes;
 pub use key_file::KeysError;
-pub use settings::{Adjustable, Durability, Settings};
+pub use settings::{Adjustable, Durability, OnLoss, Settings};
 pub use start::{Control, Ended, Node, StartError, Summary};

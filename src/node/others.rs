@@ -36,4 +36,8 @@ impl Others for Peers {
     fn verifies(&self) -> bool {
         Peers::verifies(self)
     }
+
+    fn are_known(&self) -> bool {
+        Peers::are_known(self)
+    }
 }

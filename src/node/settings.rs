@@ -4,13 +4,13 @@ use crate::{
     net,
     peer::{PeerSettings, Server},
     protocol::{Rules, lockers::Currency},
-    service::Rate,
+    service::{DatagramRules, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::WallClock,
 };
 
-pub use crate::store::log::Durability;
+pub use crate::store::{log::Durability, recovery::OnLoss};
 
 /// What a node is to be.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Settings {
     pub rules: Rules,
     /// The data folder, made where it is missing.
     pub data: PathBuf,
+    /// What to do where a part of the data folder is gone.
+    pub on_loss: OnLoss,
     /// The file with the admin key, 32 hexadecimal digits; made, with a random key, where it is
     /// missing from a data folder.
     pub admin_key_file: PathBuf,
@@ -34,6 +36,8 @@ pub struct Settings {
     pub spin: Duration,
     /// When an answer that reports a change may leave.
     pub durability: Durability,
+    /// How long the disk may take before it counts as one that does not answer.
+    pub disk_timeout: Duration,
     /// Pages in memory, of all shards together.
     pub cache_pages: usize,
     /// Bytes of a log segment.
@@ -44,6 +48,10 @@ pub struct Settings {
     pub ticket_coins_max: usize,
     /// Requests for healing from one address, on each core.
     pub healing_rate: Rate,
+    /// Wrong claims in a server's name from one address a minute, on each core; 0 for any number.
+    pub wrong_claims_per_min: u32,
+    /// What is sent over UDP.
+    pub datagrams: DatagramRules,
     /// The file with the secrets that it shares with the others, or none.
     pub keys_file: Option<PathBuf>,
     /// Whether it vouches for clients that ask for it without encryption.
@@ -58,6 +66,8 @@ pub struct Settings {
     pub currencies: Vec<Currency>,
     /// What each shard keeps track of for trades.
     pub trades: TradeSettings,
+    /// How many requests that were carried out each shard remembers.
+    pub repeats_max: usize,
     /// What can change while the node runs.
     pub adjustable: Adjustable,
 }

@@ -16,6 +16,10 @@ pub(super) struct Cashier {
 }
 
 impl Settle for Cashier {
+    fn takes_time(&self) -> bool {
+        self.settlement.takes_time()
+    }
+
     fn ask(&self, purchase: Purchase) -> LocalBoxFuture<'static, Settled> {
         let answer = self.settlement.ask(settlement::Purchase {
             raida: self.raida,
@@ -31,6 +35,7 @@ impl Settle for Cashier {
         Box::pin(async move {
             match answer.await {
                 Ok(Verdict::Paid) => Settled::Paid,
+                Ok(Verdict::Seen) => Settled::Seen,
                 Ok(Verdict::Pending) => Settled::Pending,
                 Ok(Verdict::Refused) => Settled::Refused,
                 Err(NotSetUp) => Settled::NotSetUp,

@@ -10,7 +10,7 @@ use std::{
 use glommio::{ExecutorJoinHandle, LocalExecutor, LocalExecutorBuilder, Placement};
 
 use super::{
-    Adjustable, Settings,
+    Adjustable, OnLoss, Settings,
     core::{Core, all_ready, lock},
     key_file::{self, KeysError},
     meeting::Meeting,
@@ -28,7 +28,7 @@ use crate::{
     store::{
         DataFolder, Disk, FolderError, from_hex, keep_awake,
         log::LogSettings,
-        recovery::{Recovered, RecoveryError, recover},
+        recovery::{Recovered, RecoveryError, recover_with},
         write_secret,
     },
 };
@@ -79,6 +79,8 @@ pub struct Summary {
     pub torn_batches: u64,
     /// What is damaged, and not served.
     pub faults: Vec<String>,
+    /// What was gone, and was accepted.
+    pub accepted: Vec<String>,
     /// From the start to the first request.
     pub took: Duration,
 }
@@ -158,7 +160,8 @@ impl Node {
             net::bind(settings.network.listen, settings.shards).map_err(StartError::Listen)?;
         let address = sockets[0].address();
 
-        let (recovered, is_direct) = recover_on_this_thread(folder.path(), &secret)?;
+        let (recovered, is_direct) =
+            recover_on_this_thread(folder.path(), &secret, settings.on_loss)?;
         let recovered = Arc::new(recovered);
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|error| StartError::Core(error.to_string()))?;
@@ -195,6 +198,8 @@ impl Node {
                     },
                     tickets: settings.tickets,
                     trades: settings.trades,
+                    repeats_max: settings.repeats_max,
+                    disk_timeout: settings.disk_timeout,
                 },
                 recovered: recovered.clone(),
                 inboxes: inboxes.clone(),
@@ -206,6 +211,8 @@ impl Node {
                 admin_key: admin_key.clone(),
                 ticket_coins_max: settings.ticket_coins_max,
                 healing_rate: settings.healing_rate,
+                wrong_claims_per_min: settings.wrong_claims_per_min,
+                datagrams: settings.datagrams,
                 key_healing: key_healing.clone(),
                 peers: settings.peers.clone(),
                 settlement: desk.settlement(),
@@ -236,6 +243,7 @@ impl Node {
             changes_recovered: recovered.changes,
             torn_batches: recovered.torn,
             faults: recovered.faults.iter().map(ToString::to_string).collect(),
+            accepted: (recovered.accepted.iter().map(ToString::to_string)).collect(),
             took: Duration::ZERO,
         };
         drop(recovered);
@@ -337,6 +345,7 @@ fn serve_admin(folder: &Path, mailboxes: Arc<[Mailbox]>) -> Option<admin::Server
 fn recover_on_this_thread(
     folder: &Path,
     secret: &crate::store::NodeSecret,
+    on_loss: OnLoss,
 ) -> Result<(Recovered, bool), StartError> {
     // On a thread of its own, since an executor leaves its mark on the thread it ran on.
     std::thread::scope(|scope| {
@@ -348,7 +357,7 @@ fn recover_on_this_thread(
                 .map_err(|error| StartError::Core(error.to_string()))?;
             let recovered = executor.run(async {
                 keep_awake();
-                recover(&disk, secret).await
+                recover_with(&disk, secret, on_loss).await
             });
             let recovered = recovered.map_err(|error| {
                 let folder = folder.display().to_string();

@@ -94,10 +94,13 @@ impl Peers {
 
     /// Whether [that](Peers::may_claim) depends on the address.
     pub fn verifies(&self) -> bool {
-        self.common.settings.verify_source && {
-            self.common.refresh();
-            !self.common.copied.borrow().is_empty()
-        }
+        self.common.settings.verify_source && self.are_known()
+    }
+
+    /// Whether there is a list of servers.
+    pub fn are_known(&self) -> bool {
+        self.common.refresh();
+        !self.common.copied.borrow().is_empty()
     }
 
     /// What has happened so far.

@@ -49,7 +49,7 @@ impl PeerSettings {
             coin_id,
             from: None,
             connect_timeout: Duration::from_secs(2),
-            reply_timeout: Duration::from_secs(32),
+            reply_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(120),
             back_off_first: Duration::from_millis(100),
             back_off_max: Duration::from_secs(30),

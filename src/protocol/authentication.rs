@@ -1,8 +1,10 @@
 //! Group 1: who owns a coin, and handing it on (PROTOCOL.md section 5). Sizes here are of the
 //! payload: the page's less the 18 bytes of challenge and trailer.
 
+use sha2::{Digest, Sha256};
+
 use super::{
-    Status,
+    Dialect, RaidaId, Status,
     records::{Claimed, Coins, Records, write},
 };
 use crate::coin::{An, Coin};
@@ -136,6 +138,9 @@ impl<'a> Pown<'a> {
 /// Pown sum: n x (DN SN), the XOR of their authenticity numbers, and a delta: 32 + 5n bytes. Where
 /// the XOR is right, every number becomes itself XOR delta: all coins or none. Answered with 241 or
 /// 242 and no payload.
+///
+/// The XOR of an even number of coins stays the same, so their former owner still knows it.
+/// [`Dialect::Spec`] therefore takes [one coin](PownSum::takes); [`PownDerive`] takes any number.
 #[derive(Clone, Copy, Debug)]
 pub struct PownSum<'a> {
     coins: Coins<'a>,
@@ -176,6 +181,128 @@ impl<'a> PownSum<'a> {
     pub fn delta(&self) -> An {
         self.delta
     }
+
+    /// Whether a dialect takes as many coins as these (else 198).
+    #[inline]
+    pub fn takes(dialect: Dialect, coins: usize) -> bool {
+        match dialect {
+            Dialect::Spec => coins == 1,
+            Dialect::Raidax => true,
+        }
+    }
+}
+
+/// Pown derive: n x (DN SN), a delta and a [proof](DeriveProof) of their authenticity numbers: 32 +
+/// 5n bytes. Where the proof is right, every number becomes what is [derived](derived_an) from it:
+/// all coins or none. Answered with 241 or 242 and no payload.
+#[derive(Clone, Copy, Debug)]
+pub struct PownDerive<'a> {
+    coins: Coins<'a>,
+    delta: An,
+    proof: An,
+}
+
+impl<'a> PownDerive<'a> {
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide, 40 where a coin
+    /// cannot exist.
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<PownDerive<'a>, Status> {
+        let (coins, [delta, proof]) = split_sums(payload)?;
+        Ok(PownDerive {
+            coins,
+            delta,
+            proof,
+        })
+    }
+
+    /// Appends the payload: coins with the numbers that are in force at this server.
+    pub fn compose(
+        raida: RaidaId,
+        coins: impl IntoIterator<Item = (Coin, An)>,
+        delta: An,
+        out: &mut Vec<u8>,
+    ) {
+        let mut proof = DeriveProof::new(raida, delta);
+        let coins = coins.into_iter().map(|(coin, an)| {
+            proof.add(coin, an);
+            Some(coin)
+        });
+        write(coins, out);
+        out.extend_from_slice(delta.expose());
+        out.extend_from_slice(proof.finish().expose());
+    }
+
+    /// The coins.
+    #[inline]
+    pub fn coins(&self) -> Coins<'a> {
+        self.coins
+    }
+
+    /// What the new numbers are derived with, besides the old ones.
+    #[inline]
+    pub fn delta(&self) -> An {
+        self.delta
+    }
+
+    /// The proof that the client gives.
+    #[inline]
+    pub fn proof(&self) -> An {
+        self.proof
+    }
+}
+
+/// The proof of a [`PownDerive`]: the first 16 bytes of SHA-256(`raida derive`, RAIDA (1), delta, then
+/// DN SN AN of each coin in the order of the request).
+#[derive(Clone)]
+pub struct DeriveProof(Sha256);
+
+impl DeriveProof {
+    /// Of no coin yet.
+    pub fn new(raida: RaidaId, delta: An) -> DeriveProof {
+        let start = Sha256::new()
+            .chain_update(b"raida derive")
+            .chain_update([raida.get()])
+            .chain_update(delta.expose());
+        DeriveProof(start)
+    }
+
+    /// Adds a coin with the number in force.
+    #[inline]
+    pub fn add(&mut self, coin: Coin, an: An) {
+        self.0.update(coin.to_bytes());
+        self.0.update(an.expose());
+    }
+
+    /// The proof.
+    pub fn finish(self) -> An {
+        first_half(self.0)
+    }
+}
+
+/// What becomes of a coin's authenticity number by a [`PownDerive`]: the first 16 bytes of
+/// SHA-256(`raida number`, AN, delta, DN, SN); the last byte is 0 where they have the form of a locker's
+/// or trade locker's key.
+pub fn derived_an(coin: Coin, an: An, delta: An) -> An {
+    let hash = Sha256::new()
+        .chain_update(b"raida number")
+        .chain_update(an.expose())
+        .chain_update(delta.expose())
+        .chain_update(coin.to_bytes());
+    plain(first_half(hash))
+}
+
+/// The number itself, or with a last byte of 0 where it has the form of a key.
+fn plain(an: An) -> An {
+    if !an.is_marked() {
+        return an;
+    }
+    let mut bytes = *an.expose();
+    bytes[An::SIZE - 1] = 0;
+    An::new(bytes)
+}
+
+fn first_half(hash: Sha256) -> An {
+    An::new(*hash.finalize().first_chunk().expect("32 bytes"))
 }
 
 /// Splits a list of coins from the `N` sixteen-byte numbers that end the payload.
@@ -216,6 +343,7 @@ mod tests {
             (refusals(DetectSum::parse, &zeros), 16, 5),
             (refusals(Pown::parse, &zeros), 0, 37),
             (refusals(PownSum::parse, &zeros), 32, 5),
+            (refusals(PownDerive::parse, &zeros), 32, 5),
         ] {
             for (length, refusal) in refusals.into_iter().enumerate() {
                 let expected = if length < fixed + record {
@@ -254,6 +382,47 @@ mod tests {
             DetectSum::parse(&payload[..26]).unwrap_err(),
             Status::INVALID_COIN
         );
+    }
+
+    fn hash(parts: &[&[u8]]) -> [u8; 16] {
+        let hash = Sha256::digest(parts.concat());
+        *hash.first_chunk().unwrap()
+    }
+
+    #[test]
+    fn a_proof_and_what_is_derived_are_hashes_of_these_bytes() {
+        let raida = RaidaId::new(14).unwrap();
+        let (delta, old) = (An::new([9; 16]), An::new([7; 16]));
+        let coins = [(coin(6, 0x0102_03), old), (coin(-8, 4), An::new([8; 16]))];
+        let mut payload = Vec::new();
+        PownDerive::compose(raida, coins, delta, &mut payload);
+        let request = PownDerive::parse(&payload).unwrap();
+        let list = [
+            &[6, 0, 1, 2, 3][..],
+            &[7; 16],
+            &[0xf8, 0, 0, 0, 4],
+            &[8; 16],
+        ];
+        let proof = hash(&[b"raida derive", &[14], &[9; 16], &list.concat()]);
+        assert_eq!(request.proof(), An::new(proof));
+        let derived = hash(&[b"raida number", &[7; 16], &[9; 16], &[6, 0, 1, 2, 3]]);
+        assert_eq!(derived_an(coins[0].0, old, delta), An::new(derived));
+    }
+
+    #[test]
+    fn no_key_is_derived() {
+        let form = |bytes: [u8; 4]| {
+            let mut an = [7; 16];
+            an[12..].copy_from_slice(&bytes);
+            *plain(An::new(an)).expose().last_chunk::<4>().unwrap()
+        };
+        assert_eq!(form([0xff; 4]), [0xff, 0xff, 0xff, 0]);
+        for currency in 0..=2 {
+            let [a, b, c, _] = [1, currency, 0xee, 0xee];
+            assert_eq!(form([a, b, c, 0xee]), [a, b, c, 0]);
+        }
+        assert_eq!(form([1, 3, 0xee, 0xee]), [1, 3, 0xee, 0xee]);
+        assert_eq!(form([1, 2, 3, 4]), [1, 2, 3, 4]);
     }
 
     proptest! {
@@ -296,6 +465,14 @@ mod tests {
             prop_assert_eq!(pown.coins().iter().collect::<Vec<_>>(), coins.clone());
 
             payload.clear();
+            let raida = RaidaId::new(3).unwrap();
+            let known = coins.iter().map(|&coin| (coin, sum));
+            PownDerive::compose(raida, known, delta, &mut payload);
+            let derive = PownDerive::parse(&payload).unwrap();
+            prop_assert_eq!(derive.delta(), delta);
+            prop_assert_eq!(derive.coins().iter().collect::<Vec<_>>(), coins.clone());
+
+            payload.clear();
             DetectSum::compose(coins.iter().copied(), sum, &mut payload);
             let detect = DetectSum::parse(&payload).unwrap();
             prop_assert_eq!(detect.sum(), sum);
@@ -318,6 +495,7 @@ mod tests {
                 prop_assert_eq!(sum.coins().iter().count(), sum.coins().len());
             }
             let _ = PownSum::parse(&payload);
+            let _ = PownDerive::parse(&payload);
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum Command {
     Pown,
     /// 1/21: as pown, for coins whose XOR the client knows, all or none.
     PownSum,
+    /// 1/22: as pown, for coins whose numbers the client proves to know, all or none.
+    PownDerive,
     /// 2/40: a ticket for these coins, which others can claim.
     GetTicket,
     /// 2/41: the same, for coins whose XOR the client knows, all or none.
@@ -96,7 +98,7 @@ impl Command {
     pub const COUNT: usize = Self::TABLE.len();
 
     /// Every command with its group and code: the one place that pairs them.
-    const TABLE: [(Command, u8, u8); 29] = [
+    const TABLE: [(Command, u8, u8); 30] = [
         (Command::Echo, 0, 0),
         (Command::Version, 0, 1),
         (Command::Stats, 0, 2),
@@ -105,6 +107,7 @@ impl Command {
         (Command::DetectSum, 1, 11),
         (Command::Pown, 1, 20),
         (Command::PownSum, 1, 21),
+        (Command::PownDerive, 1, 22),
         (Command::GetTicket, 2, 40),
         (Command::GetTicketSum, 2, 41),
         (Command::Validate, 2, 50),
@@ -157,6 +160,7 @@ impl Command {
             Command::DetectSum => "detect sum",
             Command::Pown => "pown",
             Command::PownSum => "pown sum",
+            Command::PownDerive => "pown derive",
             Command::GetTicket => "get ticket",
             Command::GetTicketSum => "get ticket sum",
             Command::Validate => "validate",
@@ -194,6 +198,44 @@ impl Command {
                 | Command::EncryptionTicket
                 | Command::FixEncryption
         )
+    }
+
+    /// Whether a request that changes something is carried out once, however often it comes within
+    /// 10 seconds (PROTOCOL.md section 8, Repeats).
+    #[inline]
+    pub const fn is_carried_out_once(self) -> bool {
+        match self {
+            Command::Pown
+            | Command::PownSum
+            | Command::PownDerive
+            | Command::Fix
+            | Command::CreateCoins
+            | Command::FixEncryption
+            | Command::StoreSum
+            | Command::Remove
+            | Command::PutForSale
+            | Command::Buy
+            | Command::StoreMultiple
+            | Command::RemoveTrade => true,
+            // Who deletes or frees coins a second time finds them free.
+            Command::DeleteCoins | Command::FreeCoins => false,
+            Command::Echo
+            | Command::Version
+            | Command::Stats
+            | Command::Audit
+            | Command::Detect
+            | Command::DetectSum
+            | Command::GetTicket
+            | Command::GetTicketSum
+            | Command::Validate
+            | Command::Find
+            | Command::AvailableSns
+            | Command::AllSns
+            | Command::EncryptionTicket
+            | Command::PeekTrade
+            | Command::Peek
+            | Command::ListForSale => false,
+        }
     }
 
     /// The command group: byte 4 of a request as this program sends it.

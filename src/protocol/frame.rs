@@ -1,6 +1,9 @@
 //! Where a request ends, in a stream and in a datagram.
 
-use super::{Encryption, RequestHeader, Rules, Status, challenge::Challenge, header};
+use super::{
+    Encryption, RequestHeader, Rules, Status, body::EMPTY_BODY_SIZE, challenge::Challenge, header,
+    response::can_be_answer,
+};
 use crate::coin::Coin;
 
 /// What the bytes at the front of a stream are.
@@ -33,7 +36,7 @@ pub enum Frame {
 /// What a datagram is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datagram {
-    /// Shorter than its header: no answer.
+    /// Shorter than its header, or none that is answered over UDP: no answer.
     Silence,
     /// A whole request.
     Whole {
@@ -102,21 +105,35 @@ pub fn frame(bytes: &[u8], rules: &Rules) -> Frame {
     }
 }
 
-/// Looks at a datagram (PROTOCOL.md sections 2 and 3). One that is longer than the request in it is
-/// taken for that request and the rest ignored: the page has a status for a short one only.
+/// The shortest datagram that is told why it is refused: the shortest request with a body. Shorter
+/// ones that are answered are echo, version and audit without one.
+pub const REFUSED_BYTES_MIN: usize = RequestHeader::SIZE_MIN + EMPTY_BODY_SIZE;
+
+/// Looks at a datagram (PROTOCOL.md sections 2, 3 and 5). One that is longer than the request in it
+/// is taken for that request and the rest ignored: the page has a status for a short one only.
+///
+/// The source of a datagram is easily forged, and a refusal would go there. So there is none to a
+/// version that is not ours, to what is shorter than [`REFUSED_BYTES_MIN`], and to what another
+/// node can have sent as an answer.
 #[inline(always)]
 pub fn datagram(bytes: &[u8], rules: &Rules) -> Datagram {
     let Some(front) = bytes.first_chunk() else {
         return Datagram::Silence;
     };
-    let framing = header::framing(front, rules);
-    if framing.is_some_and(|f| bytes.len() < f.encryption.header_size()) {
+    let is_short = bytes.len() < REFUSED_BYTES_MIN;
+    if can_be_answer(bytes) {
         return Datagram::Silence;
     }
     match frame(bytes, rules) {
+        Frame::Whole { header, .. } if is_short && !header.command.takes_no_body() => {
+            Datagram::Silence
+        }
         Frame::Whole { header, length } => Datagram::Whole { header, length },
+        _ if is_short => Datagram::Silence,
+        Frame::Refused { status, .. } if status == Status::UNKNOWN_VERSION => Datagram::Silence,
         Frame::Refused { status, .. } => Datagram::Refused { status },
         Frame::Incomplete { .. } => {
+            let framing = header::framing(front, rules);
             let header = header::check(front, rules)
                 .ok()
                 .zip(framing)
@@ -145,7 +162,10 @@ pub fn first_coin(bytes: &[u8]) -> Option<Coin> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::samples::{any_bytes, any_request, protections, request, rules};
+    use crate::protocol::{
+        Command, Dialect, Request,
+        samples::{any_bytes, any_request, protections, request, rules},
+    };
     use proptest::prelude::*;
 
     fn composed(payload: usize) -> Vec<u8> {
@@ -234,15 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_shorter_than_its_header_gets_no_answer() {
+    fn a_datagram_of_fewer_than_50_bytes_gets_no_answer() {
         for protection in protections() {
             let mut bytes = Vec::new();
-            let sent = request(protection, Some(&[])).compose(&mut bytes).unwrap();
-            let header = sent.header.header_size();
-            for length in 0..header {
+            let sent = request(protection, Some(&[0; 40]))
+                .compose(&mut bytes)
+                .unwrap();
+            for length in 0..50 {
                 assert_eq!(datagram(&bytes[..length], &rules()), Datagram::Silence);
             }
-            for length in header..bytes.len() {
+            for length in 50..bytes.len() {
                 let header = sent.header;
                 assert_eq!(
                     datagram(&bytes[..length], &rules()),
@@ -251,13 +272,45 @@ mod tests {
             }
             // Not even where its header would be refused.
             bytes[2] = 15;
-            assert_eq!(datagram(&bytes[..header - 1], &rules()), Datagram::Silence);
+            assert_eq!(datagram(&bytes[..49], &rules()), Datagram::Silence);
             let status = Status::WRONG_RAIDA;
             assert_eq!(
-                datagram(&bytes[..header], &rules()),
+                datagram(&bytes[..50], &rules()),
                 Datagram::Refused { status }
             );
         }
+    }
+
+    #[test]
+    fn what_is_asked_without_a_body_is_answered() {
+        for protection in protections() {
+            for command in Command::all() {
+                let mut bytes = Vec::new();
+                let asked = Request {
+                    command,
+                    ..request(protection, None)
+                };
+                asked.compose(&mut bytes).unwrap();
+                let is_whole = matches!(datagram(&bytes, &rules()), Datagram::Whole { .. });
+                assert_eq!(is_whole, command.takes_no_body(), "{}", command.name());
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_gets_no_answer_in_a_datagram() {
+        let mut bytes = composed(1_000);
+        for version in 2..=255 {
+            bytes[0] = version;
+            assert_eq!(datagram(&bytes, &rules()), Datagram::Silence);
+        }
+        bytes[0] = 0;
+        assert!(matches!(datagram(&bytes, &rules()), Datagram::Whole { .. }));
+        let raidax = Rules {
+            dialect: Dialect::Raidax,
+            ..rules()
+        };
+        assert_eq!(datagram(&bytes, &raidax), Datagram::Silence);
     }
 
     #[test]
@@ -284,7 +337,7 @@ mod tests {
             }
             let silent = datagram(&bytes, &rules()) == Datagram::Silence;
             prop_assert!(bytes.len() >= 32 || silent);
-            prop_assert!(bytes.len() < 48 || !silent);
+            prop_assert!(silent || bytes.len() >= 50 || bytes[5] < 4);
         }
 
         #[test]

@@ -113,10 +113,13 @@ const SHARD: usize = 3;
 const GROUP: usize = 4;
 const COMMAND: usize = 5;
 const COIN_ID: usize = 6;
-const PRESENTATION: usize = 14;
+pub(super) const PRESENTATION: usize = 14;
 pub(super) const ENCRYPTION: usize = 16;
 const NONCE: usize = 24;
 
+/// What clients write at [`PRESENTATION`]; nothing looks at it but
+/// [`super::response::can_be_answer`].
+pub(super) const PRESENTED: [u8; 2] = [1, 1];
 /// What a client writes into the header's first byte: every dialect accepts it.
 const VERSION_SENT: u8 = 1;
 /// Shard ids run from 0 to this.
@@ -250,7 +253,7 @@ impl RequestHeader {
         bytes[GROUP] = self.group;
         bytes[COMMAND] = self.command.code();
         bytes[COIN_ID..COIN_ID + 2].copy_from_slice(&coin_id.to_be_bytes());
-        bytes[PRESENTATION..PRESENTATION + 2].copy_from_slice(&[1, 1]);
+        bytes[PRESENTATION..PRESENTATION + 2].copy_from_slice(&PRESENTED);
         bytes[ENCRYPTION] = self.encryption.type_number();
         bytes[places.key_field..places.key_field + 5].copy_from_slice(&self.key_field);
         let short = u16::try_from(self.body_length).unwrap_or(LONG_LENGTH);

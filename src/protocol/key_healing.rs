@@ -5,6 +5,8 @@
 //! Parsing refuses with the statuses of the `raidax` dialect, as in `healing`, whose `in_dialect`
 //! knows this group's too.
 
+use std::time::Duration;
+
 use aes::{
     Aes128,
     cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit},
@@ -97,6 +99,13 @@ impl Minute {
         let before_latest = u64::from((latest as u16).wrapping_sub(low));
         let is_good = before_latest <= TICKET_AGE_MINUTES_MAX + CLOCK_AHEAD_MINUTES_MAX;
         is_good.then(|| Minute(latest.saturating_sub(before_latest)))
+    }
+
+    /// Whether a ticket of this minute is certain to be from after a coin's newest change, which was in
+    /// that one: the change may be from any moment of its minute, and the helper's clock may be a minute
+    /// ahead (PROTOCOL.md section 8, "A ticket is refused unless ...").
+    pub const fn is_good_since(self, newest: Minute) -> bool {
+        self.0 > newest.0 + CLOCK_AHEAD_MINUTES_MAX
     }
 }
 
@@ -297,7 +306,7 @@ fn read_part(bytes: &[u8]) -> Result<KeyPart, Status> {
 
 /// Fix encryption: helpers vouch for these halves of a coin's new authenticity number. Two layouts:
 /// DN SN, n (1), n x (helper (1), half (1), 0, ticket (16)), 6 + 19n bytes; and DN SN, n x (helper (1),
-/// coin id (2), half (1), shard (1), DN SN, ticket (16)), 5 + 26n bytes. Answered with n bytes.
+/// coin id (2), half (1), shard (1), DN SN, ticket (16)), 5 + 26n bytes. Answered with n bytes, each a [`Verdict`].
 #[derive(Clone, Copy, Debug)]
 pub struct FixEncryption<'a> {
     /// The coin.
@@ -313,6 +322,48 @@ enum Layout<'a> {
 
 const SHORT_ENTRY: usize = 3 + EncryptionTicket::SIZE;
 const LONG_ENTRY: usize = 5 + Coin::SIZE + EncryptionTicket::SIZE;
+
+/// What the broken server says of a ticket that was presented to it (PROTOCOL.md section 8, Key
+/// healing): one byte of the answer to [`FixEncryption`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not accepted: no ticket of that helper for this coin, too old, or used before.
+    Refused,
+    /// Accepted. The ticket is used up.
+    Accepted,
+    /// Good but for the minute rule: the coin may have changed since the ticket was issued. The ticket
+    /// is not used up. One that is issued [`TOO_EARLY_WAIT`] later is not refused for this reason,
+    /// unless the coin changes again.
+    TooEarly,
+}
+
+/// How long a client waits, after [`Verdict::TooEarly`], before it asks helpers for new tickets.
+pub const TOO_EARLY_WAIT: Duration = Duration::from_secs(180);
+
+impl Verdict {
+    const TOO_EARLY: u8 = 255;
+
+    /// The byte of the answer.
+    #[inline]
+    pub const fn byte(self) -> u8 {
+        match self {
+            Verdict::Refused => 0,
+            Verdict::Accepted => 1,
+            Verdict::TooEarly => Self::TOO_EARLY,
+        }
+    }
+
+    /// What a byte of the answer says; `None` where it says nothing.
+    #[inline]
+    pub const fn of_byte(byte: u8) -> Option<Verdict> {
+        match byte {
+            0 => Some(Verdict::Refused),
+            1 => Some(Verdict::Accepted),
+            Self::TOO_EARLY => Some(Verdict::TooEarly),
+            _ => None,
+        }
+    }
+}
 
 /// A ticket as it is presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,14 +420,10 @@ impl<'a> FixEncryption<'a> {
         (0..tickets.len()).map(move |index| tickets.get(index, coin))
     }
 
-    /// Reads the answer to a request of so many tickets: which were accepted. `None` where it is none.
-    pub fn read(payload: &[u8], tickets: usize) -> Option<Vec<bool>> {
-        let accepted = payload.get(..tickets)?.iter().map(|byte| match byte {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        });
-        accepted.collect()
+    /// Reads the answer to a request of so many tickets: the verdict on each. `None` where it is none.
+    pub fn read(payload: &[u8], tickets: usize) -> Option<Vec<Verdict>> {
+        let verdicts = payload.get(..tickets)?.iter();
+        verdicts.map(|&byte| Verdict::of_byte(byte)).collect()
     }
 }
 
@@ -645,6 +692,16 @@ mod tests {
         assert_eq!(parse(&payload), Err(Status::INVALID_COIN));
         let many = long(&[presented(1); 256]);
         assert_eq!(parse(&many), Err(Status::INVALID_LENGTH));
+    }
+
+    #[test]
+    fn an_answer_has_one_verdict_a_ticket() {
+        let read = |answer: &[u8]| FixEncryption::read(answer, 3);
+        let said = [Verdict::Refused, Verdict::Accepted, Verdict::TooEarly];
+        assert_eq!(said.map(Verdict::byte), [0, 1, 255]);
+        assert_eq!(read(&[0, 1, 255]), Some(said.to_vec()));
+        assert_eq!(read(&[0, 1]), None);
+        assert_eq!(read(&[0, 1, 2]), None);
     }
 
     #[test]

@@ -4,14 +4,18 @@ use super::{
     Encryption, Key, RaidaId, RequestHeader, ResponseCounter, Rules, Sent, Status, TRAILER,
     challenge::Challenge,
     cipher::{HMAC_SIZE, counter_after},
-    header,
+    header::{self, PRESENTATION, PRESENTED},
 };
 
 // Offsets in a response's header. Types 4 and 5 keep the execution time and the echo bytes elsewhere
 // (see [`Places`]), and the key coin and the nonce where the others have the challenge answer.
 const RAIDA: usize = 0;
+const ZERO: usize = 1;
 const STATUS: usize = 2;
 const GROUP: usize = 3;
+/// Types 0 to 2: 0, 1.
+const FIXED: usize = 4;
+const ZERO_TOO: usize = 8;
 const BODY_LENGTH: usize = 9;
 const CHALLENGE_ANSWER: usize = 16;
 const ENCRYPTION: usize = 16;
@@ -95,10 +99,29 @@ impl<'b> Response<'b> {
         self.out
     }
 
+    /// Bytes of payload, at most, in a response of so many bytes to a request of this encryption.
+    #[inline]
+    pub fn payload_bytes_within(bytes: usize, encryption: Encryption) -> usize {
+        let hmac = if encryption.has_hmac() { HMAC_SIZE } else { 0 };
+        bytes.saturating_sub(encryption.header_size() + hmac + TRAILER.len())
+    }
+
+    /// Bytes of payload that have been appended.
+    #[inline]
+    pub fn payload_bytes(&self) -> usize {
+        self.out.len() - self.start - self.request.header_size()
+    }
+
     /// Throws away whatever payload was appended: for a command that fails half way.
     #[inline]
     pub fn clear(&mut self) {
         self.out.truncate(self.start + self.request.header_size());
+    }
+
+    /// Takes the whole response out of the buffer: there is none.
+    #[inline]
+    pub fn withdraw(self) {
+        self.out.truncate(self.start);
     }
 
     /// Encrypts the payload in place, adds HMAC and trailer, and fills in the header (PROTOCOL.md
@@ -185,9 +208,46 @@ pub fn complete(answer: &mut [u8], encryption: Encryption, status: Status, execu
         encryption.header_size(),
         "only an answer without a body is completed later"
     );
-    let time = Places::of(encryption).execution_time;
     answer[STATUS] = status.code();
-    answer[time..time + 4].copy_from_slice(&execution_micros.to_be_bytes());
+    write_time(answer, encryption, execution_micros);
+}
+
+/// Whether a server of a network, whichever it is, can have sent this datagram as an answer
+/// (PROTOCOL.md section 5, "Refusals over UDP"). A node answers none that can: one datagram with a
+/// forged source would have two nodes, or a node and itself, answer each other for ever.
+///
+/// A request differs from an answer in two places: clients put 1, 1 into bytes 14 and 15, which is
+/// never the low half of an answer's [time](write_time), and they put zeros into bytes 9 to 11,
+/// where an answer has the length of its body.
+#[inline]
+pub fn can_be_answer(datagram: &[u8]) -> bool {
+    let Some(front) = datagram.first_chunk::<{ RequestHeader::SIZE_MIN }>() else {
+        return false;
+    };
+    // Of requests about coins, none gets past these two looks but those of types 4 and 5.
+    let may_be_plain = front[FIXED..FIXED + 2] == [0, 1];
+    let may_be_verified = matches!(front[ENCRYPTION], 4 | 5);
+    if !may_be_plain && !may_be_verified {
+        return false;
+    }
+    let is_from_server = RaidaId::new(front[RAIDA]).is_some()
+        && front[ZERO] == 0
+        && front[ZERO_TOO] == 0
+        && Status::new(front[STATUS]).is_known();
+    let body_length = u32::from_be_bytes([
+        0,
+        front[BODY_LENGTH],
+        front[BODY_LENGTH + 1],
+        front[BODY_LENGTH + 2],
+    ]);
+    let has_body_after = |header: usize| header + body_length as usize == datagram.len();
+    let presented = &front[PRESENTATION..PRESENTATION + 2];
+    let is_plain =
+        may_be_plain && *presented != PRESENTED && has_body_after(RequestHeader::SIZE_MIN);
+    // There a response has four zeros where a plain one has the time.
+    let is_verified =
+        may_be_verified && *presented == [0; 2] && has_body_after(RequestHeader::SIZE_MAX);
+    is_from_server && (is_plain || is_verified)
 }
 
 /// Appends the answer to a request whose header is refused: `header_bytes` is what there is of it.
@@ -238,12 +298,20 @@ fn fill(
     bytes[RAIDA] = raida.get();
     bytes[STATUS] = status.code();
     if !encryption.has_hmac() {
-        // Bytes 4-5 are always 0, 1.
-        bytes[5] = 1;
+        bytes[FIXED + 1] = 1;
     }
-    bytes[places.execution_time..places.execution_time + 4]
-        .copy_from_slice(&execution_micros.to_be_bytes());
+    write_time(bytes, encryption, execution_micros);
     bytes[places.echo..places.echo + 2].copy_from_slice(&echo);
+}
+
+/// Writes the execution time, which is for people: where its low half would be 1, 1 it is said a
+/// microsecond longer, so that no answer looks like a request (see [`can_be_answer`]).
+#[inline]
+fn write_time(bytes: &mut [u8], encryption: Encryption, micros: u32) {
+    let at = Places::of(encryption).execution_time;
+    let [.., low, lowest] = micros.to_be_bytes();
+    let micros = micros + u32::from([low, lowest] == PRESENTED);
+    bytes[at..at + 4].copy_from_slice(&micros.to_be_bytes());
 }
 
 /// The counter block of a response of types 1 and 2.

@@ -78,6 +78,12 @@ macro_rules! statuses {
                 }
             }
 
+            /// Whether this program knows what it means.
+            #[inline]
+            pub fn is_known(self) -> bool {
+                matches!(self.0, $($code)|*)
+            }
+
             fn sentence(self) -> Option<&'static str> {
                 match self.0 {
                     $($code => Some($sentence),)*
@@ -145,7 +151,7 @@ statuses! {
         "not reserved: ask for available serial numbers first, and use them within 16 seconds";
     /// Get ticket, fix encryption, `raidax`: no more tickets can be kept track of.
     NO_TICKET_SLOT = 42, "no ticket slot",
-        "no ticket slot: the server has issued as many tickets as it keeps track of; they end after some minutes";
+        "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address may have; they end after some minutes";
     /// Validate, `raidax`: no such ticket, or it is over.
     NO_SUCH_TICKET = 43, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";
@@ -170,6 +176,9 @@ statuses! {
     /// Buy: the node has nothing that checks payments.
     NO_SETTLEMENT = 180, "no settlement",
         "no settlement: the server is not set up to check payments, so nothing can be bought there";
+    /// Over UDP: the answer would be so many times longer than the request that it is not sent.
+    ASK_OVER_TCP = 191, "ask over tcp",
+        "ask over TCP: the answer is longer than the server sends over UDP to a request of this length";
     /// Storage cannot take a change now: the disk is full, or a page is damaged.
     UNAVAILABLE = 194, "unavailable",
         "unavailable: the server's storage cannot take this now; nothing was changed, try later";
@@ -208,7 +217,7 @@ statuses! {
         "invalid length: the request's coins do not divide evenly";
     /// Group 2, `spec`: as [`Status::NO_TICKET_SLOT`].
     HEALING_NO_TICKET_SLOT = 0xe3, "no ticket slot",
-        "no ticket slot: the server has issued as many tickets as it keeps track of; they end after some minutes";
+        "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address may have; they end after some minutes";
     /// Group 2, `spec`: as [`Status::NO_SUCH_TICKET`].
     HEALING_NO_SUCH_TICKET = 0xe4, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";
@@ -262,6 +271,7 @@ mod tests {
         for code in 0..=255 {
             let status = Status::new(code);
             assert_eq!(status.sentence().is_some(), status.name() != "unknown");
+            assert_eq!(status.sentence().is_some(), status.is_known());
         }
     }
 

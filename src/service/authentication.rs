@@ -1,17 +1,20 @@
-//! Group 1: detect, detect sum, pown, pown sum.
+//! Group 1: detect, detect sum, pown, pown sum, pown derive.
 
-use super::{Node, scatter::scatter, stored::stored};
+use super::{Caller, Node, healing::HASHED_A_TURN, scatter::scatter, stored::noted};
 use crate::{
     coin::Coin,
     mesh::Decision,
     protocol::{
         Command, PassFail, Status,
-        authentication::{Detect, DetectSum, Pown, PownSum},
+        authentication::{DeriveProof, Detect, DetectSum, Pown, PownDerive, PownSum, derived_an},
         pass_fail::Bitmap,
     },
-    shard::{Exchange, RECORDS_A_TURN, Replacement, Request, Single, Sum},
-    store::{Environment, record::Change},
+    shard::{Exchange, Given, RECORDS_A_TURN, Replacement, Request, Single},
+    store::{Environment, book::Notes, record::Change},
 };
+
+/// Numbers that go into a proof before others get their turn: some 100 µs.
+const PROVEN_A_TURN: usize = 2_048;
 
 impl<E: Environment> Node<E> {
     /// Detect, where memory of this shard knows all the coins.
@@ -38,7 +41,12 @@ impl<E: Environment> Node<E> {
 
     /// The question that a request about one coin comes to; `None` for any other request.
     #[inline]
-    pub(super) fn single(&self, command: Command, payload: &[u8]) -> Option<Single> {
+    pub(super) fn single(
+        &self,
+        command: Command,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Option<Single> {
         match command {
             Command::Detect => {
                 let request = Detect::parse(payload).ok()?;
@@ -46,12 +54,8 @@ impl<E: Environment> Node<E> {
                 (request.len() == 1).then_some(Single::Detect(coin?, an))
             }
             Command::Pown => {
-                let request = Pown::parse(payload).ok()?;
-                let (coin, an, pan) = request.record(0)?;
-                let (coin, becomes) = (coin?, Replacement::An(pan));
-                let exchange = Exchange { coin, an, becomes };
-                let is_one = request.len() == 1 && !exchange.is_marked();
-                is_one.then_some(Single::Exchange(exchange))
+                let exchange = exchange_of_one(payload)?;
+                Some(Single::Exchange(exchange, self.sender(caller)))
             }
             _ => None,
         }
@@ -80,23 +84,20 @@ impl<E: Environment> Node<E> {
         if coins.len() > RECORDS_A_TURN || !coins.iter().all(|c| self.shard().owns(c.page())) {
             return None;
         }
-        if has_twice(coins.iter(), coins.len()) {
-            return Some(Status::ALL_FAIL);
-        }
-        Some(match self.shard().sum_now(coins.iter())? {
-            Ok(sum) => verdict(sum.is_some_and(|sum| sum.proves(request.sum()))),
-            Err(_) => Status::UNAVAILABLE,
-        })
+        let shard = self.shard();
+        Some(
+            match shard.proves_now(coins.iter(), coins.len(), request.sum())? {
+                Ok(proves) => verdict(proves),
+                Err(_) => Status::UNAVAILABLE,
+            },
+        )
     }
 
     pub(super) async fn detect_sum(&self, payload: &[u8]) -> Result<Status, Status> {
         let request = DetectSum::parse(payload)?;
-        let coins = request.coins();
-        if has_twice(coins.iter(), coins.len()) {
-            return Ok(Status::ALL_FAIL);
-        }
-        let sum = self.sum(coins.iter()).await?;
-        Ok(verdict(sum.is_some_and(|sum| sum.proves(request.sum()))))
+        let coins: Vec<Coin> = request.coins().iter().collect();
+        let proven = self.prove(&coins, request.sum()).await?;
+        Ok(verdict(proven.is_some()))
     }
 
     pub(super) async fn pown(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
@@ -106,61 +107,133 @@ impl<E: Environment> Node<E> {
             coin.map(|coin| Exchange { coin, an, becomes })
         });
         let mut answer = PassFail::begin(out, request.len());
-        let (mut coins, mut value) = (0, 0u64);
+        let (mut coins, mut value) = (0, 0u128);
         self.exchange(records, |record| {
             answer.pass(record);
             coins += 1;
             let coin = request.record(record).and_then(|(coin, ..)| coin);
-            value += coin.map_or(0, |coin| coin.denomination.worth_units());
+            value += coin.map_or(0, |coin| coin.denomination.worth_units().into());
         })
         .await?;
         self.count_powned(coins, value);
         Ok(answer.finish(Bitmap::IfMixed))
     }
 
-    pub(super) async fn pown_sum(&self, payload: &[u8]) -> Result<Status, Status> {
+    pub(super) async fn pown_sum(&self, payload: &[u8], caller: Caller) -> Result<Status, Status> {
         let request = PownSum::parse(payload)?;
-        let mut coins: Vec<Coin> = request.coins().iter().collect();
-        coins.sort_unstable();
-        if has_neighbours_alike(&coins) {
-            return Ok(Status::ALL_FAIL);
+        let named = request.coins();
+        if !PownSum::takes(self.rules.get().dialect, named.len()) {
+            return Err(Status::INVALID_PARAMETER);
         }
+        let proven = self.prove_sum(named.iter(), request.sum()).await?;
+        let Some(proven) = proven else {
+            return Ok(Status::ALL_FAIL);
+        };
         let mfs = self.shard().month();
-        let changed = self.mesh.change_together(&coins, None, |held| {
-            let mut sum = Sum::default();
-            let mut changes = Vec::with_capacity(coins.len());
-            for (&coin, value) in coins.iter().zip(held.values) {
-                let Some((an, _)) = *value else {
-                    return Decision::Refuse(());
-                };
-                sum.add(an);
-                let an = an ^ request.delta();
-                changes.push(Change { coin, an, mfs });
+        let mut are_proven = false;
+        let changed = self.mesh.change_together(&proven.coins, None, |held| {
+            if held.any_on_sale() || !self.still_proves(&proven, held, request.sum()) {
+                return Decision::Refuse(());
             }
-            if sum.proves(request.sum()) && !held.any_on_sale() {
-                let notes = stored(&changes, request.coins().iter());
-                Decision::Change(changes, notes)
-            } else {
-                Decision::Refuse(())
-            }
+            are_proven = held.are(&proven.numbers);
+            let values = proven.coins.iter().zip(held.values);
+            // All circulate, since they prove something.
+            let changes = values.filter_map(|(&coin, value)| {
+                let an = (*value)?.0 ^ request.delta();
+                Some(Change { coin, an, mfs })
+            });
+            let changes: Vec<Change> = changes.collect();
+            let notes = noted(&changes, &proven.ranks);
+            Decision::Change(changes, notes)
         });
         let changed = changed.await?;
         if changed.is_ok() {
-            let value = coins
-                .iter()
-                .map(|coin| coin.denomination.worth_units())
-                .sum();
-            self.count_powned(coins.len() as u64, value);
+            self.count_all_powned(&proven.coins);
+            if are_proven {
+                let numbers = proven.coins.iter().zip(&proven.numbers);
+                let given = numbers.map(|(&coin, &an)| (coin, an ^ request.delta()));
+                let given = self.given(given).await;
+                self.gave(caller, given);
+            }
         }
         Ok(verdict(changed.is_ok()))
     }
 
-    pub(super) fn count_powned(&self, coins: u64, value: u64) {
+    /// Gives coins numbers that are derived from those in force, where a proof is right. Everything is
+    /// computed before the coins are held, from the numbers that they have then.
+    pub(super) async fn pown_derive(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
+        let request = PownDerive::parse(payload)?;
+        let named: Vec<Coin> = request.coins().iter().collect();
+        let Some(numbers) = self.numbers(&named).await? else {
+            return Ok(Status::ALL_FAIL);
+        };
+        let (shard, raida) = (self.shard(), self.rules.get().raida);
+        let mut proof = DeriveProof::new(raida, request.delta());
+        let mut rest = &numbers[..];
+        for some in named.chunks(PROVEN_A_TURN) {
+            let (these, others) = rest.split_at(some.len());
+            rest = others;
+            (some.iter().zip(these)).for_each(|(&coin, &an)| proof.add(coin, an));
+            if some.len() == PROVEN_A_TURN {
+                shard.environment.turn().await;
+            }
+        }
+        if proof.finish() != request.proof() {
+            return Ok(Status::ALL_FAIL);
+        }
+        let Some(proven) = self.in_order(&named, &numbers).await else {
+            return Ok(Status::ALL_FAIL);
+        };
+        let mfs = shard.month();
+        let mut changes: Vec<Change> = Vec::with_capacity(named.len());
+        let mut given = Given::default();
+        for (&coin, &an) in proven.coins.iter().zip(&proven.numbers) {
+            let an = derived_an(coin, an, request.delta());
+            changes.push(Change { coin, an, mfs });
+            given = given.and(shard.repeat_key.given(coin, an));
+            if changes.len() % HASHED_A_TURN == 0 {
+                shard.environment.turn().await;
+            }
+        }
+        let changed = self.mesh.change_together(&proven.coins, None, |held| {
+            match !held.any_on_sale() && held.are(&proven.numbers) {
+                true => Decision::Change(changes, Notes::default()),
+                false => Decision::Refuse(()),
+            }
+        });
+        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        if changed.is_ok() {
+            self.count_all_powned(&proven.coins);
+            self.gave(caller, given);
+        }
+        Ok(verdict(changed.is_ok()))
+    }
+
+    fn count_all_powned(&self, coins: &[Coin]) {
+        let worth = coins.iter().map(|coin| coin.denomination.worth_units());
+        self.count_powned(coins.len() as u64, worth.map(u128::from).sum());
+    }
+
+    pub(super) fn count_powned(&self, coins: u64, value: u128) {
         self.shard().count(|counters| {
             counters.coins_powned += coins;
-            counters.value_powned = counters.value_powned.saturating_add(value);
+            counters.value_powned += value;
         });
     }
+}
+
+/// What a pown is of one coin that neither comes out of a locker nor goes into one.
+#[inline]
+fn exchange_of_one(payload: &[u8]) -> Option<Exchange> {
+    let request = Pown::parse(payload).ok()?;
+    let (coin, an, pan) = request.record(0)?;
+    let (coin, becomes) = (coin?, Replacement::An(pan));
+    let exchange = Exchange { coin, an, becomes };
+    (request.len() == 1 && !exchange.is_marked()).then_some(exchange)
 }
 
 pub(super) fn verdict(passed: bool) -> Status {
@@ -168,21 +241,4 @@ pub(super) fn verdict(passed: bool) -> Status {
         true => Status::ALL_PASS,
         false => Status::ALL_FAIL,
     }
-}
-
-/// Whether a coin is named twice. An AN that stands in an XOR twice leaves no trace, so whoever
-/// names a coin twice proves nothing about it: such a request fails.
-pub(super) fn has_twice(coins: impl Iterator<Item = Coin>, count: usize) -> bool {
-    match count {
-        0 | 1 => false,
-        _ => {
-            let mut coins: Vec<Coin> = coins.collect();
-            coins.sort_unstable();
-            has_neighbours_alike(&coins)
-        }
-    }
-}
-
-fn has_neighbours_alike(sorted: &[Coin]) -> bool {
-    sorted.windows(2).any(|pair| pair[0] == pair[1])
 }

@@ -1,7 +1,7 @@
 //! Group 3: available serial numbers, create, delete, free, and all serial numbers. All of it with
 //! the admin key.
 
-use super::{Node, session::Transport};
+use super::{Caller, Node};
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin, Mfs, SerialNumber, ShardId},
     mesh::Decision,
@@ -19,9 +19,6 @@ use crate::{
 
 /// Free serial numbers shown of a denomination, at most (PROTOCOL.md, command 120).
 const SNS_SHOWN: usize = 1_024;
-/// Coins whose new ANs a datagram can answer with: 65,507 bytes less the longest header, HMAC and
-/// trailer, by 16 bytes each. More would be created, and their ANs lost.
-const CREATED_IN_DATAGRAM: usize = (65_507 - 48 - 32 - 2) / An::SIZE;
 
 impl<E: Environment> Node<E> {
     pub(super) fn check_admin(&self, key: &AdminKey) -> Result<(), Status> {
@@ -64,15 +61,14 @@ impl<E: Environment> Node<E> {
     pub(super) async fn create_coins(
         &self,
         payload: &[u8],
-        transport: Transport,
+        caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         let request = CreateCoins::parse(payload)?;
         self.check_admin(&request.key)?;
         let asked = request.coins()?;
-        if transport == Transport::Udp && asked.len() > CREATED_IN_DATAGRAM {
-            return Err(Status::INVALID_LENGTH);
-        }
+        // More would be created, and their ANs lost.
+        caller.takes(asked.len() * An::SIZE)?;
         let mut coins: Vec<Coin> = asked.iter().collect();
         coins.sort_unstable();
         if coins.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -139,15 +135,13 @@ impl<E: Environment> Node<E> {
     pub(super) async fn all_sns(
         &self,
         payload: &[u8],
-        transport: Transport,
+        caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         let request = AllSns::parse(payload)?;
         self.check_admin(&request.key)?;
         let denomination = request.denomination()?;
-        if transport == Transport::Udp {
-            return Err(Status::INVALID_LENGTH);
-        }
+        caller.takes(AllSns::REPLY_SIZE)?;
         let start = out.len();
         out.resize(start + AllSns::REPLY_SIZE, 0);
         for reply in self.ask_all(|| Request::Circulation(denomination)).await? {

@@ -1,6 +1,6 @@
 //! Group 2: get ticket, get ticket by sum, validate, find, fix.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::{
     future::{LocalBoxFuture, join_all},
@@ -8,12 +8,11 @@ use futures_util::{
 };
 
 use super::{
-    Caller, Node, Rate,
-    authentication::has_twice,
+    Caller, Node, Rate, Transport,
     ballot::Ballot,
     scatter::scatter,
     stored::stored,
-    trail::{Fixed, Refused, Servers},
+    trail::{Fixed, FixesRefused, Refused, Servers},
 };
 use crate::{
     coin::{AnTag, Coin},
@@ -27,7 +26,10 @@ use crate::{
         key_healing::SharedSecrets,
         pass_fail::Bitmap,
     },
-    shard::{ClaimRefused, PoolIsFull, RECORDS_A_TURN, Reply, Request, Unavailable, ticket_owner},
+    shard::{
+        ClaimRefused, FixLook, RECORDS_A_TURN, Reply, Request, Stranger, TicketSettings,
+        Unavailable, ticket_owner,
+    },
     store::{Environment, record::Change},
 };
 
@@ -49,6 +51,9 @@ pub trait Others {
 
     /// Whether the answer to that depends on the address.
     fn verifies(&self) -> bool;
+
+    /// Whether any other server is known: then claims come from those, over TCP.
+    fn are_known(&self) -> bool;
 }
 
 /// How this node takes part in the healing of keys.
@@ -67,6 +72,9 @@ pub struct Healing {
     pub max_coins: usize,
     /// Requests of one address, on each core; what other servers claim in their own name does not count.
     pub rate: Rate,
+    /// Wrong claims in the name of a server from one address a minute, on each core, where the
+    /// other servers are known; 0 for any number.
+    pub wrong_claims_per_min: u32,
     /// Secrets between servers.
     pub keys: KeyHealing,
     /// The other servers.
@@ -89,6 +97,10 @@ impl Others for NoOthers {
     fn look_again(&self, _: RaidaId) {}
 
     fn verifies(&self) -> bool {
+        false
+    }
+
+    fn are_known(&self) -> bool {
         false
     }
 }
@@ -152,6 +164,7 @@ impl<E: Environment> Node<E> {
         if request.len() > RECORDS_A_TURN || !coins().all(owned) {
             return None;
         }
+        let before = self.shard().environment.monotonic();
         let mut answer = PassFail::begin(out, request.len());
         let coins = coins().enumerate().map(|(record, coin)| (coin, record));
         let an = |record| request.an(record);
@@ -161,8 +174,11 @@ impl<E: Environment> Node<E> {
         if compared.is_err() {
             return Some(Status::UNAVAILABLE);
         }
+        let passing = answer.passing();
+        let passing = passing.filter_map(|record| request.coin(record));
+        self.shard().list(before, passing);
         Some(
-            self.answer_ticket(&request, caller, answer)
+            self.answer_ticket(&request, caller, before, answer)
                 .unwrap_or_else(|refusal| refusal),
         )
     }
@@ -177,13 +193,16 @@ impl<E: Environment> Node<E> {
         if request.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
         }
+        let before = self.shard().environment.monotonic();
         let records = request.records();
         let records = records.map(|(coin, an)| Some((coin, (coin, an))));
         let scattered = scatter(self.mesh.shards(), records);
         let mut answer = PassFail::begin(out, request.len());
-        self.gather(scattered, Request::Detect, |record| answer.pass(record))
-            .await?;
-        self.answer_ticket(&request, caller, answer)
+        self.gather(scattered, Request::DetectForTicket, |record| {
+            answer.pass(record)
+        })
+        .await?;
+        self.answer_ticket(&request, caller, before, answer)
     }
 
     #[inline]
@@ -191,13 +210,14 @@ impl<E: Environment> Node<E> {
         &self,
         request: &GetTicket<'_>,
         caller: Caller,
+        before: Duration,
         answer: PassFail<'_>,
     ) -> Result<Status, Status> {
         TicketAnswer::finish(answer, |answer| {
             let coins = answer
                 .passing()
                 .filter_map(|record| Some((request.coin(record)?, request.an(record)?.tag())));
-            self.issue(answer.passed(), coins, caller)
+            self.issue(before, answer.passed(), coins, caller)
         })
     }
 
@@ -213,36 +233,51 @@ impl<E: Environment> Node<E> {
         if coins.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
         }
-        if has_twice(coins.iter(), coins.len()) {
-            return Ok(Status::ALL_FAIL);
-        }
         // One record, which is all of them: there is no bitmap.
         let mut answer = PassFail::begin(out, 1);
-        let known = self.sum_and_tags(coins.len(), coins.iter()).await?;
-        let tags = known.filter(|(sum, _)| sum.proves(request.sum()));
-        if tags.is_some() {
+        let named: Vec<Coin> = coins.iter().collect();
+        let proven = self.prove(&named, request.sum()).await?;
+        let before = self.shard().environment.monotonic();
+        let tags: Vec<AnTag> = (proven.iter().flatten()).map(|an| an.tag()).collect();
+        if proven.is_some() {
+            let records = named.iter().zip(&tags);
+            let records = records.map(|(&coin, &tag)| Some((coin, (coin, tag))));
+            let scattered = scatter(self.mesh.shards(), records);
+            // What has another number by now is listed with one that is not in force.
+            self.gather(scattered, Request::UnchangedForTicket, |_| {})
+                .await?;
             answer.pass(0);
         }
         TicketAnswer::finish(answer, |_| {
-            let tags = tags.map_or(vec![], |(_, tags)| tags);
-            self.issue(coins.len(), coins.iter().zip(tags), caller)
+            self.issue(before, named.len(), named.iter().copied().zip(tags), caller)
         })
     }
 
+    /// `before` is a moment before the coins were [listed](crate::shard::Shard::list).
     fn issue(
         &self,
+        before: Duration,
         count: usize,
         coins: impl Iterator<Item = (Coin, AnTag)>,
         caller: Caller,
     ) -> Result<TicketId, Status> {
-        match self.shard().issue(count, coins) {
+        // The request has been counted as one, which is right for a ticket of average length. A
+        // longer one counts as several, whether it is issued or not: its coins have been looked at.
+        let worth = count.div_ceil(TicketSettings::COINS_A_TICKET);
+        if worth > 1 {
+            self.healing_rates.charge(caller.address, worth - 1);
+        }
+        match self
+            .shard()
+            .issue(before, Stranger::of(caller.address), count, coins)
+        {
             Ok(ticket) => {
                 self.trail.issued(count, caller.address);
                 Ok(ticket)
             }
-            Err(PoolIsFull) => {
+            Err(why) => {
                 let now = self.shard().environment.monotonic();
-                self.trail.not_issued(now, count, caller.address);
+                self.trail.not_issued(now, count, caller.address, why);
                 Err(Status::NO_TICKET_SLOT)
             }
         }
@@ -259,10 +294,22 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Option<Status> {
-        let (claimant, ticket) = match self.claim_of(payload, caller) {
+        let claim = match self.claim_of(payload, caller) {
             Ok(claim) => claim,
             Err(status) => return Some(status),
         };
+        let status = self.claim_now(claim, caller, out);
+        self.end_claim(claim, caller, status);
+        status
+    }
+
+    #[inline]
+    fn claim_now(
+        &self,
+        (claimant, ticket): (RaidaId, TicketId),
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Option<Status> {
         if ticket_owner(ticket, self.mesh.shards()) != self.shard().id {
             return None;
         }
@@ -282,6 +329,10 @@ impl<E: Environment> Node<E> {
             return None;
         };
         Some(match claimed {
+            Ok(Ok(coins)) if caller.takes(coins.len() * Coin::SIZE).is_err() => {
+                shard.withdraw_claim(ticket, claimant);
+                Status::ASK_OVER_TCP
+            }
             Ok(Ok(coins)) => self.answer_claim(Ok(coins), claimant, caller, out),
             Ok(Err(Unavailable)) => {
                 // It may be made again.
@@ -298,7 +349,22 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
-        let (claimant, ticket) = self.claim_of(payload, caller)?;
+        let claim = self.claim_of(payload, caller)?;
+        let answered = self.claim_later(claim, caller, out).await;
+        self.end_claim(
+            claim,
+            caller,
+            Some(answered.unwrap_or_else(|refusal| refusal)),
+        );
+        answered
+    }
+
+    async fn claim_later(
+        &self,
+        (claimant, ticket): (RaidaId, TicketId),
+        caller: Caller,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, Status> {
         let owner = ticket_owner(ticket, self.mesh.shards());
         let claimed = match self.mesh.ask(owner, Request::Claim(ticket, claimant)).await {
             Ok(Reply::Claimed(claimed)) => claimed,
@@ -315,19 +381,29 @@ impl<E: Environment> Node<E> {
         let looked_at = self.gather(scattered, Request::Unchanged, |record| {
             is_same[record] = true
         });
-        if let Err(unavailable) = looked_at.await {
+        let looked_at = looked_at.await;
+        let same = coins.iter().zip(is_same);
+        let same = same.filter_map(|(&(coin, _), is_same)| is_same.then_some(coin));
+        let same: Vec<Coin> = same.collect();
+        let is_told = looked_at.and_then(|()| caller.takes(same.len() * Coin::SIZE));
+        if let Err(refusal) = is_told {
             let withdrawn = Request::WithdrawClaim(ticket, claimant);
             // A shard that does not answer has stopped, and its tickets with it.
             let _ = self.mesh.ask(owner, withdrawn).await;
-            return Err(unavailable);
+            return Err(refusal);
         }
-        let same = coins.iter().zip(is_same);
-        let same = same.filter_map(|(&(coin, _), is_same)| is_same.then_some(coin));
-        Ok(self.answer_claim(Ok(same.collect()), claimant, caller, out))
+        Ok(self.answer_claim(Ok(same), claimant, caller, out))
     }
 
+    /// Which claim a request makes; it counts as a wrong one until it has [ended](Node::end_claim).
     fn claim_of(&self, payload: &[u8], caller: Caller) -> Result<(RaidaId, TicketId), Status> {
         let Validate { claimant, ticket } = Validate::parse(payload)?;
+        let are_known = self.healing.others.are_known();
+        if are_known && caller.transport == Transport::Udp {
+            // Anybody can write a server's address on a datagram.
+            self.refuse_claim(claimant, caller, Refused::OverUdp);
+            return Err(Status::UNKNOWN_ENCRYPTION);
+        }
         if !self.healing.others.may_claim(claimant, caller.address) {
             if !self.admits_healing(caller) {
                 return Err(Status::TOO_MANY_REQUESTS);
@@ -336,11 +412,29 @@ impl<E: Environment> Node<E> {
             self.refuse_claim(claimant, caller, Refused::NotItsAddress);
             return Err(Status::NO_SUCH_TICKET);
         }
+        let now = || self.shard().environment.monotonic();
+        if are_known && !self.wrong_claims.admits(claimant, caller.address, now) {
+            self.refuse_claim(claimant, caller, Refused::TooManyWrong);
+            return Err(Status::TOO_MANY_REQUESTS);
+        }
         let Some(ticket) = ticket else {
             self.refuse_claim(claimant, caller, Refused::NoSuchTicket);
             return Err(Status::NO_SUCH_TICKET);
         };
         Ok((claimant, ticket))
+    }
+
+    /// Takes back that a claim counts as wrong, where it has come to something else.
+    #[inline]
+    fn end_claim(
+        &self,
+        (claimant, _): (RaidaId, TicketId),
+        caller: Caller,
+        status: Option<Status>,
+    ) {
+        if status != Some(Status::NO_SUCH_TICKET) && self.healing.others.are_known() {
+            self.wrong_claims.was_right(claimant, caller.address);
+        }
     }
 
     fn answer_claim(
@@ -442,12 +536,16 @@ impl<E: Environment> Node<E> {
         let mut ballot = Ballot::new(coins.iter().collect(), voters.len());
         let (voted, no_vote) = self.collect(&mut ballot, &voters).await;
         let approved = ballot.approved();
-        let repaired = self.repair(&approved, &request.generator).await;
+        let mut refused = FixesRefused::default();
+        let repaired = self
+            .repair(&approved, &request.generator, caller.came, &mut refused)
+            .await;
         self.trail.fixed(Fixed {
             now: self.shard().environment.monotonic(),
             by: caller.address,
             coins: ballot.coins(),
             repaired: repaired.as_ref().map_or(0, Vec::len),
+            refused,
             tickets: voters.len(),
             voted,
             no_vote,
@@ -498,10 +596,15 @@ impl<E: Environment> Node<E> {
     }
 
     /// Gives coins, rising, the numbers that a generator says, and gives those that it could, rising.
+    ///
+    /// While the votes were collected anything may have happened to the coins. So all that stands against
+    /// the fix is looked at when they are held (PROTOCOL.md section 8, Fix).
     async fn repair(
         &self,
         coins: &[Coin],
         generator: &PartialGenerator,
+        came: Duration,
+        refused: &mut FixesRefused,
     ) -> Result<Vec<Coin>, Status> {
         let mut repaired = Vec::new();
         if coins.is_empty() {
@@ -519,11 +622,12 @@ impl<E: Environment> Node<E> {
                 self.shard().environment.turn().await;
             }
         }
-        let changed = self.mesh.change_together(coins, None, |held| {
+        let changed = self.mesh.change_by_fix(coins, came, |held, looks| {
+            looks.iter().for_each(|&look| refused.add(look));
             // What is for sale moves only to its buyer, or back.
-            let movable = (changes.into_iter().enumerate())
-                .filter(|&(index, _)| !held.is_on_sale(index))
-                .map(|(_, change)| change);
+            let movable = (changes.into_iter().zip(looks).enumerate())
+                .filter(|&(index, (_, look))| look == FixLook::Fixable && !held.is_on_sale(index))
+                .map(|(_, (change, _))| change);
             let changes: Vec<Change> = movable.collect();
             repaired.extend(changes.iter().map(|change| change.coin));
             let notes = stored(&changes, coins.iter().copied());
@@ -535,4 +639,4 @@ impl<E: Environment> Node<E> {
 }
 
 /// Numbers derived in one go: some 50 µs.
-const HASHED_A_TURN: usize = 384;
+pub(super) const HASHED_A_TURN: usize = 384;

@@ -15,7 +15,8 @@ use crate::{
         RaidaId, Status,
         header::KeySource,
         key_healing::{
-            FixEncryption, GetEncryptionTicket, Half, KeyPart, SharedSecret, Voucher, join,
+            FixEncryption, GetEncryptionTicket, Half, KeyPart, Minute, SharedSecret, Verdict,
+            Voucher, join,
         },
     },
     shard::{Reply, Request, used_ticket},
@@ -30,6 +31,25 @@ struct Good {
     half: Half,
     part: KeyPart,
     used: Thing,
+}
+
+impl Good {
+    /// When it was issued.
+    fn minute(&self) -> Minute {
+        Minute(self.used.moment)
+    }
+}
+
+/// What came of tickets that were accepted.
+enum KeyPut {
+    /// The coin has the number.
+    Written,
+    /// There were not two that belong together.
+    NoPair,
+    /// It is for sale.
+    ForSale,
+    /// It changed in this minute, and there are not two that belong together from after that.
+    Changed(Minute),
 }
 
 /// Whether who encrypts with this has a coin's authenticity number.
@@ -139,7 +159,8 @@ impl<E: Environment> Node<E> {
     ///
     /// Every ticket that is accepted is used up, whether or not a number comes of it: in memory at
     /// once, and on disk before the number is, so that no later owner of the coin loses it to a ticket
-    /// of an earlier one.
+    /// of an earlier one. Nor to one that was not used: a ticket from before the coin's newest change is not
+    /// accepted, which is looked at twice, at first and while the coin is held.
     pub(super) async fn fix_encryption(
         &self,
         payload: &[u8],
@@ -155,59 +176,74 @@ impl<E: Environment> Node<E> {
         let mut good = self.good_tickets(&request);
         let tickets: Vec<Thing> = good.iter().map(|good| good.used).collect();
         let owner = request.coin.page().owner(self.mesh.shards());
-        let fresh = match tickets.is_empty() {
+        let verdicts = match tickets.is_empty() {
             true => Ok(vec![]),
             false => match self
                 .mesh
                 .ask(owner, Request::UseTickets(request.coin, tickets))
                 .await
             {
-                Ok(Reply::Used(fresh)) => fresh,
+                Ok(Reply::Used(verdicts)) => verdicts,
                 Ok(other) => unreachable!("a shard uses tickets up, and does not say {other:?}"),
                 Err(_) => return Err(Status::UNAVAILABLE),
             },
         };
-        let Ok(fresh) = fresh else {
+        let Ok(verdicts) = verdicts else {
             self.not_fixed(caller, NotFixed::NoRoom);
             return Err(Status::NO_TICKET_SLOT);
         };
-        let mut is_fresh = fresh.into_iter();
-        good.retain(|_| is_fresh.next() == Some(true));
-        let pair = pair(&good);
-        let written = match pair {
-            Some([first, second]) => {
-                let an = join([first.part, second.part]);
-                let used: Vec<Thing> = good.iter().map(|good| good.used).collect();
-                let change = Change {
-                    coin: request.coin,
-                    an,
-                    mfs: self.shard().month(),
-                };
-                match self.put_key(change, used.clone()).await {
-                    Ok(written) => written,
-                    Err(status) => {
-                        // Nothing came of them: they are good for another try.
-                        let _ = self.mesh.ask(owner, Request::GiveBackTickets(used)).await;
-                        return Err(status);
-                    }
+        let mut answer = vec![Verdict::Refused; request.len()];
+        for (good, verdict) in good.iter().zip(verdicts) {
+            answer[good.index] = verdict;
+        }
+        good.retain(|good| answer[good.index] == Verdict::Accepted);
+        let put = match pair(good.iter()) {
+            Some(_) => self.put_key(request.coin, &good).await,
+            None => Ok(KeyPut::NoPair),
+        };
+        let given_back: Vec<&Good> = match &put {
+            // Nothing came of them: they are good for another try.
+            Err(_) => good.iter().collect(),
+            Ok(KeyPut::Changed(newest)) => {
+                let too_early = |good: &&Good| !good.minute().is_good_since(*newest);
+                good.iter().filter(too_early).collect()
+            }
+            Ok(KeyPut::Written | KeyPut::ForSale | KeyPut::NoPair) => vec![],
+        };
+        if !given_back.is_empty() {
+            let things = given_back.iter().map(|good| good.used).collect();
+            // A shard that does not answer has stopped, and what it remembers with it.
+            let _ = (self.mesh.ask(owner, Request::GiveBackTickets(things))).await;
+        }
+        match &put {
+            Err(status) => return Err(*status),
+            Ok(KeyPut::ForSale) => answer.fill(Verdict::Refused),
+            Ok(KeyPut::Changed(_)) => {
+                for good in &given_back {
+                    answer[good.index] = Verdict::TooEarly;
                 }
             }
-            None => false,
-        };
-        if pair.is_some() && !written {
-            good.clear();
+            Ok(KeyPut::Written) => {
+                let too_early = answer.iter_mut().filter(|said| **said == Verdict::TooEarly);
+                too_early.for_each(|said| *said = Verdict::Refused);
+            }
+            Ok(KeyPut::NoPair) => {}
         }
-        let start = out.len();
-        out.resize(start + request.len(), 0);
-        good.iter().for_each(|good| out[start + good.index] = 1);
+        out.extend(answer.iter().map(|verdict| verdict.byte()));
         let mut helpers = Servers::default();
-        good.iter().for_each(|good| helpers.add(good.helper));
+        let accepted = good.iter();
+        let accepted = accepted.filter(|good| answer[good.index] == Verdict::Accepted);
+        accepted.for_each(|good| helpers.add(good.helper));
         self.trail.key_fixed(KeyFixed {
             now: self.shard().environment.monotonic(),
             by: caller.address,
             tickets: request.len(),
             accepted: helpers,
-            written,
+            too_early: answer
+                .iter()
+                .filter(|said| **said == Verdict::TooEarly)
+                .count(),
+            written: matches!(put, Ok(KeyPut::Written)),
         });
         Ok(Status::SUCCESS)
     }
@@ -240,10 +276,11 @@ impl<E: Environment> Node<E> {
         good.collect()
     }
 
-    /// Writes a number down that these tickets vouch for; not where the coin is for sale, which moves
-    /// only to its buyer, or back.
-    async fn put_key(&self, change: Change, used: Vec<Thing>) -> Result<bool, Status> {
+    /// Writes a number down that these tickets, which are used up, vouch for; not where the coin is for
+    /// sale, which moves only to its buyer, or back.
+    async fn put_key(&self, coin: Coin, good: &[Good]) -> Result<KeyPut, Status> {
         let first = ShardId::new(0);
+        let used = good.iter().map(|good| good.used).collect();
         match self.mesh.ask(first, Request::RememberUsed(used)).await {
             Ok(Reply::Done) => {}
             Ok(other) => {
@@ -251,22 +288,33 @@ impl<E: Environment> Node<E> {
             }
             Err(_) => return Err(Status::UNAVAILABLE),
         }
-        let changed = self.mesh.change_by_helpers(change.coin, |held| {
+        let mfs = self.shard().month();
+        let changed = self.mesh.change_since(coin, |held, newest| {
             if held.any_on_sale() {
-                return Decision::Refuse(());
+                return Decision::Refuse(KeyPut::ForSale);
             }
-            let changes = vec![change];
-            let notes = stored(&changes, [change.coin].into_iter());
+            // It may have changed since the tickets were looked at: while they were written down, or
+            // while others held the coin.
+            let is_good = |good: &&Good| good.minute().is_good_since(newest);
+            let Some([first, second]) = pair(good.iter().filter(is_good)) else {
+                return Decision::Refuse(KeyPut::Changed(newest));
+            };
+            let an = join([first.part, second.part]);
+            let changes = vec![Change { coin, an, mfs }];
+            let notes = stored(&changes, [coin].into_iter());
             Decision::Change(changes, notes)
         });
         let changed = changed.await?;
-        Ok(changed.is_ok())
+        Ok(match changed {
+            Ok(()) => KeyPut::Written,
+            Err(refused) => refused,
+        })
     }
 }
 
 /// A ticket for each half, from two different helpers: the first such two.
-fn pair(good: &[Good]) -> Option<[&Good; 2]> {
-    let of = |half: Half| good.iter().filter(move |good| good.half == half);
+fn pair<'a>(good: impl Iterator<Item = &'a Good> + Clone) -> Option<[&'a Good; 2]> {
+    let of = |half: Half| good.clone().filter(move |good| good.half == half);
     of(Half::First).find_map(|first| {
         let second = of(Half::Second).find(|second| second.helper != first.helper)?;
         Some([first, second])
@@ -290,7 +338,7 @@ mod tests {
     }
 
     fn paired(good: &[Good]) -> Option<[u8; 2]> {
-        pair(good).map(|pair| pair.map(|good| good.helper.get()))
+        pair(good.iter()).map(|pair| pair.map(|good| good.helper.get()))
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::Node;
 use crate::{
     coin::{An, Coin},
-    protocol::{Encryption, Key, RequestHeader, Status, header::KeySource, try_challenge},
-    shard::{Reply, Request},
+    protocol::{Dialect, Encryption, Key, RequestHeader, Status, header::KeySource, try_challenge},
+    shard::{KeysOf, Reply, Request},
     store::Environment,
 };
 
@@ -36,7 +36,7 @@ impl<E: Environment> Node<E> {
                 if shard.locker_home(prefix) != shard.id {
                     return None;
                 }
-                let keys = shard.locker_keys(prefix);
+                let keys = shard.locker_keys(prefix, self.keys_of());
                 Some(among(header, body, keys))
             }
         }
@@ -64,10 +64,22 @@ impl<E: Environment> Node<E> {
         prefix: [u8; 5],
     ) -> Result<Key, Status> {
         let home = self.shard().locker_home(prefix);
-        match self.mesh.ask(home, Request::LockerKeys(prefix)).await {
+        match self
+            .mesh
+            .ask(home, Request::LockerKeys(prefix, self.keys_of()))
+            .await
+        {
             Ok(Reply::Keys(keys)) => among(header, body, keys),
             Ok(other) => unreachable!("a shard answers locker keys with {other:?}"),
             Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+
+    /// In `spec` a trade key is no key of a request (PROTOCOL.md section 8).
+    fn keys_of(&self) -> KeysOf {
+        match self.rules.get().dialect {
+            Dialect::Spec => KeysOf::Lockers,
+            Dialect::Raidax => KeysOf::All,
         }
     }
 
@@ -76,17 +88,14 @@ impl<E: Environment> Node<E> {
         if !self.shard().owns(coin.page()) {
             return None;
         }
-        let sum = self.shard().sum_now([coin].into_iter())?;
-        Some(match sum {
-            Ok(sum) => Ok(sum.and_then(|sum| sum.an())),
-            Err(_) => Err(Status::UNAVAILABLE),
-        })
+        let an = self.shard().an_now(coin)?;
+        Some(an.map_err(|_| Status::UNAVAILABLE))
     }
 
     pub(super) async fn an(&self, coin: Coin) -> Result<Option<An>, Status> {
         let owner = coin.page().owner(self.mesh.shards());
         match self.mesh.ask(owner, Request::An(coin)).await {
-            Ok(Reply::Sum(sum)) => Ok(sum.and_then(|sum| sum.an())),
+            Ok(Reply::An(an)) => Ok(an),
             Ok(other) => unreachable!("a shard answers an AN with {other:?}"),
             Err(_) => Err(Status::UNAVAILABLE),
         }

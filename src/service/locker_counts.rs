@@ -23,6 +23,12 @@ pub struct LockerCounts {
     pub purchases: u64,
     /// Coins handed over by them.
     pub coins_bought: u64,
+    /// Purchases whose payment was seen and is not confirmed, for which the offer is kept.
+    #[serde(default)]
+    pub payments_seen: u64,
+    /// Those for which it is not kept: one has just had his time, or the limits are reached.
+    #[serde(default)]
+    pub holds_refused: u64,
     /// Requests refused, by reason.
     pub refused: Refusals,
 }
@@ -51,6 +57,9 @@ pub struct Refusals {
     pub no_settlement: u64,
     /// Not paid as agreed, or with a payment that was used before (203).
     pub payment_refused: u64,
+    /// Purchases of a stranger who has too many of them looked at already (160).
+    #[serde(default)]
+    pub too_many: u64,
     /// The storage could not do it (194).
     pub unavailable: u64,
     /// Too many waited for one of the coins (254).
@@ -68,6 +77,8 @@ impl AddAssign for LockerCounts {
         self.offers_removed += other.offers_removed;
         self.purchases += other.purchases;
         self.coins_bought += other.coins_bought;
+        self.payments_seen += other.payments_seen;
+        self.holds_refused += other.holds_refused;
         let (refused, others) = (&mut self.refused, other.refused);
         refused.malformed += others.malformed;
         refused.wrong_key += others.wrong_key;
@@ -79,6 +90,7 @@ impl AddAssign for LockerCounts {
         refused.pending += others.pending;
         refused.no_settlement += others.no_settlement;
         refused.payment_refused += others.payment_refused;
+        refused.too_many += others.too_many;
         refused.unavailable += others.unavailable;
         refused.crowded += others.crowded;
     }
@@ -124,6 +136,7 @@ impl Counted {
             (Status::PAYMENT_PENDING, _) => &mut refused.pending,
             (Status::NO_SETTLEMENT, _) => &mut refused.no_settlement,
             (Status::PAYMENT_REFUSED, _) => &mut refused.payment_refused,
+            (Status::TOO_MANY_REQUESTS, _) => &mut refused.too_many,
             (Status::UNAVAILABLE, _) => &mut refused.unavailable,
             (Status::OUT_OF_MEMORY, _) => &mut refused.crowded,
             _ => &mut refused.malformed,

@@ -1,6 +1,6 @@
 //! Group 8, lockers: store sum, store multiple, peek, remove.
 
-use super::{Caller, Node, Transport, authentication::verdict, stored::ranked};
+use super::{Caller, Node, authentication::verdict, stored::noted};
 use crate::{
     coin::{An, Coin},
     mesh::Decision,
@@ -10,13 +10,9 @@ use crate::{
         pass_fail::Bitmap,
         response::RESPONSE_PAYLOAD_MAX,
     },
-    shard::{Exchange, Replacement, Reply, Request, sum},
-    store::{Environment, book::Notes, record::Change},
+    shard::{Exchange, Replacement, Reply, Request},
+    store::{Environment, record::Change},
 };
-
-/// Coins whose names a datagram can answer with: 65,507 bytes less the longest header, HMAC and
-/// trailer, by 5 bytes each.
-const LISTED_IN_DATAGRAM: usize = (65_507 - 48 - 32 - 2) / Coin::SIZE;
 
 impl<E: Environment> Node<E> {
     pub(super) async fn store_sum(&self, payload: &[u8]) -> Result<Status, Status> {
@@ -52,21 +48,18 @@ impl<E: Environment> Node<E> {
 
     /// Puts coins into a locker where the sum of their numbers is right: all or none.
     async fn store(&self, request: &StoreSum<'_>) -> Result<bool, Status> {
-        let (key, mfs) = (request.key, self.shard().month());
-        let Some((coins, ranks)) = ranked(request.coins().iter()) else {
+        let proven = self.prove_sum(request.coins().iter(), request.sum).await?;
+        let Some(proven) = proven else {
             return Ok(false);
         };
-        let changed = self.mesh.change_together(&coins, None, |held| {
-            let known = sum(held.values.iter().map(|value| Some(value.as_ref()?.0)));
-            if held.any_on_sale() || !known.is_some_and(|known| known.proves(request.sum)) {
+        let (an, mfs) = (request.key.an(), self.shard().month());
+        let coins = &proven.coins;
+        let changed = self.mesh.change_together(coins, None, |held| {
+            if held.any_on_sale() || !self.still_proves(&proven, held, request.sum) {
                 return Decision::Refuse(());
             }
-            let an = key.an();
             let changes: Vec<Change> = coins.iter().map(|&coin| Change { coin, an, mfs }).collect();
-            let notes = Notes {
-                ranks,
-                ..Notes::default()
-            };
+            let notes = noted(&changes, &proven.ranks);
             Decision::Change(changes, notes)
         });
         let changed = changed.await?;
@@ -101,7 +94,7 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let Peek { key } = Peek::parse(payload)?;
         let coins = self.coins_under(key.an()).await?;
-        list(coins, caller.transport, out)
+        list(coins, caller, out)
     }
 
     pub(super) async fn remove(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
@@ -149,16 +142,9 @@ impl<E: Environment> Node<E> {
 }
 
 /// Answers with these coins, where they fit.
-pub(super) fn list(
-    coins: Vec<Coin>,
-    transport: Transport,
-    out: &mut Vec<u8>,
-) -> Result<Status, Status> {
-    let most = match transport {
-        Transport::Udp => LISTED_IN_DATAGRAM,
-        Transport::Tcp => RESPONSE_PAYLOAD_MAX / Coin::SIZE,
-    };
-    if coins.len() > most {
+pub(super) fn list(coins: Vec<Coin>, caller: Caller, out: &mut Vec<u8>) -> Result<Status, Status> {
+    caller.takes(coins.len() * Coin::SIZE)?;
+    if coins.len() > RESPONSE_PAYLOAD_MAX / Coin::SIZE {
         return Err(Status::INVALID_LENGTH);
     }
     Ok(Contents::answer(coins, out))

@@ -8,6 +8,7 @@
 
 mod authentication;
 mod ballot;
+mod datagrams;
 mod executive;
 mod healing;
 mod key_healing;
@@ -17,20 +18,26 @@ mod locker_counts;
 mod lockers;
 mod order;
 mod parking;
+mod patience;
 mod rate;
+mod repeats;
 mod scatter;
 mod session;
 mod status;
 mod stored;
+mod sums;
 mod trades;
 mod trail;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
+
+use slab::Slab;
 
 use crate::{
     mesh::Mesh,
@@ -45,6 +52,7 @@ use crate::{
 use latency::Latency;
 use parking::Parking;
 
+pub use datagrams::{DatagramCounts, DatagramRules};
 pub use healing::{Healing, KeyHealing, NoOthers, Others};
 pub use latency::Measured;
 pub use locker_counts::{LockerCounts, Refusals};
@@ -82,6 +90,25 @@ struct Caller {
     address: IpAddr,
     /// What the request is encrypted with, where that proves something.
     key: KeySource,
+    /// Bytes of the datagram that the request came in; 0 of a stream.
+    datagram_bytes: usize,
+    /// Bytes of payload that an answer may have: where it would have more, the request is refused
+    /// with [`Status::ASK_OVER_TCP`], and nothing is changed.
+    payload_bytes_max: usize,
+    /// Where it says of itself what it changes, once it is [carried out](Node::once).
+    change: Option<usize>,
+    /// When it came, where that matters.
+    came: Duration,
+}
+
+impl Caller {
+    /// Refuses what would be answered with so many bytes of payload, where that is too much.
+    fn takes(&self, payload_bytes: usize) -> Result<(), Status> {
+        match payload_bytes <= self.payload_bytes_max {
+            true => Ok(()),
+            false => Err(Status::ASK_OVER_TCP),
+        }
+    }
 }
 
 struct Node<E: Environment> {
@@ -92,11 +119,17 @@ struct Node<E: Environment> {
     latency: Rc<Latency>,
     healing: Healing,
     healing_rates: rate::Rates,
+    wrong_claims: rate::WrongClaims,
+    datagrams: Rc<datagrams::Datagrams>,
     trail: trail::Trail,
     trading: Trading,
     lockers: locker_counts::Counted,
+    /// Of requests that are being carried out.
+    changes: RefCell<Slab<repeats::Change>>,
     /// It has been said.
     payments_are_full: Cell<bool>,
+    /// Requests that got no answer since the disk did not answer.
+    given_up: Cell<u64>,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -113,17 +146,18 @@ impl<E: Environment> Service<E> {
         mesh: Rc<Mesh<E>>,
         rules: Rules,
         admin_key: AdminKey,
+        datagrams: DatagramRules,
         healing: Healing,
         trading: Trading,
     ) -> Self {
-        if healing.keys.secrets.is_some() {
-            mesh.shard().note_changes();
-        }
+        let heals = healing.keys.secrets.is_some() || healing.others.are_known();
+        mesh.shard().note_changes(heals);
         let latency = Rc::new(Latency::default());
-        let parking = Parking::new(mesh.shard().clone(), latency.clone());
+        let datagrams = Rc::new(datagrams::Datagrams::new(datagrams));
+        let parking = Parking::new(mesh.shard().clone(), latency.clone(), datagrams.clone());
         let requests = parking.clone();
         mesh.listen(Box::new(move |id, passed| requests.end(id, passed)));
-        Service {
+        let service = Service {
             node: Rc::new(Node {
                 rules: Cell::new(rules),
                 admin_key,
@@ -131,13 +165,25 @@ impl<E: Environment> Service<E> {
                 parking,
                 latency,
                 healing_rates: rate::Rates::new(healing.rate),
+                wrong_claims: rate::WrongClaims::new(healing.wrong_claims_per_min),
+                datagrams,
                 healing,
                 trail: trail::Trail::new(),
                 trading,
                 lockers: locker_counts::Counted::default(),
+                changes: RefCell::default(),
                 payments_are_full: Cell::default(),
+                given_up: Cell::default(),
             }),
-        }
+        };
+        let late = service.node.clone().give_up_late_answers();
+        service.node.shard().environment.spawn(late);
+        service
+    }
+
+    /// Requests of this core that were given up without an answer, since the disk did not answer.
+    pub fn given_up(&self) -> u64 {
+        self.node.given_up.get()
     }
 
     /// What the node is called and what it accepts.
@@ -175,6 +221,16 @@ impl<E: Environment> Service<E> {
             shard.ticket_count(),
             shard.used_ticket_count(),
         )
+    }
+
+    /// What this core has not sent over UDP since the start.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.node.datagrams.counts()
+    }
+
+    /// Requests that this core's shard remembers as carried out.
+    pub fn repeats_kept(&self) -> usize {
+        self.node.shard().repeats_kept()
     }
 
     /// What this core has done about lockers and trades since the start, and what its shard keeps track of
@@ -255,7 +311,7 @@ impl<E: Environment> Node<E> {
         Some(in_dialect(status?, self.rules.get().dialect))
     }
 
-    /// Answers a command, however long it takes.
+    /// Answers a command, however long it takes; `None` where there is to be no answer.
     ///
     /// What waits for an answer is as large as the largest command in it, and is allocated for each
     /// request: so the commands that are rare are in a box of their own.
@@ -265,12 +321,12 @@ impl<E: Environment> Node<E> {
         payload: &[u8],
         caller: Caller,
         out: &mut Vec<u8>,
-    ) -> Status {
-        let answered = match command {
-            Command::Pown => self.pown(payload, out).await,
-            _ => Box::pin(self.rarely(command, payload, caller, out)).await,
-        };
-        answered.unwrap_or_else(|refusal| refusal)
+    ) -> Option<Status> {
+        if command.is_carried_out_once() {
+            return self.once(command, payload, caller, out).await;
+        }
+        let answered = Box::pin(self.rarely(command, payload, caller, out)).await;
+        Some(answered.unwrap_or_else(|refusal| refusal))
     }
 
     async fn rarely(
@@ -280,7 +336,6 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
-        let transport = caller.transport;
         match command {
             Command::Echo => Ok(self.echo()),
             Command::Version => Ok(self.version(out)),
@@ -289,7 +344,8 @@ impl<E: Environment> Node<E> {
             Command::Detect => self.detect(payload, out).await,
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,
-            Command::PownSum => self.pown_sum(payload).await,
+            Command::PownSum => self.pown_sum(payload, caller).await,
+            Command::PownDerive => self.pown_derive(payload, caller).await,
             Command::GetTicket
             | Command::GetTicketSum
             | Command::Validate
@@ -304,10 +360,10 @@ impl<E: Environment> Node<E> {
                     .map_err(|status| in_dialect(status, dialect))
             }
             Command::AvailableSns => self.available_sns(payload, out).await,
-            Command::CreateCoins => self.create_coins(payload, transport, out).await,
+            Command::CreateCoins => self.create_coins(payload, caller, out).await,
             Command::DeleteCoins => self.delete_coins(payload, out).await,
             Command::FreeCoins => self.free_coins(payload).await,
-            Command::AllSns => self.all_sns(payload, transport, out).await,
+            Command::AllSns => self.all_sns(payload, caller, out).await,
             Command::PeekTrade
             | Command::StoreSum
             | Command::Peek
@@ -340,8 +396,8 @@ impl<E: Environment> Node<E> {
             Command::Remove => self.remove(payload, out).await,
             Command::PutForSale => self.put_for_sale(payload).await,
             Command::ListForSale => self.list_for_sale(payload, out).await,
-            Command::Buy => self.buy(payload).await,
-            Command::RemoveTrade => self.remove_trade(payload).await,
+            Command::Buy => self.buy(payload, caller).await,
+            Command::RemoveTrade => self.remove_trade(payload, caller).await,
             Command::PeekTrade => self.peek_trade(payload, caller, out).await,
             other => unreachable!("{} is of another group", other.name()),
         }

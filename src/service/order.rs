@@ -7,7 +7,7 @@ use crate::{
     coin::Coin,
     protocol::{
         Command,
-        authentication::{Detect, DetectSum, Pown, PownSum},
+        authentication::{Detect, DetectSum, Pown, PownDerive, PownSum},
         healing::{Find, Fix, GetTicket},
         key_healing::{FixEncryption, GetEncryptionTicket},
         lockers::{LockerKey, StoreSum},
@@ -313,6 +313,12 @@ impl Footprint {
             Command::PownSum => {
                 footprint.changes = true;
                 if let Ok(request) = PownSum::parse(payload) {
+                    request.coins().iter().for_each(|coin| footprint.add(coin));
+                }
+            }
+            Command::PownDerive => {
+                footprint.changes = true;
+                if let Ok(request) = PownDerive::parse(payload) {
                     request.coins().iter().for_each(|coin| footprint.add(coin));
                 }
             }

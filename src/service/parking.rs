@@ -9,7 +9,9 @@ use std::{
 use slab::Slab;
 
 use super::{
+    Caller, Transport,
     authentication::verdict,
+    datagrams::Datagrams,
     latency::Latency,
     order::{Order, Place},
 };
@@ -25,6 +27,7 @@ use crate::{
 pub(super) struct Parking<E: Environment> {
     shard: Rc<Shard<E>>,
     latency: Rc<Latency>,
+    datagrams: Rc<Datagrams>,
     requests: RefCell<Slab<Parked>>,
     released: RefCell<Vec<Release>>,
     waker: Cell<Option<Waker>>,
@@ -35,10 +38,23 @@ pub(super) struct Parked {
     pub encryption: Encryption,
     /// When it began.
     pub start: Duration,
-    /// What the coin is worth in the smallest unit, where it is powned.
-    pub powned: Option<u64>,
+    pub caller: Caller,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
+    /// What has become of its answer.
+    pub answer: Answer,
+}
+
+/// What has become of a parked answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It waits for the coin's owner.
+    #[default]
+    Waits,
+    /// It may go.
+    Released,
+    /// It never goes, whatever the coin's owner says one day.
+    GivenUp,
 }
 
 /// Word that a composed answer may go, once [completed](Release::complete).
@@ -46,23 +62,36 @@ pub(super) struct Parked {
 pub struct Release {
     /// The number that the request was [parked](super::Outcome::Parked) under.
     pub id: usize,
-    status: Status,
+    /// `None` where there is to be no answer.
+    status: Option<Status>,
     execution_micros: u32,
     encryption: Encryption,
+    /// Whether it goes: a datagram may be refused without a word, and gets no answer where the same
+    /// request is under way.
+    pub goes: bool,
+    is_given_up: bool,
 }
 
 impl Release {
+    /// Whether there is no answer and never will be: nobody knows what becomes of the change.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up
+    }
+
     /// Writes into the composed answer what was not known when it was composed.
     pub fn complete(&self, answer: &mut [u8]) {
-        complete(answer, self.encryption, self.status, self.execution_micros);
+        if let Some(status) = self.status {
+            complete(answer, self.encryption, status, self.execution_micros);
+        }
     }
 }
 
 impl<E: Environment> Parking<E> {
-    pub fn new(shard: Rc<Shard<E>>, latency: Rc<Latency>) -> Rc<Self> {
+    pub fn new(shard: Rc<Shard<E>>, latency: Rc<Latency>, datagrams: Rc<Datagrams>) -> Rc<Self> {
         Rc::new(Parking {
             shard,
             latency,
+            datagrams,
             requests: RefCell::default(),
             released: RefCell::default(),
             waker: Cell::default(),
@@ -82,26 +111,64 @@ impl<E: Environment> Parking<E> {
         }
     }
 
-    /// Ends a request: its coin passed, or did not, or its owner cannot say.
-    pub fn end(&self, id: usize, passed: Result<bool, NotChanged>) {
+    /// Ends a request: its coin passed, or did not, or its owner cannot say; or it is to get no answer.
+    pub fn end(&self, id: usize, passed: Option<Result<bool, NotChanged>>) {
         let mut requests = self.requests.borrow_mut();
         let parked = &mut requests[id];
         if let Some((order, place)) = parked.place.take() {
             order.leave(place);
         }
-        let status = passed.map_or_else(Status::from, verdict);
-        if let (Ok(true), Some(worth)) = (passed, parked.powned) {
-            self.shard.count(|counters| {
-                counters.coins_powned += 1;
-                counters.value_powned = counters.value_powned.saturating_add(worth);
-            });
+        let status = passed.map(|passed| passed.map_or_else(Status::from, verdict));
+        if parked.answer == Answer::GivenUp {
+            requests.remove(id);
+            return;
         }
+        parked.answer = Answer::Released;
+        let now = || self.shard.environment.monotonic();
+        let goes = status.is_some_and(|status| {
+            parked.caller.transport == Transport::Tcp
+                || status.is_verdict()
+                || self.datagrams.may_refuse(&parked.caller, status, now)
+        });
         self.released.borrow_mut().push(Release {
             id,
             status,
             execution_micros: 0, // until it goes
             encryption: parked.encryption,
+            goes,
+            is_given_up: false,
         });
+        self.wake();
+    }
+
+    /// Gives up the answers of requests that began before this and wait still. Their numbers are free
+    /// for others once their coins' owners have said what became of them. Gives how many there were.
+    pub fn give_up(&self, before: Duration) -> usize {
+        let mut requests = self.requests.borrow_mut();
+        let mut released = self.released.borrow_mut();
+        let mut count = 0;
+        for (id, parked) in requests.iter_mut() {
+            if parked.answer == Answer::Waits && parked.start <= before {
+                parked.answer = Answer::GivenUp;
+                count += 1;
+                released.push(Release {
+                    id,
+                    status: None,
+                    execution_micros: 0,
+                    encryption: parked.encryption,
+                    goes: false,
+                    is_given_up: true,
+                });
+            }
+        }
+        drop((requests, released));
+        if count > 0 {
+            self.wake();
+        }
+        count
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -120,7 +187,7 @@ impl<E: Environment> Parking<E> {
             let mut requests = self.requests.borrow_mut();
             // They go together, as they came from the log: one look at the clock is enough.
             let now = self.shard.environment.monotonic();
-            for release in released.iter_mut() {
+            for release in released.iter_mut().filter(|release| !release.is_given_up) {
                 let Parked { command, start, .. } = requests.remove(release.id);
                 let took = now.saturating_sub(start);
                 release.execution_micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);

@@ -1,6 +1,13 @@
-use std::{cell::Cell, hash::BuildHasher, net::IpAddr, time::Duration};
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, Hash},
+    net::IpAddr,
+    time::Duration,
+};
 
 use foldhash::quality::RandomState;
+
+use crate::{protocol::RaidaId, shard::Stranger};
 
 /// How many requests of a sort one address may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +19,7 @@ pub struct Rate {
 }
 
 /// Addresses share so many accounts: those that fall on the same one share what it allows. An account
-/// takes 16 bytes, 64 KiB together, however many addresses there are.
+/// takes 16 bytes, 64 KiB together, however many addresses there are. A power of two.
 const ACCOUNTS: usize = 4_096;
 
 /// What each address has sent lately, on one core.
@@ -28,14 +35,27 @@ pub(super) struct Rates {
 
 impl Rates {
     pub(super) fn new(rate: Rate) -> Rates {
+        Rates::with_accounts(rate, ACCOUNTS)
+    }
+
+    /// The rate of all addresses together.
+    pub(super) fn of_all(rate: Rate) -> Rates {
+        Rates::with_accounts(rate, 1)
+    }
+
+    fn with_accounts(rate: Rate, accounts: usize) -> Rates {
         let interval = match rate.per_s {
             0 => Duration::ZERO,
             per_s => Duration::from_secs(1) / per_s,
         };
+        Rates::at(interval, rate, accounts)
+    }
+
+    fn at(interval: Duration, rate: Rate, accounts: usize) -> Rates {
         Rates {
             interval,
             ahead: interval * rate.burst.saturating_sub(1),
-            accounts: vec![Cell::default(); ACCOUNTS].into(),
+            accounts: vec![Cell::default(); accounts].into(),
             hash: RandomState::default(),
         }
     }
@@ -46,8 +66,10 @@ impl Rates {
         if self.interval.is_zero() {
             return true;
         }
-        let now = now();
-        let account = self.account(address);
+        self.charge_one(self.account(Stranger::of(address).number()), now())
+    }
+
+    fn charge_one(&self, account: &Cell<Duration>, now: Duration) -> bool {
         let paid = account.get().max(now);
         let is_admitted = paid <= now + self.ahead;
         if is_admitted {
@@ -58,17 +80,57 @@ impl Rates {
 
     /// Counts so many requests more: one that was admitted makes as much work as these.
     pub(super) fn charge(&self, address: IpAddr, requests: usize) {
-        let account = self.account(address);
+        let account = self.account(Stranger::of(address).number());
         account.set(account.get() + self.interval * requests as u32);
     }
 
-    /// Whoever has one address of IPv6 has the 2^64 that start as it does.
-    fn account(&self, address: IpAddr) -> &Cell<Duration> {
-        let owner = match address.to_canonical() {
-            IpAddr::V4(address) => u64::from(address.to_bits()),
-            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+    #[inline]
+    fn account(&self, owner: impl Hash) -> &Cell<Duration> {
+        let owner = self.hash.hash_one(owner) as usize;
+        &self.accounts[owner & (self.accounts.len() - 1)]
+    }
+}
+
+/// Wrong claims in the name of each server from each address, on one core. The number of a ticket
+/// has 32 bits: who may try as many as it likes finds some that others hold.
+pub(super) struct WrongClaims(Rates);
+
+impl WrongClaims {
+    /// So many a minute, and as many at once; 0 for any number.
+    pub(super) fn new(per_min: u32) -> WrongClaims {
+        let interval = match per_min {
+            0 => Duration::ZERO,
+            per_min => Duration::from_secs(60) / per_min,
         };
-        &self.accounts[self.hash.hash_one(owner) as usize % ACCOUNTS]
+        let rate = Rate {
+            per_s: per_min,
+            burst: per_min,
+        };
+        WrongClaims(Rates::at(interval, rate, ACCOUNTS))
+    }
+
+    /// Whether a claim in this server's name from this address is looked at now; counts it as wrong
+    /// if so. Many may be looked at at the same time, so it is too late to count it when it turns
+    /// out wrong.
+    pub(super) fn admits(
+        &self,
+        claimant: RaidaId,
+        address: IpAddr,
+        now: impl FnOnce() -> Duration,
+    ) -> bool {
+        let account = self.account(claimant, address);
+        self.0.interval.is_zero() || self.0.charge_one(account, now())
+    }
+
+    /// Takes back that one counts which was looked at.
+    #[inline]
+    pub(super) fn was_right(&self, claimant: RaidaId, address: IpAddr) {
+        let account = self.account(claimant, address);
+        account.set(account.get().saturating_sub(self.0.interval));
+    }
+
+    fn account(&self, claimant: RaidaId, address: IpAddr) -> &Cell<Duration> {
+        self.0.account((Stranger::of(address), claimant.get()))
     }
 }
 
@@ -130,6 +192,34 @@ mod tests {
         assert!(admits("2001:db8:0:1::1"));
         assert!(admits("192.0.2.7"));
         assert!(!admits("::ffff:192.0.2.7"));
+    }
+
+    #[test]
+    fn all_addresses_together_have_a_rate_of_their_own() {
+        let rates = Rates::of_all(Rate { per_s: 5, burst: 5 });
+        let admits = |last: &u8| rates.admits(address(*last), || SECOND);
+        assert_eq!((0..100).filter(admits).count(), 5);
+    }
+
+    #[test]
+    fn wrong_claims_are_counted_by_name_and_address() {
+        let raida = |number| RaidaId::new(number).unwrap();
+        let claims = WrongClaims::new(60);
+        let wrong = |number, last, now| claims.admits(raida(number), address(last), || now);
+        let of = |number, last, now| (0..1_000).filter(|_| wrong(number, last, now)).count();
+        assert_eq!(of(3, 1, SECOND), 60);
+        assert_eq!(of(3, 1, SECOND), 0);
+        assert_eq!((of(4, 1, SECOND), of(3, 2, SECOND)), (60, 60));
+        assert_eq!(of(3, 1, 31 * SECOND), 30);
+        assert_eq!(of(3, 1, 600 * SECOND), 60);
+        // Right ones are looked at, and do not count.
+        for _ in 0..1_000 {
+            assert!(wrong(5, 1, SECOND));
+            claims.was_right(raida(5), address(1));
+        }
+        assert_eq!(of(5, 1, SECOND), 60);
+        let any = WrongClaims::new(0);
+        assert!((0..1_000).all(|_| any.admits(raida(3), address(1), || SECOND)));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 
 use super::Node;
 use crate::{
-    coin::{AnTag, Coin, ShardId},
+    coin::{Coin, ShardId},
     protocol::Status,
-    shard::{Exchange, Reply, Request, Sum, Unavailable},
+    shard::{Exchange, Reply, Request, Unavailable},
     store::Environment,
 };
 
@@ -107,58 +107,5 @@ impl<E: Environment> Node<E> {
             .filter(|(_, passed)| *passed);
         passing.for_each(|(record, _)| pass(record));
         Ok(())
-    }
-
-    /// The XOR of the ANs of coins of any shards, `count` of them, and what stands for the AN of each, in
-    /// their order; `None` where one is not in circulation.
-    ///
-    /// # Errors
-    /// 194 where a shard cannot answer now.
-    pub(super) async fn sum_and_tags(
-        &self,
-        count: usize,
-        coins: impl Iterator<Item = Coin>,
-    ) -> Result<Option<(Sum, Vec<AnTag>)>, Status> {
-        let scattered = scatter(self.mesh.shards(), coins.map(|coin| Some((coin, coin))));
-        let asked = scattered.into_shards().map(|(shard, indices, coins)| {
-            let reply = self.mesh.ask(shard, Request::SumAndTags(coins));
-            async move { (indices, reply.await) }
-        });
-        let (mut sum, mut tags) = (Sum::default(), vec![AnTag::default(); count]);
-        for (indices, reply) in join_all(asked).await {
-            let Reply::SumAndTags(part) = reply.map_err(|_| Status::UNAVAILABLE)? else {
-                unreachable!("a shard answers a sum with a sum");
-            };
-            let Some((part, part_tags)) = part else {
-                return Ok(None);
-            };
-            sum.merge(&part);
-            (indices.into_iter().zip(part_tags)).for_each(|(index, tag)| tags[index] = tag);
-        }
-        Ok(Some((sum, tags)))
-    }
-
-    /// The XOR of the ANs of coins of any shards; `None` where one is not in circulation.
-    ///
-    /// # Errors
-    /// 194 where a shard cannot answer now.
-    pub(super) async fn sum(
-        &self,
-        coins: impl Iterator<Item = Coin>,
-    ) -> Result<Option<Sum>, Status> {
-        let scattered = scatter(self.mesh.shards(), coins.map(|coin| Some((coin, coin))));
-        let asked = scattered.by_shard.into_iter();
-        let asked = asked.map(|(shard, (_, coins))| self.mesh.ask(shard, Request::Sum(coins)));
-        let mut sum = Some(Sum::default());
-        for reply in join_all(asked).await {
-            let Reply::Sum(part) = reply.map_err(|_| Status::UNAVAILABLE)? else {
-                unreachable!("a shard answers a sum with a sum");
-            };
-            sum = sum.zip(part).map(|(mut sum, part)| {
-                sum.merge(&part);
-                sum
-            });
-        }
-        Ok(sum)
     }
 }

@@ -10,7 +10,7 @@ use super::{
     Caller, Node,
     authentication::verdict,
     order::{Footprint, InTheWay, Order, Place},
-    parking,
+    parking, patience,
 };
 use crate::{
     coin::Coin,
@@ -43,7 +43,9 @@ pub enum Outcome {
     /// client.
     Parked(usize),
     /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins.
+    /// change that holds coins. An empty one is none: over UDP the request may be one that is under way
+    /// or refused without a word; otherwise there never will be one, since nobody knows what becomes of
+    /// the request while the disk does not answer.
     Later(Pin<Box<dyn Future<Output = Vec<u8>>>>),
 }
 
@@ -82,6 +84,8 @@ enum Parked {
     Now(Status),
     /// It waits under this number.
     Under(usize),
+    /// The same is under way, and there is no answer.
+    Repeated,
     /// It has to wait for something else than the coin's owner; nothing has happened.
     HasToWait,
 }
@@ -103,6 +107,10 @@ impl<E: Environment> Session<E> {
                 transport,
                 address,
                 key: KeySource::None,
+                datagram_bytes: 0,
+                payload_bytes_max: usize::MAX,
+                change: None,
+                came: Duration::ZERO,
             },
             order,
             found: None,
@@ -115,16 +123,20 @@ impl<E: Environment> Session<E> {
         self.caller.address = address;
     }
 
-    /// Who sent this request.
+    /// Who sent this request, which came just now, and how long its answer may be.
     #[inline]
     fn caller(&self, header: &RequestHeader) -> Caller {
+        let mut caller = self.caller;
         match header.command {
-            Command::EncryptionTicket => Caller {
-                key: header.key_source(),
-                ..self.caller
-            },
-            _ => self.caller,
+            Command::EncryptionTicket => caller.key = header.key_source(),
+            Command::Fix => caller.came = self.node.shard().environment.monotonic(),
+            _ => {}
         }
+        if caller.transport == Transport::Udp {
+            let answer = self.node.datagrams.answer_bytes_max(caller.datagram_bytes);
+            caller.payload_bytes_max = Response::payload_bytes_within(answer, header.encryption);
+        }
+        caller
     }
 
     /// What the bytes at the start of the stream are.
@@ -188,17 +200,22 @@ impl<E: Environment> Session<E> {
     /// Answers a datagram, decrypting it in place.
     #[inline]
     pub fn datagram(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+        self.caller.datagram_bytes = bytes.len();
         match datagram(bytes, &self.node.rules.get()) {
             Datagram::Silence => Outcome::Silent,
-            Datagram::Refused { .. } => {
+            Datagram::Refused { status } => {
+                if !self.node.may_refuse(&self.caller, status) {
+                    self.node.shard().count(|counters| counters.requests += 1);
+                    return Outcome::Silent;
+                }
                 self.refuse(bytes, out);
                 Outcome::Answered
             }
             Datagram::Cut { header } => {
                 let start = self.begin(&header);
                 let refusal = unread(Status::INVALID_LENGTH);
-                self.node.answer_refusal(&header, start, refusal, out);
-                Outcome::Answered
+                self.node
+                    .answer_refusal(&header, &self.caller, start, refusal, out)
             }
             Datagram::Whole { header, length } => {
                 self.handle(&header, &mut bytes[header.header_size()..length], out)
@@ -255,9 +272,9 @@ impl<E: Environment> Session<E> {
     fn answer(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let node = &self.node;
         let start = self.begin(header);
+        let caller = self.caller(header);
         if let Err(refusal) = body::check_shape(header, body, &node.rules.get()) {
-            node.answer_refusal(header, start, refusal, out);
-            return Outcome::Answered;
+            return node.answer_refusal(header, &caller, start, refusal, out);
         }
         let key_is_settled = match &self.order {
             Some(order) if header.encryption != Encryption::None && !order.lets_reads_pass() => {
@@ -275,28 +292,23 @@ impl<E: Environment> Session<E> {
                     &own_key
                 }
                 Some(Err(status)) if key_is_settled => {
-                    node.answer_refusal(header, start, unread(status), out);
-                    return Outcome::Answered;
+                    return node.answer_refusal(header, &caller, start, unread(status), out);
                 }
                 _ => return self.unread_later(header, start, body),
             }
         };
         let opened = match open(header, body, key, &node.rules.get()) {
             Ok(opened) => opened,
-            Err(refusal) => {
-                node.answer_refusal(header, start, refusal, out);
-                return Outcome::Answered;
-            }
+            Err(refusal) => return node.answer_refusal(header, &caller, start, refusal, out),
         };
-        if !node.admits(header.command, self.caller) {
+        if !node.admits(header.command, caller) {
             let refusal = BodyRefusal {
                 status: Status::TOO_MANY_REQUESTS,
                 challenge_answer: opened.challenge_answer,
             };
-            node.answer_refusal(header, start, refusal, out);
-            return Outcome::Answered;
+            return node.answer_refusal(header, &caller, start, refusal, out);
         }
-        let single = || node.single(header.command, opened.payload);
+        let single = || node.single(header.command, opened.payload, caller);
         let mut known_single = None;
         let in_the_way = match &self.order {
             None => InTheWay::default(),
@@ -312,46 +324,33 @@ impl<E: Environment> Session<E> {
         };
         if in_the_way.is_too_much() {
             let (response, status) = (Response::begin(out, header), node.crowded(header.command));
-            node.seal(
-                header,
-                start,
-                response,
-                status,
-                key,
-                opened.challenge_answer,
-            );
-            return Outcome::Answered;
+            let proof = opened.challenge_answer;
+            return node.seal(header, &caller, start, response, status, key, proof);
         }
         if in_the_way.is_nothing() {
             let proof = opened.challenge_answer;
             let seal = |response: Response<'_>, status| {
-                node.seal(header, start, response, status, key, proof);
+                node.seal(header, &caller, start, response, status, key, proof)
             };
             let mut response = Response::begin(out, header);
-            if let Some(status) = node.now(
-                header.command,
-                opened.payload,
-                self.caller(header),
-                response.payload(),
-            ) {
+            if let Some(status) =
+                node.now(header.command, opened.payload, caller, response.payload())
+            {
                 if !status.is_verdict() {
                     response.clear();
                 }
-                seal(response, status);
-                return Outcome::Answered;
+                return seal(response, status);
             }
             response.clear();
             if let Some(single) = known_single.or_else(single) {
                 match self.park(header, single) {
-                    Parked::Now(status) => {
-                        seal(response, status);
-                        return Outcome::Answered;
-                    }
+                    Parked::Now(status) => return seal(response, status),
                     Parked::Under(id) => {
                         let status = Status::ALL_FAIL; // until it is known
                         seal(response, status);
                         return Outcome::Parked(id);
                     }
+                    Parked::Repeated => return Outcome::Silent,
                     Parked::HasToWait => {}
                 }
             }
@@ -367,14 +366,14 @@ impl<E: Environment> Session<E> {
             challenge_answer: opened.challenge_answer,
             payload: opened.payload.to_vec(),
         };
-        let (node, caller) = (self.node.clone(), self.caller(header));
-        Outcome::Later(Box::pin(async move {
+        let node = self.node.clone();
+        patience::later(&self.node, pending.start, async move {
             let response = node.answer_readable(&pending, readable, caller, place.as_ref());
             let response = response.await;
             node.answered_later(&pending);
             leave(place.as_ref());
             response
-        }))
+        })
     }
 
     /// Asks the owner of the only coin of a request, which nothing before it on its connection
@@ -382,7 +381,7 @@ impl<E: Environment> Session<E> {
     #[inline]
     fn park(&self, header: &RequestHeader, single: Single) -> Parked {
         let (node, coin) = (&self.node, single.coin());
-        let changes = matches!(single, Single::Exchange(_));
+        let changes = matches!(single, Single::Exchange(..));
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
             let place = order.enter_free(footprint, changes.then_some(coin));
@@ -392,8 +391,9 @@ impl<E: Environment> Session<E> {
             command: header.command,
             encryption: header.encryption,
             start: node.shard().environment.monotonic(),
-            powned: changes.then(|| coin.denomination.worth_units()),
+            caller: self.caller,
             place,
+            answer: parking::Answer::default(),
         });
         match node.mesh.ask_one(single, id) {
             Asked::UnderWay => Parked::Under(id),
@@ -401,11 +401,14 @@ impl<E: Environment> Session<E> {
                 node.parking.withdraw(id);
                 Parked::HasToWait
             }
+            Asked::Repeated => {
+                node.parking.withdraw(id);
+                node.shard()
+                    .count(|counters| counters.repeats_unanswered += 1);
+                Parked::Repeated
+            }
             Asked::Now(passed) => {
                 node.parking.withdraw(id);
-                if changes && passed == Ok(true) {
-                    node.count_powned(1, coin.denomination.worth_units());
-                }
                 Parked::Now(passed.map_or_else(Status::from, verdict))
             }
         }
@@ -420,7 +423,7 @@ impl<E: Environment> Session<E> {
         });
         let (node, caller) = (self.node.clone(), self.caller(header));
         let mut body = body.to_vec();
-        Outcome::Later(Box::pin(async move {
+        patience::later(&self.node, pending.start, async move {
             let header = &pending.header;
             if let Some((order, at)) = &place {
                 order.turn(*at).await;
@@ -451,14 +454,15 @@ impl<E: Environment> Session<E> {
                 }
                 Err(refusal) => {
                     let mut out = Vec::new();
-                    node.answer_refusal(header, Some(pending.start), refusal, &mut out);
+                    // Without an answer, nothing is in it.
+                    node.answer_refusal(header, &caller, Some(pending.start), refusal, &mut out);
                     out
                 }
             };
             node.answered_later(&pending);
             leave(place.as_ref());
             response
-        }))
+        })
     }
 }
 
@@ -480,11 +484,16 @@ impl<E: Environment> Node<E> {
         let status = self
             .later(header.command, &readable.payload, caller, payload)
             .await;
+        let Some(status) = status else {
+            return Vec::new();
+        };
         if !status.is_verdict() {
             response.clear();
         }
+        // Without an answer, nothing is in it.
         self.seal(
             header,
+            &caller,
             Some(pending.start),
             response,
             status,
@@ -503,31 +512,61 @@ impl<E: Environment> Node<E> {
     fn answer_refusal(
         &self,
         header: &RequestHeader,
+        caller: &Caller,
         start: Start,
         refusal: BodyRefusal,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Outcome {
         let response = Response::begin(out, header);
         self.seal(
             header,
+            caller,
             start,
             response,
             refusal.status,
             &Key::None,
             refusal.challenge_answer,
-        );
+        )
     }
 
+    /// Whether a refusal may be sent to this caller now, who sent a datagram; counts it.
+    #[cold]
+    fn may_refuse(&self, caller: &Caller, status: Status) -> bool {
+        let now = || self.shard().environment.monotonic();
+        self.datagrams.may_refuse(caller, status, now)
+    }
+
+    /// Ends a response: [`Outcome::Answered`], or [`Outcome::Silent`] where there is to be none.
+    ///
+    /// Every answer of every command passes here but those that a header alone is refused with and
+    /// the end of [parked](Outcome::Parked) ones; so what holds over UDP for all of them is here. A
+    /// command that changes something must not come with an answer that is too long: whoever is
+    /// told to ask over TCP has to find everything as it was. It looks at
+    /// [`Caller::payload_bytes_max`] first.
     #[inline]
     fn seal(
         &self,
         header: &RequestHeader,
+        caller: &Caller,
         start: Start,
-        response: Response<'_>,
-        status: Status,
+        mut response: Response<'_>,
+        mut status: Status,
         key: &Key,
         challenge_answer: [u8; Challenge::SIZE],
-    ) {
+    ) -> Outcome {
+        if caller.transport == Transport::Udp {
+            if response.payload_bytes() > caller.payload_bytes_max {
+                response.clear();
+                status = Status::ASK_OVER_TCP;
+            }
+            if status == Status::ASK_OVER_TCP {
+                self.datagrams.too_long();
+            }
+            if !status.is_verdict() && !self.may_refuse(caller, status) {
+                response.withdraw();
+                return Outcome::Silent;
+            }
+        }
         let environment = &self.shard().environment;
         let mut nonce = [0; RESPONSE_NONCE_SIZE];
         if header.encryption.has_hmac() {
@@ -544,6 +583,7 @@ impl<E: Environment> Node<E> {
             execution_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
             nonce,
         });
+        Outcome::Answered
     }
 }
 

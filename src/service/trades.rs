@@ -6,10 +6,11 @@ use futures_util::future::LocalBoxFuture;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Caller, Node,
+    Caller, Node, Transport,
     authentication::verdict,
     lockers::list,
-    stored::{ranked, stored},
+    stored::{noted, stored},
+    sums::Proven,
 };
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
@@ -17,12 +18,13 @@ use crate::{
     protocol::{
         Status,
         lockers::{
-            Buy, Currency, ListForSale, Offer, PeekTrade, PublicId, PutForSale, RemoveTrade, Value,
+            Buy, Currency, ListForSale, LockerKey, Offer, PeekTrade, PublicId, PutForSale,
+            RemoveTrade, TradeKey, Value,
         },
     },
     shard::{
-        self, Buyer, HoldRefused, NotChanged, OnOffer, PaymentState, Reply, Request,
-        payment_prefix, sum,
+        Buyer, FoundSale, NotChanged, OnOffer, PaymentState, Put, Reply, Request, SaleId,
+        SaleRefused, Stranger, Taken, Taker, payment_prefix, question_home,
     },
     store::{
         Environment,
@@ -33,6 +35,11 @@ use crate::{
 
 /// Whoever can say whether something has been paid.
 pub trait Settle {
+    /// Whether an answer has to be waited for: then one stranger may have few questions under way.
+    fn takes_time(&self) -> bool {
+        false
+    }
+
     /// Asks about a purchase.
     fn ask(&self, purchase: Purchase) -> LocalBoxFuture<'static, Settled>;
 }
@@ -59,7 +66,9 @@ pub struct Purchase {
 pub enum Settled {
     /// It is there.
     Paid,
-    /// It is not there yet, or nobody could find out.
+    /// It is there, of what was agreed and to the seller, and not confirmed yet.
+    Seen,
+    /// Nobody has seen it, or nobody could find out.
     Pending,
     /// It is not what was agreed.
     Refused,
@@ -104,37 +113,44 @@ impl<E: Environment> Node<E> {
         if !self.trading.accepted.contains(&request.key.currency()) {
             return Err(Status::UNKNOWN_CURRENCY);
         }
-        let Some((coins, ranks)) = ranked(request.coins().iter()) else {
+        let value = Value::of(request.coins().iter()).ok_or(Status::INVALID_PARAMETER)?;
+        // Before anybody has to wait for this request.
+        let proven = self.prove_sum(request.coins().iter(), request.sum).await?;
+        let Some(proven) = proven else {
             return Ok(Status::ALL_FAIL);
         };
         let offer = Offer {
             currency: request.key.currency(),
-            value: Value::of(coins.iter().copied()).ok_or(Status::INVALID_PARAMETER)?,
+            value,
             price: request.key.price(),
         };
         let home = self.shard().locker_home(request.key.an().locker_prefix());
         let registrar = self.registrar(&offer);
         let puts = [
-            (home, shard::Put::under(request.key)),
-            (registrar, shard::Put::Offer(offer)),
+            (home, Put::under(request.key)),
+            (registrar, Put::Offer(offer)),
         ];
         for (taken, (shard, put)) in puts.into_iter().enumerate() {
-            match self.mesh.ask(shard, Request::AcquirePut(put)).await {
-                Ok(Reply::Done) => {}
-                Ok(Reply::Crowded) => {
-                    self.release_puts(&puts[..taken]).await?;
-                    return Err(NotChanged::Crowded.into());
-                }
-                Ok(other) => unreachable!("a shard answers who puts up with {other:?}"),
-                Err(_) => return Err(Status::UNAVAILABLE),
+            if let Err(refusal) = self.acquire_put(shard, put).await {
+                self.release_puts(&puts[..taken]).await?;
+                return Err(refusal);
             }
         }
-        let put_up = self.put_alone(&request, &coins, ranks, offer).await;
+        let put_up = self.put_alone(&request, &proven, offer).await;
         self.release_puts(&puts).await?;
         put_up
     }
 
-    async fn release_puts(&self, puts: &[(ShardId, shard::Put)]) -> Result<(), Status> {
+    async fn acquire_put(&self, shard: ShardId, put: Put) -> Result<(), Status> {
+        match self.mesh.ask(shard, Request::AcquirePut(put)).await {
+            Ok(Reply::Done) => Ok(()),
+            Ok(Reply::Crowded) => Err(NotChanged::Crowded.into()),
+            Ok(other) => unreachable!("a shard answers who puts up with {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
+    }
+
+    async fn release_puts(&self, puts: &[(ShardId, Put)]) -> Result<(), Status> {
         for &(shard, put) in puts {
             self.tell(shard, Request::ReleasePut(put)).await?;
         }
@@ -144,11 +160,10 @@ impl<E: Environment> Node<E> {
     async fn put_alone(
         &self,
         request: &PutForSale<'_>,
-        coins: &[Coin],
-        ranks: Vec<u32>,
+        proven: &Proven,
         offer: Offer,
     ) -> Result<Status, Status> {
-        let key = request.key.an();
+        let (key, coins) = (request.key.an(), &proven.coins);
         let is_offered = self.ask_all(|| Request::IsOffered(offer)).await?;
         let is_offered = is_offered
             .iter()
@@ -157,9 +172,7 @@ impl<E: Environment> Node<E> {
         let is_mixed = others.iter().any(|coin| coins.binary_search(coin).is_err());
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(coins, None, |held| {
-            let values = held.values.iter().map(|value| Some(value.as_ref()?.0));
-            let known = sum(values);
-            if held.any_on_sale() || !known.is_some_and(|known| known.proves(request.sum)) {
+            if held.any_on_sale() || !self.still_proves(proven, held, request.sum) {
                 return Decision::Refuse(Status::ALL_FAIL);
             }
             if is_offered || is_mixed {
@@ -168,15 +181,12 @@ impl<E: Environment> Node<E> {
             let changes: Vec<Change> = (coins.iter())
                 .map(|&coin| Change { coin, an: key, mfs })
                 .collect();
-            let notes = Notes {
-                sale: Some(Sale {
-                    key,
-                    moment: 0,
-                    address: request.address.as_bytes().into(),
-                }),
-                ranks,
-                ..Notes::default()
-            };
+            let mut notes = noted(&changes, &proven.ranks);
+            notes.sale = Some(Sale {
+                key,
+                moment: 0,
+                address: request.address.as_bytes().into(),
+            });
             Decision::Change(changes, notes)
         });
         changed.await??;
@@ -221,17 +231,40 @@ impl<E: Environment> Node<E> {
             of_id = of_id.or(id);
             of_key.extend(key);
         }
-        list(of_id.unwrap_or(of_key), caller.transport, out)
+        list(of_id.unwrap_or(of_key), caller, out)
     }
 
-    /// Takes an offer back; not while somebody is buying it.
-    pub(super) async fn remove_trade(&self, payload: &[u8]) -> Result<Status, Status> {
+    /// Takes an offer back; not while somebody's payment for it is under way. Nothing is put up under the
+    /// key, and nobody buys what is, from the look at it until it is moved.
+    pub(super) async fn remove_trade(
+        &self,
+        payload: &[u8],
+        caller: Caller,
+    ) -> Result<Status, Status> {
         let RemoveTrade { key, into } = RemoveTrade::parse(payload)?;
-        let key = key.an();
-        let home = self.shard().locker_home(key.locker_prefix());
-        if self.is(home, Request::IsSaleHeld(key)).await? {
-            return Err(Status::PAYMENT_PENDING);
+        if self.coins_under(key.an()).await?.is_empty() {
+            return Ok(Status::ALL_FAIL);
         }
+        let home = self.shard().locker_home(key.an().locker_prefix());
+        let put = Put::under(key);
+        self.acquire_put(home, put).await?;
+        let removed = self.remove_alone(home, key, into, caller).await;
+        self.tell(home, Request::ReleasePut(put)).await?;
+        removed
+    }
+
+    async fn remove_alone(
+        &self,
+        home: ShardId,
+        key: TradeKey,
+        into: Option<LockerKey>,
+        caller: Caller,
+    ) -> Result<Status, Status> {
+        let taken = match self.take_sale(home, Taker::Seller(key)).await? {
+            Ok(taken) => taken,
+            Err(_) => return Err(Status::PAYMENT_PENDING),
+        };
+        let key = key.an();
         let becomes = |coin| {
             let mfs = self.shard().month();
             match into {
@@ -251,87 +284,182 @@ impl<E: Environment> Node<E> {
             ended: Some(key),
             ..Notes::default()
         };
-        let coins = self.coins_under(key).await?;
-        let moved = self.move_all(key, coins, becomes, notes).await?;
+        let moved = match self.coins_under(key).await {
+            Ok(coins) => {
+                let moved = self.move_all(key, coins.clone(), becomes, notes).await;
+                moved.map(|moved| (moved, coins))
+            }
+            Err(status) => Err(status),
+        };
+        if let Some(Taken { sale, .. }) = taken {
+            self.tell(home, Request::GiveBackSale(sale, None)).await?;
+        }
+        let (moved, coins) = moved?;
         if moved > 0 {
+            self.gave_to(caller, coins);
             self.lockers.count(|counts| counts.offers_removed += 1);
         }
         Ok(verdict(moved > 0))
     }
 
     /// Buys what is on offer, where it has been paid.
-    pub(super) async fn buy(&self, payload: &[u8]) -> Result<Status, Status> {
+    ///
+    /// Nothing is kept from others while that is found out. So what was seen before the question is looked
+    /// at again after the answer, by the shards that it belongs to, and is the buyer's alone from then
+    /// until it is written: first the payment, then the trade locker.
+    pub(super) async fn buy(&self, payload: &[u8], caller: Caller) -> Result<Status, Status> {
         let request = Buy::parse(payload)?;
         let payment = *request.transaction.as_bytes();
-        let digest = digest(&request);
-        let buyer = Buyer { payment, digest };
+        let buyer = Buyer {
+            payment,
+            digest: digest(&request),
+        };
         let registrar = self.shard().locker_home(payment_prefix(&payment));
-        match self
-            .mesh
-            .ask(registrar, Request::BeginPayment(payment))
-            .await
-        {
-            Ok(Reply::Payment(PaymentState::New)) => {}
-            Ok(Reply::Payment(PaymentState::Used(of))) if of == digest => {
-                return Ok(Status::ALL_PASS);
+        let begun = Request::BeginPayment(buyer);
+        if let Some(outcome) = self.payment(registrar, begun, buyer).await? {
+            return Ok(outcome);
+        }
+        let bought = self.buy_alone(&request, registrar, buyer, caller).await;
+        self.tell(registrar, Request::EndPayment(buyer)).await?;
+        bought
+    }
+
+    /// Asks what is known of a payment; nothing where it is this buyer's now.
+    async fn payment(
+        &self,
+        registrar: ShardId,
+        asked: Request,
+        buyer: Buyer,
+    ) -> Result<Option<Status>, Status> {
+        match self.mesh.ask(registrar, asked).await {
+            Ok(Reply::Payment(PaymentState::New)) => Ok(None),
+            Ok(Reply::Payment(PaymentState::Used(of))) if of == buyer.digest => {
+                Ok(Some(Status::ALL_PASS))
             }
-            Ok(Reply::Payment(PaymentState::Used(_))) => return Err(Status::PAYMENT_REFUSED),
-            Ok(Reply::Payment(PaymentState::UnderWay)) => return Err(Status::PAYMENT_PENDING),
+            Ok(Reply::Payment(PaymentState::Used(_))) => Err(Status::PAYMENT_REFUSED),
+            Ok(Reply::Payment(PaymentState::UnderWay)) => Err(Status::PAYMENT_PENDING),
             Ok(Reply::Payment(PaymentState::TooMany)) => {
                 if !self.payments_are_full.replace(true) {
                     tracing::error!(
                         "no more payments can be remembered, and so nothing can be bought: raise trade.payments and start again"
                     );
                 }
-                return Err(Status::UNAVAILABLE);
+                Err(Status::UNAVAILABLE)
             }
             Ok(other) => unreachable!("a shard says what it knows of a payment, not {other:?}"),
-            Err(_) => return Err(Status::UNAVAILABLE),
+            Err(_) => Err(Status::UNAVAILABLE),
         }
-        let bought = self.buy_alone(&request, buyer).await;
-        self.tell(registrar, Request::EndPayment(payment)).await?;
-        bought
     }
 
-    /// Buys with a payment that nobody else is looking at.
-    async fn buy_alone(&self, request: &Buy<'_>, buyer: Buyer) -> Result<Status, Status> {
-        let (home, held) = self.hold(request.offer, buyer).await?;
-        let key = held.key.an();
-        let settled = self.trading.settlement.ask(Purchase {
+    /// Buys with a payment that nobody else is looking at for the same.
+    async fn buy_alone(
+        &self,
+        request: &Buy<'_>,
+        registrar: ShardId,
+        buyer: Buyer,
+        caller: Caller,
+    ) -> Result<Status, Status> {
+        let (home, found) = self.find_sale(request.offer, buyer).await?;
+        let sale = found.sale;
+        let from = Stranger::of(caller.address);
+        match self.settled(request, found, caller).await? {
+            Settled::Paid => {
+                let used = Request::UsePayment(buyer);
+                if let Some(outcome) = self.payment(registrar, used, buyer).await? {
+                    return Ok(outcome);
+                }
+                self.hand_over(request, home, sale, buyer, from).await
+            }
+            Settled::Seen => {
+                match self
+                    .mesh
+                    .ask(home, Request::HoldSale(sale, buyer, from))
+                    .await
+                {
+                    Ok(Reply::Held(Ok(is_kept))) => {
+                        self.lockers.count(|counts| match is_kept {
+                            true => counts.payments_seen += 1,
+                            false => counts.holds_refused += 1,
+                        });
+                        Err(Status::PAYMENT_PENDING)
+                    }
+                    Ok(Reply::Held(Err(refused))) => Err(status_of(refused)),
+                    Ok(other) => unreachable!("a shard keeps or refuses, and says no {other:?}"),
+                    Err(_) => Err(Status::UNAVAILABLE),
+                }
+            }
+            Settled::Pending => Err(Status::PAYMENT_PENDING),
+            Settled::Refused => {
+                self.tell(home, Request::LetSaleGo(sale, buyer)).await?;
+                Err(Status::PAYMENT_REFUSED)
+            }
+            Settled::NotSetUp => Err(Status::NO_SETTLEMENT),
+        }
+    }
+
+    /// Asks whether a purchase is paid, where its stranger has not too many such questions under way.
+    async fn settled(
+        &self,
+        request: &Buy<'_>,
+        found: FoundSale,
+        caller: Caller,
+    ) -> Result<Settled, Status> {
+        let settlement = &self.trading.settlement;
+        let mut counted = Vec::new();
+        if settlement.takes_time() {
+            let address = Stranger::of(caller.address);
+            // A datagram may bear anybody's address, so that many strangers can be one.
+            let everybody = (caller.transport == Transport::Udp).then_some(Stranger::Datagrams);
+            for stranger in [Some(address), everybody].into_iter().flatten() {
+                let home = question_home(stranger, self.mesh.shards());
+                match self.is(home, Request::BeginQuestion(stranger)).await {
+                    Ok(true) => counted.push((home, stranger)),
+                    refused => {
+                        self.end_questions(counted).await?;
+                        return Err(refused.err().unwrap_or(Status::TOO_MANY_REQUESTS));
+                    }
+                }
+            }
+        }
+        let settled = settlement.ask(Purchase {
             offer: request.offer,
-            seller: held.address,
-            transaction: buyer.payment,
+            seller: found.address,
+            transaction: *request.transaction.as_bytes(),
             receipt: *request.receipt.expose(),
             memo: request.memo.as_bytes().to_vec(),
-            locker: held.id,
+            locker: found.id,
         });
-        let bought = match settled.await {
-            Settled::Paid => self.hand_over(request, key, held.coins, buyer).await,
-            Settled::Pending => Err(Status::PAYMENT_PENDING),
-            Settled::Refused => Err(Status::PAYMENT_REFUSED),
-            Settled::NotSetUp => Err(Status::NO_SETTLEMENT),
-        };
-        // Who has paid and could not be given the coins yet keeps them as well.
-        let is_pending = matches!(
-            bought,
-            Err(Status::PAYMENT_PENDING | Status::UNAVAILABLE | Status::OUT_OF_MEMORY)
-        );
-        self.tell(home, Request::ReleaseSale(key, buyer, is_pending))
-            .await?;
-        bought
+        let settled = settled.await;
+        self.end_questions(counted).await?;
+        Ok(settled)
     }
 
+    async fn end_questions(&self, counted: Vec<(ShardId, Stranger)>) -> Result<(), Status> {
+        for (home, stranger) in counted {
+            self.tell(home, Request::EndQuestion(stranger)).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands a trade locker over, where it is for sale still as it was found and nobody else's.
     async fn hand_over(
         &self,
         request: &Buy<'_>,
-        key: An,
-        coins: Vec<Coin>,
-        Buyer { payment, digest }: Buyer,
+        home: ShardId,
+        sale: SaleId,
+        buyer: Buyer,
+        from: Stranger,
     ) -> Result<Status, Status> {
+        let coins = match self.take_sale(home, Taker::Buyer(buyer, sale)).await? {
+            Ok(Some(Taken { coins, .. })) => coins,
+            Ok(None) => return Err(Status::NO_SUCH_OFFER),
+            Err(refused) => return Err(status_of(refused)),
+        };
+        let key = sale.key.an();
         let (an, mfs) = (request.into.an(), self.shard().month());
         let payment = Payment {
-            id: payment,
-            digest,
+            id: buyer.payment,
+            digest: buyer.digest,
             moment: 0,
         };
         let notes = Notes {
@@ -340,9 +468,17 @@ impl<E: Environment> Node<E> {
             ..Notes::default()
         };
         let becomes = |coin| Change { coin, an, mfs };
-        let moved = self.move_all(key, coins, becomes, notes).await?;
+        let moved = self.move_all(key, coins, becomes, notes).await;
+        // Who has paid and could not be given the coins yet keeps them.
+        let keep = moved.is_err().then_some((buyer, from));
+        self.tell(home, Request::GiveBackSale(sale, keep)).await?;
+        let moved = moved?;
         if moved == 0 {
             return Err(Status::NO_SUCH_OFFER);
+        }
+        if self.trading.settlement.takes_time() {
+            // While it was looked at for something else, that may have been kept for it too.
+            self.ask_all(|| Request::EndHolds(buyer.payment)).await?;
         }
         self.lockers.count(|counts| {
             counts.purchases += 1;
@@ -351,21 +487,34 @@ impl<E: Environment> Node<E> {
         Ok(Status::ALL_PASS)
     }
 
-    /// Holds a trade locker with this offer, wherever one is that nobody else is buying.
-    async fn hold(&self, offer: Offer, buyer: Buyer) -> Result<(ShardId, shard::Held), Status> {
-        for home in 0..self.mesh.shards() {
-            let home = ShardId::new(home);
-            match self.mesh.ask(home, Request::HoldSale(offer, buyer)).await {
-                Ok(Reply::Held(Ok(held))) => return Ok((home, held)),
-                Ok(Reply::Held(Err(HoldRefused::NotOffered | HoldRefused::Taken))) => {}
-                Ok(Reply::Held(Err(HoldRefused::OtherBuyer))) => {
+    /// Finds a trade locker with this offer that this buyer may have, wherever one is.
+    async fn find_sale(&self, offer: Offer, buyer: Buyer) -> Result<(ShardId, FoundSale), Status> {
+        let mut found = None;
+        for home in (0..self.mesh.shards()).map(ShardId::new) {
+            match self.mesh.ask(home, Request::FindSale(offer, buyer)).await {
+                Ok(Reply::FoundSale(Ok(sale))) if sale.is_kept => return Ok((home, sale)),
+                Ok(Reply::FoundSale(Ok(sale))) => found = found.or(Some((home, sale))),
+                Ok(Reply::FoundSale(Err(SaleRefused::NotOffered | SaleRefused::Taken))) => {}
+                Ok(Reply::FoundSale(Err(SaleRefused::OtherBuyer))) => {
                     return Err(Status::PAYMENT_REFUSED);
                 }
-                Ok(other) => unreachable!("a shard holds or refuses, and does not say {other:?}"),
+                Ok(other) => unreachable!("a shard finds or refuses, and does not say {other:?}"),
                 Err(_) => return Err(Status::UNAVAILABLE),
             }
         }
-        Err(Status::NO_SUCH_OFFER)
+        found.ok_or(Status::NO_SUCH_OFFER)
+    }
+
+    async fn take_sale(
+        &self,
+        home: ShardId,
+        taker: Taker,
+    ) -> Result<Result<Option<Taken>, SaleRefused>, Status> {
+        match self.mesh.ask(home, Request::TakeSale(taker)).await {
+            Ok(Reply::Taken(taken)) => Ok(taken),
+            Ok(other) => unreachable!("a shard lets a sale be taken or not, and says no {other:?}"),
+            Err(_) => Err(Status::UNAVAILABLE),
+        }
     }
 
     /// Changes coins that lie under a trade key, in this order, together, and gives how many they were:
@@ -414,6 +563,14 @@ impl<E: Environment> Node<E> {
             Ok(other) => unreachable!("a shard says yes or no, not {other:?}"),
             Err(_) => Err(Status::UNAVAILABLE),
         }
+    }
+}
+
+/// What a buyer hears who cannot have what was on offer.
+fn status_of(refused: SaleRefused) -> Status {
+    match refused {
+        SaleRefused::NotOffered | SaleRefused::Taken => Status::NO_SUCH_OFFER,
+        SaleRefused::OtherBuyer => Status::PAYMENT_REFUSED,
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::RaidaId;
+use crate::{
+    protocol::RaidaId,
+    shard::{FixLook, NotIssued},
+};
 
 /// What a core has done about healing since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +20,8 @@ pub struct HealingCounts {
     pub tickets_issued: u64,
     /// Tickets that were not issued because all were in use.
     pub tickets_refused: u64,
+    /// Tickets that were not issued because their address had its share of them.
+    pub tickets_refused_share: u64,
     /// Claims that were answered with coins.
     pub claims: u64,
     /// Claims that came from another address than the claiming server's.
@@ -25,14 +30,24 @@ pub struct HealingCounts {
     pub claims_unknown: u64,
     /// Claims of tickets that the same server had claimed before.
     pub claims_again: u64,
+    /// Claims that came over UDP, although the other servers are known.
+    pub claims_over_udp: u64,
+    /// Claims that were not looked at: too many in the server's name had been wrong.
+    pub claims_not_looked_at: u64,
     /// Requests beyond what one address may send.
     pub too_many_requests: u64,
     /// Fixes.
     pub fixes: u64,
     /// Coins repaired by them.
     pub coins_repaired: u64,
-    /// Coins that too few servers vouched for.
+    /// Coins that were not, for whatever reason.
     pub coins_not_repaired: u64,
+    /// Those of them that servers enough vouched for, and that something but a fix had changed less than
+    /// 300 s before, or something since the fix came.
+    pub coins_changed_lately: u64,
+    /// Those of them that servers enough vouched for, and that a ticket of this node listed with the number
+    /// in force.
+    pub coins_vouched_here: u64,
     /// Servers that voted, of all fixes.
     pub votes: u64,
     /// Servers that were asked to and were down, slow, or refused.
@@ -50,22 +65,29 @@ pub struct HealingCounts {
     pub keys_fixed: u64,
     /// Encryption tickets that were accepted, of all fixes.
     pub encryption_tickets_accepted: u64,
-    /// Encryption tickets that were not: altered, of another coin, too old, or used before.
+    /// Encryption tickets that were not: altered, of another coin, too old, or used before; or too early.
     pub encryption_tickets_not_accepted: u64,
+    /// Those of them that may be from before the coin changed, or the node started, and are good but for that.
+    pub encryption_tickets_too_early: u64,
 }
 
 impl AddAssign for HealingCounts {
     fn add_assign(&mut self, other: HealingCounts) {
         self.tickets_issued += other.tickets_issued;
         self.tickets_refused += other.tickets_refused;
+        self.tickets_refused_share += other.tickets_refused_share;
         self.claims += other.claims;
         self.claims_from_elsewhere += other.claims_from_elsewhere;
         self.claims_unknown += other.claims_unknown;
         self.claims_again += other.claims_again;
+        self.claims_over_udp += other.claims_over_udp;
+        self.claims_not_looked_at += other.claims_not_looked_at;
         self.too_many_requests += other.too_many_requests;
         self.fixes += other.fixes;
         self.coins_repaired += other.coins_repaired;
         self.coins_not_repaired += other.coins_not_repaired;
+        self.coins_changed_lately += other.coins_changed_lately;
+        self.coins_vouched_here += other.coins_vouched_here;
         self.votes += other.votes;
         self.votes_missing += other.votes_missing;
         self.encryption_tickets += other.encryption_tickets;
@@ -75,13 +97,16 @@ impl AddAssign for HealingCounts {
         self.keys_fixed += other.keys_fixed;
         self.encryption_tickets_accepted += other.encryption_tickets_accepted;
         self.encryption_tickets_not_accepted += other.encryption_tickets_not_accepted;
+        self.encryption_tickets_too_early += other.encryption_tickets_too_early;
     }
 }
 
 /// Why a claim is refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refused {
+    OverUdp,
     NotItsAddress,
+    TooManyWrong,
     NoSuchTicket,
     ClaimedAlready,
     CoinsHaveChanged,
@@ -129,12 +154,31 @@ pub(super) struct Fixed {
     /// Coins that it named, each counted once, and how many of them were repaired.
     pub(super) coins: usize,
     pub(super) repaired: usize,
+    /// Those of the others that had votes enough.
+    pub(super) refused: FixesRefused,
     /// Tickets that it brought.
     pub(super) tickets: usize,
     /// Those who voted, and those who were down, slow, or refused. The others were not waited for: it
     /// was decided before.
     pub(super) voted: Servers,
     pub(super) no_vote: Servers,
+}
+
+/// Coins that had votes enough, and are not fixed all the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FixesRefused {
+    pub(super) changed_lately: usize,
+    pub(super) vouched_here: usize,
+}
+
+impl FixesRefused {
+    pub(super) fn add(&mut self, look: FixLook) {
+        match look {
+            FixLook::Fixable => {}
+            FixLook::ChangedLately | FixLook::ChangedMeanwhile => self.changed_lately += 1,
+            FixLook::VouchedHere => self.vouched_here += 1,
+        }
+    }
 }
 
 /// What came of a fix of encryption.
@@ -145,6 +189,8 @@ pub(super) struct KeyFixed {
     pub(super) tickets: usize,
     /// Whose were accepted.
     pub(super) accepted: Servers,
+    /// How many of the others were good but for the minute rule.
+    pub(super) too_early: usize,
     /// The coin has the new number.
     pub(super) written: bool,
 }
@@ -187,23 +233,34 @@ impl Trail {
     }
 
     #[cold]
-    pub(super) fn not_issued(&self, now: Duration, coins: usize, to: IpAddr) {
-        self.count(|counts| counts.tickets_refused += 1);
+    pub(super) fn not_issued(&self, now: Duration, coins: usize, to: IpAddr, why: NotIssued) {
+        self.count(|counts| match why {
+            NotIssued::PoolIsFull => counts.tickets_refused += 1,
+            NotIssued::ShareIsUsed => counts.tickets_refused_share += 1,
+        });
         if self.may_tell(now) {
-            tracing::info!(target: TARGET, coins, %to, "no ticket: all are in use");
+            let why = match why {
+                NotIssued::PoolIsFull => "all are in use: see [tickets] pool",
+                NotIssued::ShareIsUsed => "its address has its share: see [tickets] shares",
+            };
+            tracing::info!(target: TARGET, coins, %to, why, "no ticket");
         }
     }
 
     #[cold]
     pub(super) fn claim_refused(&self, now: Duration, raida: RaidaId, from: IpAddr, why: Refused) {
         self.count(|counts| match why {
+            Refused::OverUdp => counts.claims_over_udp += 1,
             Refused::NotItsAddress => counts.claims_from_elsewhere += 1,
+            Refused::TooManyWrong => counts.claims_not_looked_at += 1,
             Refused::NoSuchTicket | Refused::CoinsHaveChanged => counts.claims_unknown += 1,
             Refused::ClaimedAlready => counts.claims_again += 1,
         });
         if self.may_tell(now) {
             let why = match why {
+                Refused::OverUdp => "over UDP, where anybody can write its address",
                 Refused::NotItsAddress => "not its address",
+                Refused::TooManyWrong => "too many in its name were wrong: see [limits]",
                 Refused::NoSuchTicket => "no such ticket",
                 Refused::ClaimedAlready => "claimed already",
                 Refused::CoinsHaveChanged => "its coins have other numbers now",
@@ -228,19 +285,29 @@ impl Trail {
             by,
             coins,
             repaired,
+            refused,
             tickets,
             voted,
             no_vote,
         } = fixed;
+        let FixesRefused {
+            changed_lately,
+            vouched_here,
+        } = refused;
         self.count(|counts| {
             counts.fixes += 1;
             counts.coins_repaired += repaired as u64;
             counts.coins_not_repaired += (coins - repaired) as u64;
+            counts.coins_changed_lately += changed_lately as u64;
+            counts.coins_vouched_here += vouched_here as u64;
             counts.votes += voted.0.len() as u64;
             counts.votes_missing += no_vote.0.len() as u64;
         });
         if repaired > 0 || self.may_tell(now) {
-            tracing::info!(target: TARGET, coins, repaired, tickets, %by, %voted, %no_vote, "fix");
+            tracing::info!(
+                target: TARGET,
+                coins, repaired, changed_lately, vouched_here, tickets, %by, %voted, %no_vote, "fix"
+            );
         }
     }
 
@@ -282,6 +349,7 @@ impl Trail {
             by,
             tickets,
             accepted,
+            too_early,
             written,
         } = fixed;
         self.count(|counts| {
@@ -289,9 +357,12 @@ impl Trail {
             counts.keys_fixed += u64::from(written);
             counts.encryption_tickets_accepted += accepted.0.len() as u64;
             counts.encryption_tickets_not_accepted += (tickets - accepted.0.len()) as u64;
+            counts.encryption_tickets_too_early += too_early as u64;
         });
         if written || self.may_tell(now) {
-            tracing::info!(target: TARGET, tickets, %accepted, written, %by, "fix encryption");
+            tracing::info!(
+                target: TARGET, tickets, %accepted, too_early, written, %by, "fix encryption"
+            );
         }
     }
 

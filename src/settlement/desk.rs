@@ -107,6 +107,11 @@ impl Drop for Desk {
 }
 
 impl Settlement {
+    /// Whether an answer has to be waited for: then each question takes a process.
+    pub fn takes_time(&self) -> bool {
+        matches!(self.0, Way::Command(_))
+    }
+
     /// Asks whether a purchase has been paid. Blocks nobody; the answer wakes the task that waits for
     /// it, within twice the program's time.
     pub fn ask(&self, purchase: Purchase) -> Answer {

@@ -37,7 +37,9 @@ pub use settings::{Method, Program};
 pub enum Verdict {
     /// It is there: the coins are the buyer's.
     Paid,
-    /// It is not there yet, or nobody could find out: to be asked again.
+    /// It is there, of what was agreed and to the seller, and not confirmed yet: to be asked again.
+    Seen,
+    /// Nobody has seen it, or nobody could find out: to be asked again.
     Pending,
     /// It is not what was agreed, and never will be.
     Refused,

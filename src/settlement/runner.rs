@@ -60,7 +60,7 @@ enum Failure {
     SaidTooMuch,
     #[error("it ended ({0}) without reading the purchase to its end")]
     NotRead(ExitStatus),
-    #[error("it ended with {0}; a verdict is exit status 0, 1 or 2")]
+    #[error("it ended with {0}; a verdict is exit status 0, 1, 2 or 4")]
     NoVerdict(ExitStatus),
     #[error("nobody knows how it ended: {0}")]
     NotReaped(io::Error),
@@ -195,10 +195,11 @@ impl Runner {
             Ok(_) if run.process.said().bytes() > SAID_MAX => Err(Failure::SaidTooMuch),
             Ok(status) => match status.code() {
                 // Whatever says yes to anything, as `true` does, must not give coins away.
-                Some(0..=2) if !run.process.has_read_all() => Err(Failure::NotRead(status)),
+                Some(0..=2 | 4) if !run.process.has_read_all() => Err(Failure::NotRead(status)),
                 Some(0) => Ok(Verdict::Paid),
                 Some(1) => Ok(Verdict::Pending),
                 Some(2) => Ok(Verdict::Refused),
+                Some(4) => Ok(Verdict::Seen),
                 _ => Err(Failure::NoVerdict(status)),
             },
         };

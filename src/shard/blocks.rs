@@ -69,6 +69,16 @@ impl<T: Copy + Default> Blocks<T> {
         self.blocks.len() + self.spare.len()
     }
 
+    /// Takes so many off the back.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline]
+    pub(super) fn drop_back(&mut self, count: usize) {
+        assert!(count <= self.len, "there are fewer than {count} items");
+        self.len -= count;
+    }
+
     /// Takes so many off the front.
     ///
     /// # Panics
@@ -110,6 +120,12 @@ mod tests {
         }
         let blocks = queue.blocks();
         assert!(blocks <= 11 * 997 / BLOCK + 2, "{blocks} blocks");
+        let (length, last) = (queue.len(), *queue.get(queue.len() - 1));
+        for count in [1, 10_000] {
+            (0..count).for_each(|_| queue.push_back(0));
+            queue.drop_back(count as usize);
+            assert_eq!((queue.len(), *queue.get(length - 1)), (length, last));
+        }
         queue.drop_front(queue.len());
         assert_eq!(queue.front(), None);
         queue.push_back(7);

@@ -8,7 +8,7 @@ use std::{
 use foldhash::fast::FixedState;
 use slab::Slab;
 
-use super::{Asker, Exchange};
+use super::{Exchange, single::Party};
 use crate::coin::Coin;
 
 /// Exchanges of one coin alone that may wait for the coin or, with others, for the log. Those who
@@ -70,11 +70,11 @@ enum Waits {
         waker: Option<Waker>,
         has_come: bool,
     },
-    /// An exchange, and who asked for it. It stays after it has left the queue, while it waits for
+    /// An exchange, and whose it is. It stays after it has left the queue, while it waits for
     /// the log.
     Exchange {
         exchange: Exchange,
-        asker: Asker,
+        party: Party,
         verdict: Verdict,
     },
 }
@@ -208,7 +208,7 @@ impl Locks {
     ///
     /// # Errors
     /// As many exchanges wait for it as may.
-    pub fn enter_exchange(&self, exchange: Exchange, asker: Asker) -> Result<(), Crowded> {
+    pub fn enter_exchange(&self, exchange: Exchange, party: Party) -> Result<(), Crowded> {
         let mut table = self.table.borrow_mut();
         let Table { held, waiters } = &mut *table;
         let queue = held.get_mut(&exchange.coin).expect("the coin is held");
@@ -218,7 +218,7 @@ impl Locks {
         queue.exchanges += 1;
         let waits = Waits::Exchange {
             exchange,
-            asker,
+            party,
             verdict: Verdict::Now(false),
         };
         append(queue, waiters, waits);
@@ -271,12 +271,12 @@ impl Locks {
 
     /// Takes the exchanges at the front of a coin's queue out of it. Those whose verdict is known
     /// already are handed to `tell`; the others, in their order, wait on: the first of them, which
-    /// changes the coin, by its asker, and the rest as riders.
+    /// changes the coin, by whose it is, and the rest as riders.
     pub fn take_exchanges(
         &self,
         coin: Coin,
-        mut tell: impl FnMut(Asker, bool),
-    ) -> Option<(Asker, Riders)> {
+        mut tell: impl FnMut(Party, bool),
+    ) -> Option<(Party, Riders)> {
         let mut first = None;
         let (mut head, mut tail) = (Link::NONE, Link::NONE);
         loop {
@@ -287,7 +287,7 @@ impl Locks {
                 break;
             };
             let waiter = &mut waiters[number];
-            let Waits::Exchange { asker, verdict, .. } = waiter.what else {
+            let Waits::Exchange { party, verdict, .. } = waiter.what else {
                 break;
             };
             let link = queue.first;
@@ -311,20 +311,20 @@ impl Locks {
             self.waiting.set(self.waiting.get() - 1);
             drop(table); // whoever is told may ask for more
             match verdict {
-                Verdict::Now(passed) => tell(asker, passed),
-                Verdict::WithChange(_) => first = Some(asker),
+                Verdict::Now(passed) => tell(party, passed),
+                Verdict::WithChange(_) => first = Some(party),
             }
         }
-        first.map(|asker| (asker, Riders(head)))
+        first.map(|party| (party, Riders(head)))
     }
 
     /// The next exchange that waited for the log, with whether it passed if its change is durable.
     /// Its coin is held still.
-    pub fn next_rider(&self, coin: Coin, riders: &mut Riders) -> Option<(Asker, bool)> {
+    pub fn next_rider(&self, coin: Coin, riders: &mut Riders) -> Option<(Party, bool)> {
         let number = riders.0.get()?;
         let mut table = self.table.borrow_mut();
         let Waiter { what, next } = table.waiters.remove(number);
-        let Waits::Exchange { asker, verdict, .. } = what else {
+        let Waits::Exchange { party, verdict, .. } = what else {
             unreachable!("only exchanges wait for the log in this way");
         };
         let queue = table.held.get_mut(&coin).expect("the coin is held");
@@ -332,7 +332,7 @@ impl Locks {
         self.waiting.set(self.waiting.get() - 1);
         riders.0 = next;
         let (Verdict::Now(passed) | Verdict::WithChange(passed)) = verdict;
-        Some((asker, passed))
+        Some((party, passed))
     }
 
     /// Gives a coin to whoever waits for it.
@@ -401,8 +401,15 @@ mod tests {
     use super::*;
     use crate::{
         coin::{An, PageId},
-        shard::Replacement,
+        shard::{Asker, Replacement, repeats::Place},
     };
+
+    fn party(id: usize) -> Party {
+        Party {
+            asker: Asker::Here(id),
+            repeat: Place::NONE,
+        }
+    }
 
     fn coin() -> Coin {
         PageId::from_index(1).unwrap().coin(1)
@@ -447,7 +454,7 @@ mod tests {
         let locks = Locks::default();
         locks.hold(coin(), Link::NONE);
         let enter = |id| {
-            let entered = locks.enter_exchange(exchange(id as u8), Asker::Here(id));
+            let entered = locks.enter_exchange(exchange(id as u8), party(id));
             entered.unwrap();
         };
         (1..=5).for_each(enter);
@@ -469,16 +476,16 @@ mod tests {
         });
         assert_eq!(judged, [1, 2, 3, 4, 5]);
         let mut told = Vec::new();
-        let taken = locks.take_exchanges(coin(), |asker, passed| told.push((asker, passed)));
-        assert_eq!(told, [(Asker::Here(1), true), (Asker::Here(3), false)]);
+        let taken = locks.take_exchanges(coin(), |party, passed| told.push((party, passed)));
+        assert_eq!(told, [(party(1), true), (party(3), false)]);
         let (first, mut riders) = taken.unwrap();
-        assert_eq!(first, Asker::Here(2));
+        assert_eq!(first, party(2));
         assert_eq!(locks.waiting(), 4, "riders wait still");
         let mut rode = Vec::new();
         while let Some(rider) = locks.next_rider(coin(), &mut riders) {
             rode.push(rider);
         }
-        assert_eq!(rode, [(Asker::Here(4), false), (Asker::Here(5), true)]);
+        assert_eq!(rode, [(party(4), false), (party(5), true)]);
 
         let mut context = Context::from_waker(Waker::noop());
         assert_eq!(locks.release(coin()), Next::Others);
@@ -496,12 +503,9 @@ mod tests {
         let locks = Locks::default();
         locks.hold(coin(), Link::NONE);
         for id in 0..EXCHANGES_MAX {
-            locks.enter_exchange(exchange(1), Asker::Here(id)).unwrap();
+            locks.enter_exchange(exchange(1), party(id)).unwrap();
         }
-        assert_eq!(
-            locks.enter_exchange(exchange(1), Asker::Here(99)),
-            Err(Crowded)
-        );
+        assert_eq!(locks.enter_exchange(exchange(1), party(99)), Err(Crowded));
         (0..TASKS_MAX).for_each(|_| drop(wait(&locks)));
         assert!(locks.enter_task(coin()).is_err());
         assert_eq!(locks.waiting(), EXCHANGES_MAX + TASKS_MAX);
@@ -514,15 +518,15 @@ mod tests {
         let locks = Locks::default();
         locks.hold(coin(), Link::NONE);
         for id in 0..EXCHANGES_MAX {
-            locks.enter_exchange(exchange(1), Asker::Here(id)).unwrap();
+            locks.enter_exchange(exchange(1), party(id)).unwrap();
         }
         locks.release(coin());
         locks.judge(coin(), |_| Verdict::WithChange(true));
         let (_, mut riders) = locks.take_exchanges(coin(), |_, _| ()).unwrap();
-        locks.enter_exchange(exchange(1), Asker::Here(100)).unwrap();
-        assert!(locks.enter_exchange(exchange(1), Asker::Here(101)).is_err());
+        locks.enter_exchange(exchange(1), party(100)).unwrap();
+        assert!(locks.enter_exchange(exchange(1), party(101)).is_err());
         while locks.next_rider(coin(), &mut riders).is_some() {}
-        locks.enter_exchange(exchange(1), Asker::Here(101)).unwrap();
+        locks.enter_exchange(exchange(1), party(101)).unwrap();
         assert_eq!(locks.waiting(), 2);
     }
 }

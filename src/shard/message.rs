@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::{
     coin::{
         An, AnTag, COINS_PER_PAGE, Coin, Denomination, LockerPrefix, Mfs, PageId, SerialNumber,
@@ -6,10 +8,11 @@ use crate::{
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
+        key_healing::{Minute, Verdict},
         lockers::{Currency, Offer, TradeName},
     },
     store::{
-        Thing,
+        Checkpointed, Thing,
         book::PaymentId,
         log::{LogCounts, Position},
         pages::CheckpointCounts,
@@ -18,10 +21,14 @@ use crate::{
 };
 
 use super::{
-    Counters,
-    lockers::{Buyer, Held, HoldRefused, IndexCounts, OnOffer, PaymentState, TradeCounts, Update},
+    Counters, Stranger,
+    changed::FixLook,
+    lockers::{
+        Buyer, FoundSale, IndexCounts, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused, Taken,
+        Taker, TradeCounts, Update,
+    },
     offers::Put,
-    sum::Sum,
+    repeats::{Begun, ChangeName},
     tickets::{ClaimRefused, PoolIsFull},
 };
 
@@ -67,13 +74,13 @@ impl Exchange {
     }
 }
 
-/// On whose word coins change together.
+/// What changes coins, as far as a later fix depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangedBy {
-    /// Their owner's, or that of 13 servers, or of who runs this one: tickets from before are void.
-    Owner,
-    /// That of two helpers.
-    Helpers,
+    /// A fix.
+    Fix,
+    /// Anything else.
+    Other,
 }
 
 /// What a shard is asked. Coins are always the shard's own.
@@ -81,9 +88,9 @@ pub enum ChangedBy {
 pub enum Request {
     /// Which of these coins have this AN? Answered by [`Reply::Passed`].
     Detect(Vec<(Coin, An)>),
-    /// The XOR of the ANs. Answered by [`Reply::Sum`].
-    Sum(Vec<Coin>),
-    /// The AN of a coin in circulation. Answered by [`Reply::Sum`], as a sum of one.
+    /// Their ANs. Answered by [`Reply::Numbers`].
+    Numbers(Vec<Coin>),
+    /// The AN of a coin in circulation. Answered by [`Reply::An`].
     An(Coin),
     /// Change every coin whose AN is right; answered by [`Reply::Passed`] when that is durable, or by
     /// [`Reply::Crowded`]. None of them is [marked](Exchange::is_marked).
@@ -94,7 +101,8 @@ pub enum Request {
     Claim(TicketId, RaidaId),
     /// Take back a claim that was made just now and not answered. Answered by [`Reply::Done`].
     WithdrawClaim(TicketId, RaidaId),
-    /// Use up these encryption tickets for a coin. Answered by [`Reply::Used`].
+    /// Use up these encryption tickets for a coin, but for those from before it may have changed. Answered
+    /// by [`Reply::Used`].
     UseTickets(Coin, Vec<Thing>),
     /// Take that back: nothing came of it. Answered by [`Reply::Done`].
     GiveBackTickets(Vec<Thing>),
@@ -104,18 +112,28 @@ pub enum Request {
     /// Which of these coins still have the ANs that these tags stand for? Answered by
     /// [`Reply::Passed`].
     Unchanged(Vec<(Coin, AnTag)>),
-    /// As [`Request::Sum`], and what stands for each AN. Answered by [`Reply::SumAndTags`].
-    SumAndTags(Vec<Coin>),
+    /// As [`Request::Detect`], for a ticket: the coins that pass are on one from now on. Answered by
+    /// [`Reply::Passed`].
+    DetectForTicket(Vec<(Coin, An)>),
+    /// As [`Request::Unchanged`], for a ticket: the coins that pass are on one from now on. Answered by
+    /// [`Reply::Passed`].
+    UnchangedForTicket(Vec<(Coin, AnTag)>),
     /// Hold these coins (rising, each once) for a transaction; with a session, say whether their
     /// pages are its own. Answered by [`Reply::Locked`] or [`Reply::Crowded`].
     Lock(TransactionId, Vec<Coin>, Option<u32>),
+    /// In which minute a coin got its number, as far as encryption tickets may be from before; the start's
+    /// where that is not known. Answered by [`Reply::Minute`].
+    Newest(Coin),
+    /// Whether a fix that came at this moment, and has votes enough, may change these coins. It holds them.
+    /// Answered by [`Reply::Looked`].
+    LookForFix(Vec<Coin>, Duration),
     /// Put a transaction's changes, which are durable, into the pages, and let its coins go. No change of
     /// these coins will be earlier than the moment after this one.
     Apply(TransactionId, Vec<Change>, u64, ChangedBy),
     /// Let a transaction's coins go unchanged.
     Release(TransactionId),
-    /// Keys of lockers of this shard that start with these bytes. Answered by [`Reply::Keys`].
-    LockerKeys(LockerPrefix),
+    /// The oldest keys of lockers of this shard that start with these bytes. Answered by [`Reply::Keys`].
+    LockerKeys(LockerPrefix, KeysOf),
     /// The coins under this key, in the order stored. Answered by [`Reply::Coins`].
     LockerCoins(An),
     /// Whether any coin lies under this key. Answered by [`Reply::Is`].
@@ -130,23 +148,40 @@ pub enum Request {
     ReleasePut(Put),
     /// Whether there is such an offer. Answered by [`Reply::Is`].
     IsOffered(Offer),
-    /// Hold a trade locker with this offer for a buyer. Answered by [`Reply::Held`].
-    HoldSale(Offer, Buyer),
-    /// Let what lies under this key go again, which was held for a payment: at once or, where it is
-    /// pending, when it has had its time. Answered by [`Reply::Done`].
-    ReleaseSale(An, Buyer, bool),
-    /// Whether what lies under this key is held for a payment. Answered by [`Reply::Is`].
-    IsSaleHeld(An),
+    /// A trade locker with this offer that this buyer may have. Answered by [`Reply::FoundSale`].
+    FindSale(Offer, Buyer),
+    /// Keep it for the buyer, whose payment was seen and is not confirmed. Answered by [`Reply::Held`].
+    HoldSale(SaleId, Buyer, Stranger),
+    /// Keep it no longer: the payment is not what was agreed. Answered by [`Reply::Done`].
+    LetSaleGo(SaleId, Buyer),
+    /// Keep nothing any longer for a payment, which was used up. Answered by [`Reply::Done`].
+    EndHolds(PaymentId),
+    /// Let nobody else move its coins until [`Request::GiveBackSale`]. Answered by [`Reply::Taken`].
+    TakeSale(Taker),
+    /// Let others have it again where it is still for sale; but keep it for this buyer, who has paid.
+    /// Answered by [`Reply::Done`].
+    GiveBackSale(SaleId, Option<(Buyer, Stranger)>),
     /// The first offers in a currency, so many at most. Answered by [`Reply::OnOffer`].
     ListOffers(Currency, usize),
     /// The coins that are called so: as a public id of this shard, or as a key of it. Answered by
     /// [`Reply::Named`].
     PeekTrade(TradeName),
-    /// What is known of a payment; where that is nothing, it is the asker's to look at, until
+    /// What is known of a payment; where that is nothing, it is the buyer's to look at, until
     /// [`Request::EndPayment`]. Answered by [`Reply::Payment`].
-    BeginPayment(PaymentId),
-    /// The look at a payment is over. Answered by [`Reply::Done`].
-    EndPayment(PaymentId),
+    BeginPayment(Buyer),
+    /// The same of who has looked at it and found it paid: it is then his to use up. Answered by
+    /// [`Reply::Payment`].
+    UsePayment(Buyer),
+    /// The look at a payment, and its use, is over. Answered by [`Reply::Done`].
+    EndPayment(Buyer),
+    /// Count a question to the settlement, asked of the stranger's [home](crate::shard::question_home).
+    /// Whether it may be asked now, until [`Request::EndQuestion`]; answered by [`Reply::Is`].
+    BeginQuestion(Stranger),
+    /// It has its answer. Answered by [`Reply::Done`].
+    EndQuestion(Stranger),
+    /// Begin a request that changes something, which this shard is the home of; where the same is under
+    /// way, wait for that or not. Answered by [`Reply::Begun`].
+    BeginChange(ChangeName, bool),
     /// Answered by [`Reply::LockerCounts`].
     LockerCounts,
     /// Coins in circulation. Answered by [`Reply::Circulating`].
@@ -165,8 +200,9 @@ pub enum Request {
     /// Write every changed page, as part of this round; only after [`Request::Mark`]. Answered by
     /// [`Reply::Checkpointed`].
     Checkpoint(u64),
-    /// Write the log's segments before this position over: a checkpoint of this round has them.
-    Recycle(Position, u64),
+    /// Write the log's segments before this position over: a checkpoint of this round has them, and has
+    /// left this on the disk.
+    Recycle(Position, u64, Box<Checkpointed>),
     /// A checkpoint failed: wait no longer for it to free a segment.
     CheckpointFailed,
     /// Have a checkpoint made soon.
@@ -182,12 +218,16 @@ pub enum Reply {
     Found(Vec<Found>),
     /// The coins of a ticket.
     Claimed(Result<Vec<(Coin, AnTag)>, ClaimRefused>),
-    /// Which encryption tickets had not been used before, and are not from before the coin was another's.
-    Used(Result<Vec<bool>, PoolIsFull>),
-    /// The XOR of the ANs, and what stands for each; `None` where one of the coins is not in circulation.
-    SumAndTags(Option<(Sum, Vec<AnTag>)>),
-    /// The XOR of the ANs; `None` where one of the coins is not in circulation.
-    Sum(Option<Sum>),
+    /// Which encryption tickets are accepted, and used up now.
+    Used(Result<Vec<Verdict>, PoolIsFull>),
+    /// By coin, its AN; `None` where it is not in circulation.
+    Numbers(Vec<Option<An>>),
+    /// The AN of a coin; `None` where it is not in circulation.
+    An(Option<An>),
+    /// A minute.
+    Minute(Minute),
+    /// By coin, whether a fix may change it.
+    Looked(Vec<FixLook>),
     /// A transaction's coins, held.
     Locked(Locked),
     /// Keys.
@@ -196,14 +236,20 @@ pub enum Reply {
     Coins(Vec<Coin>),
     /// Yes or no.
     Is(bool),
-    /// A trade locker that is held now.
-    Held(Result<Held, HoldRefused>),
+    /// A trade locker that can be bought.
+    FoundSale(Result<FoundSale, SaleRefused>),
+    /// Whether a trade locker is kept now.
+    Held(Result<bool, SaleRefused>),
+    /// A trade locker whose coins nobody else moves now; none where nothing is for sale under the key.
+    Taken(Result<Option<Taken>, SaleRefused>),
     /// Offers, in the order they were made.
     OnOffer(Vec<OnOffer>),
     /// Coins under a public id; and coins under a key.
     Named(Option<Vec<Coin>>, Vec<Coin>),
     /// What is known of a payment.
     Payment(PaymentState),
+    /// A request that began, or does not.
+    Begun(Begun),
     /// Lockers, and what is for sale.
     LockerCounts(IndexCounts, TradeCounts),
     /// By denomination index.

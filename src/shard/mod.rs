@@ -7,30 +7,45 @@
 
 mod blocks;
 mod changed;
+mod coins_once;
 mod exchange;
+mod listed;
 mod lockers;
 mod locks;
 mod message;
+mod moments;
 mod offers;
 mod owner;
+mod questions;
+mod repeats;
 mod reservations;
 mod single;
+mod stall;
+mod stranger;
 mod sum;
 mod ticket_index;
+mod ticket_shares;
 mod tickets;
 mod used_tickets;
 
+pub use changed::FixLook;
 pub use exchange::{Exchanged, exchange};
 pub use lockers::{
-    Buyer, Held, HoldRefused, IndexCounts, KeyUpdate, OnOffer, PaymentState, TradeCounts,
-    TradeSettings, Update, payment_prefix,
+    Buyer, FoundSale, IndexCounts, KeyUpdate, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused,
+    Taken, Taker, TradeCounts, TradeSettings, Update, payment_prefix,
 };
 pub use locks::{EXCHANGES_MAX, TASKS_MAX};
 pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
 pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
+pub use questions::question_home;
+pub use repeats::{
+    Begun, CarriedOut, ChangeName, Details, EndedChange, Given, Naming, Outcome, RepeatKey, Sender,
+};
 pub use reservations::RESERVATION;
 pub use single::{Asked, Asker, ChangeCounts, ExchangeListener, Single};
-pub use sum::{Sum, sum};
-pub use tickets::{ClaimRefused, PoolIsFull, TicketSettings, ticket_owner};
+pub use stall::StallListener;
+pub use stranger::Stranger;
+pub use sum::{Sum, SumSeeds};
+pub use tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, ticket_owner};
 pub use used_tickets::used_ticket;

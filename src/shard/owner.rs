@@ -3,22 +3,28 @@ use std::{
     collections::HashMap,
     io,
     rc::{Rc, Weak},
+    time::Duration,
 };
 
 use foldhash::fast::FixedState;
 use futures_util::stream::{self, StreamExt};
 
 use super::{
-    changed::Changed,
+    changed::{Changed, FixLook, Now},
     exchange::exchange,
-    lockers::{Cursor, IndexCounts, Lockers, Place, TradeCounts, TradeSettings, Update},
+    listed::Listed,
+    lockers::{Cursor, IndexCounts, KeysOf, Lockers, Place, TradeCounts, TradeSettings, Update},
     locks::{Crowded, Entered, Locks},
     message::{ChangedBy, Exchange, Locked, Reply, Request, TransactionId},
     offers::Puts,
+    questions::{Askers, Questions},
+    repeats::{Begun, EndedChange, RepeatKey, Repeats},
     reservations::Reservations,
     single::{ExchangeListener, Singles},
-    sum::Sum,
-    tickets::{ClaimRefused, PoolIsFull, TicketSettings, Tickets},
+    stall::Stalls,
+    stranger::Stranger,
+    sum::{Sum, SumSeeds},
+    tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, Tickets},
     used_tickets::{UsedTickets, latest_minute},
 };
 use crate::{
@@ -29,7 +35,7 @@ use crate::{
     protocol::{
         RaidaId,
         healing::{Found, TicketId},
-        key_healing::Minute,
+        key_healing::{Minute, Verdict},
         lockers::PublicIdKey,
     },
     store::{
@@ -72,6 +78,10 @@ pub struct ShardSettings {
     pub tickets: TicketSettings,
     /// What it keeps track of for trades.
     pub trades: TradeSettings,
+    /// How many requests that were carried out it remembers.
+    pub repeats_max: usize,
+    /// How long the disk may take before it counts as one that does not answer.
+    pub disk_timeout: Duration,
 }
 
 /// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
@@ -114,8 +124,12 @@ pub struct Counters {
     pub echoes: u64,
     /// Coins that got a new owner.
     pub coins_powned: u64,
-    /// Their worth in the smallest unit.
-    pub value_powned: u64,
+    /// Their worth in the smallest unit: more than 64 bits hold, after 184,467 coins of a million.
+    pub value_powned: u128,
+    /// Requests that were answered as the same before them.
+    pub repeats: u64,
+    /// Datagrams that got no answer, since the same was under way.
+    pub repeats_unanswered: u64,
 }
 
 /// A shard: its pages, its log, and who waits for what.
@@ -136,6 +150,7 @@ pub struct Shard<E: Environment> {
     pub checkpoint_wanted: Rc<Signal>,
     pub(super) durability: Durability,
     pub(super) locks: Locks,
+    pub(super) stalls: Stalls,
     pub(super) singles: RefCell<Singles>,
     pub(super) on_exchanged: OnceCell<ExchangeListener>,
     /// For tasks that outlive a call.
@@ -143,6 +158,8 @@ pub struct Shard<E: Environment> {
     pub(super) puts: Puts,
     reservations: RefCell<Reservations>,
     lockers: RefCell<Lockers>,
+    askers: Askers,
+    questions: Questions,
     book: BookFile,
     secret: NodeSecret,
     /// No change that this shard knows of is later.
@@ -151,9 +168,16 @@ pub struct Shard<E: Environment> {
     used_tickets: RefCell<UsedTickets>,
     used_file: UsedFile,
     changed: RefCell<Changed>,
+    listed: RefCell<Listed>,
     notes_changes: Cell<bool>,
     is_failure_told: Cell<bool>,
     transactions: RefCell<HashMap<TransactionId, Held, FixedState>>,
+    sum_seeds: SumSeeds,
+    /// For sums that are answered at once.
+    sum: RefCell<Sum>,
+    /// What requests that change something are named with.
+    pub repeat_key: RepeatKey,
+    pub(super) repeats: RefCell<Repeats>,
 }
 
 struct Held {
@@ -184,7 +208,14 @@ impl<E: Environment> Shard<E> {
         .await?;
         let log = Log::open(environment.clone(), settings.log, checkpoint_wanted.clone()).await?;
         let (used, version) = &recovered.used;
-        let latest = latest_minute(environment.unix_seconds());
+        let now = now(&environment);
+        let latest = latest_minute(now.unix_seconds);
+        let mut changed = Changed::new(now);
+        for page in PageId::all().filter(|page| page.owner(settings.shards) == settings.id) {
+            let logged = recovered.pages[page.index()].logged_coins(page);
+            // Nobody knows when they changed: lately, perhaps.
+            changed.note_all(logged, now);
+        }
         let used = used.or_until(latest);
         if used.0 > latest && settings.id == ShardId::new(0) {
             tracing::warn!(
@@ -192,6 +223,9 @@ impl<E: Environment> Shard<E> {
                 "the clock was ahead when a key was healed last, or is behind: no encryption ticket is taken for so long; with a right clock the file `used` can be removed while the node is stopped, 11 minutes after its last fix"
             );
         }
+        let sum_seeds = SumSeeds::new(&settings.secret.derive(b"sums"));
+        let mut seed = [0; 8];
+        environment.random(&mut seed);
         let shard = Rc::new_cyclic(|myself| Shard {
             id: settings.id,
             shards: settings.shards,
@@ -202,6 +236,7 @@ impl<E: Environment> Shard<E> {
             checkpoint_wanted,
             durability: settings.log.durability,
             locks: Locks::default(),
+            stalls: Stalls::new(settings.disk_timeout),
             singles: RefCell::default(),
             on_exchanged: OnceCell::new(),
             myself: myself.clone(),
@@ -211,16 +246,31 @@ impl<E: Environment> Shard<E> {
                 public_id_key(&settings.secret),
                 settings.trades,
             )),
+            askers: Askers::default(),
+            questions: Questions {
+                per_address: settings.trades.questions_per_address,
+                by_datagram: settings.trades.questions_by_datagram,
+            },
             book: BookFile::new(settings.id, settings.shards),
             secret: settings.secret.clone(),
             moment: Cell::new(recovered.book.moment),
-            tickets: RefCell::new(Tickets::new(settings.tickets, settings.id, settings.shards)),
+            tickets: RefCell::new(Tickets::new(
+                settings.tickets,
+                settings.id,
+                settings.shards,
+                u64::from_le_bytes(seed),
+            )),
             used_tickets: RefCell::new(UsedTickets::new(settings.tickets.pool, used)),
             used_file: UsedFile::new(used, *version),
-            changed: RefCell::default(),
+            changed: RefCell::new(changed),
+            listed: RefCell::new(Listed::new(settings.tickets.lifetime)),
             notes_changes: Cell::new(false),
             is_failure_told: Cell::new(false),
             transactions: RefCell::default(),
+            sum_seeds,
+            sum: RefCell::new(Sum::new(sum_seeds, 0)),
+            repeat_key: RepeatKey::new(&settings.secret.derive(b"repeats")),
+            repeats: RefCell::new(Repeats::new(settings.repeats_max)),
         });
         shard.take_over_lockers(&recovered.book).await;
         let owner = Rc::downgrade(&shard);
@@ -229,6 +279,12 @@ impl<E: Environment> Shard<E> {
                 shard.end_singles(tickets, outcome);
             }
         }));
+        let watch = Shard::watch_disk(
+            shard.environment.clone(),
+            settings.disk_timeout,
+            Rc::downgrade(&shard),
+        );
+        shard.environment.spawn(watch);
         Ok(shard)
     }
 
@@ -250,12 +306,15 @@ impl<E: Environment> Shard<E> {
                     Err(unavailable) => return Some(Err(unavailable)),
                 }
             }
-            Request::Sum(coins) => match self.sum_now(coins.iter().copied())? {
-                Ok(sum) => Reply::Sum(sum),
-                Err(unavailable) => return Some(Err(unavailable)),
-            },
-            Request::An(coin) => match self.sum_now([*coin].into_iter())? {
-                Ok(sum) => Reply::Sum(sum),
+            Request::Numbers(coins) if coins.len() <= RECORDS_A_TURN => {
+                let mut numbers = Vec::with_capacity(coins.len());
+                match self.numbers_now(coins.iter().copied(), |an| numbers.push(an))? {
+                    Ok(()) => Reply::Numbers(numbers),
+                    Err(unavailable) => return Some(Err(unavailable)),
+                }
+            }
+            Request::An(coin) => match self.an_now(*coin)? {
+                Ok(an) => Reply::An(an),
                 Err(unavailable) => return Some(Err(unavailable)),
             },
             Request::Find(records) if records.len() <= RECORDS_A_TURN => {
@@ -286,9 +345,12 @@ impl<E: Environment> Shard<E> {
                 self.used_tickets.borrow_mut().give_back(tickets);
                 Reply::Done
             }
-            Request::LockerKeys(prefix) => {
-                Reply::Keys(self.lockers.borrow().keys(*prefix).collect())
+            Request::Newest(coin) => {
+                let now = now(&self.environment);
+                Reply::Minute(self.changed.borrow().minute(*coin, now))
             }
+            Request::LookForFix(coins, came) => Reply::Looked(self.look_for_fix(coins, *came)),
+            Request::LockerKeys(prefix, of) => Reply::Keys(self.locker_keys(*prefix, *of)),
             // In the order in which shards send them: what comes next to these lockers builds on it.
             Request::Update(update) => {
                 self.update_lockers(update);
@@ -307,29 +369,63 @@ impl<E: Environment> Shard<E> {
                 Reply::Done
             }
             Request::IsOffered(offer) => Reply::Is(self.lockers.borrow().is_offered(offer)),
-            Request::HoldSale(offer, buyer) => {
+            Request::FindSale(offer, buyer) => {
                 let now = self.environment.monotonic();
-                Reply::Held(self.lockers.borrow_mut().hold(offer, *buyer, now))
+                Reply::FoundSale(self.lockers.borrow().find_sale(offer, buyer, now))
             }
-            Request::ReleaseSale(key, buyer, is_pending) => {
-                let mut lockers = self.lockers.borrow_mut();
-                lockers.release(key, buyer, *is_pending);
+            Request::HoldSale(sale, buyer, from) => {
+                let now = self.environment.monotonic();
+                Reply::Held(self.lockers.borrow_mut().hold(sale, *buyer, *from, now))
+            }
+            Request::LetSaleGo(sale, buyer) => {
+                self.lockers.borrow_mut().let_go(sale, buyer);
                 Reply::Done
             }
-            Request::IsSaleHeld(key) => {
+            Request::EndHolds(payment) => {
+                self.lockers.borrow_mut().end_holds(payment);
+                Reply::Done
+            }
+            Request::TakeSale(taker) => {
                 let now = self.environment.monotonic();
-                Reply::Is(self.lockers.borrow().is_held(key, now))
+                Reply::Taken(self.lockers.borrow_mut().take_sale(taker, now))
+            }
+            Request::GiveBackSale(sale, keep) => {
+                let mut lockers = self.lockers.borrow_mut();
+                lockers.give_back_sale(sale);
+                if let &Some((buyer, from)) = keep {
+                    // Where it cannot be kept, it is there for all again.
+                    let _ = lockers.hold(sale, buyer, from, self.environment.monotonic());
+                }
+                Reply::Done
             }
             Request::ListOffers(currency, most) => {
                 let now = self.environment.monotonic();
                 Reply::OnOffer(self.lockers.borrow().list(*currency, *most, now))
             }
-            Request::BeginPayment(payment) => {
-                Reply::Payment(self.lockers.borrow_mut().begin_payment(*payment))
+            Request::BeginPayment(buyer) => {
+                Reply::Payment(self.lockers.borrow_mut().begin_payment(*buyer))
             }
-            Request::EndPayment(payment) => {
-                self.lockers.borrow_mut().end_payment(payment);
+            Request::UsePayment(buyer) => {
+                Reply::Payment(self.lockers.borrow_mut().use_payment(*buyer))
+            }
+            Request::EndPayment(buyer) => {
+                self.lockers.borrow_mut().end_payment(buyer);
                 Reply::Done
+            }
+            Request::BeginQuestion(stranger) => {
+                Reply::Is(self.askers.begin(*stranger, self.questions))
+            }
+            Request::EndQuestion(stranger) => {
+                self.askers.end(*stranger);
+                Reply::Done
+            }
+            Request::BeginChange(name, waits) => {
+                let now = self.environment.monotonic();
+                match self.repeats.borrow_mut().begin(*name, now) {
+                    Ok(known) => Reply::Begun(Begun::New(known)),
+                    Err(_) if *waits => return None,
+                    Err(_) => Reply::Begun(Begun::UnderWay),
+                }
             }
             Request::LockerCounts => {
                 let (lockers, trades) = self.lockers.borrow().counts();
@@ -348,8 +444,8 @@ impl<E: Environment> Shard<E> {
                 Reply::SerialNumbers(self.reserve(*session, *denomination, *most))
             }
             Request::Counters => Reply::Counters(self.counters.get(), self.log.counts()),
-            Request::Recycle(mark, round) => {
-                self.log.recycle(*mark, *round);
+            Request::Recycle(mark, round, checkpointed) => {
+                self.log.recycle(*mark, *round, checkpointed);
                 Reply::Done
             }
             Request::CheckpointFailed => {
@@ -382,11 +478,18 @@ impl<E: Environment> Shard<E> {
     async fn answer_rarely(&self, request: Request) -> Result<Reply, Unavailable> {
         Ok(match request {
             Request::Detect(records) => Reply::Passed(self.detect(&records).await?),
-            Request::Sum(coins) => Reply::Sum(self.sum(&coins).await?),
+            Request::Numbers(coins) => Reply::Numbers(self.numbers(&coins).await?),
+            Request::DetectForTicket(records) => {
+                let is_right = |(_, an): &(Coin, An), real: An| real == *an;
+                Reply::Passed(self.pass_for_ticket(&records, is_right).await?)
+            }
+            Request::UnchangedForTicket(coins) => {
+                let is_same = |(_, tag): &(Coin, AnTag), real: An| real.tag() == *tag;
+                Reply::Passed(self.pass_for_ticket(&coins, is_same).await?)
+            }
             Request::Find(records) => Reply::Found(self.find(&records).await?),
-            Request::An(coin) => Reply::Sum(self.sum(&[coin]).await?),
+            Request::An(coin) => Reply::An(self.value(coin).await?.map(|(an, _)| an)),
             Request::Unchanged(coins) => Reply::Passed(self.unchanged(&coins).await?),
-            Request::SumAndTags(coins) => Reply::SumAndTags(self.sum_and_tags(&coins).await?),
             Request::Lock(id, coins, session) => match self.lock(id, coins, session).await {
                 Ok(locked) => Reply::Locked(locked),
                 Err(NotChanged::Crowded) => Reply::Crowded,
@@ -403,20 +506,25 @@ impl<E: Environment> Shard<E> {
                 let of_key = self.locker_coins(&name.as_key().an()).await;
                 Reply::Named(of_id, of_key)
             }
-            Request::AcquirePut(put) => match self.puts.acquire(put).await {
-                Ok(()) => Reply::Done,
-                Err(crowded) => {
-                    self.crowded(crowded);
-                    Reply::Crowded
+            Request::AcquirePut(put) => {
+                self.check_disk()?;
+                match self.puts.acquire(put).await {
+                    Ok(()) => Reply::Done,
+                    Err(crowded) => {
+                        self.crowded(crowded);
+                        Reply::Crowded
+                    }
                 }
-            },
+            }
             Request::Release(id) => {
                 self.release(id);
                 Reply::Done
             }
             Request::RememberUsed(tickets) => {
+                self.check_disk()?;
                 let storage = self.environment.storage();
-                let remembered = self.used_file.remember(storage, &tickets).await;
+                let remembered = self.used_file.remember(storage, &tickets);
+                let remembered = self.write_other(remembered).await;
                 match remembered {
                     Ok(()) => self.is_failure_told.set(false),
                     // Clients decide how often this is tried: it is told once until it works again.
@@ -428,6 +536,14 @@ impl<E: Environment> Shard<E> {
                     }
                 }
                 Reply::Done
+            }
+            Request::BeginChange(name, _) => {
+                let now = self.environment.monotonic();
+                let begun = self.repeats.borrow_mut().begin(name, now);
+                Reply::Begun(match begun {
+                    Ok(known) => Begun::New(known),
+                    Err(under_way) => Begun::Ended(under_way.outcome().await),
+                })
             }
             Request::Mark => Reply::Mark(self.log.mark().await),
             Request::Flush => {
@@ -507,18 +623,21 @@ impl<E: Environment> Shard<E> {
         outcome
     }
 
-    /// Issues a ticket of this shard for coins whose ANs were right, `count` of them.
+    /// Issues a ticket of this shard to somebody for coins whose ANs were right, `count` of them. It
+    /// lives from before they were looked at.
     ///
     /// # Errors
-    /// As many are issued as there can be.
+    /// As many are issued as there can be, or as this one may have.
     pub fn issue(
         &self,
+        before: Duration,
+        to: Stranger,
         count: usize,
         coins: impl Iterator<Item = (Coin, AnTag)>,
-    ) -> Result<TicketId, PoolIsFull> {
-        let now = self.environment.monotonic();
+    ) -> Result<TicketId, NotIssued> {
         let random = |bytes: &mut [u8]| self.environment.random(bytes);
-        self.tickets.borrow_mut().issue(now, count, coins, random)
+        let mut tickets = self.tickets.borrow_mut();
+        tickets.issue(before, to, count, coins, random)
     }
 
     /// Claims a ticket of this shard in a server's name.
@@ -540,9 +659,28 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow_mut().withdraw(ticket, claimant);
     }
 
-    /// Notes from now on when coins change, for whoever asks to use encryption tickets.
-    pub fn note_changes(&self) {
-        self.notes_changes.set(true);
+    /// Whether it is noted from now on when coins change and which are on tickets, for whoever asks to use
+    /// encryption tickets or to fix coins: where nobody can, it need not be.
+    pub fn note_changes(&self, is_noted: bool) {
+        self.notes_changes.set(is_noted);
+        if !is_noted {
+            *self.changed.borrow_mut() = Changed::new(now(&self.environment));
+        }
+    }
+
+    /// A ticket of this node that lives from `since` at most lists these coins, whose ANs were found right in
+    /// the same turn: before anything else could change them.
+    #[inline]
+    pub fn list(&self, since: Duration, coins: impl IntoIterator<Item = Coin>) {
+        if self.notes_changes.get() {
+            self.listed.borrow_mut().add(coins, since);
+        }
+    }
+
+    /// What changes are noted at; `None` where they are not.
+    #[inline]
+    pub(super) fn noted_now(&self) -> Option<Now> {
+        self.notes_changes.get().then(|| now(&self.environment))
     }
 
     /// By which encryption tickets are dated.
@@ -550,11 +688,34 @@ impl<E: Environment> Shard<E> {
         Minute::of_unix_seconds(self.environment.unix_seconds())
     }
 
-    fn use_tickets(&self, coin: Coin, tickets: &[Thing]) -> Result<Vec<bool>, PoolIsFull> {
-        let (now, changed) = (self.minute(), self.changed.borrow());
-        let is_void = |ticket: &Thing| changed.is_since(coin, Minute(ticket.moment), now);
+    fn use_tickets(&self, coin: Coin, tickets: &[Thing]) -> Result<Vec<Verdict>, PoolIsFull> {
+        let now = now(&self.environment);
+        let newest = self.changed.borrow().minute(coin, now);
+        let is_too_early = |ticket: &Thing| !Minute(ticket.moment).is_good_since(newest);
         let mut used = self.used_tickets.borrow_mut();
-        used.use_up(now, coin, tickets, is_void)
+        let now = Minute::of_unix_seconds(now.unix_seconds);
+        used.use_up(now, coin, tickets, is_too_early)
+    }
+
+    /// Whether a fix that came then may change these coins, which it holds. What is refused for being
+    /// changed lately, and for nothing else, is remembered: the fix has all the votes that it needs.
+    fn look_for_fix(&self, coins: &[Coin], came: Duration) -> Vec<FixLook> {
+        let now = self.environment.monotonic();
+        let (mut changed, listed) = (self.changed.borrow_mut(), self.listed.borrow());
+        let looks = coins.iter().map(|&coin| {
+            if listed.has(coin, now) {
+                return FixLook::VouchedHere;
+            }
+            let look = changed.look(coin, came);
+            // What is for sale moves only to its buyer, or back.
+            let found = self.pages.lookup(coin);
+            let is_for_sale = matches!(found, Lookup::Circulating(an, _) if an.is_trade_key());
+            if look == FixLook::ChangedLately && !is_for_sale {
+                changed.refuse(coin, now);
+            }
+            look
+        });
+        looks.collect()
     }
 
     /// Encryption tickets that are remembered as used.
@@ -567,23 +728,66 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow().len()
     }
 
-    /// The XOR of ANs (`None` within where one is not in circulation); `None` where a page would
+    /// Whether these coins of this shard, so many, are in circulation and their numbers
+    /// [prove](Sum::proves) this sum; `None` where a page would have to be loaded.
+    pub fn proves_now(
+        &self,
+        coins: impl Iterator<Item = Coin> + Clone,
+        count: usize,
+        sum: An,
+    ) -> Option<Result<bool, Unavailable>> {
+        let mut known = self.sum.borrow_mut();
+        known.begin(count);
+        let mut all_circulate = true;
+        let looked_at = self.numbers_now(coins.clone(), |an| match an {
+            Some(an) => known.add(an),
+            None => all_circulate = false,
+        })?;
+        let proves = known.proves(sum) & all_circulate;
+        if known.has_equal() {
+            // A coin named three times leaves its number in the sum, and is named too often all the
+            // same.
+            known.begin(count);
+            coins.for_each(|coin| known.add_coin(coin));
+            return Some(looked_at.map(|()| proves & !known.has_equal()));
+        }
+        Some(looked_at.map(|()| proves))
+    }
+
+    /// An empty sum of this node's.
+    pub fn sum_of(&self, room: usize) -> Sum {
+        Sum::new(self.sum_seeds, room)
+    }
+
+    /// The AN of one of this shard's coins (`None` within where it is free); `None` where its page would
     /// have to be loaded.
-    pub fn sum_now(
+    #[inline]
+    pub fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Unavailable>> {
+        match self.pages.lookup(coin) {
+            Lookup::Circulating(an, _) => Some(Ok(Some(an))),
+            Lookup::Free => Some(Ok(None)),
+            Lookup::Unloaded => None,
+            Lookup::Damaged => Some(Err(Unavailable)),
+        }
+    }
+
+    /// Gives the ANs of coins in their order (`None` of a free one), as far as memory knows; `None`
+    /// where a page would have to be loaded, and what was given does not count.
+    fn numbers_now(
         &self,
         coins: impl Iterator<Item = Coin>,
-    ) -> Option<Result<Option<Sum>, Unavailable>> {
-        let mut outcome = Some(Ok(Some(Sum::default())));
+        mut give: impl FnMut(Option<An>),
+    ) -> Option<Result<(), Unavailable>> {
+        let mut outcome = Some(Ok(()));
         self.pages
             .lookup_all(coins.map(|coin| (coin, ())), |(), found| {
-                match (found, &mut outcome) {
-                    (Lookup::Circulating(an, _), Some(Ok(Some(sum)))) => sum.add(an),
-                    (Lookup::Free, Some(Ok(sum))) => *sum = None,
-                    (Lookup::Unloaded, _) => outcome = None,
-                    (Lookup::Damaged, _) => outcome = Some(Err(Unavailable)),
-                    _ => {}
+                match found {
+                    Lookup::Circulating(an, _) => give(Some(an)),
+                    Lookup::Free => give(None),
+                    Lookup::Unloaded => outcome = None,
+                    Lookup::Damaged => outcome = Some(Err(Unavailable)),
                 }
-                matches!(outcome, Some(Ok(Some(_))))
+                matches!(outcome, Some(Ok(())))
             });
         outcome
     }
@@ -595,6 +799,30 @@ impl<E: Environment> Shard<E> {
             for &(coin, an) in some {
                 let value = self.value(coin).await?;
                 passed.push(value.is_some_and(|(real, _)| real == an));
+            }
+            self.environment.turn().await;
+        }
+        Ok(passed)
+    }
+
+    /// Which coins pass, each of which is on a ticket from then on.
+    async fn pass_for_ticket<T>(
+        &self,
+        records: &[(Coin, T)],
+        is_right: impl Fn(&(Coin, T), An) -> bool,
+    ) -> Result<Vec<bool>, Unavailable> {
+        self.prefetch(records.iter().map(|(coin, _)| *coin)).await;
+        let mut passed = Vec::with_capacity(records.len());
+        for some in records.chunks(RECORDS_A_TURN) {
+            // Its ticket lives from before it was asked for.
+            let since = self.environment.monotonic();
+            for record in some {
+                let value = self.value(record.0).await?;
+                let passes = value.is_some_and(|(real, _)| is_right(record, real));
+                if passes {
+                    self.list(since, [record.0]);
+                }
+                passed.push(passes);
             }
             self.environment.turn().await;
         }
@@ -627,24 +855,16 @@ impl<E: Environment> Shard<E> {
         Ok(passed)
     }
 
-    async fn sum(&self, coins: &[Coin]) -> Result<Option<Sum>, Unavailable> {
-        Ok(self.sum_and_tags(coins).await?.map(|(sum, _)| sum))
-    }
-
-    async fn sum_and_tags(&self, coins: &[Coin]) -> Result<Option<(Sum, Vec<AnTag>)>, Unavailable> {
+    async fn numbers(&self, coins: &[Coin]) -> Result<Vec<Option<An>>, Unavailable> {
         self.prefetch(coins.iter().copied()).await;
-        let (mut sum, mut tags) = (Sum::default(), Vec::with_capacity(coins.len()));
+        let mut numbers = Vec::with_capacity(coins.len());
         for some in coins.chunks(RECORDS_A_TURN) {
             for &coin in some {
-                let Some((an, _)) = self.value(coin).await? else {
-                    return Ok(None);
-                };
-                sum.add(an);
-                tags.push(an.tag());
+                numbers.push(self.value(coin).await?.map(|(an, _)| an));
             }
             self.environment.turn().await;
         }
-        Ok(Some((sum, tags)))
+        Ok(numbers)
     }
 
     /// A coin's AN and months, loading its page where needed; `None` where it is free.
@@ -679,6 +899,17 @@ impl<E: Environment> Shard<E> {
         }
     }
 
+    /// Ends a request that changes something, which [began](Request::BeginChange) here.
+    pub fn end_change(&self, ended: EndedChange) {
+        let now = self.environment.monotonic();
+        self.repeats.borrow_mut().end(ended, now);
+    }
+
+    /// Requests that were carried out and are remembered, those included that are too old by now.
+    pub fn repeats_kept(&self) -> usize {
+        self.repeats.borrow().len()
+    }
+
     /// Changes every coin whose AN is right, each by itself; records of the same coin see each
     /// other in the order they stand in. What passed is durable when this returns.
     async fn exchange(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
@@ -688,6 +919,8 @@ impl<E: Environment> Shard<E> {
             .map(|(number, record)| (record.coin, number)))
         .collect();
         by_coin.sort_unstable();
+        self.check_disk()?;
+        let stalls = self.stalls.begun();
         let mut coins = Vec::with_capacity(by_coin.len());
         for (index, of_coin) in by_coin.chunk_by(|a, b| a.0 == b.0).enumerate() {
             if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
@@ -708,7 +941,10 @@ impl<E: Environment> Shard<E> {
                 }
             }
         }
-        let result = self.exchange_held(records, &coins).await;
+        let result = match self.check_waited(stalls) {
+            Ok(()) => self.exchange_held(records, &coins).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
         self.let_go(&coins);
         result
     }
@@ -811,9 +1047,9 @@ impl<E: Environment> Shard<E> {
         (lockers.len(key) <= RECORDS_A_TURN).then(|| give(&mut lockers.coins(key)))
     }
 
-    /// Keys that start with these bytes, of lockers that this shard keeps track of.
-    pub fn locker_keys(&self, prefix: LockerPrefix) -> Vec<An> {
-        self.lockers.borrow().keys(prefix).collect()
+    /// The oldest keys that start with these bytes, of lockers that this shard keeps track of.
+    pub fn locker_keys(&self, prefix: LockerPrefix, of: KeysOf) -> Vec<An> {
+        self.lockers.borrow().keys(prefix, of).collect()
     }
 
     /// Lockers and what is for sale, of those that this shard keeps track of.
@@ -840,7 +1076,7 @@ impl<E: Environment> Shard<E> {
         };
         let durable = self.log.durable(&appended).await;
         match durable {
-            Ok(()) => self.put(&pages, changes, None),
+            Ok(()) => self.put(&pages, changes, None, self.noted_now()),
             Err(_) => self.give_up(&pages),
         }
         self.log.settle(appended);
@@ -881,8 +1117,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Puts durable changes (rising) into their pages: those of coins that changed `together` on
-    /// somebody's word, or of each by itself, on its owner's.
+    /// Puts durable changes (rising) into their pages: those of coins that changed `together`, by a fix or
+    /// by something else, or of each by itself. They are noted as of `now`, if they are.
     ///
     /// # Panics
     /// When a coin comes out of a locker or goes into one by itself: where it is with others, the locker
@@ -892,10 +1128,11 @@ impl<E: Environment> Shard<E> {
         pages: &[PageSequence],
         changes: &[Change],
         together: Option<ChangedBy>,
+        now: Option<Now>,
     ) {
-        let is_noted = self.notes_changes.get() && together != Some(ChangedBy::Helpers);
-        let now = is_noted.then(|| self.minute());
         let mut changed = self.changed.borrow_mut();
+        let mut listed = self.listed.borrow_mut();
+        let noted = now.map(|now| (now, changed.era(now)));
         let mut rest = changes;
         for page in pages {
             let here = rest
@@ -915,9 +1152,13 @@ impl<E: Environment> Shard<E> {
                         together.is_some() || !is_marked(old) && !is_marked(new),
                         "the locker of a coin that changes by itself would not hear of it"
                     );
-                    // One that nobody had has no earlier owner with tickets.
-                    if let (Some(now), Some(_)) = (now, old) {
-                        changed.note(coin, now);
+                    // One that nobody had here as well: it may have had an owner elsewhere.
+                    if let Some((now, era)) = noted {
+                        match together {
+                            Some(ChangedBy::Fix) => changed.note_fix(coin, now),
+                            Some(ChangedBy::Other) | None => changed.note(coin, era),
+                        }
+                        listed.remove(coin);
                     }
                 });
             rest = others;
@@ -931,9 +1172,15 @@ impl<E: Environment> Shard<E> {
         coins: Vec<Coin>,
         session: Option<u32>,
     ) -> Result<Locked, NotChanged> {
+        self.check_disk()?;
+        let stalls = self.stalls.begun();
         let held = self.hold(&coins).await;
         held.map_err(|crowded| self.crowded(crowded))?;
-        match self.lock_held(&coins, session).await {
+        let locked = match self.check_waited(stalls) {
+            Ok(()) => self.lock_held(&coins, session).await,
+            Err(unavailable) => Err(unavailable),
+        };
+        match locked {
             Ok(locked) => {
                 let pages = locked.pages.clone();
                 self.transactions
@@ -977,7 +1224,7 @@ impl<E: Environment> Shard<E> {
         self.moment.set(self.moment.get().max(moment));
         let held = self.transactions.borrow_mut().remove(&id);
         let held = held.expect("a transaction holds coins before it changes them");
-        self.put(&held.pages, changes, Some(by));
+        self.put(&held.pages, changes, Some(by), self.noted_now());
         self.let_go(&held.coins);
     }
 
@@ -1033,7 +1280,7 @@ impl<E: Environment> Shard<E> {
                 flush().await;
             }
         };
-        let counts = self.pages.checkpoint(round, durable).await?;
+        let mut counts = self.pages.checkpoint(round, durable).await?;
         if self.lockers.borrow_mut().take_changed() {
             let mut cursor = Cursor::start();
             let next = |entries: &mut Vec<Entry>| {
@@ -1044,6 +1291,8 @@ impl<E: Environment> Shard<E> {
                 .await
                 .inspect_err(|_| self.lockers.borrow_mut().set_changed())?;
         }
+        counts.left.shards = self.shards;
+        counts.left.books = u64::from(self.book.is_written()) << self.id.index();
         Ok(counts)
     }
 
@@ -1083,6 +1332,14 @@ impl<E: Environment> Shard<E> {
         let mut counters = self.counters.get();
         add(&mut counters);
         self.counters.set(counters);
+    }
+}
+
+/// Now, by both clocks.
+fn now(environment: &impl Environment) -> Now {
+    Now {
+        monotonic: environment.monotonic(),
+        unix_seconds: environment.unix_seconds(),
     }
 }
 

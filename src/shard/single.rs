@@ -1,11 +1,12 @@
-use std::ops::AddAssign;
+use std::{ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::{
-    Exchange, NotChanged, Replacement, Shard, Unavailable,
+    Exchange, NotChanged, Replacement, Sender, Shard, Unavailable,
     locks::{Crowded, Link, Next, Riders, Verdict},
+    repeats::{BegunSingle, ChangeName, Place},
 };
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
@@ -22,8 +23,8 @@ use crate::{
 pub enum Single {
     /// Is this its AN?
     Detect(Coin, An),
-    /// Change it, if this is its AN.
-    Exchange(Exchange),
+    /// Change it, if this is its AN: a pown, from there.
+    Exchange(Exchange, Sender),
 }
 
 /// Who asked, and the number that the asker knows the question by.
@@ -42,8 +43,19 @@ pub enum Asked {
     Now(Result<bool, NotChanged>),
     /// The asker hears of it when it is known: an exchange that passed when it is durable.
     UnderWay,
-    /// It takes a task, since its page has to be read: nothing has happened. An exchange never does.
+    /// The same is under way, and its sender does not wait: there is no answer.
+    Repeated,
+    /// It takes a task: its page has to be read, or it may be a repeat. Nothing has happened.
     HasToWait,
+}
+
+/// Whose an exchange is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Party {
+    /// Who hears what comes of it.
+    pub asker: Asker,
+    /// Where it is known as under way.
+    pub repeat: Place,
 }
 
 /// Hears what became of questions that were under way, each once.
@@ -99,7 +111,7 @@ struct UnderWay {
     page: PageSequence,
     change: Change,
     appended: Appended,
-    asker: Asker,
+    party: Party,
     /// Those who share the record.
     riders: Riders,
 }
@@ -120,7 +132,7 @@ impl Single {
     pub fn coin(&self) -> Coin {
         match self {
             Single::Detect(coin, _) => *coin,
-            Single::Exchange(exchange) => exchange.coin,
+            Single::Exchange(exchange, _) => exchange.coin,
         }
     }
 
@@ -129,7 +141,7 @@ impl Single {
     pub fn exchanges(&self) -> Option<Coin> {
         match self {
             Single::Detect(..) => None,
-            Single::Exchange(exchange) => Some(exchange.coin),
+            Single::Exchange(exchange, _) => Some(exchange.coin),
         }
     }
 }
@@ -145,7 +157,7 @@ impl<E: Environment> Shard<E> {
                 Lookup::Damaged => Asked::Now(Err(NotChanged::Unavailable)),
                 Lookup::Unloaded => Asked::HasToWait,
             },
-            Single::Exchange(exchange) => self.exchange_one(exchange, asker),
+            Single::Exchange(exchange, sender) => self.exchange_one(exchange, *sender, asker),
         }
     }
 
@@ -156,16 +168,27 @@ impl<E: Environment> Shard<E> {
         assert!(first, "a shard has one listener");
     }
 
-    fn exchange_one(&self, exchange: &Exchange, asker: Asker) -> Asked {
+    fn exchange_one(&self, exchange: &Exchange, sender: Sender, asker: Asker) -> Asked {
         let coin = exchange.coin;
+        if self.is_stalled() {
+            return Asked::Now(Err(NotChanged::Unavailable));
+        }
         if !self.locks.is_free(coin) {
-            return self.queue_up(exchange, asker);
+            return self.queue_up(exchange, sender, asker);
         }
         let before = match self.pages.lookup(coin) {
             Lookup::Circulating(an, mfs) if an == exchange.an => (an, mfs),
-            Lookup::Circulating(..) | Lookup::Free => return Asked::Now(Ok(false)),
+            Lookup::Circulating(an, _) => {
+                return Asked::Now(Ok(self.was_carried_out(exchange, an)));
+            }
+            Lookup::Free => return Asked::Now(Ok(false)),
             Lookup::Damaged => return Asked::Now(Err(NotChanged::Unavailable)),
-            Lookup::Unloaded => return self.exchange_by_task(exchange, asker),
+            Lookup::Unloaded => {
+                return match self.begin_unseen(exchange, sender) {
+                    Ok(repeat) => self.exchange_by_task(exchange, Party { asker, repeat }),
+                    Err(asked) => asked,
+                };
+            }
         };
         let (an, mfs) = match exchange.becomes {
             Replacement::An(an) => (an, self.month()),
@@ -174,10 +197,16 @@ impl<E: Environment> Shard<E> {
         if (an, mfs) == before {
             // What is in memory, and not about to change, is durable.
             self.note_unchanged(1);
+            self.count_powned(coin);
             return Asked::Now(Ok(true));
         }
+        let repeat = match self.begin_exchange(exchange, sender) {
+            Ok(repeat) => repeat,
+            Err(asked) => return asked,
+        };
+        let party = Party { asker, repeat };
         let Some(sequence) = self.pages.begin(coin.page()) else {
-            return self.exchange_by_task(exchange, asker);
+            return self.exchange_by_task(exchange, party);
         };
         let page = PageSequence {
             page: coin.page(),
@@ -190,16 +219,19 @@ impl<E: Environment> Shard<E> {
         match self.log.append_now(&[page], &[change], ticket) {
             Err(refusal) => {
                 self.pages.give_up(page.page, page.sequence);
+                self.end_exchange(repeat, false, Duration::ZERO);
                 Asked::Now(Err(refusal.into()))
             }
             Ok(None) => {
                 self.pages.give_up(page.page, page.sequence);
                 drop(singles);
-                self.exchange_by_task(exchange, asker)
+                self.exchange_by_task(exchange, party)
             }
             Ok(Some(appended)) if self.durability == Durability::Periodic => {
-                self.put(&[page], &[change], None);
+                self.put(&[page], &[change], None, self.noted_now());
                 self.log.settle(appended);
+                self.end_exchange(repeat, true, self.environment.monotonic());
+                self.count_powned(coin);
                 Asked::Now(Ok(true))
             }
             Ok(Some(appended)) => {
@@ -208,7 +240,7 @@ impl<E: Environment> Shard<E> {
                     page,
                     change,
                     appended,
-                    asker,
+                    party,
                     riders: Riders::NONE,
                 });
                 Asked::UnderWay
@@ -216,19 +248,62 @@ impl<E: Environment> Shard<E> {
         }
     }
 
+    /// Begins an exchange, unless the same is under way.
+    ///
+    /// # Errors
+    /// What it is told instead.
+    #[inline]
+    fn begin_exchange(&self, exchange: &Exchange, sender: Sender) -> Result<Place, Asked> {
+        let name = self.name_of(exchange);
+        match self.repeats.borrow_mut().begin_single(name, sender) {
+            BegunSingle::New(place) => Ok(place),
+            BegunSingle::UnderWay if !sender.waits => Err(Asked::Repeated),
+            BegunSingle::UnderWay | BegunSingle::NoPlace => Err(Asked::HasToWait),
+        }
+    }
+
+    /// The same of an exchange of a coin whose number is not known yet: what may be a repeat has to be
+    /// compared with that number, which takes a task.
+    fn begin_unseen(&self, exchange: &Exchange, sender: Sender) -> Result<Place, Asked> {
+        let (name, now) = (self.name_of(exchange), self.environment.monotonic());
+        if self.repeats.borrow().was_carried_out(name, now) {
+            return Err(Asked::HasToWait);
+        }
+        self.begin_exchange(exchange, sender)
+    }
+
+    /// Ends an exchange: carried out, or not.
+    #[inline]
+    fn end_exchange(&self, repeat: Place, passed: bool, now: Duration) {
+        self.repeats.borrow_mut().end_single(repeat, passed, now);
+    }
+
     /// Has an exchange wait for its coin, which is held, where it may pass then.
     #[cold]
-    fn queue_up(&self, exchange: &Exchange, asker: Asker) -> Asked {
+    fn queue_up(&self, exchange: &Exchange, sender: Sender, asker: Asker) -> Asked {
         if self.surely_fails(exchange) {
-            return Asked::Now(Ok(false));
+            return Asked::Now(Ok(match self.pages.lookup(exchange.coin) {
+                Lookup::Circulating(an, _) => self.was_carried_out(exchange, an),
+                _ => false,
+            }));
         }
         if !self.log.takes_changes() {
             // Nobody knows when the coin is free again.
             return Asked::Now(Err(NotChanged::Unavailable));
         }
-        match self.locks.enter_exchange(*exchange, asker) {
+        let repeat = match self.begin_unseen(exchange, sender) {
+            Ok(repeat) => repeat,
+            Err(asked) => return asked,
+        };
+        match self
+            .locks
+            .enter_exchange(*exchange, Party { asker, repeat })
+        {
             Ok(()) => Asked::UnderWay,
-            Err(crowded) => Asked::Now(Err(self.crowded(crowded))),
+            Err(crowded) => {
+                self.end_exchange(repeat, false, Duration::ZERO);
+                Asked::Now(Err(self.crowded(crowded)))
+            }
         }
     }
 
@@ -257,9 +332,9 @@ impl<E: Environment> Shard<E> {
 
     /// Takes a coin that nobody holds for an exchange that has to wait for more than the log.
     #[cold]
-    fn exchange_by_task(&self, exchange: &Exchange, asker: Asker) -> Asked {
+    fn exchange_by_task(&self, exchange: &Exchange, party: Party) -> Asked {
         self.locks.hold(exchange.coin, Link::NONE);
-        let entered = self.locks.enter_exchange(*exchange, asker);
+        let entered = self.locks.enter_exchange(*exchange, party);
         entered.expect("nobody waits for a coin that nobody holds");
         self.spawn_turn(exchange.coin);
         Asked::UnderWay
@@ -324,25 +399,31 @@ impl<E: Environment> Shard<E> {
             }
             Err(refusal) => {
                 self.pages.give_up(page.page, page.sequence);
-                let (asker, riders) = self.take_those_who_wait(coin);
-                self.tell_all(coin, asker, riders, Err(refusal.into()));
+                let (party, riders) = self.take_those_who_wait(coin);
+                self.tell_all(
+                    coin,
+                    party,
+                    riders,
+                    Err(refusal.into()),
+                    self.environment.monotonic(),
+                );
                 return Turn::Over;
             }
         };
         if self.durability == Durability::Periodic {
-            self.put(&[page], &[change], None);
+            self.put(&[page], &[change], None, self.noted_now());
             self.log.settle(appended);
-            let (asker, riders) = self.take_those_who_wait(coin);
-            self.tell_all(coin, asker, riders, Ok(()));
+            let (party, riders) = self.take_those_who_wait(coin);
+            self.tell_all(coin, party, riders, Ok(()), self.environment.monotonic());
             return Turn::Over;
         }
         self.locks.set_change(coin, Link::to(ticket));
-        let (asker, riders) = self.take_those_who_wait(coin);
+        let (party, riders) = self.take_those_who_wait(coin);
         let place = self.singles.borrow_mut().under_way.insert(UnderWay {
             page,
             change,
             appended,
-            asker,
+            party,
             riders,
         });
         assert_eq!(
@@ -365,9 +446,9 @@ impl<E: Environment> Shard<E> {
                 Ok(before) => match shard.judge_turn(coin, before) {
                     None => shard.tell_at_once(coin),
                     Some(change) => {
-                        let (asker, riders) = shard.take_those_who_wait(coin);
+                        let (party, riders) = shard.take_those_who_wait(coin);
                         let outcome = shard.commit(&[change]).await;
-                        shard.tell_all(coin, asker, riders, outcome);
+                        shard.tell_all(coin, party, riders, outcome, shard.environment.monotonic());
                     }
                 },
             }
@@ -409,77 +490,126 @@ impl<E: Environment> Shard<E> {
     /// Refuses the exchanges at the front of a coin's queue.
     fn refuse_turn(&self, coin: Coin, why: NotChanged) {
         self.locks.judge(coin, |_| Verdict::WithChange(false));
-        let (asker, riders) = self.take_those_who_wait(coin);
-        self.tell_all(coin, asker, riders, Err(why));
+        let (party, riders) = self.take_those_who_wait(coin);
+        self.tell_all(coin, party, riders, Err(why), self.environment.monotonic());
     }
 
     /// Tells exchanges that were judged, none of which changes the coin.
     fn tell_at_once(&self, coin: Coin) {
         let taken = self
             .locks
-            .take_exchanges(coin, |asker, passed| self.tell_now(asker, passed));
+            .take_exchanges(coin, |party, passed| self.tell_now(coin, party, passed));
         assert!(taken.is_none(), "what changes nothing waits for nothing");
     }
 
     /// Tells exchanges that were judged what is known already. Gives who makes the change that the others
     /// wait for, and those.
-    fn take_those_who_wait(&self, coin: Coin) -> (Asker, Riders) {
+    fn take_those_who_wait(&self, coin: Coin) -> (Party, Riders) {
         let taken = self
             .locks
-            .take_exchanges(coin, |asker, passed| self.tell_now(asker, passed));
+            .take_exchanges(coin, |party, passed| self.tell_now(coin, party, passed));
         taken.expect("somebody waits for the change")
     }
 
-    fn tell_now(&self, asker: Asker, passed: bool) {
+    fn tell_now(&self, coin: Coin, party: Party, passed: bool) {
         self.note_unchanged(usize::from(passed));
-        self.tell(asker, Ok(passed));
+        self.end_and_tell(coin, party, Ok(passed), self.environment.monotonic());
+    }
+
+    /// Ends an exchange, counts it, and tells who asked for it what came of it.
+    #[inline]
+    fn end_and_tell(
+        &self,
+        coin: Coin,
+        party: Party,
+        outcome: Result<bool, NotChanged>,
+        now: Duration,
+    ) {
+        let passed = outcome == Ok(true);
+        self.end_exchange(party.repeat, passed, now);
+        if passed {
+            self.count_powned(coin);
+        }
+        let listener = self.on_exchanged.get();
+        let listener = listener.expect("somebody listens before a change is under way");
+        listener(party.asker, outcome);
     }
 
     /// Tells those who share a change what came of it.
     fn tell_all(
         &self,
         coin: Coin,
-        asker: Asker,
+        party: Party,
         mut riders: Riders,
         outcome: Result<(), NotChanged>,
+        now: Duration,
     ) {
-        self.tell(asker, outcome.map(|()| true));
-        while let Some((asker, passed)) = self.locks.next_rider(coin, &mut riders) {
+        self.end_and_tell(coin, party, outcome.map(|()| true), now);
+        while let Some((party, passed)) = self.locks.next_rider(coin, &mut riders) {
             self.singles.borrow_mut().shared += u64::from(passed && outcome.is_ok());
-            self.tell(asker, outcome.map(|()| passed));
+            self.end_and_tell(coin, party, outcome.map(|()| passed), now);
         }
-    }
-
-    #[inline]
-    fn tell(&self, asker: Asker, outcome: Result<bool, NotChanged>) {
-        let listener = self.on_exchanged.get();
-        let listener = listener.expect("somebody listens before a change is under way");
-        listener(asker, outcome);
     }
 
     /// Ends changes whose records are durable, or refused, in the order of the log.
     pub(super) fn end_singles(&self, tickets: &[usize], outcome: Result<(), Refusal>) {
+        let now = self.environment.monotonic();
+        let noted_now = self.noted_now();
         for &ticket in tickets {
             let UnderWay {
                 page,
                 change,
                 appended,
-                asker,
+                party,
                 riders,
             } = self.singles.borrow_mut().under_way.remove(ticket);
             match outcome {
-                Ok(()) => self.put(&[page], &[change], None),
+                Ok(()) => self.put(&[page], &[change], None, noted_now),
                 Err(_) => self.pages.give_up(page.page, page.sequence),
             }
             self.log.settle(appended);
             self.tell_all(
                 change.coin,
-                asker,
+                party,
                 riders,
                 outcome.map_err(NotChanged::from),
+                now,
             );
             self.let_one_go(change.coin);
         }
+    }
+
+    /// Counts a coin that got a new owner by itself.
+    pub fn count_powned(&self, coin: Coin) {
+        self.count(|counters| {
+            counters.coins_powned += 1;
+            counters.value_powned += u128::from(coin.denomination.worth_units());
+        });
+    }
+
+    /// What a pown of one coin is called.
+    #[inline]
+    pub fn name_of(&self, exchange: &Exchange) -> ChangeName {
+        // Coins that are to be freed are no pown, and nobody asks about them alone.
+        let proposed = match exchange.becomes {
+            Replacement::An(an) => an,
+            Replacement::Free => An::ZERO,
+        };
+        (self.repeat_key).name_pown(exchange.coin, exchange.an, proposed)
+    }
+
+    /// Whether the same was carried out lately and the coin, which has this number, still has the one
+    /// that it got. Who does not know that number asks in vain, and costs no look.
+    pub fn was_carried_out(&self, exchange: &Exchange, an: An) -> bool {
+        let has_proposed = matches!(exchange.becomes, Replacement::An(proposed) if proposed == an);
+        if !has_proposed {
+            return false;
+        }
+        let now = self.environment.monotonic();
+        let name = self.name_of(exchange);
+        let was = self.repeats.borrow().was_carried_out(name, now);
+        self.count(|counters| counters.repeats += u64::from(was));
+        was
     }
 
     /// Counts changes that passed and left their coins as they were.

@@ -1,6 +1,12 @@
 use std::time::Duration;
 
-use super::{blocks::Blocks, ticket_index::TicketIndex};
+use super::{
+    Stranger,
+    blocks::Blocks,
+    coins_once::CoinsOnce,
+    ticket_index::TicketIndex,
+    ticket_shares::{Account, Shares},
+};
 use crate::{
     coin::{AnTag, COINS_PER_PAGE, Coin, PageId, ShardId},
     protocol::{RaidaId, healing::TicketId},
@@ -14,6 +20,9 @@ pub struct TicketSettings {
     pub pool: usize,
     /// From being issued to its end.
     pub lifetime: Duration,
+    /// The pool has so many shares, and one stranger has at most one of them: of its tickets, and
+    /// of the coins that they list. 1 or more.
+    pub shares: usize,
 }
 
 impl TicketSettings {
@@ -24,11 +33,28 @@ impl TicketSettings {
     pub const BYTES_A_TICKET: usize = size_of::<Ticket>()
         + TicketIndex::BYTES_A_TICKET
         + size_of::<(u32, AnTag)>() * Self::COINS_A_TICKET;
+
+    /// Coins of the longest ticket that a node can be set up to issue.
+    pub(super) const LONG_TICKET: usize = 4_096;
+
+    /// Coins that all tickets together list at most.
+    pub(super) fn coins_most(&self) -> usize {
+        self.pool * Self::COINS_A_TICKET
+    }
 }
 
-/// Why a ticket is not issued: as many as there can be are not over yet.
+/// Nothing more can be kept track of: as much as there can be is not over yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolIsFull;
+
+/// Why a ticket is not issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotIssued {
+    /// As many as there can be are not over yet.
+    PoolIsFull,
+    /// As many as this stranger may have are not over yet.
+    ShareIsUsed,
+}
 
 /// Why a claim is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +80,9 @@ pub(super) struct Tickets {
     coins: Blocks<(u32, AnTag)>,
     /// How many of them were taken from the front since the start, the low half of it.
     coins_gone: u32,
+    /// What each stranger has of it.
+    shares: Shares,
+    once: CoinsOnce,
     random: RandomNumbers,
 }
 
@@ -65,12 +94,23 @@ struct Ticket {
     ends: Duration,
     /// How many coins came before its own, the low half of it, and how many those are.
     first: u32,
-    count: u32,
+    count: u16,
+    /// Whose share it is of.
+    account: Account,
 }
 
 /// Tickets at their end that are removed when one with few coins is issued, at most: more than come in,
 /// and few enough that nobody waits for it.
 const REMOVED_A_TURN: usize = 4;
+/// The same where there would be no room: after a quiet time all may be at their end. Some 50 µs.
+const REMOVED_FOR_ROOM: usize = 4_096;
+
+/// What is free for a ticket.
+struct Room {
+    coins: usize,
+    /// Why there is no more.
+    beyond: NotIssued,
+}
 
 /// Numbers from the system's random source, some at a time: each costs a call to the kernel otherwise.
 struct RandomNumbers {
@@ -85,7 +125,8 @@ pub fn ticket_owner(ticket: TicketId, shards: u16) -> ShardId {
 }
 
 impl Tickets {
-    pub(super) fn new(settings: TicketSettings, shard: ShardId, shards: u16) -> Tickets {
+    /// `seed` is a number that nobody knows.
+    pub(super) fn new(settings: TicketSettings, shard: ShardId, shards: u16, seed: u64) -> Tickets {
         Tickets {
             settings,
             shard,
@@ -95,38 +136,102 @@ impl Tickets {
             index: TicketIndex::new(settings.pool),
             coins: Blocks::new(),
             coins_gone: 0,
+            shares: Shares::new(&settings, seed),
+            once: CoinsOnce::new(seed),
             random: RandomNumbers::none(),
         }
     }
 
-    /// Issues a ticket for these coins, `count` of them. `random` fills bytes that nobody can predict.
+    /// Issues a ticket to somebody for these coins, `count` of them and at most 65,535; a coin that
+    /// comes twice is in it once. `random` fills bytes that nobody can predict.
     pub(super) fn issue(
         &mut self,
         now: Duration,
+        to: Stranger,
         count: usize,
         coins: impl Iterator<Item = (Coin, AnTag)>,
         random: impl Fn(&mut [u8]),
-    ) -> Result<TicketId, PoolIsFull> {
+    ) -> Result<TicketId, NotIssued> {
         // As many as make room for the coins, since none is without.
         self.remove_ended(now, REMOVED_A_TURN.max(count));
-        let coins_most = self.settings.pool * TicketSettings::COINS_A_TICKET;
-        if self.issued.len() >= self.settings.pool || self.coins.len() + count > coins_most {
-            return Err(PoolIsFull);
+        let account = self.shares.account(to);
+        if (self.room(account)).is_none_or(|room| room.coins < count) {
+            self.remove_ended(now, REMOVED_FOR_ROOM);
         }
+        let before = self.coins.len();
+        let listed = match self.room(account) {
+            None => Err(self.no_room()),
+            Some(room) => self.list(count, coins, room),
+        };
+        let count = listed.inspect_err(|_| {
+            let added = self.coins.len() - before;
+            self.coins.drop_back(added);
+        })?;
         let ticket = self.number(&random);
         self.index.prefetch(self.random.next_or_0());
-        let before = self.coins.len();
-        for (coin, tag) in coins.take(count) {
-            self.coins.push_back((number(coin), tag));
-        }
+        self.shares.take(account, count);
         self.issued.push_back(Ticket {
             number: ticket.get(),
             claimed: 0,
             ends: now + self.settings.lifetime,
             first: self.coins_gone.wrapping_add(before as u32),
-            count: (self.coins.len() - before) as u32,
+            count,
+            account,
         });
         Ok(ticket)
+    }
+
+    /// What is free for a ticket of this account; `None` where there can be none.
+    #[inline]
+    fn room(&self, account: Account) -> Option<Room> {
+        let of_share = self.shares.left(account)?;
+        let of_pool = self.settings.coins_most() - self.coins.len();
+        (!self.is_full()).then(|| Room {
+            coins: of_pool.min(of_share),
+            beyond: match of_share < of_pool {
+                true => NotIssued::ShareIsUsed,
+                false => NotIssued::PoolIsFull,
+            },
+        })
+    }
+
+    fn no_room(&self) -> NotIssued {
+        match self.is_full() {
+            true => NotIssued::PoolIsFull,
+            false => NotIssued::ShareIsUsed,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.issued.len() >= self.settings.pool
+    }
+
+    /// Puts coins at the end of those of all tickets, each once: how many. After an error some of
+    /// them are there.
+    #[inline]
+    fn list(
+        &mut self,
+        count: usize,
+        coins: impl Iterator<Item = (Coin, AnTag)>,
+        room: Room,
+    ) -> Result<u16, NotIssued> {
+        let is_list = count > 1;
+        if is_list {
+            self.once.begin(count);
+        }
+        let mut listed = 0;
+        for (coin, tag) in coins.take(count) {
+            let number = number(coin);
+            if is_list && !self.once.is_new(number) {
+                continue;
+            }
+            if usize::from(listed) == room.coins || listed == u16::MAX {
+                return Err(room.beyond);
+            }
+            self.coins.push_back((number, tag));
+            listed += 1;
+        }
+        Ok(listed)
     }
 
     /// Claims a ticket in a server's name: gives its coins, once for each server, with what stood for
@@ -151,7 +256,7 @@ impl Tickets {
         }
         ticket.claimed |= claimant;
         let first = ticket.first.wrapping_sub(self.coins_gone) as usize;
-        let (count, coins) = (ticket.count as usize, &self.coins);
+        let (count, coins) = (usize::from(ticket.count), &self.coins);
         Ok((first..first + count).map(|at| {
             let &(number, tag) = coins.get(at);
             (coin(number), tag)
@@ -173,13 +278,16 @@ impl Tickets {
 
     fn remove_ended(&mut self, now: Duration, most: usize) {
         for _ in 0..most {
-            let Some(&Ticket { count, .. }) = self.issued.front().filter(|t| t.ends <= now) else {
+            let Some(&Ticket { count, account, .. }) =
+                self.issued.front().filter(|t| t.ends <= now)
+            else {
                 return;
             };
+            self.shares.give_back(account, count);
             self.issued.drop_front(1);
             self.gone = self.gone.wrapping_add(1);
-            self.coins.drop_front(count as usize);
-            self.coins_gone = self.coins_gone.wrapping_add(count);
+            self.coins.drop_front(count.into());
+            self.coins_gone = self.coins_gone.wrapping_add(count.into());
         }
     }
 
@@ -253,11 +361,20 @@ mod tests {
     use crate::coin::An;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
     fn tickets(pool: usize, shard: u16, shards: u16) -> Tickets {
         let lifetime = 300 * SECOND;
-        let settings = TicketSettings { pool, lifetime };
-        Tickets::new(settings, ShardId::new(shard), shards)
+        let settings = TicketSettings {
+            pool,
+            lifetime,
+            shares: 1,
+        };
+        Tickets::new(settings, ShardId::new(shard), shards, SEED)
+    }
+
+    fn stranger(last: u8) -> Stranger {
+        Stranger::of([192, 0, 2, last].into())
     }
 
     fn source() -> impl Fn(&mut [u8]) {
@@ -280,7 +397,7 @@ mod tests {
         for count in [1, 9, 10, 4_096] {
             let mut tickets = tickets(64, 0, 1);
             let ticket = tickets
-                .issue(SECOND, count, coins(count), source())
+                .issue(SECOND, stranger(1), count, coins(count), source())
                 .unwrap();
             for claimant in RaidaId::all() {
                 let heard = tickets.claim(SECOND, ticket, claimant).unwrap();
@@ -296,7 +413,9 @@ mod tests {
     #[test]
     fn a_ticket_ends_when_its_time_is_over_and_not_before() {
         let mut tickets = tickets(4, 0, 1);
-        let ticket = tickets.issue(SECOND, 1, coins(1), source()).unwrap();
+        let ticket = tickets
+            .issue(SECOND, stranger(1), 1, coins(1), source())
+            .unwrap();
         let almost = 301 * SECOND - Duration::from_nanos(1);
         assert!(tickets.claim(almost, ticket, raida(1)).is_ok());
         let over = tickets.claim(301 * SECOND, ticket, raida(2)).map(drop);
@@ -308,27 +427,37 @@ mod tests {
         let (mut tickets, random) = (tickets(100, 0, 1), source());
         for second in 0..100 {
             tickets
-                .issue(second * SECOND, 1, coins(1), &random)
+                .issue(second * SECOND, stranger(1), 1, coins(1), &random)
                 .unwrap();
         }
-        let full = tickets.issue(299 * SECOND, 1, coins(1), &random);
-        assert_eq!(full, Err(PoolIsFull));
+        let full = tickets.issue(299 * SECOND, stranger(1), 1, coins(1), &random);
+        assert_eq!(full, Err(NotIssued::PoolIsFull));
         // The first is over at 300 s.
-        assert!(tickets.issue(300 * SECOND, 1, coins(1), &random).is_ok());
-        let full = tickets.issue(300 * SECOND, 1, coins(1), &random);
-        assert_eq!(full, Err(PoolIsFull));
+        assert!(
+            tickets
+                .issue(300 * SECOND, stranger(1), 1, coins(1), &random)
+                .is_ok()
+        );
+        let full = tickets.issue(300 * SECOND, stranger(1), 1, coins(1), &random);
+        assert_eq!(full, Err(NotIssued::PoolIsFull));
     }
 
     #[test]
     fn a_long_list_finds_room_as_soon_as_short_ones_are_over() {
         let (mut tickets, random) = (tickets(128, 0, 1), source());
         for _ in 0..120 {
-            tickets.issue(SECOND, 1, coins(1), &random).unwrap();
+            tickets
+                .issue(SECOND, stranger(1), 1, coins(1), &random)
+                .unwrap();
         }
-        tickets.issue(SECOND, 4_096, coins(4_096), &random).unwrap();
+        tickets
+            .issue(SECOND, stranger(1), 4_096, coins(4_096), &random)
+            .unwrap();
         let all = 128 * TicketSettings::COINS_A_TICKET - 4_096 - 120;
-        tickets.issue(SECOND, all, coins(all), &random).unwrap();
-        let long = tickets.issue(302 * SECOND, 4_096, coins(4_096), &random);
+        tickets
+            .issue(SECOND, stranger(1), all, coins(all), &random)
+            .unwrap();
+        let long = tickets.issue(302 * SECOND, stranger(1), 4_096, coins(4_096), &random);
         assert!(long.is_ok());
     }
 
@@ -342,10 +471,116 @@ mod tests {
     fn long_lists_fill_the_pool_as_well() {
         let (mut tickets, random) = (tickets(128, 0, 1), source());
         for _ in 0..2 {
-            tickets.issue(SECOND, 4_096, coins(4_096), &random).unwrap();
+            tickets
+                .issue(SECOND, stranger(1), 4_096, coins(4_096), &random)
+                .unwrap();
         }
-        assert_eq!(tickets.issue(SECOND, 1, coins(1), &random), Err(PoolIsFull));
-        assert!(tickets.issue(302 * SECOND, 1, coins(1), &random).is_ok());
+        assert_eq!(
+            tickets.issue(SECOND, stranger(1), 1, coins(1), &random),
+            Err(NotIssued::PoolIsFull)
+        );
+        assert!(
+            tickets
+                .issue(302 * SECOND, stranger(1), 1, coins(1), &random)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_stranger_has_at_most_a_share_and_gets_it_back_when_tickets_end() {
+        let (mut tickets, random) = (tickets(65_536, 0, 1), source());
+        let settings = TicketSettings {
+            shares: 8,
+            ..tickets.settings
+        };
+        tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
+        let mut issued = |now: Duration, to: u8, count: usize| {
+            let issued = tickets.issue(now, stranger(to), count, coins(count), &random);
+            issued.map(drop)
+        };
+        // 8,192 tickets, of one coin each or of 64 coins on average.
+        for ticket in 0..8_192 {
+            assert_eq!(issued(SECOND + SECOND * ticket / 219, 1, 1), Ok(()));
+        }
+        assert_eq!(issued(40 * SECOND, 1, 1), Err(NotIssued::ShareIsUsed));
+        for _ in 0..128 {
+            assert_eq!(issued(40 * SECOND, 2, 4_096), Ok(()));
+        }
+        assert_eq!(issued(40 * SECOND, 2, 1), Err(NotIssued::ShareIsUsed));
+        // Others are none the worse.
+        for _ in 0..11 {
+            assert_eq!(issued(41 * SECOND, 3, 3_000), Ok(()));
+        }
+        let almost = 301 * SECOND - Duration::from_nanos(1);
+        assert_eq!(issued(almost, 1, 1), Err(NotIssued::ShareIsUsed));
+        assert_eq!(issued(301 * SECOND, 1, 1), Ok(()));
+        assert_eq!(issued(301 * SECOND, 1, 1), Err(NotIssued::ShareIsUsed));
+        for _ in 0..128 {
+            assert_eq!(issued(340 * SECOND, 2, 4_096), Ok(()));
+        }
+        assert_eq!(issued(340 * SECOND, 2, 1), Err(NotIssued::ShareIsUsed));
+    }
+
+    #[test]
+    fn eight_strangers_fill_a_pool_and_the_ninth_has_to_wait() {
+        let settings = TicketSettings {
+            pool: 1_024,
+            lifetime: 300 * SECOND,
+            shares: 8,
+        };
+        let mut tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
+        let random = source();
+        let mut issued = |now, to| {
+            tickets
+                .issue(now, stranger(to), 1, coins(1), &random)
+                .map(drop)
+        };
+        for to in 1..=8 {
+            assert!((0..128).all(|_| issued(SECOND, to) == Ok(())));
+            assert_eq!(issued(SECOND, to), Err(NotIssued::ShareIsUsed));
+        }
+        assert_eq!(issued(SECOND, 9), Err(NotIssued::PoolIsFull));
+        assert_eq!(issued(301 * SECOND, 9), Ok(()));
+    }
+
+    #[test]
+    fn a_long_ticket_is_possible_in_a_small_pool_too() {
+        let settings = TicketSettings {
+            pool: 64,
+            lifetime: 300 * SECOND,
+            shares: 8,
+        };
+        let mut tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
+        let long = tickets.issue(SECOND, stranger(1), 4_096, coins(4_096), source());
+        assert!(long.is_ok());
+    }
+
+    #[test]
+    fn a_ticket_names_each_coin_once_and_takes_no_more_than_that() {
+        let (mut tickets, random) = (tickets(128, 0, 1), source());
+        for distinct in [1, 2, 63, 1_500] {
+            let each: Vec<(Coin, AnTag)> = coins(distinct).collect();
+            let named = || each.iter().copied().cycle().take(4_096);
+            let kept = tickets.coins.len();
+            let ticket = tickets.issue(SECOND, stranger(1), 4_096, named(), &random);
+            let heard = tickets.claim(SECOND, ticket.unwrap(), raida(1)).unwrap();
+            assert!(heard.eq(coins(distinct)), "{distinct} coins");
+            assert_eq!(tickets.coins.len() - kept, distinct);
+        }
+    }
+
+    #[test]
+    fn a_ticket_that_does_not_fit_leaves_nothing_behind() {
+        let (mut tickets, random) = (tickets(128, 0, 1), source());
+        tickets
+            .issue(SECOND, stranger(1), 4_000, coins(4_000), &random)
+            .unwrap();
+        let rest = 128 * TicketSettings::COINS_A_TICKET - 4_000;
+        let over = tickets.issue(SECOND, stranger(1), rest + 1, coins(rest + 1), &random);
+        assert_eq!(over, Err(NotIssued::PoolIsFull));
+        let ticket = tickets.issue(SECOND, stranger(1), rest, coins(rest), &random);
+        let heard = tickets.claim(SECOND, ticket.unwrap(), raida(1)).unwrap();
+        assert!(heard.eq(coins(rest)));
     }
 
     #[test]
@@ -355,7 +590,9 @@ mod tests {
         for round in 0..100 {
             let now = 150 * SECOND * round;
             let list = || coins(100 + round as usize).skip(round as usize);
-            let ticket = tickets.issue(now, 100, list(), &random).unwrap();
+            let ticket = tickets
+                .issue(now, stranger(1), 100, list(), &random)
+                .unwrap();
             for (claimant, at) in [(1, now), (2, now + 100 * SECOND)] {
                 let heard = tickets.claim(at, ticket, raida(claimant)).unwrap();
                 assert!(heard.eq(list()), "list {round}");
@@ -370,7 +607,9 @@ mod tests {
                 let (mut tickets, random) = (tickets(2_000, shard, shards), source());
                 let mut seen = HashSet::new();
                 for _ in 0..2_000 {
-                    let ticket = tickets.issue(SECOND, 1, coins(1), &random).unwrap();
+                    let ticket = tickets
+                        .issue(SECOND, stranger(1), 1, coins(1), &random)
+                        .unwrap();
                     assert_eq!(ticket_owner(ticket, shards), ShardId::new(shard));
                     assert!(seen.insert(ticket.get()));
                 }
@@ -388,7 +627,12 @@ mod tests {
             }
         };
         let mut tickets = tickets(4, 0, 1);
-        let mut number = || tickets.issue(SECOND, 1, coins(1), random).unwrap().get();
+        let mut number = || {
+            tickets
+                .issue(SECOND, stranger(1), 1, coins(1), random)
+                .unwrap()
+                .get()
+        };
         assert_eq!([number(), number()], [7, 9]);
     }
 
@@ -398,7 +642,9 @@ mod tests {
         for number in 0..1_000_000 {
             // 900 live at any time.
             let now = SECOND * number / 3;
-            let ticket = tickets.issue(now, 1, coins(1), &random).unwrap();
+            let ticket = tickets
+                .issue(now, stranger(1), 1, coins(1), &random)
+                .unwrap();
             assert!(tickets.claim(now, ticket, raida(3)).is_ok());
             // One that fills and one that empties: the rest is used again.
             assert!(tickets.issued.blocks() <= 2 && tickets.coins.blocks() <= 2);

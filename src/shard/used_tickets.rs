@@ -9,7 +9,7 @@ use super::tickets::PoolIsFull;
 use crate::{
     coin::Coin,
     protocol::key_healing::{
-        CLOCK_AHEAD_MINUTES_MAX, EncryptionTicket, Minute, TICKET_AGE_MINUTES_MAX,
+        CLOCK_AHEAD_MINUTES_MAX, EncryptionTicket, Minute, TICKET_AGE_MINUTES_MAX, Verdict,
     },
     store::Thing,
 };
@@ -82,7 +82,8 @@ impl UsedTickets {
         tickets
     }
 
-    /// Uses tickets of a coin up: says which had not been used, and were not void.
+    /// Uses tickets of a coin up: says which had not been used, and are not from before it may have
+    /// changed. Those of before are not used up.
     ///
     /// # Errors
     /// As many are remembered as can be; none was used then.
@@ -91,8 +92,8 @@ impl UsedTickets {
         now: Minute,
         coin: Coin,
         tickets: &[Thing],
-        is_void: impl Fn(&Thing) -> bool,
-    ) -> Result<Vec<bool>, PoolIsFull> {
+        is_too_early: impl Fn(&Thing) -> bool,
+    ) -> Result<Vec<Verdict>, PoolIsFull> {
         self.forget(now, LEAVE_A_TURN + tickets.len());
         let of_coin = self.by_coin.get(&coin).copied().unwrap_or(0) as usize;
         if self.count + tickets.len() > self.most
@@ -100,21 +101,25 @@ impl UsedTickets {
         {
             return Err(PoolIsFull);
         }
-        let fresh = tickets.iter().map(|ticket| {
+        let verdicts = tickets.iter().map(|ticket| {
             let minute = Minute(ticket.moment);
-            if minute <= self.until || is_void(ticket) {
-                return false;
+            let known = self.by_minute.get(&minute);
+            if known.is_some_and(|known| known.contains_key(&ticket.name)) {
+                return Verdict::Refused;
+            }
+            if is_too_early(ticket) {
+                return Verdict::TooEarly;
+            }
+            if minute <= self.until {
+                return Verdict::Refused;
             }
             let of_minute = self.by_minute.entry(minute).or_default();
-            let is_fresh = !of_minute.contains_key(&ticket.name);
-            if is_fresh {
-                of_minute.insert(ticket.name, Some(coin));
-                *self.by_coin.entry(coin).or_default() += 1;
-                self.count += 1;
-            }
-            is_fresh
+            of_minute.insert(ticket.name, Some(coin));
+            *self.by_coin.entry(coin).or_default() += 1;
+            self.count += 1;
+            Verdict::Accepted
         });
-        Ok(fresh.collect())
+        Ok(verdicts.collect())
     }
 
     /// Takes that back: nothing came of it.
@@ -182,7 +187,13 @@ mod tests {
         asked: &[Thing],
     ) -> Option<Vec<bool>> {
         let coin = PageId::from_index(7).unwrap().coin(coin);
-        tickets.use_up(Minute(now), coin, asked, |_| false).ok()
+        let verdicts = tickets.use_up(Minute(now), coin, asked, |_| false).ok()?;
+        let verdicts = verdicts.into_iter();
+        Some(
+            verdicts
+                .map(|verdict| verdict == Verdict::Accepted)
+                .collect(),
+        )
     }
 
     /// Uses tickets of a coin, of each its name and its minute.
@@ -225,13 +236,22 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_is_void_is_not_used_up() {
-        let mut tickets = UsedTickets::new(9, NOTHING);
+    fn a_ticket_from_before_the_coin_changed_is_not_used_up_and_one_that_was_used_is_no_such_one() {
+        use Verdict::{Accepted, Refused, TooEarly};
+        let mut tickets = UsedTickets::new(9, (90, &[thing(3, 100)]));
         let coin = PageId::from_index(7).unwrap().coin(1);
-        let both = [thing(1, 100), thing(2, 101)];
-        let fresh = tickets.use_up(Minute(101), coin, &both, |ticket| ticket.moment < 101);
-        assert_eq!(fresh, Ok(vec![false, true]));
-        assert_eq!(tickets.len(), 1);
+        let all = [thing(1, 100), thing(2, 101), thing(3, 100), thing(4, 90)];
+        let said = |tickets: &mut UsedTickets, earliest| {
+            let is_too_early = |ticket: &Thing| ticket.moment < earliest;
+            tickets.use_up(Minute(101), coin, &all, is_too_early)
+        };
+        let first = [TooEarly, Accepted, Refused, TooEarly];
+        assert_eq!(said(&mut tickets, 101), Ok(first.to_vec()));
+        assert_eq!(tickets.len(), 2);
+        let second = [Accepted, Refused, Refused, Refused];
+        assert_eq!(said(&mut tickets, 0), Ok(second.to_vec()));
+        let third = [Refused; 3].into_iter().chain([TooEarly]);
+        assert_eq!(said(&mut tickets, 102), Ok(third.collect()));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 use std::{
     cell::Cell,
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
@@ -14,6 +17,7 @@ use glommio::{
     GlommioError,
     io::{BufferedFile, DmaFile, OpenOptions},
 };
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use super::{
     LOG_FOLDER,
@@ -288,6 +292,28 @@ impl File for DiskFile {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
             other => other,
         }
+    }
+
+    fn is_same(&self, other: &DiskFile) -> bool {
+        use DiskFile::{Buffered, Direct, Durable};
+        match (self, other) {
+            (Direct(file) | Durable(file), Direct(other) | Durable(other)) => file.is_same(other),
+            (Buffered(file), Buffered(other)) => file.is_same(other),
+            _ => false,
+        }
+    }
+
+    fn is_unlinked(&self) -> bool {
+        let descriptor = match self {
+            DiskFile::Direct(file) | DiskFile::Durable(file) => file.as_raw_fd(),
+            DiskFile::Buffered(file) => file.as_raw_fd(),
+        };
+        // SAFETY: `self` keeps the descriptor open for as long as it is borrowed here.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        // What the kernel knows without asking a disk or a server: this is called on a core.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let told = statx(descriptor, c"", flags, StatxFlags::NLINK);
+        told.is_ok_and(|told| told.stx_nlink == 0)
     }
 }
 

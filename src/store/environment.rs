@@ -27,7 +27,7 @@ pub trait Environment: Clone + 'static {
     /// Waits at least this long.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
 
-    /// Time since some fixed moment; never goes back.
+    /// Time since some moment, the same one on all cores of a node; never goes back.
     fn monotonic(&self) -> Duration;
 
     /// Seconds since 1970 in UTC.
@@ -61,6 +61,16 @@ pub trait Storage: Clone + 'static {
 
     /// Removes a file.
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>>;
+
+    /// Whether an open file is still the one with this name. What cannot be told counts as yes.
+    fn is_in_place(&self, name: &str, file: &Self::File) -> impl Future<Output = bool> {
+        async move {
+            match self.open(name, false).await {
+                Ok(other) => file.is_same(&other),
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            }
+        }
+    }
 }
 
 /// An open file. Reads and writes are whole blocks of [`BLOCK_BYTES`].
@@ -88,4 +98,11 @@ pub trait File: 'static {
     /// # Errors
     /// `StorageFull` where there is not enough.
     fn reserve(&self, length: u64) -> impl Future<Output = io::Result<()>>;
+
+    /// Whether the two are the same file.
+    fn is_same(&self, other: &Self) -> bool;
+
+    /// Whether no name leads to the file any more, so that nobody finds it when this process has
+    /// ended. Costs no I/O.
+    fn is_unlinked(&self) -> bool;
 }

@@ -1,14 +1,16 @@
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, Write},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    },
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use super::{BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk};
+use super::{
+    BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk,
+    folder_lock::{FolderLock, LockRefused},
+    round::ROUND_FILE,
+    segment_list::SEGMENTS_FILE,
+};
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
@@ -16,7 +18,7 @@ use super::{BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk};
 pub struct DataFolder {
     path: PathBuf,
     created: bool,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// A data folder that cannot be worked on.
@@ -39,6 +41,14 @@ pub enum FolderError {
     Missing {
         /// The folder.
         folder: PathBuf,
+    },
+    /// The node's secret is gone, and other files are there.
+    #[error(
+        "{path} is missing, though a node has run here: restore it from a backup. Or empty the whole folder: the node then starts as a new one, and coins are healed by the other servers of its network"
+    )]
+    SecretLost {
+        /// The file.
+        path: PathBuf,
     },
     /// The node's secret is not what it must be.
     #[error(
@@ -65,29 +75,34 @@ impl DataFolder {
     /// Where it is in use, missing, or cannot be read and written.
     pub fn open(path: &Path, create: bool) -> Result<DataFolder, FolderError> {
         let secret = path.join("secret");
+        let lost = || FolderError::SecretLost {
+            path: secret.clone(),
+        };
         if !secret.exists() && !create {
+            if has_served(path) {
+                return Err(lost());
+            }
             return Err(FolderError::Missing {
                 folder: path.to_owned(),
             });
         }
-        for folder in [
-            path.to_owned(),
-            path.join(PAGE_FOLDER),
-            path.join(LOG_FOLDER),
-            path.join(BOOK_FOLDER),
-        ] {
-            let made = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder);
-            made.map_err(|error| FolderError::Io {
-                path: folder,
-                error,
-            })?;
+        make(path)?;
+        // Before anything is made in it: another node's folder stays as that node has it.
+        let lock = FolderLock::take(path).map_err(|refused| match refused {
+            LockRefused::Taken { process } => FolderError::InUse {
+                folder: path.to_owned(),
+                process,
+            },
+            LockRefused::Io { path, error } => FolderError::Io { path, error },
+        })?;
+        for folder in [PAGE_FOLDER, LOG_FOLDER, BOOK_FOLDER] {
+            make(&path.join(folder))?;
         }
-        let lock = lock(path)?;
         // Looked at under the lock: another process may just have made it.
         let created = !secret.exists();
+        if created && has_served(path) {
+            return Err(lost());
+        }
         disk::remove_scratch(path).map_err(|error| FolderError::Io {
             path: path.to_owned(),
             error,
@@ -137,42 +152,21 @@ impl DataFolder {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, FolderError> {
-    let path = folder.join("lock");
-    let failed = |error| FolderError::Io {
-        path: path.clone(),
+/// Whether a recovery ever ended in this folder.
+fn has_served(folder: &Path) -> bool {
+    folder.join(ROUND_FILE).exists() || folder.join(SEGMENTS_FILE).exists()
+}
+
+/// Makes a folder that only its owner can look into, where there is none.
+fn make(folder: &Path) -> Result<(), FolderError> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    made.map_err(|error| FolderError::Io {
+        path: folder.to_owned(),
         error,
-    };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
-    // SAFETY: flock takes a descriptor, which `file` keeps open, and no memory.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::WouldBlock {
-            return Err(failed(error));
-        }
-        let mut process = String::new();
-        let _ = file.read_to_string(&mut process);
-        let process = Some(process.trim())
-            .filter(|p| !p.is_empty())
-            .unwrap_or("unknown");
-        return Err(FolderError::InUse {
-            folder: folder.to_owned(),
-            process: process.to_owned(),
-        });
-    }
-    let noted = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    noted.map_err(failed)?;
-    Ok(file)
+    })
 }
 
 /// Writes 16 bytes as hexadecimal digits into a file that only its owner can read, durably and
@@ -256,6 +250,22 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_folder_whose_secret_alone_is_gone_is_no_new_one() {
+        for left in ["round", "segments"] {
+            let place = tempfile::tempdir().unwrap();
+            drop(DataFolder::open(place.path(), true).unwrap());
+            fs::remove_file(place.path().join("secret")).unwrap();
+            fs::write(place.path().join(left), "").unwrap();
+            for create in [true, false] {
+                let refused = DataFolder::open(place.path(), create).unwrap_err();
+                assert!(matches!(refused, FolderError::SecretLost { .. }));
+            }
+            fs::remove_file(place.path().join(left)).unwrap();
+            assert!(DataFolder::open(place.path(), true).unwrap().was_created());
+        }
     }
 
     #[test]

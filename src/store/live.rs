@@ -2,6 +2,7 @@ use std::{
     cell::RefCell,
     future::Future,
     rc::Rc,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,9 @@ pub struct Live {
     random: Rc<RefCell<Random>>,
 }
 
+/// What all monotonic clocks of this process count from: cores tell each other moments.
+static START: OnceLock<Instant> = OnceLock::new();
+
 struct Random {
     bytes: [u8; RANDOM_BYTES],
     used: usize,
@@ -39,7 +43,7 @@ impl Live {
         Live {
             disk,
             clock,
-            start: Instant::now(),
+            start: *START.get_or_init(Instant::now),
             random: Rc::new(RefCell::new(Random {
                 bytes: [0; RANDOM_BYTES],
                 used: RANDOM_BYTES,
@@ -68,7 +72,7 @@ impl Environment for Live {
     }
 
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        self.start.elapsed() + self.clock.passed()
     }
 
     fn unix_seconds(&self) -> u64 {

@@ -9,6 +9,11 @@
 //! overwritten with zeros and that is made durable; until this succeeds, its requests stay
 //! unanswered and new ones are refused.
 //!
+//! A segment is [listed](super::segment_list) before the first answer that rests on it. Where it is
+//! removed, or moved, while the node runs, whatever follows would be gone at the next start: so
+//! changes are refused from then on, until the node is started again. What was answered is in memory
+//! still, and the next checkpoint saves it.
+//!
 //! In the periodic mode requests are answered before that. Then a batch that cannot be written is
 //! tried until it can, and new requests are refused meanwhile.
 
@@ -31,7 +36,9 @@ use super::{
     environment::{BLOCK_BYTES, Environment, File, Storage},
     record::{self, Change, PageSequence},
     segment::{self, BATCH_HEAD_BYTES, FIRST_BATCH_OFFSET, SegmentHeader},
+    segment_list::{Checkpointed, Listed, SegmentList},
     signal::Signal,
+    trouble::{Over, Trouble},
 };
 
 /// Segments a log may have; at this many, changes wait for a checkpoint to free one, and are refused
@@ -50,6 +57,8 @@ pub const ROOM_WAITERS_MAX: usize = 256;
 const BACKLOG_BYTES_KEPT: usize = 2 << 20;
 /// Between tries to undo a write that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether the segments in use are still where they were.
+const PLACE_LOOK: Duration = Duration::from_millis(500);
 /// Written at once when a new segment is filled with zeros, in bytes.
 const FILL_BYTES: usize = 1 << 20;
 
@@ -145,6 +154,10 @@ pub struct Log<E: Environment> {
     closed: Signal,
     checkpoint_wanted: Rc<Signal>,
     on_tickets: OnceCell<TicketListener>,
+    list: SegmentList,
+    failed_writes: Trouble,
+    failed_undos: Trouble,
+    failed_segments: Trouble,
 }
 
 /// Hears of records that were appended with a ticket, all of a batch at once: their tickets, in the
@@ -171,6 +184,18 @@ struct State<F> {
     /// Ready for use, taken from the front: the longest unused is overwritten first, so that what
     /// lies on disk of a log is always its newest segments without a gap.
     spare: VecDeque<SpareFile<F>>,
+    /// The files of segments that the list on the disk may name.
+    listed: Vec<u64>,
+    /// The newest segment is on the list, durably.
+    is_listed: bool,
+    /// What the records of segments that were freed are given up for.
+    checkpointed: Checkpointed,
+    /// Records before this position are in the pages on the disk.
+    saved_to: u64,
+    /// A segment in use was taken away under the node.
+    is_lost: bool,
+    /// Whoever waits here for the disk is sent away: it does not answer.
+    is_stalled: bool,
     making_spare: bool,
     files: usize,
     next_file: u64,
@@ -179,6 +204,8 @@ struct State<F> {
     chain: u32,
     /// One past the position of the last record in the batch under way.
     batch_end: u64,
+    /// Since when a batch is under way, and its records.
+    batch: Option<(Duration, usize)>,
     /// Which records from `settled_from` on are settled.
     unsettled: VecDeque<bool>,
     settled_from: u64,
@@ -194,6 +221,7 @@ struct State<F> {
     ended: bool,
     counts: LogCounts,
     /// Empty; kept for the memory that they have.
+    ended_batch: Vec<Queued>,
     tickets: Vec<usize>,
     wakers: Vec<Waker>,
 }
@@ -233,6 +261,8 @@ struct Waiter {
 
 struct Segment<F> {
     file: Rc<F>,
+    /// The number in the file's name.
+    file_number: u64,
     header: SegmentHeader,
     offset: u64,
     /// One past the last record's position.
@@ -241,6 +271,7 @@ struct Segment<F> {
 
 struct SpareFile<F> {
     file: Rc<F>,
+    number: u64,
 }
 
 impl<E: Environment> Log<E> {
@@ -272,6 +303,7 @@ impl<E: Environment> Log<E> {
             if file.length().await? == settings.segment_bytes && spare.len() < SEGMENTS_MAX {
                 spare.push_back(SpareFile {
                     file: Rc::new(file),
+                    number,
                 });
             } else {
                 drop(file);
@@ -293,6 +325,12 @@ impl<E: Environment> Log<E> {
                 waiters: Slab::new(),
                 used: VecDeque::new(),
                 spare,
+                listed: Vec::new(),
+                is_listed: true,
+                checkpointed: Checkpointed::default(),
+                saved_to: 0,
+                is_lost: false,
+                is_stalled: false,
                 making_spare: false,
                 files,
                 next_file,
@@ -300,6 +338,7 @@ impl<E: Environment> Log<E> {
                 next_batch: 0,
                 chain: 0,
                 batch_end: 0,
+                batch: None,
                 unsettled: VecDeque::new(),
                 settled_from: 0,
                 flush_to: 0,
@@ -309,6 +348,7 @@ impl<E: Environment> Log<E> {
                 closing: false,
                 ended: false,
                 counts: LogCounts::default(),
+                ended_batch: Vec::new(),
                 tickets: Vec::new(),
                 wakers: Vec::new(),
             }),
@@ -321,6 +361,10 @@ impl<E: Environment> Log<E> {
             closed: Signal::default(),
             checkpoint_wanted,
             on_tickets: OnceCell::new(),
+            list: SegmentList::new(settings.shard),
+            failed_writes: Trouble::default(),
+            failed_undos: Trouble::default(),
+            failed_segments: Trouble::default(),
         });
         if log.state.borrow().spare.is_empty()
             && let Err(error) = log.make_spare().await
@@ -329,6 +373,7 @@ impl<E: Environment> Log<E> {
         }
         log.environment.spawn(log.clone().write_batches());
         log.environment.spawn(log.clone().keep_spare());
+        log.environment.spawn(log.clone().watch_places());
         Ok(log)
     }
 
@@ -576,20 +621,29 @@ impl<E: Environment> Log<E> {
     }
 
     /// Frees the segments whose records all lie before `mark`: a checkpoint holds them, as of
-    /// `round`.
-    pub fn recycle(&self, mark: Position, round: u64) {
+    /// `round`, and has left this on the disk.
+    pub fn recycle(&self, mark: Position, round: u64, checkpointed: &Checkpointed) {
         let mut settings = self.settings.get();
         settings.round = round;
         self.settings.set(settings);
         let mut state = self.state.borrow_mut();
         while state.used.len() > 1 && state.used[0].end <= mark.0 {
             let segment = state.used.pop_front().expect("more than one is there");
-            state.spare.push_back(SpareFile { file: segment.file });
+            state.spare.push_back(SpareFile {
+                file: segment.file,
+                number: segment.file_number,
+            });
         }
+        state.checkpointed = state.checkpointed.and(checkpointed);
+        state.saved_to = state.saved_to.max(mark.0);
         state.checkpoint_failed = false;
         state.counts.segments = state.used.len() as u64;
+        let is_lost = state.is_lost;
         drop(state);
         self.recycled.notify();
+        if is_lost {
+            self.work.notify();
+        }
     }
 
     /// Says that a checkpoint failed, so that nobody waits for it to free a segment.
@@ -603,6 +657,36 @@ impl<E: Environment> Log<E> {
         let mut settings = self.settings.get();
         settings.flush_interval = flush_interval;
         self.settings.set(settings);
+    }
+
+    /// Since when the disk has not answered for what is being written; `None` where nothing is.
+    pub fn waits_since(&self) -> Option<Duration> {
+        self.state.borrow().batch.map(|(since, _)| since)
+    }
+
+    /// Says whether the disk does not answer. Then no change is put in line, and those that have only
+    /// waited for their turn are refused: nothing of them is on the disk. What is being written goes
+    /// on, and its end is told whenever it comes.
+    pub fn set_stalled(&self, is_stalled: bool) {
+        let mut state = self.state.borrow_mut();
+        state.is_stalled = is_stalled;
+        if !is_stalled {
+            return;
+        }
+        let is_answered = self.settings.get().durability == Durability::Periodic;
+        if let Some((_, taken)) = state.batch
+            && !is_answered
+        {
+            let waiting = state.queue.split_off(taken);
+            state.backlog.clear();
+            state.backlog_start = 0;
+            drop(state);
+            self.tell(waiting, Err(Refusal::Unavailable));
+        } else {
+            drop(state);
+        }
+        self.wake_line();
+        self.drained.notify();
     }
 
     /// Counts since the log was opened.
@@ -639,6 +723,9 @@ impl<E: Environment> Log<E> {
                 let state = self.state.borrow();
                 (state.queue.is_empty(), state.closing)
             };
+            if empty && (closing || self.state.borrow().is_lost) {
+                self.unlist_what_is_saved().await;
+            }
             if empty && closing {
                 break;
             }
@@ -664,7 +751,12 @@ impl<E: Environment> Log<E> {
     async fn write_batch(&self, frame: &mut Vec<u8>) {
         let room = self.settings.get().segment_bytes - FIRST_BATCH_OFFSET;
         let most = BATCH_BYTES_MAX.min(room as usize - BATCH_HEAD_BYTES);
-        let taken = self.state.borrow_mut().fill_frame(frame, most);
+        let taken = {
+            let mut state = self.state.borrow_mut();
+            let taken = state.fill_frame(frame, most);
+            state.batch = Some((self.environment.monotonic(), taken));
+            taken
+        };
         self.wake_next();
         let length = frame.len();
         let outcome = loop {
@@ -682,24 +774,30 @@ impl<E: Environment> Log<E> {
             self.drained.notify();
             self.environment.sleep(RETRY_PAUSE).await;
         };
-        self.state.borrow_mut().failing = false;
-        self.tell(taken, outcome);
+        let mut batch = mem::take(&mut self.state.borrow_mut().ended_batch);
+        {
+            let mut state = self.state.borrow_mut();
+            state.failing = false;
+            state.batch = None;
+            match outcome {
+                Ok(()) => state.counts.records += taken as u64,
+                Err(_) => state.counts.failures += 1,
+            }
+            batch.extend(state.queue.drain(..taken));
+        }
+        self.tell(batch.drain(..), outcome);
+        self.state.borrow_mut().ended_batch = batch;
         self.wake_next();
         self.drained.notify();
     }
 
-    /// Takes a batch's records out of the line and tells whoever waits for them.
-    fn tell(&self, taken: usize, outcome: Result<(), Refusal>) {
+    /// Tells whoever waits for these records, which are out of the line.
+    fn tell(&self, records: impl IntoIterator<Item = Queued>, outcome: Result<(), Refusal>) {
         let mut state = self.state.borrow_mut();
-        match outcome {
-            Ok(()) => state.counts.records += taken as u64,
-            Err(_) => state.counts.failures += 1,
-        }
         let mut tickets = mem::take(&mut state.tickets);
         let mut wakers = mem::take(&mut state.wakers);
-        for _ in 0..taken {
-            let queued = state.queue.pop_front();
-            match queued.expect("was there when it was taken").listener {
+        for queued in records {
+            match queued.listener {
                 Listener::Nobody => {}
                 Listener::Ticket(ticket) => tickets.push(ticket),
                 Listener::Waiter(waiter) => {
@@ -733,11 +831,24 @@ impl<E: Environment> Log<E> {
             Ok(()) => file.sync().await,
             Err(error) => Err(error),
         };
+        let shard = self.settings.get().shard;
         if let Err(error) = written {
-            let shard = self.settings.get().shard;
-            tracing::error!(shard, offset, %error, "a log write failed: its changes are refused");
+            if let Some(times) = self.failed_writes.met(self.environment.monotonic(), &error) {
+                tracing::error!(shard, offset, times, %error, "a log write failed: its changes are refused");
+            }
             self.undo(&file, offset, frame.len()).await;
             return Err(Refusal::Unavailable);
+        }
+        if file.is_unlinked() {
+            self.lose();
+            // What was answered already can be saved by a checkpoint alone, which waits for this.
+            if self.settings.get().durability == Durability::Commit {
+                self.undo(&file, offset, frame.len()).await;
+                return Err(Refusal::Unavailable);
+            }
+        }
+        if let Some(over) = self.failed_writes.over(self.environment.monotonic()) {
+            tell_over(shard, over, "the log can be written again");
         }
         let mut state = self.state.borrow_mut();
         state.next_batch += 1;
@@ -767,10 +878,17 @@ impl<E: Environment> Log<E> {
             match undone {
                 Ok(()) => break,
                 Err(error) => {
-                    tracing::error!(shard = self.settings.get().shard, offset, %error, "a failed log write cannot be undone yet: its requests wait");
+                    let now = self.environment.monotonic();
+                    if let Some(times) = self.failed_undos.met(now, &error) {
+                        tracing::error!(shard = self.settings.get().shard, offset, times, %error, "a failed log write cannot be undone yet: its requests wait");
+                    }
                     self.environment.sleep(RETRY_PAUSE).await;
                 }
             }
+        }
+        if let Some(over) = self.failed_undos.over(self.environment.monotonic()) {
+            let shard = self.settings.get().shard;
+            tell_over(shard, over, "the failed log write is undone");
         }
         self.state.borrow_mut().undoing = false;
     }
@@ -780,12 +898,30 @@ impl<E: Environment> Log<E> {
     async fn segment_for(&self, length: usize) -> Result<(), Refusal> {
         let padded = length.next_multiple_of(BLOCK_BYTES) as u64;
         let settings = self.settings.get();
-        if let Some(segment) = self.state.borrow().used.back()
-            && segment.offset + padded <= settings.segment_bytes
-        {
-            return Ok(());
+        let (has_room, is_listed) = {
+            let state = self.state.borrow();
+            if state.is_lost && settings.durability == Durability::Commit {
+                return Err(Refusal::Unavailable);
+            }
+            let newest = state.used.back();
+            let has_room = |s: &Segment<_>| s.offset + padded <= settings.segment_bytes;
+            (newest.is_some_and(has_room), state.is_listed)
+        };
+        if has_room {
+            return match is_listed {
+                true => Ok(()),
+                false => self.list_segments().await,
+            };
         }
         let spare = self.take_spare().await?;
+        if self.state.borrow().listed.contains(&spare.number) {
+            // A list that still names what its file held would miss it.
+            let listed = self.list_segments().await;
+            if let Err(refusal) = listed {
+                self.state.borrow_mut().spare.push_front(spare);
+                return Err(refusal);
+            }
+        }
         let header = {
             let mut usage = [0; 8];
             self.environment.random(&mut usage);
@@ -798,6 +934,7 @@ impl<E: Environment> Log<E> {
                 first_batch: state.next_batch,
                 chain: state.chain,
                 round: self.settings.get().round,
+                has_list: true,
             }
         };
         let taken = match spare
@@ -809,7 +946,7 @@ impl<E: Environment> Log<E> {
             Err(error) => Err(error),
         };
         if let Err(error) = taken {
-            tracing::error!(shard = settings.shard, %error, "a log segment cannot be taken into use");
+            self.cannot_take_segment(&error);
             let mut state = self.state.borrow_mut();
             state.spare.push_front(spare);
             // Its header may be on the disk nevertheless, and says that the next batch is there: so
@@ -823,10 +960,12 @@ impl<E: Environment> Log<E> {
         state.next_segment += 1;
         state.used.push_back(Segment {
             file: spare.file,
+            file_number: spare.number,
             header,
             offset: FIRST_BATCH_OFFSET,
             end: 0,
         });
+        state.is_listed = false;
         state.counts.segments = state.used.len() as u64;
         let used = state.used.len();
         drop(state);
@@ -834,17 +973,140 @@ impl<E: Environment> Log<E> {
         if used >= SEGMENTS_CHECKPOINT {
             self.checkpoint_wanted.notify();
         }
+        self.list_segments().await
+    }
+
+    /// Writes down which segments have to be there: those in use.
+    async fn list_segments(&self) -> Result<(), Refusal> {
+        let files = {
+            let state = self.state.borrow();
+            state
+                .used
+                .iter()
+                .map(|segment| segment.file_number)
+                .collect()
+        };
+        let written = self.write_list(files).await;
+        let shard = self.settings.get().shard;
+        if let Err(error) = written {
+            self.cannot_take_segment(&error);
+            return Err(Refusal::Unavailable);
+        }
+        if let Some(over) = self.failed_segments.over(self.environment.monotonic()) {
+            tell_over(shard, over, "log segments can be taken into use again");
+        }
         Ok(())
+    }
+
+    async fn write_list(&self, files: Vec<u64>) -> io::Result<()> {
+        let settings = self.settings.get();
+        let listed = {
+            let mut state = self.state.borrow_mut();
+            let known = mem::take(&mut state.listed);
+            state.listed = known.iter().chain(&files).copied().collect();
+            let oldest = state.used.front().map(|segment| segment.header.number);
+            Listed {
+                run: settings.run,
+                round: settings.round,
+                segment_bytes: settings.segment_bytes,
+                first: oldest.unwrap_or(state.next_segment),
+                files,
+                checkpointed: state.checkpointed,
+            }
+        };
+        self.list.write(self.environment.storage(), &listed).await?;
+        let mut state = self.state.borrow_mut();
+        state.is_listed = listed.files.len() == state.used.len();
+        state.listed = listed.files;
+        Ok(())
+    }
+
+    /// Takes all segments off the list where a checkpoint has all that is in them, so that nobody
+    /// misses them.
+    async fn unlist_what_is_saved(&self) {
+        let is_saved = {
+            let state = self.state.borrow();
+            let newest = state.used.back();
+            let is_saved = newest.is_none_or(|segment| segment.end <= state.saved_to);
+            is_saved && !state.listed.is_empty()
+        };
+        if is_saved && let Err(error) = self.write_list(Vec::new()).await {
+            let shard = self.settings.get().shard;
+            tracing::warn!(shard, %error, "cannot write down that the log holds nothing that counts any more");
+        }
+    }
+
+    fn cannot_take_segment(&self, error: &io::Error) {
+        let now = self.environment.monotonic();
+        if let Some(times) = self.failed_segments.met(now, error) {
+            let shard = self.settings.get().shard;
+            tracing::error!(shard, times, %error, "a log segment cannot be taken into use: changes are refused");
+        }
+    }
+
+    /// Refuses changes from now on: a segment in use is gone. Told once.
+    fn lose(&self) {
+        let mut state = self.state.borrow_mut();
+        if mem::replace(&mut state.is_lost, true) {
+            return;
+        }
+        drop(state);
+        let shard = self.settings.get().shard;
+        tracing::error!(
+            shard,
+            "a log segment was removed or moved away under the running node: changes are refused until it is started again. What it answered is in its memory: stop it in order (SIGTERM, no kill -9), so that it writes that to the page files"
+        );
+        self.checkpoint_wanted.notify();
+        self.drained.notify();
+    }
+
+    /// Looks now and then whether the segments in use are still where a start will look for them.
+    async fn watch_places(self: Rc<Self>) {
+        loop {
+            self.environment.sleep(PLACE_LOOK).await;
+            let used: Vec<(u64, Rc<FileOf<E>>)> = {
+                let state = self.state.borrow();
+                if state.closing || state.is_lost {
+                    return;
+                }
+                let used = state.used.iter();
+                used.map(|segment| (segment.file_number, segment.file.clone()))
+                    .collect()
+            };
+            for (number, file) in used {
+                if !self.is_in_place(number, &file).await && self.is_used(number) {
+                    self.lose();
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn is_in_place(&self, number: u64, file: &FileOf<E>) -> bool {
+        let name = segment_name(self.settings.get().shard, number);
+        self.environment.storage().is_in_place(&name, file).await
+    }
+
+    fn is_used(&self, number: u64) -> bool {
+        let state = self.state.borrow();
+        let mut used = state.used.iter();
+        used.any(|segment| segment.file_number == number)
     }
 
     async fn take_spare(&self) -> Result<SpareFile<FileOf<E>>, Refusal> {
         loop {
             let moment = self.recycled.moment();
-            {
-                let mut state = self.state.borrow_mut();
-                if let Some(spare) = state.spare.pop_front() {
+            let spare = self.state.borrow_mut().spare.pop_front();
+            if let Some(spare) = spare {
+                if self.is_in_place(spare.number, &spare.file).await {
                     return Ok(spare);
                 }
+                // Nothing was in it.
+                self.state.borrow_mut().files -= 1;
+                continue;
+            }
+            {
+                let state = self.state.borrow();
                 if state.files >= SEGMENTS_MAX && !state.is_flushing() {
                     self.checkpoint_wanted.notify();
                     if state.checkpoint_failed || state.closing {
@@ -858,7 +1120,10 @@ impl<E: Environment> Log<E> {
             };
             if may_make {
                 self.make_spare().await.map_err(|error| {
-                    tracing::warn!(shard = self.settings.get().shard, %error, "no room for a log segment: changes are refused");
+                    let now = self.environment.monotonic();
+                    if let Some(times) = self.failed_segments.met(now, &error) {
+                        tracing::warn!(shard = self.settings.get().shard, times, %error, "no room for a log segment: changes are refused");
+                    }
                     self.checkpoint_wanted.notify();
                     Refusal::Unavailable
                 })?;
@@ -918,6 +1183,7 @@ impl<E: Environment> Log<E> {
             state.files += 1;
             state.spare.push_back(SpareFile {
                 file: Rc::new(file),
+                number,
             });
         });
         drop(state);
@@ -939,7 +1205,8 @@ impl<E: Environment> Drop for Place<'_, E> {
 
 impl<F> State<F> {
     fn takes_changes(&self) -> bool {
-        !(self.undoing || self.failing || self.closing)
+        let is_shut = self.is_lost || self.is_stalled || self.closing;
+        !(is_shut || self.undoing || self.failing)
     }
 
     fn has_room(&self) -> bool {
@@ -1003,6 +1270,11 @@ impl<F> State<F> {
     }
 }
 
+fn tell_over(shard: u16, over: Over, what: &str) {
+    let seconds = over.lasted.as_secs_f32();
+    tracing::warn!(shard, times = over.times, seconds, "{what}");
+}
+
 async fn fill<F: File>(file: &F, length: u64) -> io::Result<()> {
     file.reserve(length).await?;
     let zeros = vec![0; FILL_BYTES.min(length as usize)];
@@ -1016,7 +1288,7 @@ async fn fill<F: File>(file: &F, length: u64) -> io::Result<()> {
 }
 
 /// The file of a log segment, relative to the data folder.
-fn segment_name(shard: u16, number: u64) -> String {
+pub(super) fn segment_name(shard: u16, number: u64) -> String {
     format!("{}/{shard}-{number:06}.segment", super::LOG_FOLDER)
 }
 

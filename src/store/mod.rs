@@ -3,12 +3,14 @@
 //!
 //! A data folder holds `pages/` (one file a denomination), `log/` (segments), `book/` (what is remembered
 //! of lockers beside the pages), `round` (the newest checkpoint round that a recovery completed),
+//! `segments` (which segments have to be there),
 //! `used` (what may be used once only, and was), `secret`, `lock` and, unless the configuration names another place, `admin.key`.
 
 pub mod book;
 mod disk;
 mod environment;
 mod folder;
+mod folder_lock;
 mod frames;
 pub mod import;
 mod live;
@@ -26,9 +28,11 @@ pub mod recovery;
 mod round;
 mod secret;
 mod segment;
+mod segment_list;
 mod signal;
 mod slot;
 pub mod snapshot;
+mod trouble;
 mod turn;
 mod used;
 pub mod verify;
@@ -38,16 +42,19 @@ mod window;
 pub use disk::{Disk, DiskFile};
 pub use environment::{BLOCK_BYTES, Environment, File, Storage};
 pub use folder::{DataFolder, FolderError, from_hex, write_secret};
+pub use folder_lock::{FolderLock, LockRefused};
 pub use live::Live;
 pub use page_file::{PageFiles, Slot, page_file_name, slot_offset};
 pub use prefetch::prefetch;
 pub use pulse::keep_awake;
 pub use secret::NodeSecret;
+pub use segment_list::Checkpointed;
 pub use signal::{Moment, Signal, yield_now};
 pub use slot::{PageImage, SLOT_BYTES};
+pub use trouble::{Over, Trouble};
 pub use turn::turn;
 pub use used::{Thing, Used, UsedFile};
-pub use wall_clock::WallClock;
+pub use wall_clock::{Moved, WallClock};
 
 /// Folder of log segments within a data folder.
 pub const LOG_FOLDER: &str = "log";

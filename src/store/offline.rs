@@ -54,6 +54,9 @@ fn next_step(folder: &str, error: &RecoveryError) -> String {
         RecoveryError::Damaged(_) => format!(
             "; `raida check --data {folder}` says all that is damaged, a backup brings it back"
         ),
+        RecoveryError::Lost(_) => {
+            format!("; `raida check --data {folder}` says all that is gone")
+        }
         RecoveryError::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
             "; make room and run the same command again".to_owned()
         }

@@ -189,6 +189,21 @@ impl<F: File> PageFiles<F> {
         }
     }
 
+    /// Whether a denomination's file is still where it was opened.
+    pub(super) async fn is_in_place<S: Storage<File = F>>(
+        &self,
+        storage: &S,
+        denomination: Denomination,
+    ) -> bool {
+        match &self.files[denomination.index()] {
+            Some(file) => {
+                let name = page_file_name(denomination);
+                storage.is_in_place(&name, file).await
+            }
+            None => true,
+        }
+    }
+
     /// Reads both slots of this page and of those that follow in its file: `pages` pages,
     /// [`SLOT_BYTES`] a slot.
     pub(super) async fn read_slots(&self, first: PageId, pages: usize) -> io::Result<Vec<u8>> {

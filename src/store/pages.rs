@@ -4,7 +4,14 @@
 //! sequence number first, is written to the log, and only then [`apply`](Pages::apply)ed. A page with
 //! changes under way, or with changes that no checkpoint holds yet, stays in memory.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, task::Waker};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    rc::Rc,
+    task::Waker,
+    time::Duration,
+};
 
 use foldhash::fast::FixedState;
 use futures_util::stream::{self, StreamExt};
@@ -12,12 +19,14 @@ use futures_util::stream::{self, StreamExt};
 use super::{
     environment::{Environment, Storage},
     frames::Frames,
-    page_file::{PageFiles, Slot, page_file_name, slot_offset},
+    page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
     record::Change,
     recovery::PageSummary,
     secret::NodeSecret,
+    segment_list::Checkpointed,
     signal::Signal,
     slot::{self, MISSING_MAX, PageImage, SLOT_META_BYTES},
+    trouble::Trouble,
 };
 use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, Mfs, PAGES, PageId, ShardId};
 
@@ -61,10 +70,14 @@ pub struct PageFault {
 pub struct CheckpointCounts {
     /// Pages written.
     pub pages: u64,
+    /// What it left on the disk, with all that was there before.
+    pub left: Checkpointed,
 }
 
 /// The pages that one shard owns.
 pub struct Pages<E: Environment> {
+    environment: E,
+    shard: ShardId,
     shards: u16,
     capacity: usize,
     secret: NodeSecret,
@@ -74,6 +87,8 @@ pub struct Pages<E: Environment> {
     checkpoint_wanted: Rc<Signal>,
     /// A change ended, so that another may begin.
     ended: Signal,
+    is_stalled: Cell<bool>,
+    failed_reads: Trouble,
 }
 
 struct Table {
@@ -89,10 +104,17 @@ struct Table {
     referenced: Vec<bool>,
     /// Where CLOCK goes on.
     hand: usize,
-    loading: HashMap<PageId, Vec<Waker>, FixedState>,
+    loading: HashMap<PageId, Loading, FixedState>,
     /// Coins in circulation by denomination.
     circulating: [u32; Denomination::COUNT],
     dirty: usize,
+}
+
+/// A page that is being read.
+struct Loading {
+    since: Duration,
+    /// Who waits for it.
+    waiting: Vec<Waker>,
 }
 
 /// A frame's number, or [`NOWHERE`](FrameIndex::NOWHERE).
@@ -189,6 +211,8 @@ impl<E: Environment> Pages<E> {
             };
         }
         Ok(Pages {
+            environment: environment.clone(),
+            shard,
             shards,
             capacity: capacity.max(1),
             secret,
@@ -206,6 +230,8 @@ impl<E: Environment> Pages<E> {
             }),
             checkpoint_wanted,
             ended: Signal::default(),
+            is_stalled: Cell::new(false),
+            failed_reads: Trouble::default(),
         })
     }
 
@@ -295,11 +321,27 @@ impl<E: Environment> Pages<E> {
                 }
                 Ok(_) => {
                     table.entries[index].damaged = true;
-                    Err(self.fault(page, Some(slot), "does not fit its checksum"))
+                    let fault = self.fault(page, Some(slot), "does not fit its checksum");
+                    tracing::error!(%fault, "a page is not served");
+                    Err(fault)
                 }
-                Err(error) => Err(self.fault(page, Some(slot), &error.to_string())),
+                Err(error) => {
+                    // Strangers decide how often it is tried.
+                    let times = self.failed_reads.met(self.environment.monotonic(), &error);
+                    let fault = self.fault(page, Some(slot), &error.to_string());
+                    if let Some(times) = times {
+                        tracing::error!(%fault, times, "a page cannot be read");
+                    }
+                    Err(fault)
+                }
             };
-            let waiting = table.loading.remove(&page).unwrap_or_default();
+            if result.is_ok()
+                && let Some(over) = self.failed_reads.over(self.environment.monotonic())
+            {
+                tracing::warn!(times = over.times, "pages can be read again");
+            }
+            let loading = table.loading.remove(&page);
+            let waiting = loading.map_or_else(Vec::new, |loading| loading.waiting);
             let crowded = table.dirty * 2 > self.capacity || table.frames.len() > self.capacity;
             drop(table);
             for waker in waiting {
@@ -307,9 +349,6 @@ impl<E: Environment> Pages<E> {
             }
             if crowded {
                 self.checkpoint_wanted.notify();
-            }
-            if let Err(fault) = &result {
-                tracing::error!(%fault, "a page is not served");
             }
             return result;
         }
@@ -331,11 +370,29 @@ impl<E: Environment> Pages<E> {
             table.place(page, index, &image, self.capacity, self.shards);
             return Ok(Step::Loaded);
         };
+        if self.is_stalled.get() {
+            return Err(self.fault(page, Some(slot), "the disk does not answer"));
+        }
         if table.loading.contains_key(&page) {
             return Ok(Step::Wait);
         }
-        table.loading.insert(page, Vec::new());
+        let loading = Loading {
+            since: self.environment.monotonic(),
+            waiting: Vec::new(),
+        };
+        table.loading.insert(page, loading);
         Ok(Step::Read(slot))
+    }
+
+    /// Since when the disk has not answered for a page; `None` where none is being read.
+    pub fn waits_since(&self) -> Option<Duration> {
+        let table = self.table.borrow();
+        table.loading.values().map(|loading| loading.since).min()
+    }
+
+    /// Says whether the disk does not answer: then no page is read from it.
+    pub fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.set(is_stalled);
     }
 
     /// Gives the next change of a page its sequence number. The page stays in memory until the
@@ -505,9 +562,31 @@ impl<E: Environment> Pages<E> {
                 }
             }
         }
-        written.map(|()| CheckpointCounts {
+        written?;
+        let images = PageId::owned(self.shard, self.shards);
+        let slot = |page| table.entries[local_index(page, self.shards)].slot;
+        let images = images.filter_map(|page| Some((page, slot(page)?)));
+        Ok(CheckpointCounts {
             pages: pages.len() as u64,
+            left: Checkpointed {
+                lengths: page_file::least_lengths(images),
+                ..Checkpointed::default()
+            },
         })
+    }
+
+    /// Makes sure that the page files are where a start will look for them.
+    async fn check_places(&self) -> io::Result<()> {
+        let storage = self.environment.storage();
+        for denomination in Denomination::all() {
+            if !self.files.is_in_place(storage, denomination).await {
+                let name = page_file_name(denomination);
+                return Err(io::Error::other(format!(
+                    "{name} was removed or moved away under the running node: put it back where it was, or stop the node; its log has the changes until then"
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn write_pages(
@@ -535,7 +614,7 @@ impl<E: Environment> Pages<E> {
                 self.files.sync(denomination).await?;
             }
         }
-        Ok(())
+        self.check_places().await
     }
 
     /// The page as it is to be written now, and where to.
@@ -562,8 +641,8 @@ impl<E: Environment> Pages<E> {
     async fn loaded(&self, page: PageId) {
         std::future::poll_fn(
             |context| match self.table.borrow_mut().loading.get_mut(&page) {
-                Some(waiting) => {
-                    waiting.push(context.waker().clone());
+                Some(loading) => {
+                    loading.waiting.push(context.waker().clone());
                     std::task::Poll::Pending
                 }
                 None => std::task::Poll::Ready(()),

@@ -89,6 +89,14 @@ impl<F: File> File for ReadOnlyFile<F> {
     async fn reserve(&self, _length: u64) -> io::Result<()> {
         refused()
     }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.file.is_same(&other.file)
+    }
+
+    fn is_unlinked(&self) -> bool {
+        self.file.is_unlinked()
+    }
 }
 
 fn refused<T>() -> io::Result<T> {

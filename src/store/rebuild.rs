@@ -7,7 +7,7 @@ use super::{
     book::{Gathered, Losses},
     environment::Storage,
     page_file::{page_file_name, slot_offset},
-    recovery::{self, Fault, RecoveryError},
+    recovery::{self, Fault, OnLoss, RecoveryError},
     secret::NodeSecret,
     slot::PageImage,
     verify::miscount,
@@ -38,7 +38,7 @@ pub async fn rebuild<S: Storage>(
     storage: &S,
     secret: &NodeSecret,
 ) -> Result<Rebuilt, RecoveryError> {
-    let (files, mut survey) = recovery::open(storage).await?;
+    let (files, mut survey) = recovery::open(storage, OnLoss::Refuse).await?;
     if let Some(fault) = survey.books.of_another_version() {
         return Err(RecoveryError::Damaged(fault));
     }

@@ -25,12 +25,13 @@ use super::{
     round::{self, CompleteRound},
     secret::NodeSecret,
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
+    segment_list::{self, Checkpointed, Listed, Region, Regions, SEGMENTS_FILE},
     signal::yield_now,
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
     used::{self, Used},
     window::Window,
 };
-use crate::coin::{COINS_PER_PAGE, Denomination, PAGES, PageId};
+use crate::coin::{COINS_PER_PAGE, Coin, Denomination, PAGES, PageId};
 
 /// Reads and writes under way at once.
 const PARALLEL: usize = 64;
@@ -64,6 +65,21 @@ pub enum RecoveryError {
     /// damaged.
     #[error("damaged: {0}")]
     Damaged(Fault),
+    /// Answered changes are lost: a file that holds some is gone, or cut short.
+    #[error(
+        "{0}; a backup of the whole folder brings it back, `raida serve --accept-loss` starts with what is left (its --help says what that costs)"
+    )]
+    Lost(Fault),
+}
+
+/// What to do where a part of a data folder is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLoss {
+    /// Leave everything as it is.
+    #[default]
+    Refuse,
+    /// Go on with what is left of pages, log and books: answered changes may be undone.
+    Accept,
 }
 
 /// What is known of a page at the start.
@@ -81,6 +97,26 @@ pub struct PageSummary {
     pub trade_coins: u16,
     /// The newest image cannot be read; nothing of the page is served.
     pub damaged: bool,
+    /// One bit a coin, set where a log named it that the start read.
+    pub logged: [u64; COINS_PER_PAGE / 64],
+}
+
+impl PageSummary {
+    /// The coins of this page, which the summary is of, that a log named which the start read. Some may
+    /// have changed long before the node stopped; all that changed since its last checkpoint are among
+    /// them.
+    pub fn logged_coins(&self, page: PageId) -> impl Iterator<Item = Coin> + '_ {
+        let words = self
+            .logged
+            .iter()
+            .enumerate()
+            .filter(|(_, word)| **word != 0);
+        let places = words.flat_map(|(index, &word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| 64 * index + bit)
+        });
+        places.map(move |place| page.coin(place))
+    }
 }
 
 /// A data folder in order: all pages hold all answered changes, and the logs nothing that counts.
@@ -98,6 +134,8 @@ pub struct Recovered {
     pub torn: u64,
     /// Damaged pages, which are not served.
     pub faults: Vec<Fault>,
+    /// What was gone, or could not be read of the log, and was accepted.
+    pub accepted: Vec<Fault>,
     /// What is to be remembered beside the pages.
     pub book: Book,
     /// What may be used once only, and was; and its version.
@@ -122,6 +160,11 @@ pub(super) struct Survey {
     pub faults: Vec<Fault>,
     /// Damage in the logs.
     pub log_faults: Vec<Fault>,
+    /// What is gone: log segments with changes that the pages may lack, page files, or the files that
+    /// tell what has to be there.
+    pub lost: Vec<Fault>,
+    /// Segments whose headers cannot be read.
+    unreadable: Vec<String>,
     /// The book files.
     pub books: BookSurvey,
     /// What the logs say that is not in the pages.
@@ -149,6 +192,8 @@ pub(super) struct SurveyedPage {
     is_uncounted: bool,
     /// The base is of a round not known complete: it can be read, and may not be durable.
     unsure: bool,
+    /// One of its slots is of a version that came after `round`.
+    is_after_round: bool,
     pub fault: Option<Fault>,
 }
 
@@ -160,15 +205,34 @@ pub async fn recover<S: Storage>(
     storage: &S,
     secret: &NodeSecret,
 ) -> Result<Recovered, RecoveryError> {
-    let (files, mut survey) = open(storage).await?;
+    recover_with(storage, secret, OnLoss::Refuse).await
+}
+
+/// Brings a data folder in order, of which a part may be gone.
+///
+/// # Errors
+/// As [`recover`]; with [`OnLoss::Accept`] not for what is gone, nor for a damaged log or book.
+pub async fn recover_with<S: Storage>(
+    storage: &S,
+    secret: &NodeSecret,
+    on_loss: OnLoss,
+) -> Result<Recovered, RecoveryError> {
+    let (files, mut survey) = open(storage, on_loss).await?;
     let mut faults = survey.books.faults.clone();
     if faults.is_empty() {
         faults = survey.books.read(storage, &mut survey.gathered).await?;
     }
-    match faults.into_iter().next() {
-        Some(fault) => Err(RecoveryError::Damaged(fault)),
-        None => bring_in_order(storage, secret, &files, survey).await,
+    if let Some(fault) = faults.first() {
+        let is_accepted = on_loss == OnLoss::Accept;
+        let newer = survey.books.of_another_version();
+        if let Some(fault) = newer.or_else(|| (!is_accepted).then(|| fault.clone())) {
+            return Err(RecoveryError::Damaged(fault));
+        }
+        // What was read of them is said a second time, which does no harm.
+        survey.books.salvage(storage, &mut survey.gathered).await?;
+        survey.lost.extend(faults);
     }
+    bring_in_order(storage, secret, &files, survey).await
 }
 
 /// Opens the page files and surveys the folder.
@@ -177,16 +241,19 @@ pub async fn recover<S: Storage>(
 /// Where the storage fails, or page files or logs are damaged so that answered changes may be lost.
 pub(super) async fn open<S: Storage>(
     storage: &S,
+    on_loss: OnLoss,
 ) -> Result<(PageFiles<S::File>, Survey), RecoveryError> {
-    if let Some(fault) = lost_page_files(storage).await?.into_iter().next() {
-        return Err(RecoveryError::Damaged(fault));
+    // As they are, before any is made: one that is gone would be there again, and empty.
+    let survey = survey(storage, &PageFiles::open_existing(storage).await?).await?;
+    if on_loss == OnLoss::Refuse {
+        if let Some(fault) = survey.log_faults.first() {
+            return Err(RecoveryError::Damaged(fault.clone()));
+        }
+        if let Some(fault) = survey.lost.first() {
+            return Err(RecoveryError::Lost(fault.clone()));
+        }
     }
-    let files = PageFiles::open(storage).await?;
-    let survey = survey(storage, &files).await?;
-    match survey.log_faults.first() {
-        Some(fault) => Err(RecoveryError::Damaged(fault.clone())),
-        None => Ok((files, survey)),
-    }
+    Ok((PageFiles::open(storage).await?, survey))
 }
 
 /// Makes pages and book what the survey and all that was gathered say, and gives up everything else.
@@ -259,9 +326,13 @@ pub(super) async fn bring_in_order<S: Storage>(
         Some((page, summary.slot?))
     });
     let lengths = page_file::least_lengths(images);
+    segment_list::make(storage).await?;
     round::write(storage, round, lengths, round).await?;
     let used = used::take_over(storage).await?;
-    give_up_logs(storage, &survey.segments).await?;
+    // Before the segments: none is missed that holds nothing any more.
+    segment_list::clear(storage, round).await?;
+    let names = survey.segments.iter().map(|(name, _)| name);
+    give_up_logs(storage, names.chain(&survey.unreadable)).await?;
     survey.books.give_up(storage).await?;
     Ok(Recovered {
         pages,
@@ -270,6 +341,7 @@ pub(super) async fn bring_in_order<S: Storage>(
         pages_written,
         torn: survey.torn.len() as u64,
         faults: survey.faults,
+        accepted: survey.lost.into_iter().chain(survey.log_faults).collect(),
         book,
         used,
     })
@@ -313,6 +385,7 @@ async fn make_durable<S: Storage>(
             file.sync().await?;
         }
     }
+    segment_list::make_durable(storage).await?;
     survey.books.make_durable(storage).await
 }
 
@@ -324,6 +397,7 @@ pub(super) async fn survey<S: Storage>(
 ) -> io::Result<Survey> {
     let mut log_faults = Vec::new();
     let segments = list_segments(storage, &mut log_faults).await?;
+    let unreadable = log_faults.iter().map(|fault| fault.file.clone()).collect();
     let named = segments.iter().map(|s| s.header.round).max().unwrap_or(0);
     let last = round::read(storage).await?;
     let (mut round, complete) = match last {
@@ -332,7 +406,13 @@ pub(super) async fn survey<S: Storage>(
         // Nobody knows what may be torn, so nothing may.
         CompleteRound::Damaged => (named, u64::MAX),
     };
-    let books = BookSurvey::of(storage, &last).await?;
+    let listed = segment_list::read(storage).await?;
+    let has_listed = segments.iter().any(|segment| segment.header.has_list);
+    let mut lost = lost_files(files, &last, listed.as_ref(), has_listed).await?;
+    let regions = listed.as_ref().map_or(&[][..], |listed| &listed.all);
+    lost.extend(lost_segments(regions, &segments, &log_faults).await?);
+    let left: Vec<&Checkpointed> = known(regions).map(|(_, of)| &of.checkpointed).collect();
+    let books = BookSurvey::of(storage, &last, &left).await?;
     round = round.max(books.round);
     let mut pages: Vec<Option<Box<SurveyedPage>>> = Vec::new();
     pages.resize_with(PAGES, || None);
@@ -357,6 +437,12 @@ pub(super) async fn survey<S: Storage>(
         faults: log_faults,
         ..
     } = read;
+    if last == CompleteRound::Unknown
+        && lost.is_empty()
+        && pages.iter().flatten().any(|page| page.is_after_round)
+    {
+        lost.push(lost_round());
+    }
     for page in pages.iter_mut().flatten() {
         page.thin_out();
         page.summary.sequence = page.summary.sequence.max(page.logged);
@@ -374,28 +460,122 @@ pub(super) async fn survey<S: Storage>(
         torn,
         round,
         log_faults,
+        lost,
+        unreadable,
         books,
         gathered,
     })
 }
 
-/// Page files that are gone, or too short for the images that a recovery left in them: they only ever
-/// grow.
-pub(super) async fn lost_page_files<S: Storage>(storage: &S) -> io::Result<Vec<Fault>> {
-    let CompleteRound::Known { lengths, .. } = round::read(storage).await? else {
-        return Ok(Vec::new());
-    };
-    let files = PageFiles::open_existing(storage).await?;
+/// What the list of segments says, by shard.
+fn known(regions: &[Region]) -> impl Iterator<Item = (u16, &Listed)> {
+    (0..)
+        .zip(regions)
+        .filter_map(|(shard, region)| match region {
+            Region::Known(listed, _) => Some((shard, listed)),
+            Region::Blank | Region::Damaged => None,
+        })
+}
+
+/// Files that are gone or cut short: those that tell what has to be there, and page files, which only
+/// ever grow. These are too short for the images that a recovery, or a checkpoint for which log records
+/// were given up, left in them.
+async fn lost_files<F: File>(
+    files: &PageFiles<F>,
+    last: &CompleteRound,
+    listed: Option<&Regions>,
+    has_listed: bool,
+) -> io::Result<Vec<Fault>> {
     let mut lost = Vec::new();
+    let mut add = |file: &str, offset: u64, what: String| {
+        let file = file.to_owned();
+        lost.push(Fault { file, offset, what });
+    };
+    let regions = listed.map_or(&[][..], |listed| &listed.all);
+    let (mut lengths, mut has_list) = ([0; Denomination::COUNT], has_listed);
+    if let CompleteRound::Known {
+        lengths: of,
+        has_list: of_list,
+        ..
+    } = last
+    {
+        lengths = *of;
+        has_list |= of_list;
+    }
+    let cut_at = listed.map_or(Some(0), |listed| listed.cut_at);
+    if has_list && (cut_at.is_some() || regions.first() == Some(&Region::Blank)) {
+        let what = "the list of log segments ends here, or is missing: nobody knows whether log segments are lost";
+        add(SEGMENTS_FILE, cut_at.unwrap_or(0), what.to_owned());
+    }
+    if *last == CompleteRound::Unknown && known(regions).any(|(_, of)| of.round > 0) {
+        let Fault { file, offset, what } = lost_round();
+        add(&file, offset, what);
+    }
+    for (shard, region) in regions.iter().enumerate() {
+        if *region == Region::Damaged {
+            let what = format!(
+                "the list of log segments cannot be read: nobody knows whether some of shard {shard} are lost"
+            );
+            add(SEGMENTS_FILE, segment_list::start(shard as u16), what);
+        }
+    }
+    for (_, of) in known(regions) {
+        for (length, listed) in lengths.iter_mut().zip(of.checkpointed.lengths) {
+            *length = (*length).max(listed);
+        }
+    }
     for (denomination, (was, is)) in
         Denomination::all().zip(lengths.into_iter().zip(files.lengths().await?))
     {
         if is < was {
-            lost.push(Fault {
-                file: page_file_name(denomination),
-                offset: is,
-                what: format!("the page file ends here, or is missing; it had {was} bytes or more"),
-            });
+            let what =
+                format!("the page file ends here, or is missing; it had {was} bytes or more");
+            add(&page_file_name(denomination), is, what);
+        }
+    }
+    Ok(lost)
+}
+
+fn lost_round() -> Fault {
+    Fault {
+        file: round::ROUND_FILE.to_owned(),
+        offset: 0,
+        what: "the file is missing that every recovery leaves: nobody knows whether page files are lost"
+            .to_owned(),
+    }
+}
+
+/// Log segments that hold changes which the pages may lack, and that are gone or cut short.
+async fn lost_segments<F: File>(
+    regions: &[Region],
+    segments: &[SegmentFile<F>],
+    damaged: &[Fault],
+) -> io::Result<Vec<Fault>> {
+    let mut lost = Vec::new();
+    for (shard, of) in known(regions) {
+        for (number, &file_number) in (of.first..).zip(&of.files) {
+            let is_it = |s: &&SegmentFile<F>| {
+                (s.header.run, s.header.shard, s.header.number) == (of.run, shard, number)
+            };
+            let file = log::segment_name(shard, file_number);
+            if damaged.iter().any(|fault| fault.file == file) {
+                continue;
+            }
+            let (offset, what) = match segments.iter().find(is_it) {
+                Some(segment) => match segment.file.length().await? {
+                    length if length < of.segment_bytes => {
+                        let bytes = of.segment_bytes;
+                        (
+                            length,
+                            format!("the log segment ends here; it had {bytes} bytes"),
+                        )
+                    }
+                    _ => continue,
+                },
+                None => (0, "the log segment is missing".to_owned()),
+            };
+            let what = format!("{what}: changes that were answered are lost with it");
+            lost.push(Fault { file, offset, what });
         }
     }
     Ok(lost)
@@ -451,6 +631,7 @@ async fn survey_page<F: File>(
     // By round, not by sequence: an image that lacked a change and the next, which has it, may be
     // of the same sequence.
     found.sort_by_key(|(_, meta)| Reverse(meta.head.round));
+    surveyed.is_after_round = (found.iter()).any(|(_, meta)| meta.head.trade_coins.is_some());
     let round = found
         .iter()
         .map(|(_, meta)| meta.head.round)
@@ -522,6 +703,8 @@ async fn read_logs<F: File>(
         let mut before: Option<(&SegmentFile<F>, u64)> = None;
         for (i, segment) in log.iter().enumerate() {
             let header = segment.header;
+            // Where there is a gap the reading goes on behind it: whoever accepts the loss wants what
+            // is left.
             if header.number != next.0 {
                 read.faults.push(Fault {
                     file: segment.name.clone(),
@@ -531,9 +714,7 @@ async fn read_logs<F: File>(
                         next.0, header.shard
                     ),
                 });
-                break;
-            }
-            if let Some((before, stop)) = before
+            } else if let Some((before, stop)) = before
                 && (header.first_batch, header.chain) != (next.1, next.2)
             {
                 read.faults.push(Fault {
@@ -544,7 +725,6 @@ async fn read_logs<F: File>(
                         next.1, header.shard, header.number
                     ),
                 });
-                break;
             }
             let last = i + 1 == log.len();
             let end = read_segment(segment, last, read).await?;
@@ -735,9 +915,9 @@ pub(super) fn an_fault(page: PageId, slot: Slot) -> Fault {
 /// crash in between leaves is still a log without a gap.
 async fn give_up_logs<S: Storage>(
     storage: &S,
-    segments: &[(String, SegmentHeader)],
+    segments: impl Iterator<Item = &String>,
 ) -> io::Result<()> {
-    for (name, _) in segments {
+    for name in segments {
         let file = storage.open(name, false).await?;
         file.write_at(&vec![0; BLOCK_BYTES], 0).await?;
         file.sync().await?;
@@ -797,6 +977,8 @@ impl SurveyedPage {
 
     fn add(&mut self, sequence: u64, change: Change) {
         self.logged = self.logged.max(sequence);
+        let place = change.coin.place();
+        self.summary.logged[place / 64] |= 1 << (place % 64);
         if sequence > self.summary.sequence || self.missing.binary_search(&sequence).is_ok() {
             self.changes.push((sequence, change));
             if self.changes.len() >= THIN_OUT {
@@ -898,6 +1080,7 @@ mod tests {
             first_batch: 0,
             chain: 0,
             round: 3,
+            has_list: false,
         };
         let mut segment = segment::encode_header(&header);
         let mut frame = vec![0; segment::BATCH_HEAD_BYTES];

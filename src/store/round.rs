@@ -14,8 +14,10 @@ use crate::coin::Denomination;
 /// that is gone.
 pub(super) const ROUND_FILE: &str = "round";
 
-/// There is a book.
-const MAGIC: [u8; 8] = *b"RAIDARN2";
+/// There is a list of log segments, and a book.
+const MAGIC: [u8; 8] = *b"RAIDARN3";
+/// Written before there were lists.
+const BOOK_MAGIC: [u8; 8] = *b"RAIDARN2";
 /// Written before there were books.
 const FIRST_MAGIC: [u8; 8] = *b"RAIDARND";
 const SECTOR_BYTES: usize = 512;
@@ -39,6 +41,8 @@ pub(super) enum CompleteRound {
         lengths: [u64; Denomination::COUNT],
         /// The round of the [book](super::book) that a recovery left; `None` where none has left one.
         book: Option<u64>,
+        /// There is a [list of log segments](super::segment_list).
+        has_list: bool,
     },
     /// Neither of its copies can be read.
     Damaged,
@@ -54,7 +58,8 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<CompleteRound> {
 }
 
 /// Says, durably, that all slots of `round` and of older rounds are durable, in page files of at
-/// least these lengths, and that there is a book of the round `book` or a later one.
+/// least these lengths, that there is a book of the round `book` or a later one, and a list of log
+/// segments.
 pub(super) async fn write<S: Storage>(
     storage: &S,
     round: u64,
@@ -87,7 +92,7 @@ fn encode(round: u64, lengths: [u64; Denomination::COUNT], book: u64) -> Vec<u8>
 fn decode(block: &[u8]) -> CompleteRound {
     let u64_at = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().expect("8 bytes"));
     let crc_offset = |at: usize| match block[at..at + 8].try_into() {
-        Ok(MAGIC) => Some(CRC_OFFSET),
+        Ok(MAGIC | BOOK_MAGIC) => Some(CRC_OFFSET),
         Ok(FIRST_MAGIC) => Some(BOOK_OFFSET),
         _ => None,
     };
@@ -103,6 +108,7 @@ fn decode(block: &[u8]) -> CompleteRound {
             round: u64_at(at + 8),
             lengths: std::array::from_fn(|i| u64_at(at + LENGTHS_OFFSET + i * 8)),
             book: (crc_offset(at) == Some(CRC_OFFSET)).then(|| u64_at(at + BOOK_OFFSET)),
+            has_list: block[at..at + 8] == MAGIC,
         },
         None if block.iter().all(|&byte| byte == 0) => CompleteRound::Unknown,
         None => CompleteRound::Damaged,
@@ -118,6 +124,7 @@ mod tests {
             round,
             lengths: std::array::from_fn(|i| round * 1_000 + i as u64),
             book: Some(round + 500),
+            has_list: true,
         }
     }
 
@@ -127,6 +134,7 @@ mod tests {
                 round,
                 lengths,
                 book: Some(book),
+                ..
             } => encode(round, lengths, book),
             _ => unreachable!(),
         }
@@ -170,10 +178,28 @@ mod tests {
             round: 7,
             lengths,
             book: None,
+            has_list: false,
         };
         assert_eq!(decode(&block), known);
         block.copy_within(0..SECTOR_BYTES, SECTOR_BYTES);
         block[..SECTOR_BYTES].copy_from_slice(&self::block(8)[..SECTOR_BYTES]);
         assert_eq!(decode(&block), self::known(8), "an upgrade cut short");
+    }
+
+    #[test]
+    fn a_round_from_before_there_were_lists_is_read() {
+        let mut block = self::block(7);
+        for at in [0, SECTOR_BYTES] {
+            block[at..at + 8].copy_from_slice(b"RAIDARN2");
+            let crc = crc32c::crc32c(&block[at..at + CRC_OFFSET]);
+            block[at + CRC_OFFSET..at + COPY_BYTES].copy_from_slice(&crc.to_le_bytes());
+        }
+        let CompleteRound::Known {
+            round, has_list, ..
+        } = decode(&block)
+        else {
+            panic!("it is whole");
+        };
+        assert_eq!((round, has_list), (7, false));
     }
 }

@@ -17,7 +17,10 @@ pub const FIRST_BATCH_OFFSET: u64 = BLOCK_BYTES as u64;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"RAIDALOG";
 const BATCH_MAGIC: [u8; 4] = *b"BTCH";
-const FORMAT_VERSION: u32 = 1;
+/// Segments are listed.
+const FORMAT_VERSION: u32 = 2;
+/// They were not yet.
+const FIRST_VERSION: u32 = 1;
 const SECTOR_BYTES: usize = 512;
 const HEADER_BYTES: usize = 64;
 
@@ -38,6 +41,9 @@ pub struct SegmentHeader {
     pub chain: u32,
     /// The newest checkpoint round known complete when the segment was taken into use.
     pub round: u64,
+    /// Whether there is a [list of segments](super::segment_list) that names it, once anybody rests on
+    /// it. Not so for segments of the format's first version.
+    pub has_list: bool,
 }
 
 /// What the first block of a segment file says.
@@ -55,7 +61,11 @@ pub enum Header {
 pub fn encode_header(header: &SegmentHeader) -> Vec<u8> {
     let mut copy = [0u8; HEADER_BYTES];
     copy[0..8].copy_from_slice(&SEGMENT_MAGIC);
-    copy[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    let version = match header.has_list {
+        true => FORMAT_VERSION,
+        false => FIRST_VERSION,
+    };
+    copy[8..12].copy_from_slice(&version.to_le_bytes());
     copy[12..14].copy_from_slice(&header.shard.to_le_bytes());
     copy[16..24].copy_from_slice(&header.number.to_le_bytes());
     copy[24..32].copy_from_slice(&header.run.to_le_bytes());
@@ -81,7 +91,7 @@ pub fn decode_header(block: &[u8]) -> Header {
         let crc = u32::from_le_bytes(bytes[60..64].try_into().expect("4 bytes"));
         let version = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
         let sound = bytes[..8] == SEGMENT_MAGIC
-            && version == FORMAT_VERSION
+            && [FIRST_VERSION, FORMAT_VERSION].contains(&version)
             && crc32c::crc32c(&bytes[..60]) == crc;
         if !sound {
             return Header::Damaged;
@@ -94,6 +104,7 @@ pub fn decode_header(block: &[u8]) -> Header {
             usage: u64_at(32),
             first_batch: u64_at(40),
             round: u64_at(48),
+            has_list: version == FORMAT_VERSION,
             chain: u32::from_le_bytes(bytes[56..60].try_into().expect("4 bytes")),
         })
     };
@@ -179,6 +190,7 @@ mod tests {
             first_batch: 12,
             chain: 4,
             round: 3,
+            has_list: number.is_multiple_of(2),
         }
     }
 

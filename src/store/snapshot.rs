@@ -32,13 +32,12 @@ impl<S: Storage> Snapshot<S> {
     /// for the whole.
     pub async fn open(storage: &S, secret: &NodeSecret) -> Result<Snapshot<S>, RecoveryError> {
         let storage = ReadOnly::new(storage.clone(), |_| ());
-        let lost = recovery::lost_page_files(&storage).await?;
         let files = PageFiles::open_existing(&storage).await?;
         let survey = recovery::survey(&storage, &files).await?;
-        let mut faults = lost
-            .into_iter()
-            .chain(survey.log_faults)
-            .chain(survey.faults);
+        if let Some(fault) = survey.lost.into_iter().next() {
+            return Err(RecoveryError::Lost(fault));
+        }
+        let mut faults = survey.log_faults.into_iter().chain(survey.faults);
         match faults.next() {
             Some(fault) => Err(RecoveryError::Damaged(fault)),
             None => Ok(Snapshot {

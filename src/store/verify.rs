@@ -35,6 +35,8 @@ pub struct Report {
     /// How many of the faults a [rebuild](super::rebuild) puts right: what is damaged there follows from
     /// something else, or as much of it as can be saved.
     pub rebuildable: u64,
+    /// How many of the faults, the first of them, are files that are gone or cut short.
+    pub lost: u64,
     /// What a crash may leave behind and a start puts right, and what does not belong here.
     pub warnings: Vec<Fault>,
     /// Whether a node would start; damaged pages alone do not keep it from that, they are not
@@ -86,7 +88,6 @@ pub async fn verify<S: Storage>(
 ) -> io::Result<Report> {
     let total = expected_bytes(storage).await?;
     let storage = ReadOnly::new(storage.clone(), move |read| progress(read, total.max(read)));
-    let lost = recovery::lost_page_files(&storage).await?;
     let files = PageFiles::open_existing(&storage).await?;
     let mut survey = recovery::survey(&storage, &files).await?;
     let mut book_faults = survey.books.faults.clone();
@@ -94,13 +95,14 @@ pub async fn verify<S: Storage>(
     survey.gathered.arrange();
 
     let mut report = Report {
-        can_start: lost.is_empty() && survey.log_faults.is_empty() && book_faults.is_empty(),
+        can_start: survey.lost.is_empty() && survey.log_faults.is_empty() && book_faults.is_empty(),
+        lost: survey.lost.len() as u64,
         segments: survey.segments.len() as u64,
         batches: survey.batches,
         torn_batches: survey.torn.len() as u64,
         ..Report::default()
     };
-    report.faults.extend(lost);
+    report.faults.extend(survey.lost.iter().cloned());
     report.faults.extend(survey.log_faults.iter().cloned());
     report.rebuildable = book_faults.len() as u64;
     report.faults.extend(book_faults);

@@ -4,7 +4,7 @@ use raida::{
     coin::{An, Coin, Denomination},
     protocol::{
         AdminKey, Command, Protection,
-        authentication::{Detect, DetectSum, Pown, PownSum},
+        authentication::{Detect, DetectSum, Pown, PownDerive, PownSum},
         executive::{AllSns, AvailableSns, CreateCoins, DeleteCoins, FreeCoins, SessionId},
         lockers::{
             Address, Buy, Currency, ListForSale, LockerKey, Memo, Offer, Peek, PeekTrade, Price,
@@ -17,7 +17,7 @@ use raida::{
 
 use crate::{
     other_servers::{Part, Ticket},
-    real_node::{ADMIN_KEY, COIN_ID},
+    real_node::{ADMIN_KEY, COIN_ID, RAIDA},
 };
 
 /// A coin as a request names it; `None`: one that cannot exist.
@@ -34,6 +34,8 @@ pub enum Ask {
     DetectSum(Vec<Named>, An),
     Pown(Vec<(Named, An, An)>),
     PownSum(Vec<Named>, An, An),
+    /// With the numbers that the proof is made from, and the delta.
+    PownDerive(Vec<(Named, An)>, An),
     AvailableSns(u32, Vec<Denomination>),
     CreateCoins(u32, Vec<Named>),
     DeleteCoins(Vec<(Named, An)>),
@@ -140,6 +142,7 @@ impl Ask {
             Ask::DetectSum(..) => Command::DetectSum,
             Ask::Pown(_) => Command::Pown,
             Ask::PownSum(..) => Command::PownSum,
+            Ask::PownDerive(..) => Command::PownDerive,
             Ask::AvailableSns(..) => Command::AvailableSns,
             Ask::CreateCoins(..) => Command::CreateCoins,
             Ask::DeleteCoins(_) => Command::DeleteCoins,
@@ -190,6 +193,11 @@ impl Ask {
             Ask::PownSum(coins, sum, delta) => {
                 PownSum::compose(coins.iter().copied().map(some), *sum, *delta, &mut out);
                 spoil(&mut out, 0, COIN_SIZE, coins.iter().copied());
+            }
+            Ask::PownDerive(known, delta) => {
+                let written = known.iter().map(|&(c, an)| (some(c), an));
+                PownDerive::compose(RAIDA, written, *delta, &mut out);
+                spoil(&mut out, 0, COIN_SIZE, known.iter().map(|(c, _)| *c));
             }
             Ask::AvailableSns(session, denominations) => {
                 let session = SessionId::new(*session);

@@ -1,5 +1,5 @@
 //! What a node has to know of the encryption tickets of one client's coins: which helper made each and
-//! for what, which were used, and which speak for an owner that was.
+//! for what, which were used, and which may be from before the coin's newest change.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,6 +11,9 @@ use crate::other_servers::{Part, Ticket, Voucher, seal, shares_a_secret};
 const AGE_MAX: u64 = 10;
 /// and before it, where the helper's clock is ahead.
 const AHEAD_MAX: u64 = 1;
+/// From so many seconds on the node may have forgotten that a coin changed: it knows for 720, and a test
+/// takes some by itself.
+const FORGOTTEN_S: u64 = 600;
 /// Of the tickets that a node has written down as used, those of so many minutes before the latest are
 /// told apart after a restart; whatever is older counts as used.
 const LISTED: u64 = 2;
@@ -25,10 +28,14 @@ pub struct Keys {
     latest_now: u64,
     /// Every ticket that a helper made.
     made: HashMap<Ticket, (u8, Voucher)>,
-    /// When a coin got another number by its owner since the start,
+    /// The minute of the node's start.
+    started: u64,
+    /// When a coin got another number since then,
     changed: HashMap<Coin, u64>,
-    /// and before it.
-    changed_before: HashMap<Coin, u64>,
+    /// or the one that it had: nobody can say whether that is a change.
+    may_be_changed: HashMap<Coin, u64>,
+    /// Seconds that passed, and the minute that it was then.
+    past: Vec<(u64, u64)>,
     used: HashSet<Ticket>,
     /// Those that a number came of, or would have: they stay used.
     written: HashSet<Ticket>,
@@ -52,23 +59,22 @@ pub enum Standing {
     Used,
     /// The node has been started since it could be used.
     Over,
-    /// The coin was another's since.
-    Void,
+    /// The coin may have changed since, or the node was started. It is not used up.
+    TooEarly,
     /// Nobody can say: it is not presented.
     Unknown,
 }
 
 impl Standing {
-    /// All that come up in a conversation.
-    pub const ALL: [Standing; 8] = [
+    /// All that come up in a conversation. What counts as used since a restart is too early mostly.
+    pub const ALL: [Standing; 7] = [
         Standing::Good,
         Standing::NotMade,
         Standing::OfAnotherCoin,
         Standing::TooOld,
         Standing::Ahead,
         Standing::Used,
-        Standing::Over,
-        Standing::Void,
+        Standing::TooEarly,
     ];
 }
 
@@ -77,10 +83,22 @@ impl Keys {
         self.now
     }
 
-    /// The node's clock is set.
-    pub fn set_now(&mut self, minute: u64) {
+    /// The node's clock shows this minute, so many seconds after some moment.
+    pub fn set_now(&mut self, minute: u64, passed: u64) {
         self.now = minute;
         self.latest_now = self.latest_now.max(minute);
+        self.past.push((passed, minute));
+    }
+
+    /// The node has been started in this minute.
+    pub fn set_started(&mut self, minute: u64) {
+        self.started = minute;
+    }
+
+    /// Whether nobody has changed the coin so lately that a ticket of now is too early.
+    pub fn is_fixable(&self, coin: Coin) -> bool {
+        let newest = self.changed.get(&coin).copied().unwrap_or(self.started);
+        self.now > newest + AHEAD_MAX
     }
 
     /// A helper makes a ticket; one without a secret makes what nobody can read.
@@ -103,9 +121,26 @@ impl Keys {
         self.made.get(ticket).map(|(_, voucher)| voucher.part)
     }
 
-    /// A coin that was somebody's has another number, by its owner.
+    /// A coin has another number.
     pub fn change(&mut self, coin: Coin) {
         self.changed.insert(coin, self.now);
+        self.may_be_changed.remove(&coin);
+    }
+
+    /// A coin got the number that it has.
+    pub fn may_change(&mut self, coin: Coin) {
+        self.may_be_changed.insert(coin, self.now);
+    }
+
+    /// The latest minute of those so long ago that the node may have forgotten what changed then: it takes
+    /// that for the minute of all coins that it knows no change of.
+    fn latest_forgotten(&self) -> Option<u64> {
+        let (now, _) = *self.past.last()?;
+        let forgotten = self
+            .past
+            .iter()
+            .filter(|(then, _)| then + FORGOTTEN_S <= now);
+        forgotten.map(|&(_, minute)| minute).max()
     }
 
     pub fn standing(&self, helper: u8, ticket: &Ticket, coin: Coin) -> Standing {
@@ -114,34 +149,39 @@ impl Keys {
             return Standing::NotMade;
         };
         let (minute, now) = (voucher.minute, self.now);
-        // A change from a minute that comes again counts as one of now.
-        let changed = self.changed.get(&coin).map(|&at| at.min(now));
-        let changed_before = self.changed_before.get(&coin).copied();
-        let is_after = |of: Option<u64>| of.is_some_and(|of| minute < of);
+        let newest = self.changed.get(&coin).copied().unwrap_or(self.started);
+        let may_be_newest = self.may_be_changed.get(&coin).copied().unwrap_or(newest);
+        let is_too_early = |newest| minute <= newest + AHEAD_MAX;
         let is_until = |of: Option<u64>| of.is_some_and(|of| minute <= of);
+        // Some of what was used before a restart only counts as used.
+        let is_used = self.used.contains(ticket);
+        let is_known = !is_until(self.may_be_over);
         match () {
             () if voucher.coin != coin => Standing::OfAnotherCoin,
             () if minute > now + AHEAD_MAX => Standing::Ahead,
             () if minute + AGE_MAX < now => Standing::TooOld,
-            () if self.used.contains(ticket) => Standing::Used,
-            () if is_until(self.over) => Standing::Over,
-            () if is_after(changed) => Standing::Void,
             () if minute + AGE_MAX < self.latest_now => Standing::Unknown,
-            () if is_until(self.may_be_over) || is_after(changed_before) => Standing::Unknown,
+            () if is_too_early(newest) != is_too_early(may_be_newest) => Standing::Unknown,
+            () if is_used && (is_known || !is_too_early(newest)) => Standing::Used,
+            () if is_used => Standing::Unknown,
+            () if is_too_early(newest) => Standing::TooEarly,
+            () if is_until(self.over) => Standing::Over,
+            () if is_until(self.may_be_over) => Standing::Unknown,
+            () if self.latest_forgotten().is_some_and(is_too_early) => Standing::Unknown,
             () => Standing::Good,
         }
     }
 
     /// Presents a ticket: it is used up where it is good, and says its part.
-    pub fn present(&mut self, helper: u8, ticket: &Ticket, coin: Coin) -> Option<Part> {
+    pub fn present(&mut self, helper: u8, ticket: &Ticket, coin: Coin) -> (Standing, Option<Part>) {
         let standing = self.standing(helper, ticket, coin);
         assert_ne!(standing, Standing::Unknown, "it is not presented");
         *self.met.entry(standing).or_default() += 1;
         if standing != Standing::Good {
-            return None;
+            return (standing, None);
         }
         self.used.insert(*ticket);
-        Some(self.made[ticket].1.part)
+        (standing, Some(self.made[ticket].1.part))
     }
 
     /// The node has written down that these were used.
@@ -162,6 +202,9 @@ impl Keys {
         self.used = self.written.clone();
         self.over = latest_written.map(|latest| latest - LISTED);
         self.may_be_over = latest_written;
-        self.changed_before.extend(self.changed.drain());
+        self.started = self.now;
+        self.changed.clear();
+        self.may_be_changed.clear();
+        self.past.drain(..self.past.len().saturating_sub(1));
     }
 }

@@ -29,19 +29,17 @@ mod world;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId},
     protocol::{Command, Dialect, ResponseCounter, Status, status_group::NodeStats},
+    service::DatagramRules,
     settlement::Method,
     store::{
-        PageImage, WallClock,
+        Moved, PageImage, WallClock,
         offline::{OfflineError, OfflineFolder},
     },
 };
@@ -71,6 +69,8 @@ const COINS_A_PAGE: usize = 4;
 const MONTH_BEFORE: u8 = 40;
 /// Coins that the clients race for.
 const RACES: usize = 5;
+/// Seconds that pages are reserved for.
+const RESERVED_S: u64 = 16;
 /// Requests of a client in a round,
 const REQUESTS: usize = 125;
 /// and rounds of a phase: the clock moves between them, when nobody talks.
@@ -78,7 +78,9 @@ const ROUNDS: usize = 8;
 
 /// What comes up in every conversation, or it has not been about lockers, trades and
 /// the healing of keys.
-const COME_UP: [(Command, Status); 27] = [
+const COME_UP: [(Command, Status); 29] = [
+    (Command::PownDerive, Status::ALL_PASS),
+    (Command::PownDerive, Status::ALL_FAIL),
     (Command::StoreSum, Status::ALL_PASS),
     (Command::StoreSum, Status::ALL_FAIL),
     (Command::StoreSum, Status::WRONG_LOCKER_KEY),
@@ -133,7 +135,12 @@ fn pages(denomination: usize, random: &mut StdRng) -> Vec<PageId> {
 
 struct Network {
     node: RealNode,
-    clock: Arc<AtomicU64>,
+    clock: Arc<Moved>,
+    /// What the clock shows, in seconds since 1970, and how many passed since the start.
+    now: u64,
+    passed: u64,
+    /// The minute of the node's start.
+    started: u64,
     /// Earlier it is not in this run of the node, so that tickets of now are good.
     earliest: u64,
     random: StdRng,
@@ -189,8 +196,7 @@ fn start(seed: u64, (counter, dialect): (ResponseCounter, Dialect), shards: u16)
         };
         for register in register.chunks(size) {
             let ans: Vec<An> = register.iter().map(|_| An::new(random.random())).collect();
-            let sum = ans.iter().fold(An::ZERO, |sum, an| sum ^ *an);
-            shared.add(register.to_vec(), sum);
+            shared.add(register.to_vec(), ans.clone());
             coins.extend(
                 register
                     .iter()
@@ -208,9 +214,10 @@ fn start(seed: u64, (counter, dialect): (ResponseCounter, Dialect), shards: u16)
         coins.push((coin, an, months));
     }
     // The month ends on the way.
-    let clock = Arc::new(AtomicU64::new((DECEMBER - 20) * 60));
+    let now = (DECEMBER - 20) * 60;
+    let clock = Arc::new(Moved::stopped_at(now));
     let node = RealNode::start(&coins, |settings| {
-        settings.clock = WallClock::Set(clock.clone());
+        settings.clock = WallClock::Moved(clock.clone());
         let secrets = settings.data.with_file_name("secrets");
         fs::write(&secrets, other_servers::key_file()).expect("a file");
         fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).expect("its owner's");
@@ -221,16 +228,27 @@ fn start(seed: u64, (counter, dialect): (ResponseCounter, Dialect), shards: u16)
         settings.settlement = Method::Trusted;
         settings.currencies = ACCEPTED.to_vec();
         settings.cache_pages = CACHE_PAGES;
+        // Some clients speak UDP all the time, about everything.
+        settings.datagrams = DatagramRules {
+            amplification: 10_000,
+            refusals_per_s: 0,
+        };
     });
     let mut network = Network {
         node,
         clock,
+        now,
+        passed: 0,
+        started: now / 60,
         earliest: 0,
         random,
         owners,
         shared,
     };
-    network.set_minute(DECEMBER - 20);
+    for owner in &mut network.owners {
+        owner.world.keys.set_started(network.started);
+    }
+    network.set_minute(DECEMBER - 17);
     network
 }
 
@@ -239,9 +257,9 @@ impl Network {
     fn move_clock(&mut self) {
         let now = self.minute();
         let minute = match self.random.random_range(0..20) {
-            0..6 => now,
-            6..13 => now + 1,
-            13..16 => now + self.random.random_range(2..=4),
+            0..4 => now,
+            4..8 => now + 1,
+            8..16 => now + self.random.random_range(2..=4),
             16..19 => now - self.random.random_range(1..=2),
             _ => now + 11,
         };
@@ -249,12 +267,13 @@ impl Network {
     }
 
     fn minute(&self) -> u64 {
-        self.clock.load(Ordering::Relaxed) / 60
+        self.now / 60
     }
 
     fn begin_races(&mut self) {
         let minute = self.minute();
-        self.shared.races.begin(minute, &mut self.random);
+        let random = &mut self.random;
+        self.shared.races.begin(minute, self.started, random);
     }
 
     /// Nobody talks: each coin has one of the numbers that it may have.
@@ -273,10 +292,22 @@ impl Network {
     }
 
     fn set_minute(&mut self, minute: u64) {
-        let second = self.random.random_range(0..60);
-        self.clock.store(minute * 60 + second, Ordering::Relaxed);
+        if minute == self.minute() {
+            return;
+        }
+        let mut now = minute * 60 + self.random.random_range(0..60);
+        if now < self.now {
+            self.clock.set(now as i64 - self.now as i64);
+        } else {
+            // So long that all reservations end.
+            now = now.max(self.now + RESERVED_S + 1);
+            self.clock.pass(now - self.now);
+            self.passed += now - self.now;
+            self.owners.iter_mut().for_each(Owner::reservations_end);
+        }
+        self.now = now;
         for owner in &mut self.owners {
-            owner.world.keys.set_now(minute);
+            owner.world.keys.set_now(minute, self.passed);
         }
     }
 
@@ -294,6 +325,8 @@ impl Network {
             owner.node_has_restarted(latest_written);
             owner.world.allows_unencrypted = allows_unencrypted;
         }
+        self.started = self.minute();
+        self.shared.races.node_has_restarted();
         self.earliest = latest_written.map_or(0, |latest| latest + 1);
     }
 }
@@ -372,7 +405,7 @@ fn compare(network: &mut Network) {
         requests: stats.requests,
         echoes: stats.echoes,
         coins_powned: stats.coins_powned,
-        value_powned: stats.value_powned,
+        value_powned: stats.value_powned.into(),
     };
     assert_eq!(told, all, "the node's counters");
 }
@@ -447,6 +480,9 @@ fn hold(spoken: (ResponseCounter, Dialect), phases: &[u16]) {
         println!("{met} fixes came to {fix:?}");
         assert!(met > 0);
     }
+    let repeats: u32 = network.owners.iter().map(|owner| owner.world.repeats).sum();
+    println!("{repeats} requests were repeats");
+    assert!(repeats > 0);
     for (command, status) in COME_UP {
         let mut owners = network.owners.iter();
         let is_told = owners.any(|owner| owner.told.contains(&(command, status)));

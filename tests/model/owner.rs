@@ -10,6 +10,7 @@ use raida::{
     coin::{An, COINS_PER_PAGE, Coin, Denomination, PAGES_PER_DENOMINATION, PageId},
     protocol::{
         Command, Dialect, Encryption, Passed, Protection, ResponseCounter, Status,
+        authentication::derived_an,
         executive::{AvailableSnsReply, read_created},
         lockers::{Currency, Listed, Listing, Offer, Price, TradeKey, Value as Worth},
         status_group::{Audit, NodeStats, SoftwareVersion},
@@ -121,9 +122,14 @@ impl Owner {
     /// those that it has not written down, the latest of them of this minute.
     pub fn node_has_restarted(&mut self, latest_written: Option<u64>) {
         self.world.keys.node_has_restarted(latest_written);
+        self.reservations_end();
+        self.world.counts = Counts::default();
+    }
+
+    /// So much time has passed that nothing is reserved any more.
+    pub fn reservations_end(&mut self) {
         self.shown.clear();
         self.world.reserved.clear();
-        self.world.counts = Counts::default();
     }
 
     /// Sends so many requests and checks every answer.
@@ -186,7 +192,15 @@ impl Owner {
             20..24 => return self.make_up_race(id, shared),
             _ => {}
         }
-        let mut ask = self.make_up_ask();
+        let mut ask = loop {
+            let ask = match self.random.random_bool(0.04) {
+                true => self.repeat(),
+                false => self.make_up_ask(),
+            };
+            if !self.world.is_in_doubt(&ask) {
+                break ask;
+            }
+        };
         let command = ask.command();
         let mut payload = ask.payload();
         let key = match &ask {
@@ -198,12 +212,13 @@ impl Owner {
             vouch.protection = protection;
         }
         let bare = command.takes_no_body() && refusal.is_none() && self.random.random_bool(0.3);
+        let shows_key_stream = matches!(protection, Protection::Coin(..) | Protection::Locker(_));
+        // Over UDP there would be no answer.
+        let bare = bare && (is_tcp || !shows_key_stream || command.answers_nothing());
         // What is wrong with the request, if anything: the first that the node has to find.
         let wrong = if let Some(status) = refusal {
             Some(status)
         } else if bare {
-            let shows_key_stream =
-                matches!(protection, Protection::Coin(..) | Protection::Locker(_));
             (shows_key_stream && !command.answers_nothing()).then_some(Status::EMPTY_BODY)
         } else if let Some(status) = self.spoil_length(&ask, &mut payload) {
             Some(status)
@@ -214,7 +229,7 @@ impl Owner {
             Some(Status::WRONG_ADMIN_KEY)
         } else {
             let needs_stream = command == Command::AllSns && !is_tcp;
-            needs_stream.then_some(Status::INVALID_LENGTH)
+            needs_stream.then_some(Status::ASK_OVER_TCP)
         };
         let payload = (!bare).then_some(&payload[..]);
         let mut asked = compose(command, protection, payload, id);
@@ -252,6 +267,15 @@ impl Owner {
         asked.bytes[4]
     }
 
+    /// A request that was carried out lately, where there is one.
+    fn repeat(&mut self) -> Ask {
+        let lately: Vec<&Ask> = self.world.lately().collect();
+        match lately.choose(&mut self.random) {
+            Some(&ask) => ask.clone(),
+            None => self.make_up_ask(),
+        }
+    }
+
     fn make_up_ask(&mut self) -> Ask {
         match self.random.random_range(0..190) {
             0..22 => Ask::Detect(self.claims()),
@@ -273,10 +297,17 @@ impl Owner {
                     .extend(marked.map(|(.., new)| *new.expose()));
                 Ask::Pown(records)
             }
-            57..72 => {
-                let coins = self.coins();
+            57..65 => {
+                let mut coins = self.coins();
+                if self.random.random_bool(0.5) {
+                    coins.truncate(1);
+                }
                 let (sum, delta) = (self.sum(&coins), self.random_an());
                 Ask::PownSum(coins, sum, delta)
+            }
+            65..72 => {
+                let known = self.claims();
+                Ask::PownDerive(known, self.random_an())
             }
             72..77 => Ask::Echo,
             77..79 => Ask::Version,
@@ -460,6 +491,11 @@ impl Owner {
             // One that is for sale, so that it is no longer its owner's alone.
             let on_sale: Vec<Coin> = self.world.on_sale().collect();
             named = on_sale.choose(&mut self.random).copied().or(named);
+        } else if self.random.random_bool(0.6) {
+            let keys = &self.world.keys;
+            let fixable = self.pool.iter().filter(|&&coin| keys.is_fixable(coin));
+            let fixable: Vec<Coin> = fixable.copied().collect();
+            named = fixable.choose(&mut self.random).copied().or(named);
         }
         let coin = named.unwrap_or(self.pool[0]);
         let old = self.world.an(coin);
@@ -813,6 +849,7 @@ impl Owner {
                 | Ask::Pown(_)
                 | Ask::DetectSum(..)
                 | Ask::PownSum(..)
+                | Ask::PownDerive(..)
                 | Ask::StoreSum(_)
                 | Ask::Remove(..)
                 | Ask::PutForSale { .. }
@@ -877,8 +914,26 @@ impl Owner {
                 Ask::Pown(records)
             }
             (_, None) => Ask::DetectSum(named(), belief),
-            (_, Some(delta)) => Ask::PownSum(named(), belief, delta),
+            ([_], Some(delta)) if self.random.random_bool(0.5) => {
+                Ask::PownSum(named(), belief, delta)
+            }
+            (_, Some(delta)) => {
+                let known = shared.numbers(register, belief);
+                let derived = coins.iter().zip(&known);
+                let derived = derived.map(|(&coin, &an)| derived_an(coin, an, delta));
+                let value = shared.propose(register, derived.collect());
+                claims[0].2 = Some(value);
+                Ask::PownDerive(named().into_iter().zip(known).collect(), delta)
+            }
         };
+        if let [(register, _, Some(new)), ..] = claims[..]
+            && coins.len() == 1
+        {
+            shared.propose(register, vec![new]);
+        }
+        for &(register, _, new) in &claims[1..] {
+            shared.propose(register, vec![new.expect("a change")]);
+        }
         let payload = ask.payload();
         Sent {
             id,
@@ -1036,8 +1091,8 @@ impl Owner {
                     let (coins, _) = shared.belief(register);
                     let count = coins.len() as u64;
                     self.world.counts.coins_powned += count;
-                    let value: u64 = coins.iter().map(|c| c.denomination.worth_units()).sum();
-                    self.world.counts.value_powned += value;
+                    let worth = coins.iter().map(|c| c.denomination.worth_units());
+                    self.world.counts.value_powned += worth.map(u128::from).sum::<u128>();
                     What::Became(an, new)
                 }
             };
@@ -1118,6 +1173,7 @@ fn describe(ask: &Ask) -> String {
     let records = match ask {
         Ask::Detect(records) | Ask::DeleteCoins(records) => records.len(),
         Ask::Pown(records) => records.len(),
+        Ask::PownDerive(known, _) => known.len(),
         Ask::DetectSum(coins, _) | Ask::PownSum(coins, ..) => coins.len(),
         Ask::CreateCoins(_, coins) | Ask::FreeCoins(coins) => coins.len(),
         Ask::StoreSum(store) | Ask::PutForSale { store, .. } => store.coins.len(),
@@ -1170,7 +1226,7 @@ fn check_own(expected: &Expected, answer: &Answer) -> Result<(), String> {
             let stats = NodeStats::read(&answer.payload).ok_or("no stats")?;
             let at_least = stats.echoes >= least.echoes
                 && stats.coins_powned >= least.coins_powned
-                && stats.value_powned >= least.value_powned;
+                && u128::from(stats.value_powned) >= least.value_powned;
             holds(at_least, "less than this client alone has done")
         }
         Expected::Audit(counts) => {

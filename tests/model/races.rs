@@ -2,7 +2,10 @@
 //! first, but each ticket is taken from one of them, once; and a coin has a number that came of both
 //! halves in one request, or the one that it had.
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard},
+};
 
 use raida::coin::{An, Coin};
 use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
@@ -25,6 +28,13 @@ struct Race {
     /// Numbers that it may have.
     numbers: Vec<An>,
     tickets: Vec<Raced>,
+    /// What was presented, each once: the same again would be the same request.
+    tried: HashSet<Vec<u8>>,
+    /// The minute in which it got the last of them.
+    newest: Option<u64>,
+    /// Whether that, and the node's start, are so long ago that the tickets are good.
+    is_fresh: bool,
+    is_written: bool,
 }
 
 /// A ticket, good when the race begins.
@@ -35,6 +45,8 @@ struct Raced {
     minute: u64,
     is_tried: bool,
     is_taken: bool,
+    /// The coin may have got its number since the ticket was made.
+    is_too_early: bool,
 }
 
 /// What one client presents.
@@ -59,13 +71,20 @@ impl Races {
             coin,
             numbers: vec![an],
             tickets: vec![],
+            tried: HashSet::new(),
+            newest: None,
+            is_fresh: false,
+            is_written: false,
         });
     }
 
-    /// Nobody talks: helpers make tickets in this minute, for two numbers of each coin.
-    pub fn begin(&self, minute: u64, random: &mut StdRng) {
+    /// Nobody talks: helpers make tickets in this minute, for two numbers of each coin, on a node that was
+    /// started in that one.
+    pub fn begin(&self, minute: u64, started: u64, random: &mut StdRng) {
         for race in self.races().iter_mut() {
             let coin = race.coin;
+            race.is_fresh = minute > race.newest.unwrap_or(started) + 1;
+            race.is_written = false;
             let tickets = (0..4).map(|place: u8| {
                 let part = random.random();
                 let helper = place + 2;
@@ -80,20 +99,29 @@ impl Races {
                     minute,
                     is_tried: false,
                     is_taken: false,
+                    is_too_early: false,
                 }
             });
             race.tickets = tickets.collect();
+            race.tried.clear();
         }
     }
 
     /// Some of the tickets of some coin, in some order.
     pub fn enter(&self, random: &mut StdRng) -> Try {
         let mut races = self.races();
-        let number = random.random_range(0..races.len());
-        let mut tickets: Vec<&mut Raced> = races[number].tickets.iter_mut().collect();
-        tickets.shuffle(random);
-        let count = random.random_range(1..=tickets.len());
-        let tried = tickets.into_iter().take(count).map(|ticket| {
+        let (number, order) = loop {
+            let number = random.random_range(0..races.len());
+            let race = &mut races[number];
+            let mut order: Vec<u8> = (0..race.tickets.len() as u8).collect();
+            order.shuffle(random);
+            order.truncate(random.random_range(1..=order.len()));
+            if race.tried.insert(order.clone()) {
+                break (number, order);
+            }
+        };
+        let tried = order.into_iter().map(|place| {
+            let ticket = &mut races[number].tickets[usize::from(place)];
             ticket.is_tried = true;
             ticket.presented
         });
@@ -117,11 +145,16 @@ impl Races {
             let same = |raced: &&mut Raced| raced.presented.ticket == presented.ticket;
             let raced = race.tickets.iter_mut().find(same);
             let raced = raced.expect("a ticket of this race");
-            assert!(*accepted <= 1, "neither taken nor refused");
-            if *accepted == 1 {
-                assert!(!raced.is_taken, "a ticket was taken twice");
-                raced.is_taken = true;
-                taken.push((*presented, raced.part));
+            match *accepted {
+                0 => {}
+                1 => {
+                    assert!(!raced.is_taken, "a ticket was taken twice");
+                    assert!(race.is_fresh, "a ticket was taken that is too early");
+                    raced.is_taken = true;
+                    taken.push((*presented, raced.part));
+                }
+                255 => raced.is_too_early = true,
+                other => panic!("neither taken nor refused: {other}"),
             }
         }
         let of_half = |half| {
@@ -136,22 +169,38 @@ impl Races {
             *latest = (*latest).max(Some(written));
             race.numbers
                 .push(An::new(number.try_into().expect("two halves")));
+            assert!(!race.is_written, "written twice with tickets of one minute");
+            race.is_written = true;
         }
     }
 
-    /// Nobody talks: whatever was presented was taken once. Gives each coin and the numbers of which it
-    /// has one.
+    /// Nobody talks: whatever was presented was taken once, or came when the coin had got its number. Gives
+    /// each coin and the numbers of which it has one.
     pub fn end(&self) -> Vec<(Coin, Vec<An>)> {
-        let races = self.races();
-        let ended = races.iter().map(|race| {
-            let is_right = |raced: &Raced| raced.is_taken == raced.is_tried;
+        let mut races = self.races();
+        let ended = races.iter_mut().map(|race| {
+            let may_be_too_early = race.is_written || !race.is_fresh;
+            let is_right = |raced: &Raced| match raced.is_tried {
+                true => raced.is_taken || raced.is_too_early && may_be_too_early,
+                false => !raced.is_taken,
+            };
             assert!(
                 race.tickets.iter().all(is_right),
                 "nobody's ticket was taken"
             );
+            if race.is_written {
+                race.newest = Some(race.tickets[0].minute);
+            }
             (race.coin, race.numbers.clone())
         });
         ended.collect()
+    }
+
+    /// The node was started again, in a minute that it goes by where it has seen no change.
+    pub fn node_has_restarted(&self) {
+        for race in self.races().iter_mut() {
+            race.newest = None;
+        }
     }
 
     /// A coin turned out to have this number.

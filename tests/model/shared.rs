@@ -35,6 +35,8 @@ pub enum What {
 pub struct Register {
     /// The coins; where there are several, an odd number.
     pub coins: Vec<Coin>,
+    /// The coins' numbers by each value that was ever proposed.
+    numbers: HashMap<[u8; 16], Vec<An>>,
     start: An,
     /// What the clients believe the value to be now.
     belief: An,
@@ -50,11 +52,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Adds a register; `start` is the XOR of its coins' ANs.
-    pub fn add(&self, coins: Vec<Coin>, start: An) {
+    /// Adds a register of coins with these ANs.
+    pub fn add(&self, coins: Vec<Coin>, ans: Vec<An>) {
         assert!(coins.len() % 2 == 1, "an even number of deltas cancels out");
+        let start = sum(&ans);
         self.registers().push(Register {
             coins,
+            numbers: HashMap::from([(*start.expose(), ans)]),
             start,
             belief: start,
             events: Vec::new(),
@@ -71,6 +75,19 @@ impl Shared {
         let registers = self.registers();
         let register = &registers[register];
         (register.coins.clone(), register.belief)
+    }
+
+    /// The numbers of a register's coins where its value is this.
+    pub fn numbers(&self, register: usize, value: An) -> Vec<An> {
+        self.registers()[register].numbers[value.expose()].clone()
+    }
+
+    /// A register's coins may get these numbers; gives their value.
+    pub fn propose(&self, register: usize, ans: Vec<An>) -> An {
+        let value = sum(&ans);
+        let mut registers = self.registers();
+        registers[register].numbers.insert(*value.expose(), ans);
+        value
     }
 
     /// Notes what an answer said.
@@ -101,6 +118,11 @@ impl Shared {
     fn registers(&self) -> MutexGuard<'_, Vec<Register>> {
         self.registers.lock().expect("no client has failed")
     }
+}
+
+/// What stands for the numbers of a register's coins.
+fn sum(ans: &[An]) -> An {
+    ans.iter().fold(An::ZERO, |sum, an| sum ^ *an)
 }
 
 /// Finds the order of the changes, which follows from their values, since no value comes twice, and

@@ -1,11 +1,15 @@
 //! The model: a plain map of coins, and what a node has to answer whose coins these are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use raida::{
     coin::{An, Coin, Denomination, Mfs},
     protocol::{
-        Dialect, PassFail, Protection, Status,
+        Command, Dialect, PassFail, Protection, Status,
+        authentication::{PownSum, derived_an},
         executive::AllSns,
         lockers::{
             Contents, Currency, LockerKey, Offer, PublicId, StoreAnswer, TradeKey, Value as Worth,
@@ -16,7 +20,7 @@ use raida::{
 
 use crate::{
     ask::{Ask, Layout, Named, Presented, Proof, Seller, Store, Vouch},
-    keys::Keys,
+    keys::{Keys, Standing},
     other_servers::{self, SERVERS, Voucher},
 };
 
@@ -54,7 +58,27 @@ pub struct World {
     pub counts: Counts,
     /// How often what came of fixes.
     pub fixes: BTreeMap<Fix, u32>,
+    /// Requests that were carried out lately, by command and payload.
+    carried_out: BTreeMap<(u8, Vec<u8>), CarriedOut>,
+    /// The coins that the request at hand changes.
+    changing: BTreeSet<Coin>,
+    /// How many requests were answered as the same before them.
+    pub repeats: u32,
 }
+
+/// A request of which every coin was changed.
+#[derive(Clone)]
+struct CarriedOut {
+    at: Instant,
+    ask: Ask,
+    /// What it made of its coins.
+    given: Vec<(Coin, Option<Value>)>,
+    answer: (Status, Vec<u8>),
+}
+
+/// A request that was carried out less long ago is known, one more long ago is not: between them it
+/// depends on when it reaches the node.
+const REPEATED_FOR: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(12)];
 
 /// What two tickets or more that are good by themselves may come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +96,11 @@ pub enum Fix {
 impl Fix {
     pub const ALL: [Fix; 4] = [Fix::Written, Fix::OfNobodys, Fix::ForSale, Fix::NoPair];
 }
+
+/// What the node says of an encryption ticket.
+const REFUSED: u8 = 0;
+const ACCEPTED_TICKET: u8 = 1;
+const TOO_EARLY: u8 = 255;
 
 /// The first minute of December 2026, before which it is November: months 46 and 45.
 pub const DECEMBER: u64 = 1_796_083_200 / 60;
@@ -100,7 +129,7 @@ pub struct Counts {
     pub requests: u64,
     pub echoes: u64,
     pub coins_powned: u64,
-    pub value_powned: u64,
+    pub value_powned: u128,
 }
 
 /// What has to be answered.
@@ -147,7 +176,76 @@ impl World {
             reserved: BTreeSet::new(),
             counts: Counts::default(),
             fixes: BTreeMap::new(),
+            carried_out: BTreeMap::new(),
+            changing: BTreeSet::new(),
+            repeats: 0,
         }
+    }
+
+    /// Whether nobody can say if this is answered as the same before it.
+    pub fn is_in_doubt(&self, ask: &Ask) -> bool {
+        let known = self.carried_out.get(&name(ask));
+        let creates = matches!(ask, Ask::CreateCoins(..));
+        known.is_some_and(|known| {
+            let age = known.at.elapsed();
+            let is_between = age > REPEATED_FOR[0] && age < REPEATED_FOR[1];
+            is_between || creates && age < REPEATED_FOR[1]
+        })
+    }
+
+    /// Requests that were carried out lately. One whose coins have changed since is done anew if it
+    /// comes again: only such as do not move coins into lockers.
+    pub fn lately(&self) -> impl Iterator<Item = &Ask> {
+        let lately = self.carried_out.values();
+        let lately = lately.filter(|known| known.at.elapsed() < REPEATED_FOR[0]);
+        let lately = lately.filter(|known| {
+            self.is_in_force(known) || matches!(known.ask, Ask::PownSum(..) | Ask::PownDerive(..))
+        });
+        lately.map(|known| &known.ask)
+    }
+
+    fn is_in_force(&self, known: &CarriedOut) -> bool {
+        let mut given = known.given.iter();
+        given.all(|&(coin, value)| self.value(coin) == value)
+    }
+
+    /// What the answer to request `id` is, and what it changes, where it is not the same as one that
+    /// was carried out lately.
+    pub fn answer(&mut self, ask: &Ask, id: u64, denominations: &[Denomination]) -> Expected {
+        if !ask.command().is_carried_out_once() || ask.command() == Command::Buy {
+            return self.carry_out(ask, id, denominations);
+        }
+        let name = name(ask);
+        if let Some(known) = self.carried_out.get(&name)
+            && known.at.elapsed() < REPEATED_FOR[0]
+            && self.is_in_force(known)
+        {
+            self.repeats += 1;
+            let (status, payload) = known.answer.clone();
+            return Expected::Exactly(status, payload);
+        }
+        self.changing.clear();
+        let expected = self.carry_out(ask, id, denominations);
+        let all_changed = |status| status == Status::ALL_PASS || status == Status::SUCCESS;
+        let answer = match &expected {
+            Expected::Exactly(status, payload) if all_changed(*status) => {
+                Some((*status, payload.clone()))
+            }
+            Expected::Created(..) => Some((Status::SUCCESS, vec![])),
+            _ => None,
+        };
+        if let Some(answer) = answer.filter(|_| !self.changing.is_empty()) {
+            let changed = std::mem::take(&mut self.changing).into_iter();
+            let given = changed.map(|coin| (coin, self.value(coin))).collect();
+            let known = CarriedOut {
+                at: Instant::now(),
+                ask: ask.clone(),
+                given,
+                answer,
+            };
+            self.carried_out.insert(name, known);
+        }
+        expected
     }
 
     /// A coin's value; `None` where it is free.
@@ -196,8 +294,7 @@ impl World {
         coins.filter(|c| c.denomination == denomination).count() as u32
     }
 
-    /// What the answer to request `id` is, and what it changes.
-    pub fn answer(&mut self, ask: &Ask, id: u64, denominations: &[Denomination]) -> Expected {
+    fn carry_out(&mut self, ask: &Ask, id: u64, denominations: &[Denomination]) -> Expected {
         match ask {
             Ask::Echo => {
                 self.counts.echoes += 1;
@@ -233,6 +330,9 @@ impl World {
                 let Some(coins) = all(coins) else {
                     return status(Status::INVALID_COIN);
                 };
+                if !PownSum::takes(self.dialect, coins.len()) {
+                    return status(Status::INVALID_PARAMETER);
+                }
                 let is_right = self.may_move(&coins, *sum);
                 let new = coins.iter().filter(|_| is_right).map(|&coin| {
                     let an = self.an(coin).expect("it is part of a sum");
@@ -243,6 +343,22 @@ impl World {
                     self.count_powned(coin);
                 }
                 self.end_empty_sales();
+                status(verdict(is_right))
+            }
+            Ask::PownDerive(known, delta) => {
+                let named: Vec<Named> = known.iter().map(|&(coin, _)| coin).collect();
+                let Some(coins) = all(&named) else {
+                    return status(Status::INVALID_COIN);
+                };
+                let is_known = known.iter().all(|&(coin, an)| self.is(coin, an));
+                let for_sale = coins.iter().any(|&coin| self.is_on_sale(coin));
+                let is_right = is_known && !has_twice(&coins) && !for_sale;
+                if is_right {
+                    for (&coin, &(_, an)) in coins.iter().zip(known) {
+                        self.give(coin, Some(derived_an(coin, an, *delta)));
+                        self.count_powned(coin);
+                    }
+                }
                 status(verdict(is_right))
             }
             Ask::AvailableSns(session, denominations) => Expected::AvailableSns {
@@ -270,8 +386,10 @@ impl World {
                 }
                 let created = coins.iter().map(|&coin| (coin, Value::Awaited(id)));
                 self.circulating.extend(created);
+                self.changing.extend(coins.iter().copied());
                 let month = self.month();
                 self.months.extend(coins.iter().map(|&coin| (coin, month)));
+                coins.iter().for_each(|&coin| self.keys.change(coin));
                 Expected::Created(id, coins)
             }
             Ask::FreeCoins(coins) => {
@@ -366,7 +484,7 @@ impl World {
         if tickets.len() > 255 {
             return Err(Status::INVALID_LENGTH);
         }
-        let mut accepted = vec![0; tickets.len()];
+        let mut answer = vec![REFUSED; tickets.len()];
         let mut taken = Vec::new();
         for (index, presented) in tickets.iter().enumerate() {
             let is_of_coin = layout == Layout::Short || presented.of == Some(coin);
@@ -374,8 +492,12 @@ impl World {
                 continue;
             }
             let &Presented { helper, ticket, .. } = presented;
-            if let Some(part) = self.keys.present(helper, &ticket, coin) {
-                accepted[index] = 1;
+            let (standing, part) = self.keys.present(helper, &ticket, coin);
+            if standing == Standing::TooEarly {
+                answer[index] = TOO_EARLY;
+            }
+            if let Some(part) = part {
+                answer[index] = ACCEPTED_TICKET;
                 taken.push((presented, part));
             }
         }
@@ -389,20 +511,22 @@ impl World {
             let used = taken.iter().map(|(presented, _)| presented.ticket);
             self.keys.write_down(used);
             if self.is_on_sale(coin) {
-                accepted.fill(0);
+                answer.fill(REFUSED);
                 self.count_fix(Fix::ForSale);
             } else {
+                let too_early = answer.iter_mut().filter(|said| **said == TOO_EARLY);
+                too_early.for_each(|said| *said = REFUSED);
                 let number = number.try_into().expect("two halves");
                 self.count_fix(match self.value(coin) {
                     Some(_) => Fix::Written,
                     None => Fix::OfNobodys,
                 });
-                self.place(coin, Some(An::new(number)));
+                self.give(coin, Some(An::new(number)));
             }
         } else if taken.len() > 1 {
             self.count_fix(Fix::NoPair);
         }
-        Ok(Expected::Exactly(Status::SUCCESS, accepted))
+        Ok(Expected::Exactly(Status::SUCCESS, answer))
     }
 
     /// What the answer to a request of group 8 is, and what it changes; a refusal has no payload.
@@ -563,16 +687,13 @@ impl World {
         self.end_empty_sales();
     }
 
-    /// Gives a coin this AN, or frees it, as its owner wishes.
+    /// Gives a coin this AN, or frees it.
     fn give(&mut self, coin: Coin, new: Option<An>) {
-        if self.circulating.contains_key(&coin) {
-            self.keys.change(coin);
+        match new.is_some() && self.an(coin) == new {
+            true => self.keys.may_change(coin),
+            false => self.keys.change(coin),
         }
-        self.place(coin, new);
-    }
-
-    /// Gives a coin this AN, or frees it, as whoever wishes.
-    fn place(&mut self, coin: Coin, new: Option<An>) {
+        self.changing.insert(coin);
         match new {
             Some(_) => self.months.insert(coin, self.month()),
             None => self.months.remove(&coin),
@@ -663,14 +784,13 @@ impl World {
     }
 
     /// Whether this is the XOR of the ANs: where all are in circulation and known, none is named twice,
-    /// and none that is the key of a locker or trade locker cancels out.
+    /// and none cancels out.
     fn proves(&self, coins: &[Coin], sum: An) -> bool {
         let ans: Option<Vec<An>> = coins.iter().map(|&coin| self.an(coin)).collect();
         let Some(ans) = ans.filter(|_| !has_twice(coins)) else {
             return false;
         };
-        let cancels_out =
-            |key: &An| key.is_marked() && ans.iter().filter(|an| *an == key).count() % 2 == 0;
+        let cancels_out = |an: &An| ans.iter().filter(|other| *other == an).count() % 2 == 0;
         ans.iter().fold(An::ZERO, |sum, an| sum ^ *an) == sum && !ans.iter().any(cancels_out)
     }
 
@@ -684,8 +804,12 @@ impl World {
 
     fn count_powned(&mut self, coin: Coin) {
         self.counts.coins_powned += 1;
-        self.counts.value_powned += coin.denomination.worth_units();
+        self.counts.value_powned += u128::from(coin.denomination.worth_units());
     }
+}
+
+fn name(ask: &Ask) -> (u8, Vec<u8>) {
+    (ask.command().code(), ask.payload())
 }
 
 fn all(coins: &[Named]) -> Option<Vec<Coin>> {

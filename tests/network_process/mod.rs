@@ -8,6 +8,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[path = "../moved_clock/mod.rs"]
+mod moved_clock;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -15,6 +18,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use moved_clock::MovedClock;
 use raida::client::{Client, Options, Transport};
 use raida::protocol::{AdminKey, RaidaId};
 use serde_json::Value;
@@ -32,6 +36,8 @@ pub struct Network {
     folder: tempfile::TempDir,
     flags: Vec<String>,
     base_port: u16,
+    /// Of all its nodes.
+    pub clock: MovedClock,
 }
 
 /// A network that runs. Killed when dropped, with all its nodes.
@@ -42,13 +48,20 @@ pub struct NetworkProcess {
 
 impl Network {
     pub fn new() -> Network {
-        let network = Network {
-            folder: tempfile::tempdir().unwrap(),
-            flags: Vec::new(),
-            base_port: free_ports(),
-        };
+        let network = Network::empty(free_ports());
         // 25 nodes' logs take 400 MB of disk otherwise, for each test.
         network.with("storage.segment_bytes", 1 << 20)
+    }
+
+    fn empty(base_port: u16) -> Network {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = MovedClock::new(&folder.path().join("clock"));
+        Network {
+            folder,
+            flags: Vec::new(),
+            base_port,
+            clock,
+        }
     }
 
     /// Sets a key of every node's configuration.
@@ -101,6 +114,7 @@ impl Network {
         command.arg("network").arg("--dir").arg(self.dir());
         command.arg("--base-port").arg(self.base_port.to_string());
         command.args(&self.flags).stdin(Stdio::null());
+        self.clock.give_to(&mut command);
         command
     }
 
@@ -134,6 +148,11 @@ impl NetworkProcess {
 
     pub fn data(&self, raida: u8) -> PathBuf {
         self.network.data(raida)
+    }
+
+    /// Lets so many seconds pass on the clocks of all nodes.
+    pub fn pass(&self, seconds: u64) {
+        self.network.clock.pass(seconds);
     }
 
     pub fn address(&self, raida: u8) -> SocketAddr {
@@ -229,11 +248,7 @@ impl NetworkProcess {
             std::thread::sleep(Duration::from_millis(5));
         }
         let status = self.child.wait().unwrap();
-        let empty = Network {
-            folder: tempfile::tempdir().unwrap(),
-            flags: Vec::new(),
-            base_port: 0,
-        };
+        let empty = Network::empty(0);
         (status, std::mem::replace(&mut self.network, empty))
     }
 }

@@ -3,11 +3,13 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod changes;
+#[path = "../moved_clock/mod.rs"]
+pub mod moved_clock;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -15,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use moved_clock::MovedClock;
 use raida::client::{Client, Options, Transport};
 use raida::coin::{An, Coin, Denomination};
 use raida::protocol::executive::SessionId;
@@ -33,6 +36,8 @@ pub struct NodeProcess {
     pub address: SocketAddr,
     /// What it printed when it had started.
     pub greeting: String,
+    /// What the test moves its clock by, if it does.
+    pub clock: Option<Arc<MovedClock>>,
     later: Mutex<Receiver<String>>,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
@@ -53,6 +58,8 @@ pub struct Ending {
 pub struct Serve {
     data: PathBuf,
     flags: Vec<String>,
+    descriptors: Option<(u64, u64)>,
+    clock: Option<Arc<MovedClock>>,
 }
 
 impl Serve {
@@ -60,13 +67,27 @@ impl Serve {
         Serve {
             data: data.to_owned(),
             flags: Vec::new(),
+            descriptors: None,
+            clock: None,
         }
+    }
+
+    /// Has the node follow a clock that the test moves.
+    pub fn by(mut self, clock: Arc<MovedClock>) -> Serve {
+        self.clock = Some(clock);
+        self
     }
 
     /// Sets a key of the configuration.
     pub fn with(mut self, key: &str, value: impl ToString) -> Serve {
         self.flags.push("--set".to_owned());
         self.flags.push(format!("{key}={}", value.to_string()));
+        self
+    }
+
+    /// Gives a flag more.
+    pub fn flag(mut self, flag: &str) -> Serve {
+        self.flags.push(flag.to_owned());
         self
     }
 
@@ -77,17 +98,42 @@ impl Serve {
         self
     }
 
+    /// Lets the process have so many file descriptors: so many at first, so many when it asks.
+    pub fn with_descriptors(mut self, soft: u64, hard: u64) -> Serve {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
     /// Starts the process and does not wait for it to serve.
     pub fn spawn(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_raida"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raida"));
+        if let Some(clock) = &self.clock {
+            clock.give_to(&mut command);
+        }
+        command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)
             .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stderr(Stdio::piped());
+        if let Some((soft, hard)) = self.descriptors {
+            let limit = libc::rlimit {
+                rlim_cur: soft,
+                rlim_max: hard,
+            };
+            // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe, reads
+            // the structure that the closure owns and allocates nothing.
+            unsafe {
+                command.pre_exec(move || {
+                    match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                });
+            }
+        }
+        command.spawn().unwrap()
     }
 
     /// Starts a node and waits until it serves.
@@ -122,6 +168,7 @@ impl Serve {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             greeting: String::new(),
+            clock: self.clock.clone(),
             later: Mutex::new(later),
             log,
             readers,

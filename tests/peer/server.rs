@@ -1,6 +1,8 @@
 //! A server of the network whose every byte the test decides: a listener on the loopback, a thread a
 //! connection. What it reads is the real protocol.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},

@@ -14,10 +14,10 @@ use raida::{
     client::{CoinListReader, CoinRecord, Months},
     coin::{An, Coin, Mfs},
     net::{self, Drained},
-    node::{Adjustable, Durability, Ended, Node, Settings},
+    node::{Adjustable, Durability, Ended, Node, OnLoss, Settings},
     peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency},
-    service::Rate,
+    service::{DatagramRules, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::{
@@ -66,6 +66,7 @@ impl RealNode {
             },
             admin_key_file: data.join("admin.key"),
             data,
+            on_loss: OnLoss::Refuse,
             network: net::Settings {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 ..net::Settings::default()
@@ -74,14 +75,21 @@ impl RealNode {
             pin: false,
             spin: Duration::ZERO,
             durability: Durability::Commit,
+            disk_timeout: Duration::from_secs(10),
             cache_pages: ALL_PAGES,
             segment_bytes: SEGMENT_BYTES,
             tickets: TicketSettings {
                 pool: 65_536,
                 lifetime: Duration::from_secs(300),
+                shares: 8,
             },
             ticket_coins_max: 4_096,
             healing_rate: Rate { per_s: 0, burst: 1 },
+            wrong_claims_per_min: 6_000,
+            datagrams: DatagramRules {
+                amplification: 10,
+                refusals_per_s: 0,
+            },
             keys_file: None,
             allow_unencrypted_tickets: false,
             clock: WallClock::Machine,
@@ -91,8 +99,13 @@ impl RealNode {
             currencies: Currency::ALL.to_vec(),
             trades: TradeSettings {
                 pending: Duration::from_secs(7_200),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments_max: 1 << 20,
             },
+            repeats_max: 4_096,
             adjustable: Adjustable {
                 flush_interval: Duration::from_millis(100),
                 checkpoint_interval: Duration::from_secs(30),

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use raida::{
     coin::{An, Coin, Mfs, PageId, ShardId},
     store::{
-        Signal,
+        Checkpointed, Signal,
         book::{Book, BookFile, Entry, Notes, Payment, PaymentId, Placed, Sale, Stamp},
         log::{Durability, Log, LogSettings},
         pages::Pages,
@@ -296,21 +296,35 @@ impl Run {
         self.round.set(round);
         let marks = join_all(self.logs.iter().map(|log| log.mark())).await;
         let written = (0..self.shards).map(|shard| self.checkpoint_shard(shard, round));
-        let is_done = join_all(written).await.into_iter().all(|is_done| is_done);
+        let left: Option<Vec<Checkpointed>> = join_all(written).await.into_iter().collect();
+        let left = left.map(|left| {
+            let all = left.iter();
+            all.fold(Checkpointed::default(), |all, part| all.and(part))
+        });
         for (log, mark) in self.logs.iter().zip(marks) {
-            match is_done {
-                true => log.recycle(mark, round),
-                false => log.checkpoint_failed(),
+            match &left {
+                Some(left) => log.recycle(mark, round, left),
+                None => log.checkpoint_failed(),
             }
         }
-        is_done
+        left.is_some()
     }
 
-    async fn checkpoint_shard(&self, shard: u16, round: u64) -> bool {
+    async fn checkpoint_shard(&self, shard: u16, round: u64) -> Option<Checkpointed> {
         let at = usize::from(shard);
-        if self.pages[at].checkpoint(round, async || ()).await.is_err() {
-            return false;
+        let counts = self.pages[at].checkpoint(round, async || ()).await.ok()?;
+        if !self.write_book(shard, round).await {
+            return None;
         }
+        Some(Checkpointed {
+            shards: self.shards,
+            books: u64::from(self.books[at].is_written()) << shard,
+            ..counts.left
+        })
+    }
+
+    async fn write_book(&self, shard: u16, round: u64) -> bool {
+        let at = usize::from(shard);
         if !self.is_stale[at].replace(false) {
             return true;
         }

@@ -27,8 +27,8 @@ use raida::{
         },
     },
     service::{
-        Healing, KeyHealing, Others, Outcome, Purchase, Rate, Service, Settle, Settled, Trading,
-        Transport,
+        DatagramRules, Healing, KeyHealing, Others, Outcome, Purchase, Rate, Service, Settle,
+        Settled, Trading, Transport,
     },
     shard::{EXCHANGES_MAX, Reply, Request, TASKS_MAX, TransactionId},
     store::{Environment, book::Notes, record::Change},
@@ -64,6 +64,10 @@ impl Others for Voters {
 
     fn verifies(&self) -> bool {
         false
+    }
+
+    fn are_known(&self) -> bool {
+        true
     }
 }
 
@@ -120,9 +124,14 @@ impl Trial {
                     max_body_bytes: 1 << 20,
                 },
                 AdminKey::new(ADMIN),
+                DatagramRules {
+                    amplification: 1_000,
+                    refusals_per_s: 0,
+                },
                 Healing {
                     max_coins: 4_096,
                     rate: Rate { per_s: 0, burst: 1 },
+                    wrong_claims_per_min: 0,
                     keys: KeyHealing {
                         secrets: Some(secrets.clone()),
                         ..KeyHealing::default()

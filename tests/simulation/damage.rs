@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use raida::{
     coin::{An, Coin, Mfs, PageId, ShardId},
     mesh::Decision,
-    shard::Request,
+    shard::{NotChanged, Request},
     store::{
         LOG_FOLDER, SLOT_BYTES, Slot,
         book::Notes,
@@ -35,6 +35,7 @@ pub fn setup() -> Setup {
         checkpoint_interval: Duration::from_secs(3_600),
         durability: Durability::Commit,
         flush_interval: Duration::from_millis(1),
+        disk_timeout: Duration::from_secs(10),
     }
 }
 
@@ -59,6 +60,23 @@ fn start(world: &Rc<World>) -> Node {
 fn open(world: &Rc<World>, recovered: Recovered) -> Node {
     let opened = node::open(world.clone(), setup(), recovered);
     world.run(STEPS, opened).unwrap().unwrap()
+}
+
+/// Gives a coin an AN.
+fn try_change(world: &Rc<World>, node: &Node, coin: Coin, number: u8) -> Result<(), NotChanged> {
+    let mesh = node.meshes[0].clone();
+    let changed = async move {
+        let change = Change {
+            coin,
+            an: an(number),
+            mfs: Mfs::new(45),
+        };
+        mesh.change_together(&[coin], None, |_| {
+            Decision::<()>::Change(vec![change], Notes::default())
+        })
+        .await
+    };
+    world.run(STEPS, changed).unwrap().map(|_| ())
 }
 
 /// Gives each of these coins an AN, in a batch of its own.
@@ -108,7 +126,7 @@ fn segments(world: &World) -> Vec<String> {
 
 fn refusal(world: &Rc<World>) -> Fault {
     match recover(world) {
-        Err(RecoveryError::Damaged(fault)) => fault,
+        Err(RecoveryError::Damaged(fault) | RecoveryError::Lost(fault)) => fault,
         other => panic!("recovery says {other:?}"),
     }
 }
@@ -159,9 +177,175 @@ fn a_segment_missing_in_the_middle_is_refused() {
     let world = logged();
     let names = segments(&world);
     world.disk.borrow_mut().delete(&names[1]);
-    let fault = refusal(&world);
+    let Err(RecoveryError::Damaged(fault)) = recover(&world) else {
+        panic!("a log with a gap");
+    };
     assert_eq!((fault.file, fault.offset), (names[2].clone(), 0));
     assert!(fault.what.contains("segment 1"), "{}", fault.what);
+}
+
+fn lost(world: &Rc<World>) -> Fault {
+    match recover(world) {
+        Err(RecoveryError::Lost(fault)) => fault,
+        other => panic!("recovery says {other:?}"),
+    }
+}
+
+#[test]
+fn a_segment_that_is_missing_or_cut_short_at_either_end_of_a_log_is_named() {
+    for segment in [0, 3] {
+        let world = logged();
+        let name = segments(&world)[segment].clone();
+        let rest = world.disk.borrow().rest();
+        world.disk.borrow_mut().delete(&name);
+        assert_eq!(lost(&world).file, name);
+        // Nothing was changed by the attempt.
+        world.disk.borrow_mut().put_back(rest);
+        assert_eq!(recover(&world).unwrap().changes, 10);
+
+        let world = logged();
+        let name = segments(&world)[segment].clone();
+        let length = world.disk.borrow().length(&name);
+        assert!(world.disk.borrow_mut().truncate(&name, length - 4_096));
+        let fault = lost(&world);
+        assert_eq!((fault.file, fault.offset), (name, length - 4_096));
+    }
+}
+
+#[test]
+fn a_missing_folder_of_logs_is_named_and_what_tells_of_it_as_well() {
+    let world = logged();
+    for name in segments(&world) {
+        world.disk.borrow_mut().delete(&name);
+    }
+    assert!(lost(&world).file.starts_with("log/"));
+
+    let world = logged();
+    world.disk.borrow_mut().delete("segments");
+    assert_eq!(lost(&world).file, "segments");
+    world.disk.borrow_mut().delete("round");
+    assert_eq!(lost(&world).file, "segments");
+    let world = logged();
+    world.disk.borrow_mut().truncate("segments", 8_192);
+    let fault = lost(&world);
+    assert_eq!((fault.file.as_str(), fault.offset), ("segments", 8_192));
+    let world = logged();
+    world.disk.borrow_mut().delete("round");
+    assert_eq!(lost(&world).file, "round");
+    let world = checkpointed(false);
+    world.disk.borrow_mut().delete("segments");
+    world.disk.borrow_mut().delete("round");
+    assert_eq!(lost(&world).file, "round");
+}
+
+#[test]
+fn page_files_that_a_checkpoint_wrote_are_missed_once_the_log_is_written_over() {
+    let world = World::new(3);
+    let node = start(&world);
+    for round in 0..10 {
+        change(&world, &node, &[(coin(0), round + 1)]);
+        let (mesh, checkpoints) = (node.meshes[0].clone(), node.checkpoints.clone());
+        let made = async move { checkpoints.make(&mesh).await };
+        world.run(STEPS, made).unwrap().unwrap();
+        change(&world, &node, &[(coin(1), round + 1), (coin(2), round + 1)]);
+    }
+    drop(node);
+    world.fail_power();
+    let name = page_file_name(coin(0).page().denomination());
+    world.disk.borrow_mut().delete(&name);
+    assert_eq!(lost(&world).file, name);
+}
+
+#[test]
+fn nobody_misses_a_log_whose_changes_a_stop_has_put_into_the_pages() {
+    let world = World::new(4);
+    let node = start(&world);
+    change(&world, &node, &[(coin(0), 1), (coin(1), 2)]);
+    world.run(STEPS, async move { node.stop().await }).unwrap();
+    world.kill();
+    for name in segments(&world) {
+        world.disk.borrow_mut().delete(&name);
+    }
+    let node = start(&world);
+    let want = Lookup::Circulating(an(2), Mfs::new(45));
+    assert_eq!(value(&world, &node, coin(1)), want);
+}
+
+#[test]
+fn an_accepted_loss_leaves_what_the_other_segments_have_and_is_over_then() {
+    for segment in 0..4 {
+        let world = logged();
+        let name = segments(&world)[segment].clone();
+        world.disk.borrow_mut().delete(&name);
+        let accepting = node::recover_accepting_loss(world.clone());
+        let recovered = world.run(STEPS, accepting).unwrap().unwrap();
+        let left = if segment == 3 { 9 } else { 7 };
+        assert_eq!(recovered.changes, left, "without segment {segment}");
+        assert!(recovered.accepted.iter().any(|fault| fault.file == name));
+        world.fail_power();
+        let again = recover(&world).unwrap();
+        assert_eq!((again.changes, again.accepted.len()), (0, 0));
+    }
+    let world = logged();
+    let name = segments(&world)[2].clone();
+    world.disk.borrow_mut().flip(&name, 20);
+    let accepting = node::recover_accepting_loss(world.clone());
+    let recovered = world.run(STEPS, accepting).unwrap().unwrap();
+    assert_eq!(recovered.changes, 7);
+    world.kill();
+    assert_eq!(recover(&world).unwrap().changes, 0);
+}
+
+#[test]
+fn a_segment_that_is_taken_away_under_a_node_stops_changes_and_loses_nothing_that_was_answered() {
+    for is_moved in [false, true] {
+        let world = World::new(5);
+        let node = start(&world);
+        change(&world, &node, &[(coin(0), 1), (coin(1), 2)]);
+        for name in segments(&world) {
+            let mut disk = world.disk.borrow_mut();
+            match is_moved {
+                true => disk.rename(&name, &format!("away/{name}")),
+                false => disk.delete(&name),
+            }
+        }
+        if is_moved {
+            let looks = world.clone();
+            let looks = async move { looks.sleep(Duration::from_secs(1)).await };
+            world.run(STEPS, looks).unwrap();
+        }
+        assert!(try_change(&world, &node, coin(0), 9).is_err());
+        let want = |number| Lookup::Circulating(an(number), Mfs::new(45));
+        assert_eq!(value(&world, &node, coin(0)), want(1), "reads go on");
+        let (mesh, checkpoints) = (node.meshes[0].clone(), node.checkpoints.clone());
+        let made = async move { checkpoints.make(&mesh).await };
+        world.run(STEPS, made).unwrap().unwrap();
+        assert!(try_change(&world, &node, coin(0), 9).is_err());
+        let looks = world.clone();
+        let looks = async move { looks.sleep(Duration::from_secs(1)).await };
+        world.run(STEPS, looks).unwrap();
+        drop(node);
+        world.fail_power();
+        let node = start(&world);
+        assert_eq!(value(&world, &node, coin(0)), want(1));
+        assert_eq!(value(&world, &node, coin(1)), want(2));
+        change(&world, &node, &[(coin(0), 3)]);
+    }
+}
+
+#[test]
+fn a_page_file_that_is_taken_away_under_a_node_fails_checkpoints_and_keeps_the_log() {
+    let world = World::new(6);
+    let node = start(&world);
+    change(&world, &node, &[(coin(0), 1), (coin(1), 2)]);
+    let name = page_file_name(coin(0).page().denomination());
+    world.disk.borrow_mut().rename(&name, "away");
+    let (mesh, checkpoints) = (node.meshes[0].clone(), node.checkpoints.clone());
+    let made = async move { checkpoints.make(&mesh).await };
+    assert!(world.run(STEPS, made).unwrap().is_err());
+    drop(node);
+    world.kill();
+    assert_eq!(recover(&world).unwrap().changes, 2);
 }
 
 #[test]

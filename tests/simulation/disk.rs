@@ -70,7 +70,15 @@ pub struct Disk {
     writing: Vec<(FileId, usize, usize)>,
 }
 
-#[derive(Default)]
+/// What lies on a disk that nobody uses.
+pub struct Rest {
+    files: Vec<FileData>,
+    names: BTreeMap<String, FileId>,
+    removed: Vec<(String, FileId)>,
+    blocks: usize,
+}
+
+#[derive(Clone, Default)]
 struct FileData {
     name: String,
     current: Image,
@@ -91,11 +99,13 @@ struct Image {
     length: u64,
 }
 
+#[derive(Clone)]
 struct Pending {
     write: u64,
     what: PendingWhat,
 }
 
+#[derive(Clone)]
 enum PendingWhat {
     Block(usize, Content),
     Length(u64),
@@ -211,6 +221,51 @@ impl Disk {
 
     pub fn delete(&mut self, name: &str) {
         self.names.remove(name);
+    }
+
+    /// Cuts a file short for good. Gives whether that took anything away.
+    pub fn truncate(&mut self, name: &str, length: u64) -> bool {
+        let file = &mut self.files[self.names[name]];
+        let was = file.current.length.max(file.durable.length);
+        for image in [&mut file.current, &mut file.durable] {
+            image.cut(image.length.min(length));
+        }
+        file.pending.clear();
+        was > length
+    }
+
+    pub fn length(&self, name: &str) -> u64 {
+        self.files[self.names[name]].current.length
+    }
+
+    pub fn rename(&mut self, from: &str, to: &str) {
+        let file = self.names.remove(from).expect("there is one");
+        self.names.insert(to.to_owned(), file);
+    }
+
+    pub fn exists(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    /// What lies there now, to be [put back](Disk::put_back).
+    pub fn rest(&self) -> Rest {
+        Rest {
+            files: self.files.clone(),
+            names: self.names.clone(),
+            removed: self.removed.clone(),
+            blocks: self.blocks,
+        }
+    }
+
+    pub fn put_back(&mut self, rest: Rest) {
+        let Rest {
+            files,
+            names,
+            removed,
+            blocks,
+        } = rest;
+        (self.files, self.names) = (files, names);
+        (self.removed, self.blocks) = (removed, blocks);
     }
 
     /// Takes note of an operation, and gives the nanoseconds until it ends.
@@ -672,6 +727,15 @@ impl File for SimFile {
     async fn reserve(&self, length: u64) -> io::Result<()> {
         let reserved = self.ask(Operation::Reserve(self.id, length)).await;
         reserved.map(drop)
+    }
+
+    fn is_same(&self, other: &SimFile) -> bool {
+        self.id == other.id
+    }
+
+    fn is_unlinked(&self) -> bool {
+        let disk = self.world.disk.borrow();
+        !disk.names.values().any(|&id| id == self.id)
     }
 }
 

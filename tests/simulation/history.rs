@@ -1,14 +1,17 @@
 //! One random history: a node runs, clients change coins, the disk fails now and then, the power
 //! goes, the node comes back, and everything it holds is compared with what it had said.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::AddAssign, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, net::Ipv4Addr, ops::AddAssign, rc::Rc, time::Duration,
+};
 
 use futures_util::future::join_all;
 use raida::{
     coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId, locker_home},
     mesh::{Decision, Mesh},
-    shard::{Exchange, NotChanged, Replacement, Reply, Request, Single},
+    shard::{Exchange, KeysOf, NotChanged, Replacement, Reply, Request, Sender, Single},
     store::{
+        LOG_FOLDER, PAGE_FOLDER,
         book::Notes,
         log::Durability,
         pages::Lookup,
@@ -46,6 +49,8 @@ pub struct Counts {
     pub periodic_crashes: u64,
     pub crashes_in_recovery: u64,
     pub failed_recoveries: u64,
+    pub losses: u64,
+    pub refused_losses: u64,
     pub torn_tails: u64,
     pub recovered_changes: u64,
     pub stops: u64,
@@ -150,6 +155,11 @@ impl History {
                 false => Durability::Periodic,
             },
             flush_interval: Duration::from_micros(random.between(10, 20_000)),
+            // Some operations of this disk take 24 ms, so that it seems dead now and then.
+            disk_timeout: match random.permille(300) {
+                true => Duration::from_millis(random.between(1, 10)),
+                false => Duration::from_secs(10),
+            },
         }
     }
 
@@ -175,6 +185,11 @@ impl History {
                 true => self.world.kill(),
                 false => self.world.fail_power(),
             }
+        }
+        if self.random.permille(400)
+            && let Some(node) = self.lose_files(setup)?
+        {
+            return Ok(node);
         }
         loop {
             let recovered = self
@@ -203,6 +218,69 @@ impl History {
                 Err(_) => self.world.kill(),
             }
         }
+    }
+
+    /// Takes some files away, or parts of them, and starts. Where that is refused they come back and
+    /// there is no node; where it is not, they held nothing that counts, which the caller finds out.
+    fn lose_files(&mut self, setup: &Setup) -> Result<Option<Node>, String> {
+        let rest = self.world.disk.borrow().rest();
+        let taken = self.take_files_away();
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        self.counts.borrow_mut().losses += 1;
+        let recovered = self
+            .world
+            .run(STEPS_MAX, node::recover_folder(self.world.clone()))
+            .map_err(|cut| format!("recovery without {taken:?} does not end: {cut:?}"))?;
+        let recovered = match recovered {
+            Ok(recovered) => recovered,
+            Err(RecoveryError::Lost(_) | RecoveryError::Damaged(_)) => {
+                self.counts.borrow_mut().refused_losses += 1;
+                self.world.kill();
+                self.world.disk.borrow_mut().put_back(rest);
+                return Ok(None);
+            }
+            Err(error) => return Err(format!("recovery without {taken:?} says {error}")),
+        };
+        let opened = node::open(self.world.clone(), setup.clone(), recovered);
+        let opened = self.world.run(STEPS_MAX, opened);
+        let node = opened
+            .map_err(|cut| format!("opening does not end: {cut:?}"))?
+            .map_err(|error| format!("opening says {error}"))?;
+        let checked = self.check(&node);
+        checked.map_err(|wrong| format!("accepted, though {taken:?} was taken away: {wrong}"))?;
+        Ok(Some(node))
+    }
+
+    /// Segments for the most part, and now and then something else.
+    fn take_files_away(&mut self) -> Vec<String> {
+        let mut disk = self.world.disk.borrow_mut();
+        let random = &mut self.random;
+        let mut names = disk.names(LOG_FOLDER);
+        if random.permille(300) {
+            names = disk.names(PAGE_FOLDER);
+        }
+        let often = *random.pick(&[200, 500, 1_000]);
+        names.retain(|_| random.permille(often));
+        for alone in ["segments", "round"] {
+            if disk.exists(alone) && random.permille(100) {
+                names.push(alone.to_owned());
+            }
+        }
+        let mut taken = Vec::new();
+        for name in names {
+            let length = disk.length(&name);
+            if random.permille(700) || length == 0 {
+                disk.delete(&name);
+                taken.push(name);
+            } else {
+                let left = random.below(length);
+                disk.truncate(&name, left);
+                taken.push(format!("{name} from byte {left}"));
+            }
+        }
+        taken
     }
 
     fn examine(&self, recovered: &Recovered) -> Result<(), String> {
@@ -404,7 +482,10 @@ async fn check_derived(
         }
         for key in lockers.iter().flat_map(|keys| keys.keys()) {
             let prefix = key.to_be_bytes()[..5].try_into().expect("five bytes");
-            let asked = mesh.ask(ShardId::new(shard as u16), Request::LockerKeys(prefix));
+            let asked = mesh.ask(
+                ShardId::new(shard as u16),
+                Request::LockerKeys(prefix, KeysOf::All),
+            );
             let Ok(Reply::Keys(found)) = asked.await else {
                 return Err("locker keys are not told".to_owned());
             };
@@ -584,6 +665,11 @@ impl Client {
         Ok(())
     }
 
+    fn sender(&self) -> Sender {
+        let key = self.mesh.shard().repeat_key;
+        key.sender(Ipv4Addr::LOCALHOST.into(), true)
+    }
+
     /// Exchanges of one coin, one after the other without waiting for answers.
     async fn chain(&mut self) -> Result<(), String> {
         let random = &mut self.random;
@@ -597,6 +683,10 @@ impl Client {
                 1..=3 => Some(an),
                 _ => Some(random.wide() & !1),
             };
+            // The same again would wait for the first, and be answered as that.
+            if records.contains(&(an, becomes)) {
+                continue;
+            }
             records.push((an, becomes));
             if random.permille(850) {
                 an = becomes.unwrap_or(an);
@@ -610,12 +700,14 @@ impl Client {
                 .map(|&record| model.exchange(coin, vec![record]));
             (glance, tickets.collect())
         };
+        let sender = self.sender();
         let asked = records.iter().map(|&(an, becomes)| {
-            self.singles.ask(Single::Exchange(Exchange {
+            let exchange = Exchange {
                 coin: self.coin(coin),
                 an: model::an(an),
                 becomes: becomes.map_or(Replacement::Free, |an| Replacement::An(model::an(an))),
-            }))
+            };
+            self.singles.ask(Single::Exchange(exchange, sender))
         });
         let answers = join_all(asked).await;
         let mut model = self.model.borrow_mut();
@@ -652,7 +744,10 @@ impl Client {
         if let [record] = records[..]
             && !record.is_marked()
             && self.random.permille(700)
-            && let Some(passed) = self.singles.ask(Single::Exchange(record)).await
+            && let Some(passed) = self
+                .singles
+                .ask(Single::Exchange(record, self.sender()))
+                .await
         {
             self.counts.borrow_mut().singles += 1;
             return passed.map(|passed| vec![passed]);
@@ -766,6 +861,8 @@ impl AddAssign for Counts {
         self.periodic_crashes += more.periodic_crashes;
         self.crashes_in_recovery += more.crashes_in_recovery;
         self.failed_recoveries += more.failed_recoveries;
+        self.losses += more.losses;
+        self.refused_losses += more.refused_losses;
         self.torn_tails += more.torn_tails;
         self.recovered_changes += more.recovered_changes;
         self.stops += more.stops;

@@ -16,6 +16,7 @@ mod node;
 mod one_coin;
 mod order;
 mod random;
+mod service;
 mod used;
 mod world;
 
@@ -98,6 +99,8 @@ fn assert_worth(total: &Counts) {
         ("crashes in recovery", total.crashes_in_recovery, 500),
         ("crashes in the periodic mode", total.periodic_crashes, 500),
         ("recoveries that failed", total.failed_recoveries, 100),
+        ("starts without some files", total.losses, 5_000),
+        ("of these refused", total.refused_losses, 2_000),
         ("tails cut short", total.torn_tails, 150),
         ("changes found in logs", total.recovered_changes, 100_000),
         ("stops in good order", total.stops, 1_000),

@@ -14,7 +14,7 @@ use raida::{
     store::{
         Environment, NodeSecret, Signal,
         log::{Durability, LogSettings},
-        recovery::{Recovered, RecoveryError, recover},
+        recovery::{OnLoss, Recovered, RecoveryError, recover, recover_with},
     },
 };
 
@@ -29,6 +29,7 @@ pub struct Setup {
     pub checkpoint_interval: Duration,
     pub durability: Durability,
     pub flush_interval: Duration,
+    pub disk_timeout: Duration,
 }
 
 pub struct Node {
@@ -42,7 +43,7 @@ pub struct Node {
 pub struct Singles {
     mesh: Rc<Mesh<SimEnvironment>>,
     next: Cell<usize>,
-    answers: RefCell<BTreeMap<usize, Result<bool, NotChanged>>>,
+    answers: RefCell<BTreeMap<usize, Option<Result<bool, NotChanged>>>>,
     answered: Signal,
 }
 
@@ -66,19 +67,20 @@ impl Singles {
         singles
     }
 
-    /// Whether the coin passed; `None` where that takes a task, and nothing has happened.
+    /// Whether the coin passed; `None` where that takes a task, and nothing has happened, or where the
+    /// same is under way.
     pub async fn ask(&self, single: Single) -> Option<Result<bool, NotChanged>> {
         let id = self.next.get();
         self.next.set(id + 1);
         match self.mesh.ask_one(single, id) {
             Asked::Now(passed) => return Some(passed),
-            Asked::HasToWait => return None,
+            Asked::HasToWait | Asked::Repeated => return None,
             Asked::UnderWay => {}
         }
         loop {
             let moment = self.answered.moment();
             if let Some(passed) = self.answers.borrow_mut().remove(&id) {
-                return Some(passed);
+                return passed;
             }
             self.answered.after(moment).await;
         }
@@ -93,6 +95,12 @@ pub fn secret() -> NodeSecret {
 pub async fn recover_folder(world: Rc<World>) -> Result<Recovered, RecoveryError> {
     let environment = SimEnvironment::new(&world);
     recover(environment.storage(), &secret()).await
+}
+
+/// The same, where files are gone.
+pub async fn recover_accepting_loss(world: Rc<World>) -> Result<Recovered, RecoveryError> {
+    let environment = SimEnvironment::new(&world);
+    recover_with(environment.storage(), &secret(), OnLoss::Accept).await
 }
 
 /// Opens all shards of a recovered folder.
@@ -132,11 +140,18 @@ pub async fn open_meshes(
             tickets: TicketSettings {
                 pool: 64,
                 lifetime: Duration::from_secs(300),
+                shares: 8,
             },
             trades: TradeSettings {
                 pending: Duration::from_secs(60),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments_max: 1_024,
             },
+            repeats_max: 1_024,
+            disk_timeout: setup.disk_timeout,
         };
         shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);
     }

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use raida::coin::{An, Coin, Denomination, Mfs, SerialNumber};
-use raida::protocol::authentication::{Detect, DetectSum, Pown, PownSum};
+use raida::protocol::authentication::{
+    DeriveProof, Detect, DetectSum, Pown, PownDerive, PownSum, derived_an,
+};
 use raida::protocol::executive::{
     AllSns, AvailableSns, CreateCoins, DeleteCoins, FreeCoins, write_created, write_free_sns,
 };
@@ -456,6 +458,24 @@ impl State {
                     }
                 }
                 return Ok(answer.finish(Bitmap::IfMixed));
+            }
+            Command::PownDerive => {
+                let request = PownDerive::parse(payload)?;
+                let mut proof = DeriveProof::new(RaidaId::new(RAIDA).unwrap(), request.delta());
+                let held = request
+                    .coins()
+                    .iter()
+                    .map(|coin| (coin, self.coins.get(&coin)));
+                let known = held.map(|(coin, held)| Some(proof.add(coin, held?.0)));
+                let right = known.collect::<Option<Vec<()>>>().is_some();
+                let right = right && proof.finish() == request.proof();
+                if right {
+                    for coin in request.coins().iter() {
+                        let held = self.coins.get_mut(&coin).unwrap();
+                        held.0 = derived_an(coin, held.0, request.delta());
+                    }
+                }
+                return Ok(self.verdict(right));
             }
             Command::PownSum => {
                 let request = PownSum::parse(payload)?;

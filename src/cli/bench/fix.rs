@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::cli::CliError;
 use crate::cli::same_coins::{COINS_A_ROUND, SameCoins};
-use crate::client::{ClientError, PerRaida, Raidas};
+use crate::client::heal::FIX_TIMEOUT;
+use crate::client::{Client, ClientError, FixOrder, Outcome, PerRaida, Raidas, draw_generator};
 use crate::coin::{An, Coin, Denomination};
 use crate::load::kind::FixKind;
 use crate::load::{
@@ -61,6 +62,9 @@ type Answers = PerRaida<Option<Vec<An>>>;
 impl FixPlan<'_> {
     /// Finds out who is there, makes coins on all of them, and opens a stock of tickets.
     ///
+    /// Where fixes are to succeed, the coins come to the node to be measured by a fix as well: a node
+    /// fixes no coin that something else changed less than 300 s before (PROTOCOL.md section 8).
+    ///
     /// # Errors
     /// Fixes would have another outcome than is expected; a node refuses. Coins that were made are
     /// taken out of circulation again.
@@ -69,8 +73,13 @@ impl FixPlan<'_> {
         let others = is_up.count(|&is_up| is_up) - 1;
         let repair = self.repair(others)?;
         let nodes = SameCoins::open(self.raidas.clone(), self.network, |raida| is_up[raida])?;
-        let (coins, ans) = self.mint(&nodes)?;
-        match self.open(repair, &coins, &ans) {
+        let is_made = |raida| repair == Repair::None || raida != self.raida;
+        let (coins, mut ans) = self.mint(&nodes, is_made)?;
+        let brought = match repair {
+            Repair::All => self.bring(&coins, &mut ans),
+            Repair::None => Ok(()),
+        };
+        match brought.and_then(|()| self.open(repair, &coins, &ans)) {
             Ok((purse, stock)) => Ok(Fixes {
                 raida: self.raida,
                 raidas: self.raidas,
@@ -129,8 +138,54 @@ impl FixPlan<'_> {
         }
     }
 
+    /// Has the node to be measured fix coins that all others have, a thousand at a time, and adds their
+    /// numbers there: also where it fails, those that it has.
+    fn bring(&self, coins: &[Coin], ans: &mut Answers) -> Result<(), CliError> {
+        let raida = self.raida;
+        let failed = |error| {
+            let next = "it fixes no coin before the bench begins";
+            CliError::Raida { raida, error, next }
+        };
+        let mut client = self.raidas.connect(raida, FIX_TIMEOUT).map_err(failed)?;
+        for part in coins.chunks(COINS_A_ROUND) {
+            let at = ans[raida].as_ref().map_or(0, Vec::len);
+            let claimed = |other| {
+                let ans = ans[other].as_ref().filter(|_| other != raida)?;
+                let claimed = part.iter().copied().zip(ans[at..].iter().copied());
+                Some(claimed.collect::<Vec<(Coin, An)>>())
+            };
+            let get = |client: &mut Client, claimed: Vec<(Coin, An)>| client.get_ticket(&claimed);
+            let tickets = self.raidas.ask(self.raidas.timeout, claimed, get);
+            let ticket = |other| {
+                let issued = tickets[other].as_ref()?.as_ref().ok()?;
+                issued.issued.first().map(|&(_, ticket)| ticket)
+            };
+            let order = FixOrder {
+                coins: part.to_vec(),
+                generator: draw_generator(raida, part)?,
+                tickets: PerRaida::from_fn(ticket),
+            };
+            let (outcomes, error) = client.fix(&order);
+            let numbers = part.iter().map(|&coin| order.generator.an(raida, coin));
+            ans[raida].get_or_insert_default().extend(numbers);
+            if let Some(error) = error {
+                return Err(failed(error));
+            }
+            if outcomes.iter().any(|&outcome| outcome != Outcome::Changed) {
+                return Err(CliError::Unfinished(format!(
+                    "RAIDA {raida} does not fix the coins that were made for this on the others: see what it says in its log"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the coins. Those of a group are of as many denominations, and so pages, as there are.
-    fn mint(&self, nodes: &SameCoins) -> Result<(Vec<Coin>, Answers), CliError> {
+    fn mint(
+        &self,
+        nodes: &SameCoins,
+        is_made: impl Fn(RaidaId) -> bool,
+    ) -> Result<(Vec<Coin>, Answers), CliError> {
         let (groups, of_group) = (self.groups, self.coins_per_request);
         let count = groups * of_group;
         let of_each = count.div_ceil(Denomination::all().count()) as u32;
@@ -147,7 +202,7 @@ impl FixPlan<'_> {
             .collect();
         let mut ans: Answers = PerRaida::from_fn(|_| None);
         for (round, part) in coins.chunks(COINS_A_ROUND).enumerate() {
-            let made = nodes.create(part, reserved, |created| {
+            let made = nodes.create_on(&is_made, part, reserved, |created| {
                 for (raida, created) in created {
                     if let Some(created) = created {
                         ans[raida].get_or_insert_default().extend(created);

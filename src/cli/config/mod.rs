@@ -78,6 +78,9 @@ pub struct Network {
     pub body_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
+    /// Over UDP, an answer is at most so many times as long as its request; unless set, 3, and 10
+    /// where the dialect is [`Dialect::Raidax`].
+    pub udp_amplification: u32,
 }
 
 /// Section `shards`.
@@ -104,6 +107,8 @@ pub struct Storage {
     pub segment_bytes: u32,
     /// How often changed pages are written back so that log segments can be used again.
     pub checkpoint_interval: Duration,
+    /// How long the disk may take before it counts as one that does not answer.
+    pub disk_timeout: Duration,
 }
 
 /// Section `protocol`.
@@ -120,6 +125,8 @@ pub struct Protocol {
 pub struct Tickets {
     /// Tickets that each shard keeps at the same time.
     pub pool: u32,
+    /// Shares of the pool, of which one address has one at most.
+    pub shares: u32,
     /// From being issued to its end.
     pub lifetime: Duration,
     /// Coins of a ticket and of a fix, at most.
@@ -155,6 +162,12 @@ pub struct Limits {
     pub healing_per_s: u32,
     /// Such requests at once.
     pub healing_burst: u32,
+    /// Wrong claims in a server's name from one address a minute, on each core; 0 for any number.
+    pub wrong_claims_per_min: u32,
+    /// Refusals that each core sends over UDP to one address a second; 0 for any number.
+    pub udp_refusals_per_s: u32,
+    /// Requests that were carried out which each shard remembers for 10 s, at most.
+    pub repeats: u32,
 }
 
 /// Section `trade`.
@@ -170,8 +183,16 @@ pub struct Trade {
     pub commands_at_once: u16,
     /// What lockers may be offered for.
     pub currencies: Vec<Currency>,
-    /// How long a purchase under way keeps others from buying the locker.
+    /// How long a payment that was seen and is not confirmed keeps others from buying the locker.
     pub pending: Duration,
+    /// Lockers that each shard keeps for such payments, at most.
+    pub holds: u32,
+    /// Those among them for payments that one address named, at most.
+    pub holds_per_address: u32,
+    /// Purchases that one address may have looked at by the program at a time.
+    pub questions_per_address: u32,
+    /// Purchases that came by datagrams and are looked at by the program at a time, at most.
+    pub questions_by_datagram: u32,
     /// Used payments that each shard remembers, at most.
     pub payments: u32,
 }
@@ -332,6 +353,7 @@ impl Default for Config {
                 header_timeout: Duration::from_secs(5),
                 body_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(300),
+                udp_amplification: 3,
             },
             shards: Shards {
                 count: cores(),
@@ -344,6 +366,7 @@ impl Default for Config {
                 cache_pages: PAGES as u32,
                 segment_bytes: 16 * 1024 * 1024,
                 checkpoint_interval: Duration::from_secs(60),
+                disk_timeout: Duration::from_secs(10),
             },
             protocol: Protocol {
                 dialect: Dialect::Spec,
@@ -351,6 +374,7 @@ impl Default for Config {
             },
             tickets: Tickets {
                 pool: 65_536,
+                shares: 8,
                 lifetime: Duration::from_secs(300),
                 max_coins: 4_096,
             },
@@ -358,7 +382,7 @@ impl Default for Config {
                 servers: vec![],
                 verify_source: true,
                 connect_timeout: Duration::from_secs(2),
-                reply_timeout: Duration::from_secs(32),
+                reply_timeout: Duration::from_secs(5),
             },
             keys: Keys {
                 file: None,
@@ -367,6 +391,10 @@ impl Default for Config {
             limits: Limits {
                 healing_per_s: 1_000,
                 healing_burst: 2_000,
+                wrong_claims_per_min: 6_000,
+                udp_refusals_per_s: 100,
+                // 3 MB a shard: all of 13,000 changes a second.
+                repeats: 131_072,
             },
             trade: Trade {
                 settlement: Settlement::None,
@@ -376,6 +404,10 @@ impl Default for Config {
                 currencies: vec![Currency::CloudCoin, Currency::Bitcoin, Currency::Monero],
                 // Six blocks of Bitcoin take an hour on average, and often much longer.
                 pending: Duration::from_secs(7_200),
+                holds: 1_024,
+                holds_per_address: 16,
+                questions_per_address: 4,
+                questions_by_datagram: 32,
                 payments: 1_048_576,
             },
             log: Log {

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::key::{KEYS, Key, Value};
-use super::{Config, Settlement};
+use super::{Config, Dialect, Settlement};
 
 /// Where a value came from, the weakest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,7 +293,7 @@ impl Reading {
             self.together(
                 "pending_s",
                 format!(
-                    "trade.pending_s = {pending} would let others buy while trade.command still looks for the payment: raise it to {} at least, or lower trade.command_timeout_s = {timeout}",
+                    "trade.pending_s = {pending} would end before trade.command has looked at a payment for the second time: raise it to {} at least, or lower trade.command_timeout_s = {timeout}",
                     2 * timeout
                 ),
             );
@@ -314,6 +314,13 @@ impl Reading {
         let place = find("node", "admin_key_file").expect("KEYS holds node.admin_key_file");
         if self.config.origins[place] == Origin::Default {
             self.config.node.admin_key_file = self.config.node.data_dir.join("admin.key");
+        }
+        let place = find("network", "udp_amplification").expect("KEYS holds it");
+        if self.config.origins[place] == Origin::Default {
+            self.config.network.udp_amplification = match self.config.protocol.dialect {
+                Dialect::Spec => 3,
+                Dialect::Raidax => 10,
+            };
         }
         Ok(self.config)
     }
@@ -531,6 +538,18 @@ mod tests {
     }
 
     #[test]
+    fn answers_over_udp_are_as_long_as_the_dialects_clients_need_unless_it_is_set() {
+        let times = |text: &str| {
+            let config = load_with(text, &[], &[]).unwrap();
+            config.network.udp_amplification
+        };
+        assert_eq!(times(""), 3);
+        assert_eq!(times("[protocol]\ndialect = \"raidax\"\n"), 10);
+        let set = "[network]\nudp_amplification = 5\n[protocol]\ndialect = \"raidax\"\n";
+        assert_eq!(times(set), 5);
+    }
+
+    #[test]
     fn settlement_by_command_needs_a_program_and_time_for_it() {
         assert_eq!(
             refusal("[trade]\nsettlement = \"command\"\n"),
@@ -541,7 +560,7 @@ mod tests {
             refusal(&format!(
                 "{command}command_timeout_s = 40\npending_s = 79\n"
             )),
-            "node.toml:5: trade.pending_s = 79 would let others buy while trade.command still looks for the payment: raise it to 80 at least, or lower trade.command_timeout_s = 40"
+            "node.toml:5: trade.pending_s = 79 would end before trade.command has looked at a payment for the second time: raise it to 80 at least, or lower trade.command_timeout_s = 40"
         );
         let config = load_with(command, &[("RAIDA__TRADE__PENDING_S", "60")], &[]).unwrap();
         assert_eq!(config.trade.command, ["/bin/settle"]);

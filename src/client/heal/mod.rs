@@ -15,6 +15,6 @@ pub use network::{FIX_TIMEOUT, Fixed, Network, Questions, Replies, Ticketed};
 pub use plan::plan;
 pub(super) use rounds::mark_of;
 pub use rounds::{
-    COINS_A_TICKET, HealError, Healed, HealedCoin, Looked, ROUNDS_MAX, Refusals, Stage, heal,
+    COINS_A_TICKET, HealError, Healed, HealedCoin, Looked, Lost, ROUNDS_MAX, Refusals, Stage, heal,
     heal_looked, look, recognise,
 };

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fixed, Network, Questions, plan};
 use crate::client::wallet::{
@@ -37,6 +37,8 @@ pub enum Stage {
         /// On how many servers.
         servers: usize,
     },
+    /// Asks all servers once more about the coins that were to be fixed.
+    Checking,
     /// Moves the files to their folders.
     Filing,
 }
@@ -52,6 +54,23 @@ pub struct Healed {
     pub silent: PerRaida<Option<String>>,
     /// Why servers gave no ticket or fixed nothing.
     pub refusals: Refusals,
+    /// What servers did to coins that nobody asked them to.
+    pub lost: Vec<Lost>,
+}
+
+/// A coin that servers do not know any more which knew it a moment before: somebody changed its number
+/// there, or they lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The coin.
+    pub coin: Coin,
+    /// Those that passed it before and were to change nothing.
+    pub passed_before: Vec<RaidaId>,
+    /// Those that said that they had fixed it.
+    pub fixed_before: Vec<RaidaId>,
+    /// Those that were to fix it, and so have had the tickets for it, by which anybody can have it fixed
+    /// elsewhere.
+    pub had_tickets: Vec<RaidaId>,
 }
 
 /// The first reason why each server did not do its part in the fixes.
@@ -124,6 +143,16 @@ pub enum HealError {
         /// Coins that other servers passed at some time.
         coins: usize,
     },
+    /// Too few servers to say what came of it.
+    #[error(
+        "coins were fixed, but only {answered} of 25 servers answered when they were asked about them once more, and {VOTES_NEEDED} are needed ({first}): it is not known whether the coins are authentic now. The files hold every number; heal again when the network is up"
+    )]
+    NotConfirmed {
+        /// Servers that answered.
+        answered: usize,
+        /// What came of the first that did not.
+        first: String,
+    },
     /// The system has no random numbers to give.
     #[error(
         "no random numbers from the system: {0}; the files hold every number that was sent: heal again when this is mended"
@@ -145,20 +174,19 @@ pub fn look(
         filed.file.pown = PownString::all(Mark::Untried);
     }
     let silent = ask_unknown(coins, network);
-    let answered = silent.count(Option::is_none);
-    let mut reasons = silent
-        .iter()
-        .filter_map(|(raida, why)| Some((raida, why.as_ref()?)));
-    match reasons.next() {
-        Some((raida, why)) if answered < VOTES_NEEDED => Err(HealError::TooFewServers {
-            answered,
-            first: format!("RAIDA {raida}: {why}"),
-        }),
-        _ => {
-            drop(reasons);
-            Ok(silent)
-        }
+    match too_few(&silent) {
+        Some((answered, first)) => Err(HealError::TooFewServers { answered, first }),
+        None => Ok(silent),
     }
+}
+
+/// How many servers answered, and what came of the first that did not, where they are too few to say
+/// anything about a coin.
+fn too_few(silent: &PerRaida<Option<String>>) -> Option<(usize, String)> {
+    let answered = silent.count(Option::is_none);
+    let mut reasons = (silent.iter()).filter_map(|(raida, why)| Some((raida, why.as_ref()?)));
+    let (raida, why) = reasons.next().filter(|_| answered < VOTES_NEEDED)?;
+    Some((answered, format!("RAIDA {raida}: {why}")))
 }
 
 /// Whether these servers, which were just asked, are those that passed the coins in Bank and Fracked
@@ -185,6 +213,8 @@ pub struct Looked {
     pub before: Vec<PownString>,
     /// Why servers did not answer.
     pub silent: PerRaida<Option<String>>,
+    /// Coins that were changed since on some server, and of which it is to be seen what came of that.
+    pub changed: BTreeSet<Coin>,
 }
 
 impl Looked {
@@ -197,7 +227,12 @@ impl Looked {
         recognise(wallet.coins())?;
         let before = wallet.coins().iter().map(|filed| filed.file.pown).collect();
         wallet.save()?;
-        Ok(Looked { before, silent })
+        let changed = BTreeSet::new();
+        Ok(Looked {
+            before,
+            silent,
+            changed,
+        })
     }
 }
 
@@ -213,9 +248,12 @@ impl Looked {
 /// `draw` gives that for a server and some coins; [`draw_generator`](crate::client::draw_generator)
 /// does.
 ///
+/// In the end all servers are asked once more about every coin that was to be fixed: one that fixes has
+/// the tickets of all others, and what they say then is what the coins are graded by.
+///
 /// # Errors
 /// Fewer than 13 servers answer at first, or they are probably another network's, and then nothing is
-/// changed; the disk fails.
+/// changed; fewer than 13 answer in the end; the disk fails.
 pub fn heal(
     wallet: &mut Wallet,
     network: &impl Network,
@@ -242,7 +280,11 @@ pub fn heal_looked(
     mut draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     mut at: impl FnMut(Stage),
 ) -> Result<Healed, HealError> {
-    let Looked { before, mut silent } = looked;
+    let Looked {
+        before,
+        mut silent,
+        changed,
+    } = looked;
     let mut groups: Vec<Group> = vec![];
     let mut refusals = Refusals::default();
     let mut rounds = 0;
@@ -259,13 +301,12 @@ pub fn heal_looked(
                 .filter(|place| sick.binary_search(place).is_ok())
                 .collect();
             if !ill.is_empty() {
-                let mut generator = |raida| group.generator(raida, &mut draw);
                 let mut round = Round {
                     number: rounds,
                     spared,
                     refusals: &mut refusals,
                 };
-                heal_group(wallet, &ill, network, &mut generator, &mut round, &mut at)?;
+                heal_group(wallet, group, &ill, network, &mut draw, &mut round, &mut at)?;
             }
         }
         let in_doubt = |filed: &Filed| filed.file.is_in_doubt();
@@ -279,6 +320,21 @@ pub fn heal_looked(
             break;
         }
     }
+    let mut lost = vec![];
+    if rounds > 0 || !changed.is_empty() {
+        at(Stage::Checking);
+        let orders = groups.iter().flat_map(|group| &group.orders);
+        let mut orders: BTreeMap<usize, &Orders> = orders.map(|(&place, o)| (place, o)).collect();
+        let none = Orders::default();
+        let is_changed = |&place: &usize| changed.contains(&wallet.coins()[place].file.coin);
+        for place in (0..wallet.coins().len()).filter(is_changed) {
+            orders.entry(place).or_insert(&none);
+        }
+        if !orders.is_empty() {
+            (lost, silent) = look_again(wallet.coins_mut(), &orders, network)?;
+            wallet.save()?;
+        }
+    }
     at(Stage::Filing);
     let coins = wallet.coins().iter().zip(before);
     let coins = coins
@@ -290,7 +346,53 @@ pub fn heal_looked(
         rounds,
         silent,
         refusals,
+        lost,
     })
+}
+
+/// Asks all servers about these coins as if nothing were known of them, and gives what they do not know
+/// any more that they knew before.
+fn look_again(
+    coins: &mut [Filed],
+    orders: &BTreeMap<usize, &Orders>,
+    network: &impl Network,
+) -> Result<(Vec<Lost>, PerRaida<Option<String>>), HealError> {
+    let mut before = vec![];
+    for &place in orders.keys() {
+        let pown = &mut coins[place].file.pown;
+        before.push(std::mem::replace(pown, PownString::all(Mark::Untried)));
+    }
+    let silent = ask_unknown(coins, network);
+    if let Some((answered, first)) = too_few(&silent) {
+        return Err(HealError::NotConfirmed { answered, first });
+    }
+    let lost = orders
+        .iter()
+        .zip(before)
+        .filter_map(|((&place, orders), before)| {
+            let file = &coins[place].file;
+            let fails = RaidaId::all().filter(|&raida| file.pown.0[raida] == Mark::Failed);
+            let known = fails.filter(|&raida| before.0[raida] == Mark::Passed);
+            let (fixed_before, passed_before): (Vec<RaidaId>, Vec<RaidaId>) =
+                known.partition(|raida| orders.fixed.contains(raida));
+            let is_lost = !fixed_before.is_empty() || !passed_before.is_empty();
+            is_lost.then(|| Lost {
+                coin: file.coin,
+                passed_before,
+                fixed_before,
+                had_tickets: orders.asked.iter().copied().collect(),
+            })
+        });
+    Ok((lost.collect(), silent))
+}
+
+/// What servers were asked to do about a coin.
+#[derive(Default)]
+struct Orders {
+    /// Those that were to fix it: they have had the tickets for it.
+    asked: BTreeSet<RaidaId>,
+    /// Those that said that they had.
+    fixed: BTreeSet<RaidaId>,
 }
 
 /// Coins that are fixed together in every round.
@@ -298,6 +400,8 @@ struct Group {
     /// Where they are among the wallet's.
     places: Vec<usize>,
     coins: Vec<Coin>,
+    /// What was asked for, by a coin's place in the wallet.
+    orders: BTreeMap<usize, Orders>,
     /// What their new numbers on each server are derived from, where one was to fix any of them. For
     /// each server another, since who knows one knows what it makes of every server's number.
     generators: PerRaida<Option<PartialGenerator>>,
@@ -330,6 +434,7 @@ fn add_groups(groups: &mut Vec<Group>, sick: &[usize], coins: &[Filed]) {
     groups.extend(new.chunks(COINS_A_TICKET).map(|places| Group {
         places: places.to_vec(),
         coins: places.iter().map(|&place| coins[place].file.coin).collect(),
+        orders: BTreeMap::new(),
         generators: PerRaida::from_fn(|_| None),
     }));
 }
@@ -437,12 +542,13 @@ struct Round<'a> {
     refusals: &'a mut Refusals,
 }
 
-/// Tickets and fixes for some coins.
+/// Tickets and fixes for some coins of a group.
 fn heal_group(
     wallet: &mut Wallet,
+    all: &mut Group,
     group: &[usize],
     network: &impl Network,
-    generator: &mut impl FnMut(RaidaId) -> Result<PartialGenerator, getrandom::Error>,
+    draw: &mut impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     round: &mut Round<'_>,
     at: &mut impl FnMut(Stage),
 ) -> Result<(), HealError> {
@@ -463,7 +569,7 @@ fn heal_group(
     }
     let mut orders = PerRaida::from_fn(|_| None);
     for (raida, places) in planned.iter().filter(|(_, places)| !places.is_empty()) {
-        let generator = generator(raida)?;
+        let generator = all.generator(raida, draw)?;
         let mut order = FixOrder {
             coins: vec![],
             generator,
@@ -474,6 +580,8 @@ fn heal_group(
             let file = &mut coins[group[place]].file;
             file.propose(raida, generator.an(raida, file.coin));
             order.coins.push(file.coin);
+            let orders = all.orders.entry(group[place]).or_default();
+            orders.asked.insert(raida);
         }
         orders[raida] = Some(order);
     }
@@ -491,7 +599,11 @@ fn heal_group(
         for (&place, outcome) in planned[raida].iter().zip(outcomes) {
             let file = &mut wallet.coins_mut()[group[place]].file;
             match outcome {
-                Outcome::Changed => file.settle(raida, Found::Pan),
+                Outcome::Changed => {
+                    file.settle(raida, Found::Pan);
+                    let orders = all.orders.entry(group[place]).or_default();
+                    orders.fixed.insert(raida);
+                }
                 // Both numbers stay, here too: an earlier fix with the same numbers may be under way
                 // there still. The next look finds out.
                 Outcome::Failed | Outcome::NotAsked => file.settle(raida, Found::Neither),

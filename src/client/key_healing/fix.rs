@@ -7,12 +7,12 @@ use std::thread;
 use super::choose::{Busy, Chosen, choose};
 use super::{EncryptionHealth, FAILURES_MAX, HealthError, Network, UnixSeconds};
 use crate::client::ClientError;
-use crate::client::heal::mark_of;
+use crate::client::heal::{HealError, mark_of};
 use crate::client::wallet::{CoinFile, Mark, Wallet, WalletError};
 use crate::coin::{An, Coin};
 use crate::protocol::healing::Found;
 use crate::protocol::key_healing::{
-    EncryptionTicket, GetEncryptionTicket, Half, KeyPart, Presented, split,
+    EncryptionTicket, GetEncryptionTicket, Half, KeyPart, Presented, TOO_EARLY_WAIT, Verdict, split,
 };
 use crate::protocol::{RaidaId, Status};
 
@@ -61,6 +61,14 @@ pub enum KeyFix {
     },
     /// No coin fails there and passes on two working servers.
     NoSuitableCoin,
+    /// The coin changed there lately, or the server started lately: tickets of now may be from before, and it
+    /// takes none. Nothing was changed, and it is no failure.
+    TooEarly {
+        /// The coin.
+        coin: Coin,
+        /// From when on new tickets are good.
+        again: UnixSeconds,
+    },
     /// Not two servers were left that would vouch for the coin.
     NotEnoughHelpers {
         /// The coin.
@@ -83,6 +91,20 @@ pub enum KeyFix {
         /// What came instead.
         error: ClientError,
     },
+}
+
+impl KeyFix {
+    /// The coin that may have changed on the broken server.
+    pub(super) fn coin(&self) -> Option<Coin> {
+        match self {
+            KeyFix::Fixed { coin, .. } | KeyFix::NoAnswer { coin, .. } => Some(*coin),
+            KeyFix::CoolingDown { .. }
+            | KeyFix::NoSuitableCoin
+            | KeyFix::TooEarly { .. }
+            | KeyFix::NotEnoughHelpers { .. }
+            | KeyFix::Refused { .. } => None,
+        }
+    }
 }
 
 /// Why a server was no help.
@@ -109,6 +131,9 @@ impl fmt::Display for HelperFault {
 /// Why servers were not mended, or not to the end.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyHealingError {
+    /// The coins cannot be looked at, or not be healed.
+    #[error(transparent)]
+    Heal(#[from] HealError),
     /// It cannot be read which servers are broken.
     #[error(transparent)]
     Health(#[from] HealthError),
@@ -142,13 +167,26 @@ pub fn fix_encryption(
     health: &mut EncryptionHealth,
     network: &impl Network,
     settings: Settings,
+    draw: impl FnMut() -> Result<An, getrandom::Error>,
+) -> Result<Vec<(RaidaId, KeyFix)>, KeyHealingError> {
+    let broken = health.broken();
+    fix_servers(wallet, health, network, settings, &broken, draw)
+}
+
+/// The same for some of the broken servers.
+pub(super) fn fix_servers(
+    wallet: &mut Wallet,
+    health: &mut EncryptionHealth,
+    network: &impl Network,
+    settings: Settings,
+    servers: &[RaidaId],
     mut draw: impl FnMut() -> Result<An, getrandom::Error>,
 ) -> Result<Vec<(RaidaId, KeyFix)>, KeyHealingError> {
     let known = EncryptionHealth::read(wallet.root())?;
     let mut results = vec![];
     let mut chosen: Vec<Chosen> = vec![];
     let mut cases = vec![];
-    for broken in health.broken() {
+    for &broken in servers {
         let until = health.next_retry(broken);
         match until.filter(|_| !health.can_retry(broken, settings.now)) {
             Some(until) => results.push((broken, KeyFix::CoolingDown { until })),
@@ -162,8 +200,10 @@ pub fn fix_encryption(
             },
         }
     }
-    for (broken, result) in Round::new(wallet, cases).carry_out(network)? {
+    for (broken, result) in Round::new(wallet, cases, settings.now).carry_out(network)? {
         match &result {
+            // Not even noted as an attempt: that would put off the next one where a cool-down is on.
+            KeyFix::TooEarly { .. } => {}
             KeyFix::Fixed { .. } => {
                 health.mark_tried(broken, settings.now);
                 health.mark_fixed(broken);
@@ -262,7 +302,7 @@ enum Question {
 
 enum Answer {
     Ticket(RaidaId, Half, Result<EncryptionTicket, ClientError>),
-    Fix([Presented; 2], Result<Vec<bool>, ClientError>),
+    Fix([Presented; 2], Result<Vec<Verdict>, ClientError>),
     Find(Result<Found, ClientError>),
 }
 
@@ -318,12 +358,14 @@ struct Round<'a> {
     next: VecDeque<Job>,
     /// Cases with both tickets, and their number yet to be brought to disk.
     ready: Vec<usize>,
+    now: UnixSeconds,
 }
 
 impl<'a> Round<'a> {
-    fn new(wallet: &'a mut Wallet, cases: Vec<Case>) -> Round<'a> {
+    fn new(wallet: &'a mut Wallet, cases: Vec<Case>, now: UnixSeconds) -> Round<'a> {
         Round {
             wallet,
+            now,
             cases,
             busy: Busy::new(),
             next: VecDeque::new(),
@@ -511,24 +553,30 @@ impl<'a> Round<'a> {
         &mut self,
         number: usize,
         tickets: [Presented; 2],
-        accepted: Result<Vec<bool>, ClientError>,
+        verdicts: Result<Vec<Verdict>, ClientError>,
     ) {
         let (broken, coin) = (self.cases[number].broken, self.cases[number].coin);
-        match accepted {
-            Ok(accepted) if accepted.iter().all(|&accepted| accepted) => {
+        match verdicts {
+            Ok(verdicts) if verdicts.iter().all(|&said| said == Verdict::Accepted) => {
                 self.file(number).settle(broken, Found::Pan);
                 let helpers = Some(tickets.map(|ticket| ticket.helper));
                 self.cases[number].result = Some(KeyFix::Fixed { coin, helpers });
             }
-            Ok(accepted) => {
+            // Other helpers' tickets would be of now too.
+            Ok(verdicts) if verdicts.contains(&Verdict::TooEarly) => {
+                let again = UnixSeconds(self.now.0.saturating_add(TOO_EARLY_WAIT.as_secs()));
+                self.cases[number].result = Some(KeyFix::TooEarly { coin, again });
+                self.withdraw(number);
+            }
+            Ok(verdicts) => {
                 // The ticket that was accepted is used up, and the same helper would give the very same
                 // one again within the minute: two others, for the same number.
                 let case = &mut self.cases[number];
-                case.in_vain += usize::from(!accepted.contains(&true));
-                for (ticket, accepted) in tickets.iter().zip(accepted) {
-                    let fault = match accepted {
-                        true => HelperFault::UsedUp,
-                        false => HelperFault::NotAccepted,
+                case.in_vain += usize::from(!verdicts.contains(&Verdict::Accepted));
+                for (ticket, verdict) in tickets.iter().zip(verdicts) {
+                    let fault = match verdict {
+                        Verdict::Accepted => HelperFault::UsedUp,
+                        Verdict::Refused | Verdict::TooEarly => HelperFault::NotAccepted,
                     };
                     case.failed.push((ticket.helper, fault));
                 }

@@ -13,12 +13,14 @@
 //! | [`standing`], [`observe`], [`choose`] | what coins say of the servers, and which coin and helpers will do |
 //! | [`Network`] | what is asked of the servers |
 //! | [`fix_encryption`] | tickets from helpers, and the fix, with every number on disk before a server may have it |
+//! | [`mend`] | all of it, with waits for servers that take no tickets yet |
 //! | [`under_way()`] | where a number in doubt must not be replaced yet |
 
 mod choose;
 mod fix;
 mod health;
 mod network;
+mod patience;
 mod under_way;
 
 pub use choose::{Chosen, Standing, choose, observe, standing};
@@ -31,4 +33,5 @@ pub use health::{
     ServerHealth, State, UnixSeconds,
 };
 pub use network::Network;
+pub use patience::{Patience, WAITS_MAX, mend};
 pub use under_way::under_way;

@@ -1,6 +1,6 @@
 use crate::client::{ClientError, Raidas};
 use crate::coin::{An, Coin};
-use crate::protocol::key_healing::{EncryptionTicket, GetEncryptionTicket, Presented};
+use crate::protocol::key_healing::{EncryptionTicket, GetEncryptionTicket, Presented, Verdict};
 use crate::protocol::{Protection, RaidaId, Status};
 
 /// The servers of a network as key healing sees them. Each request is made on a thread of its own.
@@ -16,7 +16,7 @@ pub trait Network: Sync {
         asked: &GetEncryptionTicket,
     ) -> Result<EncryptionTicket, ClientError>;
 
-    /// Has a broken server take the number that tickets vouch for: which of them it accepted. It took
+    /// Has a broken server take the number that tickets vouch for: what it says of each. It took
     /// the number if it accepted both halves, else it did not.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ pub trait Network: Sync {
         broken: RaidaId,
         coin: Coin,
         tickets: &[Presented],
-    ) -> Result<Vec<bool>, ClientError>;
+    ) -> Result<Vec<Verdict>, ClientError>;
 
     /// Asks a server whether this is a coin's number there, so that who reads along does not learn the
     /// number; nothing is changed.
@@ -64,7 +64,7 @@ impl Network for Raidas {
         broken: RaidaId,
         coin: Coin,
         tickets: &[Presented],
-    ) -> Result<Vec<bool>, ClientError> {
+    ) -> Result<Vec<Verdict>, ClientError> {
         let mut client = self.connect_under(broken, self.timeout, Protection::None)?;
         client.fix_encryption(coin, tickets)
     }

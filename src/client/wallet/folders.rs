@@ -305,7 +305,10 @@ impl Wallet {
                     "it belongs to {}, where there is another file of this name: look which one is right, and move it",
                     folder.name()
                 );
-                self.left_alone.push(LeftAlone::new(from, reason));
+                // Once, however often the wallet is filed.
+                if !self.left_alone.iter().any(|left| left.file == from) {
+                    self.left_alone.push(LeftAlone::new(from, reason));
+                }
                 continue;
             }
             moves.push(Filing::relocate(from, target, filed.file.to_bytes()));

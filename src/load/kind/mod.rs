@@ -16,6 +16,7 @@ mod mix;
 mod offer;
 mod peek;
 mod pown;
+mod pown_derive;
 mod pown_sum;
 mod put;
 mod take;
@@ -36,6 +37,7 @@ pub use mix::{Mix, MixKind};
 pub use offer::OfferKind;
 pub use peek::PeekKind;
 pub use pown::PownKind;
+pub use pown_derive::PownDeriveKind;
 pub use pown_sum::PownSumKind;
 pub use put::PutKind;
 pub use take::TakeKind;
@@ -162,7 +164,7 @@ pub enum Does {
 pub enum Numbers {
     /// One of the two that are known before the load begins.
     Known,
-    /// As well, and requests prove them by a sum: coins that share a locker's key may prove nothing.
+    /// As well, and requests prove them by a sum: coins that share a number may prove nothing.
     KnownBySum,
     /// Those of coins that lie in lockers already stay as they are; others get keys that are drawn.
     KnownInLockers,
@@ -196,7 +198,7 @@ impl KindCount {
 }
 
 /// Every kind that needs no more than one node. [`FixKind`] takes a network.
-pub static KINDS: [KindEntry; 15] = [
+pub static KINDS: [KindEntry; 16] = [
     KindEntry {
         name: "echo",
         does: Does::Nothing,
@@ -222,10 +224,16 @@ pub static KINDS: [KindEntry; 15] = [
         make: |setup| Box::new(PownKind::new(setup)),
     },
     KindEntry {
-        name: "pown-sum",
+        name: PownSumKind::NAME,
         does: Does::Changes,
         numbers: Numbers::KnownBySum,
         make: |setup| Box::new(PownSumKind::new(setup)),
+    },
+    KindEntry {
+        name: PownDeriveKind::NAME,
+        does: Does::Changes,
+        numbers: Numbers::Drawn,
+        make: |setup| Box::new(PownDeriveKind::new(setup)),
     },
     KindEntry {
         name: "ticket",

@@ -15,8 +15,9 @@ use crate::{
 pub(super) struct Index {
     lockers: Arena<Locker>,
     by_key: Table,
-    /// The oldest of the lockers that share a prefix; they are a ring.
-    by_prefix: Table,
+    /// By kind, the oldest of the lockers that share a prefix; they are a ring, trade lockers apart: so
+    /// whoever looks for keys of one kind never has to pass over many of the other.
+    by_prefix: [Table; 2],
     counts: IndexCounts,
     /// Bytes of what lies in lockers.
     contents: usize,
@@ -40,6 +41,25 @@ pub struct IndexCounts {
 pub struct Place {
     locker: u32,
     last: Option<Item>,
+}
+
+/// What a key opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A locker.
+    Locker = 0,
+    /// A trade locker.
+    Trade = 1,
+}
+
+impl Kind {
+    #[inline]
+    fn of(key: &An) -> Kind {
+        match key.is_locker_key() {
+            true => Kind::Locker,
+            false => Kind::Trade,
+        }
+    }
 }
 
 struct Locker {
@@ -66,7 +86,7 @@ impl Index {
         Index {
             lockers: Arena::new(),
             by_key: Table::new(),
-            by_prefix: Table::new(),
+            by_prefix: [Table::new(), Table::new()],
             counts: IndexCounts::default(),
             contents: 0,
         }
@@ -120,10 +140,11 @@ impl Index {
         items.next().map(|_| Place { locker, last })
     }
 
-    /// The keys that start with these bytes, the oldest locker first; those of trade lockers too.
+    /// The keys of a kind that start with these bytes, the oldest locker first: the one that coins have
+    /// lain under for longest.
     #[inline]
-    pub(super) fn keys(&self, prefix: LockerPrefix) -> impl Iterator<Item = An> {
-        let oldest = self.oldest(prefix);
+    pub(super) fn keys(&self, prefix: LockerPrefix, kind: Kind) -> impl Iterator<Item = An> {
+        let oldest = self.oldest(prefix, kind);
         let mut next = oldest;
         std::iter::from_fn(move || {
             let locker = self.lockers.get(next?);
@@ -178,7 +199,8 @@ impl Index {
     }
 
     pub(super) fn counts(&self) -> IndexCounts {
-        let tables = self.by_key.bytes() + self.by_prefix.bytes();
+        let by_prefix: usize = self.by_prefix.iter().map(Table::bytes).sum();
+        let tables = self.by_key.bytes() + by_prefix;
         let bytes = self.lockers.bytes() + tables + self.contents;
         IndexCounts {
             bytes: bytes as u64,
@@ -225,14 +247,14 @@ impl Index {
     }
 
     #[inline]
-    fn oldest(&self, prefix: LockerPrefix) -> Option<u32> {
+    fn oldest(&self, prefix: LockerPrefix, kind: Kind) -> Option<u32> {
         let is_it = |number: u32| self.lockers.get(number).key.locker_prefix() == prefix;
-        self.by_prefix.find(&prefix, is_it)
+        self.by_prefix[kind as usize].find(&prefix, is_it)
     }
 
     fn open(&mut self, key: An) -> u32 {
-        let prefix = key.locker_prefix();
-        let oldest = self.oldest(prefix);
+        let (prefix, kind) = (key.locker_prefix(), Kind::of(&key));
+        let oldest = self.oldest(prefix, kind);
         let number = self.lockers.insert(Locker {
             key,
             ..Locker::default()
@@ -249,7 +271,7 @@ impl Index {
         let lockers = &self.lockers;
         let prefix_of = |number: u32| lockers.get(number).key.locker_prefix();
         if oldest.is_none() {
-            self.by_prefix.insert(&prefix, number, prefix_of);
+            self.by_prefix[kind as usize].insert(&prefix, number, prefix_of);
         }
         let key_of = |number: u32| *lockers.get(number).key.expose();
         self.by_key.insert(key.expose(), number, key_of);
@@ -261,12 +283,12 @@ impl Index {
         let &Locker {
             key, older, newer, ..
         } = self.lockers.get(number);
-        let prefix = key.locker_prefix();
+        let (prefix, kind) = (key.locker_prefix(), Kind::of(&key));
         if older == number {
-            self.by_prefix.remove(&prefix, number);
+            self.by_prefix[kind as usize].remove(&prefix, number);
         } else {
-            if self.oldest(prefix) == Some(number) {
-                self.by_prefix.replace(&prefix, number, newer);
+            if self.oldest(prefix, kind) == Some(number) {
+                self.by_prefix[kind as usize].replace(&prefix, number, newer);
             }
             self.lockers.get_mut(older).newer = newer;
             self.lockers.get_mut(newer).older = older;
@@ -310,7 +332,7 @@ mod tests {
         index.remove(&mine, &[coin(1)]);
         assert!(index.has(&mine));
         index.remove(&mine, &[coin(2)]);
-        assert!(!index.has(&mine) && index.keys([1; 5]).next().is_none());
+        assert!(!index.has(&mine) && index.keys([1; 5], Kind::Locker).next().is_none());
         let counts = index.counts();
         assert_eq!((counts.lockers, counts.coins, counts.value), (0, 0, 0));
         assert_eq!(index.contents, 0);
@@ -328,9 +350,31 @@ mod tests {
             index.remove(&keys[gone], &[coin(gone)]);
             let mut left = keys.clone();
             left.remove(gone);
-            assert!(index.keys([7; 5]).collect::<Vec<_>>() == left);
-            assert_eq!(index.keys([8; 5]).count(), 1);
+            assert!(index.keys([7; 5], Kind::Locker).collect::<Vec<_>>() == left);
+            assert_eq!(index.keys([8; 5], Kind::Locker).count(), 1);
         }
+    }
+
+    #[test]
+    fn trade_lockers_with_the_same_prefix_are_found_apart() {
+        let mut index = Index::new();
+        let trade = |number| {
+            let mut bytes = *key(7, number).expose();
+            bytes[13..].copy_from_slice(&[1, 0xee, 0xee]);
+            An::new(bytes)
+        };
+        let [old, new] = [trade(0), trade(2)];
+        put(&mut index, old, 1, &[coin(0)]);
+        put(&mut index, key(7, 1), 2, &[coin(1)]);
+        put(&mut index, new, 3, &[coin(2)]);
+        let keys = |index: &Index, kind| index.keys([7; 5], kind).collect::<Vec<_>>();
+        assert!(keys(&index, Kind::Locker) == [key(7, 1)]);
+        assert!(keys(&index, Kind::Trade) == [old, new]);
+        index.remove(&old, &[coin(0)]);
+        assert!(keys(&index, Kind::Trade) == [new]);
+        index.remove(&new, &[coin(2)]);
+        assert!(keys(&index, Kind::Trade).is_empty());
+        assert!(keys(&index, Kind::Locker) == [key(7, 1)]);
     }
 
     #[test]

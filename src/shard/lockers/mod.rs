@@ -19,25 +19,26 @@ mod sales;
 mod table;
 mod update;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::{
     coin::{An, Coin, LockerPrefix},
     protocol::lockers::{Currency, Offer, PublicIdKey, TradeName},
-    store::book::{Book, Entry, PaymentId, Placed},
+    shard::Stranger,
+    store::book::{Book, Entry, PaymentId, Placed, Stamp},
 };
 
-use index::Index;
+use index::{Index, Kind};
 pub use index::{IndexCounts, Place};
 pub use payments::PaymentState;
 use payments::Payments;
-use sales::Sales;
-pub use sales::{Buyer, Held, HoldRefused, OnOffer, TradeCounts};
+pub use sales::{Buyer, FoundSale, OnOffer, SaleId, SaleRefused, Taken, Taker, TradeCounts};
+use sales::{HoldLimits, Sales};
 pub use update::{KeyUpdate, Update};
 
-/// Keys that are tried for a request under encryption type 2: those who store coins choose the keys, and
-/// could have many start alike.
-const KEYS_TRIED_MAX: usize = 1_024;
+/// Keys of a kind that are tried for a request under encryption type 2: those who store coins choose the
+/// keys, and could have many start alike (PROTOCOL.md section 8).
+const KEYS_TRIED_MAX: usize = 16;
 
 /// The lockers, sales and payments that one shard keeps track of.
 pub struct Lockers {
@@ -53,11 +54,28 @@ pub struct Lockers {
 /// What a shard keeps track of for trades.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TradeSettings {
-    /// How long a purchase that is not paid yet keeps others from buying the same.
+    /// How long a payment that was seen and is not confirmed yet keeps others from buying the same.
     pub pending: Duration,
+    /// Trade lockers that it keeps for such payments, at most.
+    pub holds: usize,
+    /// Those among them for payments that one address named, at most.
+    pub holds_per_address: usize,
+    /// Questions to the settlement that one address may have under way.
+    pub questions_per_address: usize,
+    /// Those that all datagrams together may, which bear any address.
+    pub questions_by_datagram: usize,
     /// Used payments that it remembers, at most; each takes some 70 bytes. A payment beyond them is not
     /// taken.
     pub payments_max: usize,
+}
+
+/// Of which lockers the keys are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeysOf {
+    /// Of lockers.
+    Lockers,
+    /// Of trade lockers too.
+    All,
 }
 
 /// How far a book is written.
@@ -92,7 +110,14 @@ impl Lockers {
     pub fn new(public_ids: PublicIdKey, settings: TradeSettings) -> Lockers {
         Lockers {
             index: Index::new(),
-            sales: Sales::new(public_ids, settings.pending),
+            sales: Sales::new(
+                public_ids,
+                HoldLimits {
+                    pending: settings.pending,
+                    per_address: settings.holds_per_address,
+                    all: settings.holds,
+                },
+            ),
             payments: Payments::new(settings.payments_max),
             is_changed: false,
             version: 0,
@@ -115,9 +140,20 @@ impl Lockers {
             own.extend(those.copied());
             turn().await;
         }
-        own.sort_unstable_by_key(|placed| *placed.key.expose());
-        let mut since_turn = 0;
+        own.sort_unstable_by_key(|placed| (*placed.key.expose(), placed.stamp));
+        // The lockers by age, by which those are found whose keys start alike.
+        let mut lockers: Vec<(Stamp, Range<usize>)> = Vec::new();
+        let mut start = 0;
         for locker in own.chunk_by(|a, b| a.key == b.key) {
+            lockers.push((locker[0].stamp, start..start + locker.len()));
+            start += locker.len();
+        }
+        turn().await;
+        lockers.sort_unstable_by_key(|(oldest, coins)| (*oldest, coins.start));
+        turn().await;
+        let mut since_turn = 0;
+        for (_, coins) in lockers {
+            let locker = &own[coins];
             let coins = locker.iter().map(|placed| (placed.coin, placed.stamp));
             self.index.insert(locker[0].key, coins);
             since_turn += locker.len();
@@ -168,10 +204,12 @@ impl Lockers {
         self.version
     }
 
-    /// Keys that start with these bytes, the oldest locker first.
+    /// The oldest keys that start with these bytes: of lockers, and of trade lockers where those count.
     #[inline]
-    pub fn keys(&self, prefix: LockerPrefix) -> impl Iterator<Item = An> {
-        self.index.keys(prefix).take(KEYS_TRIED_MAX)
+    pub fn keys(&self, prefix: LockerPrefix, of: KeysOf) -> impl Iterator<Item = An> {
+        let oldest = |kind| self.index.keys(prefix, kind).take(KEYS_TRIED_MAX);
+        let trade = (of == KeysOf::All).then(|| oldest(Kind::Trade));
+        oldest(Kind::Locker).chain(trade.into_iter().flatten())
     }
 
     /// Whether what lies under this key is for sale.
@@ -184,14 +222,63 @@ impl Lockers {
         self.sales.is_offered(offer)
     }
 
-    /// Holds a trade locker with this offer for a buyer whose payment is about to be looked at.
+    /// The oldest trade locker with this offer that this buyer may have.
     ///
     /// # Errors
     /// There is none here, or somebody else is buying it.
-    pub fn hold(&mut self, offer: &Offer, by: Buyer, now: Duration) -> Result<Held, HoldRefused> {
-        let held = self.sales.hold(offer, by, now)?;
-        let coins = self.sale_coins(&held.key.an());
-        Ok(Held { coins, ..held })
+    pub fn find_sale(
+        &self,
+        offer: &Offer,
+        by: &Buyer,
+        now: Duration,
+    ) -> Result<FoundSale, SaleRefused> {
+        self.sales.find(offer, by, now)
+    }
+
+    /// Keeps a trade locker for a buyer whose payment was seen. Whether it is kept.
+    ///
+    /// # Errors
+    /// It is not for sale any more, or somebody else is buying it.
+    pub fn hold(
+        &mut self,
+        sale: &SaleId,
+        by: Buyer,
+        from: Stranger,
+        now: Duration,
+    ) -> Result<bool, SaleRefused> {
+        self.sales.hold(sale, by, from, now)
+    }
+
+    /// Keeps it no longer: the payment is not what was agreed.
+    pub fn let_go(&mut self, sale: &SaleId, by: &Buyer) {
+        self.sales.let_go(sale, by);
+    }
+
+    /// Keeps nothing any longer for a payment, which was used up.
+    pub fn end_holds(&mut self, payment: &PaymentId) {
+        self.sales.end_holds(payment);
+    }
+
+    /// Lets nobody else move the coins of a trade locker until it is given back; none where the seller
+    /// has nothing for sale under the key.
+    ///
+    /// # Errors
+    /// It is not for sale any more, or somebody else is buying it.
+    pub fn take_sale(
+        &mut self,
+        taker: &Taker,
+        now: Duration,
+    ) -> Result<Option<Taken>, SaleRefused> {
+        let taken = self.sales.take(taker, now)?;
+        Ok(taken.map(|sale| Taken {
+            sale,
+            coins: self.sale_coins(&sale.key.an()),
+        }))
+    }
+
+    /// Lets others have a trade locker that was taken, where it is still for sale.
+    pub fn give_back_sale(&mut self, sale: &SaleId) {
+        self.sales.give_back(sale);
     }
 
     /// What is for sale under a key, in the order in which it was put there.
@@ -199,17 +286,6 @@ impl Lockers {
         let moment = self.sales.moment(key);
         let coins = moment.map(|moment| self.index.of_moment(key, moment));
         coins.into_iter().flatten().collect()
-    }
-
-    /// Lets a trade locker go that was held, at once or, where the payment is pending, when it has had
-    /// its time.
-    pub fn release(&mut self, key: &An, by: &Buyer, is_pending: bool) {
-        self.sales.release(key, by, is_pending);
-    }
-
-    /// Whether somebody is buying what lies under this key.
-    pub fn is_held(&self, key: &An, now: Duration) -> bool {
-        self.sales.is_held(key, now)
     }
 
     /// The first offers in this currency that nobody is buying, in the order they were made.
@@ -222,14 +298,19 @@ impl Lockers {
         self.sales.key_of(&name.as_public_id())
     }
 
-    /// Says what is known of a payment, and lets the asker look at it where nobody has.
-    pub fn begin_payment(&mut self, id: PaymentId) -> PaymentState {
-        self.payments.begin(id)
+    /// Says what is known of a payment, and lets a buyer look at it where nobody does for the same.
+    pub fn begin_payment(&mut self, buyer: Buyer) -> PaymentState {
+        self.payments.begin(buyer)
     }
 
-    /// Ends a look at a payment.
-    pub fn end_payment(&mut self, id: &PaymentId) {
-        self.payments.end(id);
+    /// Lets a buyer who looked at a payment use it up, where nobody else has or is about to.
+    pub fn use_payment(&mut self, buyer: Buyer) -> PaymentState {
+        self.payments.use_up(buyer)
+    }
+
+    /// Ends a look at a payment, and its use.
+    pub fn end_payment(&mut self, buyer: &Buyer) {
+        self.payments.end(buyer);
     }
 
     /// Lockers and what is in them, and memory.

@@ -1,24 +1,28 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::{arena::Arena, table::Table};
+use super::{Buyer, arena::Arena, table::Table};
 use crate::store::book::{Payment, PaymentId};
 
 /// Which payments were used, so that none is used twice, and which are being looked at.
 pub(super) struct Payments {
     used: Arena<Used>,
     by_id: Table,
-    under_way: HashSet<PaymentId, RandomState>,
+    /// Looked at: a payment's name is no secret, so that others than who made it may name it as well, and
+    /// must not keep him from it.
+    asked: HashSet<Buyer, RandomState>,
+    /// Being used up, and for what.
+    in_use: HashMap<PaymentId, [u8; 16], RandomState>,
     most: usize,
 }
 
 /// What is known of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PaymentState {
-    /// Nothing; it is the asker's to look at now, to be [ended](crate::shard::Request::EndPayment).
+    /// Nothing; it is the asker's now, to be [ended](crate::shard::Request::EndPayment).
     New,
-    /// Somebody is looking at it right now.
+    /// It is looked at for the same right now, or being used up for something else.
     UnderWay,
     /// It was used for what this stands for.
     Used([u8; 16]),
@@ -38,28 +42,44 @@ impl Payments {
         Payments {
             used: Arena::new(),
             by_id: Table::new(),
-            under_way: HashSet::default(),
+            asked: HashSet::default(),
+            in_use: HashMap::default(),
             most,
         }
     }
 
-    /// Says what is known of a payment, and lets the asker look at it where nobody has.
-    pub(super) fn begin(&mut self, id: PaymentId) -> PaymentState {
-        if let Some(used) = self.find(&id) {
+    /// Says what is known of a payment, and lets the asker look at it where nobody does for the same.
+    pub(super) fn begin(&mut self, buyer: Buyer) -> PaymentState {
+        if let Some(used) = self.find(&buyer.payment) {
             return PaymentState::Used(self.used.get(used).digest);
         }
-        if self.used.len() + self.under_way.len() >= self.most {
+        if self.used.len() + self.asked.len() >= self.most {
             return PaymentState::TooMany;
         }
-        match self.under_way.insert(id) {
+        match self.asked.insert(buyer) {
             true => PaymentState::New,
             false => PaymentState::UnderWay,
         }
     }
 
-    /// Ends a look at a payment.
-    pub(super) fn end(&mut self, id: &PaymentId) {
-        self.under_way.remove(id);
+    /// Lets a buyer who was let look at a payment use it up, where nobody else has or is about to.
+    pub(super) fn use_up(&mut self, buyer: Buyer) -> PaymentState {
+        if let Some(used) = self.find(&buyer.payment) {
+            return PaymentState::Used(self.used.get(used).digest);
+        }
+        let by = *self.in_use.entry(buyer.payment).or_insert(buyer.digest);
+        match by == buyer.digest {
+            true => PaymentState::New,
+            false => PaymentState::UnderWay,
+        }
+    }
+
+    /// Ends a look at a payment, and its use.
+    pub(super) fn end(&mut self, buyer: &Buyer) {
+        self.asked.remove(buyer);
+        if self.in_use.get(&buyer.payment) == Some(&buyer.digest) {
+            self.in_use.remove(&buyer.payment);
+        }
     }
 
     /// Remembers that a payment was used.
@@ -102,18 +122,44 @@ mod tests {
         }
     }
 
+    fn buyer(number: u8, digest: u8) -> Buyer {
+        Buyer {
+            payment: [number; 32],
+            digest: [digest; 16],
+        }
+    }
+
     #[test]
-    fn a_payment_is_looked_at_by_one_at_a_time_and_used_once() {
+    fn a_payment_is_looked_at_once_at_a_time_for_the_same_and_used_once() {
         let mut payments = Payments::new(10);
-        assert_eq!(payments.begin([1; 32]), PaymentState::New);
-        assert_eq!(payments.begin([1; 32]), PaymentState::UnderWay);
-        assert_eq!(payments.begin([2; 32]), PaymentState::New);
-        payments.end(&[1; 32]);
-        assert_eq!(payments.begin([1; 32]), PaymentState::New);
+        let (own, others) = (buyer(1, 2), buyer(1, 3));
+        assert_eq!(payments.begin(own), PaymentState::New);
+        assert_eq!(payments.begin(own), PaymentState::UnderWay);
+        assert_eq!(
+            payments.begin(others),
+            PaymentState::New,
+            "its name is known"
+        );
+        assert_eq!(payments.use_up(own), PaymentState::New);
+        assert_eq!(payments.use_up(others), PaymentState::UnderWay);
+        payments.end(&others);
+        assert_eq!(payments.begin(others), PaymentState::New);
+        assert_eq!(payments.use_up(others), PaymentState::UnderWay, "still");
+        payments.end(&own);
+        assert_eq!(
+            payments.use_up(others),
+            PaymentState::New,
+            "nothing came of it"
+        );
+        payments.end(&others);
+        assert_eq!(payments.begin(own), PaymentState::New);
         payments.enter(&payment(1));
         payments.enter(&payment(1));
-        payments.end(&[1; 32]);
-        assert_eq!(payments.begin([1; 32]), PaymentState::Used([2; 16]));
+        payments.end(&own);
+        for by in [own, others] {
+            assert_eq!(payments.begin(by), PaymentState::Used([2; 16]));
+            assert_eq!(payments.use_up(by), PaymentState::Used([2; 16]));
+        }
         assert_eq!((payments.len(), payments.at(0)), (1, payment(1)));
     }
 
@@ -121,10 +167,10 @@ mod tests {
     fn what_cannot_be_remembered_is_not_taken() {
         let mut payments = Payments::new(2);
         payments.enter(&payment(1));
-        assert_eq!(payments.begin([2; 32]), PaymentState::New);
-        assert_eq!(payments.begin([3; 32]), PaymentState::TooMany);
-        assert_eq!(payments.begin([1; 32]), PaymentState::Used([2; 16]));
-        payments.end(&[2; 32]);
-        assert_eq!(payments.begin([3; 32]), PaymentState::New);
+        assert_eq!(payments.begin(buyer(2, 3)), PaymentState::New);
+        assert_eq!(payments.begin(buyer(3, 4)), PaymentState::TooMany);
+        assert_eq!(payments.begin(buyer(1, 2)), PaymentState::Used([2; 16]));
+        payments.end(&buyer(2, 3));
+        assert_eq!(payments.begin(buyer(3, 4)), PaymentState::New);
     }
 }

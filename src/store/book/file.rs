@@ -87,6 +87,7 @@ pub struct BookFile {
     /// The file to write next, once that is known: the one without the newest durable book. A write that
     /// failed may have left a header that reads as whole and is not durable, so it does not change this.
     next: Cell<Option<Half>>,
+    is_written: Cell<bool>,
 }
 
 impl BookFile {
@@ -99,7 +100,13 @@ impl BookFile {
                 half: Half::A,
             },
             next: Cell::new(None),
+            is_written: Cell::new(false),
         }
+    }
+
+    /// Whether a book was written here: from then on the files have to be there.
+    pub fn is_written(&self) -> bool {
+        self.is_written.get()
     }
 
     /// Writes a book: everything there is to remember of the shard's lockers, as of a checkpoint round,
@@ -132,6 +139,7 @@ impl BookFile {
         let name = self.name.with(half);
         write_book(storage, name, round, next, durable, &|| environment.turn()).await?;
         self.next.set(Some(half.other()));
+        self.is_written.set(true);
         Ok(())
     }
 

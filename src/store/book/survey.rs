@@ -17,6 +17,7 @@ use crate::store::{
     environment::{File, Storage},
     recovery::Fault,
     round::CompleteRound,
+    segment_list::Checkpointed,
     window::Window,
 };
 
@@ -56,8 +57,13 @@ pub struct Losses {
 }
 
 impl BookSurvey {
-    /// Reads the headers of all book files. Changes nothing.
-    pub async fn of<S: Storage>(storage: &S, complete: &CompleteRound) -> io::Result<BookSurvey> {
+    /// Reads the headers of all book files. Changes nothing. `left` is what checkpoints left, for which
+    /// log records were given up.
+    pub async fn of<S: Storage>(
+        storage: &S,
+        complete: &CompleteRound,
+        left: &[&Checkpointed],
+    ) -> io::Result<BookSurvey> {
         let mut files = Vec::new();
         for name in storage.list(BOOK_FOLDER).await? {
             let Some(name) = BookName::parse(&name) else {
@@ -84,6 +90,7 @@ impl BookSurvey {
         };
         survey.find_standings(complete);
         survey.find_faults(complete);
+        survey.find_lost(left);
         Ok(survey)
     }
 
@@ -142,6 +149,34 @@ impl BookSurvey {
             offset: 0,
             what,
         });
+    }
+
+    /// Books of shards of which neither file is there, though log records were given up for them.
+    fn find_lost(&mut self, left: &[&Checkpointed]) {
+        let mut names: Vec<BookName> = Vec::new();
+        for of in left {
+            let shards = 0..of.shards.min(64);
+            let with_book = shards.filter(|shard| of.books >> shard & 1 == 1);
+            names.extend(with_book.map(|shard| BookName {
+                shards: of.shards,
+                shard,
+                half: Half::A,
+            }));
+        }
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            if !Half::BOTH
+                .iter()
+                .any(|&half| self.find(name.with(half)).is_some())
+            {
+                self.faults.push(Fault {
+                    file: name.path(),
+                    offset: 0,
+                    what: "the book of this shard is missing, that a checkpoint left".to_owned(),
+                });
+            }
+        }
     }
 
     /// A book that a newer program than this one wrote, and that this one has no right to give up.

@@ -1,12 +1,13 @@
 //! What the connections of one load know together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 
 use raida::coin::Coin;
 use raida::protocol::lockers::{LockerKey, PublicId, TradeKey};
 
+use super::super::moved_clock::MovedClock;
 use super::Value;
 use super::healing::KeyFix;
 
@@ -22,6 +23,8 @@ pub(super) struct Commons {
     pub lockers: Vec<LockerKey>,
     /// Coins that may still be taken out of circulation.
     pub to_free: AtomicUsize,
+    /// The node's clock, where the test moves it.
+    pub clock: Option<Arc<MovedClock>>,
     /// Keys that may still be fixed.
     pub to_fix: AtomicUsize,
     /// Fixes whose tickets were accepted, the newest last.

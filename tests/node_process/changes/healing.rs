@@ -6,12 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use raida::client::Reply;
 use raida::coin::Coin;
 use raida::protocol::key_healing::{
-    FixEncryption, Half, Minute, Presented, SharedSecret, Voucher, split,
+    FixEncryption, Half, Minute, Presented, SharedSecret, Verdict, Voucher, split,
 };
 use raida::protocol::{Command, RaidaId, Status, key_file};
 use rand::RngExt;
@@ -44,11 +43,6 @@ pub fn write_secrets(file: &Path) {
 
 fn secret(server: u8) -> [u8; SharedSecret::SIZE] {
     [server; SharedSecret::SIZE]
-}
-
-fn now() -> Minute {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Minute::of_unix_seconds(since.as_secs())
 }
 
 impl KeyFix {
@@ -155,11 +149,14 @@ impl Load {
         Some(self.send_changes(Command::FixEncryption, &payload, vec![change], means))
     }
 
-    /// Two tickets of different servers, of about now.
+    /// Two tickets of different servers, of about now by the node's clock.
     fn issue(&mut self, coin: Coin, new: Value) -> [Presented; 2] {
         let others: Vec<u8> = (1..RaidaId::COUNT as u8).collect();
         let servers: Vec<u8> = others.sample(&mut self.random, 2).copied().collect();
-        let minute = Minute(now().0 - self.random.random_range(0..2)).low_bits();
+        let clock = self.commons.clock.as_ref();
+        let now = clock.expect("a clock that the test moves").unix_seconds();
+        let now = Minute::of_unix_seconds(now).0;
+        let minute = Minute(now - self.random.random_range(0..2)).low_bits();
         let halves = split(an(new));
         std::array::from_fn(|half| Presented {
             helper: RaidaId::new(servers[half]).expect("one of them"),
@@ -192,13 +189,16 @@ impl Load {
         let change = &mut self.changes[index];
         let fix = change.key_fix.expect("tickets were presented");
         let coin = change.parts[0].coin;
-        let accepted = FixEncryption::read(&reply.payload, used + fix.tickets.len());
-        change.outcome = match accepted.filter(|_| reply.status == Status::SUCCESS) {
-            Some(accepted) => {
-                let (used, fresh) = accepted.split_at(used);
-                assert!(!used.contains(&true), "a used ticket is accepted");
+        let verdicts = FixEncryption::read(&reply.payload, used + fix.tickets.len());
+        change.outcome = match verdicts.filter(|_| reply.status == Status::SUCCESS) {
+            Some(verdicts) => {
+                let (used, fresh) = verdicts.split_at(used);
+                assert!(
+                    !used.contains(&Verdict::Accepted),
+                    "a used ticket is accepted"
+                );
                 assert_eq!(fresh[0], fresh[1], "of one minute, never presented apart");
-                Outcome::Answered(vec![fresh[0]])
+                Outcome::Answered(vec![fresh[0] == Verdict::Accepted])
             }
             None => Outcome::Refused(reply.status),
         };

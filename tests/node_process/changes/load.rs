@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use raida::client::{Connection, Reply, Transport};
 use raida::coin::Coin;
-use raida::protocol::authentication::{Pown, PownSum};
+use raida::protocol::authentication::{Pown, PownDerive, PownSum, derived_an};
 use raida::protocol::lockers::LockerKey;
-use raida::protocol::{Command, Passed};
+use raida::protocol::{Command, Passed, RaidaId};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -95,7 +95,9 @@ impl Book {
         connections: usize,
         random: &mut StdRng,
     ) -> Running {
-        let commons = Arc::new(self.commons(random));
+        let mut commons = self.commons(random);
+        commons.clock = node.clock.clone();
+        let commons = Arc::new(commons);
         let state: Arc<State> = Arc::default();
         let mut owned: Vec<HashMap<usize, Value>> = vec![HashMap::new(); connections];
         for (coin, &value) in self.values.iter().enumerate() {
@@ -196,8 +198,11 @@ impl Running {
         self.state.may_end.store(true, SeqCst);
     }
 
-    /// Has connections fix so many keys more, as soon as they can.
+    /// Has connections fix so many keys more, as soon as they can: some minutes later by the node's clock,
+    /// so that coins that have not changed meanwhile can be fixed.
     pub fn fix_keys(&self, count: usize) {
+        let clock = self.commons.clock.as_ref();
+        clock.expect("a clock that the test moves").pass(180);
         self.commons.to_fix.store(count, SeqCst);
     }
 
@@ -330,14 +335,12 @@ impl Load {
         coins.sample(random, count).copied().collect()
     }
 
-    /// Some of its own coins that a sum proves to be known: of no locker two, whose key would cancel out.
+    /// Some of its own coins that a sum proves to be known: no two with the same number, which would
+    /// cancel out.
     pub fn some_provable(&mut self) -> Vec<usize> {
         let mut coins = self.some_coins();
-        let mut keys = HashSet::new();
-        coins.retain(|coin| {
-            let value = self.predicted[coin];
-            !an(value).is_marked() || keys.insert(value)
-        });
+        let mut numbers = HashSet::new();
+        coins.retain(|coin| numbers.insert(self.predicted[coin]));
         coins
     }
 
@@ -366,20 +369,32 @@ impl Load {
     }
 
     fn ask_pown(&mut self) -> bool {
-        let (command, coins) = match self.random.random_bool(0.6) {
-            true => (Command::Pown, self.some_coins()),
-            false => (Command::PownSum, self.some_provable()),
+        let command = match self.random.random_range(0..10) {
+            0..6 => Command::Pown,
+            6..8 => Command::PownSum,
+            _ => Command::PownDerive,
         };
-        // Two coins that someone else's sum has changed by the same delta would not be noticed
-        // by the sum of their old values.
-        let most = if command == Command::Pown { 2 } else { 1 };
-        let (coins, olds, depths) = self.and_shared(coins, most);
+        let mut coins = self.some_coins();
+        if command == Command::PownSum && !coins.is_empty() {
+            // A sum is of one coin.
+            coins.truncate(1);
+        }
+        let (coins, olds, depths) = match command {
+            Command::PownSum if !coins.is_empty() => {
+                let olds = vec![self.predicted[&coins[0]]];
+                (coins, olds, vec![])
+            }
+            Command::PownSum => self.and_shared(coins, 1),
+            _ => self.and_shared(coins, 2),
+        };
         let delta = draw(&mut self.random, &olds);
-        let mut new = |old| match command {
+        let of_each = coins.iter().zip(&olds);
+        let mut new = |(&coin, &old): (&usize, &Value)| match command {
             Command::Pown => draw(&mut self.random, &[]),
-            _ => old ^ delta,
+            Command::PownSum => old ^ delta,
+            _ => value(derived_an(self.coins[coin], an(old), an(delta))),
         };
-        let news: Vec<Value> = olds.iter().copied().map(&mut new).collect();
+        let news: Vec<Value> = of_each.map(&mut new).collect();
         let parts = parts(&coins, &olds, news.into_iter().map(Some));
         let mut payload = Vec::new();
         self.compose_pown(command, &parts, delta, &mut payload);
@@ -400,7 +415,14 @@ impl Load {
                 let records = parts.iter().map(|p| (coin(p), an(p.old), new(p)));
                 Pown::compose(records, payload);
             }
-            _ => PownSum::compose(parts.iter().map(coin), an(sum(parts)), an(delta), payload),
+            Command::PownSum => {
+                PownSum::compose(parts.iter().map(coin), an(sum(parts)), an(delta), payload);
+            }
+            _ => {
+                let known = parts.iter().map(|part| (coin(part), an(part.old)));
+                let raida = RaidaId::new(0).expect("the first");
+                PownDerive::compose(raida, known, an(delta), payload);
+            }
         }
     }
 

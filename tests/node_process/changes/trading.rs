@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use raida::client::Reply;
 use raida::coin::{An, Coin};
+use raida::protocol::authentication::derived_an;
 use raida::protocol::lockers::{
     Address, Contents, Currency, ListForSale, Listing, LockerKey, Offer, Peek, PeekTrade, Price,
     PutForSale, Remove, RemoveTrade, StoreMultiple, StoreSum, Stored, TradeKey, TradeName,
@@ -350,26 +351,28 @@ impl Load {
         let new = draw(random, &[old]);
         let command = [
             Command::Pown,
-            Command::PownSum,
+            Command::PownDerive,
             Command::StoreSum,
             Command::PutForSale,
         ];
         let command = *command.choose(random)?;
         let (into, other) = (draw_locker(random), self.trade_key());
-        let new = match command {
+        let delta = new;
+        let new = |coin: &usize| match command {
             Command::StoreSum => value(into.an()),
             Command::PutForSale => value(other.an()),
-            Command::PownSum => old ^ new,
-            _ => new,
+            Command::PownDerive => value(derived_an(self.coins[*coin], an(old), an(delta))),
+            _ => delta,
         };
-        let (olds, news) = (vec![old; coins.len()], vec![Some(new); coins.len()]);
+        let news: Vec<_> = coins.iter().map(|coin| Some(new(coin))).collect();
+        let olds = vec![old; coins.len()];
         let mut change = self.change(command, parts(&coins, &olds, news));
         change.is_forbidden = true;
         let mut payload = Vec::new();
         match command {
             Command::StoreSum => self.compose_store(&change.parts, into, &mut payload),
             Command::PutForSale => payload = self.compose_offer(&change.parts, other),
-            _ => self.compose_pown(command, &change.parts, old ^ new, &mut payload),
+            _ => self.compose_pown(command, &change.parts, delta, &mut payload),
         }
         Some(self.send_changes(command, &payload, vec![change], Means::Forbidden))
     }

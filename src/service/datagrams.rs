@@ -1,0 +1,109 @@
+use std::{cell::Cell, ops::AddAssign, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Caller, Rate, rate::Rates};
+use crate::protocol::{Status, frame::REFUSED_BYTES_MIN};
+
+/// How much strangers can have a node send over UDP, where the source of a request is easily
+/// forged: what a node answers may go to somebody who never asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramRules {
+    /// An answer is at most so many times as long as the datagram that it answers, UDP payload to
+    /// UDP payload; a longer one is refused with 191.
+    pub amplification: usize,
+    /// Refusals that each core sends to one address a second, and [so many times](REFUSALS_OF_ALL)
+    /// that to all together; 0 for any number.
+    pub refusals_per_s: u32,
+}
+
+/// All addresses together are sent so many times what one is: for forged sources, of which there
+/// are as many as a stranger likes.
+pub const REFUSALS_OF_ALL: u32 = 10;
+
+/// The longest answer that a datagram can carry, bytes: 65,535 less the IPv4 and UDP headers.
+const ANSWER_BYTES_MAX: usize = 65_507;
+
+/// What a core has not sent over UDP since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatagramCounts {
+    /// Answers that were too long for their requests, and refused with 191 instead.
+    pub answers_too_long: u64,
+    /// Refusals that were not sent: their datagrams are too short to be told why, or too many were
+    /// refused.
+    pub refusals_unsent: u64,
+}
+
+impl AddAssign for DatagramCounts {
+    fn add_assign(&mut self, other: DatagramCounts) {
+        self.answers_too_long += other.answers_too_long;
+        self.refusals_unsent += other.refusals_unsent;
+    }
+}
+
+/// What goes out over UDP, on one core.
+pub(super) struct Datagrams {
+    amplification: usize,
+    refusals: Rates,
+    refusals_of_all: Rates,
+    counts: Cell<DatagramCounts>,
+}
+
+impl Datagrams {
+    pub(super) fn new(rules: DatagramRules) -> Datagrams {
+        let of = |per_s: u32| Rate {
+            per_s,
+            burst: per_s,
+        };
+        Datagrams {
+            amplification: rules.amplification,
+            refusals: Rates::new(of(rules.refusals_per_s)),
+            refusals_of_all: Rates::of_all(of(rules
+                .refusals_per_s
+                .saturating_mul(REFUSALS_OF_ALL))),
+            counts: Cell::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> DatagramCounts {
+        self.counts.get()
+    }
+
+    /// The longest answer to a datagram of so many bytes.
+    #[inline]
+    pub(super) fn answer_bytes_max(&self, datagram: usize) -> usize {
+        (datagram.saturating_mul(self.amplification)).min(ANSWER_BYTES_MAX)
+    }
+
+    #[cold]
+    pub(super) fn too_long(&self) {
+        self.count(|counts| counts.answers_too_long += 1);
+    }
+
+    /// Whether a datagram of so many bytes may be answered with a refusal now; counts it.
+    #[cold]
+    pub(super) fn may_refuse(
+        &self,
+        caller: &Caller,
+        status: Status,
+        now: impl Fn() -> Duration,
+    ) -> bool {
+        // Only an echo, a version or an audit comes this far in so short a datagram, and only a
+        // right one has an answer that is too long.
+        let is_told = caller.datagram_bytes >= REFUSED_BYTES_MIN || status == Status::ASK_OVER_TCP;
+        // The address first: one that has had its share takes nothing from the others.
+        let may = is_told
+            && self.refusals.admits(caller.address, &now)
+            && self.refusals_of_all.admits(caller.address, &now);
+        if !may {
+            self.count(|counts| counts.refusals_unsent += 1);
+        }
+        may
+    }
+
+    fn count(&self, add: impl FnOnce(&mut DatagramCounts)) {
+        let mut counts = self.counts.get();
+        add(&mut counts);
+        self.counts.set(counts);
+    }
+}

@@ -1,0 +1,75 @@
+//! How long answers are waited for while the disk does not answer: a client that waits for ever keeps
+//! its place for ever.
+
+use std::{pin::pin, rc::Rc, time::Duration};
+
+use futures_util::future::{Either, select};
+
+use super::{Node, Outcome};
+use crate::store::Environment;
+
+/// How often answers are looked for that have waited too long, at most and at least.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+const LOOK_MIN: Duration = Duration::from_millis(5);
+
+/// An answer that comes later, to a request that began at `start`; or none, where the disk has kept it
+/// too long. What makes the answer is run to its end all the same.
+pub(super) fn later<E: Environment>(
+    node: &Rc<Node<E>>,
+    start: Duration,
+    answer: impl Future<Output = Vec<u8>> + 'static,
+) -> Outcome {
+    let node = node.clone();
+    // In a box of its own: it has to be able to go on alone.
+    let answer = Box::pin(answer);
+    Outcome::Later(Box::pin(async move {
+        let given_up = pin!(node.kept_too_long(start));
+        match select(answer, given_up).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), answer)) => {
+                node.given_up.set(node.given_up.get() + 1);
+                node.shard().environment.spawn(async move {
+                    answer.await;
+                });
+                Vec::new()
+            }
+        }
+    }))
+}
+
+impl<E: Environment> Node<E> {
+    /// Waits until the disk does not answer and a request that began then has had its time.
+    async fn kept_too_long(&self, start: Duration) {
+        let shard = self.shard();
+        loop {
+            let moment = shard.stall_changed().moment();
+            if shard.is_stalled() {
+                let now = shard.environment.monotonic();
+                if now.saturating_sub(start) >= shard.disk_timeout() {
+                    return;
+                }
+            }
+            shard.stall_changed().after(moment).await;
+        }
+    }
+
+    /// Gives up answers that the disk keeps too long, for as long as the node runs.
+    pub(super) async fn give_up_late_answers(self: Rc<Self>) {
+        let (shard, timeout) = (self.shard(), self.shard().disk_timeout());
+        let look = (timeout / 4).clamp(LOOK_MIN, LOOK_MAX);
+        loop {
+            let moment = shard.stall_changed().moment();
+            if !shard.is_stalled() {
+                shard.stall_changed().after(moment).await;
+                continue;
+            }
+            if let Some(before) = shard.environment.monotonic().checked_sub(timeout) {
+                let count = self.parking.give_up(before) as u64;
+                self.given_up.set(self.given_up.get() + count);
+            }
+            // Those that wait with a task of their own look for themselves.
+            shard.stall_changed().notify();
+            shard.environment.sleep(look).await;
+        }
+    }
+}

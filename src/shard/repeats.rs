@@ -1,0 +1,728 @@
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    hash::Hasher,
+    net::IpAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use foldhash::fast::FixedState;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::{
+    coin::{An, Coin},
+    protocol::{Command, Status},
+    store::Signal,
+};
+
+/// For so long a request that comes again is known (PROTOCOL.md section 8, Repeats).
+pub const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// Stands for a request that changes something: two with the same name are the same command with the same
+/// decrypted payload. A keyed hash, so that nobody can make up two that share a name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChangeName(u128);
+
+/// What requests, and numbers that they give to coins, are hashed with: the same on all shards.
+#[derive(Clone, Copy)]
+pub struct RepeatKey([u64; 2]);
+
+/// The name of a request, as far as its payload has been read.
+pub struct Naming(SipHasher13);
+
+/// Stands for the numbers that a request gives to its coins, in any order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given(u64);
+
+/// Who sent a request, as far as repeats depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// Stands for the address: an IPv4 address, or the 2^64 of IPv6 that start alike.
+    address: u32,
+    /// Whether it waits for the outcome of the same request under way: over a stream.
+    pub waits: bool,
+}
+
+/// A request that was carried out: every coin of it was changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CarriedOut {
+    /// The numbers that it gave, where they do not follow from its payload.
+    pub given: Given,
+    /// The rest, where there is some.
+    pub details: Option<Box<Details>>,
+}
+
+/// What neither follows from a request's payload nor from its coins' numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The coins that it changed, where it does not name them.
+    pub coins: Vec<Coin>,
+    /// The payload of its answer, where that cannot be made again.
+    pub answer: Vec<u8>,
+}
+
+/// What a request was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The status.
+    pub status: Status,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// A request that is over.
+#[derive(Debug)]
+pub struct EndedChange {
+    /// Its name.
+    pub name: ChangeName,
+    /// Who sent it.
+    pub sender: Sender,
+    /// Where it was carried out now.
+    pub carried_out: Option<CarriedOut>,
+    /// What it was answered, for those that wait for it.
+    pub outcome: Outcome,
+}
+
+/// What a request that begins is told.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is under way from now on, until [`EndedChange`]. It is the same as one that was carried out
+    /// lately, where there is one: whether the coins still have the numbers is the asker's to look at.
+    New(Option<CarriedOut>),
+    /// The same is under way, and its sender does not wait.
+    UnderWay,
+    /// The same was under way, and this came of it.
+    Ended(Outcome),
+}
+
+/// Which requests that change something are under way, and which were carried out lately: those that
+/// this shard is the home of.
+///
+/// What was carried out takes 24 bytes in a table of fixed size. A name belongs to one bucket of
+/// eight; where all are taken, the address that has most of them loses its oldest. So whoever changes
+/// much pushes out what others need only where others have no less.
+pub(super) struct Repeats {
+    buckets: Box<[Bucket]>,
+    under_way: HashMap<ChangeName, Rc<UnderWay>, FixedState>,
+    details: VecDeque<Kept>,
+    details_bytes: usize,
+    kept: usize,
+}
+
+type Bucket = [Entry; ENTRIES];
+
+const ENTRIES: usize = 8;
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    name: u64,
+    given: Given,
+    /// In [`TICKS_A_SECOND`] since the shard began, and 1; 0 where the entry is free.
+    at: u32,
+    address: u32,
+}
+
+/// A request under way that has an entry and nothing else.
+const UNDER_WAY: u32 = u32::MAX;
+const TICKS_A_SECOND: u32 = 32;
+
+/// Details of a request that was carried out.
+struct Kept {
+    name: ChangeName,
+    address: u32,
+    details: Box<Details>,
+}
+
+/// Details that a shard keeps, in bytes, and one address's share.
+const DETAILS_BYTES: usize = 1 << 20;
+const DETAILS_SHARE: usize = DETAILS_BYTES / 8;
+/// As many as are looked through in some microseconds.
+const DETAILS_COUNT: usize = 1_024;
+const DETAILS_COUNT_SHARE: usize = DETAILS_COUNT / 8;
+
+/// A request under way, for those who wait for what comes of it.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    outcome: RefCell<Option<Rc<Outcome>>>,
+    waiting: Cell<usize>,
+    ended: Signal,
+}
+
+/// Where a change of one coin that is under way has its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    name: ChangeName,
+    at: u32,
+}
+
+#[cfg(test)]
+impl Place {
+    /// For tests that end nothing.
+    pub const NONE: Place = Place {
+        name: ChangeName(0),
+        at: u32::MAX,
+    };
+}
+
+/// What a change of one coin that begins is told.
+#[derive(Debug)]
+pub(super) enum BegunSingle {
+    /// It is under way from now on.
+    New(Place),
+    /// The same is under way.
+    UnderWay,
+    /// There is no entry for it now.
+    NoPlace,
+}
+
+impl RepeatKey {
+    /// A key from bytes that nobody else knows.
+    pub fn new(secret: &[u8; 32]) -> RepeatKey {
+        let (words, _) = secret.as_chunks();
+        RepeatKey([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])
+    }
+
+    fn hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0[0], self.0[1])
+    }
+
+    /// Names a request of this command, whose payload is to be [added](Naming::add).
+    #[inline]
+    pub fn name(&self, command: Command) -> Naming {
+        let mut hasher = self.hasher();
+        hasher.write(&[command.group(), command.code()]);
+        Naming(hasher)
+    }
+
+    /// Names a pown of one coin.
+    #[inline]
+    pub(super) fn name_pown(&self, coin: Coin, an: An, proposed: An) -> ChangeName {
+        let mut payload = [0; Coin::SIZE + 2 * An::SIZE];
+        payload[..Coin::SIZE].copy_from_slice(&coin.to_bytes());
+        payload[Coin::SIZE..][..An::SIZE].copy_from_slice(an.expose());
+        payload[Coin::SIZE + An::SIZE..].copy_from_slice(proposed.expose());
+        let mut naming = self.name(Command::Pown);
+        naming.add(&payload);
+        naming.finish()
+    }
+
+    /// Stands for a coin's number.
+    #[inline]
+    pub fn given(&self, coin: Coin, an: An) -> Given {
+        let mut bytes = [0; Coin::SIZE + An::SIZE];
+        bytes[..Coin::SIZE].copy_from_slice(&coin.to_bytes());
+        bytes[Coin::SIZE..].copy_from_slice(an.expose());
+        let mut hasher = self.hasher();
+        hasher.write(&bytes);
+        Given(hasher.finish())
+    }
+
+    /// Who sends from this address.
+    #[inline]
+    pub fn sender(&self, address: IpAddr, waits: bool) -> Sender {
+        let owner = match address.to_canonical() {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        };
+        let mut hasher = self.hasher();
+        hasher.write(&owner.to_le_bytes());
+        Sender {
+            address: hasher.finish() as u32,
+            waits,
+        }
+    }
+}
+
+impl std::fmt::Debug for RepeatKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RepeatKey(secret)")
+    }
+}
+
+impl std::fmt::Debug for ChangeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ChangeName(secret)")
+    }
+}
+
+impl Naming {
+    /// Adds a part of the payload; in how many parts it comes is all the same.
+    #[inline]
+    pub fn add(&mut self, payload: &[u8]) {
+        self.0.write(payload);
+    }
+
+    /// The name.
+    #[inline]
+    pub fn finish(self) -> ChangeName {
+        ChangeName(self.0.finish128().as_u128())
+    }
+}
+
+impl ChangeName {
+    /// Some number from 0 to `end - 1`, the same for the same name.
+    pub fn modulo(&self, end: u16) -> u16 {
+        (self.0 % u128::from(end)) as u16
+    }
+
+    fn short(&self) -> u64 {
+        self.0 as u64
+    }
+}
+
+impl Given {
+    /// These numbers and those.
+    #[inline]
+    pub fn and(self, other: Given) -> Given {
+        Given(self.0.wrapping_add(other.0))
+    }
+}
+
+impl Details {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.answer.len() + self.coins.len() * size_of::<Coin>()
+    }
+}
+
+impl UnderWay {
+    /// Waits until it is over.
+    pub(super) async fn outcome(&self) -> Outcome {
+        self.waiting.set(self.waiting.get() + 1);
+        loop {
+            let moment = self.ended.moment();
+            if let Some(outcome) = &*self.outcome.borrow() {
+                return Outcome::clone(outcome);
+            }
+            self.ended.after(moment).await;
+        }
+    }
+
+    fn end(&self, outcome: Outcome) {
+        *self.outcome.borrow_mut() = Some(Rc::new(outcome));
+        self.ended.notify();
+    }
+}
+
+impl Repeats {
+    /// Remembers so many requests, at most.
+    pub(super) fn new(most: usize) -> Repeats {
+        let buckets = (most / ENTRIES).max(1);
+        Repeats {
+            buckets: vec![[Entry::default(); ENTRIES]; buckets].into(),
+            under_way: HashMap::default(),
+            details: VecDeque::new(),
+            details_bytes: 0,
+            kept: 0,
+        }
+    }
+
+    /// Entries that are in use, those included that are older than [`REMEMBERED`] and not replaced yet.
+    pub(super) fn len(&self) -> usize {
+        self.kept
+    }
+
+    /// Begins a request, unless the same is under way: then gives that one.
+    pub(super) fn begin(
+        &mut self,
+        name: ChangeName,
+        now: Duration,
+    ) -> Result<Option<CarriedOut>, Rc<UnderWay>> {
+        if let Some(under_way) = self.under_way.get(&name) {
+            return Err(under_way.clone());
+        }
+        let entry = self.entry(name).copied();
+        let is_single = entry.is_some_and(|entry| entry.at == UNDER_WAY);
+        let under_way = Rc::<UnderWay>::default();
+        self.under_way.insert(name, under_way.clone());
+        if is_single {
+            // Its end looks here.
+            return Err(under_way);
+        }
+        let known = entry.filter(|entry| entry.is_known(now));
+        Ok(known.map(|entry| {
+            let mut details = self.details.iter();
+            CarriedOut {
+                given: entry.given,
+                details: details
+                    .find(|kept| kept.name == name)
+                    .map(|kept| kept.details.clone()),
+            }
+        }))
+    }
+
+    /// Ends a request.
+    ///
+    /// # Panics
+    /// When it was not under way.
+    pub(super) fn end(&mut self, ended: EndedChange, now: Duration) {
+        let EndedChange {
+            name,
+            sender,
+            carried_out,
+            outcome,
+        } = ended;
+        let under_way = self.under_way.remove(&name);
+        let under_way = under_way.expect("a request is under way until it ends, and ends once");
+        if under_way.waiting.get() > 0 {
+            under_way.end(outcome);
+        }
+        if let Some(CarriedOut { given, details }) = carried_out {
+            if let Some(details) = details
+                && !self.keep(name, sender, details)
+            {
+                return;
+            }
+            let entry = Entry {
+                name: name.short(),
+                given,
+                at: ticks(now),
+                address: sender.address,
+            };
+            self.put(name, entry);
+        }
+    }
+
+    /// Begins a change of one coin that waits for the log alone.
+    #[inline]
+    pub(super) fn begin_single(&mut self, name: ChangeName, sender: Sender) -> BegunSingle {
+        if self.is_under_way(name) {
+            return BegunSingle::UnderWay;
+        }
+        let entry = Entry {
+            name: name.short(),
+            given: Given::default(),
+            at: UNDER_WAY,
+            address: sender.address,
+        };
+        match self.put(name, entry) {
+            Some(at) => BegunSingle::New(Place { name, at }),
+            None => BegunSingle::NoPlace,
+        }
+    }
+
+    /// Ends it: with its change in force, or not.
+    #[inline]
+    pub(super) fn end_single(&mut self, place: Place, passed: bool, now: Duration) {
+        let (bucket, entry) = (place.at as usize / ENTRIES, place.at as usize % ENTRIES);
+        let entry = &mut self.buckets[bucket][entry];
+        assert_eq!(entry.at, UNDER_WAY, "what is under way keeps its entry");
+        match passed {
+            true => entry.at = ticks(now),
+            false => {
+                entry.at = 0;
+                self.kept -= 1;
+            }
+        }
+        if !self.under_way.is_empty()
+            && let Some(waited_for) = self.under_way.remove(&place.name)
+        {
+            waited_for.end(Outcome {
+                status: match passed {
+                    true => Status::ALL_PASS,
+                    false => Status::UNAVAILABLE,
+                },
+                payload: Vec::new(),
+            });
+        }
+    }
+
+    /// Whether this is under way.
+    pub(super) fn is_under_way(&self, name: ChangeName) -> bool {
+        !self.under_way.is_empty() && self.under_way.contains_key(&name)
+            || self.entry(name).is_some_and(|entry| entry.at == UNDER_WAY)
+    }
+
+    /// Whether this was carried out lately.
+    pub(super) fn was_carried_out(&self, name: ChangeName, now: Duration) -> bool {
+        self.entry(name).is_some_and(|entry| entry.is_known(now))
+    }
+
+    #[inline]
+    fn bucket(&self, name: ChangeName) -> usize {
+        // The high half, since the low one is what entries are told apart by.
+        ((name.0 >> 96) as usize * self.buckets.len()) >> 32
+    }
+
+    fn entry(&self, name: ChangeName) -> Option<&Entry> {
+        let mut bucket = self.buckets[self.bucket(name)].iter();
+        bucket.find(|entry| entry.at != 0 && entry.name == name.short())
+    }
+
+    /// Puts an entry into its bucket, in place of one with the same name, a free one, or the one to be
+    /// given up first; gives where. `None` where all are under way.
+    #[inline]
+    fn put(&mut self, name: ChangeName, new: Entry) -> Option<u32> {
+        let at = self.bucket(name);
+        let bucket = &mut self.buckets[at];
+        let mut free = None;
+        let mut found = None;
+        for (index, entry) in bucket.iter().enumerate() {
+            if entry.at == 0 {
+                free = free.or(Some(index));
+            } else if entry.name == new.name {
+                found = Some(index);
+            }
+        }
+        let index = match found.or(free) {
+            Some(index) => index,
+            None => given_up_first(bucket)?,
+        };
+        self.kept += usize::from(bucket[index].at == 0);
+        bucket[index] = new;
+        Some((at * ENTRIES + index) as u32)
+    }
+
+    /// Keeps details of a request; `false` where there is no room in its address's share.
+    fn keep(&mut self, name: ChangeName, sender: Sender, details: Box<Details>) -> bool {
+        let bytes = details.bytes();
+        if bytes > DETAILS_SHARE {
+            return false;
+        }
+        self.give_up_details(|kept| kept.name == name);
+        let is_own = |kept: &Kept| kept.address == sender.address;
+        loop {
+            let own = self.details.iter().filter(|&kept| is_own(kept));
+            let (count, taken) = own.fold((0, 0), |(count, taken), kept| {
+                (count + 1, taken + kept.details.bytes())
+            });
+            match count == DETAILS_COUNT_SHARE || taken + bytes > DETAILS_SHARE {
+                true => self.give_up_details(is_own),
+                false => break,
+            }
+        }
+        while self.details.len() == DETAILS_COUNT || self.details_bytes + bytes > DETAILS_BYTES {
+            self.give_up_details(|_| true);
+        }
+        self.details_bytes += bytes;
+        self.details.push_back(Kept {
+            name,
+            address: sender.address,
+            details,
+        });
+        true
+    }
+
+    /// Gives up the oldest details of which this holds, and the entry that they belong to.
+    fn give_up_details(&mut self, which: impl Fn(&Kept) -> bool) {
+        let Some(kept) = self.details.iter().position(which) else {
+            return;
+        };
+        let Some(kept) = self.details.remove(kept) else {
+            return;
+        };
+        self.details_bytes -= kept.details.bytes();
+        let at = self.bucket(kept.name);
+        let mut bucket = self.buckets[at].iter_mut();
+        if let Some(entry) = bucket.find(|entry| entry.at != 0 && entry.name == kept.name.short()) {
+            entry.at = 0;
+            self.kept -= 1;
+        }
+    }
+}
+
+/// Of a full bucket the oldest entry of the address that has most, but for those under way.
+#[cold]
+fn given_up_first(bucket: &Bucket) -> Option<usize> {
+    let count = |address| {
+        bucket
+            .iter()
+            .filter(|other| other.address == address)
+            .count()
+    };
+    let settled = bucket.iter().enumerate();
+    let settled = settled.filter(|(_, entry)| entry.at != UNDER_WAY);
+    let first = settled.min_by_key(|(_, entry)| (ENTRIES - count(entry.address), entry.at));
+    first.map(|(index, _)| index)
+}
+
+impl Entry {
+    fn is_known(&self, now: Duration) -> bool {
+        let longest = REMEMBERED.as_secs() as u32 * TICKS_A_SECOND;
+        self.at != 0 && self.at != UNDER_WAY && ticks(now).saturating_sub(self.at) <= longest
+    }
+}
+
+/// A moment as entries have it: good for four years.
+#[inline]
+fn ticks(now: Duration) -> u32 {
+    let fraction = now.subsec_nanos() / (1_000_000_000 / TICKS_A_SECOND);
+    now.as_secs() as u32 * TICKS_A_SECOND + fraction + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+    use crate::coin::PageId;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn coin(page: usize, place: usize) -> Coin {
+        PageId::from_index(page).unwrap().coin(place)
+    }
+
+    fn key() -> RepeatKey {
+        RepeatKey::new(&[7; 32])
+    }
+
+    fn name(payload: u64) -> ChangeName {
+        let mut naming = key().name(Command::Pown);
+        naming.add(&payload.to_le_bytes());
+        naming.finish()
+    }
+
+    fn sender(last: u8) -> Sender {
+        key().sender(IpAddr::from([192, 0, 2, last]), false)
+    }
+
+    fn outcome(status: Status) -> Outcome {
+        Outcome {
+            status,
+            payload: vec![1, 2],
+        }
+    }
+
+    fn end(repeats: &mut Repeats, of: u64, from: u8, details: Option<Details>, now: Duration) {
+        assert!(matches!(repeats.begin(name(of), now), Ok(None)));
+        let ended = EndedChange {
+            name: name(of),
+            sender: sender(from),
+            carried_out: Some(CarriedOut {
+                given: Given(of),
+                details: details.map(Box::new),
+            }),
+            outcome: outcome(Status::ALL_PASS),
+        };
+        repeats.end(ended, now);
+    }
+
+    /// Whether it is remembered; it does not stay under way.
+    fn knows(repeats: &mut Repeats, of: u64, now: Duration) -> bool {
+        let known = repeats.begin(name(of), now).ok().expect("not under way");
+        repeats.under_way.remove(&name(of));
+        known.is_some_and(|known| known.given == Given(of))
+    }
+
+    #[test]
+    fn a_name_is_of_the_command_and_the_whole_payload() {
+        let named = |command, parts: &[&[u8]]| {
+            let mut naming = key().name(command);
+            parts.iter().for_each(|part| naming.add(part));
+            naming.finish()
+        };
+        let one = named(Command::Pown, &[b"abcdefghij"]);
+        assert_eq!(one, named(Command::Pown, &[b"abc", b"", b"defghij"]));
+        assert_ne!(one, named(Command::PownSum, &[b"abcdefghij"]));
+        assert_ne!(one, named(Command::Pown, &[b"abcdefghi"]));
+        let (old, new) = (An::new([1; 16]), An::new([2; 16]));
+        let mut payload = vec![];
+        crate::protocol::authentication::Pown::compose([(coin(2, 3), old, new)], &mut payload);
+        assert_eq!(
+            named(Command::Pown, &[&payload]),
+            key().name_pown(coin(2, 3), old, new)
+        );
+    }
+
+    #[test]
+    fn given_numbers_have_no_order_and_each_counts() {
+        let given = |number: u8, n| key().given(coin(0, n), An::new([number; 16]));
+        let both = given(1, 1).and(given(2, 2));
+        assert_eq!(both, given(2, 2).and(given(1, 1)));
+        assert_ne!(both, given(1, 2).and(given(2, 1)));
+    }
+
+    #[test]
+    fn what_was_carried_out_is_known_for_ten_seconds() {
+        let mut repeats = Repeats::new(64);
+        end(&mut repeats, 1, 1, None, SECOND);
+        assert!(knows(&mut repeats, 1, SECOND * 11 - SECOND / 10));
+        assert!(!knows(&mut repeats, 1, SECOND * 11 + SECOND / 10));
+        assert!(!knows(&mut repeats, 2, SECOND));
+    }
+
+    #[test]
+    fn the_same_request_waits_for_the_one_under_way_and_gets_its_outcome() {
+        let mut repeats = Repeats::new(64);
+        assert!(matches!(repeats.begin(name(1), SECOND), Ok(None)));
+        let under_way = repeats.begin(name(1), SECOND).unwrap_err();
+        let mut waits = pin!(under_way.outcome());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        let ended = EndedChange {
+            name: name(1),
+            sender: sender(1),
+            carried_out: None,
+            outcome: outcome(Status::MIXED),
+        };
+        repeats.end(ended, SECOND);
+        let Poll::Ready(got) = waits.as_mut().poll(&mut context) else {
+            panic!("it is over");
+        };
+        assert_eq!(got, outcome(Status::MIXED));
+        assert!(!knows(&mut repeats, 1, SECOND), "it was not carried out");
+    }
+
+    #[test]
+    fn a_change_of_one_coin_is_under_way_and_then_known_unless_it_failed() {
+        let mut repeats = Repeats::new(64);
+        for passed in [false, true] {
+            let BegunSingle::New(place) = repeats.begin_single(name(1), sender(1)) else {
+                panic!("it is not under way");
+            };
+            assert!(repeats.is_under_way(name(1)));
+            let again = repeats.begin_single(name(1), sender(1));
+            assert!(matches!(again, BegunSingle::UnderWay));
+            let under_way = repeats.begin(name(1), SECOND).unwrap_err();
+            repeats.end_single(place, passed, SECOND);
+            let mut context = Context::from_waker(Waker::noop());
+            let Poll::Ready(got) = pin!(under_way.outcome()).poll(&mut context) else {
+                panic!("it is over");
+            };
+            assert_eq!(got.status == Status::ALL_PASS, passed);
+            assert!(!repeats.is_under_way(name(1)));
+            assert_eq!(repeats.was_carried_out(name(1), SECOND), passed);
+            assert_eq!(repeats.len(), usize::from(passed));
+        }
+    }
+
+    #[test]
+    fn who_changes_much_pushes_out_his_own() {
+        let mut repeats = Repeats::new(256);
+        (0..32).for_each(|of| end(&mut repeats, of, 1, None, SECOND));
+        (1_000..50_000).for_each(|of| end(&mut repeats, of, 2, None, SECOND * 2));
+        // 32 buckets, and one of the first address's in each on average: where it has two, the other
+        // may have no more.
+        let known = (0..32)
+            .filter(|&of| knows(&mut repeats, of, SECOND * 3))
+            .count();
+        assert!(known >= 30, "{known} of 32");
+        assert_eq!(repeats.len(), 256);
+    }
+
+    #[test]
+    fn details_have_room_for_all_and_an_address_its_share() {
+        let mut repeats = Repeats::new(4_096);
+        let details = |bytes| Details {
+            answer: vec![5; bytes],
+            coins: vec![coin(0, 1)],
+        };
+        end(&mut repeats, 0, 1, Some(details(100)), SECOND);
+        let known = repeats.begin(name(0), SECOND).ok().flatten().unwrap();
+        assert_eq!(known.details, Some(Box::new(details(100))));
+        repeats.under_way.clear();
+        (1..1_000).for_each(|of| end(&mut repeats, of, 2, Some(details(1_000)), SECOND));
+        assert!(repeats.details_bytes <= DETAILS_SHARE + 1_000);
+        assert!(knows(&mut repeats, 0, SECOND), "another's");
+        assert!(!knows(&mut repeats, 1, SECOND), "its oldest");
+        assert!(knows(&mut repeats, 999, SECOND), "its newest");
+        end(&mut repeats, 5_000, 3, Some(details(DETAILS_SHARE)), SECOND);
+        assert!(!knows(&mut repeats, 5_000, SECOND), "more than a share");
+        assert!(repeats.details.len() < DETAILS_COUNT);
+    }
+}

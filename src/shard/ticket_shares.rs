@@ -1,0 +1,107 @@
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
+use super::{Stranger, tickets::TicketSettings};
+
+/// Strangers share so many accounts: those that fall on the same one share what one may have. Which
+/// they are depends on the seed, so that nobody can choose to be on another's.
+const ACCOUNTS: usize = 4_096;
+
+/// What each stranger has of a pool of tickets, so that none takes all of it. 32 KiB, however many
+/// strangers there are.
+pub(super) struct Shares {
+    /// An account may have so many tickets and coins.
+    tickets_max: u32,
+    coins_max: u32,
+    hash: FixedState,
+    accounts: Box<[Share]>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Share {
+    tickets: u32,
+    coins: u32,
+}
+
+/// A stranger's place among the accounts.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(super) struct Account(u16);
+
+impl Shares {
+    /// Of a pool; `seed` is a number that nobody knows.
+    pub(super) fn new(settings: &TicketSettings, seed: u64) -> Shares {
+        let limit = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let coins = settings.coins_most();
+        Shares {
+            tickets_max: limit((settings.pool / settings.shares).max(1)),
+            // In a small pool a share is as much as one long ticket, or nobody could have any.
+            coins_max: limit((coins / settings.shares).max(coins.min(TicketSettings::LONG_TICKET))),
+            hash: FixedState::with_seed(seed),
+            accounts: vec![Share::default(); ACCOUNTS].into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn account(&self, stranger: Stranger) -> Account {
+        let hash = self.hash.hash_one(stranger.number()) as usize;
+        Account((hash % ACCOUNTS) as u16)
+    }
+
+    /// Coins that another ticket of this account may have; `None` where it may have no other
+    /// ticket.
+    #[inline]
+    pub(super) fn left(&self, account: Account) -> Option<usize> {
+        let share = self.accounts[usize::from(account.0)];
+        (share.tickets < self.tickets_max)
+            .then(|| self.coins_max.saturating_sub(share.coins) as usize)
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, account: Account, coins: u16) {
+        let share = &mut self.accounts[usize::from(account.0)];
+        share.tickets += 1;
+        share.coins += u32::from(coins);
+    }
+
+    #[inline]
+    pub(super) fn give_back(&mut self, account: Account, coins: u16) {
+        let share = &mut self.accounts[usize::from(account.0)];
+        share.tickets -= 1;
+        share.coins -= u32::from(coins);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, net::IpAddr, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn strangers_spread_over_the_accounts_by_the_seed() {
+        let settings = TicketSettings {
+            pool: 65_536,
+            lifetime: Duration::from_secs(300),
+            shares: 8,
+        };
+        let neighbours: Vec<Stranger> = (0..4_096u32)
+            .map(|last| Stranger::of(IpAddr::from((0x0a00_0000 | last).to_be_bytes())))
+            .collect();
+        let mut layouts = HashSet::new();
+        for seed in [
+            0x9e37_79b9_7f4a_7c15,
+            0xd1b5_4a32_d192_ed03,
+            0x0123_4567_89ab_cdef,
+        ] {
+            let shares = Shares::new(&settings, seed);
+            let accounts: Vec<u16> = (neighbours.iter())
+                .map(|&stranger| shares.account(stranger).0)
+                .collect();
+            let used: HashSet<u16> = accounts.iter().copied().collect();
+            // By chance, 63 %.
+            assert!(used.len() > 2_400, "{} accounts of 4,096", used.len());
+            assert!(layouts.insert(accounts), "it does not depend on the seed");
+        }
+    }
+}

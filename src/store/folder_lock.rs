@@ -1,0 +1,154 @@
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// A folder that one process alone works in, for as long as this value lives. The locks are the
+/// kernel's: they go with the process, however that ends.
+///
+/// The folder itself is locked, so that nobody can take the lock away by removing a file. The file
+/// `lock` in it is locked as well: it names the process, and versions that know the file alone keep
+/// away.
+#[derive(Debug)]
+pub struct FolderLock {
+    _folder: File,
+    _file: File,
+}
+
+/// A folder that cannot be locked.
+#[derive(Debug)]
+pub enum LockRefused {
+    /// Another process has it: its number as it wrote it down, or "unknown".
+    Taken {
+        /// The other process.
+        process: String,
+    },
+    /// The file system failed.
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl FolderLock {
+    /// Locks a folder, which is there.
+    ///
+    /// # Errors
+    /// Where another process has it, or the file system fails.
+    pub fn take(folder: &Path) -> Result<FolderLock, LockRefused> {
+        let path = folder.join("lock");
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            |error| LockRefused::Io { path, error }
+        };
+        let opened = File::open(folder).map_err(at(folder))?;
+        match lock(&opened) {
+            Ok(true) => {}
+            Ok(false) => return Err(taken(&path)),
+            // A file system that locks files only, as NFS; the file's lock has to do.
+            Err(error) if !is_real(&error) => {}
+            Err(error) => return Err(at(folder)(error)),
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at(&path))?;
+        if !lock(&file).map_err(at(&path))? {
+            return Err(taken(&path));
+        }
+        let noted = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        noted.map_err(at(&path))?;
+        Ok(FolderLock {
+            _folder: opened,
+            _file: file,
+        })
+    }
+}
+
+/// Whether the lock is this process's now; otherwise another process has it.
+fn lock(file: &File) -> io::Result<bool> {
+    // SAFETY: flock takes a descriptor, which `file` keeps open, and no memory.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        error => Err(error),
+    }
+}
+
+/// Whether the error is more than the word that folders cannot be locked here.
+fn is_real(error: &io::Error) -> bool {
+    let cannot = [
+        libc::EBADF,
+        libc::EINVAL,
+        libc::ENOLCK,
+        libc::ENOSYS,
+        libc::EOPNOTSUPP,
+    ];
+    !error
+        .raw_os_error()
+        .is_some_and(|code| cannot.contains(&code))
+}
+
+/// What the process that has the lock wrote down. What cannot be read is as unknown as what was not
+/// written yet.
+fn taken(path: &Path) -> LockRefused {
+    let mut text = String::new();
+    let _ = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    let process = match text.trim() {
+        "" => "unknown".to_owned(),
+        number => number.to_owned(),
+    };
+    LockRefused::Taken { process }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_whose_lock_file_is_removed_or_replaced_stays_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(folder.path()).unwrap();
+        for replace in [false, true] {
+            let file = folder.path().join("lock");
+            let _ = std::fs::remove_file(&file);
+            if replace {
+                std::fs::write(&file, "").unwrap();
+            }
+            let refused = FolderLock::take(folder.path()).unwrap_err();
+            let LockRefused::Taken { process } = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!(process, "unknown");
+            assert_eq!(file.exists(), replace, "a refused process makes nothing");
+        }
+        drop(first);
+        FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_version_that_locks_the_file_alone_keeps_others_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        std::fs::write(&path, "4711\n").unwrap();
+        let file = File::open(&path).unwrap();
+        assert!(lock(&file).unwrap());
+        let refused = FolderLock::take(folder.path()).unwrap_err();
+        assert!(matches!(refused, LockRefused::Taken { process } if process == "4711"));
+        drop(file);
+        FolderLock::take(folder.path()).unwrap();
+    }
+}
