@@ -252,11 +252,8 @@ fn a_coin_powned_over_forty_connections_stops_nobody() {
             std::thread::scope(|scope| {
                 for number in 0..CONNECTIONS {
                     let mut stream = connect(node.address);
-                    let requests = there_and_back[number % 2]
-                        .repeat(DEPTH / 2)
-                        .into_iter()
-                        .chain(there_and_back[1 - number % 2].repeat(DEPTH / 2));
-                    let requests: Vec<u8> = requests.collect();
+                    let requests = [&there_and_back[number % 2], &there_and_back[1 - number % 2]];
+                    let requests = requests.map(Vec::as_slice).concat().repeat(DEPTH / 2);
                     scope.spawn(move || {
                         let start = Instant::now();
                         while !ends.load(SeqCst) && start.elapsed() < FLOOD_MAX {
@@ -277,6 +274,7 @@ fn a_coin_powned_over_forty_connections_stops_nobody() {
             });
         });
         assert!(changes["shared"].as_u64().unwrap() > 0, "{changes}");
+        assert!(changes["refused"].as_u64().unwrap() > 0, "{changes}");
     }
 }
 

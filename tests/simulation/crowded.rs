@@ -47,7 +47,6 @@ const OWN: RaidaId = match RaidaId::new(14) {
 const COIN_ID: u16 = 6;
 const ADMIN: [u8; 16] = [9; 16];
 const SESSION: SessionId = SessionId::new(0);
-const SECRET: [u8; 16] = [4; 16];
 
 /// Every other server has issued a ticket for this coin.
 struct Voters(Coin);
@@ -109,8 +108,11 @@ impl Trial {
         let recovered = recover(&world).unwrap();
         let opened = node::open_meshes(world.clone(), setup, recovered);
         let (meshes, _) = world.run(STEPS, opened).unwrap().unwrap();
-        let secret = || Some(SharedSecret::new(&SECRET));
-        let secrets = Arc::new(SharedSecrets::new(std::array::from_fn(|_| secret())));
+        let secrets: Vec<_> = RaidaId::all()
+            .map(|raida| Some(secret_with(raida)))
+            .collect();
+        let secrets = secrets.try_into().expect("one for each server");
+        let secrets = Arc::new(SharedSecrets::new(secrets));
         let service = |mesh: &Rc<raida::mesh::Mesh<SimEnvironment>>| {
             Service::new(
                 mesh.clone(),
@@ -268,6 +270,10 @@ impl Trial {
     }
 }
 
+fn secret_with(raida: RaidaId) -> SharedSecret {
+    SharedSecret::new(&[raida.get() + 1; 16])
+}
+
 fn key(mark: [u8; 4], number: u8) -> An {
     let mut bytes = [number; 16];
     bytes[12..].copy_from_slice(&mark);
@@ -312,8 +318,8 @@ fn commands(trial: &Trial, coins: &Coins) -> Vec<(Command, Vec<u8>)> {
         .map(|(helper, half)| Presented {
             helper,
             half,
-            ticket: SharedSecret::new(&SECRET).seal(&Voucher {
-                part: split(an(50))[half as usize],
+            ticket: secret_with(helper).seal(&Voucher {
+                part: split(An::new(std::array::from_fn(|at| at as u8)))[half as usize],
                 coin: plain,
                 minute: minute.low_bits(),
             }),
