@@ -32,6 +32,11 @@ pub trait Attack {
     /// One line for a person: what is sent.
     fn what(&self) -> &'static str;
 
+    /// Whether it was found when looking for relatives of the attacks that the others stand for.
+    fn is_relative(&self) -> bool {
+        false
+    }
+
     /// The node's configuration where it is not the default one: only what the attack needs.
     fn settings(&self, _folder: &Path) -> Vec<(&'static str, String)> {
         Vec::new()

@@ -65,6 +65,10 @@ impl Attack for HalfSent {
          many connections a second as are opened again, with a detect each"
     }
 
+    fn is_relative(&self) -> bool {
+        true
+    }
+
     fn manners(&self) -> &'static [Manner] {
         MANNERS
     }

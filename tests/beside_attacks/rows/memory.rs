@@ -88,6 +88,10 @@ impl Attack for PeeksUdp {
         "8, a relative: 2,000 peeks a second of a locker of 200,000 coins, UDP, one address"
     }
 
+    fn is_relative(&self) -> bool {
+        true
+    }
+
     fn coins(&self) -> Vec<Owned> {
         Peeks.coins()
     }
@@ -124,6 +128,10 @@ impl Attack for PutsUdp {
     fn what(&self) -> &'static str {
         "10, a relative: 2,000 offers a second of one more coin under a trade key with 200,000, half of \
          them wrong sums, UDP, one address"
+    }
+
+    fn is_relative(&self) -> bool {
+        true
     }
 
     fn coins(&self) -> Vec<Owned> {
@@ -166,6 +174,10 @@ impl Attack for PeeksWide {
 
     fn what(&self) -> &'static str {
         "8, a relative: the same 8 deep on 200 connections of one address: see the socket buffers"
+    }
+
+    fn is_relative(&self) -> bool {
+        true
     }
 
     fn coins(&self) -> Vec<Owned> {

@@ -186,6 +186,10 @@ impl Attack for PaymentsOfOthers {
          settlement refuses, UDP, one address"
     }
 
+    fn is_relative(&self) -> bool {
+        true
+    }
+
     fn settings(&self, folder: &Path) -> Vec<(&'static str, String)> {
         settings(folder, 2)
     }
