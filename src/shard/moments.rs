@@ -6,8 +6,8 @@ use crate::coin::{COINS_PER_PAGE, Coin, PAGES};
 /// that are there only while something in them matters, 15 MB if that is every page there can be.
 ///
 /// A byte is the number of an [`Era`]: a stretch of time in which the same was so, at most a `step`
-/// long or some. What is older than `keep` is forgotten. Before the number of a forgotten era is used again, a
-/// sweep over the pages takes it out of all bytes, some pages each time that an era begins.
+/// long, or some of them. What is older than `keep` is forgotten. Before the number of a forgotten era is
+/// used again, a sweep over the pages takes it out of all bytes, some pages each time that an era begins.
 pub(super) struct Moments<T> {
     keep: Duration,
     step: Duration,
@@ -120,6 +120,10 @@ impl<T: What> Moments<T> {
             forget(era);
         }
         self.sweep_some();
+        // After more eras than numbers, and a long pause: every number is one that is forgotten.
+        while self.eras.is_empty() && self.forgotten == NUMBERS {
+            self.sweep_some();
+        }
         if self.forgotten + self.eras.len() < NUMBERS {
             let (began, last) = (now, now);
             self.eras.push_back(Era { began, last, what });
@@ -311,6 +315,19 @@ mod tests {
         }
         assert_eq!(moments.of(coin(1)).unwrap().began, now);
         assert_eq!(moments.of(coin(2)), None);
+    }
+
+    #[test]
+    fn all_numbers_are_used_again_after_a_long_pause() {
+        let mut moments = Moments::new(KEEP, STEP);
+        for number in 0..NUMBERS {
+            let at = Duration::from_millis(number as u64);
+            note(&mut moments, coin(number), at, number as u8);
+        }
+        note(&mut moments, coin(1), 10 * KEEP, 7);
+        assert!(moments.of(coin(1)).is_some_and(|era| era.what == 7));
+        assert!((2..NUMBERS).all(|number| moments.of(coin(number)).is_none()));
+        assert_eq!(moments.page_count(), 1);
     }
 
     #[test]
