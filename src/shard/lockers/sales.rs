@@ -32,7 +32,7 @@ pub struct TradeCounts {
     /// Trade lockers.
     pub lockers: [u64; Currency::ALL.len()],
     /// Worth of their coins in the smallest unit.
-    pub value: [u64; Currency::ALL.len()],
+    pub value: [u128; Currency::ALL.len()],
 }
 
 struct OnSale {
@@ -327,8 +327,7 @@ impl Sales {
         let (offer, moment) = (sale.offer(), sale.moment);
         let currency = offer.currency as usize;
         self.counts.lockers[currency] += 1;
-        let value = &mut self.counts.value[currency];
-        *value = value.saturating_add(offer.value.units());
+        self.counts.value[currency] += u128::from(offer.value.units());
         self.by_offer.insert((offer, moment, number));
     }
 
@@ -337,8 +336,7 @@ impl Sales {
         let (offer, moment) = (sale.offer(), sale.moment);
         let currency = offer.currency as usize;
         self.counts.lockers[currency] -= 1;
-        let value = &mut self.counts.value[currency];
-        *value = value.saturating_sub(offer.value.units());
+        self.counts.value[currency] -= u128::from(offer.value.units());
         self.by_offer.remove(&(offer, moment, number));
     }
 }
