@@ -14,7 +14,8 @@ use crate::{
     coin::ShardId,
     protocol::Status,
     shard::{
-        Asked, Asker, Begun, CarriedOut, EndedChange, Outcome, Reply, Request, Shard, Single, Unavailable,
+        Asked, Asker, Begun, CarriedOut, EndedChange, Outcome, Reply, Request, Shard, Single,
+        Unavailable,
     },
     store::Environment,
 };
@@ -193,7 +194,8 @@ impl<E: Environment> Mesh<E> {
         let known = match begun {
             Ok(Reply::Begun(Begun::New(known))) => known,
             Ok(Reply::Begun(Begun::UnderWay)) => {
-                self.shard.count(|counters| counters.repeats_unanswered += 1);
+                self.shard
+                    .count(|counters| counters.repeats_unanswered += 1);
                 return None;
             }
             Ok(Reply::Begun(Begun::Ended(Outcome { status, .. }))) => {

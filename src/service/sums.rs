@@ -155,9 +155,7 @@ impl<E: Environment> Node<E> {
         held.are(&proven.numbers) || {
             let mut known = self.shard().sum_of(held.values.len());
             let mut values = held.values.iter().copied();
-            let all_circulate = values.all(|value| {
-                value.map(|(an, _)| known.add(an)).is_some()
-            });
+            let all_circulate = values.all(|value| value.map(|(an, _)| known.add(an)).is_some());
             all_circulate && known.proves(sum)
         }
     }

@@ -98,8 +98,7 @@ impl Sum {
     #[inline]
     fn count(&mut self, number: u128) {
         let SumSeeds([low, high]) = self.seeds;
-        let product =
-            u128::from(number as u64 ^ low) * u128::from((number >> 64) as u64 ^ high);
+        let product = u128::from(number as u64 ^ low) * u128::from((number >> 64) as u64 ^ high);
         let hash = product as u64 ^ (product >> 64) as u64;
         let entry = hash & !IS_EVEN | TAKEN;
         let last = self.places.len() - 1;
