@@ -1,4 +1,4 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{mailbox::Mailbox, server::all};
 use crate::{
@@ -20,6 +20,7 @@ pub struct Counts {
     /// Coins that got a new owner.
     pub coins_powned: u64,
     /// Their worth in the smallest unit.
+    #[serde(serialize_with = "units", deserialize_with = "from_units")]
     pub value_powned_units: u128,
     /// Connections.
     pub connections: ConnectionCounts,
@@ -58,7 +59,8 @@ pub struct LockersKept {
     /// Coins in them.
     pub coins: u64,
     /// Their worth in the smallest unit.
-    pub value_units: u64,
+    #[serde(serialize_with = "units", deserialize_with = "from_units")]
+    pub value_units: u128,
     /// Memory by which they and trade lockers are found, in bytes.
     pub index_bytes: u64,
 }
@@ -71,7 +73,29 @@ pub struct ForSale {
     /// Trade lockers.
     pub lockers: u64,
     /// Worth of their coins in the smallest unit.
-    pub value_units: u64,
+    #[serde(serialize_with = "units", deserialize_with = "from_units")]
+    pub value_units: u128,
+}
+
+/// A number where 64 bits hold it, as most readers of JSON expect; else its digits as a text.
+fn units<S: Serializer>(units: &u128, out: S) -> Result<S::Ok, S::Error> {
+    match u64::try_from(*units) {
+        Ok(units) => out.serialize_u64(units),
+        Err(_) => out.serialize_str(&units.to_string()),
+    }
+}
+
+fn from_units<'de, D: Deserializer<'de>>(input: D) -> Result<u128, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Units {
+        Number(u64),
+        Digits(String),
+    }
+    match Units::deserialize(input)? {
+        Units::Number(units) => Ok(units.into()),
+        Units::Digits(digits) => digits.parse().map_err(D::Error::custom),
+    }
 }
 
 /// Asks every core, and puts their answers together.
@@ -107,15 +131,37 @@ pub(super) fn report(cores: &[Mailbox], limits: &Limits) -> Result<Counts, Strin
         let (done, lockers, trades) = core.lockers;
         counts.lockers.lockers += lockers.lockers;
         counts.lockers.coins += lockers.coins;
-        counts.lockers.value_units = (counts.lockers.value_units).saturating_add(lockers.value);
+        counts.lockers.value_units += lockers.value;
         counts.lockers.index_bytes += lockers.bytes;
         let kept = trades.lockers.into_iter().zip(trades.value);
         for (for_sale, (lockers, value)) in counts.for_sale.iter_mut().zip(kept) {
             for_sale.lockers += lockers;
-            for_sale.value_units = for_sale.value_units.saturating_add(value);
+            for_sale.value_units += value;
         }
         counts.locker_requests += done;
         counts.changes += core.changes;
     }
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worths_that_64_bits_do_not_hold_are_told_whole() {
+        let border = u128::from(u64::MAX);
+        for units in [0, border, border + 1, 184_468 * 100_000_000_000_000] {
+            let counts = Counts {
+                value_powned_units: units,
+                lockers: LockersKept {
+                    value_units: units,
+                    ..LockersKept::default()
+                },
+                ..Counts::default()
+            };
+            let told = serde_json::json!(counts).to_string();
+            assert_eq!(serde_json::from_str::<Counts>(&told).unwrap(), counts);
+        }
+    }
 }

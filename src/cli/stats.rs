@@ -102,7 +102,7 @@ impl StatsCommand {
 
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
-    let value = Worth(counts.value_powned_units.into());
+    let value = Worth(counts.value_powned_units);
     let rows: [(&str, u64); 36] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
@@ -208,12 +208,12 @@ fn locker_table(counts: &Counts) -> String {
     };
     row("lockers", &kept.lockers);
     row("  coins in them", &kept.coins);
-    row("  value in them", &Worth(kept.value_units.into()));
+    row("  value in them", &Worth(kept.value_units));
     row("  bytes of the index", &kept.index_bytes);
     for of in &counts.for_sale {
         row(&format!("for sale for {}", of.currency), &of.lockers);
         if of.lockers > 0 {
-            row("  value", &Worth(of.value_units.into()));
+            row("  value", &Worth(of.value_units));
         }
     }
     let rows: [(&str, u64); 22] = [

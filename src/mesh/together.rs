@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// Of more coins, a change takes several turns: each step looks at all of them.
+const COINS_A_TURN: usize = 8_192;
+
 /// What to do with coins that are held, once their values are known.
 pub enum Decision<R> {
     /// Make these changes, in the order of the coins; a coin that is not among them stays as it is. The
@@ -209,6 +212,12 @@ impl<E: Environment> Mesh<E> {
             pages.extend_from_slice(&locked.pages);
         }
         pages.sort_unstable_by_key(|page| page.page);
+        let let_others = async || {
+            if coins.len() > COINS_A_TURN {
+                self.shard().environment.turn().await;
+            }
+        };
+        let_others().await;
         let on_sale = match self.on_sale(&values).await {
             Ok(on_sale) => on_sale,
             Err(unavailable) => {
@@ -236,10 +245,13 @@ impl<E: Environment> Mesh<E> {
                 return Ok(Err(reason));
             }
         };
-        let is_held = |change: &Change| coins.binary_search(&change.coin).is_ok();
+        let_others().await;
+        // Both rise.
+        let mut held_coins = coins.iter();
+        let mut is_held = |change: &Change| held_coins.any(|coin| *coin == change.coin);
         assert!(
-            changes.iter().all(is_held),
-            "a decision changes coins that are held"
+            changes.iter().all(&mut is_held),
+            "a decision changes coins that are held, in their order"
         );
         // Ranks are of changes to marked numbers, all of which stay.
         let before = changes.len();
@@ -258,7 +270,9 @@ impl<E: Environment> Mesh<E> {
             return Ok(Ok(()));
         }
 
+        let_others().await;
         let mut moves = moves(self.shards(), coins, &values, &changes, &notes);
+        let_others().await;
         if !moves.is_empty() {
             let known = held.iter().map(|(_, locked)| locked.moment).max();
             let moment = self.shard().next_moment(known.unwrap_or(0));

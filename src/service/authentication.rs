@@ -2,7 +2,7 @@
 
 use super::{Caller, Node, healing::HASHED_A_TURN, scatter::scatter, stored::noted};
 use crate::{
-    coin::Coin,
+    coin::{Coin, Worth},
     mesh::Decision,
     protocol::{
         Command, PassFail, Status,
@@ -107,15 +107,15 @@ impl<E: Environment> Node<E> {
             coin.map(|coin| Exchange { coin, an, becomes })
         });
         let mut answer = PassFail::begin(out, request.len());
-        let (mut coins, mut value) = (0, 0u128);
+        let (mut coins, mut worth) = (0, Worth(0));
         self.exchange(records, |record| {
             answer.pass(record);
             coins += 1;
             let coin = request.record(record).and_then(|(coin, ..)| coin);
-            value += coin.map_or(0, |coin| coin.denomination.worth_units().into());
+            worth.0 += Worth::of(coin).0;
         })
         .await?;
-        self.count_powned(coins, value);
+        self.count_powned(coins, worth);
         Ok(answer.finish(Bitmap::IfMixed))
     }
 
@@ -214,14 +214,14 @@ impl<E: Environment> Node<E> {
     }
 
     fn count_all_powned(&self, coins: &[Coin]) {
-        let worth = coins.iter().map(|coin| coin.denomination.worth_units());
-        self.count_powned(coins.len() as u64, worth.map(u128::from).sum());
+        let worth = Worth::of(coins.iter().copied());
+        self.count_powned(coins.len() as u64, worth);
     }
 
-    pub(super) fn count_powned(&self, coins: u64, value: u128) {
+    fn count_powned(&self, coins: u64, worth: Worth) {
         self.shard().count(|counters| {
             counters.coins_powned += coins;
-            counters.value_powned += value;
+            counters.value_powned += worth.0;
         });
     }
 }

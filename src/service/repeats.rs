@@ -53,8 +53,13 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Option<Status> {
         let sender = self.sender(caller);
-        let name = self.name(command, payload).await;
-        let home = self.home(command, payload, name);
+        let first = first_coin(command, payload);
+        let name = self.name(command, payload, first).await;
+        // Where it names no coin, some shard.
+        let home = first.map_or_else(
+            || ShardId::new(name.modulo(self.mesh.shards())),
+            |coin| coin.page().owner(self.mesh.shards()),
+        );
         let begin = Request::BeginChange(name, sender.waits);
         let known = match self.mesh.ask(home, begin).await {
             Ok(Reply::Begun(Begun::New(known))) => known,
@@ -114,8 +119,15 @@ impl<E: Environment> Node<E> {
         Some(status)
     }
 
-    async fn name(&self, command: Command, payload: &[u8]) -> ChangeName {
+    async fn name(&self, command: Command, payload: &[u8], first: Option<Coin>) -> ChangeName {
         let shard = self.shard();
+        if command == Command::Pown
+            && let Ok(request) = Pown::parse(payload)
+            && request.len() == 1
+            && let Some((Some(coin), an, proposed)) = request.record(0)
+        {
+            return shard.repeat_key.name_pown(coin, an, proposed);
+        }
         let mut naming = shard.repeat_key.name(command);
         for part in payload.chunks(NAMED_A_TURN) {
             naming.add(part);
@@ -123,20 +135,7 @@ impl<E: Environment> Node<E> {
                 shard.environment.turn().await;
             }
         }
-        naming.finish()
-    }
-
-    /// The owner of the first coin that the request names; where it names none, some shard.
-    fn home(&self, command: Command, payload: &[u8], name: ChangeName) -> ShardId {
-        let shards = self.mesh.shards();
-        let coin = first_coin_at(command).and_then(|at| {
-            let bytes = payload.get(at..)?.first_chunk()?;
-            Coin::from_bytes(bytes)
-        });
-        match coin {
-            Some(coin) => coin.page().owner(shards),
-            None => ShardId::new(name.modulo(shards)),
-        }
+        naming.finish(first)
     }
 
     /// A request gave coins these numbers, and its payload does not tell: to be said when the change is
@@ -379,26 +378,27 @@ fn last_of_each(mut numbers: Vec<(Coin, An)>) -> Vec<(Coin, An)> {
     numbers
 }
 
-/// Where the payload of a command names its first coin.
-fn first_coin_at(command: Command) -> Option<usize> {
+/// The first coin that a request names, where that is one.
+fn first_coin(command: Command, payload: &[u8]) -> Option<Coin> {
     /// A session or a key comes first.
     const SESSION: usize = 4;
     const KEY: usize = 16;
     /// The number of lockers, and of the first one's coins.
     const COUNTS: usize = 3;
-    match command {
+    let at = match command {
         Command::Pown
         | Command::PownSum
         | Command::PownDerive
         | Command::Fix
         | Command::FixEncryption
         | Command::StoreSum
-        | Command::PutForSale => Some(0),
-        Command::CreateCoins => Some(SESSION + KEY),
-        Command::Remove => Some(KEY),
-        Command::StoreMultiple => Some(COUNTS),
-        _ => None,
-    }
+        | Command::PutForSale => 0,
+        Command::CreateCoins => SESSION + KEY,
+        Command::Remove => KEY,
+        Command::StoreMultiple => COUNTS,
+        _ => return None,
+    };
+    Coin::from_bytes(payload.get(at..)?.first_chunk()?)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::Stranger;
 use crate::{
-    coin::{An, Coin},
+    coin::{An, COINS_PER_PAGE, Coin},
     protocol::{Command, Status},
     store::Signal,
 };
@@ -23,11 +23,22 @@ pub const REMEMBERED: Duration = Duration::from_secs(10);
 /// Stands for a request that changes something: two with the same name are the same command with the same
 /// decrypted payload. A keyed hash, so that nobody can make up two that share a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ChangeName(u128);
+pub struct ChangeName {
+    hash: u128,
+    /// The number of the first coin that it names, below 2^24; or any number, where it names none.
+    first: u32,
+}
 
 /// What requests, and numbers that they give to coins, are hashed with: the same on all shards.
 #[derive(Clone, Copy)]
-pub struct RepeatKey([u64; 2]);
+pub struct RepeatKey {
+    /// For what may be long.
+    sip: [u64; 2],
+    /// For a pown of one coin, which has to cost next to nothing: the key of an NH hash (Black et al.,
+    /// UMAC, 1999). Whatever two payloads somebody chooses who does not know it, they collide with a
+    /// probability of 2^-64.
+    nh: [u64; 6],
+}
 
 /// The name of a request, as far as its payload has been read.
 pub struct Naming(SipHasher13);
@@ -100,26 +111,35 @@ pub enum Begun {
 /// Which requests that change something are under way, and which were carried out lately: those that
 /// this shard is the home of.
 ///
-/// What was carried out takes 24 bytes in a table of fixed size. A name belongs to one bucket of
-/// eight; where all are taken, the address that has most of them loses its oldest. So whoever changes
-/// much pushes out what others need only where others have no less.
+/// What was carried out takes 24 bytes in a table of fixed size. It belongs to a bucket of eight, by the
+/// first coin that it names, and takes the place of what was carried out before with the same first
+/// coin, which has another number now. Where all eight are taken, the address that has most of them
+/// loses its oldest. So whoever changes much pushes out what others need only where others have no less.
 pub(super) struct Repeats {
-    buckets: Box<[Bucket]>,
+    buckets: Box<[Words]>,
     under_way: HashMap<ChangeName, Rc<UnderWay>, FixedState>,
     details: VecDeque<Kept>,
     details_bytes: usize,
     kept: usize,
 }
 
-type Bucket = [Entry; ENTRIES];
+/// A bucket: eight tags, of which a look takes a cache line or two, and two words for each entry. Plain
+/// numbers, since the system gives zeros for these in pages that take no memory before they are used.
+type Words = [u64; 3 * ENTRIES];
+
+/// A bucket that is being looked at.
+struct Bucket<'a>(&'a mut Words);
 
 const ENTRIES: usize = 8;
 
-#[derive(Clone, Copy, Default)]
+/// The first coin of a request in the high 24 bits, and 40 bits of its name; 0 where nothing is there.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Tag(u64);
+
+#[derive(Clone, Copy)]
 struct Entry {
-    name: u64,
     given: Given,
-    /// In [`TICKS_A_SECOND`] since the shard began, and 1; 0 where the entry is free.
+    /// In [`TICKS_A_SECOND`] since the shard began.
     at: u32,
     address: u32,
 }
@@ -181,15 +201,24 @@ impl RepeatKey {
     /// A key from bytes that nobody else knows.
     pub fn new(secret: &[u8; 32]) -> RepeatKey {
         let (words, _) = secret.as_chunks();
-        RepeatKey([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])
+        let sip = [0, 1].map(|word: usize| u64::from_le_bytes(words[word]));
+        let nh = [0, 1, 2, 3, 4, 5].map(|number: u64| {
+            let mut hasher = SipHasher13::new_with_keys(
+                u64::from_le_bytes(words[2]),
+                u64::from_le_bytes(words[3]),
+            );
+            hasher.write(&number.to_le_bytes());
+            hasher.finish() | 1
+        });
+        RepeatKey { sip, nh }
     }
 
     fn hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0[0], self.0[1])
+        SipHasher13::new_with_keys(self.sip[0], self.sip[1])
     }
 
-    /// Names a request of this command, whose payload is to be [added](Naming::add).
-    #[inline]
+    /// Names a request of this command, whose payload is to be [added](Naming::add). A pown of one
+    /// coin has a name of [another sort](RepeatKey::name_pown).
     pub fn name(&self, command: Command) -> Naming {
         let mut hasher = self.hasher();
         hasher.write(&[command.group(), command.code()]);
@@ -198,14 +227,18 @@ impl RepeatKey {
 
     /// Names a pown of one coin.
     #[inline]
-    pub(super) fn name_pown(&self, coin: Coin, an: An, proposed: An) -> ChangeName {
-        let mut payload = [0; Coin::SIZE + 2 * An::SIZE];
-        payload[..Coin::SIZE].copy_from_slice(&coin.to_bytes());
-        payload[Coin::SIZE..][..An::SIZE].copy_from_slice(an.expose());
-        payload[Coin::SIZE + An::SIZE..].copy_from_slice(proposed.expose());
-        let mut naming = self.name(Command::Pown);
-        naming.add(&payload);
-        naming.finish()
+    pub fn name_pown(&self, coin: Coin, an: An, proposed: An) -> ChangeName {
+        let first = number(coin);
+        let [an_low, an_high] = words(an);
+        let [new_low, new_high] = words(proposed);
+        let [a, b, c, d, e, f] = self.nh;
+        let product = |x: u64, x_key: u64, y: u64, y_key: u64| {
+            u128::from(x.wrapping_add(x_key)) * u128::from(y.wrapping_add(y_key))
+        };
+        let hash = product(first.into(), a, an_low, b)
+            .wrapping_add(product(an_high, c, new_low, d))
+            .wrapping_add(product(new_high, e, 0, f));
+        ChangeName { hash, first }
     }
 
     /// Stands for a coin's number.
@@ -223,10 +256,10 @@ impl RepeatKey {
     #[inline]
     pub fn sender(&self, address: IpAddr, waits: bool) -> Sender {
         let owner = Stranger::of(address).number();
-        let mut hasher = self.hasher();
-        hasher.write(&owner.to_le_bytes());
+        let [a, b, ..] = self.nh;
+        let product = u128::from(owner ^ a) * u128::from(b);
         Sender {
-            address: hasher.finish() as u32,
+            address: (product >> 64) as u32 ^ product as u32,
             waits,
         }
     }
@@ -251,22 +284,52 @@ impl Naming {
         self.0.write(payload);
     }
 
-    /// The name.
-    #[inline]
-    pub fn finish(self) -> ChangeName {
-        ChangeName(self.0.finish128().as_u128())
+    /// The name of a request that names this coin first, or none.
+    pub fn finish(self, first: Option<Coin>) -> ChangeName {
+        let hash = self.0.finish128().as_u128();
+        ChangeName {
+            hash,
+            first: first.map_or(hash as u32 >> 8, number),
+        }
     }
 }
 
 impl ChangeName {
     /// Some number from 0 to `end - 1`, the same for the same name.
     pub fn modulo(&self, end: u16) -> u16 {
-        (self.0 % u128::from(end)) as u16
+        (self.hash % u128::from(end)) as u16
     }
 
-    fn short(&self) -> u64 {
-        self.0 as u64
+    #[inline]
+    fn tag(&self) -> Tag {
+        let hash = (self.hash >> 64) as u64 ^ self.hash as u64;
+        // Not 0, as long as it is of something.
+        Tag(u64::from(self.first) << 40 | hash >> 24 | 1)
     }
+}
+
+impl Tag {
+    #[inline]
+    fn first(&self) -> u64 {
+        self.0 >> 40
+    }
+
+    #[inline]
+    fn is_free(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Numbers coins from 0, below 2^24.
+#[inline]
+fn number(coin: Coin) -> u32 {
+    (coin.page().index() * COINS_PER_PAGE + coin.place()) as u32
+}
+
+#[inline]
+fn words(an: An) -> [u64; 2] {
+    let number = u128::from_le_bytes(*an.expose());
+    [number as u64, (number >> 64) as u64]
 }
 
 impl Given {
@@ -307,7 +370,7 @@ impl Repeats {
     pub(super) fn new(most: usize) -> Repeats {
         let buckets = (most / ENTRIES).max(1);
         Repeats {
-            buckets: vec![[Entry::default(); ENTRIES]; buckets].into(),
+            buckets: vec![[0; 3 * ENTRIES]; buckets].into(),
             under_way: HashMap::default(),
             details: VecDeque::new(),
             details_bytes: 0,
@@ -329,7 +392,7 @@ impl Repeats {
         if let Some(under_way) = self.under_way.get(&name) {
             return Err(under_way.clone());
         }
-        let entry = self.entry(name).copied();
+        let entry = self.entry(name);
         let is_single = entry.is_some_and(|entry| entry.at == UNDER_WAY);
         let under_way = Rc::<UnderWay>::default();
         self.under_way.insert(name, under_way.clone());
@@ -372,7 +435,6 @@ impl Repeats {
                 return;
             }
             let entry = Entry {
-                name: name.short(),
                 given,
                 at: ticks(now),
                 address: sender.address,
@@ -388,7 +450,6 @@ impl Repeats {
             return BegunSingle::UnderWay;
         }
         let entry = Entry {
-            name: name.short(),
             given: Given::default(),
             at: UNDER_WAY,
             address: sender.address,
@@ -402,13 +463,17 @@ impl Repeats {
     /// Ends it: with its change in force, or not.
     #[inline]
     pub(super) fn end_single(&mut self, place: Place, passed: bool, now: Duration) {
-        let (bucket, entry) = (place.at as usize / ENTRIES, place.at as usize % ENTRIES);
-        let entry = &mut self.buckets[bucket][entry];
+        let mut bucket = Bucket(&mut self.buckets[place.at as usize / ENTRIES]);
+        let index = place.at as usize % ENTRIES;
+        let mut entry = bucket.entry(index);
         assert_eq!(entry.at, UNDER_WAY, "what is under way keeps its entry");
         match passed {
-            true => entry.at = ticks(now),
+            true => {
+                entry.at = ticks(now);
+                bucket.set(index, place.name.tag(), entry);
+            }
             false => {
-                entry.at = 0;
+                bucket.clear(index);
                 self.kept -= 1;
             }
         }
@@ -438,36 +503,44 @@ impl Repeats {
 
     #[inline]
     fn bucket(&self, name: ChangeName) -> usize {
-        // The high half, since the low one is what entries are told apart by.
-        ((name.0 >> 96) as usize * self.buckets.len()) >> 32
+        // Fibonacci hashing: the high bits of the product spread runs of coins evenly.
+        let hash = name.first.wrapping_mul(0x9e37_79b9);
+        (u64::from(hash) * self.buckets.len() as u64 >> 32) as usize
     }
 
-    fn entry(&self, name: ChangeName) -> Option<&Entry> {
-        let mut bucket = self.buckets[self.bucket(name)].iter();
-        bucket.find(|entry| entry.at != 0 && entry.name == name.short())
+    fn entry(&self, name: ChangeName) -> Option<Entry> {
+        let words = &self.buckets[self.bucket(name)];
+        let index = words[..ENTRIES]
+            .iter()
+            .position(|tag| *tag == name.tag().0)?;
+        Some(Entry::from_words(words, index))
     }
 
-    /// Puts an entry into its bucket, in place of one with the same name, a free one, or the one to be
-    /// given up first; gives where. `None` where all are under way.
+    /// Puts an entry into its bucket, in place of one with the same first coin, a free one, or the one
+    /// to be given up first; gives where. `None` where all are under way, or that one is.
     #[inline]
     fn put(&mut self, name: ChangeName, new: Entry) -> Option<u32> {
-        let at = self.bucket(name);
-        let bucket = &mut self.buckets[at];
-        let mut free = None;
-        let mut found = None;
-        for (index, entry) in bucket.iter().enumerate() {
-            if entry.at == 0 {
-                free = free.or(Some(index));
-            } else if entry.name == new.name {
+        let (at, tag) = (self.bucket(name), name.tag());
+        let mut bucket = Bucket(&mut self.buckets[at]);
+        let (mut free, mut found) = (None, None);
+        for index in 0..ENTRIES {
+            let other = bucket.tag(index);
+            if other.is_free() {
+                free = Some(index);
+            } else if other.first() == tag.first() {
                 found = Some(index);
             }
         }
-        let index = match found.or(free) {
-            Some(index) => index,
-            None => given_up_first(bucket)?,
+        let index = match (found, free) {
+            (Some(index), _) if bucket.entry(index).at == UNDER_WAY => return None,
+            (Some(index), _) => index,
+            (None, Some(index)) => {
+                self.kept += 1;
+                index
+            }
+            (None, None) => bucket.given_up_first()?,
         };
-        self.kept += usize::from(bucket[index].at == 0);
-        bucket[index] = new;
+        bucket.set(index, tag, new);
         Some((at * ENTRIES + index) as u32)
     }
 
@@ -511,33 +584,68 @@ impl Repeats {
         };
         self.details_bytes -= kept.details.bytes();
         let at = self.bucket(kept.name);
-        let mut bucket = self.buckets[at].iter_mut();
-        if let Some(entry) = bucket.find(|entry| entry.at != 0 && entry.name == kept.name.short()) {
-            entry.at = 0;
+        let mut bucket = Bucket(&mut self.buckets[at]);
+        let index = (0..ENTRIES).find(|&index| bucket.tag(index) == kept.name.tag());
+        if let Some(index) = index.filter(|&index| bucket.entry(index).at != UNDER_WAY) {
+            bucket.clear(index);
             self.kept -= 1;
         }
     }
 }
 
-/// Of a full bucket the oldest entry of the address that has most, but for those under way.
-#[cold]
-fn given_up_first(bucket: &Bucket) -> Option<usize> {
-    let count = |address| {
-        bucket
-            .iter()
-            .filter(|other| other.address == address)
-            .count()
-    };
-    let settled = bucket.iter().enumerate();
-    let settled = settled.filter(|(_, entry)| entry.at != UNDER_WAY);
-    let first = settled.min_by_key(|(_, entry)| (ENTRIES - count(entry.address), entry.at));
-    first.map(|(index, _)| index)
+impl Bucket<'_> {
+    #[inline]
+    fn tag(&self, index: usize) -> Tag {
+        Tag(self.0[index])
+    }
+
+    #[inline]
+    fn entry(&self, index: usize) -> Entry {
+        Entry::from_words(self.0, index)
+    }
+
+    #[inline]
+    fn set(&mut self, index: usize, tag: Tag, entry: Entry) {
+        self.0[index] = tag.0;
+        self.0[ENTRIES + 2 * index] = entry.given.0;
+        self.0[ENTRIES + 2 * index + 1] = u64::from(entry.address) << 32 | u64::from(entry.at);
+    }
+
+    fn clear(&mut self, index: usize) {
+        self.0[index] = 0;
+    }
+
+    /// Of a full bucket the oldest entry of the address that has most, but for those under way.
+    #[cold]
+    fn given_up_first(&self) -> Option<usize> {
+        let entries: [Entry; ENTRIES] = std::array::from_fn(|index| self.entry(index));
+        let count = |address| {
+            entries
+                .iter()
+                .filter(|other| other.address == address)
+                .count()
+        };
+        let settled = entries.iter().enumerate();
+        let settled = settled.filter(|(_, entry)| entry.at != UNDER_WAY);
+        let first = settled.min_by_key(|(_, entry)| (ENTRIES - count(entry.address), entry.at));
+        first.map(|(index, _)| index)
+    }
 }
 
 impl Entry {
+    #[inline]
+    fn from_words(words: &Words, index: usize) -> Entry {
+        let last = words[ENTRIES + 2 * index + 1];
+        Entry {
+            given: Given(words[ENTRIES + 2 * index]),
+            at: last as u32,
+            address: (last >> 32) as u32,
+        }
+    }
+
     fn is_known(&self, now: Duration) -> bool {
         let longest = REMEMBERED.as_secs() as u32 * TICKS_A_SECOND;
-        self.at != 0 && self.at != UNDER_WAY && ticks(now).saturating_sub(self.at) <= longest
+        self.at != UNDER_WAY && ticks(now).saturating_sub(self.at) <= longest
     }
 }
 
@@ -545,7 +653,7 @@ impl Entry {
 #[inline]
 fn ticks(now: Duration) -> u32 {
     let fraction = now.subsec_nanos() / (1_000_000_000 / TICKS_A_SECOND);
-    now.as_secs() as u32 * TICKS_A_SECOND + fraction + 1
+    now.as_secs() as u32 * TICKS_A_SECOND + fraction
 }
 
 #[cfg(test)]
@@ -572,7 +680,7 @@ mod tests {
     fn name(payload: u64) -> ChangeName {
         let mut naming = key().name(Command::Pown);
         naming.add(&payload.to_le_bytes());
-        naming.finish()
+        naming.finish(None)
     }
 
     fn sender(last: u8) -> Sender {
@@ -612,19 +720,30 @@ mod tests {
         let named = |command, parts: &[&[u8]]| {
             let mut naming = key().name(command);
             parts.iter().for_each(|part| naming.add(part));
-            naming.finish()
+            naming.finish(None)
         };
         let one = named(Command::Pown, &[b"abcdefghij"]);
         assert_eq!(one, named(Command::Pown, &[b"abc", b"", b"defghij"]));
         assert_ne!(one, named(Command::PownSum, &[b"abcdefghij"]));
         assert_ne!(one, named(Command::Pown, &[b"abcdefghi"]));
-        let (old, new) = (An::new([1; 16]), An::new([2; 16]));
-        let mut payload = vec![];
-        crate::protocol::authentication::Pown::compose([(coin(2, 3), old, new)], &mut payload);
-        assert_eq!(
-            named(Command::Pown, &[&payload]),
-            key().name_pown(coin(2, 3), old, new)
-        );
+        let pown = |place, old, new| {
+            key().name_pown(coin(2, place), An::new([old; 16]), An::new([new; 16]))
+        };
+        let all = [
+            pown(3, 1, 2),
+            pown(4, 1, 2),
+            pown(3, 2, 2),
+            pown(3, 1, 3),
+            pown(3, 2, 1),
+        ];
+        for (index, name) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other != name));
+            assert!(
+                all[index + 1..]
+                    .iter()
+                    .all(|other| other.tag() != name.tag())
+            );
+        }
     }
 
     #[test]
@@ -701,6 +820,23 @@ mod tests {
             .count();
         assert!(known >= 30, "{known} of 32");
         assert_eq!(repeats.len(), 256);
+    }
+
+    #[test]
+    fn a_later_change_of_a_coin_takes_the_place_of_the_one_before() {
+        let mut repeats = Repeats::new(64);
+        let an = |number| An::new([number; 16]);
+        let name = |old, new| key().name_pown(coin(2, 3), an(old), an(new));
+        for number in 1..100 {
+            let BegunSingle::New(place) = repeats.begin_single(name(number, number + 1), sender(1))
+            else {
+                panic!("it is not under way");
+            };
+            repeats.end_single(place, true, SECOND);
+            assert!(repeats.was_carried_out(name(number, number + 1), SECOND));
+            assert!(!repeats.was_carried_out(name(number - 1, number), SECOND));
+        }
+        assert_eq!(repeats.len(), 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    coin::{An, Coin, LockerPrefix},
+    coin::{An, Coin, LockerPrefix, Worth},
     store::book::Stamp,
 };
 
@@ -31,7 +31,7 @@ pub struct IndexCounts {
     /// Coins in them.
     pub coins: u64,
     /// Their worth in the smallest unit.
-    pub value: u64,
+    pub value: u128,
     /// Memory that the index takes, in bytes, trade lockers included.
     pub bytes: u64,
 }
@@ -161,10 +161,7 @@ impl Index {
         }
         if key.is_locker_key() {
             self.counts.coins += come.len() as u64;
-            let worth = come
-                .iter()
-                .map(|item| item.coin().denomination.worth_units());
-            self.counts.value = worth.fold(self.counts.value, u64::saturating_add);
+            self.counts.value += Worth::of(come.iter().map(Item::coin)).0;
         }
         let locker = self.find(&key).unwrap_or_else(|| self.open(key));
         let contents = &mut self.lockers.get_mut(locker).contents;
@@ -186,8 +183,7 @@ impl Index {
             .expect("a coin leaves a locker that is there");
         if key.is_locker_key() {
             self.counts.coins -= gone.len() as u64;
-            let worth = gone.iter().map(|coin| coin.denomination.worth_units());
-            self.counts.value = worth.fold(self.counts.value, u64::saturating_sub);
+            self.counts.value -= Worth::of(gone.iter().copied()).0;
         }
         let contents = &mut self.lockers.get_mut(locker).contents;
         let before = contents.bytes();

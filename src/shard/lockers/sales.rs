@@ -52,7 +52,7 @@ pub struct TradeCounts {
     /// Trade lockers.
     pub lockers: [u64; Currency::ALL.len()],
     /// Worth of their coins in the smallest unit.
-    pub value: [u64; Currency::ALL.len()],
+    pub value: [u128; Currency::ALL.len()],
 }
 
 struct OnSale {
@@ -486,8 +486,7 @@ impl Sales {
         let (offer, moment) = (sale.offer(), sale.moment);
         let currency = offer.currency as usize;
         self.counts.lockers[currency] += 1;
-        let value = &mut self.counts.value[currency];
-        *value = value.saturating_add(offer.value.units());
+        self.counts.value[currency] += u128::from(offer.value.units());
         self.by_offer.insert((offer, moment, number));
     }
 
@@ -496,8 +495,7 @@ impl Sales {
         let (offer, moment) = (sale.offer(), sale.moment);
         let currency = offer.currency as usize;
         self.counts.lockers[currency] -= 1;
-        let value = &mut self.counts.value[currency];
-        *value = value.saturating_sub(offer.value.units());
+        self.counts.value[currency] -= u128::from(offer.value.units());
         self.by_offer.remove(&(offer, moment, number));
     }
 }
