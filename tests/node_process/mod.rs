@@ -7,7 +7,7 @@ pub mod changes;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -53,6 +53,8 @@ pub struct Ending {
 pub struct Serve {
     data: PathBuf,
     flags: Vec<String>,
+    /// Files that it may have open: soft and hard limit.
+    files: Option<(u64, u64)>,
 }
 
 impl Serve {
@@ -60,6 +62,7 @@ impl Serve {
         Serve {
             data: data.to_owned(),
             flags: Vec::new(),
+            files: None,
         }
     }
 
@@ -77,9 +80,32 @@ impl Serve {
         self
     }
 
+    /// Lets it have so many files open, and raise that itself up to so many.
+    pub fn files(mut self, soft: u64, hard: u64) -> Serve {
+        self.files = Some((soft, hard));
+        self
+    }
+
     /// Starts the process and does not wait for it to serve.
     pub fn spawn(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_raida"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raida"));
+        if let Some((soft, hard)) = self.files {
+            let limit = libc::rlimit {
+                rlim_cur: soft,
+                rlim_max: hard,
+            };
+            let set = move || {
+                // SAFETY: the pointer is to a limit that lives on, and the call is safe after a fork
+                // (signal-safety(7) has setrlimit).
+                match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            };
+            // SAFETY: it runs between fork and exec, and does nothing but that call.
+            unsafe { command.pre_exec(set) };
+        }
+        command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)
             .args(&self.flags)
