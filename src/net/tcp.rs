@@ -16,6 +16,7 @@ use super::limits::{Admission, Busy};
 use super::parked::Place;
 use super::pipeline::Pipeline;
 use super::readiness::{Interest, Watched};
+use super::rings::TASK_WORK;
 use super::serve::Worker;
 use super::told::Told;
 use super::{HEADER_BYTES_MAX, Handled, Handler, Origin, Session, Split, Transport};
@@ -145,6 +146,7 @@ async fn run<S: Session>(
     };
     while let Next::Turn = poll_fn(|cx| connection.step(cx)).await {
         turn().await;
+        connection.worker.rings.were_seen();
     }
 }
 
@@ -345,7 +347,7 @@ impl<S: Session> Connection<S> {
             if self.is_paused() {
                 return Halt::Paused;
             }
-            if *budget == 0 {
+            if *budget == 0 || self.worker.rings.are_overdue() {
                 return Halt::Budget;
             }
             match self.session.split(pending) {
@@ -355,6 +357,7 @@ impl<S: Session> Connection<S> {
                         return Halt::NoRoom;
                     }
                     self.session.prepare(&pending[length..]);
+                    self.worker.rings.worked(1);
                     *budget -= 1;
                     self.needed = 1;
                     self.handle(length, needs.is_open);
@@ -462,6 +465,7 @@ impl<S: Session> Connection<S> {
             }
             Handled::Later(later) => {
                 self.out.truncate(before);
+                self.worker.rings.worked(TASK_WORK);
                 self.pipeline.wait_for(later, is_open);
             }
         }

@@ -617,3 +617,198 @@ fn has_place(waiting: usize, changing: usize, most: usize, changes: bool) -> boo
 fn owner(address: IpAddr) -> Owner {
     Stranger::of(address).number()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use super::*;
+
+    const LIMITS: BudgetLimits = BudgetLimits {
+        requests: 1_024,
+        bytes: 64 << 20,
+    };
+    const OF_ONE: usize = 192;
+    const CHANGES_OF_ONE: usize = 144;
+    const MIB: usize = 1 << 20;
+
+    fn budget() -> Rc<Budget> {
+        Budget::new(LIMITS)
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn bytes(bytes: usize) -> Needs {
+        Needs {
+            bytes,
+            ..Needs::default()
+        }
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn waiter() -> (Arc<Woken>, Waker) {
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        (woken, waker)
+    }
+
+    fn places(budget: &Rc<Budget>, last: u8, changes: bool) -> Vec<Place> {
+        let place = || budget.account(address(last)).place(changes).ok();
+        std::iter::from_fn(place).collect()
+    }
+
+    #[test]
+    fn an_address_has_a_share_of_places_and_changes_a_part_of_it() {
+        let budget = budget();
+        let changes = places(&budget, 1, true);
+        assert_eq!(changes.len(), CHANGES_OF_ONE);
+        let questions = places(&budget, 1, false);
+        assert_eq!(changes.len() + questions.len(), OF_ONE);
+        assert_eq!(places(&budget, 2, false).len(), OF_ONE);
+        drop(changes);
+        assert_eq!(places(&budget, 1, true).len(), CHANGES_OF_ONE);
+        assert_eq!(budget.waiting(), questions.len());
+        drop(questions);
+        assert_eq!(budget.accounts.borrow().ledgers.len(), 0);
+    }
+
+    #[test]
+    fn a_core_has_places_for_questions_when_changes_have_theirs() {
+        let budget = budget();
+        let changes: Vec<_> = (0..20)
+            .flat_map(|last| places(&budget, last, true))
+            .collect();
+        assert_eq!(changes.len(), 768);
+        assert!(budget.account(address(30)).place(true).is_err());
+        let questions: Vec<_> = (0..20)
+            .flat_map(|last| places(&budget, last, false))
+            .collect();
+        assert_eq!(changes.len() + questions.len(), 1_024);
+        assert_eq!(budget.counts().changes, 768);
+        assert!(budget.counts().refused_places > 0);
+    }
+
+    #[test]
+    fn an_address_has_a_share_of_bytes_and_one_request_may_be_of_any_size() {
+        let budget = budget();
+        let enter = |last, needs| budget.account(address(last)).enter(&bytes(needs));
+        let whole = enter(1, 50 * MIB).unwrap();
+        assert!(enter(1, MIB).is_err(), "beyond its share");
+        assert!(enter(1, SMALL).is_ok(), "bounded by places");
+        assert!(
+            enter(2, 6 * MIB).is_err(),
+            "of what is left to those with little"
+        );
+        assert!(enter(2, MIB).is_ok());
+        drop(whole);
+        let parts: Vec<_> = std::iter::from_fn(|| enter(1, 4 * MIB).ok()).collect();
+        assert_eq!(parts.len(), 4);
+        assert!(enter(2, 16 * MIB).is_ok());
+        drop(parts);
+        assert_eq!(budget.counts().bytes, 0);
+        assert_eq!(budget.counts().bytes_most, (50 * MIB + MIB) as u64);
+    }
+
+    #[test]
+    fn what_connections_keep_is_counted_and_a_share() {
+        let budget = budget();
+        let account = budget.account(address(1));
+        let (mut first, mut second) = (account.keep(), account.keep());
+        first.hold(5 * MIB);
+        assert_eq!(account.can_keep(3 * MIB), Ok(()));
+        second.hold(3 * MIB);
+        assert_eq!(account.can_keep(1), Err(NoKeeping::Share));
+        first.hold(MIB);
+        assert_eq!(account.can_keep(4 * MIB), Ok(()));
+        // Others have taken what the core has.
+        let others: Vec<_> = (2..4)
+            .map(|last| budget.account(address(last)).enter(&bytes(25 * MIB)))
+            .collect();
+        assert!(others.iter().all(Result::is_ok));
+        assert_eq!(account.can_keep(4 * MIB), Err(NoKeeping::Core));
+        drop((first, second));
+        assert_eq!(account.can_keep(MIB / 2), Ok(()), "it holds little");
+    }
+
+    #[test]
+    fn who_waits_is_woken_once_when_there_is_room_for_what_he_waits_for() {
+        let budget = budget();
+        let account = budget.account(address(1));
+        let (woken, waker) = waiter();
+        let mut waits = Waits::NOTHING;
+        for round in 1..=3 {
+            let mut held = places(&budget, 1, true);
+            let change = Needs {
+                changes: true,
+                ..Needs::default()
+            };
+            assert_eq!(account.lacks(&change), Some(Scarce::Places));
+            assert_eq!(account.lacks(&Needs::default()), None);
+            account.wait_for(Scarce::Places, &mut waits, &waker);
+            account.wait_for(Scarce::Places, &mut waits, &waker);
+            held.truncate(resume(CHANGES_OF_ONE) + 1);
+            assert_eq!(woken.0.load(Relaxed), round - 1);
+            held.clear();
+            assert_eq!(woken.0.load(Relaxed), round);
+            assert_eq!(account.lacks(&change), None);
+        }
+        assert_eq!(budget.counts().paused, 3);
+    }
+
+    #[test]
+    fn who_waits_for_bytes_is_woken_by_the_time_that_anything_fits() {
+        let budget = budget();
+        let account = budget.account(address(1));
+        let (woken, waker) = waiter();
+        let mut waits = Waits::NOTHING;
+        let (_place, mut share) = account.clone().enter(&bytes(7 * MIB)).unwrap();
+        let large = bytes(40 * MIB);
+        assert_eq!(account.lacks(&large), Some(Scarce::Working));
+        account.wait_for(Scarce::Working, &mut waits, &waker);
+        share.hold(2 * MIB);
+        assert_eq!(woken.0.load(Relaxed), 0);
+        share.hold(MIB);
+        assert_eq!(woken.0.load(Relaxed), 1);
+        assert_eq!(account.lacks(&large), None);
+        // Other limits are looked at by everybody.
+        account.wait_for(Scarce::Kept, &mut waits, &waker);
+        budget.change(BudgetLimits::default());
+        assert_eq!(woken.0.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn shares_of_an_account_are_joined_and_given_back_once() {
+        let budget = budget();
+        let account = budget.account(address(1));
+        let (_first_place, mut first) = account.clone().enter(&bytes(MIB)).unwrap();
+        let (_second_place, second) = account.clone().enter(&bytes(2 * MIB)).unwrap();
+        first.join(second);
+        assert_eq!(
+            (first.bytes(), budget.counts().bytes),
+            (3 * MIB, (3 * MIB) as u64)
+        );
+        drop(first);
+        assert_eq!(budget.counts().bytes, 0);
+    }
+
+    #[test]
+    fn addresses_that_belong_to_one_have_one_account() {
+        let budget = budget();
+        let key = |text: &str| budget.account(text.parse().unwrap());
+        let (first, same, mapped) = (key("2001:db8::1"), key("2001:db8::2:2"), key("192.0.2.7"));
+        assert_eq!(first.id(), same.id());
+        assert_ne!(first.id(), key("2001:db8:0:1::1").id());
+        assert_eq!(mapped.id(), key("::ffff:192.0.2.7").id());
+    }
+}

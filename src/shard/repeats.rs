@@ -181,7 +181,7 @@ pub(super) struct Place {
 impl Place {
     /// For tests that end nothing.
     pub const NONE: Place = Place {
-        name: ChangeName(0),
+        name: ChangeName { hash: 0, first: 0 },
         at: u32::MAX,
     };
 }
