@@ -48,7 +48,6 @@ impl Parked {
                     Place::Stream(pipeline, number) if release.is_given_up() => {
                         pipeline.end_at(number);
                     }
-                    Place::Datagram(..) if release.is_given_up() => {}
                     Place::Stream(pipeline, number) => {
                         pipeline.release(number, |answer| release.complete(answer));
                     }

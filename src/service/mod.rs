@@ -136,6 +136,8 @@ struct Node<E: Environment> {
     payments_are_full: Cell<bool>,
     /// Requests that got no answer since the disk did not answer.
     given_up: Cell<u64>,
+    /// Those of them that are not over, each with a task of its own.
+    orphans: Cell<usize>,
 }
 
 impl<E: Environment> Clone for Service<E> {
@@ -181,6 +183,7 @@ impl<E: Environment> Service<E> {
                 changes: RefCell::default(),
                 payments_are_full: Cell::default(),
                 given_up: Cell::default(),
+                orphans: Cell::default(),
             }),
         };
         let late = service.node.clone().give_up_late_answers();

@@ -44,8 +44,8 @@ pub(super) struct Parked {
     pub place: Option<(Rc<Order>, Place)>,
     /// What has become of its answer.
     pub answer: Answer,
-    /// Its place among all that wait.
-    pub _waits: budget::Place,
+    /// Its place among all that wait; `None` once its answer is given up.
+    pub waits: Option<budget::Place>,
 }
 
 /// What has become of a parked answer.
@@ -153,6 +153,7 @@ impl<E: Environment> Parking<E> {
         for (id, parked) in requests.iter_mut() {
             if parked.answer == Answer::Waits && parked.start <= before {
                 parked.answer = Answer::GivenUp;
+                parked.waits = None;
                 count += 1;
                 released.push(Release {
                     id,

@@ -5,35 +5,52 @@ use std::{pin::pin, rc::Rc, time::Duration};
 
 use futures_util::future::{Either, select};
 
-use super::{Node, Outcome, budget::Made};
+use super::{
+    Node, Outcome,
+    budget::{self, Made},
+};
 use crate::store::Environment;
 
 /// How often answers are looked for that have waited too long, at most and at least.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
-/// An answer that comes later, to a request that began at `start`; or none, where the disk has kept it
-/// too long. What makes the answer is run to its end all the same.
+/// Answers that nobody waits for any more and that are run to their ends. With more, requests that have to
+/// wait get no answer at once: nothing says how long the disk will be silent, and each takes memory.
+const ORPHANS_MAX: usize = 1_024;
+
+/// An answer that comes later, to a request that began at `start` and has this place among those that
+/// wait; or none, where the disk has kept it too long. What makes the answer is run to its end all the
+/// same, without a place.
 pub(super) fn later<E: Environment>(
     node: &Rc<Node<E>>,
     start: Duration,
+    waits: budget::Place,
     answer: impl Future<Output = Made> + 'static,
 ) -> Outcome {
     let node = node.clone();
+    if node.shard().is_stalled() && node.orphans.get() >= ORPHANS_MAX {
+        return Outcome::Later(Box::pin(async { Made::default() }));
+    }
     // In a box of its own: it has to be able to go on alone.
     let answer = Box::pin(answer);
     Outcome::Later(Box::pin(async move {
         let given_up = pin!(node.kept_too_long(start));
-        match select(answer, given_up).await {
-            Either::Left((answer, _)) => answer,
+        let made = match select(answer, given_up).await {
+            Either::Left((made, _)) => made,
             Either::Right(((), answer)) => {
                 node.given_up.set(node.given_up.get() + 1);
+                node.orphans.set(node.orphans.get() + 1);
+                let of = node.clone();
                 node.shard().environment.spawn(async move {
                     answer.await;
+                    of.orphans.set(of.orphans.get() - 1);
                 });
                 Made::default()
             }
-        }
+        };
+        drop(waits);
+        made
     }))
 }
 

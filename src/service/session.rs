@@ -423,12 +423,11 @@ impl<E: Environment> Session<E> {
             payload: opened.payload.to_vec(),
         };
         let (node, caller) = (self.node.clone(), caller.paying(&waits));
-        patience::later(&self.node, pending.start, async move {
+        patience::later(&self.node, pending.start, waits, async move {
             let made = node.answer_readable(&pending, readable, caller, place.as_ref(), share);
             let made = made.await;
             node.answered_later(&pending, &made);
             leave(place.as_ref());
-            drop(waits);
             made
         })
     }
@@ -455,7 +454,7 @@ impl<E: Environment> Session<E> {
             caller: self.caller,
             place,
             answer: parking::Answer::default(),
-            _waits: waits,
+            waits: Some(waits),
         });
         Ok(match node.mesh.ask_one(single, id) {
             Asked::UnderWay => Parked::Under(id),
@@ -494,7 +493,7 @@ impl<E: Environment> Session<E> {
         });
         let (node, caller) = (self.node.clone(), self.caller(header).paying(&waits));
         let mut body = body.to_vec();
-        patience::later(&self.node, pending.start, async move {
+        patience::later(&self.node, pending.start, waits, async move {
             let header = &pending.header;
             if let Some((order, at)) = &place
                 && order.turn(*at).await == Err(Gone)
@@ -537,7 +536,6 @@ impl<E: Environment> Session<E> {
             };
             node.answered_later(&pending, &made);
             leave(place.as_ref());
-            drop(waits);
             made
         })
     }

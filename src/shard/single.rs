@@ -171,7 +171,7 @@ impl<E: Environment> Shard<E> {
     fn exchange_one(&self, exchange: &Exchange, sender: Sender, asker: Asker) -> Asked {
         let coin = exchange.coin;
         if self.is_stalled() {
-            return Asked::Now(Err(NotChanged::Unavailable));
+            return self.refuse_over_stall(exchange, sender);
         }
         if !self.locks.is_free(coin) {
             return self.queue_up(exchange, sender, asker);
@@ -245,6 +245,19 @@ impl<E: Environment> Shard<E> {
                 });
                 Asked::UnderWay
             }
+        }
+    }
+
+    /// Refuses an exchange while the disk does not answer, unless the same is under way: what becomes of
+    /// that nobody knows.
+    #[cold]
+    fn refuse_over_stall(&self, exchange: &Exchange, sender: Sender) -> Asked {
+        match self.begin_exchange(exchange, sender) {
+            Ok(repeat) => {
+                self.end_exchange(repeat, false, Duration::ZERO);
+                Asked::Now(Err(NotChanged::Unavailable))
+            }
+            Err(asked) => asked,
         }
     }
 

@@ -1057,6 +1057,7 @@ impl<E: Environment> Log<E> {
             "a log segment was removed or moved away under the running node: changes are refused until it is started again. What it answered is in its memory: stop it in order (SIGTERM, no kill -9), so that it writes that to the page files"
         );
         self.checkpoint_wanted.notify();
+        self.wake_line();
         self.drained.notify();
     }
 
