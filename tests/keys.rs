@@ -178,7 +178,12 @@ fn a_nodes_log_holds_no_secret_no_ticket_and_no_number() {
         ticket(7, Half::Second, second),
     ];
     let mut client = node.client();
-    for said in [Verdict::Accepted, Verdict::Refused] {
+    let [one, other] = tickets;
+    // In the same order it would be the same request again, which is answered as it was.
+    for (tickets, said) in [
+        ([one, other], Verdict::Accepted),
+        ([other, one], Verdict::Refused),
+    ] {
         let fixed = client.fix_encryption(coin, &tickets).unwrap();
         assert_eq!(fixed, [said; 2]);
     }
