@@ -31,13 +31,16 @@ use real_node::{
 };
 use socket2::{Domain, Socket, Type};
 
-/// The number that all coins start with.
-const OWN: An = An::new([1; 16]);
 /// Where a seller wants to be paid.
 const SELLER: &[u8] = b"bc1q-where-the-seller-is";
 
 fn coins() -> [Coin; 6] {
     std::array::from_fn(|index| PageId::from_index(7_000 + index).expect("a page").coin(9))
+}
+
+/// The number that a coin starts with: no two have the same, or their sum would prove nothing.
+fn own(coin: Coin) -> An {
+    An::new([coin.page().index() as u8; 16])
 }
 
 fn locker(first: u8) -> LockerKey {
@@ -60,10 +63,7 @@ fn offer(coins: &[Coin], key: TradeKey) -> Offer {
 
 fn put(client: &mut Client, coins: &[Coin], key: TradeKey, address: &[u8]) -> Status {
     let mut payload = Vec::new();
-    let sum = match coins.len() % 2 {
-        0 => An::ZERO,
-        _ => OWN,
-    };
+    let sum = coins.iter().fold(An::ZERO, |sum, &coin| sum ^ own(coin));
     let address = Address::new(address).expect("some bytes");
     PutForSale::compose(coins.iter().copied(), sum, key, &address, &mut payload);
     client.ask(Command::PutForSale, &payload).status
@@ -171,7 +171,7 @@ impl Ledger {
 }
 
 fn start(shards: u16, ledger: &Ledger, change: impl FnOnce(&mut Settings)) -> RealNode {
-    let coins = coins().map(|coin| (coin, OWN, Mfs::new(40)));
+    let coins = coins().map(|coin| (coin, own(coin), Mfs::new(40)));
     RealNode::start(&coins, |settings| {
         settings.shards = shards;
         settings.rules.dialect = Dialect::Spec;
@@ -319,10 +319,10 @@ fn a_payment_that_is_seen_or_confirmed_too_late_buys_nothing_and_is_not_used_up(
     }
 }
 
-/// Gives coins of a locker the number that all started with.
+/// Gives coins of a locker the numbers that they started with.
 fn restore(client: &mut Client, coins: &[Coin], from: An) {
     let mut payload = Vec::new();
-    let records = coins.iter().map(|&coin| (coin, from, OWN));
+    let records = coins.iter().map(|&coin| (coin, from, own(coin)));
     raida::protocol::authentication::Pown::compose(records, &mut payload);
     assert_eq!(client.ask(Command::Pown, &payload).status, Status::ALL_PASS);
 }

@@ -252,7 +252,7 @@ fn what_is_for_sale_moves_by_buy_and_by_remove_only() {
     // Whoever knows the key cannot do any of this either.
     assert_eq!(client.pown(on_sale[0], key.an(), an(6)), Status::ALL_FAIL);
     let mut payload = Vec::new();
-    PownSum::compose(on_sale.iter().copied(), An::ZERO, an(6), &mut payload);
+    PownSum::compose(on_sale[..1].iter().copied(), key.an(), an(6), &mut payload);
     assert_eq!(
         client.ask(Command::PownSum, &payload).status,
         Status::ALL_FAIL
