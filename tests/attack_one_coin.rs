@@ -9,7 +9,8 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use node_process::{NodeProcess, PATIENCE, Serve, admin_key, mint, options, raida};
@@ -189,25 +190,42 @@ fn serves_others_during(
     }
 }
 
-/// Sends datagrams, 10,000 a second, until it is told to end.
+/// Numbers that nobody proposed before.
+fn fresh() -> An {
+    static NEXT: AtomicU32 = AtomicU32::new(2_000_000);
+    an(NEXT.fetch_add(1, SeqCst))
+}
+
+/// Changes of a coin that each build on the one before, from this number on.
+fn chain(from: An, links: usize) -> Vec<An> {
+    let fresh = std::iter::repeat_with(fresh).take(links);
+    std::iter::once(from).chain(fresh).collect()
+}
+
+/// Sends datagrams, 10,000 a second, until it is told to end; `burst` says what, and is told which of
+/// the last have been answered, and how.
 fn flood_by_datagrams(
     address: SocketAddr,
     ends: &AtomicBool,
-    mut datagram: impl FnMut(usize) -> Vec<u8>,
+    mut burst: impl FnMut(&[(u16, Status)]) -> Vec<Vec<u8>>,
 ) {
     let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
     socket.connect(address).unwrap();
     socket.set_nonblocking(true).unwrap();
     let start = Instant::now();
-    let (mut sent, mut answers) = (0, [0; 2_048]);
+    let mut answers = Vec::new();
     while !ends.load(SeqCst) && start.elapsed() < FLOOD_MAX {
-        for _ in 0..BURST {
+        for datagram in burst(&answers) {
             // What finds no room is lost, as datagrams are.
-            let _ = socket.send(&datagram(sent));
-            sent += 1;
+            let _ = socket.send(&datagram);
         }
-        while socket.recv(&mut answers).is_ok() {}
         std::thread::sleep(BURST_PAUSE);
+        answers.clear();
+        let mut answer = [0; 2_048];
+        while socket.recv(&mut answer).is_ok() {
+            let echo = u16::from_be_bytes([answer[6], answer[7]]);
+            answers.push((echo, Status::new(answer[2])));
+        }
     }
 }
 
@@ -217,9 +235,10 @@ fn a_coin_powned_to_itself_again_and_again_by_datagrams_stops_nobody() {
         let (trial, node) = Trial::start(shards);
         let (coin, real) = trial.coins[0];
         let changes = serves_others_during(&trial, &node, |ends| {
-            flood_by_datagrams(node.address, ends, |_| pown(coin, real, real, 0));
+            let same = vec![pown(coin, real, real, 0); BURST];
+            flood_by_datagrams(node.address, ends, |_| same.clone());
         });
-        // Few of them are written down: none but the first of a month.
+        // None of them is written down.
         let unchanged = changes["unchanged"].as_u64().unwrap();
         assert!(unchanged >= BURST as u64 / 2, "{changes}");
         assert_eq!(changes["refused"], 0, "{changes}");
@@ -227,14 +246,23 @@ fn a_coin_powned_to_itself_again_and_again_by_datagrams_stops_nobody() {
 }
 
 #[test]
-fn a_coin_powned_to_and_fro_by_datagrams_stops_nobody() {
+fn a_coin_powned_on_and_on_by_datagrams_stops_nobody() {
     for shards in [1, 2] {
         let (trial, node) = Trial::start(shards);
         let (coin, real) = trial.coins[0];
         let changes = serves_others_during(&trial, &node, |ends| {
-            flood_by_datagrams(node.address, ends, |number| match number % 2 {
-                0 => pown(coin, real, an(7), 0),
-                _ => pown(coin, an(7), real, 0),
+            let mut numbers = chain(real, BURST);
+            flood_by_datagrams(node.address, ends, |answers| {
+                // As far as the last chain has led.
+                let passed = answers
+                    .iter()
+                    .filter(|(_, status)| *status == Status::ALL_PASS);
+                let last = passed.map(|&(echo, _)| usize::from(echo) + 1).max();
+                numbers = chain(numbers[last.unwrap_or(0)], BURST);
+                let links = (0u16..).zip(numbers.windows(2));
+                links
+                    .map(|(echo, pair)| pown(coin, pair[0], pair[1], echo))
+                    .collect()
             });
         });
         assert!(changes["shared"].as_u64().unwrap() > 0, "{changes}");
@@ -247,33 +275,32 @@ fn a_coin_powned_over_forty_connections_stops_nobody() {
     for shards in [1, 2] {
         let (trial, node) = Trial::start(shards);
         let (coin, real) = trial.coins[0];
-        let there_and_back = [pown(coin, real, an(7), 0), pown(coin, an(7), real, 0)];
+        let in_force = Mutex::new(real);
         let changes = serves_others_during(&trial, &node, |ends| {
             std::thread::scope(|scope| {
-                for number in 0..CONNECTIONS {
+                for _ in 0..CONNECTIONS {
                     let mut stream = connect(node.address);
-                    let requests = [&there_and_back[number % 2], &there_and_back[1 - number % 2]];
-                    let requests = requests.map(Vec::as_slice).concat().repeat(DEPTH / 2);
+                    let in_force = &in_force;
                     scope.spawn(move || {
                         let start = Instant::now();
                         while !ends.load(SeqCst) && start.elapsed() < FLOOD_MAX {
-                            stream.write_all(&requests).unwrap();
-                            for _ in 0..DEPTH {
-                                let status = answer(&mut stream, 0);
-                                assert!(
-                                    matches!(
-                                        status,
-                                        Status::ALL_PASS | Status::ALL_FAIL | Status::OUT_OF_MEMORY
-                                    ),
-                                    "{status}"
-                                );
+                            let numbers = chain(*in_force.lock().unwrap(), DEPTH);
+                            let links = (0u16..).zip(numbers.windows(2));
+                            let asked =
+                                links.flat_map(|(echo, pair)| pown(coin, pair[0], pair[1], echo));
+                            stream.write_all(&asked.collect::<Vec<u8>>()).unwrap();
+                            for (echo, number) in (0u16..).zip(&numbers[1..]) {
+                                match answer(&mut stream, echo) {
+                                    Status::ALL_PASS => *in_force.lock().unwrap() = *number,
+                                    Status::ALL_FAIL | Status::OUT_OF_MEMORY => {}
+                                    other => panic!("{other}"),
+                                }
                             }
                         }
                     });
                 }
             });
         });
-        assert!(changes["shared"].as_u64().unwrap() > 0, "{changes}");
         assert!(changes["refused"].as_u64().unwrap() > 0, "{changes}");
     }
 }

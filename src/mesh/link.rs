@@ -216,6 +216,10 @@ impl<E: Environment> Mesh<E> {
                     _ => Err(NotChanged::Unavailable),
                 });
             }
+            Ok(Reply::Crowded) => {
+                self.shard.note_crowded();
+                return Some(Err(NotChanged::Crowded));
+            }
             Ok(other) => unreachable!("a request begins or not, and is not {other:?}"),
             Err(unavailable) => return Some(Err(unavailable.into())),
         };
@@ -236,15 +240,7 @@ impl<E: Environment> Mesh<E> {
             name,
             sender,
             carried_out: is_carried_out.then(CarriedOut::default),
-            outcome: Outcome {
-                status: match passed {
-                    Ok(true) => Status::ALL_PASS,
-                    Ok(false) => Status::ALL_FAIL,
-                    Err(NotChanged::Crowded) => Status::OUT_OF_MEMORY,
-                    Err(NotChanged::Unavailable) => Status::UNAVAILABLE,
-                },
-                payload: Vec::new(),
-            },
+            outcome: Outcome::of_one(passed),
         });
         Some(passed)
     }

@@ -205,7 +205,7 @@ impl<E: Environment> Node<E> {
                 false => Decision::Refuse(()),
             }
         });
-        let changed = changed.await.map_err(|_| Status::UNAVAILABLE)?;
+        let changed = changed.await?;
         if changed.is_ok() {
             self.count_all_powned(&proven.coins);
             self.gave(caller, given);

@@ -26,8 +26,8 @@ const CHANGES_MAX: usize = EXCHANGES_MAX;
 /// and one of them changes it, the later waits for the earlier: so a client that sends on without
 /// waiting for answers sees what it would have seen one request at a time.
 ///
-/// Exchanges of one coin alone do not wait here for each other: they do in the coin's queue, which
-/// keeps their order.
+/// Exchanges of one coin alone, of this core's shard, do not wait here for each other: they do in the
+/// coin's queue, which keeps their order.
 #[derive(Default)]
 pub(super) struct Order {
     /// Requests under way, in the order they came.
@@ -139,7 +139,7 @@ impl Order {
     }
 
     /// Puts a request about one coin alone behind all that came before it, none of which is in its way.
-    /// `exchanges` is the coin, where the request changes it.
+    /// `exchanges` is the coin, where the request changes it and waits in the coin's queue.
     #[inline]
     pub fn enter_free(&self, footprint: Footprint, exchanges: Option<Coin>) -> Place {
         self.push(footprint, footprint, exchanges, 0)

@@ -73,6 +73,7 @@ impl<E: Environment> Node<E> {
                 out.extend_from_slice(&payload);
                 return Some(status);
             }
+            Ok(Reply::Crowded) => return Some(self.crowded(command)),
             Ok(other) => unreachable!("a request begins or not, and is not {other:?}"),
             Err(_) => return Some(Status::UNAVAILABLE),
         };

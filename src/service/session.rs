@@ -444,7 +444,10 @@ impl<E: Environment> Session<E> {
         let waits = self.account().place(changes)?;
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
-            let place = order.enter_free(footprint, changes.then_some(coin));
+            // Only where it cannot be overtaken: on its way to another shard it may turn out to be one that
+            // was asked before, which takes a task there.
+            let is_queued = changes && node.shard().owns(coin.page());
+            let place = order.enter_free(footprint, is_queued.then_some(coin));
             (order.clone(), place)
         });
         let id = node.parking.enter(parking::Parked {

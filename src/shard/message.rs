@@ -181,7 +181,8 @@ pub enum Request {
     /// It has its answer. Answered by [`Reply::Done`].
     EndQuestion(Stranger),
     /// Begin a request that changes something, which this shard is the home of; where the same is under
-    /// way, wait for that or not. Answered by [`Reply::Begun`].
+    /// way, wait for that or not. Answered by [`Reply::Begun`] or, where too many wait for that, by
+    /// [`Reply::Crowded`].
     BeginChange(ChangeName, bool),
     /// Answered by [`Reply::LockerCounts`].
     LockerCounts,
@@ -266,7 +267,7 @@ pub enum Reply {
     /// Up to where a log is settled.
     Mark(Position),
     /// As many requests wait for one of the coins, or for room in the log, as may; or for the same
-    /// [`Put`]. Nothing was done.
+    /// [`Put`], or the same request. Nothing was done.
     Crowded,
     /// Pages were written.
     Checkpointed(CheckpointCounts),

@@ -542,6 +542,7 @@ impl<E: Environment> Shard<E> {
                 let begun = self.repeats.borrow_mut().begin(name, now);
                 Reply::Begun(match begun {
                     Ok(known) => Begun::New(known),
+                    Err(under_way) if under_way.is_crowded() => return Ok(Reply::Crowded),
                     Err(under_way) => Begun::Ended(under_way.outcome().await),
                 })
             }

@@ -10,7 +10,7 @@ use std::{
 use foldhash::fast::FixedState;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::Stranger;
+use super::{NotChanged, Stranger, locks::TASKS_MAX};
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin},
     protocol::{Command, Status},
@@ -346,7 +346,27 @@ impl Details {
     }
 }
 
+impl Outcome {
+    /// Of a change of one coin.
+    pub fn of_one(ended: Result<bool, NotChanged>) -> Outcome {
+        Outcome {
+            status: match ended {
+                Ok(true) => Status::ALL_PASS,
+                Ok(false) => Status::ALL_FAIL,
+                Err(NotChanged::Crowded) => Status::OUT_OF_MEMORY,
+                Err(NotChanged::Unavailable) => Status::UNAVAILABLE,
+            },
+            payload: Vec::new(),
+        }
+    }
+}
+
 impl UnderWay {
+    /// Whether as many wait for it as may.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting.get() >= TASKS_MAX
+    }
+
     /// Waits until it is over.
     pub(super) async fn outcome(&self) -> Outcome {
         self.waiting.set(self.waiting.get() + 1);
@@ -462,7 +482,13 @@ impl Repeats {
 
     /// Ends it: with its change in force, or not.
     #[inline]
-    pub(super) fn end_single(&mut self, place: Place, passed: bool, now: Duration) {
+    pub(super) fn end_single(
+        &mut self,
+        place: Place,
+        ended: Result<bool, NotChanged>,
+        now: Duration,
+    ) {
+        let passed = ended == Ok(true);
         let mut bucket = Bucket(&mut self.buckets[place.at as usize / ENTRIES]);
         let index = place.at as usize % ENTRIES;
         let mut entry = bucket.entry(index);
@@ -480,13 +506,7 @@ impl Repeats {
         if !self.under_way.is_empty()
             && let Some(waited_for) = self.under_way.remove(&place.name)
         {
-            waited_for.end(Outcome {
-                status: match passed {
-                    true => Status::ALL_PASS,
-                    false => Status::UNAVAILABLE,
-                },
-                payload: Vec::new(),
-            });
+            waited_for.end(Outcome::of_one(ended));
         }
     }
 
@@ -786,9 +806,32 @@ mod tests {
     }
 
     #[test]
+    fn no_more_wait_for_the_same_request_than_may() {
+        let mut repeats = Repeats::new(64);
+        assert!(matches!(repeats.begin(name(1), SECOND), Ok(None)));
+        let under_way = repeats.begin(name(1), SECOND).unwrap_err();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiting = Vec::new();
+        for _ in 0..TASKS_MAX {
+            assert!(!under_way.is_crowded());
+            let mut waits = Box::pin(under_way.outcome());
+            assert!(waits.as_mut().poll(&mut context).is_pending());
+            waiting.push(waits);
+        }
+        assert!(under_way.is_crowded());
+    }
+
+    #[test]
     fn a_change_of_one_coin_is_under_way_and_then_known_unless_it_failed() {
         let mut repeats = Repeats::new(64);
-        for passed in [false, true] {
+        let ends = [
+            (Err(NotChanged::Unavailable), Status::UNAVAILABLE),
+            (Err(NotChanged::Crowded), Status::OUT_OF_MEMORY),
+            (Ok(false), Status::ALL_FAIL),
+            (Ok(true), Status::ALL_PASS),
+        ];
+        for (ended, status) in ends {
+            let passed = ended == Ok(true);
             let BegunSingle::New(place) = repeats.begin_single(name(1), sender(1)) else {
                 panic!("it is not under way");
             };
@@ -796,12 +839,12 @@ mod tests {
             let again = repeats.begin_single(name(1), sender(1));
             assert!(matches!(again, BegunSingle::UnderWay));
             let under_way = repeats.begin(name(1), SECOND).unwrap_err();
-            repeats.end_single(place, passed, SECOND);
+            repeats.end_single(place, ended, SECOND);
             let mut context = Context::from_waker(Waker::noop());
             let Poll::Ready(got) = pin!(under_way.outcome()).poll(&mut context) else {
                 panic!("it is over");
             };
-            assert_eq!(got.status == Status::ALL_PASS, passed);
+            assert_eq!(got, outcome(status));
             assert!(!repeats.is_under_way(name(1)));
             assert_eq!(repeats.was_carried_out(name(1), SECOND), passed);
             assert_eq!(repeats.len(), usize::from(passed));
@@ -832,7 +875,7 @@ mod tests {
             else {
                 panic!("it is not under way");
             };
-            repeats.end_single(place, true, SECOND);
+            repeats.end_single(place, Ok(true), SECOND);
             assert!(repeats.was_carried_out(name(number, number + 1), SECOND));
             assert!(!repeats.was_carried_out(name(number - 1, number), SECOND));
         }

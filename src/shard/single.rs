@@ -219,8 +219,9 @@ impl<E: Environment> Shard<E> {
         match self.log.append_now(&[page], &[change], ticket) {
             Err(refusal) => {
                 self.pages.give_up(page.page, page.sequence);
-                self.end_exchange(repeat, false, Duration::ZERO);
-                Asked::Now(Err(refusal.into()))
+                let refused = Err(refusal.into());
+                self.end_exchange(repeat, refused, Duration::ZERO);
+                Asked::Now(refused)
             }
             Ok(None) => {
                 self.pages.give_up(page.page, page.sequence);
@@ -230,7 +231,7 @@ impl<E: Environment> Shard<E> {
             Ok(Some(appended)) if self.durability == Durability::Periodic => {
                 self.put(&[page], &[change], None, self.noted_now());
                 self.log.settle(appended);
-                self.end_exchange(repeat, true, self.environment.monotonic());
+                self.end_exchange(repeat, Ok(true), self.environment.monotonic());
                 self.count_powned(coin);
                 Asked::Now(Ok(true))
             }
@@ -254,7 +255,7 @@ impl<E: Environment> Shard<E> {
     fn refuse_over_stall(&self, exchange: &Exchange, sender: Sender) -> Asked {
         match self.begin_exchange(exchange, sender) {
             Ok(repeat) => {
-                self.end_exchange(repeat, false, Duration::ZERO);
+                self.end_exchange(repeat, Ok(false), Duration::ZERO);
                 Asked::Now(Err(NotChanged::Unavailable))
             }
             Err(asked) => asked,
@@ -287,8 +288,8 @@ impl<E: Environment> Shard<E> {
 
     /// Ends an exchange: carried out, or not.
     #[inline]
-    fn end_exchange(&self, repeat: Place, passed: bool, now: Duration) {
-        self.repeats.borrow_mut().end_single(repeat, passed, now);
+    fn end_exchange(&self, repeat: Place, ended: Result<bool, NotChanged>, now: Duration) {
+        self.repeats.borrow_mut().end_single(repeat, ended, now);
     }
 
     /// Has an exchange wait for its coin, which is held, where it may pass then.
@@ -314,8 +315,9 @@ impl<E: Environment> Shard<E> {
         {
             Ok(()) => Asked::UnderWay,
             Err(crowded) => {
-                self.end_exchange(repeat, false, Duration::ZERO);
-                Asked::Now(Err(self.crowded(crowded)))
+                let refused = Err(self.crowded(crowded));
+                self.end_exchange(repeat, refused, Duration::ZERO);
+                Asked::Now(refused)
             }
         }
     }
@@ -538,9 +540,8 @@ impl<E: Environment> Shard<E> {
         outcome: Result<bool, NotChanged>,
         now: Duration,
     ) {
-        let passed = outcome == Ok(true);
-        self.end_exchange(party.repeat, passed, now);
-        if passed {
+        self.end_exchange(party.repeat, outcome, now);
+        if outcome == Ok(true) {
             self.count_powned(coin);
         }
         let listener = self.on_exchanged.get();

@@ -15,7 +15,7 @@ use raida::{
     protocol::{
         AdminKey, Command, Dialect, Protection, RaidaId, Request as Composed, ResponseCounter,
         Rules, Status,
-        authentication::{Pown, PownSum},
+        authentication::{Pown, PownDerive, PownSum},
         executive::{AvailableSns, CreateCoins, DeleteCoins, FreeCoins, SessionId},
         healing::{Fix, PartialGenerator, TicketId},
         key_healing::{
@@ -454,9 +454,10 @@ fn every_command_is_refused_at_once_where_too_many_wait_for_a_coin() {
                 .collect();
             trial.pause();
             let owner = coins.plain.page().owner(shards).index();
-            for _ in 0..EXCHANGES_MAX {
+            for number in 0..EXCHANGES_MAX as u8 {
                 // Whatever the number: nobody knows what becomes of a coin that is held.
-                let payload = payload(|out| Pown::compose([(coins.plain, an(77), an(78))], out));
+                let wrong = an(77 + number);
+                let payload = payload(|out| Pown::compose([(coins.plain, wrong, an(76))], out));
                 let (outcome, _) = trial.begin(owner, Command::Pown, &payload);
                 assert!(matches!(outcome, Outcome::Parked(_)));
             }
