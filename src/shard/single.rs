@@ -255,7 +255,7 @@ impl<E: Environment> Shard<E> {
     fn refuse_over_stall(&self, exchange: &Exchange, sender: Sender) -> Asked {
         match self.begin_exchange(exchange, sender) {
             Ok(repeat) => {
-                self.end_exchange(repeat, Ok(false), Duration::ZERO);
+                self.end_exchange(repeat, Err(NotChanged::Unavailable), Duration::ZERO);
                 Asked::Now(Err(NotChanged::Unavailable))
             }
             Err(asked) => asked,

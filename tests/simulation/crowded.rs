@@ -15,7 +15,7 @@ use raida::{
     protocol::{
         AdminKey, Command, Dialect, Protection, RaidaId, Request as Composed, ResponseCounter,
         Rules, Status,
-        authentication::{Pown, PownDerive, PownSum},
+        authentication::{Pown, PownSum},
         executive::{AvailableSns, CreateCoins, DeleteCoins, FreeCoins, SessionId},
         healing::{Fix, PartialGenerator, TicketId},
         key_healing::{
