@@ -19,9 +19,9 @@ use real_node::{ADMIN_KEY, RealNode, plain::Client};
 /// Coins on pages in a row, so on as many shards as there are.
 fn coins(count: usize) -> Vec<Coin> {
     let coin = |index: usize| {
-        PageId::from_index(7_000 + index % 5)
+        PageId::from_index(7_000 + index % 50)
             .unwrap()
-            .coin(index / 5)
+            .coin(index / 50)
     };
     (0..count).map(coin).collect()
 }

@@ -122,7 +122,11 @@ fn lockers_that_were_imported_are_looked_into_as_they_are() {
     for coin in 0..600u32 {
         // Neighbours in the list lie in different lockers.
         let (denomination, locker, sn) = (coin as i32 % 15 - 8, coin % 60, coin * 1_700);
-        writeln!(list, "{denomination},{sn},{locker:024x}ffffffff,40").unwrap();
+        writeln!(
+            list,
+            "{denomination},{sn},{locker:010x}00000000000000ffffffff,40"
+        )
+        .unwrap();
     }
     std::fs::write(&file, &list).unwrap();
     let imported = node_process::raida(&[

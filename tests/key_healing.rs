@@ -677,11 +677,14 @@ fn of_many_that_present_the_same_tickets_at_once_one_succeeds() {
         let start = Arc::new(Barrier::new(CLIENTS));
         let accepted: Vec<Vec<bool>> = thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
-                .map(|_| {
+                .map(|client| {
                     let (mut asker, start) = (Asker::of(&node), start.clone());
+                    // A third of another coin, so that no two requests are the same.
+                    let [other, _] = good(coin((round + 1) % 6), number(100 + client as u8));
+                    let [first, second] = tickets;
                     scope.spawn(move || {
                         start.wait();
-                        asker.fix(coin(round % 6), &tickets)
+                        asker.fix(coin(round % 6), &[first, second, other])
                     })
                 })
                 .collect();
@@ -692,11 +695,9 @@ fn of_many_that_present_the_same_tickets_at_once_one_succeeds() {
         });
         let winners = accepted
             .iter()
-            .filter(|accepted| **accepted == [true, true]);
+            .filter(|accepted| **accepted == [true, true, false]);
         assert_eq!(winners.count(), 1);
-        let losers = accepted
-            .iter()
-            .filter(|accepted| **accepted == [false, false]);
+        let losers = accepted.iter().filter(|accepted| **accepted == [false; 3]);
         assert_eq!(losers.count(), CLIENTS - 1);
         pass(&node, 2);
     }

@@ -317,15 +317,6 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// What a request of this command is told where too many wait for its coins.
-    fn crowded(&self, command: Command) -> Status {
-        self.shard().note_crowded();
-        match command.group() {
-            2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
-            _ => Status::OUT_OF_MEMORY,
-        }
-    }
-
     #[inline]
     fn healing_status(&self, status: Option<Status>) -> Option<Status> {
         Some(in_dialect(status?, self.rules.get().dialect))

@@ -18,9 +18,9 @@ use crate::{
 /// Words of a [`Footprint`]'s mask.
 const MASK_WORDS: usize = 4;
 
-/// Changes of one coin that a change of that coin alone may wait for: as many as may wait for one coin,
-/// so that one connection's queue is no longer than the coin's own.
-const CHANGES_MAX: usize = EXCHANGES_MAX;
+/// Exchanges of one coin that a connection has in the coin's queue, at most: half of it, so that no
+/// connection alone fills it. Further ones wait here, and the connection with them.
+const QUEUED_MAX: usize = EXCHANGES_MAX / 2;
 
 /// The order of one connection's requests. They run side by side, but where two touch the same coin
 /// and one of them changes it, the later waits for the earlier: so a client that sends on without
@@ -48,15 +48,6 @@ pub(super) struct Gone;
 pub(super) struct Footprint {
     mask: [u64; MASK_WORDS],
     changes: bool,
-    coins: Named,
-}
-
-/// Coins that a request names, without those whose ANs are its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Named {
-    None,
-    One(Coin),
-    Many,
 }
 
 /// A request's place in the order.
@@ -77,29 +68,6 @@ struct Entry {
     waker: Option<Waker>,
 }
 
-/// What stands in the way of a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct InTheWay {
-    /// Earlier requests that it has to wait for.
-    requests: usize,
-    /// Those of them that change the same coin as the request, both that coin alone.
-    changes: usize,
-}
-
-impl InTheWay {
-    /// Whether it may go on at once.
-    #[inline]
-    pub fn is_nothing(self) -> bool {
-        self.requests == 0
-    }
-
-    /// Whether it may not even wait.
-    #[inline]
-    pub fn is_too_much(self) -> bool {
-        self.changes >= CHANGES_MAX
-    }
-}
-
 impl Order {
     /// Whether every request that changes nothing may be answered at once.
     #[inline]
@@ -113,19 +81,20 @@ impl Order {
         self.under_way.borrow().is_empty()
     }
 
-    /// What a request that needs these coins would have to wait for now. Asked of every request that
-    /// comes while others are under way. `exchanges` is its only coin, where it is an exchange of that
-    /// alone.
+    /// How many earlier requests one that needs these coins would have to wait for now. Asked of every
+    /// request that comes while others are under way. `exchanges` is its only coin, where it is an
+    /// exchange of that alone.
     #[inline]
-    pub fn in_the_way(&self, needs: Footprint, exchanges: Option<Coin>) -> InTheWay {
-        let under_way = self.under_way.borrow();
-        let mut in_the_way = InTheWay::default();
-        for earlier in under_way.iter() {
-            if needs.conflicts_with(&earlier.touches)
-                && (exchanges.is_none() || exchanges != earlier.queued_for)
-            {
-                in_the_way.requests += 1;
-                in_the_way.changes += usize::from(needs.changes_as_does(&earlier.touches));
+    pub fn in_the_way(&self, needs: Footprint, exchanges: Option<Coin>) -> usize {
+        let (mut in_the_way, mut queued) = (0, 0);
+        for earlier in self.under_way.borrow().iter() {
+            if !needs.conflicts_with(&earlier.touches) {
+                continue;
+            }
+            let waits_in_queue = exchanges.is_some() && exchanges == earlier.queued_for;
+            match waits_in_queue && queued < QUEUED_MAX {
+                true => queued += 1,
+                false => in_the_way += 1,
             }
         }
         in_the_way
@@ -134,7 +103,7 @@ impl Order {
     /// Puts a request behind all that came before it. While it cannot be read it `needs` its key
     /// only, and `touches` everything.
     pub fn enter(&self, needs: Footprint, touches: Footprint) -> Place {
-        let waits_for = self.in_the_way(needs, None).requests;
+        let waits_for = self.in_the_way(needs, None);
         self.push(needs, touches, None, waits_for)
     }
 
@@ -260,7 +229,6 @@ impl Footprint {
     pub const EVERYTHING: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
         changes: true,
-        coins: Named::Many,
     };
 
     /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in the
@@ -268,7 +236,6 @@ impl Footprint {
     pub const ANY_COIN: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
         changes: false,
-        coins: Named::Many,
     };
 
     /// What a request touches: `payload` is decrypted.
@@ -276,9 +243,8 @@ impl Footprint {
         let mut footprint = Footprint {
             mask: [0; MASK_WORDS],
             changes: false,
-            coins: Named::None,
         };
-        keys.for_each(|coin| footprint.add_key(coin));
+        keys.for_each(|coin| footprint.add(coin));
         match command {
             // A ticket's coins are what they were when it was issued.
             Command::Echo | Command::Version | Command::Validate => {}
@@ -366,23 +332,13 @@ impl Footprint {
         let mut footprint = Footprint {
             mask: [0; MASK_WORDS],
             changes,
-            coins: Named::None,
         };
-        keys.for_each(|coin| footprint.add_key(coin));
+        keys.for_each(|coin| footprint.add(coin));
         footprint.add(coin);
         footprint
     }
 
     fn add(&mut self, coin: Coin) {
-        self.coins = match self.coins {
-            Named::None => Named::One(coin),
-            Named::One(only) if only == coin => self.coins,
-            Named::One(_) | Named::Many => Named::Many,
-        };
-        self.add_key(coin);
-    }
-
-    fn add_key(&mut self, coin: Coin) {
         self.mark(coin.page().index() as u64 * 1_024 + coin.place() as u64);
     }
 
@@ -396,14 +352,6 @@ impl Footprint {
         // Fibonacci hashing: the high bits of the product spread runs of coins evenly.
         let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         self.mask[hash as usize / 64] |= 1 << (hash % 64);
-    }
-
-    /// Whether both change the same coin, and that alone.
-    fn changes_as_does(&self, other: &Footprint) -> bool {
-        self.changes
-            && other.changes
-            && self.coins == other.coins
-            && matches!(self.coins, Named::One(_))
     }
 
     #[inline]
@@ -476,14 +424,11 @@ mod tests {
         let exchange = |place| (pown(&[coin(place)]), Some(coin(place)));
         let (needs, only) = exchange(1);
         let first = order.enter_free(needs, only);
-        assert!(order.in_the_way(needs, only).is_nothing());
-        assert!(!order.in_the_way(needs, None).is_nothing());
+        assert_eq!(order.in_the_way(needs, only), 0);
+        assert_eq!(order.in_the_way(needs, None), 1);
         let second = order.enter_free(needs, only);
         let reader = enter(&order, detect(&[coin(1)]));
-        assert!(
-            !order.in_the_way(needs, only).is_nothing(),
-            "a reader is in the way"
-        );
+        assert_eq!(order.in_the_way(needs, only), 1, "a reader is in the way");
         let mut context = Context::from_waker(Waker::noop());
         let mut reads = pin!(order.turn(reader));
         assert!(reads.as_mut().poll(&mut context).is_pending());
@@ -491,27 +436,21 @@ mod tests {
         assert!(reads.as_mut().poll(&mut context).is_pending());
         order.leave(second);
         assert!(reads.as_mut().poll(&mut context).is_ready());
-        assert!(!order.in_the_way(needs, only).is_nothing());
+        assert_eq!(order.in_the_way(needs, only), 1);
         order.leave(reader);
-        assert!(order.in_the_way(needs, only).is_nothing());
+        assert_eq!(order.in_the_way(needs, only), 0);
     }
 
     #[test]
-    fn a_connection_has_no_more_changes_of_a_coin_wait_than_the_coin_itself() {
+    fn a_connection_fills_no_more_than_half_of_a_coins_queue() {
         let order = Order::default();
-        for _ in 0..CHANGES_MAX {
-            assert!(!order.in_the_way(pown(&[coin(1)]), None).is_too_much());
-            enter(&order, pown(&[coin(1)]));
+        let (needs, only) = (pown(&[coin(1)]), Some(coin(1)));
+        for _ in 0..QUEUED_MAX {
+            assert_eq!(order.in_the_way(needs, only), 0);
+            order.enter_free(needs, only);
         }
-        assert!(order.in_the_way(pown(&[coin(1)]), None).is_too_much());
-        for waits in [
-            detect(&[coin(1)]),
-            pown(&[coin(2)]),
-            pown(&[coin(1), coin(2)]),
-        ] {
-            assert!(!order.in_the_way(waits, None).is_too_much());
-        }
-        assert!(!order.in_the_way(Footprint::EVERYTHING, None).is_too_much());
+        assert_eq!(order.in_the_way(needs, only), 1);
+        assert_eq!(order.in_the_way(pown(&[coin(2)]), Some(coin(2))), 0);
     }
 
     #[test]

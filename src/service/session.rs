@@ -11,7 +11,7 @@ use super::{
     Caller, Node,
     authentication::verdict,
     budget::{self, Account, AccountId, Full, Made, Needs, Share},
-    order::{Footprint, Gone, InTheWay, Order, Place},
+    order::{Footprint, Gone, Order, Place},
     parking, patience,
 };
 use crate::{
@@ -326,7 +326,7 @@ impl<E: Environment> Session<E> {
         }
         let key_is_settled = match &self.order {
             Some(order) if header.encryption != Encryption::None && !order.lets_reads_pass() => {
-                order.in_the_way(key_footprint(header), None).is_nothing()
+                order.in_the_way(key_footprint(header), None) == 0
             }
             _ => true,
         };
@@ -359,23 +359,16 @@ impl<E: Environment> Session<E> {
         let single = || node.single(header.command, opened.payload, caller);
         let mut known_single = None;
         let in_the_way = match &self.order {
-            None => InTheWay::default(),
-            Some(order) if order.is_empty() => InTheWay::default(),
-            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => {
-                InTheWay::default()
-            }
+            None => 0,
+            Some(order) if order.is_empty() => 0,
+            Some(order) if order.lets_reads_pass() && header.command != Command::Pown => 0,
             Some(order) => {
                 known_single = single();
                 let footprint = Footprint::of(header.command, opened.payload, key_coins(header));
                 order.in_the_way(footprint, known_single.as_ref().and_then(Single::exchanges))
             }
         };
-        if in_the_way.is_too_much() {
-            let (response, status) = (Response::begin(out, header), node.crowded(header.command));
-            let proof = opened.challenge_answer;
-            return node.seal(header, &caller, start, response, status, key, proof);
-        }
-        if in_the_way.is_nothing() {
+        if in_the_way == 0 {
             let proof = opened.challenge_answer;
             let seal = |response: Response<'_>, status| {
                 node.seal(header, &caller, start, response, status, key, proof)
