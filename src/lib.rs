@@ -8,6 +8,7 @@
 //! | module | what it is | does no |
 //! |---|---|---|
 //! | [`coin`] | denominations, serial numbers, authenticity numbers, page and shard arithmetic | I/O |
+//! | [`folder_lock`] | a folder that one process at a time works in | knowledge of what is in it |
 //! | [`protocol`] | headers, bodies, statuses, ciphers, one file a command group | I/O, state |
 //! | [`store`] | pages, page files, log, checkpoint, recovery, free-coin bitmap | knowledge of commands |
 //! | [`shard`] | the owner of a part of the pages, fed by messages | sockets |
@@ -29,6 +30,7 @@ pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod coin;
+pub mod folder_lock;
 pub mod load;
 pub mod mesh;
 pub mod net;

@@ -22,7 +22,7 @@ fn layers(library: &str) -> Vec<String> {
 const APART: [(&str, &[&str]); 3] = [
     ("client", &["coin", "protocol"]),
     ("load", &["coin", "protocol", "client"]),
-    ("network", &["coin", "protocol", "client"]),
+    ("network", &["coin", "folder_lock", "protocol", "client"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

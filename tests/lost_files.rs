@@ -95,6 +95,9 @@ impl Trial {
         let (status, said) = self.check();
         assert_eq!(status, Some(1), "{said}");
         assert!(said.contains(file), "{file}: {said}");
+        if file.starts_with("book/") {
+            return; // coins are read without it
+        }
         let out = self.folder.path().join("out.csv");
         let exported = self.run(&["export", "--csv", out.to_str().unwrap()]);
         assert_ne!(exported.0, Some(0), "{}", exported.1);

@@ -7,8 +7,8 @@ use std::{
 
 use super::{KeySet, NetworkError, Settings, key_file};
 use crate::{
+    folder_lock::{FolderLock, LockRefused},
     protocol::RaidaId,
-    store::{FolderLock, LockRefused},
 };
 
 /// The network's folder, for this process alone as long as this value lives. The lock is the

@@ -707,7 +707,7 @@ mod tests {
         assert!(enter(1, MIB).is_err(), "beyond its share");
         assert!(enter(1, SMALL).is_ok(), "bounded by places");
         assert!(
-            enter(2, 6 * MIB).is_err(),
+            enter(2, 7 * MIB).is_err(),
             "of what is left to those with little"
         );
         assert!(enter(2, MIB).is_ok());

@@ -317,6 +317,12 @@ impl<E: Environment> Node<E> {
         }
     }
 
+    /// What a request of this command is told where too many wait for the same.
+    fn crowded(&self, command: Command) -> Status {
+        self.shard().note_crowded();
+        self.no_room(command.group())
+    }
+
     #[inline]
     fn healing_status(&self, status: Option<Status>) -> Option<Status> {
         Some(in_dialect(status?, self.rules.get().dialect))

@@ -91,13 +91,15 @@ impl Order {
             if !needs.conflicts_with(&earlier.touches) {
                 continue;
             }
-            let waits_in_queue = exchanges.is_some() && exchanges == earlier.queued_for;
-            match waits_in_queue && queued < QUEUED_MAX {
+            match exchanges.is_some() && exchanges == earlier.queued_for {
                 true => queued += 1,
                 false => in_the_way += 1,
             }
         }
-        in_the_way
+        match queued < QUEUED_MAX {
+            true => in_the_way,
+            false => in_the_way + queued,
+        }
     }
 
     /// Puts a request behind all that came before it. While it cannot be read it `needs` its key
@@ -449,7 +451,7 @@ mod tests {
             assert_eq!(order.in_the_way(needs, only), 0);
             order.enter_free(needs, only);
         }
-        assert_eq!(order.in_the_way(needs, only), 1);
+        assert_eq!(order.in_the_way(needs, only), QUEUED_MAX);
         assert_eq!(order.in_the_way(pown(&[coin(2)]), Some(coin(2))), 0);
     }
 

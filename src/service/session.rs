@@ -580,7 +580,7 @@ impl<E: Environment> Node<E> {
     }
 
     /// What a request of this group is told that there is no room for.
-    fn no_room(&self, group: u8) -> Status {
+    pub(super) fn no_room(&self, group: u8) -> Status {
         match group {
             2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
             _ => Status::OUT_OF_MEMORY,

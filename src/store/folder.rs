@@ -6,11 +6,10 @@ use std::{
 };
 
 use super::{
-    BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk,
-    folder_lock::{FolderLock, LockRefused},
-    round::ROUND_FILE,
+    BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk, round::ROUND_FILE,
     segment_list::SEGMENTS_FILE,
 };
+use crate::folder_lock::{FolderLock, LockRefused};
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.

@@ -1093,13 +1093,15 @@ mod tests {
         );
         segment::seal_batch(&mut frame, header.usage, 0, 0);
         segment.extend(frame);
-        std::fs::write(folder.path().join("log/0-000000.segment"), segment).unwrap();
 
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .make()
             .unwrap();
         executor.run(async {
             let disk = Disk::new(folder.path());
+            // A folder that was used before.
+            recover(&disk, &secret).await.unwrap();
+            std::fs::write(folder.path().join("log/0-000000.segment"), segment).unwrap();
             let files = PageFiles::open(&disk).await.unwrap();
             let bytes = slot::encode(page, 100, 3, &[98], &PageImage::blank());
             files.write(page, Slot::A, &bytes).await.unwrap();

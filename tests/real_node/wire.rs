@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    time::{Duration, Instant},
 };
 
 use raida::protocol::{
@@ -114,8 +115,22 @@ impl Wire {
     /// Asks and waits.
     pub fn ask(&mut self, asked: &Asked, counter: ResponseCounter) -> Answer {
         self.send(&asked.bytes);
+        if let Wire::Udp(socket) = self {
+            ask_until_answered(socket, &asked.bytes);
+        }
         self.answer(&asked.sent, counter)
     }
+}
+
+/// Sends a datagram again and again, as clients do: of the same that is under way there is no answer.
+fn ask_until_answered(socket: &UdpSocket, bytes: &[u8]) {
+    let pause = Duration::from_secs(1);
+    socket.set_read_timeout(Some(pause)).expect("a time-out");
+    let deadline = Instant::now() + PATIENCE;
+    while socket.peek(&mut [0]).is_err() && Instant::now() < deadline {
+        socket.send(bytes).expect("the node takes datagrams");
+    }
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
 }
 
 /// Composes a request; `unique` makes its echo bytes, challenge and nonce.

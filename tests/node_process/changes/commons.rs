@@ -23,6 +23,9 @@ pub(super) struct Commons {
     pub lockers: Vec<LockerKey>,
     /// Coins that may still be taken out of circulation.
     pub to_free: AtomicUsize,
+    /// Keys under which somebody has tried to free what is for sale: once each, since who sends the same
+    /// request as another hears what became of that one.
+    pub freeing: Mutex<HashSet<u128>>,
     /// The node's clock, where the test moves it.
     pub clock: Option<Arc<MovedClock>>,
     /// Keys that may still be fixed.
@@ -53,6 +56,7 @@ impl Commons {
         Commons {
             lockers,
             to_free: AtomicUsize::new(to_free),
+            freeing: Mutex::default(),
             to_fix: AtomicUsize::new(to_fix),
             ..Commons::default()
         }

@@ -1,3 +1,5 @@
+//! A folder that one process at a time works in.
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
