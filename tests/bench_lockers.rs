@@ -180,7 +180,7 @@ fn lockers_that_were_imported_are_looked_into_as_they_are() {
         (&["peek", "--coins-file", name][..], "--coins asks for 1"),
         (
             &["detect-sum", "--coins", "2", "--coins-file", name],
-            "lie in no locker",
+            "share a number",
         ),
         (
             &["put", "--coins", "10", "--coins-file", name],

@@ -189,6 +189,8 @@ fn servers_that_do_not_know_a_coin_do_not_vote_for_it() {
 #[test]
 fn of_two_fixes_at_once_the_last_word_is_that_of_one_on_all_coins() {
     let healthy = Healthy::with_coins(100);
+    // They have been created just now.
+    healthy.network.pass(NOT_FIXED_FOR);
     for _ in 0..5 {
         let orders = [(); 2].map(|()| healthy.order(&healthy.wallet, &[]));
         let changed = thread::scope(|scope| {
