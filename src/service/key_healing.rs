@@ -198,7 +198,7 @@ impl<E: Environment> Node<E> {
         }
         good.retain(|good| answer[good.index] == Verdict::Accepted);
         let put = match pair(good.iter()) {
-            Some(_) => self.put_key(request.coin, &good).await,
+            Some(_) => self.put_key(request.coin, &good, caller).await,
             None => Ok(KeyPut::NoPair),
         };
         let given_back: Vec<&Good> = match &put {
@@ -278,7 +278,7 @@ impl<E: Environment> Node<E> {
 
     /// Writes a number down that these tickets, which are used up, vouch for; not where the coin is for
     /// sale, which moves only to its buyer, or back.
-    async fn put_key(&self, coin: Coin, good: &[Good]) -> Result<KeyPut, Status> {
+    async fn put_key(&self, coin: Coin, good: &[Good], caller: Caller) -> Result<KeyPut, Status> {
         let first = ShardId::new(0);
         let used = good.iter().map(|good| good.used).collect();
         match self.mesh.ask(first, Request::RememberUsed(used)).await {
@@ -289,6 +289,7 @@ impl<E: Environment> Node<E> {
             Err(_) => return Err(Status::UNAVAILABLE),
         }
         let mfs = self.shard().month();
+        let mut given = None;
         let changed = self.mesh.change_since(coin, |held, newest| {
             if held.any_on_sale() {
                 return Decision::Refuse(KeyPut::ForSale);
@@ -300,15 +301,16 @@ impl<E: Environment> Node<E> {
                 return Decision::Refuse(KeyPut::Changed(newest));
             };
             let an = join([first.part, second.part]);
+            given = Some(self.shard().repeat_key.given(coin, an));
             let changes = vec![Change { coin, an, mfs }];
             let notes = stored(&changes, [coin].into_iter());
             Decision::Change(changes, notes)
         });
-        let changed = changed.await?;
-        Ok(match changed {
-            Ok(()) => KeyPut::Written,
-            Err(refused) => refused,
-        })
+        if let Err(refused) = changed.await? {
+            return Ok(refused);
+        }
+        self.gave(caller, given.expect("what is written was given"));
+        Ok(KeyPut::Written)
     }
 }
 

@@ -299,11 +299,11 @@ impl Network {
         if now < self.now {
             self.clock.set(now as i64 - self.now as i64);
         } else {
-            // So long that all reservations end.
+            // So long that all reservations end, and repeats are new requests.
             now = now.max(self.now + RESERVED_S + 1);
             self.clock.pass(now - self.now);
             self.passed += now - self.now;
-            self.owners.iter_mut().for_each(Owner::reservations_end);
+            self.owners.iter_mut().for_each(Owner::time_passes);
         }
         self.now = now;
         for owner in &mut self.owners {

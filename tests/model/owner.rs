@@ -118,18 +118,20 @@ impl Owner {
         }
     }
 
-    /// The node was started again: it has forgotten reservations and counts, and of encryption tickets
-    /// those that it has not written down, the latest of them of this minute.
+    /// The node was started again: it has forgotten reservations, what was carried out, and counts, and
+    /// of encryption tickets those that it has not written down, the latest of them of this minute.
     pub fn node_has_restarted(&mut self, latest_written: Option<u64>) {
         self.world.keys.node_has_restarted(latest_written);
-        self.reservations_end();
+        self.time_passes();
         self.world.counts = Counts::default();
     }
 
-    /// So much time has passed that nothing is reserved any more.
-    pub fn reservations_end(&mut self) {
+    /// So much time has passed that nothing is reserved any more, and no request is known that was
+    /// carried out.
+    pub fn time_passes(&mut self) {
         self.shown.clear();
         self.world.reserved.clear();
+        self.world.forget_carried_out();
     }
 
     /// Sends so many requests and checks every answer.
@@ -823,7 +825,7 @@ impl Owner {
                 let shares = |other: An| other.expose()[..5] == key.expose()[..5];
                 let keys: BTreeSet<[u8; 16]> = self
                     .world
-                    .locker_keys()
+                    .keys_of_requests()
                     .filter(|other| shares(*other))
                     .map(|an| *an.expose())
                     .collect();

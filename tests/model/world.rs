@@ -204,6 +204,11 @@ impl World {
         lately.map(|known| &known.ask)
     }
 
+    /// The node knows no longer what was carried out.
+    pub fn forget_carried_out(&mut self) {
+        self.carried_out.clear();
+    }
+
     fn is_in_force(&self, known: &CarriedOut) -> bool {
         let mut given = known.given.iter();
         given.all(|&(coin, value)| self.value(coin) == value)
@@ -286,6 +291,12 @@ impl World {
             Value::Awaited(_) => None,
         });
         known.filter(An::is_marked)
+    }
+
+    /// Those of them that a request may be encrypted with: in `spec` a trade locker's is none.
+    pub fn keys_of_requests(&self) -> impl Iterator<Item = An> {
+        let all = self.dialect == Dialect::Raidax;
+        (self.locker_keys()).filter(move |key| all || LockerKey::new(*key).is_some())
     }
 
     /// Coins of a denomination that are in circulation.
