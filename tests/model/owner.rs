@@ -1214,7 +1214,11 @@ fn check_own(expected: &Expected, answer: &Answer) -> Result<(), String> {
     match expected {
         Expected::Exactly(status, payload) => {
             says(*status)?;
-            holds(answer.payload == *payload, "another payload")
+            let wrong = match payload.len() < 100 {
+                true => format!("payload {:?}, not {payload:?}", answer.payload),
+                false => "another payload".to_owned(),
+            };
+            holds(answer.payload == *payload, &wrong)
         }
         Expected::Version => {
             says(Status::SUCCESS)?;

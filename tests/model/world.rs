@@ -74,6 +74,9 @@ struct CarriedOut {
     /// What it made of its coins.
     given: Vec<(Coin, Option<Value>)>,
     answer: (Status, Vec<u8>),
+    /// Whether the node may not know it: a pown of one coin to the number in force is carried out again
+    /// and counted again, unless the coin had to be waited for.
+    is_in_doubt: bool,
 }
 
 /// A request that was carried out less long ago is known, one more long ago is not: between them it
@@ -189,7 +192,8 @@ impl World {
         known.is_some_and(|known| {
             let age = known.at.elapsed();
             let is_between = age > REPEATED_FOR[0] && age < REPEATED_FOR[1];
-            is_between || creates && age < REPEATED_FOR[1]
+            let hangs_on_node = creates || known.is_in_doubt && self.is_in_force(known);
+            is_between || hangs_on_node && age < REPEATED_FOR[1]
         })
     }
 
@@ -198,6 +202,7 @@ impl World {
     pub fn lately(&self) -> impl Iterator<Item = &Ask> {
         let lately = self.carried_out.values();
         let lately = lately.filter(|known| known.at.elapsed() < REPEATED_FOR[0]);
+        let lately = lately.filter(|known| !known.is_in_doubt);
         let lately = lately.filter(|known| {
             self.is_in_force(known) || matches!(known.ask, Ask::PownSum(..) | Ask::PownDerive(..))
         });
@@ -247,6 +252,8 @@ impl World {
                 ask: ask.clone(),
                 given,
                 answer,
+                is_in_doubt: matches!(&ask, Ask::Pown(records)
+                    if matches!(records[..], [(_, an, new)] if an == new)),
             };
             self.carried_out.insert(name, known);
         }
