@@ -229,7 +229,14 @@ impl SegmentList {
                 .read_at(start(self.shard), SHARD_BYTES as usize)
                 .await?;
             let version = match decode(&blocks, self.shard) {
-                Region::Known(_, version) => version,
+                Region::Known(known, version) => {
+                    // The sync of a try before may have failed. Until this block is durable, the next
+                    // one must not be written over the other.
+                    let block = encode(self.shard, version, &known);
+                    file.write_at(&block, place(self.shard, version)).await?;
+                    file.sync().await?;
+                    version
+                }
                 Region::Blank | Region::Damaged => {
                     write_both(&file, self.shard, &Listed::default()).await?
                 }

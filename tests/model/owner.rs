@@ -148,6 +148,7 @@ impl Owner {
             let sent: Vec<Sent> = (0..depth).map(|_| self.make_up(is_tcp, shared)).collect();
             let bytes: Vec<u8> = sent.iter().flat_map(|s| s.asked.bytes.clone()).collect();
             wire.send(&bytes);
+            self.world.counts.requests += wire.send_until_answered(&bytes);
             for sent in sent {
                 let answer = wire.answer_of_group(sent.group, &sent.asked.sent, self.counter);
                 self.check(sent, answer, began, shared);

@@ -115,22 +115,24 @@ impl Wire {
     /// Asks and waits.
     pub fn ask(&mut self, asked: &Asked, counter: ResponseCounter) -> Answer {
         self.send(&asked.bytes);
-        if let Wire::Udp(socket) = self {
-            ask_until_answered(socket, &asked.bytes);
-        }
+        self.send_until_answered(&asked.bytes);
         self.answer(&asked.sent, counter)
     }
-}
 
-/// Sends a datagram again and again, as clients do: of the same that is under way there is no answer.
-fn ask_until_answered(socket: &UdpSocket, bytes: &[u8]) {
-    let pause = Duration::from_secs(1);
-    socket.set_read_timeout(Some(pause)).expect("a time-out");
-    let deadline = Instant::now() + PATIENCE;
-    while socket.peek(&mut [0]).is_err() && Instant::now() < deadline {
-        socket.send(bytes).expect("the node takes datagrams");
+    /// Sends a datagram that was sent once again and again until there is an answer, as clients do: of
+    /// the same that is under way there is none. Gives how often.
+    pub fn send_until_answered(&mut self, bytes: &[u8]) -> u64 {
+        let Wire::Udp(socket) = self else { return 0 };
+        let pause = Duration::from_secs(1);
+        socket.set_read_timeout(Some(pause)).expect("a time-out");
+        let (deadline, mut times) = (Instant::now() + PATIENCE, 0);
+        while socket.peek(&mut [0]).is_err() && Instant::now() < deadline {
+            socket.send(bytes).expect("the node takes datagrams");
+            times += 1;
+        }
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        times
     }
-    socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
 }
 
 /// Composes a request; `unique` makes its echo bytes, challenge and nonce.
