@@ -471,7 +471,7 @@ impl<E: Environment> Shard<E> {
             return reply;
         }
         match request {
-            Request::Exchange(records) => passed(self.exchange(&records).await),
+            Request::Exchange(records) => passed(self.exchange_known(&records).await),
             // Boxed so that an exchange, the most frequent that waits, has not to carry their size.
             request => Box::pin(self.answer_rarely(request)).await,
         }
@@ -909,6 +909,27 @@ impl<E: Environment> Shard<E> {
     /// Requests that were carried out and are remembered, those included that are too old by now.
     pub fn repeats_kept(&self) -> usize {
         self.repeats.borrow().len()
+    }
+
+    /// As [`Shard::exchange`], and several records hold only coins of which one of them says the right
+    /// AN: whoever does not know it waits for nobody, and keeps nobody waiting.
+    async fn exchange_known(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
+        if records.len() == 1 {
+            return self.exchange(records).await;
+        }
+        let named: Vec<(Coin, An)> = records.iter().map(|r| (r.coin, r.an)).collect();
+        let is_right = self.detect(&named).await?;
+        if is_right.iter().all(|is_right| *is_right) {
+            return self.exchange(records).await;
+        }
+        let (kept, known) = known_coins(records, &is_right);
+        let mut passed = vec![false; records.len()];
+        if !known.is_empty() {
+            for (record, of) in kept.into_iter().zip(self.exchange(&known).await?) {
+                passed[record] = of;
+            }
+        }
+        Ok(passed)
     }
 
     /// Changes every coin whose AN is right, each by itself; records of the same coin see each
@@ -1379,6 +1400,18 @@ fn passed(exchanged: Result<Vec<bool>, NotChanged>) -> Result<Reply, Unavailable
         Err(NotChanged::Crowded) => Ok(Reply::Crowded),
         Err(NotChanged::Unavailable) => Err(Unavailable),
     }
+}
+
+/// The records, with their numbers, of coins of which one says the right AN; `is_right` says which do.
+/// Another of the same coin may be right after that one.
+fn known_coins(records: &[Exchange], is_right: &[bool]) -> (Vec<usize>, Vec<Exchange>) {
+    let right = records.iter().zip(is_right);
+    let right = right.filter(|(_, is_right)| **is_right);
+    let mut coins: Vec<Coin> = right.map(|(record, _)| record.coin).collect();
+    coins.sort_unstable();
+    let records = records.iter().enumerate();
+    let known = records.filter(|(_, record)| coins.binary_search(&record.coin).is_ok());
+    known.map(|(number, &record)| (number, record)).unzip()
 }
 
 /// Coins with the numbers of their records.

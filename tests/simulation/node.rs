@@ -150,7 +150,7 @@ pub async fn open_meshes(
                 questions_by_datagram: 32,
                 payments_max: 1_024,
             },
-            repeats_max: 1_024,
+            repeats_max: 16_384,
             disk_timeout: setup.disk_timeout,
         };
         shards.push(Shard::open(SimEnvironment::new(&world), settings, &recovered).await?);

@@ -208,6 +208,7 @@ impl Served {
             world: self.world.clone(),
             parked: parked.clone(),
             session,
+            transport,
             asked: 0,
         }
     }
@@ -217,6 +218,7 @@ struct Client {
     world: Rc<World>,
     parked: Rc<Parked>,
     session: Session<SimEnvironment>,
+    transport: Transport,
     asked: u8,
 }
 
@@ -244,7 +246,11 @@ impl Client {
             header.expect("a whole header").status
         };
         let mut out = vec![];
-        match self.session.request(&mut bytes, &mut out) {
+        let outcome = match self.transport {
+            Transport::Tcp => self.session.request(&mut bytes, &mut out),
+            Transport::Udp => self.session.datagram(&mut bytes, &mut out),
+        };
+        match outcome {
             Outcome::Answered => {
                 let status = status(&out);
                 Box::pin(async move { Some(status) })
