@@ -162,7 +162,6 @@ fn answers(from: RaidaId, dialect: Dialect) -> Vec<Vec<u8>> {
                     payload: Some(&[]),
                 };
                 let sent = asked.compose(&mut request).expect("a short request");
-                let mut request = request;
                 let end = sent.header.header_size();
                 request[end - 2..end].copy_from_slice(&COIN_ID.to_be_bytes());
                 let Frame::Whole { header, .. } = frame(&request, &rules) else {

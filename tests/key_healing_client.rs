@@ -1044,6 +1044,7 @@ type Mended = Result<(), KeyHealingError>;
 
 impl Trial {
     /// As `raida fix-encryption` does; with `heals`, as `raida heal` does.
+    #[allow(clippy::type_complexity, reason = "what came of it, said once")]
     fn mend(
         &self,
         heals: bool,

@@ -393,7 +393,7 @@ mod tests {
     fn a_proof_and_what_is_derived_are_hashes_of_these_bytes() {
         let raida = RaidaId::new(14).unwrap();
         let (delta, old) = (An::new([9; 16]), An::new([7; 16]));
-        let coins = [(coin(6, 0x0102_03), old), (coin(-8, 4), An::new([8; 16]))];
+        let coins = [(coin(6, 0x0001_0203), old), (coin(-8, 4), An::new([8; 16]))];
         let mut payload = Vec::new();
         PownDerive::compose(raida, coins, delta, &mut payload);
         let request = PownDerive::parse(&payload).unwrap();

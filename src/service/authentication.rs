@@ -195,7 +195,7 @@ impl<E: Environment> Node<E> {
             let an = derived_an(coin, an, request.delta());
             changes.push(Change { coin, an, mfs });
             given = given.and(shard.repeat_key.given(coin, an));
-            if changes.len() % HASHED_A_TURN == 0 {
+            if changes.len().is_multiple_of(HASHED_A_TURN) {
                 shard.environment.turn().await;
             }
         }

@@ -631,6 +631,10 @@ impl<E: Environment> Node<E> {
     /// told to ask over TCP has to find everything as it was. It looks at
     /// [`Caller::payload_bytes_max`] first.
     #[inline]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is of another part of the request, and no two go elsewhere together"
+    )]
     fn seal(
         &self,
         header: &RequestHeader,

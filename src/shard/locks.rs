@@ -506,7 +506,9 @@ mod tests {
             locks.enter_exchange(exchange(1), party(id)).unwrap();
         }
         assert_eq!(locks.enter_exchange(exchange(1), party(99)), Err(Crowded));
-        (0..TASKS_MAX).for_each(|_| drop(wait(&locks)));
+        for _ in 0..TASKS_MAX {
+            let _ = wait(&locks);
+        }
         assert!(locks.enter_task(coin()).is_err());
         assert_eq!(locks.waiting(), EXCHANGES_MAX + TASKS_MAX);
         let other = PageId::from_index(1).unwrap().coin(2);

@@ -522,7 +522,7 @@ impl Repeats {
     fn bucket(&self, name: ChangeName) -> usize {
         // Fibonacci hashing: the high bits of the product depend on all of the name.
         let hash = name.folded().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        (hash * self.buckets.len() as u64 >> 32) as usize
+        ((hash * self.buckets.len() as u64) >> 32) as usize
     }
 
     fn entry(&self, name: ChangeName) -> Option<Entry> {

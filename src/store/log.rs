@@ -956,19 +956,20 @@ impl<E: Environment> Log<E> {
             }
             return Err(Refusal::Unavailable);
         }
-        let mut state = self.state.borrow_mut();
-        state.next_segment += 1;
-        state.used.push_back(Segment {
-            file: spare.file,
-            file_number: spare.number,
-            header,
-            offset: FIRST_BATCH_OFFSET,
-            end: 0,
-        });
-        state.is_listed = false;
-        state.counts.segments = state.used.len() as u64;
-        let used = state.used.len();
-        drop(state);
+        let used = {
+            let mut state = self.state.borrow_mut();
+            state.next_segment += 1;
+            state.used.push_back(Segment {
+                file: spare.file,
+                file_number: spare.number,
+                header,
+                offset: FIRST_BATCH_OFFSET,
+                end: 0,
+            });
+            state.is_listed = false;
+            state.counts.segments = state.used.len() as u64;
+            state.used.len()
+        };
         self.spare_wanted.notify();
         if used >= SEGMENTS_CHECKPOINT {
             self.checkpoint_wanted.notify();

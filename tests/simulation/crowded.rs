@@ -327,7 +327,7 @@ fn commands(trial: &Trial, coins: &Coins) -> Vec<(Command, Vec<u8>)> {
         .collect();
     let offer = Offer {
         currency: Currency::CloudCoin,
-        value: Value::of([for_sale].into_iter()).unwrap(),
+        value: Value::of([for_sale]).unwrap(),
         price: Price::new(5),
     };
     vec![

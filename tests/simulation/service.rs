@@ -76,11 +76,12 @@ impl Parked {
     async fn wait(&self, id: usize) -> Release {
         loop {
             let moment = self.more.moment();
-            let mut released = self.released.borrow_mut();
-            if let Some(at) = released.iter().position(|release| release.id == id) {
-                return released.remove(at);
+            {
+                let mut released = self.released.borrow_mut();
+                if let Some(at) = released.iter().position(|release| release.id == id) {
+                    return released.remove(at);
+                }
             }
-            drop(released);
             self.more.after(moment).await;
         }
     }

@@ -466,7 +466,10 @@ impl State {
                     .coins()
                     .iter()
                     .map(|coin| (coin, self.coins.get(&coin)));
-                let known = held.map(|(coin, held)| Some(proof.add(coin, held?.0)));
+                let known = held.map(|(coin, held)| {
+                    proof.add(coin, held?.0);
+                    Some(())
+                });
                 let right = known.collect::<Option<Vec<()>>>().is_some();
                 let right = right && proof.finish() == request.proof();
                 if right {
