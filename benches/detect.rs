@@ -22,7 +22,7 @@ use raida::{
         AdminKey, Command, Encryption, Protection, Request, ResponseHeader, Status,
         authentication::Detect,
     },
-    service::{Outcome, Service, Session, Trading, Transport},
+    service::{DatagramRules, Outcome, Service, Session, Trading, Transport},
     shard::Shard,
     store::{Live, keep_awake},
 };
@@ -60,6 +60,10 @@ impl Core {
                 mesh,
                 rules(),
                 AdminKey::new([1; 16]),
+                DatagramRules {
+                    amplification: 3,
+                    refusals_per_s: 100,
+                },
                 healing(),
                 Trading::without_settlement(),
             );

@@ -4,7 +4,6 @@
 
 mod network_process;
 mod node_network;
-#[allow(clippy::duplicate_mod, reason = "both bring the clock of a process")]
 mod node_process;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -82,12 +82,18 @@ pub fn shard_settings(shard: u16, shards: u16, cache_pages: usize) -> ShardSetti
         tickets: TicketSettings {
             pool: 65_536,
             lifetime: Duration::from_secs(300),
+            shares: 8,
         },
         trades: TradeSettings {
             pending: Duration::from_secs(60),
+            holds: 1_024,
+            holds_per_address: 16,
+            questions_per_address: 4,
+            questions_by_datagram: 32,
             payments_max: 1_024,
         },
         repeats_max: 131_072,
+        disk_timeout: Duration::from_secs(10),
     }
 }
 
@@ -96,6 +102,7 @@ pub fn healing() -> Healing {
     Healing {
         max_coins: 4_096,
         rate: Rate { per_s: 0, burst: 1 },
+        wrong_claims_per_min: 0,
         keys: KeyHealing::default(),
         others: Rc::new(NoOthers),
     }

@@ -8,6 +8,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "a test may start nodes and networks, which both need it"
+)]
 #[path = "../moved_clock/mod.rs"]
 mod moved_clock;
 
