@@ -107,7 +107,7 @@ async fn recycle(log: Rc<Log<Live>>, wanted: Rc<Signal>) {
         let moment = wanted.moment();
         wanted.after(moment).await;
         let mark = log.mark().await;
-        log.recycle(mark, round);
+        log.recycle(mark, round, &raida::store::Checkpointed::default());
     }
 }
 
