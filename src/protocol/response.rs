@@ -218,7 +218,7 @@ pub fn complete(answer: &mut [u8], encryption: Encryption, status: Status, execu
 /// forged source would have two nodes, or a node and itself, answer each other for ever.
 ///
 /// A request differs from an answer in two places: clients put 1, 1 into bytes 14 and 15, which is
-/// never the low half of an answer's [time](write_time), and they put zeros into bytes 9 to 11,
+/// never the low half of an answer's time, and they put zeros into bytes 9 to 11,
 /// where an answer has the length of its body.
 #[inline]
 pub fn can_be_answer(datagram: &[u8]) -> bool {

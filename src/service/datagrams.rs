@@ -12,7 +12,7 @@ pub struct DatagramRules {
     /// An answer is at most so many times as long as the datagram that it answers, UDP payload to
     /// UDP payload; a longer one is refused with 191.
     pub amplification: usize,
-    /// Refusals that each core sends to one address a second, and [so many times](REFUSALS_OF_ALL)
+    /// Refusals that each core sends to one address a second, and 10 times
     /// that to all together; 0 for any number.
     pub refusals_per_s: u32,
 }

@@ -9,7 +9,7 @@
 //! overwritten with zeros and that is made durable; until this succeeds, its requests stay
 //! unanswered and new ones are refused.
 //!
-//! A segment is [listed](super::segment_list) before the first answer that rests on it. Where it is
+//! A segment is listed (`segment_list`) before the first answer that rests on it. Where it is
 //! removed, or moved, while the node runs, whatever follows would be gone at the next start: so
 //! changes are refused from then on, until the node is started again. What was answered is in memory
 //! still, and the next checkpoint saves it.
