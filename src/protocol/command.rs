@@ -204,12 +204,22 @@ impl Command {
     /// 10 seconds (PROTOCOL.md section 8, Repeats).
     #[inline]
     pub const fn is_carried_out_once(self) -> bool {
+        // Who deletes or frees coins a second time finds them free.
+        let finds_them_free = matches!(self, Command::DeleteCoins | Command::FreeCoins);
+        self.changes() && !finds_them_free
+    }
+
+    /// Whether it may change something, and so wait for the log.
+    #[inline]
+    pub const fn changes(self) -> bool {
         match self {
             Command::Pown
             | Command::PownSum
             | Command::PownDerive
             | Command::Fix
             | Command::CreateCoins
+            | Command::DeleteCoins
+            | Command::FreeCoins
             | Command::FixEncryption
             | Command::StoreSum
             | Command::Remove
@@ -217,8 +227,6 @@ impl Command {
             | Command::Buy
             | Command::StoreMultiple
             | Command::RemoveTrade => true,
-            // Who deletes or frees coins a second time finds them free.
-            Command::DeleteCoins | Command::FreeCoins => false,
             Command::Echo
             | Command::Version
             | Command::Stats

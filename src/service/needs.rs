@@ -59,49 +59,12 @@ impl Needs {
         // An encrypted body is there twice: as it came, and decrypted.
         let length = header.body_length;
         Needs {
-            changes: changes(command),
+            changes: command.changes(),
             bytes: TASK + besides + 2 * length + length.div_ceil(record) * each,
             is_open: matches!(
                 command,
                 Command::Peek | Command::PeekTrade | Command::Buy | Command::RemoveTrade
             ),
         }
-    }
-}
-
-/// Whether a command may change something, and so wait for the log.
-#[inline]
-pub(super) fn changes(command: Command) -> bool {
-    match command {
-        Command::Pown
-        | Command::PownSum
-        | Command::PownDerive
-        | Command::Fix
-        | Command::CreateCoins
-        | Command::DeleteCoins
-        | Command::FreeCoins
-        | Command::FixEncryption
-        | Command::StoreSum
-        | Command::Remove
-        | Command::PutForSale
-        | Command::Buy
-        | Command::StoreMultiple
-        | Command::RemoveTrade => true,
-        Command::Echo
-        | Command::Version
-        | Command::Stats
-        | Command::Audit
-        | Command::Detect
-        | Command::DetectSum
-        | Command::GetTicket
-        | Command::GetTicketSum
-        | Command::Validate
-        | Command::Find
-        | Command::AvailableSns
-        | Command::AllSns
-        | Command::EncryptionTicket
-        | Command::PeekTrade
-        | Command::Peek
-        | Command::ListForSale => false,
     }
 }
