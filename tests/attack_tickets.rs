@@ -217,7 +217,7 @@ fn a_heal_of_3_000_coins_on_11_servers_gets_its_tickets_while_strangers_take_the
             settings.shards = shards;
             settings.datagrams.amplification = 1_000;
             settings.healing_rate = Rate {
-                per_s: 1_000,
+                per_s: 10,
                 burst: 2_000,
             };
         });

@@ -19,18 +19,15 @@ fn node(data: &Path) -> NodeProcess {
         .start()
 }
 
-/// Half a second of a load, and these words.
+/// Two times half a second of a load, and these words.
 fn bench(node: &NodeProcess, data: &Path, words: &[&str]) -> Output {
+    bench_for(1, node, data, words)
+}
+
+fn bench_for(seconds: u32, node: &NodeProcess, data: &Path, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_raida"))
-        .args([
-            "bench",
-            "--seconds",
-            "1",
-            "--slices",
-            "2",
-            "--warm-up-s",
-            "0",
-        ])
+        .args(["bench", "--slices", "2", "--warm-up-s", "0"])
+        .args(["--seconds", &seconds.to_string()])
         .args(["--json", "--host", &node.address.to_string(), "--data"])
         .arg(data)
         .args(words)
@@ -106,7 +103,8 @@ fn more_coins_are_minted_than_a_node_offers_at_once() {
         "--connections",
         "2",
     ];
-    let report = assert_all_right(&bench(&node, &data, &words), &words);
+    // Long enough to use them all.
+    let report = assert_all_right(&bench_for(60, &node, &data, &words), &words);
     let contender = &report["contenders"][0];
     assert_eq!(contender["slices_cut_short"], 2, "{contender}");
     assert_eq!(contender["counts"]["right"], 2 * 400, "{contender}");

@@ -505,7 +505,12 @@ fn a_ticket_is_taken_once_also_after_the_coin_has_another_owner_and_the_node_ano
     let mut asker = Asker::of(&node);
     let tickets = good(coin(1), an(50));
     assert_eq!(asker.fix(coin(1), &tickets), [true, true]);
-    assert_eq!(asker.fix(coin(1), &tickets), [false, false]);
+    let other_order = [tickets[1], tickets[0]];
+    assert_eq!(asker.fix(coin(1), &other_order), [false, false]);
+    // The same request again is answered as the first, which changes nothing.
+    assert_eq!(asker.fix(coin(1), &tickets), [true, true]);
+    let counts = raida::admin::ask_counts(&node.settings().data).unwrap();
+    assert_eq!(counts.healing.keys_fixed, 1);
     // A new owner.
     asker.pown(coin(1), an(50), an(60));
     assert_eq!(asker.fix(coin(1), &tickets), [false, false]);
@@ -744,7 +749,7 @@ fn what_was_given_refused_taken_and_kept_is_counted() {
     let mut asker = Asker::of(&node);
     let tickets = good(coin(1), an(50));
     asker.fix(coin(1), &tickets);
-    asker.fix(coin(1), &tickets);
+    asker.fix(coin(1), &[tickets[1], tickets[0]]);
     asker.verdicts(coin(1), &good(coin(1), an(52)));
     pass(&node, 2);
     asker.fix(coin(1), &good_of([3, 3], coin(1), an(51), now()));

@@ -111,12 +111,10 @@ impl Kind for Watched {
 
 #[test]
 fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
-    let node = SmallNode::start();
     let page = PageId::from_index(40).unwrap();
     let coins: Vec<_> = (0..200)
         .map(|place| (page.coin(place), An::new([place as u8; 16])))
         .collect();
-    node.put(coins.clone());
     // A store takes its coins until the next slice.
     let to_store: Vec<_> = (41..71)
         .flat_map(|page| (0..1_000).map(move |place| (page, place)))
@@ -126,7 +124,6 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
             (coin, An::new((number << 40).to_be_bytes()))
         })
         .collect();
-    node.put(to_store.clone());
     let udp = Stream::Udp { in_flight: 16 };
     let tcp = Stream::Tcp {
         connections: 4,
@@ -154,6 +151,9 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
             "peek",
         ] {
             let coins = if kind == "put" { &to_store } else { &coins };
+            // With no others: it looks through all of its coins for those of a locker.
+            let node = SmallNode::start();
+            node.put(coins.clone());
             let mut purse = Purse::new(coins.clone()).unwrap();
             let keys = purse.keys(4);
             let plan = Plan {
@@ -205,8 +205,6 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
             );
             let whole = outcome.measured[0].whole();
             assert_eq!((whole.wrong, whole.lost), (0, 0));
-            // Powned coins have other numbers now.
-            node.put(coins.clone());
         }
     }
 }

@@ -75,6 +75,16 @@ impl Inbox {
         self.waker.wake();
     }
 
+    /// How many messages there are now.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next message, where there is one.
+    pub(super) fn take(&self) -> Option<Envelope> {
+        self.queue.pop()
+    }
+
     /// The next message, or a wake-up when there is one.
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Envelope> {
         if let Some(envelope) = self.queue.pop() {

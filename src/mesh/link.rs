@@ -173,6 +173,16 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
+    /// Takes the messages that have come.
+    pub fn look_up(self: &Rc<Self>) {
+        let inbox = &self.inboxes[self.shard.id.index()];
+        for _ in 0..inbox.len() {
+            if let Some(envelope) = inbox.take() {
+                self.handle(envelope);
+            }
+        }
+    }
+
     /// What this core's shard answers.
     async fn answer(&self, request: Request) -> Result<Reply, Unavailable> {
         match request {

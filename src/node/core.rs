@@ -12,7 +12,12 @@ use std::{
 use futures_util::future::{Either, select};
 use glommio::timer::sleep;
 
-use super::{Adjustable, meeting::Meeting, settle::Cashier};
+use super::{
+    Adjustable,
+    meeting::Meeting,
+    memory::{self, Load, Tide},
+    settle::Cashier,
+};
 use crate::{
     admin::{self, Mailbox},
     coin::ShardId,
@@ -23,15 +28,15 @@ use crate::{
     service::{DatagramRules, Healing, KeyHealing, Rate, Service, Trading},
     settlement::Settlement,
     shard::{Shard, ShardSettings},
-    store::{Disk, Environment, Live, WallClock, keep_awake, recovery::Recovered},
+    store::{Disk, Environment, Live, WallClock, keep_awake, quiet, recovery::Recovered},
 };
 
 /// The last checkpoint of a node that stops may take so long, and the end of its logs once more;
 /// what it does not get done is in the logs. With the 5 s that clients have for their answers, the
 /// node ends within 10 s whatever its disk does.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(2);
-/// How often a core looks whether settings have changed. They change on an operator's signal, and
-/// nobody waits for it.
+/// How often a core looks whether settings have changed, which they do on an operator's signal, and
+/// whether a flood is over. Nobody waits for either.
 const SETTINGS_LOOK: Duration = Duration::from_secs(1);
 
 /// What a core needs to become part of a node.
@@ -63,16 +68,34 @@ pub(super) struct Core {
     pub adjustable: Arc<Mutex<Adjustable>>,
     /// Told once whether the shard is open.
     pub ready: Sender<std::io::Result<()>>,
+    /// Told twice how the core ends.
+    pub ending: Sender<LastWord>,
     /// All cores have answered their last request.
     pub drained: Meeting,
     /// The last checkpoint is made.
     pub checkpointed: Meeting,
 }
 
+/// What a core says when it ends.
+pub(super) enum LastWord {
+    /// It does nothing more; and what was cut off.
+    Served(std::io::Result<Drained>),
+    /// Nor does the disk: its thread ends now.
+    Quiet,
+}
+
 impl Core {
-    /// Runs on a core until the node stops. Gives what was cut off.
-    pub async fn run(self) -> std::io::Result<Drained> {
+    /// Runs on a core until the node stops.
+    pub async fn run(self) {
         keep_awake();
+        let ending = self.ending.clone();
+        // A node that nobody waits for has no use for these.
+        let _ = ending.send(LastWord::Served(self.serve().await));
+        quiet().await;
+        let _ = ending.send(LastWord::Quiet);
+    }
+
+    async fn serve(self) -> std::io::Result<Drained> {
         let environment = Live::with_clock(Disk::new(&self.data), self.clock);
         let opened = Shard::open(environment, self.shard.clone(), &self.recovered).await;
         let shard = match opened {
@@ -170,7 +193,8 @@ impl Core {
     }
 }
 
-/// Takes over changed settings, for as long as the node runs.
+/// Takes over changed settings, and gives back memory that a flood of requests took, for as long as the
+/// node runs.
 async fn follow(
     adjustable: Arc<Mutex<Adjustable>>,
     limits: Arc<Limits>,
@@ -179,8 +203,17 @@ async fn follow(
     checkpoints: Rc<Checkpoints>,
 ) {
     let mut known = *lock(&adjustable);
+    let mut tide = Tide::default();
     loop {
         sleep(SETTINGS_LOOK).await;
+        let (bytes, most_bytes) = service.budget().take_peak();
+        if tide.is_out(Load {
+            bytes,
+            most_bytes,
+            connections: limits.open_connections(),
+        }) {
+            glommio::executor().spawn_blocking(memory::give_back).await;
+        }
         service.set_max_body_bytes(limits.max_body_bytes());
         service.budget().change(limits.waiting());
         let now = *lock(&adjustable);

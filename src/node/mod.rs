@@ -7,6 +7,7 @@ mod descriptors;
 mod handler;
 mod key_file;
 mod meeting;
+mod memory;
 mod others;
 mod settings;
 mod settle;

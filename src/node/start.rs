@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutor, LocalExecutorBuilder, Placement
 
 use super::{
     Adjustable, OnLoss, Settings,
-    core::{Core, all_ready, lock},
+    core::{Core, LastWord, all_ready, lock},
     descriptors::Descriptors,
     key_file::{self, KeysError},
     meeting::Meeting,
@@ -29,6 +29,7 @@ use crate::{
     store::{
         DataFolder, Disk, FolderError, from_hex, keep_awake,
         log::LogSettings,
+        quiet,
         recovery::{Recovered, RecoveryError, recover_with},
         write_secret,
     },
@@ -38,12 +39,17 @@ use crate::{
 /// counts as used; a buffer that does not fit comes from the heap.
 const IO_MEMORY: usize = 1 << 20;
 
+/// How long the end of a node waits for a disk to end reads and writes.
+const DISK_PATIENCE: Duration = Duration::from_millis(500);
+
 /// A node that runs. Dropping it does not stop it: [`stop`](Control::stop) it, then
 /// [`join`](Node::join).
 pub struct Node {
     summary: Summary,
     control: Control,
-    cores: Vec<ExecutorJoinHandle<io::Result<Drained>>>,
+    cores: Vec<ExecutorJoinHandle<()>>,
+    /// Each core's last words.
+    last_words: Mutex<mpsc::Receiver<LastWord>>,
     /// Dropped before the folder is free for another node, which makes a socket of the same name.
     _admin: Option<admin::Server>,
     /// Dropped last of what runs: cores may ask to their end.
@@ -182,6 +188,7 @@ impl Node {
             Meeting::of(settings.shards.into()),
         );
         let (ready, is_ready) = mpsc::channel();
+        let (ending, last_words) = mpsc::channel();
         let cpus = allowed_cpus();
         let mut cores = Vec::new();
         for (shard, sockets) in (0..settings.shards).zip(sockets) {
@@ -225,6 +232,7 @@ impl Node {
                 book: book.clone(),
                 adjustable: adjustable.clone(),
                 ready: ready.clone(),
+                ending: ending.clone(),
                 drained: drained.clone(),
                 checkpointed: checkpointed.clone(),
             };
@@ -252,7 +260,7 @@ impl Node {
             accepted: (recovered.accepted.iter().map(ToString::to_string)).collect(),
             took: Duration::ZERO,
         };
-        drop(recovered);
+        drop((recovered, ending));
         let mut node = Node {
             summary,
             control: Control {
@@ -263,6 +271,7 @@ impl Node {
                 settlement: desk.settlement(),
             },
             cores,
+            last_words: Mutex::new(last_words),
             _admin: None,
             _desk: desk,
             _folder: folder,
@@ -293,15 +302,44 @@ impl Node {
     /// Where a core had to give up.
     pub fn join(self) -> Result<Ended, StartError> {
         let mut ended = Ended::default();
-        for core in self.cores {
-            let drained = core
-                .join()
-                .map_err(|error| StartError::Core(error.to_string()))?;
-            let drained = drained.map_err(|error| StartError::Core(error.to_string()))?;
-            ended.cut.connections_cut += drained.connections_cut;
-            ended.cut.requests_cut += drained.requests_cut;
+        // Nobody else ever locks it: the lock lets several threads look at the node.
+        let last_words = self.last_words.into_inner();
+        let last_words = last_words.unwrap_or_else(PoisonError::into_inner);
+        let (mut running, mut busy) = (self.cores.len(), self.cores.len());
+        let mut outcome = Ok(());
+        while busy > 0 {
+            // Nobody says how long a disk that does not answer takes.
+            let word = match running {
+                0 => last_words.recv_timeout(DISK_PATIENCE).ok(),
+                _ => last_words.recv().ok(),
+            };
+            match word {
+                Some(LastWord::Served(Ok(drained))) => {
+                    running -= 1;
+                    ended.cut.connections_cut += drained.connections_cut;
+                    ended.cut.requests_cut += drained.requests_cut;
+                }
+                Some(LastWord::Served(Err(error))) => {
+                    running -= 1;
+                    outcome = Err(StartError::Core(error.to_string()));
+                }
+                Some(LastWord::Quiet) => busy -= 1,
+                None => break,
+            }
         }
-        Ok(ended)
+        if running == 0 && busy > 0 {
+            tracing::warn!(
+                "the disk has not ended what it was told to do: the process keeps the data folder until it has"
+            );
+            // The cores' memory is the kernel's to read, and nobody else may have the folder.
+            std::mem::forget(self._folder);
+            return outcome.map(|()| ended);
+        }
+        for core in self.cores {
+            let joined = core.join();
+            joined.map_err(|error| StartError::Core(error.to_string()))?;
+        }
+        outcome.map(|()| ended)
     }
 }
 
@@ -367,7 +405,9 @@ fn recover_on_this_thread(
                 .map_err(|error| StartError::Core(error.to_string()))?;
             let recovered = executor.run(async {
                 keep_awake();
-                recover_with(&disk, secret, on_loss).await
+                let recovered = recover_with(&disk, secret, on_loss).await;
+                quiet().await;
+                recovered
             });
             let recovered = recovered.map_err(|error| {
                 let folder = folder.display().to_string();

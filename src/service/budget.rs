@@ -163,6 +163,8 @@ pub struct Budget {
     waiting: Cell<usize>,
     changes: Cell<usize>,
     bytes: Cell<usize>,
+    /// The most bytes in use since somebody last looked.
+    peak: Cell<usize>,
     counts: Cell<BudgetCounts>,
     accounts: RefCell<Accounts>,
 }
@@ -299,6 +301,12 @@ impl Budget {
     #[inline]
     pub fn waiting(&self) -> usize {
         self.waiting.get()
+    }
+
+    /// Bytes in use now, and the most that were since the last call.
+    pub fn take_peak(&self) -> (usize, usize) {
+        let now = self.bytes.get();
+        (now, self.peak.replace(now))
     }
 
     /// What is in use and what was refused.
@@ -574,8 +582,9 @@ impl Share {
         let budget = &self.account.budget;
         budget.bytes.set(budget.bytes.get() - before + bytes);
         if bytes > before {
-            let most = budget.bytes.get() as u64;
-            budget.count(|counts| counts.bytes_most = counts.bytes_most.max(most));
+            let most = budget.bytes.get();
+            budget.peak.set(budget.peak.get().max(most));
+            budget.count(|counts| counts.bytes_most = counts.bytes_most.max(most as u64));
         }
         self.account.release(|ledger| {
             let of_kind = match kind {

@@ -60,8 +60,17 @@ impl<E: Environment> Node<E> {
             || ShardId::new(name.modulo(self.mesh.shards())),
             |coin| coin.page().owner(self.mesh.shards()),
         );
-        let begin = Request::BeginChange(name, sender.waits);
-        let known = match self.mesh.ask(home, begin).await {
+        let begin = || {
+            self.mesh
+                .ask(home, Request::BeginChange(name, sender.waits))
+        };
+        let mut begun = begin().await;
+        if matches!(begun, Ok(Reply::Begun(Begun::UnderWay))) && home == self.shard().id {
+            // Another core may have answered it, and word of that be here already.
+            self.mesh.look_up();
+            begun = begin().await;
+        }
+        let known = match begun {
             Ok(Reply::Begun(Begun::New(known))) => known,
             Ok(Reply::Begun(Begun::UnderWay)) => {
                 self.shard()

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     coin::{
-        An, AnTag, Coin, Denomination, LockerPrefix, Mfs, PAGES_PER_DENOMINATION, PageId,
-        SerialNumber, ShardId, locker_home,
+        An, AnTag, COINS_PER_PAGE, Coin, Denomination, LockerPrefix, Mfs, PAGES_PER_DENOMINATION,
+        PageId, SerialNumber, ShardId, locker_home,
     },
     protocol::{
         RaidaId,
@@ -212,7 +212,11 @@ impl<E: Environment> Shard<E> {
         let latest = latest_minute(now.unix_seconds);
         let mut changed = Changed::new(now);
         for page in PageId::all().filter(|page| page.owner(settings.shards) == settings.id) {
-            let logged = recovered.pages[page.index()].logged_coins(page);
+            let summary = &recovered.pages[page.index()];
+            if summary.logged == [0; COINS_PER_PAGE / 64] {
+                continue;
+            }
+            let logged = summary.logged_coins(page);
             // Nobody knows when they changed: lately, perhaps.
             changed.note_all(logged, now);
         }

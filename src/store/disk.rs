@@ -1,5 +1,9 @@
 //! The storage of a real node: files of a folder through io_uring, around the page cache where the
 //! file system allows it.
+//!
+//! The kernel reads and writes this process's memory until a read or a write has ended, and a disk may
+//! take its time. An executor gives that memory back when it ends; what is allocated there next would
+//! be written to the disk in the place of a page. So each executor waits for [`quiet`] before it ends.
 
 use std::{
     cell::Cell,
@@ -9,13 +13,17 @@ use std::{
         unix::fs::OpenOptionsExt,
     },
     path::{Path, PathBuf},
+    pin::Pin,
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use glommio::{
     GlommioError,
     io::{BufferedFile, DmaFile, OpenOptions},
+    timer::sleep,
 };
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
@@ -37,17 +45,21 @@ pub struct Disk {
 /// A file of a [`Disk`].
 pub enum DiskFile {
     /// Opened with `O_DIRECT`.
-    Direct(DmaFile),
+    Direct(Rc<DmaFile>),
     /// Opened with `O_DIRECT` and `O_DSYNC`: what was written is durable.
-    Durable(DmaFile),
+    Durable(Rc<DmaFile>),
     /// Through the page cache, where the file system has no direct I/O.
-    Buffered(BufferedFile),
+    Buffered(Rc<BufferedFile>),
 }
 
 impl Disk {
     /// The storage in an existing folder. Tries whether the file system has direct I/O; a sync
     /// makes writes durable all the same where it has not.
     pub fn new(folder: &Path) -> Disk {
+        // A thread may run one executor after the other.
+        if UNDER_WAY.get().is_none() {
+            UNDER_WAY.set(Some(0));
+        }
         Disk {
             folder: folder.into(),
             direct: Rc::new(Cell::new(has_direct_io(folder))),
@@ -85,6 +97,64 @@ impl Disk {
         let removed = glommio::executor().spawn_blocking(move || std::fs::remove_file(path));
         let (file, ()) = (probed?, removed.await?);
         file.close().await.map_err(plain)
+    }
+}
+
+thread_local! {
+    /// Reads and writes of this thread that the kernel is not done with; `None` once there may be no
+    /// more.
+    static UNDER_WAY: Cell<Option<usize>> = const { Cell::new(Some(0)) };
+}
+
+/// How often it is looked whether reads and writes have ended.
+const QUIET_LOOK: Duration = Duration::from_millis(5);
+
+/// Waits until the kernel uses no memory of this thread's executor for a file any more, however long
+/// that takes. From then on no file can be read or written on it, and it may end.
+pub async fn quiet() {
+    while UNDER_WAY.get().is_some_and(|count| count > 0) {
+        sleep(QUIET_LOOK).await;
+    }
+    UNDER_WAY.set(None);
+}
+
+/// A read or a write, which is brought to its end even where it is dropped.
+struct ToItsEnd<F: Future + 'static>(Option<Pin<Box<F>>>);
+
+async fn to_its_end<T: 'static>(work: impl Future<Output = T> + 'static) -> io::Result<T> {
+    let ended = || io::Error::other("the executor ends: it reads and writes no files any more");
+    let count = UNDER_WAY.get().ok_or_else(ended)?;
+    UNDER_WAY.set(Some(count + 1));
+    Ok(ToItsEnd(Some(Box::pin(work))).await)
+}
+
+fn one_is_over() {
+    UNDER_WAY.set(UNDER_WAY.get().map(|count| count - 1));
+}
+
+impl<F: Future + 'static> Future for ToItsEnd<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let work = self.0.as_mut().expect("not polled after it is ready");
+        let output = ready!(work.as_mut().poll(context));
+        self.0 = None;
+        one_is_over();
+        Poll::Ready(output)
+    }
+}
+
+impl<F: Future + 'static> Drop for ToItsEnd<F> {
+    fn drop(&mut self) {
+        let Some(work) = self.0.take() else { return };
+        // Where the executor has ended, this is one of the tasks that go with it.
+        if UNDER_WAY.get().is_some() {
+            let rest = async {
+                drop(work.await);
+                one_is_over();
+            };
+            glommio::spawn_local(rest).detach();
+        }
     }
 }
 
@@ -159,11 +229,11 @@ impl Storage for Disk {
         let file = if self.is_direct() && is_log(name) {
             // A write and a sync in one: a trip to the kernel, and a turn of the executor's, less.
             options.custom_flags(libc::O_DSYNC);
-            DiskFile::Durable(options.dma_open(&path).await.map_err(plain)?)
+            DiskFile::Durable(Rc::new(options.dma_open(&path).await.map_err(plain)?))
         } else if self.is_direct() {
-            DiskFile::Direct(options.dma_open(&path).await.map_err(plain)?)
+            DiskFile::Direct(Rc::new(options.dma_open(&path).await.map_err(plain)?))
         } else {
-            DiskFile::Buffered(options.buffered_open(&path).await.map_err(plain)?)
+            DiskFile::Buffered(Rc::new(options.buffered_open(&path).await.map_err(plain)?))
         };
         // Whether or not it was there: one that a killed process made may not be durable yet.
         if create {
@@ -207,9 +277,13 @@ impl File for DiskFile {
             let rest = length - bytes.len();
             let read = match self {
                 DiskFile::Direct(file) | DiskFile::Durable(file) => {
-                    file.read_at_aligned(at, rest).await
+                    let file = file.clone();
+                    to_its_end(async move { file.read_at_aligned(at, rest).await }).await?
                 }
-                DiskFile::Buffered(file) => file.read_at(at, rest).await,
+                DiskFile::Buffered(file) => {
+                    let file = file.clone();
+                    to_its_end(async move { file.read_at(at, rest).await }).await?
+                }
             }
             .map_err(plain)?;
             if read.is_empty() {
@@ -233,9 +307,13 @@ impl File for DiskFile {
                 DiskFile::Direct(file) | DiskFile::Durable(file) => {
                     let mut buffer = file.alloc_dma_buffer(rest.len());
                     buffer.as_bytes_mut().copy_from_slice(rest);
-                    file.write_at(buffer, at).await
+                    let file = file.clone();
+                    to_its_end(async move { file.write_at(buffer, at).await }).await?
                 }
-                DiskFile::Buffered(file) => file.write_at(rest.to_vec(), at).await,
+                DiskFile::Buffered(file) => {
+                    let (file, bytes) = (file.clone(), rest.to_vec());
+                    to_its_end(async move { file.write_at(bytes, at).await }).await?
+                }
             }
             .map_err(plain)?;
             if count == 0 {

@@ -6,6 +6,13 @@ use super::signal::yield_now;
 /// bytes, so that direct I/O can serve them on any device.
 pub const BLOCK_BYTES: usize = 4_096;
 
+/// Whether there are only zeros in this, as where nothing was ever written.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+    let mut pieces = bytes.chunks(BLOCK_BYTES);
+    pieces.all(|piece| *piece == ZEROS[..piece.len()])
+}
+
 /// Everything the store and the shards take from outside: files, time, randomness and somewhere to
 /// run a task. A node on glommio and a node in a simulator differ in this alone (DESIGN.md
 /// invariant 8).

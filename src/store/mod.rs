@@ -38,7 +38,7 @@ pub mod verify;
 mod wall_clock;
 mod window;
 
-pub use disk::{Disk, DiskFile};
+pub use disk::{Disk, DiskFile, quiet};
 pub use environment::{BLOCK_BYTES, Environment, File, Storage};
 pub use folder::{DataFolder, FolderError, from_hex, write_secret};
 pub use live::Live;

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::{
-    disk::Disk,
+    disk::{Disk, quiet},
     folder::{DataFolder, FolderError},
     import::{self, Import, OnConflict, Outcome},
     pulse::keep_awake,
@@ -153,7 +153,9 @@ impl OfflineFolder {
         let path = self.folder.path();
         let done = executor.run(async {
             keep_awake();
-            work(Disk::new(path)).await
+            let done = work(Disk::new(path)).await;
+            quiet().await;
+            done
         });
         done.map_err(|error| OfflineError::Store {
             folder: path.display().to_string(),

@@ -54,10 +54,15 @@ pub(super) fn least_lengths(
 ) -> [u64; Denomination::COUNT] {
     let mut lengths = [0; Denomination::COUNT];
     for (page, slot) in slots {
-        let length = &mut lengths[page.denomination().index()];
-        *length = (*length).max(slot_offset(page, slot) + SLOT_BYTES as u64);
+        reach(&mut lengths, page, slot);
     }
     lengths
+}
+
+/// Raises the length of a slot's file to where the slot ends.
+pub(super) fn reach(lengths: &mut [u64; Denomination::COUNT], page: PageId, slot: Slot) {
+    let length = &mut lengths[page.denomination().index()];
+    *length = (*length).max(slot_offset(page, slot) + SLOT_BYTES as u64);
 }
 
 impl<F: File> PageFiles<F> {

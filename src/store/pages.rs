@@ -77,7 +77,6 @@ pub struct CheckpointCounts {
 /// The pages that one shard owns.
 pub struct Pages<E: Environment> {
     environment: E,
-    shard: ShardId,
     shards: u16,
     capacity: usize,
     secret: NodeSecret,
@@ -108,6 +107,8 @@ struct Table {
     /// Coins in circulation by denomination.
     circulating: [u32; Denomination::COUNT],
     dirty: usize,
+    /// Bytes that each page file has at least, by denomination, to hold all images.
+    lengths: [u64; Denomination::COUNT],
 }
 
 /// A page that is being read.
@@ -191,6 +192,7 @@ impl<E: Environment> Pages<E> {
         let mut entries: Vec<Entry> = Vec::new();
         entries.resize_with(PAGES.div_ceil(shards as usize) + 16, Entry::default);
         let mut circulating = [0; Denomination::COUNT];
+        let mut lengths = [0; Denomination::COUNT];
         for page in PageId::owned(shard, shards) {
             let summary = &recovered[page.index()];
             if summary.slot.is_none() && !summary.damaged && summary.sequence == 0 {
@@ -202,6 +204,9 @@ impl<E: Environment> Pages<E> {
                 .map(|word| word.count_ones())
                 .sum();
             circulating[page.denomination().index()] += coins;
+            if let Some(slot) = summary.slot {
+                page_file::reach(&mut lengths, page, slot);
+            }
             entries[local_index(page, shards)] = Entry {
                 circulation: summary.circulation,
                 sequence: summary.sequence,
@@ -212,7 +217,6 @@ impl<E: Environment> Pages<E> {
         }
         Ok(Pages {
             environment: environment.clone(),
-            shard,
             shards,
             capacity: capacity.max(1),
             secret,
@@ -227,6 +231,7 @@ impl<E: Environment> Pages<E> {
                 loading: HashMap::default(),
                 circulating,
                 dirty: 0,
+                lengths,
             }),
             checkpoint_wanted,
             ended: Signal::default(),
@@ -554,7 +559,11 @@ impl<E: Environment> Pages<E> {
             }
             entry.writing = false;
             match &written {
-                Ok(()) => entry.slot = Some(entry.slot.map_or(Slot::A, Slot::other)),
+                Ok(()) => {
+                    let slot = entry.slot.map_or(Slot::A, Slot::other);
+                    entry.slot = Some(slot);
+                    page_file::reach(&mut table.lengths, *page, slot);
+                }
                 Err(_) if entry.dirty => {}
                 Err(_) => {
                     entry.dirty = true;
@@ -563,13 +572,10 @@ impl<E: Environment> Pages<E> {
             }
         }
         written?;
-        let images = PageId::owned(self.shard, self.shards);
-        let slot = |page| table.entries[local_index(page, self.shards)].slot;
-        let images = images.filter_map(|page| Some((page, slot(page)?)));
         Ok(CheckpointCounts {
             pages: pages.len() as u64,
             left: Checkpointed {
-                lengths: page_file::least_lengths(images),
+                lengths: table.lengths,
                 ..Checkpointed::default()
             },
         })

@@ -18,7 +18,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::{
     LOG_FOLDER,
     book::{self, Book, BookSurvey, Gathered, Placed},
-    environment::{BLOCK_BYTES, File, Storage},
+    environment::{BLOCK_BYTES, File, Storage, is_blank},
     log,
     page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
@@ -820,11 +820,7 @@ async fn read_segment<F: File>(
     while offset < length {
         let head = segment::decode_batch_head(window.at(offset, BLOCK_BYTES).await?);
         if offset == stop {
-            end.torn = window
-                .at(offset, BLOCK_BYTES)
-                .await?
-                .iter()
-                .any(|&b| b != 0)
+            end.torn = !is_blank(window.at(offset, BLOCK_BYTES).await?)
                 && head.is_none_or(|head| head.usage == header.usage);
         }
         if let Some(head) = head

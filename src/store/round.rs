@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::environment::{BLOCK_BYTES, File, Storage};
+use super::environment::{BLOCK_BYTES, File, Storage, is_blank};
 use crate::coin::Denomination;
 
 /// The file, relative to the data folder: outside the folder of pages, so that it still tells when
@@ -110,7 +110,7 @@ fn decode(block: &[u8]) -> CompleteRound {
             book: (crc_offset(at) == Some(CRC_OFFSET)).then(|| u64_at(at + BOOK_OFFSET)),
             has_list: block[at..at + 8] == MAGIC,
         },
-        None if block.iter().all(|&byte| byte == 0) => CompleteRound::Unknown,
+        None if is_blank(&block) => CompleteRound::Unknown,
         None => CompleteRound::Damaged,
     }
 }

@@ -8,7 +8,7 @@
 //! the batch before it. What an earlier use of the segment left behind, or a write that failed,
 //! therefore never reads as a continuation.
 
-use super::environment::BLOCK_BYTES;
+use super::environment::{BLOCK_BYTES, is_blank};
 
 /// Bytes before a batch's records.
 pub const BATCH_HEAD_BYTES: usize = 40;
@@ -85,7 +85,7 @@ pub fn encode_header(header: &SegmentHeader) -> Vec<u8> {
 pub fn decode_header(block: &[u8]) -> Header {
     let copy = |at: usize| -> Header {
         let bytes = &block[at..at + HEADER_BYTES];
-        if block[at..at + SECTOR_BYTES].iter().all(|&b| b == 0) {
+        if is_blank(&block[at..at + SECTOR_BYTES]) {
             return Header::Unused;
         }
         let crc = u32::from_le_bytes(bytes[60..64].try_into().expect("4 bytes"));

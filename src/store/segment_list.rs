@@ -13,7 +13,7 @@ use std::{cell::Cell, io};
 
 use super::{
     Storage,
-    environment::{BLOCK_BYTES, File},
+    environment::{BLOCK_BYTES, File, is_blank},
 };
 use crate::coin::Denomination;
 
@@ -284,9 +284,7 @@ fn encode(shard: u16, version: u64, listed: &Listed) -> Vec<u8> {
 
 fn decode(blocks: &[u8], shard: u16) -> Region {
     let mut newest: Option<(Listed, u64)> = None;
-    let mut is_blank = false;
     for block in blocks.chunks_exact(BLOCK_BYTES) {
-        is_blank |= block.iter().all(|&byte| byte == 0);
         if let Some((listed, version)) = decode_block(block, shard)
             && newest.as_ref().is_none_or(|&(_, other)| other < version)
         {
@@ -296,7 +294,7 @@ fn decode(blocks: &[u8], shard: u16) -> Region {
     match newest {
         Some((listed, version)) => Region::Known(listed, version),
         // The first write was cut short, and so was whoever waited for it.
-        None if is_blank => Region::Blank,
+        None if blocks.chunks_exact(BLOCK_BYTES).any(is_blank) => Region::Blank,
         None => Region::Damaged,
     }
 }

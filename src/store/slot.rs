@@ -11,6 +11,7 @@
 //! readable, and a write cut short by a power failure shows as a head whose checksums do not fit
 //! what follows.
 
+use super::environment::is_blank;
 use crate::coin::{An, COINS_PER_PAGE, Mfs, PageId};
 
 /// Bytes a slot takes on disk.
@@ -188,7 +189,7 @@ pub fn encode(
 /// A head that is not what this program wrote for `page`.
 pub fn decode_meta(block: &[u8], page: PageId) -> Result<Option<SlotMeta>, HeadFault> {
     let head = &block[..HEAD_BYTES];
-    if head.iter().all(|&b| b == 0) {
+    if is_blank(head) {
         return Ok(None);
     }
     if head[0..8] != MAGIC {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    environment::{BLOCK_BYTES, File, Storage},
+    environment::{BLOCK_BYTES, File, Storage, is_blank},
     signal::Signal,
 };
 
@@ -214,7 +214,6 @@ fn decode(blocks: &[u8]) -> (Used, u64) {
         let used = Used::Known(u64_at(block, UNTIL_OFFSET), things.collect());
         return (used, u64_at(block, VERSION_OFFSET));
     }
-    let is_blank = |block: &[u8]| block.iter().all(|&byte| byte == 0);
     match blocks.chunks_exact(BLOCK_BYTES).any(is_blank) {
         // A crash cut the first write short, and so kept whoever waited for it from using anything.
         true => (Used::Known(0, vec![]), 0),

@@ -626,32 +626,47 @@ impl History {
     }
 }
 
+/// Lives through the history of a seed. Gives how often each of `COUNTED` happened.
+fn live(seed: u64) -> [u64; COUNTED.len()] {
+    let counts = Rc::<Counts>::default();
+    let mut history = History::new(seed, &counts);
+    for _ in 0..history.random.between(2, 6) {
+        let shards = history.random.between(1, 4) as u16;
+        let requests = *history.random.pick(&[5, 40, 150]);
+        let steps = match history.random.permille(700) {
+            true => history.random.between(1, requests * 40),
+            false => STEPS_MAX,
+        };
+        history.run(shards, steps, requests);
+    }
+    history.recover();
+    [
+        &counts.changes,
+        &counts.checkpoints,
+        &counts.failed_checkpoints,
+        &counts.crashes,
+        &counts.crashes_in_recovery,
+        &counts.sold,
+    ]
+    .map(|count| count.get() as u64)
+}
+
+/// What happens in a history, and how often it has to in all of them together.
+const COUNTED: [(&str, u64); 6] = [
+    ("changes", 50_000),
+    ("checkpoints", 5_000),
+    ("checkpoints that failed", 500),
+    ("crashes", 1_000),
+    ("crashes in recovery", 500),
+    ("purchases", 2_000),
+];
+
 #[test]
 fn a_start_knows_what_every_answered_change_said_of_lockers() {
-    let counts = Rc::<Counts>::default();
-    for seed in 0..HISTORIES {
-        let mut history = History::new(seed, &counts);
-        for _ in 0..history.random.between(2, 6) {
-            let shards = history.random.between(1, 4) as u16;
-            let requests = *history.random.pick(&[5, 40, 150]);
-            let steps = match history.random.permille(700) {
-                true => history.random.between(1, requests * 40),
-                false => STEPS_MAX,
-            };
-            history.run(shards, steps, requests);
-        }
-        history.recover();
-    }
-    let least = [
-        ("changes", &counts.changes, 50_000),
-        ("checkpoints", &counts.checkpoints, 5_000),
-        ("checkpoints that failed", &counts.failed_checkpoints, 500),
-        ("crashes", &counts.crashes, 1_000),
-        ("crashes in recovery", &counts.crashes_in_recovery, 500),
-        ("purchases", &counts.sold, 2_000),
-    ];
-    for (what, count, least) in least {
-        println!("{} {what}", count.get());
-        assert!(count.get() >= least, "only {} {what}", count.get());
+    let counts = crate::in_parallel(HISTORIES, live);
+    for (index, (what, least)) in COUNTED.into_iter().enumerate() {
+        let count: u64 = counts.iter().map(|of| of[index]).sum();
+        println!("{count} {what}");
+        assert!(count >= least, "only {count} {what}");
     }
 }

@@ -2,7 +2,12 @@
 //! goes, the node comes back, and everything it holds is compared with what it had said.
 
 use std::{
-    cell::RefCell, collections::BTreeMap, net::Ipv4Addr, ops::AddAssign, rc::Rc, time::Duration,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    ops::AddAssign,
+    rc::Rc,
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -429,21 +434,25 @@ async fn read_values(
 ) -> Result<Vec<Value>, String> {
     let mut values = Vec::with_capacity(coins.len());
     for &coin in coins {
-        let pages = &meshes[coin.page().owner(meshes.len() as u16).index()]
-            .shard()
-            .pages;
+        let shard = meshes[coin.page().owner(meshes.len() as u16).index()].shard();
+        let pages = &shard.pages;
         loop {
+            // While the disk seems dead, no page is read.
+            let moment = shard.stall_changed().moment();
+            if shard.is_stalled() {
+                shard.stall_changed().after(moment).await;
+                continue;
+            }
             match pages.lookup(coin) {
                 Lookup::Circulating(an, mfs) if mfs == MONTH => {
                     values.push(Some(model::number(an)))
                 }
                 Lookup::Circulating(_, mfs) => return Err(format!("{coin} is of {mfs:?}")),
                 Lookup::Free => values.push(None),
-                Lookup::Unloaded => {
-                    let loaded = pages.load(coin.page()).await;
-                    loaded.map_err(|fault| fault.to_string())?;
-                    continue;
-                }
+                Lookup::Unloaded => match pages.load(coin.page()).await {
+                    Err(fault) if !shard.is_stalled() => return Err(fault.to_string()),
+                    _ => continue,
+                },
                 Lookup::Damaged => return Err(format!("{coin} is on a damaged page")),
             }
             break;
@@ -608,8 +617,8 @@ impl Client {
             let times = if self.random.permille(150) { 2 } else { 1 };
             for _ in 0..times {
                 let becomes = match self.random.permille(850) {
-                    true => Some(draw_an(&mut self.random)),
-                    false => None,
+                    false if self.model.borrow_mut().frees_first(coin, an) => None,
+                    _ => Some(draw_an(&mut self.random)),
                 };
                 records.push((coin, an, becomes));
                 if self.random.permille(700) {
@@ -679,8 +688,8 @@ impl Client {
         let mut records: Vec<(u128, Value)> = Vec::new();
         for _ in 0..random.between(2, 6) {
             let becomes = match random.below(20) {
-                0 => None,
-                1..=3 => Some(an),
+                0 if self.model.borrow_mut().frees_first(coin, an) => None,
+                0..=3 => Some(an),
                 _ => Some(random.wide() & !1),
             };
             // The same again would wait for the first, and be answered as that.
@@ -701,21 +710,30 @@ impl Client {
             (glance, tickets.collect())
         };
         let sender = self.sender();
-        let asked = records.iter().map(|&(an, becomes)| {
+        let had_to_wait = Cell::new(false);
+        let asked = records.iter().map(async |&(an, becomes)| {
             let exchange = Exchange {
                 coin: self.coin(coin),
                 an: model::an(an),
                 becomes: becomes.map_or(Replacement::Free, |an| Replacement::An(model::an(an))),
             };
-            self.singles.ask(Single::Exchange(exchange, sender))
+            match self.singles.ask(Single::Exchange(exchange, sender)).await {
+                Some(passed) => passed,
+                // Somebody else asked for the same, or too much is under way: it loses its turn.
+                None => {
+                    had_to_wait.set(true);
+                    let passed = self.mesh.exchange(vec![exchange]).await;
+                    passed.map(|passed| passed[0])
+                }
+            }
         });
         let answers = join_all(asked).await;
         let mut model = self.model.borrow_mut();
         let mut counts = self.counts.borrow_mut();
-        let is_settled = model.is_settled(glance, records.len());
+        let is_settled = model.is_settled(glance, records.len()) && !had_to_wait.get();
         let mut told = Vec::new();
         for (ticket, answer) in tickets.into_iter().zip(answers) {
-            match answer.expect("an exchange needs no task") {
+            match answer {
                 Ok(passed) => {
                     counts.exchanged += u64::from(passed);
                     counts.chained += u64::from(passed);

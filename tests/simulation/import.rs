@@ -21,7 +21,7 @@ use crate::{
     world::World,
 };
 
-const HISTORIES: u64 = 1_300;
+const HISTORIES: u64 = 1_100;
 const STEPS_MAX: u64 = 1_000_000;
 /// Imports of a history.
 const IMPORTS: usize = 4;
@@ -112,7 +112,7 @@ fn live(seed: u64) -> usize {
     for _ in 0..IMPORTS {
         let mut after = before.clone();
         let input = Rc::new(draw(&mut random, &mut after));
-        for _ in 0..random.below(4) {
+        for _ in 0..random.below(6) {
             let some = [0, 0, 20, 300];
             world.disk.borrow_mut().set_faults(Faults {
                 read_errors: *random.pick(&some),
@@ -120,7 +120,7 @@ fn live(seed: u64) -> usize {
                 sync_errors: *random.pick(&some),
                 blocks_max: None,
             });
-            let steps = random.between(1, 650);
+            let steps = random.between(20, 400);
             if let Some(Err(RecoveryError::Damaged(fault))) = run_import(&world, steps, &input) {
                 panic!("history {seed}: {fault}");
             }
@@ -168,7 +168,7 @@ fn live(seed: u64) -> usize {
 
 #[test]
 fn every_page_is_as_it_was_or_as_it_was_to_be() {
-    let halves: usize = (0..HISTORIES).map(live).sum();
+    let halves: usize = crate::in_parallel(HISTORIES, live).iter().sum();
     assert!(
         halves > 200,
         "only {halves} imports were cut short half done"

@@ -20,6 +20,8 @@ const STATES_MAX: usize = 1_000_000;
 pub struct Model {
     pub coins: Vec<CoinModel>,
     next_together: u64,
+    /// Which coins somebody asked to free, and by which AN.
+    freed: BTreeSet<(usize, u128)>,
     /// What was answered may be lost.
     is_loose: bool,
 }
@@ -88,6 +90,7 @@ impl Model {
         Model {
             coins: coins.collect(),
             next_together: 0,
+            freed: BTreeSet::new(),
             is_loose: false,
         }
     }
@@ -110,6 +113,12 @@ impl Model {
 
     pub fn exchange(&mut self, coin: usize, records: Vec<(u128, Value)>) -> Ticket {
         self.attempt(coin, What::Exchange(records))
+    }
+
+    /// Whether nobody has asked to free the coin by this AN. The same once more is a repeat, which is
+    /// answered as the first and changes nothing.
+    pub fn frees_first(&mut self, coin: usize, an: u128) -> bool {
+        self.freed.insert((coin, an))
     }
 
     /// A change of several coins together was decided: coin, old value, new value.

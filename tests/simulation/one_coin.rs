@@ -4,13 +4,13 @@
 use std::{
     future::Future,
     net::Ipv4Addr,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Waker},
     time::Duration,
 };
 
-use futures_util::future::{join_all, join4};
+use futures_util::future::{Either, join_all, join4, select};
 use raida::{
     coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId, ShardId},
     mesh::Decision,
@@ -299,10 +299,12 @@ fn requests_about_several_coins_have_their_turn_among_those_about_one() {
         let coins = [(coin(0), 1), (coin(1), 30), (coin(2), 40)];
         let trial = Trial::start(seed, shards, core, &coins);
         let first = trial.ask(vec![from_to(coin(0), 1, 2), from_to(coin(0), 2, 3)]);
-        let then = together(trial.mesh(), vec![(coin(0), 10), (coin(1), 31)]);
+        let then = together(trial.mesh(), vec![(coin(0), 1), (coin(1), 31)]);
         let batch = {
             let mesh = trial.mesh();
-            let records = vec![from_to(coin(0), 10, 11), from_to(coin(2), 40, 41)];
+            // Right when it comes, and right again when it has its turn: one that is wrong when it
+            // comes waits for nobody.
+            let records = vec![from_to(coin(0), 1, 11), from_to(coin(2), 40, 41)];
             Box::pin(async move { mesh.exchange(records).await })
         };
         let last = trial.ask(vec![from_to(coin(0), 11, 12), from_to(coin(0), 12, 13)]);
@@ -317,8 +319,11 @@ fn requests_about_several_coins_have_their_turn_among_those_about_one() {
                     sleep.sleep(Duration::from_millis(20)).await;
                     let then = begin(then);
                     sleep.sleep(Duration::from_millis(20)).await;
-                    let batch = begin(batch);
-                    sleep.sleep(Duration::from_millis(20)).await;
+                    // It looks at its coins before it gets in line.
+                    let nap = pin!(sleep.sleep(Duration::from_millis(20)));
+                    let Either::Right((_, batch)) = select(batch, nap).await else {
+                        panic!("its coin is held");
+                    };
                     let last = begin(last);
                     join4(first, then, batch, last).await
                 };

@@ -492,11 +492,16 @@ fn the_same_under_way_is_answered_as_the_first_over_a_stream_and_not_by_datagram
                     "{what}: no answer to a datagram, core {core}"
                 );
             }
-            let streams: Vec<Answer> = (0..usize::from(shards))
-                .map(|core| served.session(core, Transport::Tcp).ask(command, payload))
+            // For as long as they live: nothing is begun for a client that has gone.
+            let mut sessions: Vec<_> = (0..usize::from(shards))
+                .map(|core| served.session(core, Transport::Tcp))
+                .collect();
+            let streams: Vec<Answer> = (sessions.iter_mut())
+                .map(|session| session.ask(command, payload))
                 .collect();
             let again: Vec<_> = streams.into_iter().map(|s| started(served, s)).collect();
-            assert!(again.iter().all(|(done, _)| done.is_none()), "{what}");
+            let done: Vec<_> = again.iter().map(|(done, _)| done).collect();
+            assert!(done.iter().all(|done| done.is_none()), "{what}: {done:?}");
             served.let_go(held);
             let answers = async move {
                 let again = again.into_iter().map(|(_, answer)| answer);

@@ -34,7 +34,7 @@
 use super::{Entry, Payment, PaymentId, Sale, Stamp};
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin, PageId},
-    store::BLOCK_BYTES,
+    store::{BLOCK_BYTES, environment::is_blank},
 };
 
 /// Bytes of a chunk, at most: what is encoded in one go, and written with one write.
@@ -111,17 +111,14 @@ pub(super) fn encode_header(header: &Header) -> Vec<u8> {
 
 /// Reads the first block of a book file; `None` where a write was cut short, or none was ever made.
 pub(super) fn decode_header(block: &[u8]) -> Result<Option<Header>, HeaderFault> {
-    if block.iter().all(|&byte| byte == 0) {
+    if is_blank(block) {
         return Ok(None);
     }
     let (head, rest) = block.split_at(HEADER_BYTES);
     let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
     let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("4 bytes"));
     let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
-    if head[..8] != MAGIC
-        || crc32c::crc32c(&head[..60]) != u32_at(60)
-        || rest.iter().any(|&byte| byte != 0)
-    {
+    if head[..8] != MAGIC || crc32c::crc32c(&head[..60]) != u32_at(60) || !is_blank(rest) {
         return Err(HeaderFault::Damaged);
     }
     if u32_at(8) != FORMAT_VERSION {

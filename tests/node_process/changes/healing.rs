@@ -144,7 +144,10 @@ impl Load {
         let mut change = self.change(Command::FixEncryption, parts);
         change.is_forbidden = true;
         change.key_fix = Some(fix);
-        let payload = fix.payload(&[]);
+        // In another order: the same request once more is a repeat, and answered as the first.
+        let mut other = fix;
+        other.tickets.reverse();
+        let payload = other.payload(&[]);
         let means = Means::KeyFixed(0);
         Some(self.send_changes(Command::FixEncryption, &payload, vec![change], means))
     }
