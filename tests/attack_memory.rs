@@ -25,6 +25,10 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// How long an attack goes on.
 const ATTACK: Duration = Duration::from_secs(2);
 
+/// What an honest client is served meanwhile, at least: it is not shut out. How much of what it gets
+/// otherwise that is, `perf/attacks` measures.
+const HONEST_MIN: usize = if cfg!(debug_assertions) { 10 } else { 100 };
+
 /// Coins of a locker that is not listed in one go, and of one that is.
 const LARGE: usize = 150_000;
 const SMALL: usize = 1_000;
@@ -147,7 +151,10 @@ impl Attacked {
             "{name}: {after} bytes after it, {} at rest",
             self.rest
         );
-        assert!(honest.load(SeqCst) > 100, "{name}: others were not served");
+        assert!(
+            honest.load(SeqCst) > HONEST_MIN,
+            "{name}: others were not served"
+        );
         let deadline = Instant::now() + PATIENCE;
         while self.counts().waiting.requests > 0 {
             assert!(Instant::now() < deadline, "{name}: goes on for nobody");

@@ -30,6 +30,16 @@ pub(super) struct Rings {
     budget: Rc<Budget>,
     last_look: Cell<Instant>,
     work: Cell<u32>,
+    turning: Cell<usize>,
+}
+
+/// A connection that waits for its next turn, until dropped.
+pub(super) struct Turning(Rc<Rings>);
+
+impl Drop for Turning {
+    fn drop(&mut self) {
+        self.0.turning.set(self.0.turning.get() - 1);
+    }
 }
 
 impl Rings {
@@ -39,6 +49,7 @@ impl Rings {
             budget,
             last_look: Cell::new(Instant::now()),
             work: Cell::new(0),
+            turning: Cell::new(0),
         })
     }
 
@@ -46,6 +57,18 @@ impl Rings {
     pub(super) fn were_seen(&self) {
         self.last_look.set(Instant::now());
         self.work.set(0);
+    }
+
+    /// Counts a connection that has more to do after others had their turn.
+    pub(super) fn wait_for_turn(self: &Rc<Rings>) -> Turning {
+        self.turning.set(self.turning.get() + 1);
+        Turning(Rc::clone(self))
+    }
+
+    /// How many such there are now.
+    #[inline]
+    pub(super) fn waiting_for_turn(&self) -> usize {
+        self.turning.get()
     }
 
     /// Counts work of a connection.

@@ -30,8 +30,16 @@ const ACCEPTS_A_TURN: usize = 16;
 /// trying again at once, and the connection that could not be accepted keeps waiting.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Requests that a connection has handled before others get a turn.
+/// Requests that a connection has handled before others get a turn, at most and at least.
 const REQUESTS_A_TURN: usize = 256;
+const REQUESTS_A_TURN_MIN: usize = 8;
+
+/// Requests that all connections together have handled before each had its turn, unless there are very
+/// many: whoever sends one request at a time waits so long for each. Half a millisecond to one.
+const REQUESTS_A_ROUND: usize = 512;
+
+/// So many bytes of an answer that is made at once are as much work as a request.
+const BYTES_A_REQUEST: usize = 512;
 
 /// Answers that one connection may wait for; then it is not read from.
 const WAITING_MAX: usize = 256;
@@ -145,7 +153,9 @@ async fn run<S: Session>(
         admission,
     };
     while let Next::Turn = poll_fn(|cx| connection.step(cx)).await {
+        let turning = connection.worker.rings.wait_for_turn();
         turn().await;
+        drop(turning);
         connection.worker.rings.were_seen();
     }
 }
@@ -271,7 +281,9 @@ impl<S: Session> Connection<S> {
             Ok(()) => ANSWER_BYTES_MAX,
             Err(_) => KEPT_BYTES,
         };
-        let mut budget = REQUESTS_A_TURN;
+        let others = self.worker.rings.waiting_for_turn();
+        let most = (REQUESTS_A_ROUND / (others + 1)).clamp(REQUESTS_A_TURN_MIN, REQUESTS_A_TURN);
+        let mut budget = most;
         let mut read_budget = READ_BYTES;
         let halt = loop {
             let halt = self.handle_pending(&mut budget, cx.waker());
@@ -292,9 +304,9 @@ impl<S: Session> Connection<S> {
                 Poll::Pending => break Halt::Starved,
             }
         };
-        let (sent, most) = (self.sent, self.out_sent + ANSWER_BYTES_MAX);
+        let (sent, most_bytes) = (self.sent, self.out_sent + ANSWER_BYTES_MAX);
         self.pipeline
-            .collect(&mut self.out, most, &mut self.sending);
+            .collect(&mut self.out, most_bytes, &mut self.sending);
         if self.write(cx).is_err() {
             return Poll::Ready(Next::Close);
         }
@@ -302,7 +314,7 @@ impl<S: Session> Connection<S> {
             return Poll::Ready(Next::Close);
         }
         self.settle();
-        let progress = budget < REQUESTS_A_TURN;
+        let progress = budget < most;
         self.set_deadline(halt, progress);
         self.say_how_busy(progress || self.sent > sent);
         // Whatever paused it may have gone with the write, and then nothing would wake it.
@@ -358,9 +370,9 @@ impl<S: Session> Connection<S> {
                     }
                     self.session.prepare(&pending[length..]);
                     self.worker.rings.worked(1);
-                    *budget -= 1;
                     self.needed = 1;
-                    self.handle(length, needs.is_open);
+                    let work = self.handle(length, needs.is_open);
+                    *budget = budget.saturating_sub(work);
                     self.inbound.consume(length);
                     self.reserved = 0;
                 }
@@ -451,11 +463,16 @@ impl<S: Session> Connection<S> {
         self.admission.say(busy, now_ms);
     }
 
-    fn handle(&mut self, length: usize, is_open: bool) {
+    /// Gives how much work it was, in requests.
+    fn handle(&mut self, length: usize, is_open: bool) -> usize {
         let before = self.out.len();
+        let mut work = 1;
         let request = self.inbound.request(length);
         match self.session.handle(request, self.peer, &mut self.out) {
-            Handled::Answered => self.put_in_order(before),
+            Handled::Answered => {
+                work += (self.out.len() - before) / BYTES_A_REQUEST;
+                self.put_in_order(before);
+            }
             Handled::Silent => self.out.truncate(before),
             Handled::Parked(id) => {
                 let number = self.pipeline.append(&self.out[before..], false);
@@ -469,6 +486,7 @@ impl<S: Session> Connection<S> {
                 self.pipeline.wait_for(later, is_open);
             }
         }
+        work
     }
 
     /// Puts the answer that was appended from `before` on behind those that wait.

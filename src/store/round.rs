@@ -110,7 +110,7 @@ fn decode(block: &[u8]) -> CompleteRound {
             book: (crc_offset(at) == Some(CRC_OFFSET)).then(|| u64_at(at + BOOK_OFFSET)),
             has_list: block[at..at + 8] == MAGIC,
         },
-        None if is_blank(&block) => CompleteRound::Unknown,
+        None if is_blank(block) => CompleteRound::Unknown,
         None => CompleteRound::Damaged,
     }
 }

@@ -648,7 +648,7 @@ fn live(seed: u64) -> [u64; COUNTED.len()] {
         &counts.crashes_in_recovery,
         &counts.sold,
     ]
-    .map(|count| count.get() as u64)
+    .map(Cell::get)
 }
 
 /// What happens in a history, and how often it has to in all of them together.
