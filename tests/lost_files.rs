@@ -135,6 +135,39 @@ fn relative(data: &Path, path: &Path) -> String {
     path.strip_prefix(data).unwrap().display().to_string()
 }
 
+/// What a sparse copy that lost its data leaves: a file as long as it was, of zeros.
+#[test]
+fn page_files_that_are_blank_in_part_or_all_are_named() {
+    for shards in [1, 2] {
+        let (mut trial, node) = Trial::new(shards);
+        let mut node = Some(node);
+        // Once where the last checkpoint has counted the pages, once where a recovery has.
+        for is_killed in [false, true] {
+            let node = node.take().unwrap_or_else(|| trial.serve.start());
+            trial.book.assert_kept(&node);
+            trial.change(&node);
+            match is_killed {
+                true => drop(node.kill()),
+                false => drop(node.stop()),
+            }
+            for name in ["00.pages", "03.pages"] {
+                let path = trial.data().join("pages").join(name);
+                let whole = fs::read(&path).unwrap();
+                let used = |page: usize| whole[page * 40_960..].iter().any(|&byte| byte != 0);
+                assert!(used(0) && used(1), "two pages are in it");
+                for blank in [0..whole.len(), 0..40_960, 40_960..whole.len()] {
+                    let mut bytes = whole.clone();
+                    bytes[blank].fill(0);
+                    fs::write(&path, bytes).unwrap();
+                    trial.assert_refused(&format!("pages/{name}"));
+                }
+                fs::write(&path, whole).unwrap();
+            }
+        }
+        trial.book.assert_kept(&trial.serve.start());
+    }
+}
+
 #[test]
 fn a_missing_or_short_segment_is_named_and_nothing_starts_on_it_until_the_loss_is_accepted() {
     for shards in [1, 2] {

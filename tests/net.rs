@@ -570,6 +570,30 @@ fn a_header_that_comes_too_slowly_ends_the_connection() {
 }
 
 #[test]
+fn the_first_header_has_its_time_however_quiet_the_node_was_before() {
+    let settings = Settings {
+        header_timeout: 4 * SHORT,
+        ..patient()
+    };
+    for cores in [1, 2] {
+        let node = start(cores, settings.clone());
+        for _ in 0..2 {
+            // Nobody is connected for longer than a header may take.
+            std::thread::sleep(5 * SHORT);
+            let mut streams: Vec<TcpStream> = (0..8).map(|_| node.connect()).collect();
+            std::thread::sleep(SHORT);
+            for stream in &mut streams {
+                expect_echo(stream);
+            }
+            drop(streams);
+            until("closed", || node.limits.open_connections() == 0);
+        }
+        assert_eq!(get(&node.limits.counters().timed_out_header), 0);
+        node.finish();
+    }
+}
+
+#[test]
 fn a_body_that_drips_ends_the_connection_although_bytes_keep_coming() {
     let settings = Settings {
         body_timeout: SHORT,

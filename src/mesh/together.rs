@@ -214,7 +214,7 @@ impl<E: Environment> Mesh<E> {
         pages.sort_unstable_by_key(|page| page.page);
         let let_others = async || {
             if coins.len() > COINS_A_TURN {
-                self.shard().environment.turn().await;
+                self.shard().environment.turn_in_line().await;
             }
         };
         let_others().await;

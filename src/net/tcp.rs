@@ -124,12 +124,14 @@ async fn run<S: Session>(
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     admission.wake_by(&waker);
     let account = worker.budget.account(peer.ip());
-    let header_timeout_ms = worker.limits.header_timeout_ms();
+    // First: on a core without connections nobody has looked at the clock for as long as that was so.
+    let deadline = worker.deadlines.enter(waker.clone());
+    let first_due_ms = worker.deadlines.after_ms(worker.limits.header_timeout_ms());
     let mut connection = Connection {
         kept: account.keep(),
         account,
-        first_due_ms: Some(worker.deadlines.after_ms(header_timeout_ms)),
-        deadline: worker.deadlines.enter(waker.clone()),
+        first_due_ms: Some(first_due_ms),
+        deadline,
         pipeline: Pipeline::new(waker),
         worker,
         stream,

@@ -179,7 +179,7 @@ impl<E: Environment> Node<E> {
             rest = others;
             (some.iter().zip(these)).for_each(|(&coin, &an)| proof.add(coin, an));
             if some.len() == PROVEN_A_TURN {
-                shard.environment.turn().await;
+                shard.environment.turn_in_line().await;
             }
         }
         if proof.finish() != request.proof() {
@@ -196,7 +196,7 @@ impl<E: Environment> Node<E> {
             changes.push(Change { coin, an, mfs });
             given = given.and(shard.repeat_key.given(coin, an));
             if changes.len().is_multiple_of(HASHED_A_TURN) {
-                shard.environment.turn().await;
+                shard.environment.turn_in_line().await;
             }
         }
         let changed = self.mesh.change_together(&proven.coins, None, |held| {

@@ -154,7 +154,7 @@ impl<E: Environment> Node<E> {
                     bytes.copy_from_slice(&word.to_le_bytes());
                 }
             }
-            self.shard().environment.turn().await;
+            self.shard().environment.turn_in_line().await;
         }
         Ok(Status::SUCCESS)
     }

@@ -589,7 +589,7 @@ impl<E: Environment> Node<E> {
             ballot.vote(coins);
             voted.add(raida);
             if is_long {
-                self.shard().environment.turn().await;
+                self.shard().environment.turn_in_line().await;
             }
         }
         (voted, no_vote)
@@ -619,7 +619,7 @@ impl<E: Environment> Node<E> {
                 mfs,
             }));
             if changes.len() < coins.len() {
-                self.shard().environment.turn().await;
+                self.shard().environment.turn_in_line().await;
             }
         }
         let changed = self.mesh.change_by_fix(coins, came, |held, looks| {

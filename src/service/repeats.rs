@@ -142,7 +142,7 @@ impl<E: Environment> Node<E> {
         for part in payload.chunks(NAMED_A_TURN) {
             naming.add(part);
             if part.len() == NAMED_A_TURN {
-                shard.environment.turn().await;
+                shard.environment.turn_in_line().await;
             }
         }
         naming.finish(first)
@@ -176,7 +176,7 @@ impl<E: Environment> Node<E> {
         for (index, (coin, an)) in numbers.enumerate() {
             given = given.and(shard.repeat_key.given(coin, an));
             if index % GIVEN_A_TURN == GIVEN_A_TURN - 1 {
-                shard.environment.turn().await;
+                shard.environment.turn_in_line().await;
             }
         }
         given
@@ -267,7 +267,7 @@ impl<E: Environment> Node<E> {
                 let mut numbers = Vec::with_capacity(coins.len());
                 for some in coins.chunks(HASHED_A_TURN) {
                     numbers.extend(some.iter().map(|&coin| (coin, generator.an(own, coin))));
-                    self.shard().environment.turn().await;
+                    self.shard().environment.turn_in_line().await;
                 }
                 (self.have(numbers).await?, vec![])
             }

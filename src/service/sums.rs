@@ -80,7 +80,7 @@ impl<E: Environment> Node<E> {
                 }
             }
             if some.len() == COINS_A_TURN {
-                self.shard().environment.turn().await;
+                self.shard().environment.turn_in_line().await;
             }
         }
         Ok((numbers, circulating))
@@ -99,7 +99,7 @@ impl<E: Environment> Node<E> {
         };
         let turn = async |added: usize| {
             if added == COINS_A_TURN {
-                self.shard().environment.turn().await;
+                self.shard().environment.turn_in_line().await;
             }
         };
         let mut known = self.shard().sum_of(coins.len());
@@ -139,7 +139,7 @@ impl<E: Environment> Node<E> {
 
     /// The coins of a request with their numbers, rising; `None` where one is named twice.
     pub(super) async fn in_order(&self, request: &[Coin], numbers: &[An]) -> Option<Proven> {
-        let turn = async || self.shard().environment.turn().await;
+        let turn = async || self.shard().environment.turn_in_line().await;
         let (coins, ranks) = ranked(request, turn).await?;
         let numbers = ranks.iter().map(|&rank| numbers[rank as usize]).collect();
         Some(Proven {

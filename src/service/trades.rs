@@ -9,7 +9,7 @@ use super::{
     Caller, Node, Transport,
     authentication::verdict,
     budget::AccountId,
-    lockers::{LISTING_TRIES, Listed, list},
+    lockers::{LISTING_TRIES, Listed},
     needs::CHANGED,
     stored::{noted, stored},
     sums::Proven,
@@ -249,7 +249,8 @@ impl<E: Environment> Node<E> {
                 }
             }
             if too_many == 0 {
-                return Ok(list(of_id.unwrap_or(of_key), out));
+                let coins = of_id.unwrap_or(of_key);
+                return Ok(self.list(&coins, out).await);
             }
             drop((of_id, of_key, _room.take()));
             _room = Some(self.room_for(too_many + RECORDS_A_TURN, listed)?);

@@ -805,7 +805,7 @@ impl<E: Environment> Shard<E> {
                 let value = self.value(coin).await?;
                 passed.push(value.is_some_and(|(real, _)| real == an));
             }
-            self.environment.turn().await;
+            self.environment.turn_in_line().await;
         }
         Ok(passed)
     }
@@ -829,7 +829,7 @@ impl<E: Environment> Shard<E> {
                 }
                 passed.push(passes);
             }
-            self.environment.turn().await;
+            self.environment.turn_in_line().await;
         }
         Ok(passed)
     }
@@ -842,7 +842,7 @@ impl<E: Environment> Shard<E> {
                 let value = self.value(coin).await?;
                 all.push(value.map_or(Found::Neither, |(real, _)| which(real, an, pan)));
             }
-            self.environment.turn().await;
+            self.environment.turn_in_line().await;
         }
         Ok(all)
     }
@@ -855,7 +855,7 @@ impl<E: Environment> Shard<E> {
                 let value = self.value(coin).await?;
                 passed.push(value.is_some_and(|(real, _)| real.tag() == tag));
             }
-            self.environment.turn().await;
+            self.environment.turn_in_line().await;
         }
         Ok(passed)
     }
@@ -867,7 +867,7 @@ impl<E: Environment> Shard<E> {
             for &coin in some {
                 numbers.push(self.value(coin).await?.map(|(an, _)| an));
             }
-            self.environment.turn().await;
+            self.environment.turn_in_line().await;
         }
         Ok(numbers)
     }
@@ -950,7 +950,7 @@ impl<E: Environment> Shard<E> {
         let mut coins = Vec::with_capacity(by_coin.len());
         for (index, of_coin) in by_coin.chunk_by(|a, b| a.0 == b.0).enumerate() {
             if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
-                self.environment.turn().await;
+                self.environment.turn_in_line().await;
             }
             let coin = of_coin[0].0;
             let surely_fails = || self.surely_fails_all(coin, of_coin, records);
@@ -993,7 +993,7 @@ impl<E: Environment> Shard<E> {
     async fn hold(&self, coins: &[Coin]) -> Result<(), Crowded> {
         for (index, &coin) in coins.iter().enumerate() {
             if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
-                self.environment.turn().await;
+                self.environment.turn_in_line().await;
             }
             if let Err(crowded) = self.hold_one(coin).await {
                 self.let_go(&coins[..index]);
@@ -1121,7 +1121,7 @@ impl<E: Environment> Shard<E> {
                 continue;
             }
             if pages.len() % PAGES_A_TURN == PAGES_A_TURN - 1 {
-                self.environment.turn().await;
+                self.environment.turn_in_line().await;
             }
             let sequence = loop {
                 if let Some(sequence) = self.pages.begin(page) {
@@ -1226,7 +1226,7 @@ impl<E: Environment> Shard<E> {
         let mut values = Vec::with_capacity(coins.len());
         for (index, &coin) in coins.iter().enumerate() {
             if index % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
-                self.environment.turn().await;
+                self.environment.turn_in_line().await;
             }
             values.push(self.value(coin).await?);
         }
@@ -1356,7 +1356,7 @@ impl<E: Environment> Shard<E> {
                     return Ok(coins);
                 };
                 from = next;
-                self.environment.turn().await;
+                self.environment.turn_in_line().await;
                 if self.lockers.borrow().version() != version {
                     break;
                 }
@@ -1372,7 +1372,7 @@ impl<E: Environment> Shard<E> {
         // Nobody asks yet, so it may be away while others have their turn.
         let none = Lockers::new(public_id_key(&self.secret), TradeSettings::default());
         let mut lockers = self.lockers.replace(none);
-        let turn = async || self.environment.turn().await;
+        let turn = async || self.environment.turn_in_line().await;
         lockers.take_over(book, is_own, turn).await;
         self.lockers.replace(lockers);
     }

@@ -31,6 +31,12 @@ pub trait Environment: Clone + 'static {
         yield_now()
     }
 
+    /// As [`turn`](Environment::turn), for long work on one request: of all that wait here only one goes
+    /// on each time.
+    fn turn_in_line(&self) -> impl Future<Output = ()> {
+        self.turn()
+    }
+
     /// Waits at least this long.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
 

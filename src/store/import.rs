@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
     environment::{File, Storage},
-    page_file::{self, PageFiles, Slot},
+    page_file::{Extents, PageFiles, Slot},
     recovery::{self, PageSummary, RecoveryError},
     round,
     secret::NodeSecret,
@@ -206,8 +206,8 @@ pub async fn import<S: Storage>(
                 Some((id, summary.slot?))
             });
         let images = images.chain(stale.iter().map(|&id| (id, target.slot(id))));
-        let lengths = page_file::least_lengths(images);
-        round::write(storage, target.round, lengths, recovered.round).await?;
+        let extents = Extents::of(images);
+        round::write(storage, target.round, &extents, recovered.round).await?;
     }
     Ok(Outcome::Done(counts))
 }

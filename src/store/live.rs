@@ -8,7 +8,12 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{disk::Disk, environment::Environment, turn::turn, wall_clock::WallClock};
+use super::{
+    disk::Disk,
+    environment::Environment,
+    turn::{turn, turn_in_line},
+    wall_clock::WallClock,
+};
 
 /// Bytes of randomness taken from the operating system at once: a call costs as much as a few
 /// hundred bytes do.
@@ -65,6 +70,10 @@ impl Environment for Live {
 
     async fn turn(&self) {
         turn().await;
+    }
+
+    async fn turn_in_line(&self) {
+        turn_in_line().await;
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -634,7 +634,7 @@ impl<E: Environment> Log<E> {
                 number: segment.file_number,
             });
         }
-        state.checkpointed = state.checkpointed.and(checkpointed);
+        state.checkpointed = state.checkpointed.or(checkpointed);
         state.saved_to = state.saved_to.max(mark.0);
         state.checkpoint_failed = false;
         state.counts.segments = state.used.len() as u64;

@@ -42,7 +42,7 @@ pub use disk::{Disk, DiskFile, quiet};
 pub use environment::{BLOCK_BYTES, Environment, File, Storage};
 pub use folder::{DataFolder, FolderError, from_hex, write_secret};
 pub use live::Live;
-pub use page_file::{PageFiles, Slot, page_file_name, slot_offset};
+pub use page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset};
 pub use prefetch::prefetch;
 pub use pulse::keep_awake;
 pub use secret::NodeSecret;

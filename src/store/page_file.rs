@@ -6,7 +6,7 @@ use super::{
     environment::{File, Storage},
     slot::{self, HeadFault, PageImage, SLOT_BYTES, SLOT_META_BYTES, SlotMeta},
 };
-use crate::coin::{Denomination, PAGES_PER_DENOMINATION, PageId};
+use crate::coin::{Denomination, PAGES, PAGES_PER_DENOMINATION, PageId};
 
 /// One of a page's two slots. A checkpoint writes the one that holds the older image, so that a
 /// write cut short never costs the newer.
@@ -48,21 +48,70 @@ pub fn slot_offset(page: PageId, slot: Slot) -> u64 {
     (page.number() as u64 * 2 + (slot == Slot::B) as u64) * SLOT_BYTES as u64
 }
 
-/// Bytes that each file must have, by denomination index, to hold these slots.
-pub(super) fn least_lengths(
-    slots: impl Iterator<Item = (PageId, Slot)>,
-) -> [u64; Denomination::COUNT] {
-    let mut lengths = [0; Denomination::COUNT];
-    for (page, slot) in slots {
-        reach(&mut lengths, page, slot);
-    }
-    lengths
+/// What page files hold at least, by denomination index: one that holds less has lost something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extents {
+    /// Bytes of each file.
+    pub lengths: [u64; Denomination::COUNT],
+    /// Pages that were written to each.
+    pub pages: [u16; Denomination::COUNT],
 }
 
-/// Raises the length of a slot's file to where the slot ends.
-pub(super) fn reach(lengths: &mut [u64; Denomination::COUNT], page: PageId, slot: Slot) {
-    let length = &mut lengths[page.denomination().index()];
-    *length = (*length).max(slot_offset(page, slot) + SLOT_BYTES as u64);
+/// The bits that hold a file's length; those above hold its pages.
+const LENGTH_BITS: u32 = 48;
+
+impl Extents {
+    /// What it takes to hold these slots; a page may come more than once.
+    pub(super) fn of(slots: impl Iterator<Item = (PageId, Slot)>) -> Extents {
+        let mut extents = Extents::default();
+        let mut seen = vec![false; PAGES];
+        for (page, slot) in slots {
+            let is_first = !std::mem::replace(&mut seen[page.index()], true);
+            extents.reach(page, slot, is_first);
+        }
+        extents
+    }
+
+    /// Has them hold this slot as well, the first of its page or another.
+    pub(super) fn reach(&mut self, page: PageId, slot: Slot, is_first: bool) {
+        let denomination = page.denomination().index();
+        let length = &mut self.lengths[denomination];
+        *length = (*length).max(slot_offset(page, slot) + SLOT_BYTES as u64);
+        self.pages[denomination] += u16::from(is_first);
+    }
+
+    /// What holds both of these, which may be the same pages.
+    pub fn or(mut self, other: &Extents) -> Extents {
+        for (length, other) in self.lengths.iter_mut().zip(other.lengths) {
+            *length = (*length).max(other);
+        }
+        for (pages, other) in self.pages.iter_mut().zip(other.pages) {
+            *pages = (*pages).max(other);
+        }
+        self
+    }
+
+    /// What holds both of these, which are different pages.
+    pub fn and(self, other: &Extents) -> Extents {
+        let mut both = self.or(other);
+        for ((both, one), other) in both.pages.iter_mut().zip(self.pages).zip(other.pages) {
+            *both = one + other;
+        }
+        both
+    }
+
+    /// As it is written down, a number a file.
+    pub(super) fn pack(&self) -> [u64; Denomination::COUNT] {
+        std::array::from_fn(|i| self.lengths[i] | u64::from(self.pages[i]) << LENGTH_BITS)
+    }
+
+    /// From how it is written down. Before pages were counted there were none.
+    pub(super) fn unpack(numbers: [u64; Denomination::COUNT]) -> Extents {
+        Extents {
+            lengths: numbers.map(|number| number & ((1 << LENGTH_BITS) - 1)),
+            pages: numbers.map(|number| (number >> LENGTH_BITS) as u16),
+        }
+    }
 }
 
 impl<F: File> PageFiles<F> {

@@ -19,7 +19,7 @@ use futures_util::stream::{self, StreamExt};
 use super::{
     environment::{Environment, Storage},
     frames::Frames,
-    page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
+    page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset},
     record::Change,
     recovery::PageSummary,
     secret::NodeSecret,
@@ -107,8 +107,8 @@ struct Table {
     /// Coins in circulation by denomination.
     circulating: [u32; Denomination::COUNT],
     dirty: usize,
-    /// Bytes that each page file has at least, by denomination, to hold all images.
-    lengths: [u64; Denomination::COUNT],
+    /// What the page files hold at least.
+    extents: Extents,
 }
 
 /// A page that is being read.
@@ -192,7 +192,7 @@ impl<E: Environment> Pages<E> {
         let mut entries: Vec<Entry> = Vec::new();
         entries.resize_with(PAGES.div_ceil(shards as usize) + 16, Entry::default);
         let mut circulating = [0; Denomination::COUNT];
-        let mut lengths = [0; Denomination::COUNT];
+        let mut extents = Extents::default();
         for page in PageId::owned(shard, shards) {
             let summary = &recovered[page.index()];
             if summary.slot.is_none() && !summary.damaged && summary.sequence == 0 {
@@ -205,7 +205,7 @@ impl<E: Environment> Pages<E> {
                 .sum();
             circulating[page.denomination().index()] += coins;
             if let Some(slot) = summary.slot {
-                page_file::reach(&mut lengths, page, slot);
+                extents.reach(page, slot, true);
             }
             entries[local_index(page, shards)] = Entry {
                 circulation: summary.circulation,
@@ -231,7 +231,7 @@ impl<E: Environment> Pages<E> {
                 loading: HashMap::default(),
                 circulating,
                 dirty: 0,
-                lengths,
+                extents,
             }),
             checkpoint_wanted,
             ended: Signal::default(),
@@ -561,8 +561,8 @@ impl<E: Environment> Pages<E> {
             match &written {
                 Ok(()) => {
                     let slot = entry.slot.map_or(Slot::A, Slot::other);
-                    entry.slot = Some(slot);
-                    page_file::reach(&mut table.lengths, *page, slot);
+                    let is_first = entry.slot.replace(slot).is_none();
+                    table.extents.reach(*page, slot, is_first);
                 }
                 Err(_) if entry.dirty => {}
                 Err(_) => {
@@ -575,7 +575,7 @@ impl<E: Environment> Pages<E> {
         Ok(CheckpointCounts {
             pages: pages.len() as u64,
             left: Checkpointed {
-                lengths: table.lengths,
+                extents: table.extents,
                 ..Checkpointed::default()
             },
         })

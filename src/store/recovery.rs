@@ -20,7 +20,7 @@ use super::{
     book::{self, Book, BookSurvey, Gathered, Placed},
     environment::{BLOCK_BYTES, File, Storage, is_blank},
     log,
-    page_file::{self, PageFiles, Slot, page_file_name, slot_offset},
+    page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
     round::{self, CompleteRound},
     secret::NodeSecret,
@@ -192,6 +192,8 @@ pub(super) struct SurveyedPage {
     is_uncounted: bool,
     /// The base is of a round not known complete: it can be read, and may not be durable.
     unsure: bool,
+    /// One of its slots was written once.
+    has_head: bool,
     /// One of its slots is of a version that came after `round`.
     is_after_round: bool,
     pub fault: Option<Fault>,
@@ -325,9 +327,9 @@ pub(super) async fn bring_in_order<S: Storage>(
         let page = PageId::from_index(index).expect("there is a summary a page");
         Some((page, summary.slot?))
     });
-    let lengths = page_file::least_lengths(images);
+    let extents = Extents::of(images);
     segment_list::make(storage).await?;
-    round::write(storage, round, lengths, round).await?;
+    round::write(storage, round, &extents, round).await?;
     let used = used::take_over(storage).await?;
     // Before the segments: none is missed that holds nothing any more.
     segment_list::clear(storage, round).await?;
@@ -411,8 +413,8 @@ pub(super) async fn survey<S: Storage>(
     let mut lost = lost_files(files, &last, listed.as_ref(), has_listed).await?;
     let regions = listed.as_ref().map_or(&[][..], |listed| &listed.all);
     lost.extend(lost_segments(regions, &segments, &log_faults).await?);
-    let left: Vec<&Checkpointed> = known(regions).map(|(_, of)| &of.checkpointed).collect();
-    let books = BookSurvey::of(storage, &last, &left).await?;
+    let checkpointed: Vec<&Checkpointed> = known(regions).map(|(_, of)| &of.checkpointed).collect();
+    let books = BookSurvey::of(storage, &last, &checkpointed).await?;
     round = round.max(books.round);
     let mut pages: Vec<Option<Box<SurveyedPage>>> = Vec::new();
     pages.resize_with(PAGES, || None);
@@ -424,6 +426,12 @@ pub(super) async fn survey<S: Storage>(
         round = round.max(newest);
     }
     drop(surveys);
+    for fault in lost_pages(&left(&last, regions), &pages) {
+        // One that is cut short has said so.
+        if lost.iter().all(|other| other.file != fault.file) {
+            lost.push(fault);
+        }
+    }
     let mut read = Read {
         pages: &mut pages,
         gathered: Gathered::default(),
@@ -492,16 +500,7 @@ async fn lost_files<F: File>(
         lost.push(Fault { file, offset, what });
     };
     let regions = listed.map_or(&[][..], |listed| &listed.all);
-    let (mut lengths, mut has_list) = ([0; Denomination::COUNT], has_listed);
-    if let CompleteRound::Known {
-        lengths: of,
-        has_list: of_list,
-        ..
-    } = last
-    {
-        lengths = *of;
-        has_list |= of_list;
-    }
+    let has_list = has_listed || matches!(last, CompleteRound::Known { has_list: true, .. });
     let cut_at = listed.map_or(Some(0), |listed| listed.cut_at);
     if has_list && (cut_at.is_some() || regions.first() == Some(&Region::Blank)) {
         let what = "the list of log segments ends here, or is missing: nobody knows whether log segments are lost";
@@ -519,11 +518,7 @@ async fn lost_files<F: File>(
             add(SEGMENTS_FILE, segment_list::start(shard as u16), what);
         }
     }
-    for (_, of) in known(regions) {
-        for (length, listed) in lengths.iter_mut().zip(of.checkpointed.lengths) {
-            *length = (*length).max(listed);
-        }
-    }
+    let lengths = left(last, regions).lengths;
     for (denomination, (was, is)) in
         Denomination::all().zip(lengths.into_iter().zip(files.lengths().await?))
     {
@@ -534,6 +529,36 @@ async fn lost_files<F: File>(
         }
     }
     Ok(lost)
+}
+
+/// What the page files held at least when a recovery, or a checkpoint for which log records were given up,
+/// had left them.
+fn left(last: &CompleteRound, regions: &[Region]) -> Extents {
+    let mut left = match last {
+        CompleteRound::Known { extents, .. } => *extents,
+        CompleteRound::Unknown | CompleteRound::Damaged => Extents::default(),
+    };
+    for (_, of) in known(regions) {
+        left = left.or(&of.checkpointed.extents);
+    }
+    left
+}
+
+/// Page files that are long enough and have fewer pages than there were: the others are blank.
+fn lost_pages(left: &Extents, pages: &[Option<Box<SurveyedPage>>]) -> Vec<Fault> {
+    let mut found = [0; Denomination::COUNT];
+    for (id, page) in PageId::all().zip(pages) {
+        let has_some = page.as_ref().is_some_and(|page| page.has_head);
+        found[id.denomination().index()] += u16::from(has_some);
+    }
+    let lost = Denomination::all().zip(found.into_iter().zip(left.pages));
+    lost.filter(|(_, (is, was))| is < was)
+        .map(|(denomination, (is, was))| Fault {
+            file: page_file_name(denomination),
+            offset: 0,
+            what: format!("{is} pages are in the file, it had {was} or more: the others are blank"),
+        })
+        .collect()
 }
 
 fn lost_round() -> Fault {
@@ -625,9 +650,13 @@ async fn survey_page<F: File>(
         match files.read_meta(page, slot).await? {
             Ok(Some(meta)) => found.push((slot, meta)),
             Ok(None) => {}
-            Err(fault) => surveyed.damage(page, slot, &fault.to_string()),
+            Err(fault) => {
+                surveyed.has_head = true;
+                surveyed.damage(page, slot, &fault.to_string());
+            }
         }
     }
+    surveyed.has_head |= !found.is_empty();
     // By round, not by sequence: an image that lacked a change and the next, which has it, may be
     // of the same sequence.
     found.sort_by_key(|(_, meta)| Reverse(meta.head.round));

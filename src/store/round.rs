@@ -8,6 +8,7 @@
 use std::io;
 
 use super::environment::{BLOCK_BYTES, File, Storage, is_blank};
+use super::page_file::Extents;
 use crate::coin::Denomination;
 
 /// The file, relative to the data folder: outside the folder of pages, so that it still tells when
@@ -36,9 +37,9 @@ pub(super) enum CompleteRound {
     Known {
         /// Every slot of this round or an older one is durable.
         round: u64,
-        /// Bytes that each page file had at least, by denomination index: what its durable images
-        /// take. It may have been longer by a write that no power failure has to keep.
-        lengths: [u64; Denomination::COUNT],
+        /// What the page files held at least: their durable images. A file may have been longer by a
+        /// write that no power failure has to keep.
+        extents: Extents,
         /// The round of the [book](super::book) that a recovery left; `None` where none has left one.
         book: Option<u64>,
         /// There is a [list of log segments](super::segment_list).
@@ -57,29 +58,32 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<CompleteRound> {
     }
 }
 
-/// Says, durably, that all slots of `round` and of older rounds are durable, in page files of at
-/// least these lengths, that there is a book of the round `book` or a later one, and a list of log
+/// Says, durably, that all slots of `round` and of older rounds are durable, in page files that hold at
+/// least this, that there is a book of the round `book` or a later one, and a list of log
 /// segments.
 pub(super) async fn write<S: Storage>(
     storage: &S,
     round: u64,
-    lengths: [u64; Denomination::COUNT],
+    extents: &Extents,
     book: u64,
 ) -> io::Result<()> {
     let file = storage.open(ROUND_FILE, true).await?;
-    file.write_at(&encode(round, lengths, book), 0).await?;
+    file.write_at(&encode(round, extents, book), 0).await?;
     file.sync().await
 }
 
 /// A block with the same in each of its first two sectors, of which a write cut short leaves one:
 /// the old or the new.
-fn encode(round: u64, lengths: [u64; Denomination::COUNT], book: u64) -> Vec<u8> {
+fn encode(round: u64, extents: &Extents, book: u64) -> Vec<u8> {
     let mut block = vec![0; BLOCK_BYTES];
     for at in [0, SECTOR_BYTES] {
         let copy = &mut block[at..at + COPY_BYTES];
         copy[..8].copy_from_slice(&MAGIC);
         copy[8..16].copy_from_slice(&round.to_le_bytes());
-        for (bytes, length) in copy[LENGTHS_OFFSET..].chunks_exact_mut(8).zip(lengths) {
+        for (bytes, length) in copy[LENGTHS_OFFSET..]
+            .chunks_exact_mut(8)
+            .zip(extents.pack())
+        {
             bytes.copy_from_slice(&length.to_le_bytes());
         }
         copy[BOOK_OFFSET..CRC_OFFSET].copy_from_slice(&book.to_le_bytes());
@@ -106,7 +110,7 @@ fn decode(block: &[u8]) -> CompleteRound {
     match sound.max_by_key(|at| u64_at(at + 8)) {
         Some(at) => CompleteRound::Known {
             round: u64_at(at + 8),
-            lengths: std::array::from_fn(|i| u64_at(at + LENGTHS_OFFSET + i * 8)),
+            extents: Extents::unpack(std::array::from_fn(|i| u64_at(at + LENGTHS_OFFSET + i * 8))),
             book: (crc_offset(at) == Some(CRC_OFFSET)).then(|| u64_at(at + BOOK_OFFSET)),
             has_list: block[at..at + 8] == MAGIC,
         },
@@ -122,7 +126,10 @@ mod tests {
     fn known(round: u64) -> CompleteRound {
         CompleteRound::Known {
             round,
-            lengths: std::array::from_fn(|i| round * 1_000 + i as u64),
+            extents: Extents {
+                lengths: std::array::from_fn(|i| round * 1_000 + i as u64),
+                pages: std::array::from_fn(|i| i as u16 + 9),
+            },
             book: Some(round + 500),
             has_list: true,
         }
@@ -132,10 +139,10 @@ mod tests {
         match known(round) {
             CompleteRound::Known {
                 round,
-                lengths,
+                extents,
                 book: Some(book),
                 ..
-            } => encode(round, lengths, book),
+            } => encode(round, &extents, book),
             _ => unreachable!(),
         }
     }
@@ -176,7 +183,10 @@ mod tests {
         }
         let known = CompleteRound::Known {
             round: 7,
-            lengths,
+            extents: Extents {
+                lengths,
+                ..Extents::default()
+            },
             book: None,
             has_list: false,
         };

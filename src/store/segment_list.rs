@@ -6,14 +6,15 @@
 //!
 //! A segment is listed, durably, before the first answer that rests on it, and is taken off before
 //! its file is used for another. In between, its file has to be there, whole. What a checkpoint wrote
-//! before segments were taken off is listed too: how long the page files are and which shards have
-//! books, since no log has it any more.
+//! before segments were taken off is listed too: how long the page files are, how many pages they have
+//! and which shards have books, since no log has it any more.
 
 use std::{cell::Cell, io};
 
 use super::{
     Storage,
     environment::{BLOCK_BYTES, File, is_blank},
+    page_file::Extents,
 };
 use crate::coin::Denomination;
 
@@ -37,8 +38,8 @@ const FILE_BYTES: u64 = SHARDS_MAX as u64 * SHARD_BYTES;
 /// What a checkpoint left on the disk, and what log records may be given up for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checkpointed {
-    /// Bytes that each page file has at least, by denomination index.
-    pub lengths: [u64; Denomination::COUNT],
+    /// What the page files hold at least.
+    pub extents: Extents,
     /// How many shards there are.
     pub shards: u16,
     /// One bit a shard, set where it has a book.
@@ -46,11 +47,17 @@ pub struct Checkpointed {
 }
 
 impl Checkpointed {
-    /// What two parts of a checkpoint, or two checkpoints, left together.
+    /// What the parts of a checkpoint that two shards made left together.
     pub fn and(mut self, other: &Checkpointed) -> Checkpointed {
-        for (length, other) in self.lengths.iter_mut().zip(other.lengths) {
-            *length = (*length).max(other);
-        }
+        let extents = self.extents.and(&other.extents);
+        self = self.or(other);
+        self.extents = extents;
+        self
+    }
+
+    /// What two checkpoints left.
+    pub fn or(mut self, other: &Checkpointed) -> Checkpointed {
+        self.extents = self.extents.or(&other.extents);
         self.shards = self.shards.max(other.shards);
         self.books |= other.books;
         self
@@ -272,7 +279,8 @@ fn encode(shard: u16, version: u64, listed: &Listed) -> Vec<u8> {
         files.len() as u64,
         listed.checkpointed.books,
     ];
-    let numbers = numbers.iter().chain(&listed.checkpointed.lengths);
+    let extents = listed.checkpointed.extents.pack();
+    let numbers = numbers.iter().chain(&extents);
     let places = block[RUN_OFFSET..].chunks_exact_mut(8);
     for (place, number) in places.zip(numbers.chain(files)) {
         place.copy_from_slice(&number.to_le_bytes());
@@ -309,13 +317,7 @@ fn decode_block(block: &[u8], shard: u16) -> Option<(Listed, u64)> {
         && u64_at(RUN_OFFSET + 32) <= FILES_MAX as u64;
     is_sound.then(|| {
         let numbers = |from: usize, count: usize| (0..count).map(move |i| u64_at(from + i * 8));
-        let mut lengths = [0; Denomination::COUNT];
-        for (length, number) in lengths
-            .iter_mut()
-            .zip(numbers(LENGTHS_OFFSET, Denomination::COUNT))
-        {
-            *length = number;
-        }
+        let extents = std::array::from_fn(|i| u64_at(LENGTHS_OFFSET + i * 8));
         let listed = Listed {
             run: u64_at(RUN_OFFSET),
             round: u64_at(RUN_OFFSET + 8),
@@ -323,7 +325,7 @@ fn decode_block(block: &[u8], shard: u16) -> Option<(Listed, u64)> {
             first: u64_at(RUN_OFFSET + 24),
             files: numbers(FILES_OFFSET, u64_at(RUN_OFFSET + 32) as usize).collect(),
             checkpointed: Checkpointed {
-                lengths,
+                extents: Extents::unpack(extents),
                 shards: u16_at(14),
                 books: u64_at(RUN_OFFSET + 40),
             },
@@ -344,7 +346,10 @@ mod tests {
             first,
             files: vec![9, 2, first],
             checkpointed: Checkpointed {
-                lengths: std::array::from_fn(|i| i as u64 * 20_480),
+                extents: Extents {
+                    lengths: std::array::from_fn(|i| i as u64 * 20_480),
+                    pages: std::array::from_fn(|i| i as u16),
+                },
                 shards: 3,
                 books: 5,
             },

@@ -137,7 +137,10 @@ impl BookFile {
             }
         };
         let name = self.name.with(half);
-        write_book(storage, name, round, next, durable, &|| environment.turn()).await?;
+        write_book(storage, name, round, next, durable, &|| {
+            environment.turn_in_line()
+        })
+        .await?;
         self.next.set(Some(half.other()));
         self.is_written.set(true);
         Ok(())
