@@ -84,6 +84,10 @@ pub(super) struct Listed {
 
 /// What the file says of one shard's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are 64, which a start reads"
+)]
 pub(super) enum Region {
     /// Nothing: no log of this shard was ever promised to anyone.
     Blank,
