@@ -27,7 +27,7 @@ const ATTACK: Duration = Duration::from_secs(2);
 
 /// What an honest client is served meanwhile, at least: it is not shut out. How much of what it gets
 /// otherwise that is, `perf/attacks` measures.
-const HONEST_MIN: usize = if cfg!(debug_assertions) { 10 } else { 100 };
+const HONEST_MIN: usize = if cfg!(debug_assertions) { 1 } else { 100 };
 
 /// Coins of a locker that is not listed in one go, and of one that is.
 const LARGE: usize = 150_000;

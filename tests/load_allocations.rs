@@ -48,7 +48,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Requests in a row that are looked at together.
-const ROW: u64 = 500;
+const ROW: u64 = 100;
 
 /// Another kind, and how often its thread allocated from one request to the next.
 struct Watched {
