@@ -130,7 +130,7 @@ mod tests {
             let mut left = Box::pin(turn_in_line());
             let looked = poll_fn(|context| Poll::Ready(left.as_mut().poll(context)));
             assert!(looked.await.is_pending());
-            let work: Vec<_> = work.map(|work| glommio::spawn_local(work)).collect();
+            let work: Vec<_> = work.map(glommio::spawn_local).collect();
             turn().await;
             drop(left);
             join_all(work).await;
