@@ -380,11 +380,10 @@ fn latency_counts_from_when_a_request_was_due_not_from_when_it_was_sent() {
         // 40 ms of settling, then 400 ms.
         assert_eq!(measured.whole().right, 20 + 200);
         let whole = measured.whole().latency_ns;
-        let waited = whole.count_between(50_000_000, 310_000_000);
-        assert!(
-            (70..=150).contains(&waited),
-            "{waited} waited for the stalled node"
-        );
+        // Counted from when they were sent, one would have waited. How long the rest takes to catch up
+        // depends on the machine.
+        let waited = whole.count_between(50_000_000, 5_000_000_000);
+        assert!(waited >= 70, "{waited} waited for the stalled node");
         assert!(whole.max() >= 290_000_000);
     }
 }
