@@ -31,7 +31,7 @@ use crate::{
     world::{Cut, SimEnvironment, World},
 };
 
-const HISTORIES: u64 = 800;
+const HISTORIES: u64 = 500;
 const STEPS_MAX: u64 = 5_000_000;
 pub const MONTH: Mfs = Mfs::new(45);
 
@@ -653,12 +653,12 @@ fn live(seed: u64) -> [u64; COUNTED.len()] {
 
 /// What happens in a history, and how often it has to in all of them together.
 const COUNTED: [(&str, u64); 6] = [
-    ("changes", 25_000),
-    ("checkpoints", 2_500),
-    ("checkpoints that failed", 250),
-    ("crashes", 500),
-    ("crashes in recovery", 250),
-    ("purchases", 1_000),
+    ("changes", 15_000),
+    ("checkpoints", 1_500),
+    ("checkpoints that failed", 150),
+    ("crashes", 300),
+    ("crashes in recovery", 150),
+    ("purchases", 600),
 ];
 
 #[test]

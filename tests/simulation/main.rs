@@ -1,7 +1,7 @@
 //! The store, the shards and the mesh on a disk that fails in every way its contract allows.
 //!
 //! `RAIDA_SIMULATION_SEED=N cargo test --test simulation` lives through one history again;
-//! `RAIDA_SIMULATION_HISTORIES=N` sets how many there are (3,000 without; with `--release` many more take
+//! `RAIDA_SIMULATION_HISTORIES=N` sets how many there are (2,000 without; with `--release` many more take
 //! no longer).
 
 mod book_cases;
@@ -33,7 +33,7 @@ use std::{
 
 use history::{Counts, Told};
 
-const HISTORIES: u64 = 3_000;
+const HISTORIES: u64 = 2_000;
 /// Histories may go wrong in several ways: so many are told before the rest is left.
 const FAILURES_MAX: u64 = 20;
 
