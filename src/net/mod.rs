@@ -21,6 +21,7 @@ mod datagrams;
 mod deadlines;
 mod inbound;
 mod limits;
+mod lines;
 mod listen;
 mod parked;
 mod pipeline;

@@ -33,7 +33,7 @@ pub(super) struct Rings {
     turning: Cell<usize>,
 }
 
-/// A connection that waits for its next turn, until dropped.
+/// A connection that goes on at the next look, until dropped.
 pub(super) struct Turning(Rc<Rings>);
 
 impl Drop for Turning {
@@ -59,7 +59,7 @@ impl Rings {
         self.work.set(0);
     }
 
-    /// Counts a connection that has more to do after others had their turn.
+    /// Counts a connection that goes on at the next look.
     pub(super) fn wait_for_turn(self: &Rc<Rings>) -> Turning {
         self.turning.set(self.turning.get() + 1);
         Turning(Rc::clone(self))
@@ -67,7 +67,7 @@ impl Rings {
 
     /// How many such there are now.
     #[inline]
-    pub(super) fn waiting_for_turn(&self) -> usize {
+    pub(super) fn turning(&self) -> usize {
         self.turning.get()
     }
 

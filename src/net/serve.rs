@@ -9,6 +9,7 @@ use glommio::timer::Timer;
 
 use super::deadlines::Deadlines;
 use super::inbound::Buffers;
+use super::lines::Lines;
 use super::listen::stop_listening;
 use super::parked::Parked;
 use super::readiness::{Interest, Readiness};
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     pub(super) buffers: Buffers,
     pub(super) readiness: Rc<Readiness>,
     pub(super) rings: Rc<Rings>,
+    pub(super) lines: Rc<Lines>,
     /// Whether the time to stop is over: connections close at once.
     pub(super) cut: Cell<bool>,
 }
@@ -62,6 +64,7 @@ pub async fn serve<H: Handler>(
         limits,
         stop,
         rings: Rings::new(Rc::clone(&budget)),
+        lines: Rc::default(),
         budget,
         parked: Rc::default(),
         deadlines: Deadlines::new(start),

@@ -34,9 +34,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const REQUESTS_A_TURN: usize = 256;
 const REQUESTS_A_TURN_MIN: usize = 8;
 
-/// Requests that all connections together have handled before each had its turn, unless there are very
-/// many: whoever sends one request at a time waits so long for each. Half a millisecond to one.
-const REQUESTS_A_ROUND: usize = 512;
+/// Requests that all connections together have handled before the executor looks at its rings, unless
+/// very many addresses have more to do: a quarter of a millisecond to half of one. Whoever sends one
+/// request at a time waits so long for each.
+const REQUESTS_A_ROUND: usize = 256;
 
 /// So many bytes of an answer that is made at once are as much work as a request.
 const BYTES_A_REQUEST: usize = 512;
@@ -124,6 +125,7 @@ async fn run<S: Session>(
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     admission.wake_by(&waker);
     let account = worker.budget.account(peer.ip());
+    let line = worker.lines.of(peer.ip());
     // First: on a core without connections nobody has looked at the clock for as long as that was so.
     let deadline = worker.deadlines.enter(waker.clone());
     let first_due_ms = worker.deadlines.after_ms(worker.limits.header_timeout_ms());
@@ -155,9 +157,11 @@ async fn run<S: Session>(
         admission,
     };
     while let Next::Turn = poll_fn(|cx| connection.step(cx)).await {
+        let place = line.enter();
+        place.is_up().await;
         let turning = connection.worker.rings.wait_for_turn();
         turn().await;
-        drop(turning);
+        drop((turning, place));
         connection.worker.rings.were_seen();
     }
 }
@@ -283,7 +287,7 @@ impl<S: Session> Connection<S> {
             Ok(()) => ANSWER_BYTES_MAX,
             Err(_) => KEPT_BYTES,
         };
-        let others = self.worker.rings.waiting_for_turn();
+        let others = self.worker.rings.turning();
         let most = (REQUESTS_A_ROUND / (others + 1)).clamp(REQUESTS_A_TURN_MIN, REQUESTS_A_TURN);
         let mut budget = most;
         let mut read_budget = READ_BYTES;

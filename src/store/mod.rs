@@ -50,7 +50,7 @@ pub use segment_list::Checkpointed;
 pub use signal::{Moment, Signal, yield_now};
 pub use slot::{PageImage, SLOT_BYTES};
 pub use trouble::{Over, Trouble};
-pub use turn::turn;
+pub use turn::{Line, LinePlace, turn};
 pub use used::{Thing, Used, UsedFile};
 pub use wall_clock::{Moved, WallClock};
 

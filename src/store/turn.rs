@@ -1,7 +1,8 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -33,72 +34,94 @@ pub async fn turn() {
     .await;
 }
 
-thread_local! {
-    static LINE: RefCell<Line> = const { RefCell::new(Line { next: 0, waiting: VecDeque::new() }) };
+/// Tasks of one core that wait for something, in the order in which they came; only the first few may
+/// go on.
+#[derive(Debug)]
+pub struct Line {
+    width: usize,
+    next: Cell<u64>,
+    waiting: RefCell<VecDeque<(u64, Option<Waker>)>>,
 }
 
-/// Those who wait for their turn at long work, in the order in which they came.
-struct Line {
-    next: u64,
-    waiting: VecDeque<(u64, Option<Waker>)>,
+/// A place in a line, until dropped.
+#[derive(Debug)]
+pub struct LinePlace {
+    line: Rc<Line>,
+    number: u64,
 }
 
-/// A place in the line, until dropped.
-struct Place(u64);
-
-impl Place {
-    fn new() -> Place {
-        LINE.with_borrow_mut(|line| {
-            let number = line.next;
-            line.next += 1;
-            line.waiting.push_back((number, None));
-            Place(number)
+impl Line {
+    /// A line of which the first `width` may go on.
+    pub fn new(width: usize) -> Rc<Line> {
+        Rc::new(Line {
+            width,
+            next: Cell::default(),
+            waiting: RefCell::default(),
         })
     }
 
-    fn poll_first(&self, waker: &Waker) -> Poll<()> {
-        LINE.with_borrow_mut(|line| {
-            let found = line.waiting.binary_search_by_key(&self.0, |place| place.0);
-            match found.expect("a place is in line until it is dropped") {
-                0 => Poll::Ready(()),
+    /// Takes the last place.
+    pub fn enter(self: &Rc<Line>) -> LinePlace {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        self.waiting.borrow_mut().push_back((number, None));
+        let line = Rc::clone(self);
+        LinePlace { line, number }
+    }
+
+    fn find(waiting: &VecDeque<(u64, Option<Waker>)>, number: u64) -> usize {
+        let found = waiting.binary_search_by_key(&number, |place| place.0);
+        found.expect("a place is in line until it is dropped")
+    }
+}
+
+impl LinePlace {
+    /// Waits until it is one of the first.
+    pub async fn is_up(&self) {
+        poll_fn(|context| {
+            let mut waiting = self.line.waiting.borrow_mut();
+            match Line::find(&waiting, self.number) {
+                place if place < self.line.width => Poll::Ready(()),
                 behind => {
-                    line.waiting[behind].1 = Some(waker.clone());
+                    waiting[behind].1 = Some(context.waker().clone());
                     Poll::Pending
                 }
             }
         })
+        .await;
     }
 }
 
-impl Drop for Place {
+impl Drop for LinePlace {
     fn drop(&mut self) {
-        let next = LINE.with_borrow_mut(|line| {
-            let found = line.waiting.binary_search_by_key(&self.0, |place| place.0);
-            let place = found.expect("a place is in line until it is dropped");
-            line.waiting.remove(place);
-            let first = line.waiting.front_mut().filter(|_| place == 0);
-            first.and_then(|(_, waker)| waker.take())
-        });
+        let (line, mut waiting) = (&self.line, self.line.waiting.borrow_mut());
+        let place = Line::find(&waiting, self.number);
+        waiting.remove(place);
+        // Whoever is one of the first now, where he was not before.
+        let up = waiting.get_mut(line.width - 1);
+        let next = up.filter(|_| place < line.width).and_then(|up| up.1.take());
+        drop(waiting);
         if let Some(next) = next {
             next.wake();
         }
     }
 }
 
+thread_local! {
+    static LONG_WORK: Rc<Line> = Line::new(1);
+}
+
 /// As [`turn`], for long work on one request: of all tasks of this core that wait here only one goes on
 /// each time, in the order in which they came. So whoever asks for little waits for one slice of such
 /// work, however many ask for much.
 pub async fn turn_in_line() {
-    let place = Place::new();
-    poll_fn(|context| place.poll_first(context.waker())).await;
+    let place = LONG_WORK.with(Line::enter);
+    place.is_up().await;
     turn().await;
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
-
     use futures_util::future::join_all;
     use glommio::{LocalExecutorBuilder, Placement};
 

@@ -85,28 +85,22 @@ fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
     let histories = setting("RAIDA_SIMULATION_HISTORIES").unwrap_or(HISTORIES);
     keep_freed_memory();
     let start = Instant::now();
-    let next = AtomicU64::new(0);
     let failures = AtomicU64::new(0);
-    let total = Mutex::new(Counts::default());
-    let threads = thread::available_parallelism().map_or(1, |n| n.get());
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Relaxed);
-                    if seed >= histories || failures.load(Relaxed) >= FAILURES_MAX {
-                        return;
-                    }
-                    match catch_unwind(|| live(seed)) {
-                        Ok(told) => *total.lock().unwrap() += told.counts,
-                        Err(_) => drop(failures.fetch_add(1, Relaxed)),
-                    }
-                }
-            });
+    let lived = in_parallel(histories, |seed| {
+        if failures.load(Relaxed) >= FAILURES_MAX {
+            return None;
         }
+        let told = catch_unwind(|| live(seed));
+        if told.is_err() {
+            failures.fetch_add(1, Relaxed);
+        }
+        told.ok()
     });
     let seconds = start.elapsed().as_secs_f32();
-    let total = *total.lock().unwrap();
+    let mut total = Counts::default();
+    for told in lived.into_iter().flatten() {
+        total += told.counts;
+    }
     println!("{histories} histories in {seconds:.1} s\n{total:#?}");
     let failures = failures.into_inner();
     assert_eq!(failures, 0, "histories went wrong (above)");
