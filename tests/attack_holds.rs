@@ -22,6 +22,7 @@ use raida::{
             Peek, Price, PutForSale, ReceiptId, RemoveTrade, TradeKey, TransactionId, Value,
         },
     },
+    service::{QuestionRates, Rate},
     settlement::{Method, Program},
 };
 use real_node::{
@@ -568,6 +569,57 @@ fn ask(wire: &mut Wire, offer: Offer, transaction: u8) -> Status {
         transaction.into(),
     );
     wire.ask(&asked, ResponseCounter::Restart).status
+}
+
+/// What a process costs is paid by the node: so many a second, however fast the verdicts come.
+#[test]
+fn one_address_has_few_purchases_a_second_looked_at_and_so_do_all_datagrams() {
+    for shards in [1, 2] {
+        let ledger = Ledger::new();
+        let mut node = start(shards, &ledger, |settings| {
+            let few = |burst| Rate { per_s: 1, burst };
+            settings.question_rates = QuestionRates {
+                per_address: few(4),
+                by_datagram: few(8),
+            };
+        });
+        let mut client = Client::tcp(&node);
+        let key = trade(0x31, 500);
+        let coins = &coins()[..2];
+        assert_eq!(put(&mut client, coins, key, SELLER), Status::ALL_PASS);
+        let wanted = offer(coins, key);
+        (0..=255).for_each(|payment| ledger.says(payment, 1));
+        let looked_at = |wire: &mut Wire, payments: std::ops::Range<u8>| {
+            let statuses = payments.map(|payment| ask(wire, wanted, payment));
+            let few = [Status::PAYMENT_PENDING, Status::TOO_MANY_REQUESTS];
+            statuses
+                .map(|status| few.iter().position(|&each| each == status))
+                .filter(|place| place.expect("pending or too many") == 0)
+                .count()
+        };
+        let started = Instant::now();
+        let of_one = looked_at(&mut from(&node, 2, true), 0..50);
+        // Each core counts by itself, and each second gives one more.
+        let more = |started: Instant| started.elapsed().as_secs() as usize + 1;
+        let cores = usize::from(shards);
+        let most = cores * (4 + more(started));
+        assert!((4..=most).contains(&of_one), "{of_one} of one address");
+        let started = Instant::now();
+        let of_all: usize = (0..50_u8)
+            .map(|number| {
+                let mut wire = from(&node, 10 + number, false);
+                looked_at(&mut wire, 50 + number..51 + number)
+            })
+            .sum();
+        let most = cores * (8 + more(started));
+        assert!((8..=most).contains(&of_all), "{of_all} by datagram");
+        // Nobody else is kept waiting by them.
+        ledger.says(200, 0);
+        let mut honest = from(&node, 99, true);
+        assert_eq!(ask(&mut honest, wanted, 200), Status::ALL_PASS);
+        drop((client, honest));
+        node.stop();
+    }
 }
 
 /// A purchase whose verdict was there before is counted no longer: the address may ask for ever.

@@ -726,7 +726,11 @@ fn stream(node: SocketAddr, bytes: &[u8], random: &mut StdRng) -> Vec<u8> {
 
 fn throw_streams(node: SocketAddr, dialect: Dialect, mut maker: Maker) -> Seen {
     let mut seen = [false; 256];
-    for _ in 0..STREAMS {
+    let all_seen = |seen: &Seen| ANSWERED.iter().all(|&status| seen[usize::from(status)]);
+    let mut thrown = 0;
+    // A refused header ends a stream, so that some statuses are rare.
+    while thrown < STREAMS || thrown < 10 * STREAMS && !all_seen(&seen) {
+        thrown += 1;
         let mut bytes = Vec::new();
         for _ in 0..maker.random.random_range(1..12) {
             match maker.random.random_bool(0.7) {
@@ -752,12 +756,16 @@ fn throw_streams(node: SocketAddr, dialect: Dialect, mut maker: Maker) -> Seen {
 fn receive(socket: &UdpSocket, sent: &[u8], answer: &mut [u8]) -> usize {
     const AGAIN: Duration = Duration::from_secs(2);
     let deadline = Instant::now() + PATIENCE;
-    socket.set_read_timeout(Some(AGAIN)).expect("a time-out");
+    let command = sent.get(4..6);
+    let command = command.and_then(|codes| Command::from_codes(codes[0], codes[1]));
+    let may_be_silent = command.is_some_and(Command::is_carried_out_once);
+    let patience = if may_be_silent { AGAIN } else { PATIENCE };
+    socket.set_read_timeout(Some(patience)).expect("a time-out");
     let mut is_again = false;
     let length = loop {
         match socket.recv(answer) {
             Ok(length) => break length,
-            Err(_) if Instant::now() < deadline => {
+            Err(_) if may_be_silent && Instant::now() < deadline => {
                 is_again = true;
                 socket.send(sent).expect("the node takes datagrams");
             }
@@ -765,8 +773,8 @@ fn receive(socket: &UdpSocket, sent: &[u8], answer: &mut [u8]) -> usize {
         }
     };
     if is_again {
-        // The first may only have been slow.
-        let _ = socket.recv(&mut vec![0; 65_536]);
+        // Those before may only have been slow.
+        while socket.recv(&mut vec![0; 65_536]).is_ok() {}
     }
     socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     length

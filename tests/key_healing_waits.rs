@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use network_process::{Network, NetworkProcess};
 use node_network::Run;
 use raida::client::Outcome;
-use raida::client::key_healing::{EncryptionHealth, FAILURES_MAX};
+use raida::client::key_healing::{EncryptionHealth, FAILURES_MAX, UnixSeconds};
 use raida::client::wallet::{Access, Wallet};
 use raida::coin::{An, Coin};
 use raida::protocol::RaidaId;
@@ -19,6 +19,8 @@ use serde_json::Value;
 
 /// So many seconds after a change or its start a server takes what others vouch for.
 const SETTLED: u64 = 310;
+/// So many seconds after a fix of keys a number that it may have brought into force is in doubt.
+const IN_DOUBT: u64 = 22 * 60;
 
 fn run(network: &NetworkProcess, words: &str) -> Run {
     let folder = network.dir();
@@ -102,12 +104,26 @@ fn who_does_not_wait_is_told_when_to_come_back_and_the_server_is_mended_then() {
     assert_eq!(said["waited_s"], 0);
     // The other coin has a number in doubt there, which a fix of keys may still bring into force by the
     // wallet's clock, which has not passed: it is kept and said, and so it is each time.
+    let heal = "heal wallet --network network --no-wait";
     for _ in 0..2 {
-        let heal = run(&network, "heal wallet --network network --no-wait");
+        let heal = run(&network, heal);
         assert_eq!((heal.status, heal.err.as_str()), (1, ""), "{}", heal.out);
         let says = "2 coins: 1 authentic, 1 fracked, 0 counterfeit, 0 in limbo";
         assert!(heal.out.contains(says), "{}", heal.out);
         let says = "fracked, two numbers in doubt, both are kept: heal again";
         assert!(heal.out.contains(says), "{}", heal.out);
     }
+    // Until no ticket of that fix can be taken any more.
+    let wallet = Wallet::open(&folder, Access::Change).expect("a wallet");
+    let known = EncryptionHealth::read(&folder).expect("what the wallet knows");
+    let mut later = known.clone();
+    later.mark_tried(broken, UnixSeconds(unix_seconds() - IN_DOUBT));
+    later
+        .save(&wallet, &known)
+        .expect("a wallet that can be written");
+    drop(wallet);
+    let heal = run(&network, heal);
+    assert_eq!((heal.status, heal.err.as_str()), (0, ""), "{}", heal.out);
+    let says = "2 coins: 2 authentic, 0 fracked";
+    assert!(heal.out.contains(says), "{}", heal.out);
 }

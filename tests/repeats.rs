@@ -241,6 +241,29 @@ fn what_comes_again_is_answered_as_before_and_changes_nothing() {
     }
 }
 
+/// It changes nothing the first time, and so not the second.
+#[test]
+fn a_coin_powned_to_the_number_that_it_has_passes_each_time() {
+    for shards in [1, 2] {
+        let mut node = start(shards, Dialect::Spec, |_| ());
+        let mut client = Client::tcp(&node);
+        let coin = coins()[0];
+        let same = pown(&[(coin, own(coin), own(coin))]);
+        for _ in 0..2 {
+            let answers = [
+                client.ask(Command::Pown, &same),
+                Client::udp(&node).ask(Command::Pown, &same),
+            ];
+            for answer in answers {
+                assert_eq!(answer.status, Status::ALL_PASS);
+            }
+            assert!(client.have(&[(coin, own(coin))]));
+        }
+        drop(client);
+        node.stop();
+    }
+}
+
 /// Under whichever key it comes: what counts is what it says.
 #[test]
 fn an_answer_is_sealed_for_the_request_that_it_answers() {

@@ -14,7 +14,7 @@ use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, OnLoss, Settings, Summary};
 use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency};
-use crate::service::{DatagramRules, Rate, budget::BudgetLimits};
+use crate::service::{DatagramRules, QuestionRates, Rate, budget::BudgetLimits};
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::store::WallClock;
@@ -228,6 +228,16 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
         },
         settlement: settlement(&config.trade),
         currencies: currencies(&config.trade),
+        question_rates: QuestionRates {
+            per_address: Rate {
+                per_s: config.trade.questions_per_address_per_s,
+                burst: config.trade.questions_per_address,
+            },
+            by_datagram: Rate {
+                per_s: config.trade.questions_by_datagram_per_s,
+                burst: config.trade.questions_by_datagram,
+            },
+        },
         trades: TradeSettings {
             pending: config.trade.pending,
             holds: config.trade.holds as usize,

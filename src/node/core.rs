@@ -25,7 +25,7 @@ use crate::{
     net::{self, Drained, Limits, Sockets, Stop},
     peer::{Book, PeerSettings, Peers},
     protocol::{AdminKey, Rules, lockers::Currency},
-    service::{DatagramRules, Healing, KeyHealing, Rate, Service, Trading},
+    service::{DatagramRules, Healing, KeyHealing, QuestionRates, Rate, Service, Trading},
     settlement::Settlement,
     shard::{Shard, ShardSettings},
     store::{Disk, Environment, Live, WallClock, keep_awake, quiet, recovery::Recovered},
@@ -64,6 +64,7 @@ pub(super) struct Core {
     pub settlement: Settlement,
     /// What coins may be offered for.
     pub currencies: Vec<Currency>,
+    pub question_rates: QuestionRates,
     pub book: Book,
     pub adjustable: Arc<Mutex<Adjustable>>,
     /// Told once whether the shard is open.
@@ -126,6 +127,7 @@ impl Core {
         let trading = Trading {
             settlement: Rc::new(cashier),
             accepted: self.currencies,
+            questions: self.question_rates,
         };
         let service = Service::new(
             mesh.clone(),

@@ -4,7 +4,7 @@ use crate::{
     net,
     peer::{PeerSettings, Server},
     protocol::{Rules, lockers::Currency},
-    service::{DatagramRules, Rate},
+    service::{DatagramRules, QuestionRates, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::WallClock,
@@ -64,6 +64,8 @@ pub struct Settings {
     pub settlement: Method,
     /// What coins may be offered for.
     pub currencies: Vec<Currency>,
+    /// How often it asks whoever says so, where that takes a process.
+    pub question_rates: QuestionRates,
     /// What each shard keeps track of for trades.
     pub trades: TradeSettings,
     /// How many requests that were carried out each shard remembers.

@@ -229,6 +229,7 @@ impl Node {
                 peers: settings.peers.clone(),
                 settlement: desk.settlement(),
                 currencies: settings.currencies.clone(),
+                question_rates: settings.question_rates,
                 book: book.clone(),
                 adjustable: adjustable.clone(),
                 ready: ready.clone(),

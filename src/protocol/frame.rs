@@ -338,6 +338,8 @@ mod tests {
             let silent = datagram(&bytes, &rules()) == Datagram::Silence;
             prop_assert!(bytes.len() >= 32 || silent);
             prop_assert!(silent || bytes.len() >= 50 || bytes[5] < 4);
+            let is_refused = bytes.len() >= 50 && bytes[0] <= 1 && !can_be_answer(&bytes);
+            prop_assert!(!silent || !is_refused);
         }
 
         #[test]

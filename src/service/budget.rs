@@ -715,18 +715,18 @@ mod tests {
         let whole = enter(1, 50 * MIB).unwrap();
         assert!(enter(1, MIB).is_err(), "beyond its share");
         assert!(enter(1, SMALL).is_ok(), "bounded by places");
+        assert!(enter(2, 6 * MIB).is_ok());
         assert!(
-            enter(2, 7 * MIB).is_err(),
+            enter(2, 6 * MIB + 1).is_err(),
             "of what is left to those with little"
         );
-        assert!(enter(2, MIB).is_ok());
         drop(whole);
         let parts: Vec<_> = std::iter::from_fn(|| enter(1, 4 * MIB).ok()).collect();
         assert_eq!(parts.len(), 4);
         assert!(enter(2, 16 * MIB).is_ok());
         drop(parts);
         assert_eq!(budget.counts().bytes, 0);
-        assert_eq!(budget.counts().bytes_most, (50 * MIB + MIB) as u64);
+        assert_eq!(budget.counts().bytes_most, (56 * MIB) as u64);
     }
 
     #[test]

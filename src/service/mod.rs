@@ -62,7 +62,7 @@ pub use locker_counts::{LockerCounts, Refusals};
 pub use parking::Release;
 pub use rate::Rate;
 pub use session::{Outcome, Session, Transport};
-pub use trades::{NoSettlement, Purchase, Settle, Settled, Trading};
+pub use trades::{NoSettlement, Purchase, QuestionRates, Settle, Settled, Trading};
 pub use trail::HealingCounts;
 
 /// What the version command answers: eight characters.
@@ -128,6 +128,7 @@ struct Node<E: Environment> {
     wrong_claims: rate::WrongClaims,
     datagrams: Rc<datagrams::Datagrams>,
     trail: trail::Trail,
+    questions: trades::Questions,
     trading: Trading,
     lockers: locker_counts::Counted,
     /// Of requests that are being carried out.
@@ -178,6 +179,7 @@ impl<E: Environment> Service<E> {
                 datagrams,
                 healing,
                 trail: trail::Trail::new(),
+                questions: trades::Questions::new(trading.questions),
                 trading,
                 lockers: locker_counts::Counted::default(),
                 changes: RefCell::default(),

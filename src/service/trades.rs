@@ -1,6 +1,6 @@
 //! Group 8, trades: put for sale, list, buy, remove trade locker, peek trade locker.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 use sha2::{Digest, Sha256};
@@ -11,6 +11,7 @@ use super::{
     budget::AccountId,
     lockers::{LISTING_TRIES, Listed},
     needs::CHANGED,
+    rate::{Rate, Rates},
     stored::{noted, stored},
     sums::Proven,
 };
@@ -95,6 +96,48 @@ pub struct Trading {
     pub settlement: Rc<dyn Settle>,
     /// What may be asked for.
     pub accepted: Vec<Currency>,
+    /// How often it is asked, where its answer has to be waited for.
+    pub questions: QuestionRates,
+}
+
+/// How many questions a second, on each core: each takes a process of the operator's.
+#[derive(Clone, Copy, Debug)]
+pub struct QuestionRates {
+    /// Of one address.
+    pub per_address: Rate,
+    /// Of all datagrams together, which bear any address.
+    pub by_datagram: Rate,
+}
+
+impl QuestionRates {
+    /// Any number.
+    pub const UNLIMITED: QuestionRates = {
+        let any = Rate { per_s: 0, burst: 1 };
+        QuestionRates {
+            per_address: any,
+            by_datagram: any,
+        }
+    };
+}
+
+/// Who has asked lately, on one core.
+pub(super) struct Questions {
+    by_address: Rates,
+    by_datagram: Rates,
+}
+
+impl Questions {
+    pub(super) fn new(rates: QuestionRates) -> Questions {
+        Questions {
+            by_address: Rates::new(rates.per_address),
+            by_datagram: Rates::of_all(rates.by_datagram),
+        }
+    }
+
+    fn admit(&self, caller: Caller, now: impl Fn() -> Duration) -> bool {
+        self.by_address.admits(caller.address, &now)
+            && (caller.transport == Transport::Tcp || self.by_datagram.admits(caller.address, &now))
+    }
 }
 
 impl Trading {
@@ -103,6 +146,7 @@ impl Trading {
         Trading {
             settlement: Rc::new(NoSettlement),
             accepted: Currency::ALL.to_vec(),
+            questions: QuestionRates::UNLIMITED,
         }
     }
 }
@@ -423,7 +467,8 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Asks whether a purchase is paid, where its stranger has not too many such questions under way.
+    /// Asks whether a purchase is paid, where its stranger asks not too often and has not too many such
+    /// questions under way.
     async fn settled(
         &self,
         request: &Buy<'_>,
@@ -433,6 +478,10 @@ impl<E: Environment> Node<E> {
         let settlement = &self.trading.settlement;
         let mut counted = Vec::new();
         if settlement.takes_time() {
+            let now = || self.shard().environment.monotonic();
+            if !self.questions.admit(caller, now) {
+                return Err(Status::TOO_MANY_REQUESTS);
+            }
             let address = Stranger::of(caller.address);
             // A datagram may bear anybody's address, so that many strangers can be one.
             let everybody = (caller.transport == Transport::Udp).then_some(Stranger::Datagrams);

@@ -548,8 +548,9 @@ fn left(last: &CompleteRound, regions: &[Region]) -> Extents {
 fn lost_pages(left: &Extents, pages: &[Option<Box<SurveyedPage>>]) -> Vec<Fault> {
     let mut found = [0; Denomination::COUNT];
     for (id, page) in PageId::all().zip(pages) {
-        let has_some = page.as_ref().is_some_and(|page| page.has_head);
-        found[id.denomination().index()] += u16::from(has_some);
+        if page.as_ref().is_some_and(|page| page.has_head) {
+            found[id.denomination().index()] += 1;
+        }
     }
     let lost = Denomination::all().zip(found.into_iter().zip(left.pages));
     lost.filter(|(_, (is, was))| is < was)

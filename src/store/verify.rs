@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt};
 use super::{
     BOOK_FOLDER, LOG_FOLDER, PAGE_FOLDER,
     book::{self, Book, Placed, Stamp},
-    environment::{File, Storage},
+    environment::{File, Storage, is_blank},
     log,
     page_file::{PageFiles, Slot, page_file_name, slot_offset},
     read_only::ReadOnly,
@@ -234,7 +234,9 @@ fn scan_page(
         let meta = match slot::decode_meta(bytes, id) {
             Ok(Some(meta)) => meta,
             Ok(None) => {
-                if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
+                if !is_blank(bytes)
+                    && let Some(at) = bytes.iter().position(|&byte| byte != 0)
+                {
                     report.warnings.push(fault(at, "data without a head, as the page's first write leaves it when it is cut short"));
                 }
                 continue;

@@ -17,7 +17,7 @@ use raida::{
     node::{Adjustable, Durability, Ended, Node, OnLoss, Settings},
     peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency},
-    service::{DatagramRules, Rate},
+    service::{DatagramRules, QuestionRates, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::{
@@ -97,6 +97,7 @@ impl RealNode {
             peers: PeerSettings::new(RAIDA, COIN_ID),
             settlement: Method::None,
             currencies: Currency::ALL.to_vec(),
+            question_rates: QuestionRates::UNLIMITED,
             trades: TradeSettings {
                 pending: Duration::from_secs(7_200),
                 holds: 1_024,

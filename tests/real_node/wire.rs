@@ -94,13 +94,16 @@ impl Wire {
                 stream.read_exact(&mut body).expect("a whole body");
                 (header, body)
             }
-            Wire::Udp(socket) => {
+            Wire::Udp(socket) => loop {
                 let mut datagram = vec![0; u16::MAX as usize];
                 let length = socket.recv(&mut datagram).expect("an answer in time");
                 let header = ResponseHeader::parse(&datagram[..length], encryption);
                 let header = header.expect("a whole header");
-                (header, datagram[encryption.header_size()..length].to_vec())
-            }
+                // A request that was sent again may have been answered again.
+                if header.echo == sent.header.echo() {
+                    break (header, datagram[encryption.header_size()..length].to_vec());
+                }
+            },
         };
         assert_eq!(header.group, group);
         assert!(body.is_empty() || body.ends_with(&TRAILER));
@@ -120,9 +123,13 @@ impl Wire {
     }
 
     /// Sends a datagram that was sent once again and again until there is an answer, as clients do: of
-    /// the same that is under way there is none. Gives how often.
+    /// the same change that is under way there is none. Gives how often.
     pub fn send_until_answered(&mut self, bytes: &[u8]) -> u64 {
         let Wire::Udp(socket) = self else { return 0 };
+        let command = Command::from_codes(bytes[4], bytes[5]);
+        if !command.is_some_and(Command::is_carried_out_once) {
+            return 0;
+        }
         let pause = Duration::from_secs(1);
         socket.set_read_timeout(Some(pause)).expect("a time-out");
         let (deadline, mut times) = (Instant::now() + PATIENCE, 0);

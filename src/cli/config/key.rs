@@ -528,6 +528,22 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         section: "trade",
+        name: "questions_per_address_per_s",
+        rule: whole(0, 1_000_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.trade.questions_per_address_per_s.into()),
+        set: |config, value| config.trade.questions_per_address_per_s = value.into_whole() as u32,
+    },
+    Key {
+        section: "trade",
+        name: "questions_by_datagram_per_s",
+        rule: whole(0, 1_000_000),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.trade.questions_by_datagram_per_s.into()),
+        set: |config, value| config.trade.questions_by_datagram_per_s = value.into_whole() as u32,
+    },
+    Key {
+        section: "trade",
         name: "payments",
         rule: whole(1_024, 16_777_216),
         changes_at_run_time: false,

@@ -197,6 +197,10 @@ pub struct Trade {
     pub questions_per_address: u32,
     /// Purchases that came by datagrams and are looked at by the program at a time, at most.
     pub questions_by_datagram: u32,
+    /// Purchases of one address that the program is started for in a second, on each core.
+    pub questions_per_address_per_s: u32,
+    /// The same of all datagrams together.
+    pub questions_by_datagram_per_s: u32,
     /// Used payments that each shard remembers, at most.
     pub payments: u32,
 }
@@ -414,6 +418,8 @@ impl Default for Config {
                 holds_per_address: 16,
                 questions_per_address: 4,
                 questions_by_datagram: 32,
+                questions_per_address_per_s: 2,
+                questions_by_datagram_per_s: 16,
                 payments: 1_048_576,
             },
             log: Log {
