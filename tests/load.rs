@@ -10,9 +10,11 @@ use std::time::Duration;
 use load_on::*;
 use raida::client::{Hosts, PerRaida, Raidas};
 use raida::coin::An;
-use raida::load::kind::{EchoKind, EncryptionTicketKind, FixKind, KINDS, Numbers, Setup, Verdict};
+use raida::load::kind::{
+    EchoKind, EncryptionTicketKind, FixKind, KINDS, Mix, Numbers, Setup, Verdict,
+};
 use raida::load::{
-    Choice, Contender, Io, Keyring, Kind, LoadError, Pace, Plan, Progress, Purse, RedisPlan,
+    Choice, Contender, Held, Io, Keyring, Kind, LoadError, Pace, Plan, Progress, Purse, RedisPlan,
     Repair, Spacing, Stream, Sweep, TicketStock, Vouched,
 };
 use raida::protocol::healing::Fix;
@@ -31,8 +33,8 @@ fn open(rate: f64) -> Pace {
 
 #[test]
 fn every_answer_of_a_good_node_is_right_whatever_is_asked_and_however() {
-    let node = node();
-    for stream in STREAMS {
+    let ask = |stream| {
+        let node = node();
         for kind in KINDS.iter().filter(|kind| kind.numbers == Numbers::Known) {
             for coins_per_request in [1, 3] {
                 let (outcome, settled) =
@@ -41,7 +43,13 @@ fn every_answer_of_a_good_node_is_right_whatever_is_asked_and_however() {
                 assert_own_numbers(&node, settled);
             }
         }
-    }
+    };
+    // Most of the time they wait for one another.
+    std::thread::scope(|scope| {
+        for stream in STREAMS {
+            scope.spawn(move || ask(stream));
+        }
+    });
 }
 
 #[test]
@@ -261,6 +269,58 @@ fn a_connection_that_breaks_is_opened_again_for_the_next_turn() {
     let (outcome, _) = load("echo", 1, &plan(&node, TCP), &node);
     let last = outcome.measured[0].slices.last().unwrap();
     assert!(last.tally.right > 0 && last.tally.lost == 0, "{last:?}");
+}
+
+/// A kind that takes its time to make ready.
+struct Slow(Box<dyn Kind>);
+
+impl Kind for Slow {
+    fn request(&mut self, slot: usize, rng: &mut SmallRng, out: &mut Vec<u8>) -> Option<Command> {
+        self.0.request(slot, rng, out)
+    }
+
+    fn answer(&mut self, slot: usize, status: Status, payload: &[u8]) -> Verdict {
+        self.0.answer(slot, status, payload)
+    }
+
+    fn lost(&mut self, slot: usize) {
+        self.0.lost(slot);
+    }
+
+    fn withdraw(&mut self, slot: usize) {
+        self.0.withdraw(slot);
+    }
+
+    fn prepare(&mut self) {
+        std::thread::sleep(Duration::from_millis(400));
+    }
+
+    fn coins(self: Box<Self>) -> Vec<Held> {
+        self.0.coins()
+    }
+}
+
+#[test]
+fn connections_that_the_node_closes_while_the_load_makes_ready_are_opened_again() {
+    for io in [Io::Syscalls, Io::Uring] {
+        let node = node();
+        node.state.lock().unwrap().first_request_within = Some(Duration::from_millis(100));
+        let plan = Plan {
+            io,
+            ..plan(&node, TCP)
+        };
+        let mut purse = Purse::new(owned(64)).unwrap();
+        let setup = Setup {
+            coins: purse.deal(1).remove(0),
+            coins_per_request: 1,
+            slots: plan.slots_per_thread(),
+            choice: Choice::Uniform,
+            side_door: plan.side_door(),
+        };
+        let kind = Slow(Mix::one("detect").unwrap().kind(setup));
+        let outcome = plan.run(vec![Box::new(kind)]).unwrap();
+        assert_all_right(&outcome.measured[0]);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
+use rustix::net::{RecvFlags, recv};
 
 use super::carrier::Carrier;
 use super::flight::Flight;
@@ -120,6 +121,16 @@ impl Answers {
     }
 }
 
+/// Whether the other end has closed a connection on which nothing is under way, as a server does with one
+/// that is silent for too long: what kinds make ready before a turn may take longer than that.
+pub(super) fn has_ended(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match recv(stream, &mut [0; 1], flags) {
+        Ok((_, length)) => length == 0,
+        Err(error) => !is_for_later(&error.into()),
+    }
+}
+
 /// Bytes came that answer nothing: the stream has lost its order.
 pub(super) struct Unasked;
 
@@ -206,7 +217,11 @@ impl Tcp {
 impl Carrier for Tcp {
     fn ready(&mut self) -> io::Result<()> {
         for (index, connection) in self.connections.iter_mut().enumerate() {
-            if connection.stream.is_some() {
+            if connection
+                .stream
+                .as_ref()
+                .is_some_and(|stream| !has_ended(stream))
+            {
                 continue;
             }
             let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;

@@ -33,7 +33,7 @@ use std::{
 
 use history::{Counts, Told};
 
-const HISTORIES: u64 = 1_200;
+const HISTORIES: u64 = 1_000;
 /// Histories may go wrong in several ways: so many are told before the rest is left.
 const FAILURES_MAX: u64 = 20;
 

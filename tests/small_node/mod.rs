@@ -62,6 +62,8 @@ pub struct State {
     /// Closes connections instead of answering.
     pub is_down: bool,
     pub watch: Option<Watch>,
+    /// Closes a connection that sends nothing for so long after it was opened.
+    pub first_request_within: Option<Duration>,
     /// Connections that were accepted and are not at their end.
     connections: usize,
     /// How purchases stand; `None`: they are paid.
@@ -181,10 +183,15 @@ fn serve_stream(mut stream: TcpStream, raida: u8, state: &Mutex<State>) {
     let rules = rules(raida);
     let mut bytes = vec![];
     let mut more = vec![0; 65_536];
+    let patience = state.lock().unwrap().first_request_within;
+    stream.set_read_timeout(patience).unwrap();
     loop {
         match frame(&bytes, &rules) {
             Frame::Incomplete { .. } => match stream.read(&mut more) {
-                Ok(read @ 1..) => bytes.extend_from_slice(&more[..read]),
+                Ok(read @ 1..) => {
+                    bytes.extend_from_slice(&more[..read]);
+                    stream.set_read_timeout(None).unwrap();
+                }
                 _ => return,
             },
             Frame::Whole { header, length } => {

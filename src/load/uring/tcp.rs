@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Completion, Ring, Shape};
 use crate::load::carrier::Carrier;
 use crate::load::flight::Flight;
-use crate::load::tcp::{Answers, Unasked};
+use crate::load::tcp::{Answers, Unasked, has_ended};
 
 /// How long to wait for a connection, and for the end of an old one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -203,6 +203,16 @@ impl UringTcp {
 
 impl Carrier for UringTcp {
     fn ready(&mut self) -> io::Result<()> {
+        for connection in &mut self.connections {
+            if let Some(stream) = &connection.stream
+                && !connection.is_broken
+                && has_ended(stream)
+            {
+                connection.is_broken = true;
+                // Ends what is under way on it, as in `give_up`.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
         self.finish_broken()?;
         for connection in &mut self.connections {
             if connection.stream.is_some() && !connection.is_broken {

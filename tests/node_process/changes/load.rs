@@ -120,6 +120,7 @@ impl Book {
                 commons: Arc::clone(&commons),
                 at_risk: HashSet::new(),
                 lockers: Vec::new(),
+                stored_again: HashSet::new(),
                 bought: self.bought.sample(random, 4).copied().collect(),
                 coins: self.coins.clone(),
                 changes: Vec::new(),
@@ -235,6 +236,9 @@ pub(super) struct Load {
     pub at_risk: HashSet<usize>,
     /// Lockers that only this connection stores coins in.
     pub lockers: Vec<LockerKey>,
+    /// Requests that stored coins where they were: the same once more would be a repeat, which changes
+    /// nothing.
+    pub stored_again: HashSet<Vec<u8>>,
     /// Purchases that were answered.
     pub bought: Vec<Bought>,
     pub coins: Vec<Coin>,

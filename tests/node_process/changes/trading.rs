@@ -89,6 +89,9 @@ impl Load {
         let parts = parts(&coins, &olds, to(key.an(), coins.len()));
         let mut payload = Vec::new();
         self.compose_store(&parts, key, &mut payload);
+        if !self.stored_again.insert(payload.clone()) {
+            return None;
+        }
         Some(self.send(Command::StoreSum, &payload, parts, Means::Own(vec![])))
     }
 

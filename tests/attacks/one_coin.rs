@@ -2,8 +2,6 @@
 //! and by many connections, serves others meanwhile and has few of the changes wait; and what it
 //! answered outlives a kill.
 
-mod node_process;
-
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -13,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use node_process::{NodeProcess, PATIENCE, Serve, admin_key, mint, options, raida};
+use crate::node_process::{NodeProcess, PATIENCE, Serve, admin_key, mint, options, raida};
 use raida::coin::{An, Coin};
 use raida::protocol::authentication::{Detect, Pown};
 use raida::protocol::{Command, Protection, Request, Status};

@@ -1,8 +1,6 @@
 //! What a stranger can have a node send by datagrams whose source is forged: no answer to an
 //! answer, few refusals, and never many times what was sent.
 
-mod real_node;
-
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -28,7 +26,7 @@ use raida::{
     service::DatagramRules,
 };
 
-use real_node::{ADMIN_KEY, COIN_ID, PATIENCE, RAIDA, RealNode, wire::Wire, wire::compose};
+use crate::real_node::{ADMIN_KEY, COIN_ID, PATIENCE, RAIDA, RealNode, wire::Wire, wire::compose};
 
 const DIALECTS: [Dialect; 2] = [Dialect::Spec, Dialect::Raidax];
 

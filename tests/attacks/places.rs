@@ -1,9 +1,6 @@
 //! Requests that wait: what one address, or many, can keep a node's core from doing for others. Fixes wait
 //! here, for servers that never answer.
 
-#[path = "real_node/mod.rs"]
-mod real_node;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -16,7 +13,7 @@ use raida::protocol::healing::{Fix, PartialGenerator, TicketId};
 use raida::protocol::{Command, Dialect, Protection, RaidaId, Status};
 use raida::service::budget::BudgetLimits;
 
-use real_node::{COIN_ID, PATIENCE, RAIDA, RealNode, wire::compose};
+use crate::real_node::{COIN_ID, PATIENCE, RAIDA, RealNode, wire::compose};
 
 /// Few places, so that a test need not send much.
 const FEW: BudgetLimits = BudgetLimits {

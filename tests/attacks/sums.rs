@@ -1,8 +1,7 @@
 //! Coins whose numbers cancel out (PROTOCOL.md section 8, Sums) on a real node: whoever names two coins
 //! that share a number proves nothing about them, however they came to share it.
 
-mod real_node;
-
+use crate::real_node::{ADMIN_KEY, RealNode, plain::Client};
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, SerialNumber},
     protocol::{
@@ -14,7 +13,6 @@ use raida::{
         status_group::{NodeStats, Stats},
     },
 };
-use real_node::{ADMIN_KEY, RealNode, plain::Client};
 
 /// Coins on pages in a row, so on as many shards as there are.
 fn coins(count: usize) -> Vec<Coin> {

@@ -1,12 +1,10 @@
 //! `raida bench` of lockers and trades as a person runs it, on a real node.
 
-mod node_process;
-
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use node_process::{NodeProcess, Serve};
+use crate::node_process::{NodeProcess, Serve, raida};
 use serde_json::Value;
 
 /// A node with two shards that counts every purchase as paid.
@@ -55,32 +53,49 @@ fn assert_no_coins(node: &NodeProcess) {
     assert_eq!(audit.0.iter().sum::<u32>(), 0);
 }
 
-#[test]
-fn lockers_and_trades_are_right_however_they_are_asked_for_and_leave_nothing_behind() {
+/// Every kind of locker and trade, asked for like this, is right and leaves no coin behind.
+fn assert_each_kind_right(how: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let node = node(&data);
     for kind in ["put", "peek", "take", "offer", "list", "buy"] {
-        for words in [
-            &[kind, "--coins", "10", "--mint", "3000"][..],
-            &[
-                kind,
-                "--udp",
-                "--in-flight",
-                "16",
-                "--threads",
-                "2",
-                "--mint",
-                "1500",
-            ],
-            &[kind, "--encryption", "2", "--rate", "300", "--mint", "3000"],
-        ] {
-            let report = assert_all_right(&bench(&node, &data, words), words);
-            let is_cut_short = report["contenders"][0]["slices_cut_short"] != 0;
-            let can_be = ["put", "take", "offer", "buy"].contains(&kind);
-            assert!(can_be || !is_cut_short, "{words:?}");
-        }
+        let words = [&[kind], how].concat();
+        let report = assert_all_right(&bench(&node, &data, &words), &words);
+        let is_cut_short = report["contenders"][0]["slices_cut_short"] != 0;
+        let can_be = ["put", "take", "offer", "buy"].contains(&kind);
+        assert!(can_be || !is_cut_short, "{words:?}");
     }
+    assert_no_coins(&node);
+}
+
+#[test]
+fn lockers_and_trades_of_several_coins_are_right_and_leave_nothing_behind() {
+    assert_each_kind_right(&["--coins", "10", "--mint", "3000"]);
+}
+
+#[test]
+fn lockers_and_trades_by_datagrams_of_two_threads_are_right_and_leave_nothing_behind() {
+    assert_each_kind_right(&[
+        "--udp",
+        "--in-flight",
+        "16",
+        "--threads",
+        "2",
+        "--mint",
+        "1500",
+    ]);
+}
+
+#[test]
+fn lockers_and_trades_at_a_rate_and_encrypted_are_right_and_leave_nothing_behind() {
+    assert_each_kind_right(&["--encryption", "2", "--rate", "300", "--mint", "3000"]);
+}
+
+#[test]
+fn a_mix_with_lockers_and_trades_is_right_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let node = node(&data);
     let mix = "detect=5,pown=2,put=2,peek=2,take=1,offer=1,list=1,buy=1";
     let words = [
         "--mix", mix, "--coins", "3", "--choose", "across", "--shards", "2",
@@ -127,7 +142,7 @@ fn lockers_that_were_imported_are_looked_into_as_they_are() {
         .unwrap();
     }
     std::fs::write(&file, &list).unwrap();
-    let imported = node_process::raida(&[
+    let imported = raida(&[
         "import".as_ref(),
         "--csv".as_ref(),
         file.as_ref(),

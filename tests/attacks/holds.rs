@@ -1,8 +1,6 @@
 //! Purchases by strangers who do not pay, and purchases that others overtake while the settlement is
 //! asked: who has paid gets the coins, once, and nobody keeps an offer for nothing (PROTOCOL.md group 8).
 
-mod real_node;
-
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
@@ -11,6 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::real_node::{
+    PATIENCE, RealNode,
+    plain::Client,
+    wire::{Wire, compose},
+};
 use raida::{
     coin::{An, Coin, Mfs, PageId},
     node::Settings,
@@ -24,11 +27,6 @@ use raida::{
     },
     service::{QuestionRates, Rate},
     settlement::{Method, Program},
-};
-use real_node::{
-    PATIENCE, RealNode,
-    plain::Client,
-    wire::{Wire, compose},
 };
 use socket2::{Domain, Socket, Type};
 

@@ -1,12 +1,10 @@
 //! `raida bench encryption-ticket` as a person runs it, on a real node.
 
-mod node_process;
-
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use node_process::{NodeProcess, Serve, raida};
+use crate::node_process::{NodeProcess, Serve, raida};
 use serde_json::Value;
 
 fn serve(data: &Path) -> Serve {

@@ -1,10 +1,8 @@
 //! `raida bench fix` as a person runs it, on a network of real nodes.
 
-mod network_process;
-
 use std::process::{Command, Output};
 
-use network_process::{Network, NetworkProcess};
+use crate::network_process::{Network, NetworkProcess};
 use serde_json::Value;
 
 /// Nodes that take any number of requests from one address.

@@ -1,7 +1,5 @@
 //! What one stranger can take of a node's tickets, and what it can find out about those of others.
 
-mod real_node;
-
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     time::Duration,
@@ -20,7 +18,7 @@ use raida::{
     shard::TicketSettings,
 };
 
-use real_node::{PATIENCE, RAIDA, RealNode, wire::Answer, wire::Wire, wire::compose};
+use crate::real_node::{PATIENCE, RAIDA, RealNode, wire::Answer, wire::Wire, wire::compose};
 
 const BOTH: [(Dialect, u16); 2] = [(Dialect::Spec, 1), (Dialect::Raidax, 2)];
 

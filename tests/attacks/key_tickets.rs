@@ -1,9 +1,6 @@
 //! Tickets for a lost key that a former owner of a coin has kept: none of them takes the coin back,
 //! whenever it was issued, whatever changed the coin, and whatever became of the server or its clock.
 
-mod node_process;
-mod real_node;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -11,7 +8,7 @@ use std::{
     thread,
 };
 
-use node_process::{Serve, moved_clock::MovedClock};
+use crate::node_process::{Serve, admin_key, mint, moved_clock::MovedClock};
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId},
     node::Settings,
@@ -30,7 +27,7 @@ use raida::{
     store::{Moved, WallClock},
 };
 
-use real_node::{ADMIN_KEY, RAIDA, RealNode, plain::Client};
+use crate::real_node::{ADMIN_KEY, RAIDA, RealNode, plain::Client};
 
 const COINS: usize = 12;
 /// Minutes since 1970 when nodes start.
@@ -421,8 +418,8 @@ fn a_server_that_is_killed_and_started_takes_no_ticket_of_before() {
     };
     let now = || Minute::of_unix_seconds(clock.unix_seconds()).0;
     let node = serve(2);
-    let key = node_process::admin_key(&data);
-    let made = node_process::mint(&mut node.client(), &key, &[0], 1, 2);
+    let key = admin_key(&data);
+    let made = mint(&mut node.client(), &key, &[0], 1, 2);
     let (sold, own) = made[0];
     clock.pass(600);
     let kept = now();

@@ -1,11 +1,9 @@
 //! A dishonest server that is handed the tickets of a wallet: none of the others gives it the coins.
 
-mod network_process;
-
 use std::process::Command;
 use std::thread;
 
-use network_process::Network;
+use crate::network_process::Network;
 use raida::client::wallet::{Access, CoinFile, Wallet};
 use raida::client::{FixOrder, Outcome, PerRaida};
 use raida::coin::{An, Coin};

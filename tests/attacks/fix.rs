@@ -1,10 +1,6 @@
 //! What a fix must not write over, on a real node whose 24 others are the test's: they vouch for
 //! whatever the test says, and when it says.
 
-#[path = "peer/server.rs"]
-mod other_server;
-mod real_node;
-
 use std::{
     fs,
     path::Path,
@@ -30,8 +26,8 @@ use raida::{
     store::{Moved, WallClock},
 };
 
-use other_server::Server;
-use real_node::{PATIENCE, RAIDA, RealNode, plain::Client, wire::Answer};
+use crate::other_server::Server;
+use crate::real_node::{COIN_ID, PATIENCE, RAIDA, RealNode, plain::Client, wire::Answer};
 
 const COINS: usize = 12;
 
@@ -88,7 +84,7 @@ impl Trial {
             settings.servers = others.iter().map(place).collect();
             settings.peers = PeerSettings {
                 reply_timeout: PATIENCE,
-                ..PeerSettings::new(RAIDA, real_node::COIN_ID)
+                ..PeerSettings::new(RAIDA, COIN_ID)
             };
             settings.clock = WallClock::Moved(clock.clone());
             change(settings);

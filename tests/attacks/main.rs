@@ -1,0 +1,20 @@
+//! What strangers try against a node and a wallet, and what becomes of it. `tests/memory.rs` is a program of
+//! its own, since it takes whole cores.
+
+mod datagrams;
+mod fix;
+mod holds;
+mod key_tickets;
+mod lying_server;
+#[path = "../network_process/mod.rs"]
+mod network_process;
+#[path = "../node_process/mod.rs"]
+mod node_process;
+mod one_coin;
+#[path = "../peer/server.rs"]
+mod other_server;
+mod places;
+#[path = "../real_node/mod.rs"]
+mod real_node;
+mod sums;
+mod tickets;
