@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use raida::coin::PageId;
 use raida::service::budget::{Budget, BudgetLimits, Made, Needs, Place};
+use raida::store::keep_awake;
 
 use raida::net::{
     Drained, Handled, Handler, Limits, Origin, Release, Session, Settings, Sockets, Split, Stop,
@@ -293,6 +294,7 @@ fn start_with(sockets: Vec<Sockets>, settings: Settings) -> Node {
                     parked: Rc::default(),
                     budget: Budget::new(waiting),
                 };
+                keep_awake();
                 serve(sockets, handler, limits, stop)
             })
             .unwrap()

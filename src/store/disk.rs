@@ -418,6 +418,7 @@ mod tests {
         for is_written in [false, true] {
             let disk = path.clone();
             let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(async move || {
+                crate::store::keep_awake();
                 let disk = Disk::new(&disk);
                 let sparse = disk.open("sparse", true).await.unwrap();
                 sparse.set_length(1 << 20).await.unwrap();

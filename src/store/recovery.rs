@@ -1054,6 +1054,7 @@ mod tests {
             .make()
             .unwrap();
         executor.run(async {
+            crate::store::keep_awake();
             let disk = Disk::new(folder.path());
             let files = PageFiles::open(&disk).await.unwrap();
             // Only coins under a trade key, which the head of that version did not count.
@@ -1124,6 +1125,7 @@ mod tests {
             .make()
             .unwrap();
         executor.run(async {
+            crate::store::keep_awake();
             let disk = Disk::new(folder.path());
             // A folder that was used before.
             recover(&disk, &secret).await.unwrap();

@@ -133,6 +133,7 @@ mod tests {
             .make()
             .unwrap();
         executor.run(async {
+            crate::store::keep_awake();
             let (slices, turns) = (Rc::<Cell<u32>>::default(), Rc::<Cell<u32>>::default());
             let counted = turns.clone();
             let counting = glommio::spawn_local(async move {
