@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{LocalExecutorBuilder, Placement};
 use raida::coin::PageId;
 use raida::service::budget::{Budget, BudgetLimits, Made, Needs, Place};
-use raida::store::keep_awake;
+use raida::store::run_awake;
 
 use raida::net::{
     Drained, Handled, Handler, Limits, Origin, Release, Session, Settings, Sockets, Split, Stop,
@@ -272,7 +272,7 @@ struct Node {
     limits: Arc<Limits>,
     stop: Stop,
     seen: Arc<Seen>,
-    cores: Vec<ExecutorJoinHandle<io::Result<Drained>>>,
+    cores: Vec<std::thread::JoinHandle<io::Result<Drained>>>,
 }
 
 fn start(cores: u16, settings: Settings) -> Node {
@@ -286,18 +286,17 @@ fn start_with(sockets: Vec<Sockets>, settings: Settings) -> Node {
     let spawn = |sockets: Sockets| {
         let (limits, stop, seen) = (Arc::clone(&limits), stop.clone(), Arc::clone(&seen));
         let waiting = limits.waiting();
-        LocalExecutorBuilder::new(Placement::Unbound)
-            .spawn(move || {
-                let handler = Test {
-                    shard: sockets.shard().index() as u8,
-                    seen,
-                    parked: Rc::default(),
-                    budget: Budget::new(waiting),
-                };
-                keep_awake();
-                serve(sockets, handler, limits, stop)
-            })
-            .unwrap()
+        std::thread::spawn(move || {
+            let executor = LocalExecutorBuilder::new(Placement::Unbound);
+            let handler = Test {
+                shard: sockets.shard().index() as u8,
+                seen,
+                parked: Rc::default(),
+                budget: Budget::new(waiting),
+            };
+            let serving = serve(sockets, handler, limits, stop);
+            run_awake(&executor.make().unwrap(), serving)
+        })
     };
     let cores = sockets.into_iter().map(spawn).collect();
     Node {

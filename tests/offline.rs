@@ -13,7 +13,7 @@ use raida::coin::{An, Coin, Denomination, Mfs, PageId};
 use raida::store::book::Notes;
 use raida::store::log::{Durability, Log, LogSettings};
 use raida::store::record::{Change, PageSequence};
-use raida::store::{DataFolder, Disk, Live, SLOT_BYTES, Slot, keep_awake, slot_offset};
+use raida::store::{DataFolder, Disk, Live, SLOT_BYTES, Slot, run_awake, slot_offset};
 use serde_json::Value;
 
 const PAGE_FILE_BYTES: usize = 17_408;
@@ -173,7 +173,6 @@ fn log_changes(data: &Path, changes: Vec<(PageSequence, Change)>) {
     let folder = DataFolder::open(data, true).unwrap();
     let path = folder.path().to_owned();
     let work = async move {
-        keep_awake();
         let settings = LogSettings {
             shard: 0,
             segment_bytes: 1 << 20,
@@ -196,10 +195,8 @@ fn log_changes(data: &Path, changes: Vec<(PageSequence, Change)>) {
         }
         log.close().await;
     };
-    LocalExecutorBuilder::new(Placement::Unbound)
-        .make()
-        .unwrap()
-        .run(work);
+    let executor = LocalExecutorBuilder::new(Placement::Unbound);
+    run_awake(&executor.make().unwrap(), work);
 }
 
 fn change(coin: Coin, sequence: u64, an: u8, months: u8) -> (PageSequence, Change) {

@@ -21,7 +21,7 @@ use node_process::Serve;
 use raida::{
     protocol::RaidaId,
     settlement::{Answer, Desk, Method, NotSetUp, Program, Purchase, Settlement, Verdict},
-    store::keep_awake,
+    store::run_awake,
 };
 use real_node::RealNode;
 use tempfile::TempDir;
@@ -113,12 +113,10 @@ fn purchase(receipt: u8) -> Purchase {
 
 /// The answers, waited for on a core.
 fn on_a_core(answers: Vec<Answer>) -> Vec<Result<Verdict, NotSetUp>> {
-    let core = LocalExecutorBuilder::new(Placement::Unbound);
-    let core = core.spawn(move || {
-        keep_awake();
-        join_all(answers)
+    let core = std::thread::spawn(move || {
+        let executor = LocalExecutorBuilder::new(Placement::Unbound);
+        run_awake(&executor.make().unwrap(), join_all(answers))
     });
-    let core = core.unwrap();
     core.join().unwrap()
 }
 

@@ -28,7 +28,7 @@ use crate::{
     service::{DatagramRules, Healing, KeyHealing, QuestionRates, Rate, Service, Trading},
     settlement::Settlement,
     shard::{Shard, ShardSettings},
-    store::{Disk, Environment, Live, WallClock, keep_awake, quiet, recovery::Recovered},
+    store::{Disk, Environment, Live, WallClock, quiet, recovery::Recovered},
 };
 
 /// The last checkpoint of a node that stops may take so long, and the end of its logs once more;
@@ -88,7 +88,6 @@ pub(super) enum LastWord {
 impl Core {
     /// Runs on a core until the node stops.
     pub async fn run(self) {
-        keep_awake();
         let ending = self.ending.clone();
         // A node that nobody waits for has no use for these.
         let _ = ending.send(LastWord::Served(self.serve().await));

@@ -4,10 +4,11 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use glommio::{ExecutorJoinHandle, LocalExecutor, LocalExecutorBuilder, Placement};
+use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
 use super::{
     Adjustable, OnLoss, Settings,
@@ -27,11 +28,11 @@ use crate::{
     settlement::{self, Desk, Settlement},
     shard::ShardSettings,
     store::{
-        DataFolder, Disk, FolderError, from_hex, keep_awake,
+        DataFolder, Disk, FolderError, from_hex,
         log::LogSettings,
         quiet,
         recovery::{Recovered, RecoveryError, recover_with},
-        write_secret,
+        run_awake, write_secret,
     },
 };
 
@@ -47,7 +48,7 @@ const DISK_PATIENCE: Duration = Duration::from_millis(500);
 pub struct Node {
     summary: Summary,
     control: Control,
-    cores: Vec<ExecutorJoinHandle<()>>,
+    cores: Vec<JoinHandle<Result<(), GlommioError<()>>>>,
     /// Each core's last words.
     last_words: Mutex<mpsc::Receiver<LastWord>>,
     /// Dropped before the folder is free for another node, which makes a socket of the same name.
@@ -241,11 +242,14 @@ impl Node {
                 true => Placement::Fixed(cpus[usize::from(shard)]),
                 false => Placement::Unbound,
             };
-            let spawned = LocalExecutorBuilder::new(placement)
-                .name(&format!("shard-{shard}"))
+            let executor = LocalExecutorBuilder::new(placement)
                 .io_memory(IO_MEMORY)
-                .spin_before_park(settings.spin)
-                .spawn(move || core.run());
+                .spin_before_park(settings.spin);
+            let thread = thread::Builder::new().name(format!("shard-{shard}"));
+            let spawned = thread.spawn(move || -> Result<(), GlommioError<()>> {
+                run_awake(&executor.make()?, core.run());
+                Ok(())
+            });
             cores.push(spawned.map_err(|error| StartError::Core(error.to_string()))?);
         }
         let summary = Summary {
@@ -337,8 +341,10 @@ impl Node {
             return outcome.map(|()| ended);
         }
         for core in self.cores {
-            let joined = core.join();
-            joined.map_err(|error| StartError::Core(error.to_string()))?;
+            let made = core
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            made.map_err(|error| StartError::Core(error.to_string()))?;
         }
         outcome.map(|()| ended)
     }
@@ -404,8 +410,7 @@ fn recover_on_this_thread(
             let executor: LocalExecutor = executor
                 .make()
                 .map_err(|error| StartError::Core(error.to_string()))?;
-            let recovered = executor.run(async {
-                keep_awake();
+            let recovered = run_awake(&executor, async {
                 let recovered = recover_with(&disk, secret, on_loss).await;
                 quiet().await;
                 recovered

@@ -409,6 +409,7 @@ mod tests {
     use glommio::{LocalExecutorBuilder, Placement};
 
     use super::*;
+    use crate::store::run_awake;
 
     #[test]
     fn data_is_read_after_a_sparse_file_was_opened_first() {
@@ -417,8 +418,7 @@ mod tests {
         // The first executor writes, the second opens a hole first, as a node that starts again.
         for is_written in [false, true] {
             let disk = path.clone();
-            let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(async move || {
-                crate::store::keep_awake();
+            let work = async || {
                 let disk = Disk::new(&disk);
                 let sparse = disk.open("sparse", true).await.unwrap();
                 sparse.set_length(1 << 20).await.unwrap();
@@ -435,8 +435,13 @@ mod tests {
                     sparse.read_at(0, BLOCK_BYTES).await.unwrap(),
                     [0; BLOCK_BYTES]
                 );
-            });
-            executor.unwrap().join().unwrap();
+            };
+            // On a thread of its own, since an executor leaves its mark on the thread it ran on.
+            let run = || {
+                let executor = LocalExecutorBuilder::new(Placement::Unbound);
+                run_awake(&executor.make().unwrap(), work());
+            };
+            std::thread::scope(|scope| scope.spawn(run).join().unwrap());
         }
         let mut left: Vec<_> = std::fs::read_dir(path).unwrap().collect();
         left.sort_by_key(|entry| entry.as_ref().unwrap().file_name());

@@ -44,7 +44,7 @@ pub use folder::{DataFolder, FolderError, from_hex, write_secret};
 pub use live::Live;
 pub use page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset};
 pub use prefetch::prefetch;
-pub use pulse::keep_awake;
+pub use pulse::{keep_awake, run_awake};
 pub use secret::NodeSecret;
 pub use segment_list::Checkpointed;
 pub use signal::{Moment, Signal, yield_now};

@@ -8,7 +8,7 @@ use super::{
     disk::{Disk, quiet},
     folder::{DataFolder, FolderError},
     import::{self, Import, OnConflict, Outcome},
-    pulse::keep_awake,
+    pulse::run_awake,
     rebuild::{self, Rebuilt},
     recovery::RecoveryError,
     secret::NodeSecret,
@@ -151,8 +151,7 @@ impl OfflineFolder {
             .make()
             .map_err(|error| OfflineError::Executor(error.to_string()))?;
         let path = self.folder.path();
-        let done = executor.run(async {
-            keep_awake();
+        let done = run_awake(&executor, async {
             let done = work(Disk::new(path)).await;
             quiet().await;
             done

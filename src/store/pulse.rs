@@ -1,6 +1,16 @@
-use std::time::{Duration, Instant};
+use std::{
+    future::Future,
+    sync::{
+        OnceLock,
+        mpsc::{RecvTimeoutError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use glommio::timer::sleep;
+use glommio::{LocalExecutor, timer::sleep};
+use rustix::process::{Pid, getpid};
+use rustix::thread::gettid;
 
 /// A timer that goes off again and again: at `phase`, and each `period` after that.
 struct Pulse {
@@ -44,6 +54,45 @@ pub fn keep_awake() {
     }
 }
 
+/// How long an executor may take to begin before it is nudged, and then each time.
+const NUDGE: Duration = Duration::from_millis(20);
+
+/// Runs an executor of this thread that is [kept awake](keep_awake) from the first moment on.
+///
+/// There is no timer before the first task runs, and glommio may park before that as well: 100 ms in which
+/// a busy machine does not run this thread are enough. Nothing but a signal ends such a sleep. So another
+/// thread sends some until the first task runs.
+pub fn run_awake<T>(executor: &LocalExecutor, work: impl Future<Output = T>) -> T {
+    // A signal that does nothing still interrupts a call to the kernel, as one that is ignored does not.
+    static HANDLED: OnceLock<bool> = OnceLock::new();
+    // SAFETY: the handler does nothing, which it may at any moment.
+    let handled = || unsafe { signal_hook::low_level::register(libc::SIGURG, || ()).is_ok() };
+    HANDLED.get_or_init(handled);
+    let (begins, has_begun) = channel::<()>();
+    let (process, sleeper) = (getpid(), gettid());
+    let nudge = move || {
+        while has_begun.recv_timeout(NUDGE) == Err(RecvTimeoutError::Timeout) {
+            nudge(process, sleeper);
+        }
+    };
+    // Without this thread it is as it was.
+    let _ = thread::Builder::new().name("begin".to_owned()).spawn(nudge);
+    executor.run(async move {
+        keep_awake();
+        drop(begins);
+        work.await
+    })
+}
+
+fn nudge(process: Pid, sleeper: Pid) {
+    let (process, sleeper) = (
+        process.as_raw_nonzero().get(),
+        sleeper.as_raw_nonzero().get(),
+    );
+    // SAFETY: the call takes no memory; where there is no such thread any more it does nothing.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, sleeper, libc::SIGURG) };
+}
+
 impl Pulse {
     /// How long after this it goes off the next time. Pulses that went off late, and so together, are
     /// apart again from then on.
@@ -58,7 +107,34 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
+    use glommio::{LocalExecutorBuilder, Placement};
+
     use super::*;
+
+    /// So many threads that some do not run for a while where the preemption timer is set and no task has
+    /// run, here far longer than that timer takes. One hangs at once where nobody nudges it.
+    #[test]
+    fn an_executor_that_parks_before_its_first_task_runs_is_woken() {
+        let run = || {
+            for _ in 0..10 {
+                let executor = LocalExecutorBuilder::new(Placement::Unbound);
+                let executor = executor.preempt_timer(Duration::from_micros(100));
+                assert_eq!(run_awake(&executor.make().unwrap(), async { 7 }), 7);
+            }
+        };
+        let (ends, has_ended) = channel();
+        for _ in 0..16 {
+            let ends = ends.clone();
+            thread::spawn(move || {
+                run();
+                let _ = ends.send(());
+            });
+        }
+        for _ in 0..16 {
+            let ended = has_ended.recv_timeout(Duration::from_secs(60));
+            assert_eq!(ended, Ok(()), "it sleeps");
+        }
+    }
 
     #[test]
     fn whenever_an_executor_looks_some_pulse_is_soon_and_all_are_never_together() {

@@ -1027,6 +1027,7 @@ mod tests {
 
     use super::*;
     use crate::store::book::Notes;
+    use crate::store::run_awake;
     use crate::{
         coin::{An, Mfs},
         store::{BOOK_FOLDER, Disk, PAGE_FOLDER, record::PageSequence},
@@ -1053,8 +1054,7 @@ mod tests {
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .make()
             .unwrap();
-        executor.run(async {
-            crate::store::keep_awake();
+        run_awake(&executor, async {
             let disk = Disk::new(folder.path());
             let files = PageFiles::open(&disk).await.unwrap();
             // Only coins under a trade key, which the head of that version did not count.
@@ -1124,8 +1124,7 @@ mod tests {
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .make()
             .unwrap();
-        executor.run(async {
-            crate::store::keep_awake();
+        run_awake(&executor, async {
             let disk = Disk::new(folder.path());
             // A folder that was used before.
             recover(&disk, &secret).await.unwrap();

@@ -126,14 +126,14 @@ mod tests {
     use glommio::{LocalExecutorBuilder, Placement};
 
     use super::*;
+    use crate::store::run_awake;
 
     #[test]
     fn of_many_at_long_work_one_goes_on_at_a_time_and_those_behind_one_that_is_gone_too() {
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .make()
             .unwrap();
-        executor.run(async {
-            crate::store::keep_awake();
+        run_awake(&executor, async {
             let (slices, turns) = (Rc::<Cell<u32>>::default(), Rc::<Cell<u32>>::default());
             let counted = turns.clone();
             let counting = glommio::spawn_local(async move {

@@ -26,7 +26,7 @@ use raida::{
         Command, RaidaId, Status,
         healing::{GetTicket, TicketAnswer, TicketId},
     },
-    store::keep_awake,
+    store::run_awake,
 };
 
 use real_node::RealNode;
@@ -86,8 +86,7 @@ fn run<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .make()
         .unwrap();
-    executor.run(async {
-        keep_awake();
+    run_awake(&executor, async {
         match select(pin!(work), pin!(sleep(PATIENCE * 2))).await {
             Either::Left((done, _)) => done,
             Either::Right(_) => panic!("it hangs"),
