@@ -34,6 +34,7 @@ fn error(output: &Output) -> String {
 
 #[test]
 fn tickets_are_right_however_they_are_asked_for() {
+    let _machine = crate::beside_others();
     let folder = tempfile::tempdir().unwrap();
     let (data, keys) = (folder.path().join("data"), folder.path().join("keys"));
     let mut words = ["keys", "new", "--out"].map(OsStr::new).to_vec();
@@ -74,6 +75,7 @@ fn tickets_are_right_however_they_are_asked_for() {
 
 #[test]
 fn a_node_that_cannot_vouch_is_an_error_that_says_what_it_takes() {
+    let _machine = crate::beside_others();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let node = serve(&data).start();

@@ -53,6 +53,7 @@ fn last_fix(network: &NetworkProcess) -> String {
 
 #[test]
 fn fixes_are_right_however_they_are_asked_for_and_leave_no_coin_behind() {
+    let _machine = crate::alone();
     let network = network().start();
     for words in [
         ["--connections", "1", "--threads", "1"],
@@ -67,6 +68,7 @@ fn fixes_are_right_however_they_are_asked_for_and_leave_no_coin_behind() {
 
 #[test]
 fn fixes_are_right_with_11_others_down_and_have_to_be_expected_to_fail_with_12() {
+    let _machine = crate::alone();
     let down: Vec<u8> = (3..14).collect();
     let network = network().down(&down).start();
     let one = ["--connections", "1"];
@@ -97,6 +99,7 @@ fn fixes_are_right_with_11_others_down_and_have_to_be_expected_to_fail_with_12()
 
 #[test]
 fn fixes_are_not_mixed_with_what_needs_one_node_only() {
+    let _machine = crate::alone();
     let mixed = Command::new(env!("CARGO_BIN_EXE_raida"))
         .args(["bench", "--mix", "detect=1,fix=1"])
         .output()

@@ -70,11 +70,13 @@ fn assert_each_kind_right(how: &[&str]) {
 
 #[test]
 fn lockers_and_trades_of_several_coins_are_right_and_leave_nothing_behind() {
+    let _machine = crate::beside_others();
     assert_each_kind_right(&["--coins", "10", "--mint", "3000"]);
 }
 
 #[test]
 fn lockers_and_trades_by_datagrams_of_two_threads_are_right_and_leave_nothing_behind() {
+    let _machine = crate::beside_others();
     assert_each_kind_right(&[
         "--udp",
         "--in-flight",
@@ -88,11 +90,13 @@ fn lockers_and_trades_by_datagrams_of_two_threads_are_right_and_leave_nothing_be
 
 #[test]
 fn lockers_and_trades_at_a_rate_and_encrypted_are_right_and_leave_nothing_behind() {
+    let _machine = crate::beside_others();
     assert_each_kind_right(&["--encryption", "2", "--rate", "300", "--mint", "3000"]);
 }
 
 #[test]
 fn a_mix_with_lockers_and_trades_is_right_and_leaves_nothing_behind() {
+    let _machine = crate::beside_others();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let node = node(&data);
@@ -106,6 +110,7 @@ fn a_mix_with_lockers_and_trades_is_right_and_leaves_nothing_behind() {
 
 #[test]
 fn more_coins_are_minted_than_a_node_offers_at_once() {
+    let _machine = crate::beside_others();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let node = node(&data);
@@ -128,6 +133,7 @@ fn more_coins_are_minted_than_a_node_offers_at_once() {
 
 #[test]
 fn lockers_that_were_imported_are_looked_into_as_they_are() {
+    let _machine = crate::beside_others();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let file = folder.path().join("lockers.csv");
@@ -235,6 +241,7 @@ fn lockers_that_were_imported_are_looked_into_as_they_are() {
 
 #[test]
 fn a_purchase_without_a_settlement_is_refused_and_an_offer_without_its_currency_is_told() {
+    let _machine = crate::beside_others();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     {
