@@ -418,7 +418,7 @@ impl Default for Config {
                 holds_per_address: 16,
                 questions_per_address: 4,
                 questions_by_datagram: 32,
-                questions_per_address_per_s: 2,
+                questions_per_address_per_s: 5,
                 questions_by_datagram_per_s: 16,
                 payments: 1_048_576,
             },
