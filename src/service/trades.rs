@@ -120,23 +120,33 @@ impl QuestionRates {
     };
 }
 
-/// Who has asked lately, on one core.
+/// Who has asked lately, on one core. What comes by datagram, which anybody may send in the name of an
+/// address, takes nothing from who has that address and asks over a connection.
 pub(super) struct Questions {
-    by_address: Rates,
+    over_connections: Rates,
     by_datagram: Rates,
+    by_all_datagrams: Rates,
 }
 
 impl Questions {
     pub(super) fn new(rates: QuestionRates) -> Questions {
         Questions {
-            by_address: Rates::new(rates.per_address),
-            by_datagram: Rates::of_all(rates.by_datagram),
+            over_connections: Rates::new(rates.per_address),
+            by_datagram: Rates::new(rates.per_address),
+            by_all_datagrams: Rates::of_all(rates.by_datagram),
         }
     }
 
     fn admit(&self, caller: Caller, now: impl Fn() -> Duration) -> bool {
-        self.by_address.admits(caller.address, &now)
-            && (caller.transport == Transport::Tcp || self.by_datagram.admits(caller.address, &now))
+        let address = caller.address;
+        match caller.transport {
+            Transport::Tcp => self.over_connections.admits(address, now),
+            // The address first: one that has had its share takes nothing from the others.
+            Transport::Udp => {
+                self.by_datagram.admits(address, &now)
+                    && self.by_all_datagrams.admits(address, &now)
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{
     future::Future,
     sync::{
-        OnceLock,
+        Once,
         mpsc::{RecvTimeoutError, channel},
     },
     thread,
@@ -64,10 +64,13 @@ const NUDGE: Duration = Duration::from_millis(20);
 /// thread sends some until the first task runs.
 pub fn run_awake<T>(executor: &LocalExecutor, work: impl Future<Output = T>) -> T {
     // A signal that does nothing still interrupts a call to the kernel, as one that is ignored does not.
-    static HANDLED: OnceLock<bool> = OnceLock::new();
-    // SAFETY: the handler does nothing, which it may at any moment.
-    let handled = || unsafe { signal_hook::low_level::register(libc::SIGURG, || ()).is_ok() };
-    HANDLED.get_or_init(handled);
+    static HANDLED: Once = Once::new();
+    HANDLED.call_once(|| {
+        // SAFETY: the handler does nothing, which it may at any moment.
+        let handled = unsafe { signal_hook::low_level::register(libc::SIGURG, || ()) };
+        // Only a signal that may not be handled fails, which this one is not.
+        handled.expect("a signal that may be handled");
+    });
     let (begins, has_begun) = channel::<()>();
     let (process, sleeper) = (getpid(), gettid());
     let nudge = move || {

@@ -14,7 +14,7 @@ use std::{
 
 use raida::{
     admin::ask_counts,
-    coin::{An, Coin, Mfs, PageId},
+    coin::{An, Coin, Mfs},
     node::Settings,
     peer::{PeerSettings, Server as Place},
     protocol::{
@@ -26,24 +26,11 @@ use raida::{
     store::{Moved, WallClock},
 };
 
+use crate::numbers::{an, coin, number};
 use crate::other_server::Server;
 use crate::real_node::{COIN_ID, PATIENCE, RAIDA, RealNode, plain::Client, wire::Answer};
 
 const COINS: usize = 12;
-
-/// Coins of several pages, so of all shards.
-fn coin(index: usize) -> Coin {
-    PageId::from_index(8_000 + index % 3).unwrap().coin(index)
-}
-
-fn an(index: usize) -> An {
-    An::new([index as u8 + 1; 16])
-}
-
-/// A number that nobody had yet.
-fn number(number: u8) -> An {
-    An::new(std::array::from_fn(|i| number ^ (i as u8) << 4))
-}
 
 /// A node, and the others that vouch for all coins there are.
 struct Trial {

@@ -611,7 +611,9 @@ fn one_address_has_few_purchases_a_second_looked_at_and_so_do_all_datagrams() {
             .sum();
         let most = cores * (8 + more(started));
         assert!((8..=most).contains(&of_all), "{of_all} by datagram");
-        // Nobody else is kept waiting by them.
+        // Nobody else is kept waiting by them, nor who has an address that they bear.
+        let of_one = looked_at(&mut from(&node, 99, false), 150..200);
+        assert!(of_one < 50, "{of_one} by datagram of one address");
         ledger.says(200, 0);
         let mut honest = from(&node, 99, true);
         assert_eq!(ask(&mut honest, wanted, 200), Status::ALL_PASS);

@@ -10,7 +10,7 @@ use std::{
 
 use crate::node_process::{Serve, admin_key, mint, moved_clock::MovedClock};
 use raida::{
-    coin::{An, Coin, Denomination, Mfs, PageId},
+    coin::{An, Coin, Denomination, Mfs},
     node::Settings,
     protocol::{
         AdminKey, Command, Dialect, RaidaId, Status,
@@ -27,6 +27,7 @@ use raida::{
     store::{Moved, WallClock},
 };
 
+use crate::numbers::{an, coin, number};
 use crate::real_node::{ADMIN_KEY, RAIDA, RealNode, plain::Client};
 
 const COINS: usize = 12;
@@ -46,20 +47,6 @@ fn key_file(own: RaidaId) -> String {
         false => secret(server).map(|byte| format!("{byte:02x}")).concat() + "\n",
     };
     (0..25).map(line).collect()
-}
-
-/// Coins of several pages, so of all shards.
-fn coin(index: usize) -> Coin {
-    PageId::from_index(8_000 + index % 3).unwrap().coin(index)
-}
-
-fn an(index: usize) -> An {
-    An::new([index as u8 + 1; 16])
-}
-
-/// A number that nobody had yet.
-fn number(number: u8) -> An {
-    An::new(std::array::from_fn(|i| number ^ (i as u8) << 4))
 }
 
 /// Tickets of two helpers for a number, issued in this minute.

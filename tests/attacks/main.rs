@@ -10,6 +10,7 @@ mod lying_server;
 mod network_process;
 #[path = "../node_process/mod.rs"]
 mod node_process;
+mod numbers;
 mod one_coin;
 #[path = "../peer/server.rs"]
 mod other_server;

@@ -1,7 +1,7 @@
 //! `raida bench` of lockers and trades as a person runs it, on a real node.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::node_process::{NodeProcess, Serve, raida};
@@ -15,6 +15,14 @@ fn node(data: &Path) -> NodeProcess {
         // Lists are asked for over UDP too.
         .with("network.udp_amplification", 10_000)
         .start()
+}
+
+/// The same on a folder of its own, which goes when dropped.
+fn fresh_node() -> (tempfile::TempDir, PathBuf, NodeProcess) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let node = node(&data);
+    (folder, data, node)
 }
 
 /// Two times half a second of a load, and these words.
@@ -55,9 +63,7 @@ fn assert_no_coins(node: &NodeProcess) {
 
 /// Every kind of locker and trade, asked for like this, is right and leaves no coin behind.
 fn assert_each_kind_right(how: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let node = node(&data);
+    let (_folder, data, node) = fresh_node();
     for kind in ["put", "peek", "take", "offer", "list", "buy"] {
         let words = [&[kind], how].concat();
         let report = assert_all_right(&bench(&node, &data, &words), &words);
@@ -97,9 +103,7 @@ fn lockers_and_trades_at_a_rate_and_encrypted_are_right_and_leave_nothing_behind
 #[test]
 fn a_mix_with_lockers_and_trades_is_right_and_leaves_nothing_behind() {
     let _machine = crate::beside_others();
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let node = node(&data);
+    let (_folder, data, node) = fresh_node();
     let mix = "detect=5,pown=2,put=2,peek=2,take=1,offer=1,list=1,buy=1";
     let words = [
         "--mix", mix, "--coins", "3", "--choose", "across", "--shards", "2",
@@ -111,9 +115,7 @@ fn a_mix_with_lockers_and_trades_is_right_and_leaves_nothing_behind() {
 #[test]
 fn more_coins_are_minted_than_a_node_offers_at_once() {
     let _machine = crate::beside_others();
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let node = node(&data);
+    let (_folder, data, node) = fresh_node();
     let words = [
         "take",
         "--coins",
