@@ -7,6 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// A file or folder that is locked for as long as this value lives.
+///
+/// A program that this process starts has a copy of the descriptor until it is executed, and the lock
+/// goes with the last copy. So the end of this value takes the lock off and does not only close.
+#[derive(Debug)]
+pub struct Locked(File);
+
 /// A folder that one process alone works in, for as long as this value lives. The locks are the
 /// kernel's: they go with the process, however that ends.
 ///
@@ -15,8 +22,9 @@ use std::{
 /// away.
 #[derive(Debug)]
 pub struct FolderLock {
-    _folder: File,
-    _file: File,
+    /// `None` on a file system that locks files only.
+    _folder: Option<Locked>,
+    _file: Locked,
 }
 
 /// A folder that cannot be locked.
@@ -36,6 +44,30 @@ pub enum LockRefused {
     },
 }
 
+impl Locked {
+    /// Locks what is open; `None` where another process has it locked.
+    ///
+    /// # Errors
+    /// Where the file system fails, or has no locks.
+    pub fn take(file: File) -> io::Result<Option<Locked>> {
+        // SAFETY: flock takes a descriptor, which `file` keeps open, and no memory.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(Some(Locked(file)));
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            error => Err(error),
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // SAFETY: as in `take`. Where it fails, closing is all that is left to do.
+        unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };
+    }
+}
+
 impl FolderLock {
     /// Locks a folder, which is there.
     ///
@@ -48,14 +80,14 @@ impl FolderLock {
             |error| LockRefused::Io { path, error }
         };
         let opened = File::open(folder).map_err(at(folder))?;
-        match lock(&opened) {
-            Ok(true) => {}
-            Ok(false) => return Err(taken(&path)),
+        let opened = match Locked::take(opened) {
+            Ok(Some(opened)) => Some(opened),
+            Ok(None) => return Err(taken(&path)),
             // A file system that locks files only, as NFS; the file's lock has to do.
-            Err(error) if !is_real(&error) => {}
+            Err(error) if !is_real(&error) => None,
             Err(error) => return Err(at(folder)(error)),
-        }
-        let mut file = OpenOptions::new()
+        };
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -63,30 +95,19 @@ impl FolderLock {
             .mode(0o600)
             .open(&path)
             .map_err(at(&path))?;
-        if !lock(&file).map_err(at(&path))? {
+        let Some(file) = Locked::take(file).map_err(at(&path))? else {
             return Err(taken(&path));
-        }
-        let noted = file
+        };
+        let mut text = &file.0;
+        let noted = text
             .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
+            .and_then(|()| text.rewind())
+            .and_then(|()| writeln!(text, "{}", std::process::id()));
         noted.map_err(at(&path))?;
         Ok(FolderLock {
             _folder: opened,
             _file: file,
         })
-    }
-}
-
-/// Whether the lock is this process's now; otherwise another process has it.
-fn lock(file: &File) -> io::Result<bool> {
-    // SAFETY: flock takes a descriptor, which `file` keeps open, and no memory.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(true);
-    }
-    match io::Error::last_os_error() {
-        error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        error => Err(error),
     }
 }
 
@@ -147,10 +168,21 @@ mod tests {
         let path = folder.path().join("lock");
         std::fs::write(&path, "4711\n").unwrap();
         let file = File::open(&path).unwrap();
-        assert!(lock(&file).unwrap());
+        let file = Locked::take(file).unwrap().unwrap();
         let refused = FolderLock::take(folder.path()).unwrap_err();
         assert!(matches!(refused, LockRefused::Taken { process } if process == "4711"));
         drop(file);
         FolderLock::take(folder.path()).unwrap();
+    }
+    #[test]
+    fn what_a_program_being_started_has_copies_of_is_free_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(folder.path()).unwrap();
+        // As fork makes them: they stand for the same lock.
+        let copies = [lock._folder.as_ref().unwrap(), &lock._file]
+            .map(|locked| locked.0.try_clone().unwrap());
+        drop(lock);
+        FolderLock::take(folder.path()).unwrap();
+        drop(copies);
     }
 }

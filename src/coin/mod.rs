@@ -68,6 +68,12 @@ impl Coin {
     pub fn place(self) -> usize {
         self.serial_number.place()
     }
+
+    /// Numbers all coins from 0, below 2^24.
+    #[inline]
+    pub fn number(self) -> u32 {
+        (self.page().index() * COINS_PER_PAGE + self.place()) as u32
+    }
 }
 
 /// Why a text names no coin.

@@ -1,10 +1,10 @@
 //! Where a request ends, in a stream and in a datagram.
 
 use super::{
-    Encryption, RequestHeader, Rules, Status, body::EMPTY_BODY_SIZE, challenge::Challenge, header,
-    response::can_be_answer,
+    Command, Encryption, RequestHeader, Rules, Status, body::EMPTY_BODY_SIZE, challenge::Challenge,
+    header, response::can_be_answer,
 };
-use crate::coin::Coin;
+use crate::coin::{An, Coin};
 
 /// What the bytes at the front of a stream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,24 +146,43 @@ pub fn datagram(bytes: &[u8], rules: &Rules) -> Datagram {
     }
 }
 
-/// The coin that a request at the front of `bytes` is most likely looked up by first, whatever is
-/// wrong with the rest of it: of a plain one its first record's, of an encrypted one its key coin.
-/// For whoever wants to have it at hand when the request's turn comes.
+/// What a request is looked up by first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstLook {
+    /// A coin.
+    Coin(Coin),
+    /// A pown of one coin: the number that it names for the coin, and the one that it proposes.
+    Pown(Coin, An, An),
+}
+
+/// What a request at the front of `bytes` is most likely looked up by first, whatever is wrong with
+/// the rest of it: a plain one by its first record, an encrypted one by its key coin. For whoever
+/// wants to have it at hand when the request's turn comes.
 #[inline]
-pub fn first_coin(bytes: &[u8]) -> Option<Coin> {
+pub fn first_look(bytes: &[u8]) -> Option<FirstLook> {
     let encryption = Encryption::from_type(*bytes.get(header::ENCRYPTION)?)?;
     let at = match encryption {
         Encryption::None => encryption.header_size() + Challenge::SIZE,
         _ => header::key_field_offset(encryption),
     };
-    Coin::from_bytes(bytes.get(at..)?.first_chunk()?)
+    let coin = Coin::from_bytes(bytes.get(at..)?.first_chunk()?)?;
+    if encryption == Encryption::None && header::is_of(bytes, Command::Pown) {
+        let numbers = bytes.get(at + Coin::SIZE..)?;
+        if let Some((an, rest)) = numbers.split_first_chunk()
+            && let Some(proposed) = rest.first_chunk()
+        {
+            return Some(FirstLook::Pown(coin, An::new(*an), An::new(*proposed)));
+        }
+    }
+    Some(FirstLook::Coin(coin))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::{
-        Command, Dialect, Request,
+        Dialect, Request,
+        authentication::Pown,
         samples::{any_bytes, any_request, protections, request, rules},
     };
     use proptest::prelude::*;
@@ -175,6 +194,35 @@ mod tests {
             .compose(&mut out)
             .unwrap();
         out
+    }
+
+    #[test]
+    fn what_a_request_is_looked_up_by_first_is_its_first_record_or_its_key() {
+        let (coin, an) = (
+            Coin::from_bytes(&[1, 0, 0, 2, 3]).unwrap(),
+            An::new([4; 16]),
+        );
+        let proposed = An::new([5; 16]);
+        for protection in protections() {
+            let mut payload = Vec::new();
+            Pown::compose([(coin, an, proposed)], &mut payload);
+            let mut pown = Vec::new();
+            let asked = Request {
+                command: Command::Pown,
+                ..request(protection, Some(&payload))
+            };
+            asked.compose(&mut pown).unwrap();
+            let looked = first_look(&pown);
+            match pown[header::ENCRYPTION] {
+                0 => assert_eq!(looked, Some(FirstLook::Pown(coin, an, proposed))),
+                _ => assert!(!matches!(looked, Some(FirstLook::Pown(..)))),
+            }
+            let cut = first_look(&pown[..pown.len() - 3]);
+            assert!(!matches!(cut, Some(FirstLook::Pown(_, _, other)) if other != proposed));
+            for length in 0..pown.len() {
+                let _ = first_look(&pown[..length]); // does not panic
+            }
+        }
     }
 
     #[test]

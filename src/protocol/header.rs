@@ -275,6 +275,13 @@ impl RequestHeader {
     }
 }
 
+/// Whether a header says that it is of this command, whatever else is in it.
+#[inline]
+pub(super) fn is_of(header: &[u8], command: Command) -> bool {
+    let codes = [GROUP, COMMAND].map(|at| header.get(at));
+    codes == [Some(&command.group()), Some(&command.code())]
+}
+
 /// Reads what the first 32 bytes say about the request's end. `None`: the version or the encryption
 /// type is unknown, so nothing says where the request ends.
 #[inline]

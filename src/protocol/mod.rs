@@ -48,7 +48,7 @@ pub use admin_key::AdminKey;
 pub use body::{BodyRefusal, Opened, open, try_challenge};
 pub use cipher::Key;
 pub use command::{Command, command_is_known};
-pub use frame::{Datagram, Frame, datagram, first_coin, frame};
+pub use frame::{Datagram, FirstLook, Frame, datagram, first_look, frame};
 pub use header::{Encryption, KeySource, RequestHeader};
 pub use pass_fail::{PassFail, Passed};
 pub use request::{Protection, Request, Sent};

@@ -228,7 +228,8 @@ impl AccountId {
 #[derive(Debug)]
 pub struct Place {
     account: Account,
-    changes: bool,
+    /// 1 for a request that may change something, else 0.
+    changes: usize,
 }
 
 /// Bytes in use, until dropped.
@@ -411,10 +412,11 @@ impl Account {
             return Err(Full);
         }
         ledger.waiting += 1;
-        ledger.changes += usize::from(changes);
+        let changes = usize::from(changes);
+        ledger.changes += changes;
         drop(accounts);
         budget.waiting.set(waiting + 1);
-        budget.changes.set(changing + usize::from(changes));
+        budget.changes.set(changing + changes);
         Ok(Place {
             account: self,
             changes,
@@ -537,7 +539,7 @@ impl Drop for Account {
 impl Drop for Place {
     #[inline]
     fn drop(&mut self) {
-        let changes = usize::from(self.changes);
+        let changes = self.changes;
         let budget = &self.account.budget;
         budget.waiting.set(budget.waiting.get() - 1);
         budget.changes.set(budget.changes.get() - changes);

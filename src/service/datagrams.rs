@@ -1,8 +1,8 @@
-use std::{cell::Cell, ops::AddAssign, time::Duration};
+use std::{cell::Cell, net::IpAddr, ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, Rate, rate::Rates};
+use super::{Rate, rate::Rates};
 use crate::protocol::{Status, frame::REFUSED_BYTES_MIN};
 
 /// How much strangers can have a node send over UDP, where the source of a request is easily
@@ -39,6 +39,15 @@ impl AddAssign for DatagramCounts {
         self.answers_too_long += other.answers_too_long;
         self.refusals_unsent += other.refusals_unsent;
     }
+}
+
+/// A datagram, as far as it decides whether it is refused with an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CameAs {
+    /// Where it says that it came from.
+    pub address: IpAddr,
+    /// Its size.
+    pub bytes: usize,
 }
 
 /// What goes out over UDP, on one core.
@@ -84,17 +93,17 @@ impl Datagrams {
     #[cold]
     pub(super) fn may_refuse(
         &self,
-        caller: &Caller,
+        datagram: CameAs,
         status: Status,
         now: impl Fn() -> Duration,
     ) -> bool {
         // Only an echo, a version or an audit comes this far in so short a datagram, and only a
         // right one has an answer that is too long.
-        let is_told = caller.datagram_bytes >= REFUSED_BYTES_MIN || status == Status::ASK_OVER_TCP;
+        let is_told = datagram.bytes >= REFUSED_BYTES_MIN || status == Status::ASK_OVER_TCP;
         // The address first: one that has had its share takes nothing from the others.
         let may = is_told
-            && self.refusals.admits(caller.address, &now)
-            && self.refusals_of_all.admits(caller.address, &now);
+            && self.refusals.admits(datagram.address, &now)
+            && self.refusals_of_all.admits(datagram.address, &now);
         if !may {
             self.count(|counts| counts.refusals_unsent += 1);
         }

@@ -107,6 +107,14 @@ struct Caller {
 }
 
 impl Caller {
+    /// The datagram that the request came as; `None` where it came over a stream.
+    fn came_as(&self) -> Option<datagrams::CameAs> {
+        (self.transport == Transport::Udp).then_some(datagrams::CameAs {
+            address: self.address,
+            bytes: self.datagram_bytes,
+        })
+    }
+
     /// Refuses what would be answered with so many bytes of payload, where that is too much.
     fn takes(&self, payload_bytes: usize) -> Result<(), Status> {
         match payload_bytes <= self.payload_bytes_max {

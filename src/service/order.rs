@@ -42,13 +42,20 @@ pub(super) struct Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// Which coins a request touches, and whether it changes them. Two footprints that share no bit
-/// share no coin; now and then two share a bit only.
+/// Which coins a request touches, and whether it changes them. Two footprints of one coin each share
+/// it or do not. Others that share no bit share no coin; now and then two share a bit only.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Footprint {
     mask: [u64; MASK_WORDS],
+    /// The number of the only coin, or [`NOTHING`] or [`MUCH`].
+    only: u32,
     changes: bool,
 }
+
+/// Not one coin.
+const NOTHING: u32 = u32::MAX - 1;
+/// More than one coin, or something else.
+const MUCH: u32 = u32::MAX;
 
 /// A request's place in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -209,8 +216,12 @@ impl Order {
     }
 }
 
-/// Where a request stands: places rise.
+/// Where a request stands: places rise. Most often it is the first.
+#[inline]
 fn position(under_way: &VecDeque<Entry>, place: Place) -> usize {
+    if under_way.front().is_some_and(|first| first.place == place) {
+        return 0;
+    }
     let at = under_way.binary_search_by_key(&place, |entry| entry.place);
     at.expect("a request is under way until it leaves")
 }
@@ -230,6 +241,7 @@ impl Footprint {
     /// particular.
     pub const EVERYTHING: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
+        only: MUCH,
         changes: true,
     };
 
@@ -237,15 +249,13 @@ impl Footprint {
     /// locker.
     pub const ANY_COIN: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
+        only: MUCH,
         changes: false,
     };
 
     /// What a request touches: `payload` is decrypted.
     pub fn of(command: Command, payload: &[u8], keys: impl Iterator<Item = Coin>) -> Footprint {
-        let mut footprint = Footprint {
-            mask: [0; MASK_WORDS],
-            changes: false,
-        };
+        let mut footprint = Footprint::of_nothing(false);
         keys.for_each(|coin| footprint.add(coin));
         match command {
             // A ticket's coins are what they were when it was issued.
@@ -331,39 +341,56 @@ impl Footprint {
 
     /// What a request about one coin touches.
     pub fn one(coin: Coin, changes: bool, keys: impl Iterator<Item = Coin>) -> Footprint {
-        let mut footprint = Footprint {
-            mask: [0; MASK_WORDS],
-            changes,
-        };
+        let mut footprint = Footprint::of_nothing(changes);
         keys.for_each(|coin| footprint.add(coin));
         footprint.add(coin);
         footprint
     }
 
+    fn of_nothing(changes: bool) -> Footprint {
+        Footprint {
+            mask: [0; MASK_WORDS],
+            only: NOTHING,
+            changes,
+        }
+    }
+
     fn add(&mut self, coin: Coin) {
-        self.mark(coin.page().index() as u64 * 1_024 + coin.place() as u64);
+        let number = coin.number();
+        match self.only {
+            NOTHING => self.only = number,
+            same if same == number => return,
+            _ => self.only = MUCH,
+        }
+        self.mark(number.into());
     }
 
     fn add_locker(&mut self, key: LockerKey) {
         let an = key.an();
         let start = an.expose().first_chunk().expect("16 bytes");
+        self.only = MUCH;
         self.mark(u64::from_le_bytes(*start));
     }
 
     fn mark(&mut self, number: u64) {
         // Fibonacci hashing: the high bits of the product spread runs of coins evenly.
         let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
-        self.mask[hash as usize / 64] |= 1 << (hash % 64);
+        let (at, bit) = (hash as usize / 64, 1 << (hash % 64));
+        for (index, word) in self.mask.iter_mut().enumerate() {
+            *word |= if index == at { bit } else { 0 };
+        }
     }
 
     #[inline]
     fn conflicts_with(&self, other: &Footprint) -> bool {
-        (self.changes || other.changes)
-            && self
-                .mask
-                .iter()
-                .zip(&other.mask)
-                .any(|(mine, other)| mine & other != 0)
+        if !(self.changes || other.changes) {
+            return false;
+        }
+        if self.only < NOTHING && other.only < NOTHING {
+            return self.only == other.only;
+        }
+        let mut words = self.mask.iter().zip(&other.mask);
+        words.any(|(mine, other)| mine & other != 0)
     }
 }
 
@@ -396,6 +423,18 @@ mod tests {
         let mut payload = Vec::new();
         Detect::compose(coins.iter().map(|&c| (c, An::ZERO)), &mut payload);
         Footprint::of(Command::Detect, &payload, std::iter::empty())
+    }
+
+    #[test]
+    fn changes_of_one_coin_each_are_in_the_way_of_the_same_coin_alone() {
+        let order = Order::default();
+        for place in 0..1_000 {
+            enter(&order, pown(&[coin(place)]));
+        }
+        assert_eq!(order.in_the_way(pown(&[coin(1_000)]), None), 0);
+        assert_eq!(order.in_the_way(pown(&[coin(7)]), None), 1);
+        // Of several coins, a bit in 256 that others have too is enough.
+        assert!(order.in_the_way(pown(&[coin(1_001), coin(1_002)]), None) > 0);
     }
 
     #[test]

@@ -9,10 +9,9 @@ use std::{
 use slab::Slab;
 
 use super::{
-    Caller, Transport,
     authentication::verdict,
     budget,
-    datagrams::Datagrams,
+    datagrams::{CameAs, Datagrams},
     latency::Latency,
     order::{Order, Place},
 };
@@ -39,7 +38,8 @@ pub(super) struct Parked {
     pub encryption: Encryption,
     /// When it began.
     pub start: Duration,
-    pub caller: Caller,
+    /// What it came as; `None` where it came over a stream.
+    pub datagram: Option<CameAs>,
     /// Where the request stands among its connection's.
     pub place: Option<(Rc<Order>, Place)>,
     /// What has become of its answer.
@@ -129,9 +129,10 @@ impl<E: Environment> Parking<E> {
         parked.answer = Answer::Released;
         let now = || self.shard.environment.monotonic();
         let goes = status.is_some_and(|status| {
-            parked.caller.transport == Transport::Tcp
-                || status.is_verdict()
-                || self.datagrams.may_refuse(&parked.caller, status, now)
+            status.is_verdict()
+                || parked
+                    .datagram
+                    .is_none_or(|datagram| self.datagrams.may_refuse(datagram, status, now))
         });
         self.released.borrow_mut().push(Release {
             id,

@@ -17,11 +17,11 @@ use super::{
 use crate::{
     coin::Coin,
     protocol::{
-        BodyRefusal, Command, Datagram, Encryption, Frame, Key, RequestHeader, Response, Sealing,
-        Status, body, challenge::Challenge, datagram, first_coin, frame, header::KeySource,
-        healing::in_dialect, open, refuse, response::RESPONSE_NONCE_SIZE,
+        BodyRefusal, Command, Datagram, Encryption, FirstLook, Frame, Key, RequestHeader, Response,
+        Sealing, Status, body, challenge::Challenge, datagram, first_look, frame,
+        header::KeySource, healing::in_dialect, open, refuse, response::RESPONSE_NONCE_SIZE,
     },
-    shard::{Asked, Single},
+    shard::{Asked, Exchange, Replacement, Single},
     store::Environment,
 };
 
@@ -165,10 +165,13 @@ impl<E: Environment> Session<E> {
     #[inline]
     pub fn prepare(&self, bytes: &[u8]) {
         let shard = self.node.shard();
-        if let Some(coin) = first_coin(bytes)
-            && shard.owns(coin.page())
-        {
-            shard.pages.prefetch(coin);
+        match first_look(bytes) {
+            Some(FirstLook::Coin(coin)) if shard.owns(coin.page()) => shard.pages.prefetch(coin),
+            Some(FirstLook::Pown(coin, an, proposed)) if shard.owns(coin.page()) => {
+                let becomes = Replacement::An(proposed);
+                shard.prefetch_exchange(&Exchange { coin, an, becomes });
+            }
+            _ => {}
         }
     }
 
@@ -295,7 +298,7 @@ impl<E: Environment> Session<E> {
         if self.node.latency.is_due(command) {
             return self.measure(header, body, out);
         }
-        let outcome = self.answer(header, body, out);
+        let outcome = self.answer(header, body, out, None);
         if matches!(outcome, Outcome::Answered) {
             self.node.latency.pass_over(command);
         }
@@ -308,7 +311,7 @@ impl<E: Environment> Session<E> {
     #[inline(never)]
     fn measure(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         let start = self.node.shard().environment.monotonic();
-        let outcome = self.answer(header, body, out);
+        let outcome = self.answer(header, body, out, Some(start));
         if matches!(outcome, Outcome::Answered) {
             let node = &self.node;
             let took = (node.shard().environment.monotonic()).saturating_sub(start);
@@ -317,7 +320,14 @@ impl<E: Environment> Session<E> {
         outcome
     }
 
-    fn answer(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
+    /// Answers a request. `looked` is what the clock said when it came, where somebody looked.
+    fn answer(
+        &mut self,
+        header: &RequestHeader,
+        body: &mut [u8],
+        out: &mut Vec<u8>,
+        looked: Option<Duration>,
+    ) -> Outcome {
         let node = &self.node;
         let start = self.begin(header);
         let caller = self.caller(header);
@@ -384,7 +394,7 @@ impl<E: Environment> Session<E> {
             }
             response.clear();
             if let Some(single) = known_single.or_else(single) {
-                match self.park(header, single) {
+                match self.park(header, single, looked) {
                     Err(Full) => {
                         response.withdraw();
                         return self.answer_no_room(header, start, proof, out);
@@ -431,7 +441,12 @@ impl<E: Environment> Session<E> {
     /// # Errors
     /// Where there is no place to wait in; nothing has happened.
     #[inline]
-    fn park(&self, header: &RequestHeader, single: Single) -> Result<Parked, Full> {
+    fn park(
+        &self,
+        header: &RequestHeader,
+        single: Single,
+        looked: Option<Duration>,
+    ) -> Result<Parked, Full> {
         let (node, coin) = (&self.node, single.coin());
         let changes = matches!(single, Single::Exchange(..));
         let waits = self.account().place(changes)?;
@@ -446,8 +461,8 @@ impl<E: Environment> Session<E> {
         let id = node.parking.enter(parking::Parked {
             command: header.command,
             encryption: header.encryption,
-            start: node.shard().environment.monotonic(),
-            caller: self.caller,
+            start: looked.unwrap_or_else(|| node.shard().environment.monotonic()),
+            datagram: self.caller.came_as(),
             place,
             answer: parking::Answer::default(),
             waits: Some(waits),
@@ -620,7 +635,8 @@ impl<E: Environment> Node<E> {
     #[cold]
     fn may_refuse(&self, caller: &Caller, status: Status) -> bool {
         let now = || self.shard().environment.monotonic();
-        self.datagrams.may_refuse(caller, status, now)
+        let datagram = caller.came_as();
+        datagram.is_none_or(|datagram| self.datagrams.may_refuse(datagram, status, now))
     }
 
     /// Ends a response: [`Outcome::Answered`], or [`Outcome::Silent`] where there is to be none.

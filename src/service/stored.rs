@@ -18,14 +18,13 @@ pub(super) async fn ranked(
     let_others: impl AsyncFn(),
 ) -> Option<(Vec<Coin>, Vec<u32>)> {
     // Coin and rank as one number: sorting those takes half the time.
-    let number = |coin: Coin| coin.page().index() * COINS_PER_PAGE + coin.place();
-    let keyed = |(rank, &coin): (usize, &Coin)| (number(coin) as u64) << 32 | rank as u64;
+    let keyed = |(rank, &coin): (usize, &Coin)| u64::from(coin.number()) << 32 | rank as u64;
     let mut ranked: Vec<u64>;
     if request.len() <= SORTED_A_TURN {
         ranked = request.iter().enumerate().map(keyed).collect();
         ranked.sort_unstable();
     } else {
-        let part = |coin: Coin| number(coin) / PART_COINS;
+        let part = |coin: Coin| coin.number() as usize / PART_COINS;
         let mut starts = vec![0; PARTS + 1];
         for some in request.chunks(SORTED_A_TURN) {
             some.iter().for_each(|&coin| starts[part(coin) + 1] += 1);

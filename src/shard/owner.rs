@@ -146,6 +146,8 @@ pub struct Shard<E: Environment> {
     pub environment: E,
     /// What this core has done.
     pub counters: Cell<Counters>,
+    /// The month of a second, which is that of the next ones most often.
+    pub(super) month: Cell<(u64, Mfs)>,
     /// Notified when a checkpoint would help.
     pub checkpoint_wanted: Rc<Signal>,
     pub(super) durability: Durability,
@@ -237,6 +239,7 @@ impl<E: Environment> Shard<E> {
             log,
             environment,
             counters: Cell::default(),
+            month: Cell::new((0, Mfs::at_unix_seconds(0))),
             checkpoint_wanted,
             durability: settings.log.durability,
             locks: Locks::default(),

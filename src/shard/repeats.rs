@@ -12,9 +12,9 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::{NotChanged, Stranger, locks::TASKS_MAX};
 use crate::{
-    coin::{An, COINS_PER_PAGE, Coin},
+    coin::{An, Coin},
     protocol::{Command, Status},
-    store::Signal,
+    store::{HUGE_PAGE_BYTES, LINE_BYTES, Signal, prefetch, wants_huge_pages},
 };
 
 /// For so long a request that comes again is known (PROTOCOL.md section 8, Repeats).
@@ -115,21 +115,43 @@ pub enum Begun {
 /// eight; where all are taken, the address that has most of them loses its oldest. So whoever changes
 /// much pushes out what others need only where others have no less.
 pub(super) struct Repeats {
-    buckets: Box<[Words]>,
+    buckets: Buckets,
     under_way: HashMap<ChangeName, Rc<UnderWay>, FixedState>,
+    /// Changes of one coin that others wait for, by where they have their entries.
+    waited_for: HashMap<Place, Rc<UnderWay>, FixedState>,
     details: VecDeque<Kept>,
     details_bytes: usize,
     kept: usize,
 }
 
-/// A bucket: eight tags, of which a look takes a cache line or two, and two words for each entry. Plain
-/// numbers, since the system gives zeros for these in pages that take no memory before they are used.
+/// A bucket, in three cache lines: eight tags; for each entry, when it was made and by whom; and the
+/// numbers that it gave. Of a change of one coin these follow from its name, so the last line is not
+/// touched.
 type Words = [u64; 3 * ENTRIES];
+
+const ENTRIES: usize = 8;
+
+/// Plain numbers, since the system gives zeros for these in pages that take no memory before they are
+/// used. Many of them ask for huge pages: each change looks at a place of its own, and to find out
+/// where a small page is takes as long as to fetch what is there.
+struct Buckets {
+    words: Box<[u64]>,
+    /// Where the first bucket is: at the start of a cache line, or of a huge page.
+    start: usize,
+    count: usize,
+}
 
 /// A bucket that is being looked at.
 struct Bucket<'a>(&'a mut Words);
 
-const ENTRIES: usize = 8;
+/// What came of putting an entry.
+enum Put {
+    At(Place),
+    /// One with the same name is under way.
+    UnderWay,
+    /// All of the bucket are under way.
+    Full,
+}
 
 /// Half of a request's name; 0 where nothing is there.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -137,11 +159,16 @@ struct Tag(u64);
 
 #[derive(Clone, Copy)]
 struct Entry {
-    given: Given,
+    /// `None` of a change of one coin.
+    given: Option<Given>,
     /// In [`TICKS_A_SECOND`] since the shard began.
     at: u32,
+    /// 31 bits of the sender's.
     address: u32,
 }
+
+/// Set in the word of an entry that has numbers.
+const HAS_GIVEN: u64 = 1 << 31;
 
 /// A request under way that has an entry and nothing else.
 const UNDER_WAY: u32 = u32::MAX;
@@ -169,20 +196,26 @@ pub(super) struct UnderWay {
     ended: Signal,
 }
 
-/// Where a change of one coin that is under way has its entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    name: ChangeName,
-    at: u32,
-}
+/// Where a change of one coin that is under way has its entry: no other takes that before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place(u32);
 
-#[cfg(test)]
 impl Place {
     /// For tests that end nothing.
-    pub const NONE: Place = Place {
-        name: ChangeName { hash: 0, first: 0 },
-        at: u32::MAX,
-    };
+    #[cfg(test)]
+    pub const NONE: Place = Place(u32::MAX);
+
+    fn new(bucket: usize, index: usize) -> Place {
+        Place((bucket * ENTRIES + index) as u32)
+    }
+
+    fn bucket(self) -> usize {
+        self.0 as usize / ENTRIES
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize % ENTRIES
+    }
 }
 
 /// What a change of one coin that begins is told.
@@ -227,7 +260,7 @@ impl RepeatKey {
     /// Names a pown of one coin.
     #[inline]
     pub fn name_pown(&self, coin: Coin, an: An, proposed: An) -> ChangeName {
-        let first = number(coin);
+        let first = coin.number();
         let [an_low, an_high] = words(an);
         let [new_low, new_high] = words(proposed);
         let [a, b, c, d, e, f] = self.nh;
@@ -288,7 +321,7 @@ impl Naming {
         let hash = self.0.finish128().as_u128();
         ChangeName {
             hash,
-            first: first.map_or(hash as u32 >> 8, number),
+            first: first.map_or(hash as u32 >> 8, Coin::number),
         }
     }
 }
@@ -315,12 +348,6 @@ impl Tag {
     fn is_free(&self) -> bool {
         self.0 == 0
     }
-}
-
-/// Numbers coins from 0, below 2^24.
-#[inline]
-fn number(coin: Coin) -> u32 {
-    (coin.page().index() * COINS_PER_PAGE + coin.place()) as u32
 }
 
 #[inline]
@@ -385,10 +412,10 @@ impl UnderWay {
 impl Repeats {
     /// Remembers so many requests, at most.
     pub(super) fn new(most: usize) -> Repeats {
-        let buckets = (most / ENTRIES).max(1);
         Repeats {
-            buckets: vec![[0; 3 * ENTRIES]; buckets].into(),
+            buckets: Buckets::new((most / ENTRIES).max(1)),
             under_way: HashMap::default(),
+            waited_for: HashMap::default(),
             details: VecDeque::new(),
             details_bytes: 0,
             kept: 0,
@@ -409,19 +436,18 @@ impl Repeats {
         if let Some(under_way) = self.under_way.get(&name) {
             return Err(under_way.clone());
         }
-        let entry = self.entry(name);
-        let is_single = entry.is_some_and(|entry| entry.at == UNDER_WAY);
-        let under_way = Rc::<UnderWay>::default();
-        self.under_way.insert(name, under_way.clone());
-        if is_single {
-            // Its end looks here.
-            return Err(under_way);
+        let found = self.entry(name);
+        if let Some((place, entry)) = found
+            && entry.at == UNDER_WAY
+        {
+            return Err(self.waited_for.entry(place).or_default().clone());
         }
-        let known = entry.filter(|entry| entry.is_known(now));
-        Ok(known.map(|entry| {
+        self.under_way.insert(name, Rc::default());
+        let known = found.filter(|(_, entry)| entry.is_known(now));
+        Ok(known.map(|(_, entry)| {
             let mut details = self.details.iter();
             CarriedOut {
-                given: entry.given,
+                given: entry.given.unwrap_or_default(),
                 details: details
                     .find(|kept| kept.name == name)
                     .map(|kept| kept.details.clone()),
@@ -452,7 +478,7 @@ impl Repeats {
                 return;
             }
             let entry = Entry {
-                given,
+                given: Some(given),
                 at: ticks(now),
                 address: sender.address,
             };
@@ -463,17 +489,18 @@ impl Repeats {
     /// Begins a change of one coin that waits for the log alone.
     #[inline]
     pub(super) fn begin_single(&mut self, name: ChangeName, sender: Sender) -> BegunSingle {
-        if self.is_under_way(name) {
+        if !self.under_way.is_empty() && self.under_way.contains_key(&name) {
             return BegunSingle::UnderWay;
         }
         let entry = Entry {
-            given: Given::default(),
+            given: None,
             at: UNDER_WAY,
             address: sender.address,
         };
         match self.put(name, entry) {
-            Some(at) => BegunSingle::New(Place { name, at }),
-            None => BegunSingle::NoPlace,
+            Put::At(place) => BegunSingle::New(place),
+            Put::UnderWay => BegunSingle::UnderWay,
+            Put::Full => BegunSingle::NoPlace,
         }
     }
 
@@ -486,59 +513,65 @@ impl Repeats {
         now: Duration,
     ) {
         let passed = ended == Ok(true);
-        let mut bucket = Bucket(&mut self.buckets[place.at as usize / ENTRIES]);
-        let index = place.at as usize % ENTRIES;
+        let (mut bucket, index) = (self.buckets.of(place.bucket()), place.index());
         let mut entry = bucket.entry(index);
         assert_eq!(entry.at, UNDER_WAY, "what is under way keeps its entry");
         match passed {
             true => {
                 entry.at = ticks(now);
-                bucket.set(index, place.name.tag(), entry);
+                bucket.set(index, bucket.tag(index), entry);
             }
             false => {
                 bucket.clear(index);
                 self.kept -= 1;
             }
         }
-        if !self.under_way.is_empty()
-            && let Some(waited_for) = self.under_way.remove(&place.name)
+        if !self.waited_for.is_empty()
+            && let Some(waited_for) = self.waited_for.remove(&place)
         {
             waited_for.end(Outcome::of_one(ended));
         }
     }
 
-    /// Whether this is under way.
-    pub(super) fn is_under_way(&self, name: ChangeName) -> bool {
-        !self.under_way.is_empty() && self.under_way.contains_key(&name)
-            || self.entry(name).is_some_and(|entry| entry.at == UNDER_WAY)
-    }
-
     /// Whether this was carried out lately.
     pub(super) fn was_carried_out(&self, name: ChangeName, now: Duration) -> bool {
-        self.entry(name).is_some_and(|entry| entry.is_known(now))
+        self.entry(name)
+            .is_some_and(|(_, entry)| entry.is_known(now))
+    }
+
+    /// Has the processor fetch what a change of this name, soon to begin, will look into.
+    #[inline]
+    pub(super) fn prefetch(&self, name: ChangeName) {
+        self.buckets.prefetch(self.bucket(name));
+    }
+
+    /// Has the processor fetch what the end of a change, soon to come, will look into.
+    #[inline]
+    pub(super) fn prefetch_end(&self, place: Place) {
+        self.buckets.prefetch(place.bucket());
     }
 
     #[inline]
     fn bucket(&self, name: ChangeName) -> usize {
         // Fibonacci hashing: the high bits of the product depend on all of the name.
         let hash = name.folded().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        ((hash * self.buckets.len() as u64) >> 32) as usize
+        ((hash * self.buckets.count as u64) >> 32) as usize
     }
 
-    fn entry(&self, name: ChangeName) -> Option<Entry> {
-        let words = &self.buckets[self.bucket(name)];
-        let index = words[..ENTRIES]
-            .iter()
-            .position(|tag| *tag == name.tag().0)?;
-        Some(Entry::from_words(words, index))
+    fn entry(&self, name: ChangeName) -> Option<(Place, Entry)> {
+        let at = self.bucket(name);
+        let words = self.buckets.words(at);
+        let mut tags = words[..ENTRIES].iter();
+        let index = tags.position(|tag| *tag == name.tag().0)?;
+        Some((Place::new(at, index), Entry::from_words(words, index)))
     }
 
     /// Puts an entry into its bucket, in place of one with the same name, a free one, or the one to be
-    /// given up first; gives where. `None` where all are under way, or that one is.
+    /// given up first. One that is under way stays.
     #[inline]
-    fn put(&mut self, name: ChangeName, new: Entry) -> Option<u32> {
+    fn put(&mut self, name: ChangeName, new: Entry) -> Put {
         let (at, tag) = (self.bucket(name), name.tag());
-        let mut bucket = Bucket(&mut self.buckets[at]);
+        let mut bucket = self.buckets.of(at);
         let (mut free, mut found) = (None, None);
         for index in 0..ENTRIES {
             let other = bucket.tag(index);
@@ -549,16 +582,19 @@ impl Repeats {
             }
         }
         let index = match (found, free) {
-            (Some(index), _) if bucket.entry(index).at == UNDER_WAY => return None,
+            (Some(index), _) if bucket.entry(index).at == UNDER_WAY => return Put::UnderWay,
             (Some(index), _) => index,
             (None, Some(index)) => {
                 self.kept += 1;
                 index
             }
-            (None, None) => bucket.given_up_first()?,
+            (None, None) => match bucket.given_up_first() {
+                Some(index) => index,
+                None => return Put::Full,
+            },
         };
         bucket.set(index, tag, new);
-        Some((at * ENTRIES + index) as u32)
+        Put::At(Place::new(at, index))
     }
 
     /// Keeps details of a request; `false` where there is no room in its address's share.
@@ -601,12 +637,58 @@ impl Repeats {
         };
         self.details_bytes -= kept.details.bytes();
         let at = self.bucket(kept.name);
-        let mut bucket = Bucket(&mut self.buckets[at]);
+        let mut bucket = self.buckets.of(at);
         let index = (0..ENTRIES).find(|&index| bucket.tag(index) == kept.name.tag());
         if let Some(index) = index.filter(|&index| bucket.entry(index).at != UNDER_WAY) {
             bucket.clear(index);
             self.kept -= 1;
         }
+    }
+}
+
+impl Buckets {
+    fn new(count: usize) -> Buckets {
+        let bytes = count * size_of::<Words>();
+        let is_huge = bytes >= HUGE_PAGE_BYTES;
+        let align = if is_huge { HUGE_PAGE_BYTES } else { LINE_BYTES };
+        let bytes = bytes.next_multiple_of(align);
+        let spare = align / size_of::<u64>();
+        let mut words: Box<[u64]> = vec![0; bytes / size_of::<u64>() + spare].into();
+        let start = words.as_ptr().align_offset(align).min(spare);
+        if is_huge {
+            // SAFETY: the memory is ours.
+            unsafe { wants_huge_pages(words[start..].as_mut_ptr().cast(), bytes) };
+        }
+        Buckets {
+            words,
+            start,
+            count,
+        }
+    }
+
+    #[inline]
+    fn at(&self, bucket: usize) -> usize {
+        self.start + bucket * 3 * ENTRIES
+    }
+
+    #[inline]
+    fn words(&self, bucket: usize) -> &Words {
+        let words = self.words[self.at(bucket)..].first_chunk();
+        words.expect("the last bucket ends before the words do")
+    }
+
+    #[inline]
+    fn of(&mut self, bucket: usize) -> Bucket<'_> {
+        let at = self.at(bucket);
+        let words = self.words[at..].first_chunk_mut();
+        Bucket(words.expect("the last bucket ends before the words do"))
+    }
+
+    #[inline]
+    fn prefetch(&self, bucket: usize) {
+        let words = self.words(bucket);
+        prefetch(&words[0]);
+        prefetch(&words[ENTRIES]);
     }
 }
 
@@ -624,8 +706,11 @@ impl Bucket<'_> {
     #[inline]
     fn set(&mut self, index: usize, tag: Tag, entry: Entry) {
         self.0[index] = tag.0;
-        self.0[ENTRIES + 2 * index] = entry.given.0;
-        self.0[ENTRIES + 2 * index + 1] = u64::from(entry.address) << 32 | u64::from(entry.at);
+        let given = entry.given.map_or(0, |Given(given)| {
+            self.0[2 * ENTRIES + index] = given;
+            HAS_GIVEN
+        });
+        self.0[ENTRIES + index] = u64::from(entry.at) << 32 | given | u64::from(entry.address >> 1);
     }
 
     fn clear(&mut self, index: usize) {
@@ -652,11 +737,12 @@ impl Bucket<'_> {
 impl Entry {
     #[inline]
     fn from_words(words: &Words, index: usize) -> Entry {
-        let last = words[ENTRIES + 2 * index + 1];
+        let word = words[ENTRIES + index];
+        let has_given = word & HAS_GIVEN != 0;
         Entry {
-            given: Given(words[ENTRIES + 2 * index]),
-            at: last as u32,
-            address: (last >> 32) as u32,
+            given: has_given.then(|| Given(words[2 * ENTRIES + index])),
+            at: (word >> 32) as u32,
+            address: (word as u32) << 1,
         }
     }
 
@@ -832,7 +918,6 @@ mod tests {
             let BegunSingle::New(place) = repeats.begin_single(name(1), sender(1)) else {
                 panic!("it is not under way");
             };
-            assert!(repeats.is_under_way(name(1)));
             let again = repeats.begin_single(name(1), sender(1));
             assert!(matches!(again, BegunSingle::UnderWay));
             let under_way = repeats.begin(name(1), SECOND).unwrap_err();
@@ -843,9 +928,20 @@ mod tests {
             };
             let payload = vec![];
             assert_eq!(got, Outcome { status, payload });
-            assert!(!repeats.is_under_way(name(1)));
             assert_eq!(repeats.was_carried_out(name(1), SECOND), passed);
             assert_eq!(repeats.len(), usize::from(passed));
+        }
+    }
+
+    #[test]
+    fn a_bucket_takes_three_cache_lines() {
+        for count in [1, 2, 1_000, 16_384] {
+            let mut buckets = Buckets::new(count);
+            for bucket in 0..count {
+                let words = buckets.words(bucket).as_ptr();
+                assert_eq!(words.addr() % LINE_BYTES, 0);
+                assert_eq!(buckets.of(bucket).0.as_ptr(), words);
+            }
         }
     }
 

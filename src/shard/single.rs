@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// What a change needs at its end is fetched while so many before it end.
+const ENDS_AHEAD: usize = 4;
+
 /// What the owner of one coin is asked about that coin alone.
 #[derive(Clone, Copy, Debug)]
 pub enum Single {
@@ -569,7 +572,10 @@ impl<E: Environment> Shard<E> {
     pub(super) fn end_singles(&self, tickets: &[usize], outcome: Result<(), Refusal>) {
         let now = self.environment.monotonic();
         let noted_now = self.noted_now();
-        for &ticket in tickets {
+        for (number, &ticket) in tickets.iter().enumerate() {
+            if let Some(&later) = tickets.get(number + ENDS_AHEAD) {
+                self.prefetch_end(later);
+            }
             let UnderWay {
                 page,
                 change,
@@ -591,6 +597,21 @@ impl<E: Environment> Shard<E> {
             );
             self.let_one_go(change.coin);
         }
+    }
+
+    /// Has the processor fetch what the end of this change will look into.
+    #[inline]
+    fn prefetch_end(&self, ticket: usize) {
+        let UnderWay { change, party, .. } = &self.singles.borrow().under_way[ticket];
+        self.pages.prefetch(change.coin);
+        self.repeats.borrow().prefetch_end(party.repeat);
+    }
+
+    /// Has the processor fetch what an exchange, soon to come, will look into.
+    #[inline]
+    pub fn prefetch_exchange(&self, exchange: &Exchange) {
+        self.pages.prefetch(exchange.coin);
+        self.repeats.borrow().prefetch(self.name_of(exchange));
     }
 
     /// Counts a coin that got a new owner by itself.
@@ -657,6 +678,13 @@ impl<E: Environment> Shard<E> {
 
     /// The month that a coin has from now on when it gets a new number.
     pub fn month(&self) -> Mfs {
-        Mfs::at_unix_seconds(self.environment.unix_seconds())
+        let seconds = self.environment.unix_seconds();
+        let (of, month) = self.month.get();
+        if of == seconds {
+            return month;
+        }
+        let month = Mfs::at_unix_seconds(seconds);
+        self.month.set((seconds, month));
+        month
     }
 }

@@ -221,7 +221,7 @@ impl Tickets {
         }
         let mut listed = 0;
         for (coin, tag) in coins.take(count) {
-            let number = number(coin);
+            let number = coin.number();
             if is_list && !self.once.is_new(number) {
                 continue;
             }
@@ -338,10 +338,6 @@ impl RandomNumbers {
         // Nothing of a number that is in use stays behind.
         u32::from_ne_bytes(std::array::from_fn(|i| std::mem::take(&mut next[i])))
     }
-}
-
-fn number(coin: Coin) -> u32 {
-    (coin.page().index() * COINS_PER_PAGE + coin.place()) as u32
 }
 
 fn coin(number: u32) -> Coin {

@@ -10,7 +10,8 @@ use super::{prefetch::prefetch, slot::PageImage};
 
 /// A huge page, bytes, as x86-64 and most ARM have it. Where the size is another, or the system has
 /// none to give, the memory is there all the same.
-const CHUNK_BYTES: usize = 2 << 20;
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+const CHUNK_BYTES: usize = HUGE_PAGE_BYTES;
 /// Pages a chunk holds: 120, which leaves 0.4 % of it unused.
 const CHUNK_PAGES: usize = CHUNK_BYTES / size_of::<PageImage>();
 
@@ -113,10 +114,8 @@ impl Chunk {
             handle_alloc_error(Chunk::LAYOUT);
         };
         if huge {
-            let advice = rustix::mm::Advice::LinuxHugepage;
-            // SAFETY: the memory is ours, and this advice does not change what it holds. A system
-            // without huge pages refuses it, which changes nothing either.
-            let _ = unsafe { rustix::mm::madvise(memory.as_ptr().cast(), CHUNK_BYTES, advice) };
+            // SAFETY: the memory is ours.
+            unsafe { wants_huge_pages(memory.as_ptr(), CHUNK_BYTES) };
         }
         Chunk(memory.cast())
     }
@@ -127,6 +126,17 @@ impl Drop for Chunk {
         // SAFETY: allocated with this layout; images have nothing to drop.
         unsafe { dealloc(self.0.as_ptr().cast(), Chunk::LAYOUT) };
     }
+}
+
+/// Asks for huge pages for memory, which starts and ends at the border of one.
+///
+/// # Safety
+/// The memory is the caller's.
+pub unsafe fn wants_huge_pages(memory: *mut u8, bytes: usize) {
+    let advice = rustix::mm::Advice::LinuxHugepage;
+    // SAFETY: this advice does not change what memory holds. A system without huge pages refuses it,
+    // which changes nothing either.
+    let _ = unsafe { rustix::mm::madvise(memory.cast(), bytes, advice) };
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 /// Bytes that the processor fetches at once.
-const LINE_BYTES: usize = 64;
+pub const LINE_BYTES: usize = 64;
 
 /// Has the processor fetch the line that holds the start of this, where it knows how.
 #[inline]

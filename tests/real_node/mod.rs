@@ -14,14 +14,14 @@ use raida::{
     client::{CoinListReader, CoinRecord, Months},
     coin::{An, Coin, Mfs},
     net::{self, Drained},
-    node::{Adjustable, Durability, Ended, Node, OnLoss, Settings, StartError},
+    node::{Adjustable, Durability, Ended, Node, OnLoss, Settings},
     peer::PeerSettings,
     protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency},
     service::{DatagramRules, QuestionRates, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::{
-        FolderError, WallClock,
+        WallClock,
         import::{Import, OnConflict, Outcome},
         offline::OfflineFolder,
     },
@@ -132,17 +132,7 @@ impl RealNode {
     }
 
     fn run(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        let node = loop {
-            match Node::start(&self.settings) {
-                // A program that another test starts just now has a copy of the folder's lock, until it
-                // is executed.
-                Err(StartError::Folder(FolderError::InUse { .. })) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                started => break started.expect("the node starts"),
-            }
-        };
+        let node = Node::start(&self.settings).expect("the node starts");
         assert_eq!(node.summary().faults, [] as [String; 0]);
         self.running = Some(node);
     }

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::filing::{Filing, file_all, sync, take_back_all, unfinished};
 use super::{CoinFile, NotACoinFile};
 use crate::coin::Coin;
+use crate::folder_lock::Locked;
 
 /// A folder of a wallet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,7 +177,7 @@ pub struct Wallet {
     root: PathBuf,
     coins: Vec<Filed>,
     left_alone: Vec<LeftAlone>,
-    lock: Option<File>,
+    lock: Option<Locked>,
 }
 
 impl Wallet {
@@ -623,12 +624,11 @@ fn make_folders(root: &Path) -> Result<(), WalletError> {
     sync(root).map_err(|cause| disk("sync", root, cause))
 }
 
-fn lock(root: &Path) -> Result<File, WalletError> {
+fn lock(root: &Path) -> Result<Locked, WalletError> {
     let folder = File::open(root).map_err(|cause| disk("open", root, cause))?;
-    match folder.try_lock() {
-        Ok(()) => Ok(folder),
-        Err(TryLockError::WouldBlock) => Err(WalletError::InUse(root.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(disk("lock", root, cause)),
+    match Locked::take(folder).map_err(|cause| disk("lock", root, cause))? {
+        Some(folder) => Ok(folder),
+        None => Err(WalletError::InUse(root.to_owned())),
     }
 }
 

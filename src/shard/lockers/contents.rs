@@ -73,7 +73,7 @@ impl Item {
         Item {
             moment,
             rank,
-            coin: pack(coin),
+            coin: coin.number(),
         }
     }
 
@@ -89,10 +89,6 @@ impl Item {
             rank: self.rank,
         }
     }
-}
-
-fn pack(coin: Coin) -> u32 {
-    (coin.page().index() * COINS_PER_PAGE + coin.place()) as u32
 }
 
 impl Contents {
@@ -158,18 +154,18 @@ impl Contents {
         match self {
             Contents::Small(items) => match gone {
                 [coin] => {
-                    let coin = pack(*coin);
+                    let coin = coin.number();
                     items.retain(|item| item.coin != coin);
                 }
                 gone => {
-                    let gone: Vec<u32> = gone.iter().map(|&coin| pack(coin)).collect();
+                    let gone: Vec<u32> = gone.iter().map(|coin| coin.number()).collect();
                     debug_assert!(gone.is_sorted());
                     items.retain(|item| gone.binary_search(&item.coin).is_err());
                 }
             },
             Contents::Big(big) => {
                 for &coin in gone {
-                    if let Some(stamp) = big.by_coin.remove(&pack(coin)) {
+                    if let Some(stamp) = big.by_coin.remove(&coin.number()) {
                         big.items.remove(&Item::new(coin, stamp));
                     }
                 }

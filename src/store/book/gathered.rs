@@ -7,7 +7,7 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use super::{Book, Entry, Payment, Placed, Sale, Stamp, layout::coin_number};
+use super::{Book, Entry, Payment, Placed, Sale, Stamp};
 use crate::{
     coin::{An, AnTag, COINS_PER_PAGE, PageId},
     store::{record::Record, slot::PageImage},
@@ -58,7 +58,7 @@ impl Gathered {
         }
         self.moment = self.moment.max(moment);
         self.noted.extend(record.ranked().map(|(change, rank)| {
-            let coin = coin_number(change.coin);
+            let coin = change.coin.number();
             (Since { moment, rank, coin }, change.an.tag())
         }));
         if self.noted.len() >= self.thin_out_at.max(THIN_OUT) {
@@ -82,7 +82,7 @@ impl Gathered {
     pub fn add_entry(&mut self, entry: Entry) {
         let moment = match entry {
             Entry::Coin(coin, Stamp { moment, rank }) => {
-                let coin = coin_number(coin);
+                let coin = coin.number();
                 self.booked.push(Since { moment, rank, coin });
                 moment
             }
@@ -128,7 +128,7 @@ impl Gathered {
     /// Adds a page's coins that are in circulation under marked numbers, each with the newest stamp that
     /// is known for it.
     pub fn place(&self, page: PageId, image: &PageImage, coins: &mut Vec<Placed>) {
-        let first = coin_number(page.coin(0));
+        let first = page.coin(0).number();
         let end = first + COINS_PER_PAGE as u32;
         let booked = part(&self.booked, |since| since.coin, first, end);
         let noted = part(&self.noted, |(since, _)| since.coin, first, end);

@@ -243,7 +243,7 @@ fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     };
     match entry {
         Entry::Coin(coin, stamp) => {
-            head(coin_number(*coin), KIND_COIN, stamp.rank, stamp.moment);
+            head(coin.number(), KIND_COIN, stamp.rank, stamp.moment);
         }
         Entry::Sale(sale) => {
             let length = sale.address.len();
@@ -294,11 +294,6 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*taken)
-}
-
-/// A coin as a number below 2^24, in the order of coins.
-pub(super) fn coin_number(coin: Coin) -> u32 {
-    (coin.page().index() * COINS_PER_PAGE + coin.place()) as u32
 }
 
 fn numbered_coin(number: u32) -> Option<Coin> {
