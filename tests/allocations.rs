@@ -150,8 +150,9 @@ fn a_request_about_one_coin_allocates_nothing() {
         fs::write(&file, lines).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         settings.keys_file = Some(file);
-        // Some 33,000 tickets, all of them for one address.
+        // Some 33,000 tickets, all of them for one address, and of 64 coins.
         settings.tickets.shares = 1;
+        settings.tickets.per_coin = 0;
     });
     let mut stream = TcpStream::connect(node.address()).unwrap();
     stream.set_nodelay(true).unwrap();

@@ -20,7 +20,7 @@ fn layers(library: &str) -> Vec<String> {
 /// Modules that may use nothing of the server's, whatever stands above them in the table, and what
 /// they may use.
 const APART: [(&str, &[&str]); 3] = [
-    ("client", &["coin", "protocol"]),
+    ("client", &["coin", "folder_lock", "protocol"]),
     ("load", &["coin", "protocol", "client"]),
     ("network", &["coin", "folder_lock", "protocol", "client"]),
 ];

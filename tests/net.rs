@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use glommio::{LocalExecutorBuilder, Placement};
 use raida::coin::PageId;
 use raida::service::budget::{Budget, BudgetLimits, Made, Needs, Place};
+use raida::shard::Stranger;
 use raida::store::run_awake;
 
 use raida::net::{
@@ -211,7 +212,7 @@ impl Session for Test {
         let payload = request.get(HEADER..).unwrap_or_default();
         match request.first() {
             Some(&kind @ (HOLD | OPEN)) => {
-                let account = self.budget.account(peer.ip());
+                let account = self.budget.account(Stranger::of(peer.ip()));
                 let Ok((place, share)) = account.enter(&needs(kind, request.len())) else {
                     out.extend_from_slice(FULL);
                     return Handled::Answered;
@@ -227,7 +228,7 @@ impl Session for Test {
             }
             Some(&RELEASE) => self.seen.release(payload),
             Some(&PARK) => {
-                let Ok(place) = self.budget.account(peer.ip()).place(true) else {
+                let Ok(place) = self.budget.account(Stranger::of(peer.ip())).place(true) else {
                     out.extend_from_slice(FULL);
                     return Handled::Answered;
                 };

@@ -83,6 +83,7 @@ pub fn shard_settings(shard: u16, shards: u16, cache_pages: usize) -> ShardSetti
             pool: 65_536,
             lifetime: Duration::from_secs(300),
             shares: 8,
+            per_coin: 128,
         },
         trades: TradeSettings {
             pending: Duration::from_secs(60),

@@ -15,7 +15,7 @@ from node import Node
 
 PAGES = 15_000
 # Fixes are asked for faster than people do: more tickets than they need.
-FIX_SETTINGS = ["limits.healing_per_s=0", "tickets.pool=262144", "tickets.shares=1"]
+FIX_SETTINGS = ["limits.healing_per_s=0", "tickets.pool=262144", "tickets.shares=1", "tickets.per_coin=0"]
 # Short, so that a round is over before the machine changes its speed.
 SLICES_A_TURN = 2
 PAGE_BYTES = 1_024 * 17  # of AN and months of 1,024 coins

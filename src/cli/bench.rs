@@ -46,7 +46,8 @@ const MINT_MAX: usize = 2_000_000;
 /// and then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate
 /// asks for one and claims it in the names of all 25 servers. A node keeps each ticket for
 /// tickets.lifetime_s and has room for tickets.pool of them on each shard, for one address an eighth of
-/// that: start it with --set tickets.shares=1 where it is to have them all. It believes whoever claims
+/// that and for one coin 128: start it with --set tickets.shares=1 --set tickets.per_coin=0 where it is
+/// to give out more. It believes whoever claims
 /// only without a list of peers, or with peers.verify_source = false. encryption-ticket asks for
 /// tickets that vouch for one coin each to another server, one request in 64 with a wrong number; the
 /// node needs the secrets that it shares with the others (raida keys new, and its file in keys.file)
@@ -79,8 +80,9 @@ const MINT_MAX: usize = 2_000_000;
 /// end. Tickets of the others are got before each slice, about twice as many as one has taken so far;
 /// within a slice only when three quarters are used up, and a WARNING says when a fix had to wait for
 /// them. Take more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool
-/// tickets of 64 coins on each shard, for one address an eighth of that (tickets.shares), and they stay
-/// for tickets.lifetime_s: for 5,000 fixes of 100 coins in 300 s unless set. Of others that are down,
+/// tickets of 64 coins on each shard, for one address an eighth of that (tickets.shares), of which 128
+/// may list the same coin (tickets.per_coin), and they stay for tickets.lifetime_s: start the network with
+/// --set tickets.per_coin=0, and there is room for 5,000 fixes of 100 coins in 300 s. Of others that are down,
 /// 11 at most, each fix names a ticket that was never given out, so that the node tries to claim from
 /// all 24. With 12 or more of them down no fix succeeds: --expect-refusal measures how long a node
 /// takes to say that. limits.healing_per_s bounds fixes as well (`raida network --set`). A fix counts

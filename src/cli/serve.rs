@@ -216,6 +216,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             pool: config.tickets.pool as usize,
             lifetime: config.tickets.lifetime,
             shares: config.tickets.shares as usize,
+            per_coin: config.tickets.per_coin,
         },
         ticket_coins_max: config.tickets.max_coins as usize,
         servers: servers(config),

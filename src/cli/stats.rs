@@ -103,7 +103,7 @@ impl StatsCommand {
 fn detail_table(counts: &Counts) -> String {
     let healing = &counts.healing;
     let value = Worth(counts.value_powned_units);
-    let rows: [(&str, u64); 36] = [
+    let rows: [(&str, u64); 37] = [
         ("requests", counts.requests),
         ("echoes", counts.echoes),
         ("given up, disk dead", counts.given_up),
@@ -117,6 +117,7 @@ fn detail_table(counts: &Counts) -> String {
         ("tickets issued", healing.tickets_issued),
         ("  refused, all in use", healing.tickets_refused),
         ("  refused, address's share", healing.tickets_refused_share),
+        ("  refused, coin's share", healing.tickets_refused_coin),
         ("claims", healing.claims),
         ("  refused, not its address", healing.claims_from_elsewhere),
         ("  refused, no such ticket", healing.claims_unknown),

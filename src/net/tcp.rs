@@ -21,6 +21,7 @@ use super::serve::Worker;
 use super::told::Told;
 use super::{HEADER_BYTES_MAX, Handled, Handler, Origin, Session, Split, Transport};
 use crate::service::budget::{Account, NoKeeping, Scarce, Share, Waits};
+use crate::shard::Stranger;
 use crate::store::turn;
 
 /// Connections accepted before others get a turn.
@@ -124,7 +125,7 @@ async fn run<S: Session>(
 ) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     admission.wake_by(&waker);
-    let account = worker.budget.account(peer.ip());
+    let account = worker.budget.account(Stranger::of(peer.ip()));
     let line = worker.lines.of(peer.ip());
     // First: on a core without connections nobody has looked at the clock for as long as that was so.
     let deadline = worker.deadlines.enter(waker.clone());

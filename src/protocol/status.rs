@@ -151,7 +151,7 @@ statuses! {
         "not reserved: ask for available serial numbers first, and use them within 16 seconds";
     /// Get ticket, fix encryption, `raidax`: no more tickets can be kept track of.
     NO_TICKET_SLOT = 42, "no ticket slot",
-        "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address may have; they end after some minutes";
+        "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address or one coin may have; they end after some minutes";
     /// Validate, `raidax`: no such ticket, or it is over.
     NO_SUCH_TICKET = 43, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";
@@ -217,7 +217,7 @@ statuses! {
         "invalid length: the request's coins do not divide evenly";
     /// Group 2, `spec`: as [`Status::NO_TICKET_SLOT`].
     HEALING_NO_TICKET_SLOT = 0xe3, "no ticket slot",
-        "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address may have; they end after some minutes";
+        "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address or one coin may have; they end after some minutes";
     /// Group 2, `spec`: as [`Status::NO_SUCH_TICKET`].
     HEALING_NO_SUCH_TICKET = 0xe4, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";

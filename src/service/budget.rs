@@ -1,5 +1,6 @@
 //! What requests that wait, and bytes that wait, may take of a core, and how much of it one address
-//! may.
+//! may: each [`Stranger`](crate::shard::Stranger), so what comes as datagrams, which may bear any address,
+//! takes nothing from the connections of the address.
 //!
 //! A request that is answered at once takes nothing. One that waits takes a place and the bytes that
 //! it is going to need, before it takes any memory; its answer keeps its bytes until they have left.
@@ -9,7 +10,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::IpAddr,
     rc::Rc,
     task::Waker,
 };
@@ -279,10 +279,10 @@ impl Budget {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// The account of an address.
+    /// The account of a stranger.
     #[inline]
-    pub fn account(self: &Rc<Budget>, address: IpAddr) -> Account {
-        let owner = owner(address);
+    pub fn account(self: &Rc<Budget>, stranger: Stranger) -> Account {
+        let owner = stranger.number();
         let mut accounts = self.accounts.borrow_mut();
         let Accounts { ledgers, by_owner } = &mut *accounts;
         let key = *by_owner.entry(owner).or_insert_with(|| {
@@ -624,11 +624,6 @@ fn has_place(waiting: usize, changing: usize, most: usize, changes: bool) -> boo
     waiting < most && (!changes || changing < for_changes(most))
 }
 
-#[inline]
-fn owner(address: IpAddr) -> Owner {
-    Stranger::of(address).number()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -649,8 +644,8 @@ mod tests {
         Budget::new(LIMITS)
     }
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    fn address(last: u8) -> Stranger {
+        Stranger::V4(last.into())
     }
 
     fn bytes(bytes: usize) -> Needs {
@@ -816,7 +811,7 @@ mod tests {
     #[test]
     fn addresses_that_belong_to_one_have_one_account() {
         let budget = budget();
-        let key = |text: &str| budget.account(text.parse().unwrap());
+        let key = |text: &str| budget.account(Stranger::of(text.parse().unwrap()));
         let (first, same, mapped) = (key("2001:db8::1"), key("2001:db8::2:2"), key("192.0.2.7"));
         assert_eq!(first.id(), same.id());
         assert_ne!(first.id(), key("2001:db8:0:1::1").id());

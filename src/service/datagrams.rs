@@ -3,7 +3,10 @@ use std::{cell::Cell, net::IpAddr, ops::AddAssign, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Rate, rate::Rates};
-use crate::protocol::{Status, frame::REFUSED_BYTES_MIN};
+use crate::{
+    protocol::{Status, frame::REFUSED_BYTES_MIN},
+    shard::Stranger,
+};
 
 /// How much strangers can have a node send over UDP, where the source of a request is easily
 /// forged: what a node answers may go to somebody who never asked.
@@ -100,10 +103,11 @@ impl Datagrams {
         // Only an echo, a version or an audit comes this far in so short a datagram, and only a
         // right one has an answer that is too long.
         let is_told = datagram.bytes >= REFUSED_BYTES_MIN || status == Status::ASK_OVER_TCP;
+        let stranger = Stranger::of_datagram(datagram.address);
         // The address first: one that has had its share takes nothing from the others.
         let may = is_told
-            && self.refusals.admits(datagram.address, &now)
-            && self.refusals_of_all.admits(datagram.address, &now);
+            && self.refusals.admits(stranger, &now)
+            && self.refusals_of_all.admits(stranger, &now);
         if !may {
             self.count(|counts| counts.refusals_unsent += 1);
         }

@@ -27,8 +27,8 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{
-        ClaimRefused, FixLook, RECORDS_A_TURN, Reply, Request, Stranger, TicketSettings,
-        Unavailable, ticket_owner,
+        ClaimRefused, FixLook, RECORDS_A_TURN, Reply, Request, TicketSettings, Unavailable,
+        ticket_owner,
     },
     store::{Environment, record::Change},
 };
@@ -117,7 +117,7 @@ impl<E: Environment> Node<E> {
 
     fn admits_healing(&self, caller: Caller) -> bool {
         let now = || self.shard().environment.monotonic();
-        let is_admitted = self.healing_rates.admits(caller.address, now);
+        let is_admitted = self.healing_rates.admits(caller.stranger(), now);
         if !is_admitted {
             self.trail.too_many(now(), caller.address);
         }
@@ -265,12 +265,9 @@ impl<E: Environment> Node<E> {
         // longer one counts as several, whether it is issued or not: its coins have been looked at.
         let worth = count.div_ceil(TicketSettings::COINS_A_TICKET);
         if worth > 1 {
-            self.healing_rates.charge(caller.address, worth - 1);
+            self.healing_rates.charge(caller.stranger(), worth - 1);
         }
-        match self
-            .shard()
-            .issue(before, Stranger::of(caller.address), count, coins)
-        {
+        match self.shard().issue(before, caller.stranger(), count, coins) {
             Ok(ticket) => {
                 self.trail.issued(count, caller.address);
                 Ok(ticket)
@@ -413,7 +410,7 @@ impl<E: Environment> Node<E> {
             return Err(Status::NO_SUCH_TICKET);
         }
         let now = || self.shard().environment.monotonic();
-        if are_known && !self.wrong_claims.admits(claimant, caller.address, now) {
+        if are_known && !self.wrong_claims.admits(claimant, caller.stranger(), now) {
             self.refuse_claim(claimant, caller, Refused::TooManyWrong);
             return Err(Status::TOO_MANY_REQUESTS);
         }
@@ -433,7 +430,7 @@ impl<E: Environment> Node<E> {
         status: Option<Status>,
     ) {
         if status != Some(Status::NO_SUCH_TICKET) && self.healing.others.are_known() {
-            self.wrong_claims.was_right(claimant, caller.address);
+            self.wrong_claims.was_right(claimant, caller.stranger());
         }
     }
 
@@ -532,7 +529,7 @@ impl<E: Environment> Node<E> {
             .filter_map(|raida| Some((raida, request.ticket(raida)?)))
             .collect();
         // Each ticket makes another server work as much as a request of its own would.
-        self.healing_rates.charge(caller.address, voters.len());
+        self.healing_rates.charge(caller.stranger(), voters.len());
         let mut ballot = Ballot::new(coins.iter().collect(), voters.len());
         let (voted, no_vote) = self.collect(&mut ballot, &voters).await;
         let approved = ballot.approved();

@@ -172,7 +172,7 @@ impl<E: Environment> Node<E> {
             self.not_fixed(caller, NotFixed::NoSecrets);
             return Err(Status::RAIDA_OUT_OF_RANGE);
         }
-        self.healing_rates.charge(caller.address, request.len());
+        self.healing_rates.charge(caller.stranger(), request.len());
         let mut good = self.good_tickets(&request);
         let tickets: Vec<Thing> = good.iter().map(|good| good.used).collect();
         let owner = request.coin.page().owner(self.mesh.shards());

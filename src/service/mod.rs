@@ -47,7 +47,7 @@ use crate::{
         AdminKey, Command, Rules, Status, header::KeySource, healing::in_dialect,
         status_group::SoftwareVersion,
     },
-    shard::{ChangeCounts, Counters, IndexCounts, NotChanged, Shard, TradeCounts},
+    shard::{ChangeCounts, Counters, IndexCounts, NotChanged, Shard, Stranger, TradeCounts},
     store::Environment,
 };
 
@@ -107,6 +107,14 @@ struct Caller {
 }
 
 impl Caller {
+    /// Whose share it takes.
+    fn stranger(&self) -> Stranger {
+        match self.transport {
+            Transport::Tcp => Stranger::of(self.address),
+            Transport::Udp => Stranger::of_datagram(self.address),
+        }
+    }
+
     /// The datagram that the request came as; `None` where it came over a stream.
     fn came_as(&self) -> Option<datagrams::CameAs> {
         (self.transport == Transport::Udp).then_some(datagrams::CameAs {

@@ -1,7 +1,6 @@
 use std::{
     cell::Cell,
     hash::{BuildHasher, Hash},
-    net::IpAddr,
     time::Duration,
 };
 
@@ -62,11 +61,11 @@ impl Rates {
 
     /// Whether an address may send another request now; counts it if so.
     #[inline]
-    pub(super) fn admits(&self, address: IpAddr, now: impl FnOnce() -> Duration) -> bool {
+    pub(super) fn admits(&self, stranger: Stranger, now: impl FnOnce() -> Duration) -> bool {
         if self.interval.is_zero() {
             return true;
         }
-        self.charge_one(self.account(Stranger::of(address).number()), now())
+        self.charge_one(self.account(stranger.number()), now())
     }
 
     fn charge_one(&self, account: &Cell<Duration>, now: Duration) -> bool {
@@ -79,8 +78,8 @@ impl Rates {
     }
 
     /// Counts so many requests more: one that was admitted makes as much work as these.
-    pub(super) fn charge(&self, address: IpAddr, requests: usize) {
-        let account = self.account(Stranger::of(address).number());
+    pub(super) fn charge(&self, stranger: Stranger, requests: usize) {
+        let account = self.account(stranger.number());
         account.set(account.get() + self.interval * requests as u32);
     }
 
@@ -115,22 +114,22 @@ impl WrongClaims {
     pub(super) fn admits(
         &self,
         claimant: RaidaId,
-        address: IpAddr,
+        stranger: Stranger,
         now: impl FnOnce() -> Duration,
     ) -> bool {
-        let account = self.account(claimant, address);
+        let account = self.account(claimant, stranger);
         self.0.interval.is_zero() || self.0.charge_one(account, now())
     }
 
     /// Takes back that one counts which was looked at.
     #[inline]
-    pub(super) fn was_right(&self, claimant: RaidaId, address: IpAddr) {
-        let account = self.account(claimant, address);
+    pub(super) fn was_right(&self, claimant: RaidaId, stranger: Stranger) {
+        let account = self.account(claimant, stranger);
         account.set(account.get().saturating_sub(self.0.interval));
     }
 
-    fn account(&self, claimant: RaidaId, address: IpAddr) -> &Cell<Duration> {
-        self.0.account((Stranger::of(address), claimant.get()))
+    fn account(&self, claimant: RaidaId, stranger: Stranger) -> &Cell<Duration> {
+        self.0.account((stranger, claimant.get()))
     }
 }
 
@@ -140,8 +139,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    fn address(last: u8) -> Stranger {
+        Stranger::V4(last.into())
     }
 
     fn admitted(rates: &Rates, count: usize, now: Duration) -> usize {
@@ -186,12 +185,14 @@ mod tests {
     #[test]
     fn addresses_that_belong_to_one_share_an_account() {
         let rates = Rates::new(Rate { per_s: 1, burst: 1 });
-        let admits = |text: &str| rates.admits(text.parse().unwrap(), || SECOND);
+        let admits = |text: &str| rates.admits(Stranger::of(text.parse().unwrap()), || SECOND);
         assert!(admits("2001:db8::1"));
         assert!(!admits("2001:db8::2:2"));
         assert!(admits("2001:db8:0:1::1"));
         assert!(admits("192.0.2.7"));
         assert!(!admits("::ffff:192.0.2.7"));
+        let by_datagram = Stranger::of_datagram("192.0.2.7".parse().unwrap());
+        assert!(rates.admits(by_datagram, || SECOND));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl<E: Environment> Node<E> {
     #[inline]
     pub(super) fn sender(&self, caller: Caller) -> Sender {
         let waits = caller.transport == Transport::Tcp;
-        self.shard().repeat_key.sender(caller.address, waits)
+        self.shard().repeat_key.sender(caller.stranger(), waits)
     }
 
     /// Answers a request that changes something, and carries it out unless it is a repeat; `None` where

@@ -258,10 +258,10 @@ impl<E: Environment> Session<E> {
         let budget = &self.node.budget;
         match self.order {
             Some(_) => {
-                let account = || budget.account(self.caller.address);
+                let account = || budget.account(self.caller.stranger());
                 self.account.get_or_init(account).clone()
             }
-            None => budget.account(self.caller.address),
+            None => budget.account(self.caller.stranger()),
         }
     }
 

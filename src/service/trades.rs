@@ -120,33 +120,25 @@ impl QuestionRates {
     };
 }
 
-/// Who has asked lately, on one core. What comes by datagram, which anybody may send in the name of an
-/// address, takes nothing from who has that address and asks over a connection.
+/// Who has asked lately, on one core.
 pub(super) struct Questions {
-    over_connections: Rates,
-    by_datagram: Rates,
+    of_one: Rates,
     by_all_datagrams: Rates,
 }
 
 impl Questions {
     pub(super) fn new(rates: QuestionRates) -> Questions {
         Questions {
-            over_connections: Rates::new(rates.per_address),
-            by_datagram: Rates::new(rates.per_address),
+            of_one: Rates::new(rates.per_address),
             by_all_datagrams: Rates::of_all(rates.by_datagram),
         }
     }
 
     fn admit(&self, caller: Caller, now: impl Fn() -> Duration) -> bool {
-        let address = caller.address;
-        match caller.transport {
-            Transport::Tcp => self.over_connections.admits(address, now),
-            // The address first: one that has had its share takes nothing from the others.
-            Transport::Udp => {
-                self.by_datagram.admits(address, &now)
-                    && self.by_all_datagrams.admits(address, &now)
-            }
-        }
+        let stranger = caller.stranger();
+        // One that has had its share takes nothing from the others.
+        self.of_one.admits(stranger, &now)
+            && (caller.transport == Transport::Tcp || self.by_all_datagrams.admits(stranger, &now))
     }
 }
 
@@ -441,7 +433,7 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let (home, found) = self.find_sale(request.offer, buyer).await?;
         let sale = found.sale;
-        let from = Stranger::of(caller.address);
+        let from = caller.stranger();
         match self.settled(request, found, caller).await? {
             Settled::Paid => {
                 let used = Request::UsePayment(buyer);
@@ -492,10 +484,10 @@ impl<E: Environment> Node<E> {
             if !self.questions.admit(caller, now) {
                 return Err(Status::TOO_MANY_REQUESTS);
             }
-            let address = Stranger::of(caller.address);
+            let one = caller.stranger();
             // A datagram may bear anybody's address, so that many strangers can be one.
             let everybody = (caller.transport == Transport::Udp).then_some(Stranger::Datagrams);
-            for stranger in [Some(address), everybody].into_iter().flatten() {
+            for stranger in [Some(one), everybody].into_iter().flatten() {
                 let home = question_home(stranger, self.mesh.shards());
                 match self.is(home, Request::BeginQuestion(stranger)).await {
                     Ok(true) => counted.push((home, stranger)),
@@ -535,7 +527,7 @@ impl<E: Environment> Node<E> {
         buyer: Buyer,
         caller: Caller,
     ) -> Result<Status, Status> {
-        let from = Stranger::of(caller.address);
+        let from = caller.stranger();
         let coins = match self.take_sale(home, Taker::Buyer(buyer, sale)).await? {
             Ok(Some(Taken { coins, .. })) => coins,
             Ok(None) => return Err(Status::NO_SUCH_OFFER),

@@ -22,6 +22,8 @@ pub struct HealingCounts {
     pub tickets_refused: u64,
     /// Tickets that were not issued because their address had its share of them.
     pub tickets_refused_share: u64,
+    /// Tickets that were not issued because one of their coins was in as many as it may be.
+    pub tickets_refused_coin: u64,
     /// Claims that were answered with coins.
     pub claims: u64,
     /// Claims that came from another address than the claiming server's.
@@ -76,6 +78,7 @@ impl AddAssign for HealingCounts {
         self.tickets_issued += other.tickets_issued;
         self.tickets_refused += other.tickets_refused;
         self.tickets_refused_share += other.tickets_refused_share;
+        self.tickets_refused_coin += other.tickets_refused_coin;
         self.claims += other.claims;
         self.claims_from_elsewhere += other.claims_from_elsewhere;
         self.claims_unknown += other.claims_unknown;
@@ -237,11 +240,13 @@ impl Trail {
         self.count(|counts| match why {
             NotIssued::PoolIsFull => counts.tickets_refused += 1,
             NotIssued::ShareIsUsed => counts.tickets_refused_share += 1,
+            NotIssued::CoinIsListed => counts.tickets_refused_coin += 1,
         });
         if self.may_tell(now) {
             let why = match why {
                 NotIssued::PoolIsFull => "all are in use: see [tickets] pool",
                 NotIssued::ShareIsUsed => "its address has its share: see [tickets] shares",
+                NotIssued::CoinIsListed => "too many list one of its coins: see [tickets] per_coin",
             };
             tracing::info!(target: TARGET, coins, %to, why, "no ticket");
         }

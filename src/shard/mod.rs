@@ -23,6 +23,7 @@ mod single;
 mod stall;
 mod stranger;
 mod sum;
+mod ticket_coins;
 mod ticket_index;
 mod ticket_shares;
 mod tickets;

@@ -29,7 +29,7 @@ impl Askers {
     pub(super) fn begin(&self, stranger: Stranger, most: Questions) -> bool {
         let most = match stranger {
             Stranger::Datagrams => most.by_datagram,
-            Stranger::V4(_) | Stranger::V6(_) => most.per_address,
+            _ => most.per_address,
         };
         let mut under_way = self.0.borrow_mut();
         let asked = under_way.entry(stranger).or_default();

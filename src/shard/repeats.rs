@@ -2,7 +2,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     hash::Hasher,
-    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -50,7 +49,7 @@ pub struct Given(u64);
 /// Who sent a request, as far as repeats depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
-    /// Stands for the address: an IPv4 address, or the 2^64 of IPv6 that start alike.
+    /// Stands for the stranger.
     address: u32,
     /// Whether it waits for the outcome of the same request under way: over a stream.
     pub waits: bool,
@@ -284,12 +283,11 @@ impl RepeatKey {
         Given(hasher.finish())
     }
 
-    /// Who sends from this address.
+    /// This stranger as a sender.
     #[inline]
-    pub fn sender(&self, address: IpAddr, waits: bool) -> Sender {
-        let owner = Stranger::of(address).number();
+    pub fn sender(&self, stranger: Stranger, waits: bool) -> Sender {
         let [a, b, ..] = self.nh;
-        let product = u128::from(owner ^ a) * u128::from(b);
+        let product = u128::from(stranger.number() ^ a) * u128::from(b);
         Sender {
             address: (product >> 64) as u32 ^ product as u32,
             waits,
@@ -787,7 +785,7 @@ mod tests {
     }
 
     fn sender(last: u8) -> Sender {
-        key().sender(IpAddr::from([192, 0, 2, last]), false)
+        key().sender(Stranger::V4(last.into()), false)
     }
 
     fn outcome(status: Status) -> Outcome {

@@ -8,12 +8,17 @@ pub enum Stranger {
     V4(u32),
     /// The 2^64 addresses of IPv6 that start alike: whoever has one of them has all.
     V6(u64),
+    /// The same two, as datagrams bear them. They may come from anybody, and take nothing from who has the
+    /// address and connects from it.
+    DatagramsOfV4(u32),
+    /// See [`Stranger::DatagramsOfV4`].
+    DatagramsOfV6(u64),
     /// Everybody who sends datagrams: these may bear any address.
     Datagrams,
 }
 
 impl Stranger {
-    /// Whose this address is.
+    /// Who connects from this address.
     #[inline]
     pub const fn of(address: IpAddr) -> Stranger {
         match address.to_canonical() {
@@ -22,13 +27,26 @@ impl Stranger {
         }
     }
 
-    /// A number that is the stranger's alone: ::/32 is not assigned to anybody, so no /64 of it is
-    /// mistaken for an address of IPv4, and the last one is of multicast, which no request comes from.
+    /// Who sends datagrams that bear this address.
+    #[inline]
+    pub const fn of_datagram(address: IpAddr) -> Stranger {
+        match Stranger::of(address) {
+            Stranger::V4(address) => Stranger::DatagramsOfV4(address),
+            Stranger::V6(network) => Stranger::DatagramsOfV6(network),
+            other => other,
+        }
+    }
+
+    /// A number that is the stranger's alone. What is no address of IPv6 that anybody has stands for the
+    /// others: of ::/32 nothing is assigned, the upper half of all begins with fc00::/6, of which only
+    /// fc00::/7, fe80::/10 and ff00::/8 are in use, and 4000:: to 7fff:: is not.
     #[inline]
     pub const fn number(self) -> u64 {
         match self {
             Stranger::V4(address) => address as u64,
             Stranger::V6(network) => network,
+            Stranger::DatagramsOfV4(address) => 1 << 32 | address as u64,
+            Stranger::DatagramsOfV6(network) => network ^ 1 << 63,
             Stranger::Datagrams => u64::MAX,
         }
     }
@@ -50,11 +68,16 @@ mod tests {
     #[test]
     fn each_stranger_has_a_number_of_its_own() {
         let number = |text: &str| Stranger::of(text.parse().unwrap()).number();
+        let by_datagram = |text: &str| Stranger::of_datagram(text.parse().unwrap()).number();
         let numbers = [
             number("192.0.2.7"),
             number("192.0.2.8"),
             number("2001:db8::1"),
             number("2001:db8:0:1::1"),
+            number("fd00::1"),
+            by_datagram("192.0.2.7"),
+            by_datagram("2001:db8::1"),
+            by_datagram("fd00::1"),
             Stranger::Datagrams.number(),
         ];
         let different: std::collections::HashSet<u64> = numbers.into();

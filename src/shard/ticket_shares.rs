@@ -84,6 +84,7 @@ mod tests {
             pool: 65_536,
             lifetime: Duration::from_secs(300),
             shares: 8,
+            per_coin: 0,
         };
         let neighbours: Vec<Stranger> = (0..4_096u32)
             .map(|last| Stranger::of(IpAddr::from((0x0a00_0000 | last).to_be_bytes())))

@@ -4,6 +4,7 @@ use super::{
     Stranger,
     blocks::Blocks,
     coins_once::CoinsOnce,
+    ticket_coins::TicketCoins,
     ticket_index::TicketIndex,
     ticket_shares::{Account, Shares},
 };
@@ -23,6 +24,8 @@ pub struct TicketSettings {
     /// The pool has so many shares, and one stranger has at most one of them: of its tickets, and
     /// of the coins that they list. 1 or more.
     pub shares: usize,
+    /// Tickets that list the same coin at the same time; 0 for any number.
+    pub per_coin: u16,
 }
 
 impl TicketSettings {
@@ -54,6 +57,8 @@ pub enum NotIssued {
     PoolIsFull,
     /// As many as this stranger may have are not over yet.
     ShareIsUsed,
+    /// As many as may list one of the coins are not over yet.
+    CoinIsListed,
 }
 
 /// Why a claim is refused.
@@ -82,6 +87,8 @@ pub(super) struct Tickets {
     coins_gone: u32,
     /// What each stranger has of it.
     shares: Shares,
+    /// What each coin has of it.
+    of_coins: TicketCoins,
     once: CoinsOnce,
     random: RandomNumbers,
 }
@@ -137,6 +144,7 @@ impl Tickets {
             coins: Blocks::new(),
             coins_gone: 0,
             shares: Shares::new(&settings, seed),
+            of_coins: TicketCoins::new(settings.per_coin, seed),
             once: CoinsOnce::new(seed),
             random: RandomNumbers::none(),
         }
@@ -164,8 +172,9 @@ impl Tickets {
             Some(room) => self.list(count, coins, room),
         };
         let count = listed.inspect_err(|_| {
-            let added = self.coins.len() - before;
-            self.coins.drop_back(added);
+            let all = self.coins.len();
+            (before..all).for_each(|at| self.of_coins.end(self.coins.get(at).0));
+            self.coins.drop_back(all - before);
         })?;
         let ticket = self.number(&random);
         self.index.prefetch(self.random.next_or_0());
@@ -228,6 +237,9 @@ impl Tickets {
             if usize::from(listed) == room.coins || listed == u16::MAX {
                 return Err(room.beyond);
             }
+            if !self.of_coins.list(number) {
+                return Err(NotIssued::CoinIsListed);
+            }
             self.coins.push_back((number, tag));
             listed += 1;
         }
@@ -284,6 +296,8 @@ impl Tickets {
                 return;
             };
             self.shares.give_back(account, count);
+            let coins = 0..usize::from(count);
+            coins.for_each(|at| self.of_coins.end(self.coins.get(at).0));
             self.issued.drop_front(1);
             self.gone = self.gone.wrapping_add(1);
             self.coins.drop_front(count.into());
@@ -365,6 +379,7 @@ mod tests {
             pool,
             lifetime,
             shares: 1,
+            per_coin: 0,
         };
         Tickets::new(settings, ShardId::new(shard), shards, SEED)
     }
@@ -523,6 +538,7 @@ mod tests {
             pool: 1_024,
             lifetime: 300 * SECOND,
             shares: 8,
+            per_coin: 0,
         };
         let mut tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
         let random = source();
@@ -550,6 +566,7 @@ mod tests {
             pool: 64,
             lifetime: 300 * SECOND,
             shares: 8,
+            per_coin: 0,
         };
         let mut tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
         let long = tickets.issue(SECOND, stranger(1), 4_096, coins(4_096), source());
@@ -652,5 +669,31 @@ mod tests {
         }
         assert_eq!(tickets.coins.len(), tickets.len());
         assert!(tickets.len() <= 1_000);
+    }
+
+    #[test]
+    fn a_coin_is_in_few_tickets_at_a_time_whoever_asks() {
+        let settings = TicketSettings {
+            pool: 1_024,
+            lifetime: 300 * SECOND,
+            shares: 8,
+            per_coin: 5,
+        };
+        let (mut tickets, random) = (Tickets::new(settings, ShardId::new(0), 1, SEED), source());
+        let mut issue = |at, last, count| {
+            tickets.issue(at * SECOND, stranger(last), count, coins(count), &random)
+        };
+        for last in 0..5 {
+            issue(u32::from(last), last, 1).unwrap();
+        }
+        // Not even among others, and these are in no ticket after that.
+        for _ in 0..10 {
+            assert_eq!(issue(6, 9, 1), Err(NotIssued::CoinIsListed));
+            assert_eq!(issue(6, 9, 100), Err(NotIssued::CoinIsListed));
+        }
+        // The first is over at 300 s.
+        assert!(issue(300, 9, 100).is_ok());
+        assert_eq!(issue(300, 9, 1), Err(NotIssued::CoinIsListed));
+        assert!(issue(301, 9, 1).is_ok());
     }
 }

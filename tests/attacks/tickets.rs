@@ -18,6 +18,8 @@ use raida::{
     shard::TicketSettings,
 };
 
+use socket2::{Domain, Socket, Type};
+
 use crate::real_node::{PATIENCE, RAIDA, RealNode, wire::Answer, wire::Wire, wire::compose};
 
 const BOTH: [(Dialect, u16); 2] = [(Dialect::Spec, 1), (Dialect::Raidax, 2)];
@@ -106,6 +108,14 @@ fn udp_from(last: u8, node: SocketAddr) -> Wire {
     Wire::Udp(socket)
 }
 
+fn tcp_from(last: u8, node: SocketAddr) -> Wire {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+    socket.bind(&address.into()).expect("an address");
+    socket.connect(&node.into()).expect("a connection");
+    Wire::Tcp(socket.into())
+}
+
 fn claim(wire: &mut Wire, claimant: u8, ticket: u32, unique: u64) -> Answer {
     let mut payload = vec![claimant];
     payload.extend(ticket.to_be_bytes());
@@ -166,6 +176,7 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
                 pool: POOL,
                 lifetime: Duration::from_secs(3_600),
                 shares: 8,
+                per_coin: 0,
             };
         });
         let shards = usize::from(shards);
@@ -207,10 +218,87 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
 /// Twenty-five nodes of defaults have one client that heals 3,000 coins on 11 servers, while
 /// strangers take what they can.
 #[test]
+fn many_addresses_do_not_fill_the_pool_with_one_coin() {
+    const POOL: usize = 1_024;
+    const OF_A_COIN: usize = 24;
+    for (dialect, shards) in BOTH {
+        let held = coins(100);
+        let mut node = start(&held, |settings| {
+            settings.rules.dialect = dialect;
+            settings.shards = shards;
+            settings.tickets = TicketSettings {
+                pool: POOL,
+                lifetime: Duration::from_secs(3_600),
+                shares: 8,
+                per_coin: OF_A_COIN as u16,
+            };
+        });
+        let taken: usize = (1..33)
+            .map(|last| Stranger::at(last, &node).take_all(&held[..1], POOL))
+            .sum();
+        assert_eq!(taken, OF_A_COIN);
+        // The coin in a list of others is no way around it.
+        let mut other = Stranger::at(40, &node);
+        assert_eq!(other.take_all(&held[..3], POOL), 0);
+        // Who has other coins does not notice, though there is no room for this one's in the whole pool.
+        assert_eq!(other.take_all(&held[1..], POOL), OF_A_COIN);
+        let healing = counts(&node).healing;
+        assert_eq!(
+            (healing.tickets_refused, healing.tickets_refused_coin),
+            (0, 34)
+        );
+        node.stop();
+    }
+}
+
+/// Datagrams may bear any address. What they take is not taken from who has the address.
+#[test]
+fn forged_datagrams_take_neither_tickets_nor_requests_from_who_connects_from_the_address() {
+    const POOL: usize = 1_024;
+    for (dialect, shards) in BOTH {
+        let all = coins(POOL);
+        let mut node = start(&all, |settings| {
+            settings.rules.dialect = dialect;
+            settings.shards = shards;
+            settings.healing_rate = Rate {
+                per_s: 1,
+                burst: 400,
+            };
+            settings.datagrams.refusals_per_s = 0;
+            settings.tickets = TicketSettings {
+                pool: POOL,
+                lifetime: Duration::from_secs(3_600),
+                shares: 8,
+                per_coin: 128,
+            };
+        });
+        // From the address that the honest client has, all that one address may have, and more.
+        let mut forged = Stranger::at(9, &node);
+        let mut statuses = Vec::new();
+        for number in 0..800 {
+            let coin = all[number % all.len()];
+            statuses.push(forged.ticket(&[coin]).0);
+        }
+        assert!(statuses.contains(&forged.no_slot()));
+        assert!(statuses.contains(&Status::TOO_MANY_REQUESTS));
+        let mut honest = Stranger {
+            wire: tcp_from(9, node.address()),
+            dialect,
+            asked: 1_000,
+        };
+        for coin in &all[..100] {
+            assert_eq!(honest.ticket(&[*coin]).0, Status::ALL_PASS);
+        }
+        node.stop();
+    }
+}
+
+#[test]
 fn a_heal_of_3_000_coins_on_11_servers_gets_its_tickets_while_strangers_take_theirs() {
     for (dialect, shards) in BOTH {
-        let held = coins(3_000);
-        let mut node = start(&held, |settings| {
+        let all = coins(6_000);
+        let (held, theirs) = all.split_at(3_000);
+        let mut node = start(&all, |settings| {
             settings.rules.dialect = dialect;
             settings.shards = shards;
             settings.datagrams.amplification = 1_000;
@@ -223,12 +311,12 @@ fn a_heal_of_3_000_coins_on_11_servers_gets_its_tickets_while_strangers_take_the
         let mut honest = Stranger::at(1, &node);
         let mut tickets = Vec::new();
         for _ in 0..11 {
-            let (status, ticket) = honest.ticket(&held);
+            let (status, ticket) = honest.ticket(held);
             assert_eq!(status, Status::ALL_PASS);
             tickets.push(ticket.unwrap());
             for stranger in &mut strangers {
                 for _ in 0..8 {
-                    stranger.ticket(&held);
+                    stranger.ticket(theirs);
                 }
             }
         }

@@ -5,9 +5,10 @@ use std::process::{Command, Output};
 use crate::network_process::{Network, NetworkProcess};
 use serde_json::Value;
 
-/// Nodes that take any number of requests from one address.
+/// Nodes that take any number of requests from one address, and give out any number of tickets for a coin.
 fn network() -> Network {
-    Network::new().with("limits.healing_per_s", 0)
+    let network = Network::new().with("limits.healing_per_s", 0);
+    network.with("tickets.per_coin", 0)
 }
 
 /// A second of fixes by RAIDA 0, of 20 coins each, and these words.

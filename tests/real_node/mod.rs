@@ -82,6 +82,7 @@ impl RealNode {
                 pool: 65_536,
                 lifetime: Duration::from_secs(300),
                 shares: 8,
+                per_coin: 128,
             },
             ticket_coins_max: 4_096,
             healing_rate: Rate { per_s: 0, burst: 1 },

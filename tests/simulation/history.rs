@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use raida::{
     coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId, locker_home},
     mesh::{Decision, Mesh},
-    shard::{Exchange, KeysOf, NotChanged, Replacement, Reply, Request, Sender, Single},
+    shard::{Exchange, KeysOf, NotChanged, Replacement, Reply, Request, Sender, Single, Stranger},
     store::{
         LOG_FOLDER, PAGE_FOLDER,
         book::Notes,
@@ -676,7 +676,7 @@ impl Client {
 
     fn sender(&self) -> Sender {
         let key = self.mesh.shard().repeat_key;
-        key.sender(Ipv4Addr::LOCALHOST.into(), true)
+        key.sender(Stranger::of(Ipv4Addr::LOCALHOST.into()), true)
     }
 
     /// Exchanges of one coin, one after the other without waiting for answers.

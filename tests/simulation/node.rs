@@ -141,6 +141,7 @@ pub async fn open_meshes(
                 pool: 64,
                 lifetime: Duration::from_secs(300),
                 shares: 8,
+                per_coin: 128,
             },
             trades: TradeSettings {
                 pending: Duration::from_secs(60),

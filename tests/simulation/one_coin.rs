@@ -15,8 +15,8 @@ use raida::{
     coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId, ShardId},
     mesh::Decision,
     shard::{
-        EXCHANGES_MAX, Exchange, NotChanged, Replacement, Reply, Request, Single, TASKS_MAX,
-        TransactionId,
+        EXCHANGES_MAX, Exchange, NotChanged, Replacement, Reply, Request, Single, Stranger,
+        TASKS_MAX, TransactionId,
     },
     store::{
         book::Notes,
@@ -76,7 +76,7 @@ impl Trial {
     fn ask(&self, asked: Vec<Exchange>) -> Pin<Box<dyn Future<Output = Answers>>> {
         let singles = self.node.singles[self.core].clone();
         let key = self.mesh().shard().repeat_key;
-        let sender = key.sender(Ipv4Addr::LOCALHOST.into(), true);
+        let sender = key.sender(Stranger::of(Ipv4Addr::LOCALHOST.into()), true);
         Box::pin(async move {
             let asked = asked.into_iter().map(|exchange| {
                 let singles = singles.clone();

@@ -296,6 +296,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         section: "tickets",
+        name: "per_coin",
+        rule: whole(0, 65_535),
+        changes_at_run_time: false,
+        get: |config| Value::Whole(config.tickets.per_coin.into()),
+        set: |config, value| config.tickets.per_coin = value.into_whole() as u16,
+    },
+    Key {
+        section: "tickets",
         name: "lifetime_s",
         rule: whole(1, DAY_S),
         changes_at_run_time: false,

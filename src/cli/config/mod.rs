@@ -127,6 +127,8 @@ pub struct Tickets {
     pub pool: u32,
     /// Shares of the pool, of which one address has one at most.
     pub shares: u32,
+    /// Tickets that list the same coin at the same time; 0 for any number.
+    pub per_coin: u16,
     /// From being issued to its end.
     pub lifetime: Duration,
     /// Coins of a ticket and of a fix, at most.
@@ -383,6 +385,7 @@ impl Default for Config {
             tickets: Tickets {
                 pool: 65_536,
                 shares: 8,
+                per_coin: 128,
                 lifetime: Duration::from_secs(300),
                 max_coins: 4_096,
             },

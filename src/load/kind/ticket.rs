@@ -10,8 +10,8 @@ use crate::protocol::{Command, Status};
 /// which must not get into the ticket.
 ///
 /// A node keeps each ticket for 300 s unless told otherwise: its pool has to hold what is asked for in
-/// that time (`tickets.pool`, `tickets.lifetime_s`), and one address may have an eighth of it
-/// (`tickets.shares`), or the rest is refused.
+/// that time (`tickets.pool`, `tickets.lifetime_s`), of which one address may have an eighth
+/// (`tickets.shares`) and one coin 128 tickets (`tickets.per_coin`), or the rest is refused.
 pub struct TicketKind {
     drawn: Drawn,
     spoilt: Spoilt,
