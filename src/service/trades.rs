@@ -222,9 +222,17 @@ impl<E: Environment> Node<E> {
         let is_offered = is_offered
             .iter()
             .any(|reply| matches!(reply, Reply::Is(true)));
-        let listed = Listed::all(account, 0);
-        let (others, _room) = self.coins_under(key, listed).await?;
-        let is_mixed = others.iter().any(|coin| coins.binary_search(coin).is_err());
+        // Where there are more, one of them is another: which one is not asked.
+        let listed = Listed {
+            most: coins.len(),
+            beyond: Status::OFFER_EXISTS,
+            ..Listed::all(account, 0)
+        };
+        let is_mixed = match self.coins_under(key, listed).await {
+            Ok((others, _room)) => others.iter().any(|coin| coins.binary_search(coin).is_err()),
+            Err(Status::OFFER_EXISTS) => true,
+            Err(refusal) => return Err(refusal),
+        };
         let mfs = self.shard().month();
         let changed = self.mesh.change_together(coins, None, |held| {
             if held.any_on_sale() || !self.still_proves(proven, held, request.sum) {
