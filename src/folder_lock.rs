@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::plain_file;
+
 /// A file or folder that is locked for as long as this value lives.
 ///
 /// A program that this process starts has a copy of the descriptor until it is executed, and the lock
@@ -129,7 +131,8 @@ fn is_real(error: &io::Error) -> bool {
 /// written yet.
 fn taken(path: &Path) -> LockRefused {
     let mut text = String::new();
-    let _ = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    // Whatever stands there by now: a number, and an end of the line.
+    let _ = plain_file::open(path).and_then(|file| file.take(32).read_to_string(&mut text));
     let process = match text.trim() {
         "" => "unknown".to_owned(),
         number => number.to_owned(),

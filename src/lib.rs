@@ -9,6 +9,8 @@
 //! |---|---|---|
 //! | [`coin`] | denominations, serial numbers, authenticity numbers, page and shard arithmetic | I/O |
 //! | [`folder_lock`] | a folder that one process at a time works in | knowledge of what is in it |
+//! | [`plain_file`] | files that are opened only where they are plain, and read up to a bound | knowledge of what is in them |
+//! | [`shown`] | names of files as a person sees them | I/O |
 //! | [`protocol`] | headers, bodies, statuses, ciphers, one file a command group | I/O, state |
 //! | [`store`] | pages, page files, log, checkpoint, recovery, free-coin bitmap | knowledge of commands |
 //! | [`shard`] | the owner of a part of the pages, fed by messages | sockets |
@@ -37,8 +39,10 @@ pub mod net;
 pub mod network;
 pub mod node;
 pub mod peer;
+pub mod plain_file;
 pub mod protocol;
 pub mod service;
 pub mod settlement;
 pub mod shard;
+pub mod shown;
 pub mod store;

@@ -20,9 +20,25 @@ fn layers(library: &str) -> Vec<String> {
 /// Modules that may use nothing of the server's, whatever stands above them in the table, and what
 /// they may use.
 const APART: [(&str, &[&str]); 3] = [
-    ("client", &["coin", "folder_lock", "protocol"]),
-    ("load", &["coin", "protocol", "client"]),
-    ("network", &["coin", "folder_lock", "protocol", "client"]),
+    (
+        "client",
+        &["coin", "folder_lock", "plain_file", "protocol", "shown"],
+    ),
+    (
+        "load",
+        &["coin", "plain_file", "protocol", "shown", "client"],
+    ),
+    (
+        "network",
+        &[
+            "coin",
+            "folder_lock",
+            "plain_file",
+            "protocol",
+            "shown",
+            "client",
+        ],
+    ),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

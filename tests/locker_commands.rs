@@ -1070,3 +1070,215 @@ fn coins_of_a_csv_are_offered_shown_bought_and_taken_back_on_one_server() {
             .ends_with("3 coins worth 3 in the locker\n")
     );
 }
+
+/// The most memory, in MB, that a run of the program takes, and what it prints into `out`.
+fn most_memory(process: &mut Process, out: &Path) -> (i32, u64) {
+    let child = process.stdout(std::fs::File::create(out).unwrap()).spawn();
+    let pid = child.unwrap().id() as i32;
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: plain system call; both places are of the right size, and the child is this test's own and
+    // has not been waited for.
+    let waited = unsafe { libc::wait4(pid, &mut status, 0, usage.as_mut_ptr()) };
+    assert_eq!(waited, pid);
+    // SAFETY: wait4 has filled it, and zeros are a value as well.
+    let usage = unsafe { usage.assume_init() };
+    (libc::WEXITSTATUS(status), usage.ru_maxrss as u64 / 1_024)
+}
+
+#[test]
+fn a_list_that_names_a_coin_twice_or_has_no_end_is_no_answer() {
+    let network = Network::of(2);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    let lie = |raida: usize, coins: u32, times: u32| {
+        let node = &network.nodes[raida];
+        let number = node.asked(Command::Peek);
+        node.fail(Command::Peek, number, Fault::Lists { coins, times });
+    };
+    // Once each of the two, as everybody says, is no lie.
+    lie(2, 2, 1);
+    lie(3, 1, 2_000);
+    lie(5, 100_001, 1);
+    // More bytes than any answer has: they are not waited for.
+    lie(7, 1_000_000, 3);
+    let peek = network.run("locker peek --key @secret");
+    assert_done(&peek);
+    let said = "22 servers say: 2 coins worth 2 lie in the locker; 3 did not say\n";
+    assert!(peek.out.ends_with(said), "{}", peek.out);
+    for (raida, why) in [
+        (3, "its list of coins names 0.0 twice"),
+        (5, "its list of coins has 100001 coins"),
+        (7, "it announces an answer of 15000"),
+    ] {
+        let line = peek
+            .out
+            .lines()
+            .find(|line| line.trim_start().starts_with(&format!("{raida} ")));
+        assert!(line.unwrap().contains(why), "{}", peek.out);
+    }
+}
+
+#[test]
+fn liars_cost_a_peek_little_memory() {
+    let network = Network::of(2);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    for raida in 0..12 {
+        let node = &network.nodes[raida as usize];
+        let coins = 100_000 - raida;
+        node.fail(Command::Peek, 0, Fault::Lists { coins, times: 1 });
+    }
+    let out = network.path("peek.json");
+    let mut process = network.process("locker peek --key @secret --json");
+    let (status, megabytes) = most_memory(&mut process, &out);
+    assert_eq!(status, 0);
+    assert!(megabytes < 256, "{megabytes} MB");
+    let peek: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert_eq!((&peek["agree"], &peek["worth"]), (&13.into(), &"2".into()));
+    assert_eq!(peek["differ"][0]["extra"].as_array().unwrap().len(), 99_998);
+    assert_eq!(peek["servers"][24]["coins"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_twelve_liars_and_a_loss_made_counterfeit_comes_back_once_thirteen_servers_pass_it() {
+    let network = Network::of(2);
+    let files = network.files("wallet");
+    let right = |raida: usize| files[0].1.an(RaidaId::new(raida as u8).unwrap());
+    (0..13).for_each(|raida| network.set(raida, coin(0), An::new([0x77; 16])));
+    let heal = network.run("heal wallet");
+    assert_eq!(heal.status, Some(1), "{}", heal.err);
+    let counterfeit = network.path("wallet/Counterfeit/0.0.bin");
+    assert!(exists(&counterfeit), "{}", heal.out);
+    // It says so again, as long as it lies there.
+    for words in ["heal wallet", "heal wallet --dry-run"] {
+        let again = network.run(words);
+        assert_eq!(again.status, Some(1), "{}", again.out);
+        assert!(
+            again.out.contains("1 coins lie in Counterfeit: 13 servers"),
+            "{}",
+            again.out
+        );
+        assert!(exists(&counterfeit));
+    }
+    network.set(12, coin(0), right(12));
+    let heal = network.run("heal wallet");
+    assert_eq!(heal.status, Some(1), "{}", heal.out);
+    assert!(
+        heal.out.contains("0.0 came back from Counterfeit"),
+        "{}",
+        heal.out
+    );
+    assert!(!exists(&counterfeit));
+    assert_eq!(network.files("wallet")[0].0, Folder::Fracked);
+    (0..12).for_each(|raida| network.set(raida, coin(0), right(raida)));
+    assert_done(&network.run("heal wallet"));
+    assert_eq!(network.files("wallet")[0].0, Folder::Bank);
+}
+
+#[test]
+fn a_wallet_is_its_owners_alone_and_links_that_stand_in_it_are_not_followed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::process::CommandExt;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let network = Network::of(2);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    let mut take = network.process("locker take --wallet new --key @secret");
+    // SAFETY: umask is a plain system call that may be made between fork and exec.
+    unsafe {
+        take.pre_exec(|| {
+            libc::umask(0);
+            Ok(())
+        });
+    }
+    assert_done(&Run::from(take.output().unwrap()));
+    for folder in ["new", "new/Bank", "new/Fracked", "new/Suspect"] {
+        assert_eq!(mode(&network.path(folder)), 0o700, "{folder}");
+    }
+    assert_eq!(mode(&network.path("new/Bank/0.0.bin")), 0o600);
+    // Somebody else's file under the name that a coin has before it is whole, and one that all can read.
+    let (victim, wide) = (
+        network.path("victim"),
+        network.path("new/Bank/.0.1.bin.part"),
+    );
+    std::fs::write(&victim, "mine").unwrap();
+    symlink(&victim, network.path("new/Bank/.0.0.bin.part")).unwrap();
+    std::fs::write(&wide, "").unwrap();
+    std::fs::set_permissions(&wide, std::fs::Permissions::from_mode(0o666)).unwrap();
+    network.set(3, coin(0), An::new([0x77; 16]));
+    network.set(3, coin(1), An::new([0x77; 16]));
+    network.heal("new");
+    assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
+    let files = network.files("new");
+    assert_eq!(files.len(), 2);
+    for (folder, file) in files {
+        let path = network.path("new").join(folder.name()).join(file.name());
+        assert!(path.symlink_metadata().unwrap().is_file());
+        assert_eq!(mode(&path), 0o600);
+    }
+}
+
+#[test]
+fn what_is_no_plain_file_hangs_no_command_and_no_name_moves_the_terminal() {
+    let network = Network::of(1);
+    let fifo = |name: &str| {
+        let path = std::ffi::CString::new(network.path(name).to_str().unwrap()).unwrap();
+        // SAFETY: the path is a string that ends with 0.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    };
+    fifo("wallet/Bank/0.9.bin");
+    fifo("wallet/Counterfeit/0.8.bin");
+    std::os::unix::fs::symlink("/dev/zero", network.path("wallet/Bank/0.7.bin")).unwrap();
+    let heal = network.run("heal wallet");
+    assert_eq!(heal.status, Some(1), "{}", heal.err);
+    assert_eq!(
+        heal.out
+            .matches("it is a FIFO and not a plain file")
+            .count(),
+        2,
+        "{}",
+        heal.out
+    );
+    assert!(
+        heal.out.contains("it is a device and not a plain file"),
+        "{}",
+        heal.out
+    );
+    fifo("key");
+    let peek = network.run("locker peek --key @key");
+    assert!(peek.err.contains("it is a FIFO"), "{}", peek.err);
+    fifo("coins.csv");
+    for words in [
+        "locker put coins.csv --key @secret",
+        "locker put /dev/zero --key @secret",
+    ] {
+        let mut put = Process::new(env!("CARGO_BIN_EXE_raida"));
+        put.current_dir(network.folder.path())
+            .args(words.split(' '));
+        put.args([
+            "--host",
+            &network.nodes[3].address.to_string(),
+            "--raida",
+            "3",
+        ]);
+        let put = Run::from(put.output().unwrap());
+        assert_eq!(put.status, Some(2), "{}", put.out);
+        assert!(put.err.contains("and not a plain file"), "{}", put.err);
+    }
+    // Nor does a file that is called so that a terminal would do something.
+    let name = "\x1b[2J\nraida: all is well.bin";
+    std::fs::write(network.path("wallet/Bank").join(name), "").unwrap();
+    let heal = network.run("heal wallet");
+    assert!(
+        heal.out.contains("\\u{1b}[2J\\u{a}raida: all is well.bin"),
+        "{}",
+        heal.out
+    );
+    assert!(!heal.out.contains('\x1b'));
+    let mut process = network.process("heal");
+    let run = Run::from(process.arg(format!("{name}\u{202e}")).output().unwrap());
+    assert_eq!(run.status, Some(2));
+    assert!(
+        !run.err.contains('\x1b') && run.err.lines().count() == 1,
+        "{}",
+        run.err
+    );
+    assert!(!run.err.contains('\u{202e}'));
+}

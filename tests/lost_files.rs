@@ -335,3 +335,45 @@ fn a_folder_whose_lock_file_is_removed_is_still_one_nodes() {
     node.kill();
     trial.book.assert_kept(&trial.serve.start());
 }
+
+#[test]
+fn what_is_no_plain_file_is_named_and_nothing_hangs_on_it() {
+    let (mut trial, node) = Trial::new(1);
+    trial.change(&node);
+    node.kill();
+    let assert_named = |trial: &Trial, name: &str| {
+        let ending = trial.serve.try_start().err().expect("it must not start");
+        assert_eq!(ending.status.code(), Some(2), "{ending:?}");
+        let (status, said) = trial.check();
+        assert_eq!(status, Some(2), "{said}");
+        for said in [ending.log, said] {
+            assert!(
+                said.contains(name) && said.contains("not a plain file"),
+                "{said}"
+            );
+        }
+    };
+    let data = trial.data();
+    let mut names = vec!["pages/00.pages".to_owned(), "segments".to_owned()];
+    names.extend(
+        trial
+            .used_segments()
+            .iter()
+            .map(|path| relative(&data, path)),
+    );
+    for name in names {
+        let (path, aside) = (data.join(&name), trial.folder.path().join("aside"));
+        fs::rename(&path, &aside).unwrap();
+        let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the path is a string that ends with 0.
+        assert_eq!(unsafe { libc::mkfifo(text.as_ptr(), 0o600) }, 0);
+        assert_named(&trial, &name);
+        fs::remove_file(&path).unwrap();
+        // Nor is it read to its end.
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_named(&trial, &name);
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+    trial.book.assert_kept(&trial.serve.start());
+}

@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use crate::shown::Shown;
+
 use serde::{Deserialize, de::DeserializeOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -21,14 +23,14 @@ pub enum AskError {
     /// Nobody listens.
     #[error(
         "no node runs on the data folder {folder}: start one with `raida serve --data {folder}`, or name the folder of one that runs with --data (a node that cannot make {folder}/admin.sock warns of it in its log)",
-        folder = .0.display()
+        folder = .0.shown()
     )]
     NoNode(PathBuf),
     /// The socket is another user's.
-    #[error("{path} is not for this user: ask as the user that the node runs as", path = .0.display())]
+    #[error("{path} is not for this user: ask as the user that the node runs as", path = .0.shown())]
     NotAllowed(PathBuf),
     /// Something went wrong on the way.
-    #[error("{path}: {error}; try again, the node may be busy or stopping", path = .path.display())]
+    #[error("{path}: {error}; try again, the node may be busy or stopping", path = .path.shown())]
     Io {
         /// The socket.
         path: PathBuf,

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::plain_file;
 use crate::protocol::AdminKey;
+use crate::shown::Shown;
 
 /// Why an admin key could not be had from its file.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminKeyError {
     /// The file could not be read.
-    #[error("cannot read the admin key {file}: {cause}; name its file with --admin-key-file, or the node's data folder with --data", file = .0.display(), cause = .1)]
+    #[error("cannot read the admin key {file}: {cause}; name its file with --admin-key-file, or the node's data folder with --data", file = .0.shown(), cause = .1)]
     Unreadable(PathBuf, io::Error),
     /// The file holds something else.
-    #[error("{file} holds no admin key: 32 hex digits and a line end are expected", file = .0.display())]
+    #[error("{file} holds no admin key: 32 hex digits and a line end are expected", file = .0.shown())]
     NotAKey(PathBuf),
 }
 
@@ -23,7 +25,7 @@ pub enum AdminKeyError {
 /// # Errors
 /// The file cannot be read, or holds something else.
 pub fn read(file: &Path) -> Result<AdminKey, AdminKeyError> {
-    let text = std::fs::read_to_string(file)
+    let text = plain_file::read_text(file, plain_file::SECRET_BYTES_MAX)
         .map(Zeroizing::new)
         .map_err(|cause| AdminKeyError::Unreadable(file.to_owned(), cause))?;
     let digits = text.trim();

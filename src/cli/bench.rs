@@ -25,6 +25,8 @@ use crate::load::{
     Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, Outcome, Pace, Plan, Progress,
     Purse, RedisPlan, Settled, Spacing, Stream, Sweep,
 };
+use crate::plain_file;
+use crate::shown::Shown;
 
 /// Coins that requests are encrypted with, at most.
 const KEYS: usize = 64;
@@ -541,7 +543,7 @@ impl BenchCommand {
             false => {
                 let lines = pictures
                     .iter()
-                    .map(|picture| format!("{}\n", picture.display()));
+                    .map(|picture| format!("{}\n", picture.shown()));
                 print(&lines.collect::<String>())?;
             }
         }
@@ -795,7 +797,7 @@ impl BenchCommand {
             (Some(&least), Some(&most)) if least != self.coins || most != self.coins => {
                 refused(&format!(
                     "the lockers of {} have {least} to {most} coins, and --coins asks for {}: let all have the same number, and say it",
-                    file.display(),
+                    file.shown(),
                     self.coins
                 ))
             }
@@ -896,7 +898,7 @@ fn mix(text: &str) -> Result<Load, String> {
     if text.contains('=') {
         return Mix::parse(text).map(Load::Mix);
     }
-    let read = std::fs::read_to_string(text);
+    let read = plain_file::read_text(Path::new(text), plain_file::TEXT_BYTES_MAX);
     let read = read.map_err(|error| format!("no KIND=SHARE, and no file either: {error}"))?;
     Mix::parse(&read).map(Load::Mix)
 }

@@ -9,6 +9,7 @@ use super::output::{Answer, print, print_json, progress_bytes};
 use super::settings::FolderArgs;
 use super::totals::Totals;
 use crate::coin::PAGES;
+use crate::shown::Shown;
 use crate::store::offline::{OfflineError, OfflineFolder};
 use crate::store::rebuild::Rebuilt;
 use crate::store::recovery::{Fault, RecoveryError};
@@ -132,7 +133,7 @@ fn told(ended: &Ended, report: &Report) -> String {
 }
 
 fn as_text(path: &Path, report: &Report, took: Duration) -> String {
-    let folder = path.display();
+    let folder = path.shown();
     let mut text = match (report.faults.len(), report.can_start) {
         (0, _) => format!("{folder} is sound\n"),
         (_, true) => {

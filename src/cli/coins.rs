@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::CliError;
 use crate::client::{CoinListReader, CoinRecord, Months};
 use crate::coin::{An, Coin};
+use crate::shown::Shown;
 
 /// Why a server may take no sum for a proof of the coins of a CSV: several have one number. In pairs it
 /// leaves nothing in the sum (PROTOCOL.md section 8, Sums).
@@ -16,7 +18,7 @@ pub enum SharedKey {
     /// They lie in a locker.
     #[error(
         "{coins} coins in {file} have one number, a locker's key, and the sum that a server takes for a proof says nothing of them in pairs, so nothing was sent; with that key `raida locker move` puts them into another locker, and `raida locker take` gives each a number of its own",
-        file = file.display()
+        file = file.shown()
     )]
     Locker {
         /// The CSV.
@@ -27,7 +29,7 @@ pub enum SharedKey {
     /// It is no key.
     #[error(
         "{coins} coins in {file} have one number, and the sum of their numbers is no proof of them, so nothing was sent; `raida pown` gives each coin a number of its own",
-        file = file.display()
+        file = file.shown()
     )]
     Number {
         /// The CSV.
@@ -38,7 +40,7 @@ pub enum SharedKey {
     /// They are for sale.
     #[error(
         "{coins} coins in {file} have one number, an offer's key, and move only with the offer, so nothing was sent; with that key `raida trade cancel --into` takes it back into a locker",
-        file = file.display()
+        file = file.shown()
     )]
     Offer {
         /// The CSV.
@@ -77,6 +79,25 @@ pub fn read_coins(file: &Path) -> Result<Vec<(Coin, An)>, CliError> {
         .map(|record| record.map(|CoinRecord { coin, an, .. }| (coin, an)))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(coins)
+}
+
+/// Coins in a report that is written as it is made: there may be many.
+#[derive(Clone, Copy)]
+pub struct CoinList<'a>(pub &'a [Coin]);
+
+#[derive(Serialize)]
+struct NamedCoin {
+    denomination: i8,
+    serial_number: u32,
+}
+
+impl Serialize for CoinList<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|coin| NamedCoin {
+            denomination: coin.denomination.exponent(),
+            serial_number: coin.serial_number.get(),
+        }))
+    }
 }
 
 /// A coin in a report.

@@ -10,6 +10,7 @@ use crate::client::wallet::{Access, CoinFile, Filed, Folder, Grade, Mark, Wallet
 use crate::client::{PerRaida, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::{Protection, RaidaId};
+use crate::shown::Shown;
 
 /// Asks all servers at the same time about the coins of a wallet or of one coin file, and shows a POWN
 /// string a coin. The answer is yes where every coin is authentic.
@@ -75,7 +76,7 @@ pub fn detect_all(
             text += &format!("{coin:12} {pown}  {grade}\n");
         }
         for left in &left_alone {
-            text += &format!("left alone: {}: {}\n", left.file.display(), left.reason);
+            text += &format!("left alone: {}: {}\n", left.file.shown(), left.reason);
         }
         for (raida, why) in silent.iter() {
             if let Some(why) = why {

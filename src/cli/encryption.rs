@@ -146,7 +146,9 @@ fn outcome(error: &ClientError) -> &'static str {
         ClientError::Broken(..) => "connection broken",
         ClientError::Refused(..) => "refused",
         ClientError::OtherRaida(..) => "another server",
-        ClientError::Malformed(..) | ClientError::NotAnAnswer(..) => "unusable answer",
+        ClientError::Malformed(..) | ClientError::NotAnAnswer(..) | ClientError::NotAList(..) => {
+            "unusable answer"
+        }
         ClientError::TooLong(_) | ClientError::NeedsTcp(_) | ClientError::NoRandomness(_) => {
             "not asked"
         }

@@ -8,6 +8,7 @@ use crate::client::locker::LockerError;
 use crate::client::wallet::WalletError;
 use crate::client::{ClientError, CoinListError, HostsError};
 use crate::protocol::Status;
+use crate::shown::Shown;
 use crate::store::FolderError;
 use crate::store::offline::OfflineError;
 use crate::store::raidax::RaidaxError;
@@ -52,7 +53,7 @@ pub enum CliError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// A coin file named on the command line could not be read.
-    #[error("{file}: {cause}; name a coin file, a wallet's folder, or a CSV without --all", file = file.display())]
+    #[error("{file}: {cause}; name a coin file, a wallet's folder, or a CSV without --all", file = file.shown())]
     CoinFile {
         /// The file.
         file: std::path::PathBuf,
@@ -122,7 +123,7 @@ pub enum CliError {
     #[error(transparent)]
     Report(#[from] crate::load::report::ReportError),
     /// A command was given a file that holds too little.
-    #[error("{file} holds {found} coins where {needed} are needed", file = file.display())]
+    #[error("{file} holds {found} coins where {needed} are needed", file = file.shown())]
     TooFewCoins {
         /// The file.
         file: std::path::PathBuf,

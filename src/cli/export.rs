@@ -10,6 +10,7 @@ use super::settings::FolderArgs;
 use super::totals::Totals;
 use crate::client::{CoinListWriter, CoinRecord, Existing};
 use crate::coin::PageId;
+use crate::shown::Shown;
 use crate::store::PageImage;
 use crate::store::offline::OfflineFolder;
 use crate::store::raidax::RaidaxWriter;
@@ -65,7 +66,7 @@ impl ExportCommand {
         } else {
             print(&format!(
                 "{}: {} from {pages} pages, in {seconds:.2} s\nwho can read it owns these coins: keep it safe\n",
-                target.display(),
+                target.shown(),
                 totals.phrase(),
             ))?;
         }

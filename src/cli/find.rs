@@ -9,6 +9,7 @@ use super::node::{EncryptionArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use crate::coin::{An, Coin};
 use crate::protocol::healing::Found;
+use crate::shown::Shown;
 
 /// Ask a node which of two authenticity numbers coins have: after an interrupted pown, say.
 ///
@@ -73,8 +74,8 @@ impl FindCommand {
             text += &format!(
                 "of {} coins {old} have the number in {}, {new} that in {}, {} neither\n",
                 coins.len(),
-                self.file.display(),
-                self.proposed.display(),
+                self.file.shown(),
+                self.proposed.shown(),
                 count(Found::Neither),
             );
             print(&text)?;

@@ -14,6 +14,7 @@ use crate::client::{
 use crate::coin::{Coin, Mfs};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{PartialGenerator, TicketId};
+use crate::shown::Shown;
 
 /// Have a node repair coins that it lost, on the word of other servers.
 ///
@@ -79,7 +80,7 @@ impl FixCommand {
         rewritten.map_err(|cause| {
             CliError::Unfinished(format!(
                 "{cause}; {} still holds the new number of every coin: find out with `raida detect` which are in force",
-                self.out.display()
+                self.out.shown()
             ))
         })?;
         if let Some(error) = error {
@@ -88,7 +89,7 @@ impl FixCommand {
             }
             return Err(CliError::Unfinished(format!(
                 "{error}; {} holds the numbers that the coins may have got: `raida detect` of it says whether they did",
-                self.out.display()
+                self.out.shown()
             )));
         }
         let failed = with(Outcome::Failed);
@@ -138,7 +139,7 @@ impl FixCommand {
             0 => "no coin was repaired\n".to_owned(),
             count => format!(
                 "{count} of {all} coins repaired, now in {}\n",
-                self.out.display()
+                self.out.shown()
             ),
         };
         if !failed.is_empty() {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,26 +10,30 @@ use super::encryption::{json_of_broken, json_of_fixes, lines, numbers, summary};
 use super::output::{Answer, print, print_json, waiting};
 use super::patience::PatienceArgs;
 use super::raidas::RaidasArgs;
+use super::said::names;
 use crate::client::heal::{
     Healed, HealedCoin, Lost, Refusals, Stage, heal_looked, look, plan, recognise,
 };
 use crate::client::key_healing::{EncryptionHealth, FAILURES_MAX, KeyFix, mend, observe};
-use crate::client::wallet::{Access, Grade, LeftAlone, Mark, PownString, Wallet};
+use crate::client::wallet::{Access, Folder, Grade, LeftAlone, Mark, PownString, Wallet};
 use crate::client::{PerRaida, draw_an, draw_generator};
+use crate::coin::Coin;
 use crate::protocol::RaidaId;
+use crate::protocol::healing::VOTES_NEEDED;
+use crate::shown::Shown;
 
 /// Heal a wallet: mend the servers that have lost all its numbers, find out which numbers of its limbo
 /// coins are in force, have servers that lost a coin repair it on the word of the others, and file each
 /// coin by its grade.
 ///
-/// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and Grade. A
+/// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and Grade, and judges what lies in Counterfeit again. A
 /// new number is in the coin's file before a server can have it, so that the command can be interrupted at
 /// any time and given again. Where it is not certain what became of a broken server's new number, nothing
 /// else repairs that coin there for 22 minutes, for which the fix may still take effect. A broken server on
 /// which the coin changed lately, or that started lately, takes no tickets for three minutes: the command heals
 /// what it can, waits, says so, and tries again, twice at most. In the end it asks all servers once more about
 /// the coins that it had repaired, and grades them by that. Exit status 0 if all coins are authentic
-/// afterwards, 1 if some are not or were left alone, 2 if too few servers answer, or another network's.
+/// afterwards, 1 if some are not, were left alone or lie in Counterfeit, 2 if too few servers answer, or another network's.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
@@ -70,7 +75,12 @@ impl HealCommand {
             false => Access::Change,
         };
         let mut wallet = Wallet::open(&self.wallet, access)?;
+        wallet.judge_counterfeits_again()?;
         wallet.keep_only(self.coin_id);
+        let judged: BTreeSet<Coin> = (wallet.coins().iter())
+            .filter(|filed| filed.folder == Folder::Counterfeit)
+            .map(|filed| filed.file.coin)
+            .collect();
         let mut health = EncryptionHealth::read(&self.wallet)?;
         let mut fixes = vec![];
         let mut waited = Duration::ZERO;
@@ -109,6 +119,10 @@ impl HealCommand {
             health: &health,
             fixes: &fixes,
             waited,
+            taken_back: (healed.coins.iter())
+                .filter(|coin| judged.contains(&coin.coin) && coin.grade != Grade::Counterfeit)
+                .map(|coin| coin.coin)
+                .collect(),
             left_alone: wallet.left_alone(),
             counterfeits: wallet.counterfeits()?,
         };
@@ -119,6 +133,7 @@ impl HealCommand {
             print(&self.report(&found))?;
         }
         let all_authentic = (healed.coins.iter()).all(|coin| coin.grade == Grade::Authentic)
+            && found.counterfeits == 0
             && !found.left_alone.iter().any(|left| left.may_be_coin);
         Ok(if all_authentic {
             Answer::Yes
@@ -176,7 +191,7 @@ impl HealCommand {
             text += &sentence(lost);
         }
         for left in left_alone {
-            text += &format!("left alone: {}: {}\n", left.file.display(), left.reason);
+            text += &format!("left alone: {}: {}\n", left.file.shown(), left.reason);
         }
         for (whys, what) in [
             (&healed.silent, "did not answer"),
@@ -209,8 +224,17 @@ impl HealCommand {
                 ""
             },
         );
+        if !found.taken_back.is_empty() {
+            let coins = names(&found.taken_back);
+            let verb = if self.dry_run { "would come" } else { "came" };
+            text += &format!(
+                "{coins} {verb} back from Counterfeit: fewer than {VOTES_NEEDED} servers fail them now\n"
+            );
+        }
         if counterfeits > 0 {
-            text += &format!("{counterfeits} coins lie in Counterfeit\n");
+            text += &format!(
+                "{counterfeits} coins lie in Counterfeit: {VOTES_NEEDED} servers or more fail them. Each heal asks about them again; delete those that you know to be worth nothing\n"
+            );
         }
         text
     }
@@ -247,6 +271,7 @@ impl HealCommand {
             "no_fixes": reasons(&healed.refusals.fixes),
             "left_alone": left_alone.collect::<Vec<_>>(),
             "in_counterfeit": found.counterfeits,
+            "taken_back": found.taken_back.iter().map(|&coin| json_of(coin)).collect::<Vec<_>>(),
         })
     }
 }
@@ -260,8 +285,10 @@ struct Found<'a> {
     fixes: &'a [(RaidaId, KeyFix)],
     /// How long some of those were waited for.
     waited: Duration,
+    /// Coins that lay in Counterfeit and do not belong there.
+    taken_back: Vec<Coin>,
     left_alone: &'a [LeftAlone],
-    /// Coins in the folder of that name, which is not looked after.
+    /// Coins in the folder of that name.
     counterfeits: usize,
 }
 

@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,6 +8,8 @@ use super::output::{Answer, print, print_json, progress, progress_bytes};
 use super::settings::FolderArgs;
 use super::totals::Totals;
 use crate::client::{CoinListError, CoinListReader, Months};
+use crate::plain_file;
+use crate::shown::Shown;
 use crate::store::import::{Conflict, Conflicts, Counts, Difference, Import, OnConflict, Outcome};
 use crate::store::offline::OfflineFolder;
 use crate::store::raidax::RaidaxPages;
@@ -110,7 +111,7 @@ impl ImportCommand {
 
 fn read_csv(file: &Path) -> Result<Import, CliError> {
     let unreadable = |cause| CoinListError::Unreadable(file.to_owned(), cause);
-    let bytes = File::open(file).map_err(unreadable)?;
+    let bytes = plain_file::open(file).map_err(unreadable)?;
     let length = bytes.metadata().map_err(unreadable)?.len();
     let bar = progress_bytes(length, "reading");
     let mut import = Import::default();
@@ -136,7 +137,7 @@ fn read_pages(folder: &Path) -> Result<Import, CliError> {
 }
 
 fn done(source: &Path, folder: &Path, totals: Totals, counts: Counts, seconds: f64) -> String {
-    let (source, folder) = (source.display(), folder.display());
+    let (source, folder) = (source.shown(), folder.shown());
     let mut parts = vec![format!("{} new", counts.new)];
     for (count, what) in [
         (counts.unchanged, "there already"),
@@ -156,7 +157,7 @@ fn done(source: &Path, folder: &Path, totals: Totals, counts: Counts, seconds: f
 }
 
 fn refused(source: &Path, folder: &Path, conflicts: &Conflicts) -> String {
-    let (source, folder) = (source.display(), folder.display());
+    let (source, folder) = (source.shown(), folder.shown());
     let count = conflicts.count;
     let coins = if count == 1 { "coin" } else { "coins" };
     let mut text = format!(

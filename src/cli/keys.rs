@@ -6,6 +6,7 @@ use super::CliError;
 use super::output::{Answer, print, print_json};
 use crate::network::{KeySet, key_file};
 use crate::protocol::RaidaId;
+use crate::shown::Shown;
 
 /// Make the secrets that servers share to vouch for clients to each other.
 ///
@@ -60,10 +61,10 @@ impl NewCommand {
             true => {
                 let files = RaidaId::all().map(|raida| {
                     let file = key_file(&self.out, raida);
-                    json!({"raida": raida.get(), "file": file.display().to_string()})
+                    json!({"raida": raida.get(), "file": file.shown().to_string()})
                 });
                 let files: Vec<_> = files.collect();
-                print_json(&json!({"folder": self.out.display().to_string(), "files": files}))?;
+                print_json(&json!({"folder": self.out.shown().to_string(), "files": files}))?;
             }
             false => print(&format!(
                 "wrote {count} files, raida0.keys to raida{last}.keys, into {folder}, for their owner only
@@ -76,7 +77,7 @@ Make another set at least every 45 days: a ticket that was not used is good agai
 ",
                 count = RaidaId::COUNT,
                 last = RaidaId::COUNT - 1,
-                folder = self.out.display(),
+                folder = self.out.shown(),
             ))?,
         }
         Ok(Answer::Yes)

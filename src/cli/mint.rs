@@ -13,6 +13,7 @@ use crate::coin::Worth;
 use crate::coin::{An, Coin, Denomination, Mfs};
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
+use crate::shown::Shown;
 
 /// Create coins and write them to a CSV; or with --network, the same coins on all 25 nodes, and file
 /// them in a wallet.
@@ -72,8 +73,8 @@ impl MintCommand {
                     wallet,
                     &format!(
                         "raida detect --all --network {} {}",
-                        network.display(),
-                        wallet.display()
+                        network.shown(),
+                        wallet.shown()
                     ),
                     &made,
                 )?;
@@ -111,17 +112,17 @@ impl MintCommand {
             return Err(CliError::Unfinished(format!(
                 "{before}{error}; the {} coins made are safe in {}: rename it",
                 made.len(),
-                so_far.display()
+                so_far.shown()
             )));
         }
         if let Some(ended) = ended {
             return Err(CliError::Unfinished(format!(
                 "{ended}; {} of {asked} coins were made before, they are in {}",
                 made.len(),
-                out.display()
+                out.shown()
             )));
         }
-        self.report(&out, &format!("raida detect {}", out.display()), &made)?;
+        self.report(&out, &format!("raida detect {}", out.shown()), &made)?;
         Ok(Answer::Yes)
     }
 
@@ -135,7 +136,7 @@ impl MintCommand {
             let worth = worth.to_string();
             return print_json(&json!({ "out": out, "coins": made.len(), "worth": worth }));
         }
-        let out = out.display();
+        let out = out.shown();
         let coins = match made.len() {
             1 => "1 coin".to_owned(),
             more => format!("{more} coins"),

@@ -7,6 +7,7 @@ use super::same_coins::{COINS_A_ROUND, SameCoins};
 use crate::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
 use crate::client::{Hosts, PerRaida, Raidas};
 use crate::coin::{An, Coin, Denomination};
+use crate::shown::Shown;
 
 /// Coins being made on all nodes of a network, for a wallet.
 pub struct MintNetwork {
@@ -51,7 +52,7 @@ impl MintNetwork {
                 0 => error,
                 before => CliError::Unfinished(format!(
                     "{error}; {before} coins were made before, they are in {}",
-                    self.wallet.root().display()
+                    self.wallet.root().shown()
                 )),
             })?;
             for coin in &round {

@@ -46,6 +46,7 @@ mod version;
 
 use std::process::ExitCode;
 
+use crate::shown::plain;
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -105,7 +106,7 @@ pub fn main() -> ExitCode {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
             _ => {
-                eprintln!("raida: {}", one_line(&error.to_string()));
+                eprintln!("raida: {}", plain(&one_line(&error.to_string())));
                 return ExitCode::from(2);
             }
         },
@@ -139,7 +140,7 @@ pub fn main() -> ExitCode {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("raida: {error}");
+            eprintln!("raida: {}", plain(&error.to_string()));
             ExitCode::from(2)
         }
     }

@@ -16,6 +16,7 @@ use crate::network::{
     self, Event, NetworkStatus, NodeState, NodeStatus, Request, Settings, Supervisor, ask,
 };
 use crate::protocol::RaidaId;
+use crate::shown::Shown;
 
 /// Run all 25 nodes of a network on this machine, for trials and tests.
 ///
@@ -286,7 +287,7 @@ fn report(
         let _ = write!(text, "RAIDA {raida} is {}", node.state);
         if let (NodeState::Failed, Some(end)) = (node.state, &node.last_end) {
             let log = network::node_folder(&status.folder, *raida).join("node.log");
-            let _ = write!(text, ": {end}; {} says why", log.display());
+            let _ = write!(text, ": {end}; {} says why", log.shown());
         }
         text.push('\n');
         all &= node.state == wanted;
@@ -308,7 +309,7 @@ fn table(status: &NetworkStatus) -> String {
         "{} of {} nodes are ready, in {}, watched by process {}\n",
         status.ready(),
         status.nodes.len(),
-        status.folder.display(),
+        status.folder.shown(),
         status.pid,
     );
     let hosts = status.nodes.iter().map(|node| node.host.to_string().len());
@@ -338,7 +339,7 @@ fn table(status: &NetworkStatus) -> String {
 fn greeting(status: &NetworkStatus, dir: &Path) -> String {
     let mut to = String::new();
     if dir != Path::new(DEFAULT_FOLDER) {
-        let _ = write!(to, " --dir {}", dir.display());
+        let _ = write!(to, " --dir {}", dir.shown());
     }
     let ready = |node: &&NodeStatus| node.state == NodeState::Ready;
     let mut text = table(status) + &format!("Try:  raida network status{to}\n");

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 use super::CliError;
 use crate::client::{ClientError, CoinListWriter, CoinRecord, Existing, Outcome};
 use crate::coin::Mfs;
+use crate::shown::Shown;
 
 /// A CSV of the numbers that coins are about to get: written before a node is sent any of them, so that
 /// none is ever lost, and left with those that are, or may be, in force.
@@ -48,7 +49,7 @@ impl<'a> NewNumbers<'a> {
             let before = error.map_or(String::new(), |error| format!("{error}; then "));
             CliError::Unfinished(format!(
                 "{before}{cause}; {} still holds the new number of every coin: find out with `raida detect` which are in force",
-                self.out.display()
+                self.out.shown()
             ))
         })
     }

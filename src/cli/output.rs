@@ -1,9 +1,10 @@
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::CliError;
+use crate::shown::plain;
 
 /// What a command that could be carried out found: the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,19 +21,29 @@ pub enum Answer {
 /// The output cannot be written. A reader that has seen enough and closed the pipe is no error.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out
+        .write_all(plain(text).as_bytes())
+        .and_then(|()| out.flush())
+    {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Prints a report as one line of JSON to standard output.
+/// Prints a report as one line of JSON to standard output, as it is made.
 ///
 /// # Errors
 /// As [`print`].
 pub fn print_json(report: &impl Serialize) -> Result<(), CliError> {
-    let text = serde_json::to_string(report).expect("reports have text keys and finite numbers");
-    print(&(text + "\n"))
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = match serde_json::to_writer(&mut out, report) {
+        Ok(()) => out.write_all(b"\n").and_then(|()| out.flush()),
+        Err(error) => Err(error.into()),
+    };
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// A progress bar on standard error; invisible unless a person looks on.

@@ -8,6 +8,7 @@ use super::node::{EncryptionArgs, NodeArgs};
 use super::output::{Answer, print, print_json, progress};
 use crate::client::{Client, ClientError, CoinListReader, CoinRecord, Months, Outcome, draw_an};
 use crate::coin::{An, Coin};
+use crate::shown::Shown;
 
 /// Take coins over: give each one a new random authenticity number.
 ///
@@ -117,7 +118,7 @@ impl PownCommand {
         not_asked: &[Coin],
         unknown: &[Coin],
     ) -> Result<(), CliError> {
-        let (file, out) = (self.file.display(), self.out.display());
+        let (file, out) = (self.file.shown(), self.out.shown());
         let mut text = String::new();
         for (word, coins) in [("failed", failed), ("unknown", unknown)] {
             for coin in coins {

@@ -1,8 +1,9 @@
 //! What 25 servers said of coins, as a person and a program read it.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::coins::json_of;
+use super::coins::CoinList;
 use crate::client::PerRaida;
 use crate::client::locker::{Agreement, Difference, Peeked, Said};
 use crate::coin::{Coin, Worth};
@@ -92,28 +93,50 @@ pub fn is_agreed(agreement: &Agreement) -> bool {
 }
 
 /// What was peeked at, for a program.
-pub fn json_of_peek(peeked: &Peeked, agreement: &Agreement) -> Value {
-    let list = |coins: &[Coin]| -> Vec<Value> { coins.iter().map(|&coin| json_of(coin)).collect() };
-    let servers = peeked.0.iter().map(|(raida, said)| match said {
-        Ok(coins) => json!({ "raida": raida.get(), "coins": list(coins), "why": null }),
-        Err(error) => {
-            json!({ "raida": raida.get(), "coins": null, "why": error.to_string() })
+#[derive(Serialize)]
+pub struct PeekReport<'a> {
+    coins: CoinList<'a>,
+    worth: String,
+    agree: usize,
+    differ: Vec<Differs<'a>>,
+    servers: Vec<OneServer<'a>>,
+}
+
+#[derive(Serialize)]
+struct Differs<'a> {
+    raida: u8,
+    missing: CoinList<'a>,
+    extra: CoinList<'a>,
+}
+
+#[derive(Serialize)]
+struct OneServer<'a> {
+    raida: u8,
+    coins: Option<CoinList<'a>>,
+    why: Option<String>,
+}
+
+impl<'a> PeekReport<'a> {
+    /// Puts it together.
+    pub fn of(peeked: &'a Peeked, agreement: &'a Agreement) -> PeekReport<'a> {
+        let servers = peeked.0.iter().map(|(raida, said)| OneServer {
+            raida: raida.get(),
+            coins: said.as_ref().ok().map(|coins| CoinList(coins)),
+            why: said.as_ref().err().map(ToString::to_string),
+        });
+        let differ = agreement.others.iter().map(|other| Differs {
+            raida: other.raida.get(),
+            missing: CoinList(&other.missing),
+            extra: CoinList(&other.extra),
+        });
+        PeekReport {
+            coins: CoinList(&agreement.coins),
+            worth: Worth::of(agreement.coins.iter().copied()).to_string(),
+            agree: agreement.servers,
+            differ: differ.collect(),
+            servers: servers.collect(),
         }
-    });
-    let others = agreement.others.iter().map(|other| {
-        json!({
-            "raida": other.raida.get(),
-            "missing": list(&other.missing),
-            "extra": list(&other.extra),
-        })
-    });
-    json!({
-        "coins": list(&agreement.coins),
-        "worth": Worth::of(agreement.coins.iter().copied()).to_string(),
-        "agree": agreement.servers,
-        "differ": others.collect::<Vec<_>>(),
-        "servers": servers.collect::<Vec<_>>(),
-    })
+    }
 }
 
 fn difference(other: &Difference) -> String {

@@ -1,7 +1,7 @@
 //! Keys and secrets as commands take them: never shown again, in no error either.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use zeroize::Zeroizing;
@@ -11,7 +11,9 @@ use super::output::print;
 use crate::client::from_hex;
 use crate::client::locker::{LockerSecret, NotASecret, TradeSecret};
 use crate::coin::An;
+use crate::plain_file;
 use crate::protocol::lockers::{Currency, LockerKey, Price, TradeKey};
+use crate::shown::Shown;
 
 /// A secret as it was typed: 32 hex digits, or `@` and the name of a file that holds them, so that
 /// nobody reads them in the list of processes.
@@ -61,7 +63,7 @@ pub enum SecretError {
     #[error("--key and --to are the same locker: name another one, or leave --to out")]
     SameLocker,
     /// The file cannot be read.
-    #[error("{0}: cannot read {file}: {2}; name a file that holds 32 hex digits", file = .1.display())]
+    #[error("{0}: cannot read {file}: {2}; name a file that holds 32 hex digits", file = .1.shown())]
     Unreadable(&'static str, PathBuf, std::io::Error),
 }
 
@@ -70,7 +72,7 @@ impl SecretText {
         let Some(file) = self.0.strip_prefix('@') else {
             return Ok(self.0.clone());
         };
-        let text = std::fs::read_to_string(file)
+        let text = plain_file::read_text(Path::new(file), plain_file::SECRET_BYTES_MAX)
             .map(Zeroizing::new)
             .map_err(|cause| SecretError::Unreadable(flag, file.into(), cause))?;
         Ok(Zeroizing::new(text.trim().to_owned()))

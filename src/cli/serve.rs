@@ -17,6 +17,7 @@ use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currenc
 use crate::service::{DatagramRules, QuestionRates, Rate, budget::BudgetLimits};
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
+use crate::shown::Shown;
 use crate::store::WallClock;
 
 /// Purchases that wait for their turn to be settled. At one a second and place, as fast as a program
@@ -340,7 +341,7 @@ fn fewer_connections(config: &Config, summary: &Summary) -> Option<String> {
 /// What a person sees when the node has started: where it is, what it promises, what it holds, and
 /// what to do next.
 fn greeting(config: &Config, summary: &Summary) -> String {
-    let data = config.node.data_dir.display();
+    let data = config.node.data_dir.shown();
     let coins: u64 = summary.coins.iter().sum();
     let units = Denomination::all()
         .zip(summary.coins)

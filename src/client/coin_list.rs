@@ -8,6 +8,8 @@ use zeroize::Zeroize;
 
 use super::from_hex;
 use crate::coin::{An, Coin, Denomination, Mfs, SerialNumber};
+use crate::plain_file;
+use crate::shown::Shown;
 
 /// One line of a CSV of coins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +44,10 @@ pub enum Existing {
 #[derive(Debug, thiserror::Error)]
 pub enum CoinListError {
     /// The file could not be opened or read.
-    #[error("cannot read {file}: {cause}", file = .0.display(), cause = .1)]
+    #[error("cannot read {file}: {cause}", file = .0.shown(), cause = .1)]
     Unreadable(PathBuf, io::Error),
     /// A line is not what it should be; lines are counted from 1, the header included.
-    #[error("{file}:{line}: {fault}", file = file.display())]
+    #[error("{file}:{line}: {fault}", file = file.shown())]
     Line {
         /// The file.
         file: PathBuf,
@@ -55,10 +57,10 @@ pub enum CoinListError {
         fault: Fault,
     },
     /// The file to be written exists.
-    #[error("{file} exists and may hold coins; name another file", file = .0.display())]
+    #[error("{file} exists and may hold coins; name another file", file = .0.shown())]
     Exists(PathBuf),
     /// The file could not be written. What was synced before is in the second file.
-    #[error("cannot write {file}: {cause}; what was written before, if anything, is in {so_far}", file = .0.display(), so_far = .1.display(), cause = .2)]
+    #[error("cannot write {file}: {cause}; what was written before, if anything, is in {so_far}", file = .0.shown(), so_far = .1.shown(), cause = .2)]
     Unwritable(PathBuf, PathBuf, io::Error),
 }
 
@@ -119,8 +121,8 @@ impl CoinListReader<BufReader<File>> {
     /// # Errors
     /// The file cannot be read, or its header names other columns.
     pub fn open(file: &Path, months: Months) -> Result<Self, CoinListError> {
-        let bytes =
-            File::open(file).map_err(|cause| CoinListError::Unreadable(file.to_owned(), cause))?;
+        let bytes = plain_file::open(file)
+            .map_err(|cause| CoinListError::Unreadable(file.to_owned(), cause))?;
         CoinListReader::new(BufReader::new(bytes), file, months)
     }
 }

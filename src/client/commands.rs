@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::{ClientError, Connection, Options, Reply, Transport};
+use super::{ClientError, Connection, NotAList, Options, Reply, Transport};
 use crate::coin::{An, Coin, Denomination, SerialNumber};
 use crate::protocol::authentication::{Detect, DetectSum, Pown, PownDerive, PownSum};
 use crate::protocol::executive::{
@@ -404,6 +404,10 @@ impl Client {
             };
             error = error.or(failed);
         }
+    }
+
+    pub(super) fn not_a_list(&self, why: NotAList) -> ClientError {
+        ClientError::NotAList(self.connection.host().to_owned(), why)
     }
 
     pub(super) fn some<T>(&self, command: Command, answer: Option<T>) -> Result<T, ClientError> {

@@ -3,6 +3,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
+use crate::coin::Coin;
 use crate::protocol::request::RequestTooLong;
 use crate::protocol::response::ResponseError;
 use crate::protocol::{
@@ -47,6 +48,10 @@ impl Options {
     }
 }
 
+/// The longest body of an answer that is read, bytes. The longest that a client asks for is the list of
+/// a locker, 500,000 bytes; 25 servers that lie take 25 times as much.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
+
 /// Why there is no answer, or none that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -71,6 +76,9 @@ pub enum ClientError {
     /// The answer's content is not what the command answers. The request may have been carried out.
     #[error("the answer of {host} cannot be used: it is not what {command:?} answers", host = .0, command = .1)]
     NotAnAnswer(String, Command),
+    /// The answer lists coins as no server does.
+    #[error("the answer of {host} cannot be used: its list of coins {why}", host = .0, why = .1)]
+    NotAList(String, NotAList),
     /// The request is too long to be sent at once.
     #[error(transparent)]
     TooLong(#[from] RequestTooLong),
@@ -82,6 +90,17 @@ pub enum ClientError {
     NoRandomness(#[from] getrandom::Error),
 }
 
+/// What is wrong with a list of coins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAList {
+    /// A coin lies in a place once.
+    #[error("names {0} twice")]
+    Twice(Coin),
+    /// More than is read of one server.
+    #[error("has {0} coins, and this client reads 100,000 at most")]
+    TooLong(usize),
+}
+
 impl ClientError {
     /// Whether the request may have been carried out although there is no usable answer.
     pub fn leaves_doubt(&self) -> bool {
@@ -91,6 +110,7 @@ impl ClientError {
                 | ClientError::TimedOut(..)
                 | ClientError::Malformed(..)
                 | ClientError::NotAnAnswer(..)
+                | ClientError::NotAList(..)
         )
     }
 }
@@ -362,6 +382,13 @@ fn receive_from_stream(
     read_until(stream, &mut front, deadline)?;
     let header = ResponseHeader::parse(&front, encryption)
         .expect("a header is parsed from as many bytes as it has");
+    if header.body_length > ANSWER_BYTES_MAX {
+        let length = header.body_length;
+        let cause = format!(
+            "it announces an answer of {length} bytes, and none has more than {ANSWER_BYTES_MAX}"
+        );
+        return Err(io::Error::new(ErrorKind::InvalidData, cause));
+    }
     let mut body = vec![0; header.body_length];
     read_until(stream, &mut body, deadline)?;
     Ok((header, body))

@@ -1,11 +1,16 @@
+use std::collections::HashSet;
+
 use super::commands::all_or_none;
-use super::{Client, ClientError, Outcome};
+use super::{Client, ClientError, NotAList, Outcome};
 use crate::coin::{An, Coin};
 use crate::protocol::lockers::{
     Address, Buy, Contents, Currency, ListForSale, Listed, Listing, LockerKey, Peek, PeekTrade,
     PutForSale, Remove, RemoveTrade, Removed, StoreSum, TradeKey, TradeName,
 };
 use crate::protocol::{Command, Status};
+
+/// Coins of a locker or an offer that are read of one server.
+const LISTED_COINS_MAX: usize = 100_000;
 
 /// How a purchase stands on a server that looked at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +79,8 @@ impl Client {
     pub fn peek(&mut self, key: LockerKey) -> Result<Vec<Coin>, ClientError> {
         let reply = self.ask(Command::Peek, |out| Peek::compose(key, out))?;
         let contents = Contents::read(reply.status, &reply.payload);
-        self.some(Command::Peek, contents.map(|c| c.coins().collect()))
+        self.some(Command::Peek, contents.map(|c| listed(c.coins())))?
+            .map_err(|why| self.not_a_list(why))
     }
 
     /// Gives coins of a locker new numbers, by which they leave it. Any number of coins; each one's
@@ -149,7 +155,8 @@ impl Client {
     pub fn peek_trade(&mut self, name: TradeName) -> Result<Vec<Coin>, ClientError> {
         let reply = self.ask(Command::PeekTrade, |out| PeekTrade::compose(name, out))?;
         let contents = Contents::read(reply.status, &reply.payload);
-        self.some(Command::PeekTrade, contents.map(|c| c.coins().collect()))
+        self.some(Command::PeekTrade, contents.map(|c| listed(c.coins())))?
+            .map_err(|why| self.not_a_list(why))
     }
 
     /// Says that a trade locker is paid for, and asks for its coins. The same may be asked again, until
@@ -193,6 +200,19 @@ impl Client {
     }
 }
 
+/// Coins of a list, each of which is in it once.
+fn listed(coins: impl Iterator<Item = Coin> + Clone) -> Result<Vec<Coin>, NotAList> {
+    let count = coins.clone().count();
+    if count > LISTED_COINS_MAX {
+        return Err(NotAList::TooLong(count));
+    }
+    let mut seen = HashSet::with_capacity(count);
+    match coins.clone().find(|&coin| !seen.insert(coin)) {
+        Some(coin) => Err(NotAList::Twice(coin)),
+        None => Ok(coins.collect()),
+    }
+}
+
 fn sum(coins: &[(Coin, An)]) -> An {
     coins.iter().fold(An::ZERO, |sum, &(_, an)| sum ^ an)
 }
@@ -201,5 +221,27 @@ fn outcome(passed: bool) -> Outcome {
     match passed {
         true => Outcome::Changed,
         false => Outcome::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coin::PageId;
+
+    #[test]
+    fn a_list_names_each_coin_once_and_has_a_bound() {
+        let coin = |number: usize| {
+            PageId::from_index(number / 1_024)
+                .unwrap()
+                .coin(number % 1_024)
+        };
+        let most = || (0..LISTED_COINS_MAX).map(coin);
+        assert_eq!(listed(most()).unwrap().len(), LISTED_COINS_MAX);
+        let longer = listed((0..=LISTED_COINS_MAX).map(coin));
+        assert_eq!(longer, Err(NotAList::TooLong(LISTED_COINS_MAX + 1)));
+        let twice = listed([1, 2, 3, 2].map(coin).into_iter());
+        assert_eq!(twice, Err(NotAList::Twice(coin(2))));
+        assert_eq!(listed(std::iter::empty()), Ok(vec![]));
     }
 }

@@ -33,7 +33,7 @@ pub use coin_list::{
     CoinListError, CoinListReader, CoinListWriter, CoinRecord, Existing, Fault, Months,
 };
 pub use commands::{Client, Outcome};
-pub use connection::{ClientError, Connection, Options, Reply, Transport};
+pub use connection::{ClientError, Connection, NotAList, Options, Reply, Transport};
 pub use healing::{FixOrder, Tickets, draw_generator};
 pub use hex::from_hex;
 pub use host_port::{HostPort, NotHostPort};

@@ -4,7 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Client, ClientError, HostPort, NotHostPort, Options, PerRaida, Transport};
+use crate::plain_file;
 use crate::protocol::{Protection, RaidaId};
+use crate::shown::Shown;
 
 /// Where the 25 servers of a network listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +16,10 @@ pub struct Hosts(pub PerRaida<HostPort>);
 #[derive(Debug, thiserror::Error)]
 pub enum HostsError {
     /// The file could not be read.
-    #[error("cannot read the list of hosts {file}: {cause}", file = .0.display(), cause = .1)]
+    #[error("cannot read the list of hosts {file}: {cause}", file = .0.shown(), cause = .1)]
     Unreadable(PathBuf, io::Error),
     /// A line is no host and port; lines are counted from 1.
-    #[error("{file}:{line}: {fault}", file = file.display())]
+    #[error("{file}:{line}: {fault}", file = file.shown())]
     Line {
         /// The file.
         file: PathBuf,
@@ -27,7 +29,7 @@ pub enum HostsError {
         fault: NotHostPort,
     },
     /// There are not 25 hosts.
-    #[error("{file} lists {found} hosts: write 25, one a line, RAIDA 0 first", file = file.display())]
+    #[error("{file} lists {found} hosts: write 25, one a line, RAIDA 0 first", file = file.shown())]
     Count {
         /// The file.
         file: PathBuf,
@@ -43,7 +45,7 @@ impl Hosts {
     /// # Errors
     /// The file cannot be read, or says something else.
     pub fn read(file: &Path) -> Result<Hosts, HostsError> {
-        let text = std::fs::read_to_string(file)
+        let text = plain_file::read_text(file, plain_file::TEXT_BYTES_MAX)
             .map_err(|cause| HostsError::Unreadable(file.to_owned(), cause))?;
         Hosts::parse(&text, file)
     }

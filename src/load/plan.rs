@@ -14,6 +14,7 @@ use super::side_door::{ChoreError, SideDoor};
 use crate::client::Options;
 use crate::coin::Coin;
 use crate::protocol::Status;
+use crate::shown::Shown;
 
 /// What carries requests, and how many of them are under way, all threads together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +153,7 @@ pub enum LoadError {
     #[error("{0}")]
     Redis(String),
     /// The bare disk cannot be written to.
-    #[error("cannot write to {folder}: {cause}", folder = folder.display())]
+    #[error("cannot write to {folder}: {cause}", folder = folder.shown())]
     Disk {
         /// The folder.
         folder: PathBuf,

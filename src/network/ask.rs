@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use crate::shown::Shown;
+
 use serde::Deserialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -23,11 +25,11 @@ pub enum AskError {
     /// Nobody listens.
     #[error(
         "no network runs in {folder}: start it with `raida network --dir {folder}`, or name the folder of one that runs with --dir",
-        folder = .0.display()
+        folder = .0.shown()
     )]
     NoNetwork(PathBuf),
     /// Something went wrong on the way.
-    #[error("{path}: {error}; is the network just being stopped? `raida network status` tells", path = .path.display())]
+    #[error("{path}: {error}; is the network just being stopped? `raida network status` tells", path = .path.shown())]
     Io {
         /// The socket.
         path: PathBuf,

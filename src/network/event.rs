@@ -2,6 +2,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use super::NetworkStatus;
 use crate::protocol::RaidaId;
+use crate::shown::Shown;
 
 /// Something that whoever runs a network should know. Its text says it.
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ impl fmt::Display for Event {
             Event::LogGrows(log, error) => write!(
                 f,
                 "{} has grown too long and cannot be emptied: {error}; it grows on",
-                log.display()
+                log.shown()
             ),
             Event::Ended {
                 raida,
@@ -83,7 +84,7 @@ impl fmt::Display for Event {
                         "{times} times in a row, so it is left alone until `raida network start {raida}`"
                     )?,
                 }
-                write!(f, "; the end of {}:", log.display())?;
+                write!(f, "; the end of {}:", log.shown())?;
                 if last_lines.is_empty() {
                     write!(f, "\n    (empty)")?;
                 }

@@ -15,6 +15,7 @@ use crate::protocol::{
     key_file::{self, SecretBytes},
     key_healing::SharedSecret,
 };
+use crate::shown::Shown;
 
 /// A secret for each two of the 25 servers. Wiped from memory when dropped.
 pub struct KeySet(Zeroizing<Vec<[SecretBytes; RaidaId::COUNT]>>);
@@ -25,13 +26,13 @@ pub enum KeySetError {
     /// A server has a file already.
     #[error(
         "{file} is there already: no file was written; name another folder, or move the old set away",
-        file = .0.display()
+        file = .0.shown()
     )]
     Exists(PathBuf),
     /// A file or the folder cannot be written.
     #[error(
         "cannot write {path}: {error}; no file was written, name another folder",
-        path = .path.display()
+        path = .path.shown()
     )]
     File {
         /// The file or folder.

@@ -41,13 +41,15 @@ pub use supervisor::{Ended, Supervisor};
 
 use std::{io, path::PathBuf};
 
+use crate::shown::Shown;
+
 /// A network that cannot be started, or whose supervisor had to give up. No node of it runs then.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// Another process has the folder.
     #[error(
         "a network runs in {folder} already, process {process}: ask it with `raida network status --dir {folder}`, end it with `raida network down --dir {folder}`, or name another folder with --dir",
-        folder = folder.display()
+        folder = folder.shown()
     )]
     InUse {
         /// The network's folder.
@@ -56,7 +58,7 @@ pub enum NetworkError {
         process: String,
     },
     /// The folder or a file in it cannot be had.
-    #[error("{path}: {error}; nothing was started, name another folder with --dir", path = path.display())]
+    #[error("{path}: {error}; nothing was started, name another folder with --dir", path = path.shown())]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -84,7 +86,7 @@ pub enum NetworkError {
     /// Not one node came to serve.
     #[error(
         "not one node came to serve, so the network was stopped; {folder}/raidaN/node.log says why",
-        folder = .0.display()
+        folder = .0.shown()
     )]
     NothingServes(PathBuf),
     /// The system refuses what the supervisor itself needs.

@@ -1,7 +1,6 @@
 //! The file with the secrets that the node shares with the others, as it is found on disk.
 
 use std::{
-    fs::{self, File},
     io::{self, Read},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -10,11 +9,13 @@ use std::{
 
 use zeroize::Zeroizing;
 
+use crate::plain_file;
 use crate::protocol::{
     RaidaId,
     key_file::{self, KeyFileError},
     key_healing::SharedSecrets,
 };
+use crate::shown::Shown;
 
 /// The longest file that is read, in bytes: 25 secrets take 825, the rest is for comments.
 const SIZE_MAX: usize = 65_536;
@@ -34,7 +35,7 @@ pub enum KeysError {
     /// Somebody but its owner may read or change it.
     #[error(
         "is open to others (mode {mode:04o}): chmod 600 {path}; if anybody may have read it, have `raida keys new` make another set",
-        path = .path.display()
+        path = .path.shown()
     )]
     OpenToOthers {
         /// The file.
@@ -45,7 +46,7 @@ pub enum KeysError {
     /// Somebody else can change it.
     #[error(
         "belongs to another user ({owner}): chown {user} {path}, who runs the node",
-        path = .path.display()
+        path = .path.shown()
     )]
     OfAnother {
         /// The file.
@@ -67,11 +68,7 @@ pub enum KeysError {
 
 /// Reads the file of the node with this number.
 pub(super) fn read(path: &Path, own: RaidaId) -> Result<Arc<SharedSecrets>, KeysError> {
-    // Not a pipe, say, whose opening would wait for somebody to write.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no file").into());
-    }
-    let file = File::open(path)?;
+    let file = plain_file::open(path)?;
     // Of the file that is open: another may have its name by now.
     let metadata = file.metadata()?;
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -99,7 +96,7 @@ pub(super) fn read(path: &Path, own: RaidaId) -> Result<Arc<SharedSecrets>, Keys
     let read = key_file::parse(&text, own)?;
     if read.has_own {
         tracing::warn!(
-            path = %path.display(), raida = %own,
+            path = %path.shown(), raida = %own,
             "the secrets between servers have one in this node's own line, which is not used: are they another node's?"
         );
     }

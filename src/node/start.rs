@@ -23,10 +23,12 @@ use crate::{
     mesh::inboxes,
     net::{self, Drained, Limits, Stop},
     peer::{Book, Server},
+    plain_file,
     protocol::AdminKey,
     service::KeyHealing,
     settlement::{self, Desk, Settlement},
     shard::ShardSettings,
+    shown::Shown,
     store::{
         DataFolder, Disk, FolderError, from_hex,
         log::LogSettings,
@@ -136,7 +138,7 @@ pub enum StartError {
         what: String,
     },
     /// The secrets that it shares with the others cannot be had.
-    #[error("key file {path}: {error}", path = .path.display())]
+    #[error("key file {path}: {error}", path = .path.shown())]
     Keys {
         /// The file.
         path: PathBuf,
@@ -390,7 +392,7 @@ fn serve_admin(
     let started = admin::Server::start(folder, mailboxes, limits);
     let warn = |error: &io::Error| {
         tracing::warn!(
-            folder = %folder.display(), %error,
+            folder = %folder.shown(), %error,
             "cannot make admin.sock there: `raida stats --latency` will not work"
         );
     };
@@ -416,7 +418,7 @@ fn recover_on_this_thread(
                 recovered
             });
             let recovered = recovered.map_err(|error| {
-                let folder = folder.display().to_string();
+                let folder = folder.shown().to_string();
                 match error {
                     RecoveryError::Io(error) if is_full(&error) => StartError::NoRoom { folder },
                     error => StartError::Recovery { folder, error },
@@ -489,13 +491,14 @@ fn admin_key(path: &Path, folder: &Path) -> Result<(AdminKey, Option<PathBuf>), 
         write_secret(path, &bytes).map_err(|error| failed(error.to_string()))?;
         made = Some(path.to_owned());
     }
-    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let text = plain_file::read_text(path, plain_file::SECRET_BYTES_MAX);
+    let text = text.map_err(|error| failed(error.to_string()))?;
     let bytes = from_hex(text.trim())
         .ok_or_else(|| failed("must hold 32 hexadecimal digits and nothing else".to_owned()))?;
     if let Ok(metadata) = fs::metadata(path)
         && metadata.permissions().mode() & 0o077 != 0
     {
-        tracing::warn!(path = %path.display(), "others can read the admin key: chmod 600 it");
+        tracing::warn!(path = %path.shown(), "others can read the admin key: chmod 600 it");
     }
     Ok((AdminKey::new(bytes), made))
 }

@@ -5,6 +5,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use crate::shown::Shown;
+
 use rustix::fs::{Access, access};
 
 use super::{
@@ -34,7 +36,7 @@ enum Way {
 pub enum StartError {
     /// The program cannot be started.
     #[error(
-        "trade.command {path}: {what}; name a program with its whole path, and make it executable (chmod +x) for the user that the node runs as", path = path.display()
+        "trade.command {path}: {what}; name a program with its whole path, and make it executable (chmod +x) for the user that the node runs as", path = path.shown()
     )]
     Program {
         /// The program's file.

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::shown::Shown;
+
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -220,7 +222,7 @@ impl Runner {
     /// A purchase counts as pending for a reason that the operator can do something about.
     fn fail(&self, question: &Question, failure: &Failure, said: String) {
         tracing::warn!(
-            program = %self.program.path.display(), purchase = ?question.purchase, %failure, said,
+            program = %self.program.path.shown(), purchase = ?question.purchase, %failure, said,
             "trade.command gave no verdict: the purchase counts as pending"
         );
         self.queue.end(question, Verdict::Pending);

@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use crate::plain_file;
+
 use glommio::{
     GlommioError,
     io::{BufferedFile, DmaFile, OpenOptions},
@@ -224,6 +226,15 @@ impl Storage for Disk {
             self.is_probed.set(true);
         }
         let path = self.path(name);
+        let found = path.clone();
+        // A FIFO or a device would not be read to its end, or for ever.
+        let look = move || match std::fs::metadata(found) {
+            Ok(metadata) => plain_file::check(metadata.file_type()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        let looked = glommio::executor().spawn_blocking(look).await;
+        looked.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
         let file = if self.is_direct() && is_log(name) {

@@ -10,6 +10,7 @@ use super::{
     segment_list::SEGMENTS_FILE,
 };
 use crate::folder_lock::{FolderLock, LockRefused};
+use crate::plain_file;
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
@@ -142,7 +143,8 @@ impl DataFolder {
     /// Where it cannot be read or is not 32 hexadecimal digits.
     pub fn secret(&self) -> Result<NodeSecret, FolderError> {
         let path = self.path.join("secret");
-        let text = fs::read_to_string(&path).map_err(|error| FolderError::Io {
+        let text = plain_file::read_text(&path, plain_file::SECRET_BYTES_MAX);
+        let text = text.map_err(|error| FolderError::Io {
             path: path.clone(),
             error,
         })?;

@@ -17,6 +17,7 @@ use super::{
     verify::{self, Report},
 };
 use crate::coin::{Denomination, PageId};
+use crate::shown::Shown;
 
 /// A data folder that this process alone works on, and serves to nobody.
 ///
@@ -157,7 +158,7 @@ impl OfflineFolder {
             done
         });
         done.map_err(|error| OfflineError::Store {
-            folder: path.display().to_string(),
+            folder: path.shown().to_string(),
             error,
         })
     }

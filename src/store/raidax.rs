@@ -4,13 +4,15 @@
 //! to go back to it; what is read and written again is the same byte for byte.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::slot::PageImage;
 use crate::coin::{An, COINS_PER_PAGE, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId};
+use crate::plain_file;
+use crate::shown::Shown;
 
 const RECORD_SIZE: usize = An::SIZE + 1;
 /// Bytes of a page file: 17,408.
@@ -28,10 +30,10 @@ pub struct RaidaxPage {
 #[derive(Debug, thiserror::Error)]
 pub enum RaidaxError {
     /// A file or folder could not be read.
-    #[error("cannot read {path}: {cause}", path = .0.display(), cause = .1)]
+    #[error("cannot read {path}: {cause}", path = .0.shown(), cause = .1)]
     Unreadable(PathBuf, io::Error),
     /// Something is there that does not belong into a Data folder.
-    #[error("{path} does not belong into a Data folder: expected {expected}; move it away", path = path.display())]
+    #[error("{path} does not belong into a Data folder: expected {expected}; move it away", path = path.shown())]
     Foreign {
         /// What was found.
         path: PathBuf,
@@ -39,7 +41,7 @@ pub enum RaidaxError {
         expected: String,
     },
     /// A page file is not 17,408 bytes long.
-    #[error("{path} is {size} bytes long, a page file is {FILE_SIZE}: get an undamaged copy", path = path.display())]
+    #[error("{path} is {size} bytes long, a page file is {FILE_SIZE}: get an undamaged copy", path = path.shown())]
     Size {
         /// The file.
         path: PathBuf,
@@ -47,13 +49,13 @@ pub enum RaidaxError {
         size: u64,
     },
     /// Two files claim to be the same page, one with capital letters in its name.
-    #[error("{first} and {second} are the same page: move one away", first = .0.display(), second = .1.display())]
+    #[error("{first} and {second} are the same page: move one away", first = .0.shown(), second = .1.shown())]
     Twice(PathBuf, PathBuf),
     /// There is something where a Data folder is to be written.
-    #[error("{path} exists and may hold coins; name another folder, or replace it with --overwrite", path = .0.display())]
+    #[error("{path} exists and may hold coins; name another folder, or replace it with --overwrite", path = .0.shown())]
     Exists(PathBuf),
     /// A file or folder could not be written.
-    #[error("cannot write {path}: {cause}", path = .0.display(), cause = .1)]
+    #[error("cannot write {path}: {cause}", path = .0.shown(), cause = .1)]
     Unwritable(PathBuf, io::Error),
 }
 
@@ -259,15 +261,20 @@ fn sync_file_system(folder: &Path) -> io::Result<()> {
 }
 
 fn read_page(page: PageId, path: PathBuf) -> Result<RaidaxPage, RaidaxError> {
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
+    let file = plain_file::open(&path);
+    let size = file.and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (size, file) = match size {
+        Ok(opened) => opened,
         Err(cause) => return Err(RaidaxError::Unreadable(path, cause)),
     };
+    let mut bytes = Vec::with_capacity(FILE_SIZE);
+    if size == FILE_SIZE as u64
+        && let Err(cause) = file.take(FILE_SIZE as u64).read_to_end(&mut bytes)
+    {
+        return Err(RaidaxError::Unreadable(path, cause));
+    }
     if bytes.len() != FILE_SIZE {
-        return Err(RaidaxError::Size {
-            path,
-            size: bytes.len() as u64,
-        });
+        return Err(RaidaxError::Size { path, size });
     }
     let mut image = PageImage::blank();
     for (place, record) in bytes.as_chunks::<RECORD_SIZE>().0.iter().enumerate() {

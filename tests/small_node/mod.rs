@@ -22,6 +22,7 @@ use raida::protocol::healing::{
     Find, FindAnswer, Found, GetTicket, TicketAnswer, TicketId, Validate,
 };
 use raida::protocol::key_healing::{GetEncryptionTicket, SharedSecret, SharedSecrets, Voucher};
+use raida::protocol::lockers::Contents;
 use raida::protocol::pass_fail::Bitmap;
 use raida::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
 use raida::protocol::{
@@ -42,6 +43,8 @@ pub enum Fault {
     Refuse(Status),
     /// Answers with the wrong number of bytes.
     Nonsense,
+    /// Says that the first so many coins of denomination 0 are there, each so often.
+    Lists { coins: u32, times: u32 },
     /// Over UDP: answers after the next request's answer.
     Late,
     /// Does nothing at all for so long, whoever asks, then answers.
@@ -291,6 +294,14 @@ impl State {
             Ok(opened) => {
                 let status = match fault {
                     Some(Fault::Refuse(status)) => status,
+                    Some(Fault::Lists { coins, times }) => {
+                        let one = |sn| Coin {
+                            denomination: Denomination::new(0).unwrap(),
+                            serial_number: SerialNumber::new(sn).unwrap(),
+                        };
+                        let all = (0..times).flat_map(|_| (0..coins).map(one));
+                        Contents::answer(all, response.payload())
+                    }
                     _ => {
                         let status = self.carry_out(command, opened.payload, response.payload());
                         status.unwrap_or_else(|refused| {

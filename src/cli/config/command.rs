@@ -6,6 +6,7 @@ use super::{Config, ConfigError, KEYS, Value};
 use crate::cli::CliError;
 use crate::cli::output::{Answer, print, print_json};
 use crate::cli::settings::SettingsArgs;
+use crate::shown::Shown;
 
 /// Check a configuration file, or print the configuration in force.
 #[derive(clap::Args, Debug)]
@@ -59,7 +60,7 @@ impl ConfigCommand {
                 if json {
                     print_json(&json!({ "file": file, "problems": problems }))?;
                 } else if problems.is_empty() {
-                    print(&format!("{}: no problems\n", file.display()))?;
+                    print(&format!("{}: no problems\n", file.shown()))?;
                 } else {
                     print(&(problems.join("\n") + "\n"))?;
                 }

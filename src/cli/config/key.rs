@@ -8,6 +8,7 @@ use super::{
 use crate::cli::HostPort;
 use crate::coin::PAGES;
 use crate::protocol::{RaidaId, Rules};
+use crate::shown::Shown;
 
 /// One key of the configuration: its name, what it accepts, and the field it sets.
 pub struct Key {
@@ -96,7 +97,7 @@ pub static KEYS: &[Key] = &[
         name: "data_dir",
         rule: Rule::Path,
         changes_at_run_time: false,
-        get: |config| Value::Text(config.node.data_dir.display().to_string()),
+        get: |config| Value::Text(config.node.data_dir.shown().to_string()),
         set: |config, value| config.node.data_dir = PathBuf::from(value.into_text()),
     },
     Key {
@@ -104,7 +105,7 @@ pub static KEYS: &[Key] = &[
         name: "admin_key_file",
         rule: Rule::Path,
         changes_at_run_time: false,
-        get: |config| Value::Text(config.node.admin_key_file.display().to_string()),
+        get: |config| Value::Text(config.node.admin_key_file.shown().to_string()),
         set: |config, value| config.node.admin_key_file = PathBuf::from(value.into_text()),
     },
     Key {
@@ -372,7 +373,7 @@ pub static KEYS: &[Key] = &[
         changes_at_run_time: false,
         get: |config| {
             let file = config.keys.file.as_ref();
-            Value::Text(file.map_or(String::new(), |file| file.display().to_string()))
+            Value::Text(file.map_or(String::new(), |file| file.shown().to_string()))
         },
         set: |config, value| {
             let file = Some(value.into_text()).filter(|file| !file.is_empty());

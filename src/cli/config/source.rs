@@ -1,3 +1,5 @@
+use crate::plain_file;
+use crate::shown::Shown;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,7 @@ pub struct Flag {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The file is not TOML.
-    #[error("{file}:{line}: {message}", file = file.display())]
+    #[error("{file}:{line}: {message}", file = file.shown())]
     Syntax {
         /// The file.
         file: PathBuf,
@@ -101,7 +103,7 @@ pub enum Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read the configuration {file}: {cause}; give another one with --config, or none for a development node", file = .0.display(), cause = .1)]
+    #[error("cannot read the configuration {file}: {cause}; give another one with --config, or none for a development node", file = .0.shown(), cause = .1)]
     Unreadable(PathBuf, std::io::Error),
     /// Something in it is wrong; everything that is, in the order it was found, at least one.
     #[error("{}", several(.0))]
@@ -120,7 +122,7 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let mut reading = Reading::default();
         if let Some(file) = file {
-            let text = std::fs::read_to_string(file)
+            let text = plain_file::read_text(file, plain_file::TEXT_BYTES_MAX)
                 .map_err(|cause| ConfigError::Unreadable(file.to_owned(), cause))?;
             reading.take_file(file, &text);
         }
@@ -406,7 +408,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
-            Origin::File(file, line) => write!(f, "{}:{line}", file.display()),
+            Origin::File(file, line) => write!(f, "{}:{line}", file.shown()),
             Origin::Environment(variable) => write!(f, "environment {variable}"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),
         }

@@ -1,9 +1,9 @@
-use serde_json::json;
+use serde::Serialize;
 
 use crate::cli::CliError;
-use crate::cli::coins::json_of;
+use crate::cli::coins::CoinList;
 use crate::cli::output::{Answer, print, print_json, waiting};
-use crate::cli::said::{is_agreed, json_of_peek, phrase, summary_of_peek, table_of_peek};
+use crate::cli::said::{PeekReport, is_agreed, phrase, summary_of_peek, table_of_peek};
 use crate::cli::secrets::SecretText;
 use crate::cli::servers::{Servers, ServersArgs};
 use crate::client::locker::{Peeked, peek};
@@ -52,16 +52,23 @@ impl PeekCommand {
     }
 }
 
+/// What lies in a place on one node, for a program.
+#[derive(Serialize)]
+struct OnePeek<'a> {
+    coins: CoinList<'a>,
+    worth: String,
+}
+
 /// Says what lies in a place on one node.
 ///
 /// # Errors
 /// It cannot be printed.
 pub fn report_one(coins: &[Coin], place: &str, json: bool) -> Result<Answer, CliError> {
     if json {
-        print_json(&json!({
-            "coins": coins.iter().map(|&coin| json_of(coin)).collect::<Vec<_>>(),
-            "worth": Worth::of(coins.iter().copied()).to_string(),
-        }))?;
+        print_json(&OnePeek {
+            coins: CoinList(coins),
+            worth: Worth::of(coins.iter().copied()).to_string(),
+        })?;
     } else {
         let mut text: String = coins.iter().map(|coin| format!("{coin}\n")).collect();
         text += &match coins {
@@ -84,7 +91,7 @@ pub fn report_all(peeked: &Peeked, place: &str, json: bool) -> Result<Answer, Cl
     peeked.check()?;
     let agreement = peeked.agreement();
     if json {
-        print_json(&json_of_peek(peeked, &agreement))?;
+        print_json(&PeekReport::of(peeked, &agreement))?;
     } else {
         let coins = agreement.coins.iter();
         let mut text: String = coins.map(|coin| format!("{coin}\n")).collect();

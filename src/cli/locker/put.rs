@@ -15,6 +15,7 @@ use crate::client::wallet::{Access, Wallet};
 use crate::client::{Client, Outcome, Raidas};
 use crate::coin::{Coin, Worth};
 use crate::protocol::RaidaId;
+use crate::shown::Shown;
 
 /// Put coins into a locker: those of a CSV on one node, or a wallet's on all 25 servers.
 ///
@@ -141,7 +142,7 @@ impl PutCommand {
                 "unknown": of(&unknown),
             }))?;
         } else {
-            let file = file.display();
+            let file = file.shown();
             let mut text = format!("{} put into the locker\n", phrase(&stored));
             if !failed.is_empty() {
                 text += &format!(
@@ -231,7 +232,7 @@ pub fn text_of_put(done: &Put, chosen: Chosen, place: &str, wallet: &Path) -> St
         text += &format!(
             "{} in {place}, {on}; {}/Lockers keeps the numbers\n",
             phrase(&there),
-            wallet.display()
+            wallet.shown()
         );
     }
     if !few.is_empty() {

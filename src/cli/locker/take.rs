@@ -17,6 +17,7 @@ use crate::client::wallet::{Access, Grade, Wallet};
 use crate::client::{Client, CoinRecord, Outcome, Raidas, draw_an};
 use crate::coin::{An, Coin};
 use crate::protocol::healing::VOTES_NEEDED;
+use crate::shown::Shown;
 
 /// Take coins out of a locker: into a CSV from one node, or into a wallet from all 25 servers. Each gets
 /// new random numbers.
@@ -103,7 +104,7 @@ impl TakeCommand {
                 "unknown": of(&unknown),
             }))?;
         } else {
-            let out = out.display();
+            let out = out.shown();
             let mut text = match taken.as_slice() {
                 [] => "no coin was taken\n".to_owned(),
                 taken => format!("{} taken, now in {out}\n", phrase(taken)),
@@ -179,7 +180,7 @@ fn is_ours(coin: &TakenCoin) -> bool {
 
 fn text_of_taken(taken: &Taken, wallet: &Path) -> String {
     let mut text = String::new();
-    let wallet = wallet.display();
+    let wallet = wallet.shown();
     let (ours, open): (Vec<&TakenCoin>, Vec<&TakenCoin>) =
         taken.coins.iter().partition(|coin| is_ours(coin));
     let coins = |coins: &[&TakenCoin]| coins.iter().map(|c| c.coin).collect::<Vec<Coin>>();

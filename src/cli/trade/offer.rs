@@ -14,6 +14,7 @@ use crate::client::locker::{Place, PutCoin, TradeSecret, put};
 use crate::client::{Client, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::lockers::{Address, Currency, Price};
+use crate::shown::Shown;
 
 /// Put coins up for sale: those of a CSV on one node, or a wallet's on all 25 servers.
 ///
@@ -85,7 +86,7 @@ impl OfferCommand {
         if self.json {
             print_json(&json!({ "on_offer": is_on_offer, "coins": coins.len() }))?;
         } else {
-            let file = file.display();
+            let file = file.shown();
             print(&match is_on_offer {
                 true => format!("{} on offer\n", phrase(&coins)),
                 false => format!(

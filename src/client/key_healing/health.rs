@@ -18,7 +18,6 @@
 //! `last_attempt` is in seconds since 1970 in UTC, up to the end of the year 9999. `cool_down_s` is a year
 //! at most.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,7 +27,9 @@ use zeroize::Zeroizing;
 
 use crate::client::PerRaida;
 use crate::client::wallet::{Wallet, WalletError};
+use crate::plain_file;
 use crate::protocol::RaidaId;
+use crate::shown::Shown;
 
 /// What the file in the wallet's folder is called.
 pub const HEALTH_FILE: &str = "encryption-health.json";
@@ -313,7 +314,7 @@ struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
     /// The system does not give it.
-    #[error("cannot read {file}: {cause}; nothing was changed: do the same again when this is mended", file = file.display())]
+    #[error("cannot read {file}: {cause}; nothing was changed: do the same again when this is mended", file = file.shown())]
     Unreadable {
         /// The file.
         file: PathBuf,
@@ -321,7 +322,7 @@ pub enum HealthError {
         cause: io::Error,
     },
     /// It says something else than which servers are broken.
-    #[error("{file} cannot be understood: {what}; nothing was changed: put it right, or remove it, and `raida health` asks the servers anew which of them are broken", file = file.display())]
+    #[error("{file} cannot be understood: {what}; nothing was changed: put it right, or remove it, and `raida health` asks the servers anew which of them are broken", file = file.shown())]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -332,7 +333,7 @@ pub enum HealthError {
 
 fn read_at_most(file: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let file = File::open(file)?;
+    let file = plain_file::open(file)?;
     file.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
 }

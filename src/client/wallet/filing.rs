@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::CoinFile;
+use crate::plain_file;
+
 /// A file about to be written, and perhaps an older copy in another folder to be removed after it.
 pub struct Filing {
     target: PathBuf,
@@ -91,13 +94,20 @@ impl Filing {
     }
 
     fn write(&self) -> io::Result<()> {
+        let path = temporary(&self.target);
+        // What stands there is of a run that did not end, or of somebody who wants the coin: a link to a
+        // file of his, or one that he can read.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             // Who can read it owns the coin.
             .mode(0o600)
-            .open(temporary(&self.target))?;
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
         file.write_all(&self.bytes)
     }
 
@@ -173,7 +183,7 @@ fn remove_if(file: &Path, holds: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    let bytes = Zeroizing::new(std::fs::read(file)?);
+    let bytes = Zeroizing::new(plain_file::read(file, CoinFile::SIZE_WITH_PANS)?);
     match holds(&bytes) {
         true => std::fs::remove_file(file),
         false => Ok(()),

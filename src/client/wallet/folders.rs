@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -9,6 +10,8 @@ use super::filing::{Filing, file_all, sync, take_back_all, unfinished};
 use super::{CoinFile, NotACoinFile};
 use crate::coin::Coin;
 use crate::folder_lock::Locked;
+use crate::plain_file;
+use crate::shown::Shown;
 
 /// A folder of a wallet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,16 +124,16 @@ fn is_coin_name(name: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum WalletError {
     /// None of a wallet's folders is there.
-    #[error("{folder} is no wallet: it has no folder Bank; name one that has, or make one with `raida mint --network`", folder = .0.display())]
+    #[error("{folder} is no wallet: it has no folder Bank; name one that has, or make one with `raida mint --network`", folder = .0.shown())]
     NotAWallet(PathBuf),
     /// Another program changes it.
-    #[error("another program is at work on the wallet {folder}: wait until it has ended", folder = .0.display())]
+    #[error("another program is at work on the wallet {folder}: wait until it has ended", folder = .0.shown())]
     InUse(PathBuf),
     /// The file to be written exists.
-    #[error("{file} exists already and was left as it is", file = .0.display())]
+    #[error("{file} exists already and was left as it is", file = .0.shown())]
     Exists(PathBuf),
     /// New coins could not be filed, and none of them is in the wallet.
-    #[error("cannot write {file}: {cause}; the new coins were removed from the wallet again", file = file.display())]
+    #[error("cannot write {file}: {cause}; the new coins were removed from the wallet again", file = file.shown())]
     NotAdded {
         /// Which file.
         file: PathBuf,
@@ -138,7 +141,7 @@ pub enum WalletError {
         cause: io::Error,
     },
     /// New coins could not be filed, and some of them could not be removed again.
-    #[error("cannot write {file}: {cause}; nor could all new coins be removed from the wallet again: before you go on with it, remove these files, and those of the same names with .part at the end beside them: {}", list(left), file = file.display())]
+    #[error("cannot write {file}: {cause}; nor could all new coins be removed from the wallet again: before you go on with it, remove these files, and those of the same names with .part at the end beside them: {}", list(left), file = file.shown())]
     LeftBehind {
         /// Which file.
         file: PathBuf,
@@ -148,7 +151,7 @@ pub enum WalletError {
         left: Vec<PathBuf>,
     },
     /// The disk fails or is full. Every coin is still in a whole file.
-    #[error("cannot {doing} {file}: {cause}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.display())]
+    #[error("cannot {doing} {file}: {cause}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.shown())]
     Disk {
         /// What was tried.
         doing: &'static str,
@@ -160,7 +163,7 @@ pub enum WalletError {
 }
 
 fn list(files: &[PathBuf]) -> String {
-    let files = files.iter().map(|file| file.display().to_string());
+    let files = files.iter().map(|file| file.shown().to_string());
     files.collect::<Vec<_>>().join(" ")
 }
 
@@ -246,6 +249,29 @@ impl Wallet {
     /// Leaves coins out of what is done to the wallet from here on; nothing of them is touched.
     pub fn keep_where(&mut self, mut kept: impl FnMut(&Filed) -> bool) {
         self.coins.retain(|filed| kept(filed));
+    }
+
+    /// Counts the coins in Counterfeit to the wallet's own from here on, to be judged again: what most
+    /// servers failed once they may pass now, as where some lied. Of a coin that the wallet has a file of
+    /// elsewhere, what lies in Counterfeit stays there.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn judge_counterfeits_again(&mut self) -> Result<(), WalletError> {
+        let place = self.root.join(Folder::Counterfeit.name());
+        let own: BTreeSet<Coin> = self.coins.iter().map(|filed| filed.file.coin).collect();
+        for name in names(&place)? {
+            let file = place.join(&name);
+            match read(&file, &name) {
+                // One that was never finished was seen to when the wallet was opened.
+                _ if unfinished(&name).is_some() => {}
+                Ok(coin) if own.contains(&coin.coin) => {}
+                Ok(coin) => self.coins.push(Filed::new(coin, Folder::Counterfeit)),
+                Err(reason) => self.left_alone.push(LeftAlone::new(file, reason)),
+            }
+        }
+        self.coins.sort_by_key(|filed| filed.file.coin);
+        Ok(())
     }
 
     /// How many coins lie in Counterfeit.
@@ -597,7 +623,7 @@ impl CoinFile {
         // One byte more than any coin file has tells those that are longer.
         let most = CoinFile::SIZE_WITH_PANS + 1;
         let mut bytes = Zeroizing::new(Vec::with_capacity(most));
-        File::open(file)?
+        plain_file::open(file)?
             .take(most as u64)
             .read_to_end(&mut bytes)?;
         Ok(CoinFile::parse(&bytes)?)
@@ -611,7 +637,9 @@ fn make_folders(root: &Path) -> Result<(), WalletError> {
     for folder in Folder::ALL {
         let path = root.join(folder.name());
         if !path.is_dir() {
-            std::fs::create_dir_all(&path).map_err(|cause| disk("make", &path, cause))?;
+            let mut private = DirBuilder::new();
+            let made = private.recursive(true).mode(0o700).create(&path);
+            made.map_err(|cause| disk("make", &path, cause))?;
         }
     }
     for folder in made {

@@ -10,6 +10,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::coin::Coin;
 use crate::load::cpu_clock::CpuClock;
 use crate::load::resp::{Entry, answer_length, compose_set, compose_words};
+use crate::shown::Shown;
 
 /// How long it may take to start, and to give each answer of the preparations.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -85,7 +86,7 @@ impl Redis {
             Durability::Always => "yes",
         };
         let log = std::fs::File::create(folder.join("log"))
-            .map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
+            .map_err(|error| format!("cannot write to {}: {error}", folder.shown()))?;
         let mut command = Command::new("redis-server");
         command
             .args(["--port", &address.port().to_string()])
@@ -206,12 +207,12 @@ fn make_folder(folder: &Path) -> Result<PathBuf, String> {
             Err(error) => {
                 return Err(format!(
                     "cannot make a folder for redis-server in {}: {error}",
-                    folder.display()
+                    folder.shown()
                 ));
             }
         }
     }
-    Err(format!("{} is full of old folders", folder.display()))
+    Err(format!("{} is full of old folders", folder.shown()))
 }
 
 /// Does something that a child inherits this thread's CPUs from; none means any.

@@ -1,5 +1,6 @@
 //! A result's folder: `result.json`, and for each contender a `.hgrm` and a `.hlog`, and pictures.
 
+use crate::plain_file;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -65,7 +66,8 @@ pub fn read(file: &Path) -> Result<Stored, ReportError> {
         let path = path.to_owned();
         move |what| ReportError::NotAResult { path, what }
     };
-    let text = fs::read_to_string(&file).map_err(failed("read", &file))?;
+    let text = plain_file::read_text(&file, plain_file::RESULT_BYTES_MAX)
+        .map_err(failed("read", &file))?;
     let report = Report::parse(&text).map_err(not_a_result(&file))?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut traces = Vec::new();
@@ -73,7 +75,7 @@ pub fn read(file: &Path) -> Result<Stored, ReportError> {
     let is_whole_folder = file.file_name().is_some_and(|name| name == RESULT_FILE);
     for contender in report.contenders.iter().filter(|_| is_whole_folder) {
         let log = folder.join(super::trace::file_stem(&contender.name) + ".hlog");
-        match fs::read_to_string(&log) {
+        match plain_file::read_text(&log, plain_file::RESULT_BYTES_MAX) {
             Ok(text) => {
                 traces.push(hlog::parse(&contender.name, &text).map_err(not_a_result(&log))?);
             }

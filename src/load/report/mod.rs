@@ -31,11 +31,13 @@ pub use utc::Utc;
 
 use std::path::PathBuf;
 
+use crate::shown::Shown;
+
 /// A result that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The file or folder fails.
-    #[error("cannot {doing} {path}: {cause}", path = .path.display())]
+    #[error("cannot {doing} {path}: {cause}", path = .path.shown())]
     File {
         /// What was tried, as in "cannot read".
         doing: &'static str,
@@ -45,7 +47,7 @@ pub enum ReportError {
         cause: std::io::Error,
     },
     /// The file holds something else.
-    #[error("{path} is not a result of `raida bench`: {what}", path = .path.display())]
+    #[error("{path} is not a result of `raida bench`: {what}", path = .path.shown())]
     NotAResult {
         /// The file.
         path: PathBuf,
