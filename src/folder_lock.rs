@@ -82,6 +82,7 @@ impl FolderLock {
             |error| LockRefused::Io { path, error }
         };
         let opened = File::open(folder).map_err(at(folder))?;
+        plain_file::check_folder(&opened).map_err(at(folder))?;
         let opened = match Locked::take(opened) {
             Ok(Some(opened)) => Some(opened),
             Ok(None) => return Err(taken(&path)),
@@ -95,8 +96,16 @@ impl FolderLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // A link would have this process write its number into another file.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&path)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => io::Error::other("it is a symbolic link: remove it"),
+                _ => error,
+            })
             .map_err(at(&path))?;
+        let file_type = file.metadata().map_err(at(&path))?.file_type();
+        plain_file::check(file_type).map_err(at(&path))?;
         let Some(file) = Locked::take(file).map_err(at(&path))? else {
             return Err(taken(&path));
         };
@@ -163,6 +172,20 @@ mod tests {
         }
         drop(first);
         FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_file_is_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("theirs");
+        std::fs::write(&theirs, "theirs").unwrap();
+        std::os::unix::fs::symlink(&theirs, folder.path().join("lock")).unwrap();
+        let refused = FolderLock::take(folder.path()).unwrap_err();
+        let LockRefused::Io { error, .. } = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(error.to_string(), "it is a symbolic link: remove it");
+        assert_eq!(std::fs::read(&theirs).unwrap(), b"theirs");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! nobody writes to would hang whoever opens it, a device or a file full of holes has no end.
 
 use std::{
-    fs::{File, FileType, OpenOptions},
+    fs::{File, FileType, Metadata, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -14,6 +14,8 @@ pub const SECRET_BYTES_MAX: usize = 4 << 10;
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 /// The longest result of a measurement, or log of one, bytes.
 pub const RESULT_BYTES_MAX: usize = 64 << 20;
+
+const ROOT: u32 = 0;
 
 /// Opens a file to be read.
 ///
@@ -76,6 +78,44 @@ pub fn read_text(path: &Path, most: usize) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))
 }
 
+/// Reads a text of at most so many bytes that nobody else may have put there.
+///
+/// # Errors
+/// As [`read_text`], or it is somebody else's, who knows what is in it.
+pub fn read_own_text(path: &Path, most: usize) -> io::Result<String> {
+    check_owner(&open(path)?.metadata()?)?;
+    read_text(path, most)
+}
+
+/// Whether a folder is one that nobody else decides about.
+///
+/// # Errors
+/// It belongs to another user, or all users can write into it.
+pub fn check_folder(folder: &File) -> io::Result<()> {
+    let metadata = folder.metadata()?;
+    check_owner(&metadata)?;
+    if metadata.mode() & 0o002 != 0 {
+        let text = "all users can write into it, and so decide what is in it: chmod o-w";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(())
+}
+
+fn check_owner(metadata: &Metadata) -> io::Result<()> {
+    check_user(metadata.uid(), rustix::process::geteuid().as_raw())
+}
+
+/// Root may work with what is anybody's, and what is root's is good for anybody.
+fn check_user(owner: u32, user: u32) -> io::Result<()> {
+    if owner == user || owner == ROOT || user == ROOT {
+        return Ok(());
+    }
+    let text = format!(
+        "it belongs to user {owner}, who knows or decides what is in it, and this process runs as user {user}: use your own, or chown it"
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
 fn too_long(length: u64, most: usize) -> io::Error {
     let text = format!("it has {length} bytes, and such a file has {most} at most");
     io::Error::new(io::ErrorKind::InvalidData, text)
@@ -107,6 +147,24 @@ mod tests {
             read(&folder.path().join("none"), 9).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_folder_that_all_can_write_into_is_refused() {
+        use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+        let folder = tempfile::tempdir().unwrap();
+        let check = |mode| {
+            std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+            check_folder(&File::open(folder.path()).unwrap())
+        };
+        assert!(check(0o700).is_ok() && check(0o775).is_ok());
+        let error = check(0o777).unwrap_err().to_string();
+        assert!(error.contains("all users can write into it"), "{error}");
+        for (owner, user) in [(1_000, 1_000), (0, 1_000), (1_000, 0)] {
+            check_user(owner, user).unwrap();
+        }
+        let error = check_user(1_000, 1_001).unwrap_err().to_string();
+        assert!(error.starts_with("it belongs to user 1000, "), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use std::{
     fmt::Write as _,
-    fs, io,
+    fs::{self, File},
+    io::{self, Write as _},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -176,8 +177,16 @@ fn remove_keys(folder: &Path) -> Result<(), NetworkError> {
 /// Writes a file so that whoever reads it meanwhile sees the old text or the new one.
 fn replace(path: &Path, text: &str) -> Result<(), NetworkError> {
     let partial = path.with_extension("partial");
-    let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
-    written.map_err(|error| at(path, error))
+    let written = || {
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::create_new(&partial)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(&partial, path)
+    };
+    written().map_err(|error| at(path, error))
 }
 
 fn lock(folder: &Path) -> Result<FolderLock, NetworkError> {

@@ -10,6 +10,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
+use crate::plain_file;
 use crate::protocol::{
     RaidaId,
     key_file::{self, SecretBytes},
@@ -85,6 +86,8 @@ impl KeySet {
             made.map_err(at(folder))?;
             draft.folder = Some(folder.to_owned());
         }
+        let opened = File::open(folder).map_err(at(folder))?;
+        plain_file::check_folder(&opened).map_err(at(folder))?;
         for (raida, secrets) in RaidaId::all().zip(&*self.0) {
             let path = key_file(folder, raida);
             let mut options = OpenOptions::new();

@@ -491,7 +491,7 @@ fn admin_key(path: &Path, folder: &Path) -> Result<(AdminKey, Option<PathBuf>), 
         write_secret(path, &bytes).map_err(|error| failed(error.to_string()))?;
         made = Some(path.to_owned());
     }
-    let text = plain_file::read_text(path, plain_file::SECRET_BYTES_MAX);
+    let text = plain_file::read_own_text(path, plain_file::SECRET_BYTES_MAX);
     let text = text.map_err(|error| failed(error.to_string()))?;
     let bytes = from_hex(text.trim())
         .ok_or_else(|| failed("must hold 32 hexadecimal digits and nothing else".to_owned()))?;

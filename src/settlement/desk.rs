@@ -1,3 +1,4 @@
+use std::os::unix::fs::MetadataExt;
 use std::{
     io,
     path::PathBuf,
@@ -70,8 +71,17 @@ impl Desk {
             what,
         };
         let file = program.path.metadata();
-        if !file.map_err(|error| failed(error.to_string()))?.is_file() {
+        let file = file.map_err(|error| failed(error.to_string()))?;
+        if !file.is_file() {
             return Err(failed("it is no file".to_owned()));
+        }
+        let (mode, owner) = (file.mode() & 0o7777, file.uid());
+        let is_strange = owner != 0 && owner != rustix::process::geteuid().as_raw();
+        if mode & 0o022 != 0 || is_strange {
+            tracing::warn!(
+                path = %program.path.shown(), mode = format!("{mode:o}"), owner,
+                "others can change trade.command, which decides who is given coins: chmod go-w, and chown it to root or the node's user"
+            );
         }
         access(&program.path, Access::EXEC_OK).map_err(|error| failed(error.to_string()))?;
         let queue = Queue::new(program.at_most + program.waiting_max);

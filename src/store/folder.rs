@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -143,7 +143,7 @@ impl DataFolder {
     /// Where it cannot be read or is not 32 hexadecimal digits.
     pub fn secret(&self) -> Result<NodeSecret, FolderError> {
         let path = self.path.join("secret");
-        let text = plain_file::read_text(&path, plain_file::SECRET_BYTES_MAX);
+        let text = plain_file::read_own_text(&path, plain_file::SECRET_BYTES_MAX);
         let text = text.map_err(|error| FolderError::Io {
             path: path.clone(),
             error,
@@ -177,13 +177,16 @@ fn make(folder: &Path) -> Result<(), FolderError> {
 /// As the file system gives them.
 pub fn write_secret(path: &Path, bytes: &[u8; 16]) -> io::Result<()> {
     let partial = path.with_extension("partial");
+    // Of a run that did not end, or a link that somebody put there.
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&partial)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     for byte in bytes {
         write!(file, "{byte:02x}")?;
     }
@@ -217,6 +220,8 @@ pub fn from_hex(text: &str) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
