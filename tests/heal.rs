@@ -342,6 +342,24 @@ fn more_coins_than_a_ticket_holds_are_fixed_in_groups() {
 }
 
 #[test]
+fn a_server_that_takes_a_fix_and_does_not_answer_is_waited_for_once_a_round() {
+    let many = 2 * COINS_A_TICKET as u32 + 1;
+    let mut trial = Trial::of(many);
+    (0..many).for_each(|sn| trial.network.lose(sn, [11, 12]));
+    trial.network.fates.insert(11, Fate::RequestLost);
+    let healed = trial.heal().unwrap();
+    let asked = |server| {
+        trial
+            .fixes()
+            .iter()
+            .filter(|(raida, _)| *raida == server)
+            .count()
+    };
+    // The other one is asked in each group, and in the second round there is nothing left to ask it.
+    assert_eq!((asked(11), asked(12)), (healed.rounds, 3));
+}
+
+#[test]
 fn generators_are_drawn_for_the_coins_of_one_fix_on_the_servers_that_carry_it_out() {
     let many = COINS_A_TICKET as u32 + 2;
     let mut trial = Trial::of(many + 1);

@@ -1282,3 +1282,29 @@ fn what_is_no_plain_file_hangs_no_command_and_no_name_moves_the_terminal() {
     );
     assert!(!run.err.contains('\u{202e}'));
 }
+
+#[test]
+fn servers_that_say_done_and_do_nothing_cost_no_number() {
+    let network = Network::of(2);
+    network.refuse(0..13, Command::StoreSum, Status::ALL_PASS);
+    let put = network.run("locker put --wallet wallet --all --key @secret");
+    assert_eq!(put.status, Some(1), "{}", put.out);
+    assert!(put.out.contains("on fewer than 13 servers"), "{}", put.out);
+    let files = network.files("wallet");
+    assert_eq!(files.len(), 2);
+    for (_, file) in &files {
+        assert_eq!(network.known(file), 25);
+    }
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    assert_eq!(network.in_locker(&secret(), coin(1)), 25);
+
+    // Nor do they where coins are taken out.
+    network.refuse(0..13, Command::Remove, Status::ALL_PASS);
+    let take = network.run("locker take --wallet other --key @secret");
+    assert_ne!(take.status, Some(0), "{}", take.out);
+    let taken = network.run("locker take --wallet other --key @secret");
+    assert_eq!(taken.status, Some(0), "{}{}", taken.out, taken.err);
+    for (folder, file) in network.files("other") {
+        assert_eq!((folder, network.known(&file)), (Folder::Bank, 25));
+    }
+}

@@ -181,7 +181,7 @@ pub(super) fn answer_length(bytes: &[u8]) -> Option<usize> {
     match line.split_first()? {
         (b'$', count) => match read_number(count)? {
             Some(count) => {
-                let length = after + count + 2;
+                let length = after.checked_add(count)?.checked_add(2)?;
                 (bytes.len() >= length).then_some(length)
             }
             None => Some(after),
@@ -189,7 +189,9 @@ pub(super) fn answer_length(bytes: &[u8]) -> Option<usize> {
         (b'*', count) => {
             let mut length = after;
             for _ in 0..read_number(count)?.unwrap_or(0) {
-                length += answer_length(&bytes[length..])?;
+                let entry = &bytes[length..];
+                // No answer here has lists in a list, which could go on without end.
+                length += (entry.first()? != &b'*').then(|| answer_length(entry))??;
             }
             Some(length)
         }
@@ -265,6 +267,20 @@ mod tests {
             }
             let more = [whole, b"+more"].concat();
             assert_eq!(answer_length(&more), Some(whole.len()), "{whole:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_no_answer_has_and_lists_in_lists_are_none() {
+        let deep = b"*1\r\n".repeat(1_000_000);
+        for endless in [
+            &b"$18446744073709551615\r\n"[..],
+            b"$18446744073709551614\r\nab\r\n",
+            b"*18446744073709551615\r\n$1\r\na\r\n",
+            b"*1\r\n*1\r\n+OK\r\n",
+            &deep,
+        ] {
+            assert_eq!(answer_length(endless), None);
         }
     }
 

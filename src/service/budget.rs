@@ -1,5 +1,5 @@
 //! What requests that wait, and bytes that wait, may take of a core, and how much of it one address
-//! may: each [`Stranger`](crate::shard::Stranger), so what comes as datagrams, which may bear any address,
+//! may: each [`crate::shard::Stranger`], so what comes as datagrams, which may bear any address,
 //! takes nothing from the connections of the address.
 //!
 //! A request that is answered at once takes nothing. One that waits takes a place and the bytes that

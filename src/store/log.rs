@@ -1297,5 +1297,7 @@ pub(super) fn segment_name(shard: u16, number: u64) -> String {
 /// Shard and number of a segment file's name; `None` for a foreign file.
 pub(super) fn parse_segment_name(name: &str) -> Option<(u16, u64)> {
     let (shard, number) = name.strip_suffix(".segment")?.split_once('-')?;
-    Some((shard.parse().ok()?, number.parse().ok()?))
+    // No log comes so far, and there has to be a next number.
+    let number = number.parse().ok().filter(|&number| number < 1 << 60)?;
+    Some((shard.parse().ok()?, number))
 }

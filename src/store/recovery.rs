@@ -258,6 +258,12 @@ pub(super) async fn open<S: Storage>(
     Ok((PageFiles::open(storage).await?, survey))
 }
 
+/// A round that only somebody has written who wants to do harm.
+pub(super) fn no_next_round() -> RecoveryError {
+    let text = "its newest checkpoint has the highest number that there is, so there can be no next one: restore the folder from a backup";
+    RecoveryError::Io(io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
 /// Makes pages and book what the survey and all that was gathered say, and gives up everything else.
 pub(super) async fn bring_in_order<S: Storage>(
     storage: &S,
@@ -266,7 +272,7 @@ pub(super) async fn bring_in_order<S: Storage>(
     mut survey: Survey,
 ) -> Result<Recovered, RecoveryError> {
     make_durable(storage, files, &survey).await?;
-    let round = survey.round + 1;
+    let round = survey.round.checked_add(1).ok_or_else(no_next_round)?;
     let mut changes = 0;
     let mut pages = vec![PageSummary::default(); PAGES];
     let mut stale: Vec<(usize, Box<SurveyedPage>)> = Vec::new();

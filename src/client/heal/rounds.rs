@@ -294,6 +294,7 @@ pub fn heal_looked(
             break;
         }
         rounds += 1;
+        let mut given_up = BTreeSet::new();
         let passes = passes(wallet.coins());
         add_groups(&mut groups, &sick, wallet.coins());
         for group in &mut groups {
@@ -305,6 +306,7 @@ pub fn heal_looked(
                     number: rounds,
                     spared,
                     refusals: &mut refusals,
+                    given_up: &mut given_up,
                 };
                 heal_group(wallet, group, &ill, network, &mut draw, &mut round, &mut at)?;
             }
@@ -540,6 +542,9 @@ struct Round<'a> {
     /// Where numbers in doubt are not replaced.
     spared: &'a BTreeSet<(RaidaId, Coin)>,
     refusals: &'a mut Refusals,
+    /// Servers that have let a fix go unanswered until its time was over. Each is waited for once a round: that
+    /// takes [`FIX_TIMEOUT`](super::FIX_TIMEOUT), and a wallet may have many groups.
+    given_up: &'a mut BTreeSet<RaidaId>,
 }
 
 /// Tickets and fixes for some coins of a group.
@@ -562,7 +567,11 @@ fn heal_group(
     let marks: Vec<PownString> = (group.iter())
         .map(|&place| last_words(&coins[place].file, round.spared))
         .collect();
-    let planned = plan(&marks, &listed);
+    let mut planned = plan(&marks, &listed);
+    round
+        .given_up
+        .iter()
+        .for_each(|&raida| planned[raida].clear());
     let servers = planned.count(|coins| !coins.is_empty());
     if servers == 0 {
         return Ok(());
@@ -594,6 +603,9 @@ fn heal_group(
     for (raida, fixed) in network.fix(orders) {
         let Fixed { outcomes, error } = fixed.unwrap_or_default();
         if let Some(error) = error {
+            if matches!(error, ClientError::TimedOut(..)) {
+                round.given_up.insert(raida);
+            }
             refusals.fixes[raida].get_or_insert_with(|| error.to_string());
         }
         for (&place, outcome) in planned[raida].iter().zip(outcomes) {

@@ -5,7 +5,7 @@ use crate::client::wallet::{Filed, Mark};
 use crate::client::{ClientError, Outcome, PerRaida, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
-use crate::protocol::healing::Found;
+use crate::protocol::healing::{Found, VOTES_NEEDED};
 
 /// What a server was sent: which of a wallet's coins, by their places, and what became of each.
 #[derive(Debug, Default)]
@@ -14,8 +14,10 @@ pub(super) struct Sent {
     pub error: Option<ClientError>,
 }
 
-/// Takes note of what became of a change, and asks those servers again, of coins with two numbers,
-/// that did not say so: which is in force?
+/// Asks which of their two numbers coins have that servers were to change, and takes note of it. What a
+/// server says that it did is not enough: the number before is the only one that is good where it did
+/// nothing. Where it does not answer, it is believed once 13 others have shown that they have the new
+/// number.
 ///
 /// Where it is the old one still, `is_over` says whether the change is known not to be under way any
 /// more: then the new number is dropped. Else both stay in the file, since a request that was given up
@@ -28,12 +30,8 @@ pub(super) fn settle(
 ) {
     let mut became: PerRaida<BTreeMap<usize, Outcome>> = PerRaida::from_fn(|_| BTreeMap::new());
     for (raida, sent) in sent.iter() {
-        for &(place, outcome) in sent.iter().flat_map(|sent| &sent.outcomes) {
-            match outcome {
-                Outcome::Changed => coins[place].file.settle(raida, Found::Pan),
-                other => drop(became[raida].insert(place, other)),
-            }
-        }
+        let outcomes = sent.iter().flat_map(|sent| &sent.outcomes);
+        became[raida] = outcomes.copied().collect();
     }
     let questions = PerRaida::from_fn(|raida| {
         // Who could not be reached a moment ago would only cost another time-out.
@@ -55,17 +53,20 @@ pub(super) fn settle(
     let answers = raidas.ask(raidas.timeout, asked, |client, records| {
         client.find(&records)
     });
+    let mut shown: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut only_said: Vec<(RaidaId, usize)> = vec![];
     for (raida, answer) in answers.iter() {
         let found = match answer {
             Some(Ok(found)) => found.as_slice(),
-            Some(Err(error)) => {
-                let mark = mark_of(error);
-                set_marks(coins, &questions[raida], raida, mark);
-                continue;
-            }
-            None => {
+            silent => {
+                let mark = match silent {
+                    Some(Err(error)) => mark_of(error),
+                    _ => Mark::NoAnswer,
+                };
                 let doubtful = in_doubt(coins, raida);
-                set_marks(coins, &doubtful, raida, Mark::NoAnswer);
+                let done = |place: &&usize| became[raida].get(place) == Some(&Outcome::Changed);
+                only_said.extend(doubtful.iter().filter(done).map(|&place| (raida, place)));
+                set_marks(coins, &doubtful, raida, mark);
                 continue;
             }
         };
@@ -77,8 +78,19 @@ pub(super) fn settle(
                 Found::An if !is_over(outcome.unwrap_or(Outcome::Unknown)) => {
                     file.pown.0[raida] = Mark::NoAnswer;
                 }
-                found => file.settle(raida, found),
+                found => {
+                    *shown.entry(place).or_default() += usize::from(found == Found::Pan);
+                    file.settle(raida, found);
+                }
             }
+        }
+    }
+    for (raida, place) in only_said {
+        if shown
+            .get(&place)
+            .is_some_and(|&servers| servers >= VOTES_NEEDED)
+        {
+            coins[place].file.settle(raida, Found::Pan);
         }
     }
 }

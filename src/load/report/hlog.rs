@@ -1,5 +1,6 @@
 //! Latencies over time, as HdrHistogram's log tools read them (format 1.3, V2 histograms, deflated).
 
+use std::io::Read;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -49,6 +50,44 @@ pub fn write(trace: &Trace, start: SystemTime, about: &str) -> String {
     String::from_utf8(text).expect("the log is text")
 }
 
+/// What the histograms of a log may take, bytes: an hour of them, one a second.
+const MEMORY_MAX: usize = 512 << 20;
+/// The most bytes of counts that a histogram says that it has: more than any here.
+const COUNTS_MAX: u32 = 4 << 20;
+/// The longest time, in seconds, that a log says: some 30 years.
+const SECONDS_MAX: f64 = 1e9;
+
+/// Whether the times at the front of a line are times: the reader of the log takes any number for one.
+fn check_times(line: &str) -> Result<(), String> {
+    if line.starts_with(['#', '"']) {
+        return Ok(());
+    }
+    let times = line.split(',').filter(|field| !field.starts_with("Tag="));
+    for time in times.take(2).filter_map(|field| field.parse::<f64>().ok()) {
+        if !(0.0..=SECONDS_MAX).contains(&time) {
+            return Err(format!("{time} is no time of a log, in seconds"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a deflated histogram is as long as one may be: the reader takes memory for what it says.
+fn check_length(bytes: &[u8]) -> Result<(), String> {
+    let cut = || "a histogram is broken: it is too short".to_owned();
+    // Cookie and length, and then, deflated, the same of what is in it.
+    let mut front = [0; 8];
+    let deflated = bytes.get(8..).ok_or_else(cut)?;
+    let read = flate2::read::ZlibDecoder::new(deflated).read_exact(&mut front);
+    read.map_err(|_| cut())?;
+    let [_, _, _, _, length @ ..] = front;
+    match u32::from_be_bytes(length) {
+        0..=COUNTS_MAX => Ok(()),
+        length => Err(format!(
+            "a histogram is broken: it says that it has {length} bytes"
+        )),
+    }
+}
+
 /// Reads back what [`write()`] wrote, or another program's log of nanoseconds.
 ///
 /// # Errors
@@ -56,6 +95,8 @@ pub fn write(trace: &Trace, start: SystemTime, about: &str) -> String {
 pub fn parse(name: &str, text: &str) -> Result<Trace, String> {
     let mut deserializer = Deserializer::new();
     let mut intervals = Vec::new();
+    let mut memory = 0;
+    text.lines().try_for_each(check_times)?;
     for entry in IntervalLogIterator::new(text.as_bytes()) {
         let entry = entry.map_err(|error| format!("a line of the log is broken: {error:?}"))?;
         let LogEntry::Interval(interval) = entry else {
@@ -64,9 +105,17 @@ pub fn parse(name: &str, text: &str) -> Result<Trace, String> {
         let bytes = BASE64_STANDARD
             .decode(interval.encoded_histogram())
             .map_err(|error| format!("a histogram is no base64: {error}"))?;
-        let latency_ns = deserializer
+        check_length(&bytes)?;
+        let latency_ns: hdrhistogram::Histogram<u64> = deserializer
             .deserialize(&mut bytes.as_slice())
             .map_err(|error| format!("a histogram is broken: {error}"))?;
+        memory += latency_ns.distinct_values() * size_of::<u64>();
+        if memory > MEMORY_MAX {
+            return Err(format!(
+                "its histograms take more than {} MB",
+                MEMORY_MAX >> 20
+            ));
+        }
         intervals.push(Interval {
             from: interval.start_timestamp(),
             length: interval.duration(),
@@ -130,6 +179,27 @@ mod tests {
             assert_eq!(back.latency_ns, was.latency_ns);
         }
         assert_eq!(back.whole(), trace.whole());
+    }
+
+    #[test]
+    fn times_and_lengths_that_no_log_has_are_refused_and_take_no_memory() {
+        let line = |from: &str, histogram: &str| {
+            let text =
+                format!("#[Histogram log format version 1.3]\n{from},1.000,0.1,{histogram}\n");
+            parse("node", &text).unwrap_err()
+        };
+        for from in ["1e300", "-1", "inf", "NaN", "Tag=a,1e40"] {
+            let refused = line(from, "HISTFAAAAAB4nAMAAAAAAQ==");
+            assert!(refused.contains("no time of a log"), "{from}: {refused}");
+        }
+        let mut deflated = vec![0x1c, 0x84, 0x93, 0x14, 0, 0, 0, 0];
+        let counts = [&[0x1c, 0x84, 0x93, 0x13][..], &[0xff; 4], &[0; 32]].concat();
+        let mut encoder = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, &counts).unwrap();
+        deflated.extend(encoder.finish().unwrap());
+        let refused = line("0.5", &BASE64_STANDARD.encode(&deflated));
+        assert!(refused.contains("4294967295 bytes"), "{refused}");
+        assert!(line("0.5", "HISTFA==").contains("too short"));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Machine, Utc};
@@ -209,11 +211,38 @@ impl Report {
         }
         let version: Version = serde_json::from_str(text).map_err(|e| e.to_string())?;
         match version.format {
-            FORMAT => serde_json::from_str(text).map_err(|e| e.to_string()),
+            FORMAT => {
+                check_numbers(&serde_json::from_str(text).map_err(|e| e.to_string())?)?;
+                let report: Report = serde_json::from_str(text).map_err(|e| e.to_string())?;
+                match report.shards {
+                    Some(shards) if shards > SHARDS_MAX => {
+                        Err(format!("{shards} shards are more than a node has"))
+                    }
+                    _ => Ok(report),
+                }
+            }
             other => Err(format!(
                 "it is of format {other}, and this version of raida reads format {FORMAT}"
             )),
         }
+    }
+}
+
+/// Numbers of a result are 0 or within these, whatever they count or measure: an axis can be drawn for
+/// them.
+const NUMBERS: RangeInclusive<f64> = 1e-9..=1e18;
+const SHARDS_MAX: usize = u16::MAX as usize;
+
+/// Looks at every number of a result.
+fn check_numbers(value: &serde_json::Value) -> Result<(), String> {
+    match value {
+        serde_json::Value::Number(number) => match number.as_f64() {
+            Some(number) if number == 0.0 || NUMBERS.contains(&number.abs()) => Ok(()),
+            _ => Err(format!("{number} is no number that a measurement gives")),
+        },
+        serde_json::Value::Array(values) => values.iter().try_for_each(check_numbers),
+        serde_json::Value::Object(fields) => fields.values().try_for_each(check_numbers),
+        _ => Ok(()),
     }
 }
 
