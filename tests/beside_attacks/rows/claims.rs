@@ -62,8 +62,11 @@ fn honest_claim(site: &Site) -> Victim {
 /// A server claims the ticket of an honest client, from this address.
 fn claim(site: &Site, raida: u8, address: Ipv4Addr) -> Victim {
     let node = site.address();
-    let get = request(GET_TICKET, &with_numbers(&coins().aimed_at[..1]));
+    // Another coin each time: each is in few tickets at a time.
+    let mut coins = coins().aimed_at.chunks(1).cycle();
     Box::new(move || {
+        let coin = coins.next().expect("it goes round");
+        let get = request(GET_TICKET, &with_numbers(coin));
         let ticket = match ask(OWNER, node, &get, PATIENCE) {
             Ok(answer) if answer.status == ALL_PASS => answer.payload,
             other => return Err(format!("no ticket: {other:?}")),
