@@ -93,8 +93,11 @@ impl FixPlan<'_> {
                 stock: Arc::new(stock),
             }),
             Err(error) => {
-                nodes.delete(&coins, &ans)?;
-                Err(error)
+                // Why it came to that is said first.
+                Err(match nodes.delete(&coins, &ans) {
+                    Ok(()) => error,
+                    Err(left) => CliError::Unfinished(format!("{error}; {left}")),
+                })
             }
         }
     }
@@ -167,13 +170,15 @@ impl FixPlan<'_> {
             };
             let (outcomes, error) = client.fix(&order);
             let numbers = part.iter().map(|&coin| order.generator.an(raida, coin));
-            ans[raida].get_or_insert_default().extend(numbers);
+            if outcomes.iter().any(|&outcome| outcome != Outcome::Failed) {
+                ans[raida].get_or_insert_default().extend(numbers);
+            }
             if let Some(error) = error {
                 return Err(failed(error));
             }
             if outcomes.iter().any(|&outcome| outcome != Outcome::Changed) {
                 return Err(CliError::Unfinished(format!(
-                    "RAIDA {raida} does not fix the coins that were made for this on the others: see what it says in its log"
+                    "RAIDA {raida} does not fix the coins that were made for this on the others: where its log says changed_lately, coins of these serial numbers were there less than five minutes ago, as after another bench; wait so long and start it again"
                 )));
             }
         }
