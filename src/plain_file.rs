@@ -31,6 +31,21 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Makes a file that only its owner can read, in place of what stands there: of a run that did not end, or
+/// of somebody who wants what is written, as a link to a file of his.
+///
+/// # Errors
+/// What stands there cannot be removed, or no file can be made.
+pub fn create_anew(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Nor is a link followed that somebody makes now.
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Says whether a file of this type is a plain one.
 ///
 /// # Errors

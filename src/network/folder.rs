@@ -1,6 +1,6 @@
 use std::{
     fmt::Write as _,
-    fs::{self, File},
+    fs,
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -9,6 +9,7 @@ use std::{
 use super::{KeySet, NetworkError, Settings, key_file};
 use crate::{
     folder_lock::{FolderLock, LockRefused},
+    plain_file,
     protocol::RaidaId,
 };
 
@@ -178,12 +179,7 @@ fn remove_keys(folder: &Path) -> Result<(), NetworkError> {
 fn replace(path: &Path, text: &str) -> Result<(), NetworkError> {
     let partial = path.with_extension("partial");
     let written = || {
-        match fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = File::create_new(&partial)?;
-        file.write_all(text.as_bytes())?;
+        plain_file::create_anew(&partial)?.write_all(text.as_bytes())?;
         fs::rename(&partial, path)
     };
     written().map_err(|error| at(path, error))

@@ -1,7 +1,7 @@
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -177,16 +177,7 @@ fn make(folder: &Path) -> Result<(), FolderError> {
 /// As the file system gives them.
 pub fn write_secret(path: &Path, bytes: &[u8; 16]) -> io::Result<()> {
     let partial = path.with_extension("partial");
-    // Of a run that did not end, or a link that somebody put there.
-    match fs::remove_file(&partial) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
+    let mut file = plain_file::create_anew(&partial)?;
     for byte in bytes {
         write!(file, "{byte:02x}")?;
     }

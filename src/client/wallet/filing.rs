@@ -2,9 +2,8 @@
 //! whole file.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -94,21 +93,8 @@ impl Filing {
     }
 
     fn write(&self) -> io::Result<()> {
-        let path = temporary(&self.target);
-        // What stands there is of a run that did not end, or of somebody who wants the coin: a link to a
-        // file of his, or one that he can read.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            // Who can read it owns the coin.
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        file.write_all(&self.bytes)
+        // Who can read it owns the coin.
+        plain_file::create_anew(&temporary(&self.target))?.write_all(&self.bytes)
     }
 
     /// Any descriptor of the file will do: it is the file that is synced.
@@ -183,7 +169,12 @@ fn remove_if(file: &Path, holds: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    let bytes = Zeroizing::new(plain_file::read(file, CoinFile::SIZE_WITH_PANS)?);
+    // One byte more than any coin file has tells those that are longer.
+    let most = CoinFile::SIZE_WITH_PANS + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most));
+    plain_file::open(file)?
+        .take(most as u64)
+        .read_to_end(&mut bytes)?;
     match holds(&bytes) {
         true => std::fs::remove_file(file),
         false => Ok(()),
