@@ -1,5 +1,6 @@
 //! The real program under bad clients, bad disks and signals.
 
+#[path = "support/node_process/mod.rs"]
 mod node_process;
 
 use std::fs::File;

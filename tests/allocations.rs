@@ -2,7 +2,7 @@
 //! a core's loop takes some of glommio's (a wait for sockets, a write to the log), however many
 //! requests the turn answers; so rounds of many requests are compared with rounds of one.
 
-#[path = "real_node/mod.rs"]
+#[path = "support/real_node/mod.rs"]
 mod real_node;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -4,6 +4,7 @@
 //! `RAIDA_CRASH_ROUNDS` sets how often (20 by default), `RAIDA_CRASH_SEED` repeats the choices of an
 //! earlier run; moments and answers vary all the same.
 
+#[path = "support/node_process/mod.rs"]
 mod node_process;
 
 use std::collections::BTreeMap;

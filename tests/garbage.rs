@@ -6,6 +6,7 @@
 //!
 //! `RAIDA_GARBAGE_SEED=<number>` sends the same again.
 
+#[path = "support/real_node/mod.rs"]
 mod real_node;
 
 use std::{

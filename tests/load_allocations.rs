@@ -1,6 +1,7 @@
 //! The generator itself allocates nothing while it asks: an allocation now and then would show in the
 //! latencies, and cost a request as much as the node's own work.
 
+#[path = "support/small_node/mod.rs"]
 mod small_node;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -2,6 +2,7 @@
 //! requests that were announced and never come. However they try, the process stays within a bound, gives
 //! back what it took, and serves an honest client meanwhile.
 
+#[path = "support/node_process/mod.rs"]
 mod node_process;
 
 use std::io::{ErrorKind, Read, Write};

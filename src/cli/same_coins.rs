@@ -179,6 +179,25 @@ impl SameCoins {
         Ok(())
     }
 
+    /// Takes coins out of circulation on one node, those of them that it has with these numbers.
+    ///
+    /// # Errors
+    /// The node gives no answer, or refuses.
+    pub fn delete_on(&self, raida: RaidaId, owned: &[(Coin, An)]) -> Result<(), CliError> {
+        let key = self.keys[raida].as_ref();
+        let failed = |error| {
+            let next = "coins that were made for this are in circulation there still";
+            CliError::Raida { raida, error, next }
+        };
+        let key = key.expect("coins were made there");
+        let timeout = self.raidas.timeout;
+        let mut client = self.raidas.connect(raida, timeout).map_err(failed)?;
+        match client.delete_coins(key, owned) {
+            (_, Some(error)) => Err(failed(error)),
+            (_, None) => Ok(()),
+        }
+    }
+
     /// Takes coins out of circulation where they may have been made.
     fn free_again(&self, coins: &[Coin], may_exist: &PerRaida<bool>) -> Result<(), CliError> {
         let session = self.session;

@@ -9,8 +9,9 @@ use crate::protocol::lockers::{
 };
 use crate::protocol::{Command, Status};
 
-/// Coins of a locker or an offer that are read of one server.
-const LISTED_COINS_MAX: usize = 100_000;
+/// Coins of a locker or an offer that are read of one server. Who puts more there has to take them out by
+/// other means than a list.
+pub const LISTED_COINS_MAX: usize = 100_000;
 
 /// How a purchase stands on a server that looked at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,6 @@ pub use connection::{ClientError, Connection, NotAList, Options, Reply, Transpor
 pub use healing::{FixOrder, Tickets, draw_generator};
 pub use hex::from_hex;
 pub use host_port::{HostPort, NotHostPort};
-pub use lockers::{Purchase, draw_an};
+pub use lockers::{LISTED_COINS_MAX, Purchase, draw_an};
 pub use per_raida::PerRaida;
 pub use raidas::{Hosts, HostsError, Raidas};

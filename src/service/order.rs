@@ -4,13 +4,13 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 use crate::{
-    coin::Coin,
+    coin::{An, Coin},
     protocol::{
         Command,
         authentication::{Detect, DetectSum, Pown, PownDerive, PownSum},
         healing::{Find, Fix, GetTicket},
         key_healing::{FixEncryption, GetEncryptionTicket},
-        lockers::{LockerKey, StoreSum},
+        lockers::StoreSum,
     },
     shard::EXCHANGES_MAX,
 };
@@ -50,6 +50,10 @@ pub(super) struct Footprint {
     /// The number of the only coin, or [`NOTHING`] or [`MUCH`].
     only: u32,
     changes: bool,
+    /// Whether coins come into a locker or on offer by it, or may.
+    stores: bool,
+    /// Whether nobody knows into which before it is carried out.
+    stores_anywhere: bool,
 }
 
 /// Not one coin.
@@ -243,6 +247,8 @@ impl Footprint {
         mask: [u64::MAX; MASK_WORDS],
         only: MUCH,
         changes: true,
+        stores: true,
+        stores_anywhere: false,
     };
 
     /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in the
@@ -251,6 +257,8 @@ impl Footprint {
         mask: [u64::MAX; MASK_WORDS],
         only: MUCH,
         changes: false,
+        stores: false,
+        stores_anywhere: false,
     };
 
     /// What a request touches: `payload` is decrypted.
@@ -280,6 +288,8 @@ impl Footprint {
             }
             Command::FixEncryption => {
                 footprint.changes = true;
+                // Its tickets say the number, which may be a locker's key.
+                (footprint.stores, footprint.stores_anywhere) = (true, true);
                 if let Ok(request) = FixEncryption::parse(payload) {
                     footprint.add(request.coin);
                 }
@@ -306,14 +316,20 @@ impl Footprint {
             Command::Pown => {
                 footprint.changes = true;
                 if let Ok(request) = Pown::parse(payload) {
-                    let coins = request.records().filter_map(|(coin, ..)| coin);
-                    coins.for_each(|coin| footprint.add(coin));
+                    for (coin, _, new) in request.records() {
+                        coin.into_iter().for_each(|coin| footprint.add(coin));
+                        footprint.add_place(&new);
+                    }
                 }
             }
             Command::PownSum => {
                 footprint.changes = true;
                 if let Ok(request) = PownSum::parse(payload) {
                     request.coins().iter().for_each(|coin| footprint.add(coin));
+                    // Of several, nobody knows before they are looked at.
+                    if request.coins().len() == 1 {
+                        footprint.add_place(&(request.sum() ^ request.delta()));
+                    }
                 }
             }
             Command::PownDerive => {
@@ -326,8 +342,7 @@ impl Footprint {
                 footprint.changes = true;
                 if let Ok(request) = StoreSum::parse(payload) {
                     request.coins().iter().for_each(|coin| footprint.add(coin));
-                    // Two stores into a locker keep their order.
-                    footprint.add_locker(request.key);
+                    footprint.add_place(&request.key.an());
                 }
             }
             // A coin comes into a locker and out of it by many commands.
@@ -339,7 +354,7 @@ impl Footprint {
         footprint
     }
 
-    /// What a request about one coin touches.
+    /// What a request about one coin touches, which does not come into a locker by it.
     pub fn one(coin: Coin, changes: bool, keys: impl Iterator<Item = Coin>) -> Footprint {
         let mut footprint = Footprint::of_nothing(changes);
         keys.for_each(|coin| footprint.add(coin));
@@ -352,6 +367,8 @@ impl Footprint {
             mask: [0; MASK_WORDS],
             only: NOTHING,
             changes,
+            stores: false,
+            stores_anywhere: false,
         }
     }
 
@@ -365,10 +382,15 @@ impl Footprint {
         self.mark(number.into());
     }
 
-    fn add_locker(&mut self, key: LockerKey) {
-        let an = key.an();
-        let start = an.expose().first_chunk().expect("16 bytes");
+    /// A locker, or what is on offer, if this is the key of one: coins that come there keep their order.
+    #[inline]
+    fn add_place(&mut self, new: &An) {
+        if !new.is_marked() {
+            return;
+        }
+        let start = new.expose().first_chunk().expect("16 bytes");
         self.only = MUCH;
+        self.stores = true;
         self.mark(u64::from_le_bytes(*start));
     }
 
@@ -385,6 +407,9 @@ impl Footprint {
     fn conflicts_with(&self, other: &Footprint) -> bool {
         if !(self.changes || other.changes) {
             return false;
+        }
+        if self.stores_anywhere && other.stores || other.stores_anywhere && self.stores {
+            return true;
         }
         if self.only < NOTHING && other.only < NOTHING {
             return self.only == other.only;
@@ -403,7 +428,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::coin::{An, PageId};
+    use crate::{coin::PageId, protocol::lockers::LockerKey};
 
     fn coin(place: usize) -> Coin {
         PageId::from_index(77).unwrap().coin(place)
@@ -480,6 +505,38 @@ mod tests {
         assert_eq!(order.in_the_way(needs, only), 1);
         order.leave(reader);
         assert_eq!(order.in_the_way(needs, only), 0);
+    }
+
+    #[test]
+    fn what_comes_into_a_locker_waits_for_what_comes_there_before_it() {
+        let key = |first: u8| {
+            let mut bytes = [first; An::SIZE];
+            bytes[12..].fill(0xff);
+            LockerKey::new(An::new(bytes)).unwrap()
+        };
+        let store = |place, key| {
+            let mut payload = Vec::new();
+            StoreSum::compose([coin(place)], An::ZERO, key, &mut payload);
+            Footprint::of(Command::StoreSum, &payload, std::iter::empty())
+        };
+        let into = |place, key: LockerKey| {
+            let mut payload = Vec::new();
+            Pown::compose([(coin(place), An::ZERO, key.an())], &mut payload);
+            Footprint::of(Command::Pown, &payload, std::iter::empty())
+        };
+        let heal = |place| {
+            let mut payload = Vec::new();
+            FixEncryption::compose(coin(place), &[], &mut payload);
+            Footprint::of(Command::FixEncryption, &payload, std::iter::empty())
+        };
+        assert!(store(1, key(1)).conflicts_with(&into(2, key(1))));
+        assert!(into(1, key(1)).conflicts_with(&into(2, key(1))));
+        assert!(!into(1, key(1)).conflicts_with(&into(2, key(2))));
+        assert!(heal(1).conflicts_with(&store(2, key(1))));
+        assert!(into(1, key(1)).conflicts_with(&heal(2)));
+        assert!(heal(1).conflicts_with(&heal(2)));
+        assert!(!heal(1).conflicts_with(&pown(&[coin(2)])));
+        assert!(!store(1, key(1)).conflicts_with(&pown(&[coin(2)])));
     }
 
     #[test]

@@ -6,16 +6,16 @@ mod fix;
 mod holds;
 mod key_tickets;
 mod lying_server;
-#[path = "../network_process/mod.rs"]
+#[path = "../support/network_process/mod.rs"]
 mod network_process;
-#[path = "../node_process/mod.rs"]
+#[path = "../support/node_process/mod.rs"]
 mod node_process;
 mod numbers;
 mod one_coin;
-#[path = "../peer/server.rs"]
+#[path = "../node/peer/server.rs"]
 mod other_server;
 mod places;
-#[path = "../real_node/mod.rs"]
+#[path = "../support/real_node/mod.rs"]
 mod real_node;
 mod sums;
 mod tickets;

@@ -6,7 +6,7 @@ use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, SerialNumber},
     protocol::{
         AdminKey, Command, Dialect, Status,
-        authentication::{Detect, DetectSum, Pown, PownSum},
+        authentication::{DetectSum, PownSum},
         lockers::{
             Address, Currency, LockerKey, Price, PutForSale, StoreMultiple, StoreSum, TradeKey,
         },
@@ -67,18 +67,6 @@ fn everywhere(count: usize, each: impl Fn(&mut Client, Dialect)) {
 }
 
 impl Client {
-    fn pown(&mut self, records: &[(Coin, An, An)]) -> Status {
-        let mut payload = Vec::new();
-        Pown::compose(records.iter().copied(), &mut payload);
-        self.ask(Command::Pown, &payload).status
-    }
-
-    fn have(&mut self, coins: &[(Coin, An)]) -> bool {
-        let mut payload = Vec::new();
-        Detect::compose(coins.iter().copied(), &mut payload);
-        self.ask(Command::Detect, &payload).status == Status::ALL_PASS
-    }
-
     /// Tries every command that takes a sum for a proof; gives what each said.
     fn prove(&mut self, coins: &[Coin], sum: An, dialect: Dialect) -> Vec<(Command, Status)> {
         let named = || coins.iter().copied();

@@ -3,9 +3,9 @@
 mod encryption_ticket;
 mod fix;
 mod lockers;
-#[path = "../network_process/mod.rs"]
+#[path = "../support/network_process/mod.rs"]
 mod network_process;
-#[path = "../node_process/mod.rs"]
+#[path = "../support/node_process/mod.rs"]
 mod node_process;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -14,7 +14,7 @@ mod crowd;
 mod honest;
 mod machine;
 mod measure;
-#[path = "../node_process/mod.rs"]
+#[path = "../support/node_process/mod.rs"]
 mod node_process;
 mod report;
 mod rows;

@@ -21,7 +21,7 @@ mod keys;
 mod other_servers;
 mod owner;
 mod races;
-#[path = "../real_node/mod.rs"]
+#[path = "../support/real_node/mod.rs"]
 mod real_node;
 mod shared;
 mod world;

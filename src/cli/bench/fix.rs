@@ -3,6 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::seq::IndexedRandom;
+
 use crate::cli::CliError;
 use crate::cli::same_coins::{COINS_A_ROUND, SameCoins};
 use crate::client::heal::FIX_TIMEOUT;
@@ -17,6 +19,10 @@ use crate::protocol::healing::VOTES_NEEDED;
 
 /// How long a server has to answer before the run, or it counts as down.
 const PROBE: Duration = Duration::from_secs(2);
+
+/// How often serial numbers are drawn: well within the 16 s for which a node keeps those that it
+/// offered.
+const DRAWS_MAX: usize = 16;
 
 /// What a node is to fix.
 pub(super) struct FixPlan<'a> {
@@ -72,14 +78,8 @@ impl FixPlan<'_> {
         let is_up = self.probe()?;
         let others = is_up.count(|&is_up| is_up) - 1;
         let repair = self.repair(others)?;
-        let nodes = SameCoins::open(self.raidas.clone(), self.network, |raida| is_up[raida])?;
-        let is_made = |raida| repair == Repair::None || raida != self.raida;
-        let (coins, mut ans) = self.mint(&nodes, is_made)?;
-        let brought = match repair {
-            Repair::All => self.bring(&coins, &mut ans),
-            Repair::None => Ok(()),
-        };
-        match brought.and_then(|()| self.open(repair, &coins, &ans)) {
+        let (nodes, coins, ans) = self.coins(&is_up, repair)?;
+        match self.open(repair, &coins, &ans) {
             Ok((purse, stock)) => Ok(Fixes {
                 raida: self.raida,
                 raidas: self.raidas,
@@ -92,14 +92,38 @@ impl FixPlan<'_> {
                 purse,
                 stock: Arc::new(stock),
             }),
-            Err(error) => {
-                // Why it came to that is said first.
-                Err(match nodes.delete(&coins, &ans) {
-                    Ok(()) => error,
-                    Err(left) => CliError::Unfinished(format!("{error}; {left}")),
-                })
+            Err(error) => Err(deleted(&nodes, &coins, &ans, error)),
+        }
+    }
+
+    /// Makes the coins on all nodes that are up.
+    ///
+    /// The node fixes no coin whose serial number something else changed lately, such as the end of
+    /// another bench. Then other serial numbers are drawn: each session is offered pages that no
+    /// session before it reserved.
+    fn coins(
+        &self,
+        is_up: &PerRaida<bool>,
+        repair: Repair,
+    ) -> Result<(SameCoins, Vec<Coin>, Answers), CliError> {
+        let is_made = |raida| repair == Repair::None || raida != self.raida;
+        for _ in 0..DRAWS_MAX {
+            let nodes = SameCoins::open(self.raidas.clone(), self.network, |raida| is_up[raida])?;
+            let (coins, mut ans) = self.mint(&nodes, is_made)?;
+            let brought = match repair {
+                Repair::All => self.bring(&nodes, &coins, &mut ans),
+                Repair::None => Ok(true),
+            };
+            match brought {
+                Ok(true) => return Ok((nodes, coins, ans)),
+                Ok(false) => nodes.delete(&coins, &ans)?,
+                Err(error) => return Err(deleted(&nodes, &coins, &ans, error)),
             }
         }
+        Err(CliError::Unfinished(format!(
+            "RAIDA {} does not fix the coins that were made for this on the others, of {DRAWS_MAX} draws of serial numbers: where its log says changed_lately, coins of these serial numbers were there less than five minutes ago, as after another bench; wait so long and start it again",
+            self.raida
+        )))
     }
 
     /// Who answers.
@@ -142,8 +166,13 @@ impl FixPlan<'_> {
     }
 
     /// Has the node to be measured fix coins that all others have, a thousand at a time, and adds their
-    /// numbers there: also where it fails, those that it has.
-    fn bring(&self, coins: &[Coin], ans: &mut Answers) -> Result<(), CliError> {
+    /// numbers there: also where it fails, those that it has. Whether it fixed all.
+    fn bring(
+        &self,
+        nodes: &SameCoins,
+        coins: &[Coin],
+        ans: &mut Answers,
+    ) -> Result<bool, CliError> {
         let raida = self.raida;
         let failed = |error| {
             let next = "it fixes no coin before the bench begins";
@@ -170,19 +199,24 @@ impl FixPlan<'_> {
             };
             let (outcomes, error) = client.fix(&order);
             let numbers = part.iter().map(|&coin| order.generator.an(raida, coin));
-            if outcomes.iter().any(|&outcome| outcome != Outcome::Failed) {
+            if outcomes.iter().all(|&outcome| outcome == Outcome::Changed) {
                 ans[raida].get_or_insert_default().extend(numbers);
+                continue;
             }
-            if let Some(error) = error {
-                return Err(failed(error));
-            }
-            if outcomes.iter().any(|&outcome| outcome != Outcome::Changed) {
-                return Err(CliError::Unfinished(format!(
-                    "RAIDA {raida} does not fix the coins that were made for this on the others: where its log says changed_lately, coins of these serial numbers were there less than five minutes ago, as after another bench; wait so long and start it again"
-                )));
-            }
+            // Some of them, or perhaps some.
+            let there = outcomes.iter().map(|outcome| match outcome {
+                Outcome::Changed | Outcome::Unknown => true,
+                Outcome::Failed | Outcome::NotAsked => false,
+            });
+            let owned = part.iter().copied().zip(numbers).zip(there);
+            let owned = owned.filter_map(|(owned, there)| there.then_some(owned));
+            nodes.delete_on(raida, &owned.collect::<Vec<(Coin, An)>>())?;
+            return match error {
+                Some(error) => Err(failed(error)),
+                None => Ok(false),
+            };
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes the coins. Those of a group are of as many denominations, and so pages, as there are.
@@ -193,11 +227,21 @@ impl FixPlan<'_> {
     ) -> Result<(Vec<Coin>, Answers), CliError> {
         let (groups, of_group) = (self.groups, self.coins_per_request);
         let count = groups * of_group;
-        let of_each = count.div_ceil(Denomination::all().count()) as u32;
-        let wanted: BTreeMap<Denomination, u32> =
-            Denomination::all().map(|dn| (dn, of_each)).collect();
+        let of_each = count.div_ceil(Denomination::all().count());
+        let offered: BTreeMap<Denomination, u32> =
+            Denomination::all().map(|dn| (dn, u32::MAX)).collect();
         let reserved = Instant::now();
-        let free = nodes.free(&wanted)?;
+        let offered = nodes.free(&offered)?;
+        // Side by side, so that few pages are read; not the first ones each time, which the run before
+        // had.
+        let of_denomination = offered.chunk_by(|one, next| one.denomination == next.denomination);
+        let free: Vec<Coin> = of_denomination
+            .flat_map(|offered| {
+                let runs: Vec<&[Coin]> = offered.chunks_exact(of_each).collect();
+                let run = runs.choose(&mut rand::rng()).copied();
+                run.unwrap_or(offered).to_vec()
+            })
+            .collect();
         if free.len() < count {
             return Err(PurseError::NoneFree.into());
         }
@@ -242,6 +286,14 @@ impl FixPlan<'_> {
         let own = ans[self.raida].as_ref().expect("the node answered before");
         let purse = Purse::new(coins.iter().copied().zip(own.iter().copied()))?;
         Ok((purse, stock))
+    }
+}
+
+/// Why coins that were made are of no use, when they have been deleted again; or what is left of them.
+fn deleted(nodes: &SameCoins, coins: &[Coin], ans: &Answers, error: CliError) -> CliError {
+    match nodes.delete(coins, ans) {
+        Ok(()) => error,
+        Err(left) => CliError::Unfinished(format!("{error}; {left}")),
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::cli::coins::{check_sum, json_of, read_coins};
+use crate::cli::coins::{check_place, check_sum, json_of, read_coins};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::{json_of_said, names, phrase, table};
 use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
@@ -118,8 +118,13 @@ impl PutCommand {
         // Whoever is not answered here has changed nothing, and needs no key.
         client.echo()?;
         let key = match &self.key {
-            Some(text) => text.locker_key("--key")?,
+            Some(text) => {
+                let key = text.locker_key("--key")?;
+                check_place(coins.len(), client.peek(key)?.len())?;
+                key
+            }
             None => {
+                check_place(coins.len(), 0)?;
                 let key = draw_locker_key()?;
                 tell("the locker's key on this node", &hex_of(key.an()))?;
                 key

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::terms::{currency, price};
 use crate::cli::CliError;
-use crate::cli::coins::{check_sum, read_coins};
+use crate::cli::coins::{check_place, check_sum, read_coins};
 use crate::cli::locker::{FromWalletArgs, json_of_put, text_of_put, words};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::phrase;
@@ -70,6 +70,7 @@ impl OfferCommand {
     fn on_one(&self, mut client: Client, file: &Path) -> Result<Answer, CliError> {
         let coins: Vec<(Coin, An)> = read_coins(file)?;
         check_sum(&coins, file)?;
+        check_place(coins.len(), 0)?;
         // Whoever is not answered here has changed nothing, and needs no key.
         client.echo()?;
         let key = match &self.key {

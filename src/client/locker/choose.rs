@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::{LockerError, Place};
+use crate::client::LISTED_COINS_MAX;
 use crate::client::wallet::{Filed, Folder, Wallet};
 use crate::coin::{Coin, Worth};
 use crate::protocol::RaidaId;
@@ -50,15 +51,13 @@ pub fn choose(
         wallet.keep_where(begun);
         return Ok(Chosen::Unfinished);
     }
-    if !more {
-        let mut before = wallet.handed_over()?;
-        before.retain(|file| RaidaId::all().any(|raida| file.an(raida) == place.an(raida)));
-        if !before.is_empty() {
-            return Err(LockerError::PutBefore {
-                coins: before.len(),
-                worth: Worth::of(before.iter().map(|file| file.coin)),
-            });
-        }
+    let mut before = wallet.handed_over()?;
+    before.retain(|file| RaidaId::all().any(|raida| file.an(raida) == place.an(raida)));
+    if !more && !before.is_empty() {
+        return Err(LockerError::PutBefore {
+            coins: before.len(),
+            worth: Worth::of(before.iter().map(|file| file.coin)),
+        });
     }
     let to_spend = |filed: &&Filed| matches!(filed.folder, Folder::Bank | Folder::Fracked);
     let settled = |filed: &&Filed| to_spend(filed) && !filed.file.is_in_doubt();
@@ -85,6 +84,10 @@ pub fn choose(
     };
     if chosen.is_empty() {
         return Err(LockerError::NoCoins);
+    }
+    let (coins, before) = (chosen.len(), before.len());
+    if coins + before > LISTED_COINS_MAX {
+        return Err(LockerError::TooMany { coins, before });
     }
     wallet.keep_where(|filed| chosen.contains(&filed.file.coin));
     Ok(Chosen::AsAsked)

@@ -1,3 +1,4 @@
+use crate::client::LISTED_COINS_MAX;
 use crate::client::heal::HealError;
 use crate::client::wallet::WalletError;
 use crate::coin::{Coin, Worth};
@@ -51,6 +52,16 @@ pub enum LockerError {
         coins: usize,
         /// What they are worth.
         worth: Worth,
+    },
+    /// More coins in one place than anybody reads the list of.
+    #[error(
+        "{coins} coins would be in one place with {before} that are there, and nobody reads a list of more than {LISTED_COINS_MAX}, so that they could not be taken out again; put them into several: nothing was changed"
+    )]
+    TooMany {
+        /// How many are to go there.
+        coins: usize,
+        /// How many are known to be there.
+        before: usize,
     },
     /// Coins that too few servers know are nothing to give to anybody.
     #[error(
