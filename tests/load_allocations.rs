@@ -12,7 +12,7 @@ use std::time::Duration;
 use raida::coin::{An, PageId};
 use raida::load::kind::{KindCount, Mix, Setup, Verdict};
 use raida::load::{
-    Addressee, Choice, Held, Io, Keyring, Kind, LoadError, Pace, Plan, Purse, Spacing, Stream,
+    Addressee, Choice, Held, Io, Keyring, Kind, LoadError, Pace, Plan, Purse, Spacing, Stop, Stream,
 };
 use raida::protocol::{Command, RaidaId, Status};
 use rand::rngs::SmallRng;
@@ -185,6 +185,7 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
                 slices: 1,
                 timeout: Duration::from_secs(5),
                 progress: None,
+                stop: Stop::default(),
             };
             let watched = Watched {
                 kind: Mix::one(kind).unwrap().kind(Setup {

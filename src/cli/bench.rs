@@ -14,18 +14,20 @@ use clap::{ArgGroup, ValueEnum};
 use self::coins::Coins;
 use self::fix::FixPlan;
 use super::CliError;
+use super::interrupt;
 use super::node::{AdminKeyArgs, NodeArgs};
-use super::output::{Answer, print, print_json};
+use super::output::{Answer, print, print_json, warn};
 use crate::client::heal::FIX_TIMEOUT;
-use crate::client::{ClientError, HostPort, Hosts, Raidas};
+use crate::client::{ClientError, CoinListWriter, HostPort, Hosts, PerRaida, Raidas};
 use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, PownSumKind, Setup};
 use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
 use crate::load::{
-    Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, Outcome, Pace, Plan, Progress,
-    Purse, RedisPlan, Settled, Spacing, Stream, Sweep,
+    Addressee, Choice, Io, Keyring, Kind, LoadError, Measured, MintJournal, Outcome, Pace, Plan,
+    Progress, Purse, PurseError, RedisPlan, Settled, Spacing, Stop, Stream, Sweep,
 };
 use crate::plain_file;
+use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
 
 /// Coins that requests are encrypted with, at most.
@@ -331,15 +333,16 @@ impl BenchCommand {
         if !self.plot.is_empty() {
             return self.draw();
         }
+        let stop = Stop::default();
         let ran = match self.load() {
-            Load::Mix(mix) => self.run_mix(mix)?,
-            Load::Fix => self.run_fixes()?,
+            Load::Mix(mix) => self.run_mix(mix, &stop)?,
+            Load::Fix => self.run_fixes(&stop)?,
         };
         self.tell(ran)
     }
 
     /// Asks one node.
-    fn run_mix(&self, mix: &Mix) -> Result<Ran, CliError> {
+    fn run_mix(&self, mix: &Mix, stop: &Stop) -> Result<Ran, CliError> {
         if self.network.is_some() || self.expect_refusal {
             return refused("--network and --expect-refusal are for fix alone: leave them away");
         }
@@ -351,12 +354,47 @@ impl BenchCommand {
                 "a pown by sum is of one coin, since of several it proves nothing to their next owner: leave --coins away, or ask for pown-derive",
             );
         }
-        let mut plan = self.plan(self.address(&self.node.host)?)?;
+        let needs_coins = mix.is_about_coins() || self.encryption() != 0;
+        match (needs_coins, &self.coins_file) {
+            (false, _) => self.ask_mix(mix, None, stop),
+            (true, Some(file)) => {
+                let back = "gives the coins their own numbers back";
+                let spare = coins::spare_file(file);
+                let left = match mix.changing_share() > 0.0 {
+                    true => format!(
+                        "coins of {} may have the numbers of {}",
+                        file.shown(),
+                        spare.shown()
+                    ),
+                    false => "no coin was changed".to_owned(),
+                };
+                self.listen(stop, back, left)?;
+                let ran = self.ask_mix(mix, None, stop);
+                ended(ran, Ok(()), stop)
+            }
+            (true, None) => {
+                let host = self.node.host.to_string().replace(':', "-");
+                let file = PathBuf::from(format!("raida-bench-coins-{host}.csv"));
+                let how = self.node_flags();
+                let mut journal = self.journal(&file, &how, stop)?;
+                let ran = self.ask_mix(mix, Some(&mut journal), stop);
+                ended(ran, self.take_out(journal, &how), stop)
+            }
+        }
+    }
+
+    fn ask_mix(
+        &self,
+        mix: &Mix,
+        journal: Option<&mut MintJournal>,
+        stop: &Stop,
+    ) -> Result<Ran, CliError> {
+        let mut plan = self.plan(self.address(&self.node.host)?, stop)?;
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
         let choice = self.choice()?;
         let needs_coins = mix.is_about_coins() || self.encryption() != 0;
         let mut coins = match needs_coins {
-            true => Some(self.coins(mix, choice, &plan)?),
+            true => Some(self.coins(mix, choice, &plan, journal)?),
             false => None,
         };
         if let Some(coins) = &mut coins {
@@ -419,8 +457,64 @@ impl BenchCommand {
         })
     }
 
+    /// Ends a run in order at the first signal, at once at the second; `left` is so then.
+    fn listen(&self, stop: &Stop, back: &str, left: String) -> Result<(), CliError> {
+        let first = format!(
+            "stops: waits for what is under way, and {back}; a second signal ends it at once"
+        );
+        interrupt::listen(stop.clone(), first, format!("ended at once: {left}"))?;
+        Ok(())
+    }
+
+    /// Begins the list of the coins that are made, and says which lists were left by runs that were
+    /// killed.
+    fn journal(&self, file: &Path, how: &str, stop: &Stop) -> Result<MintJournal, CliError> {
+        for (left, lock) in CoinListWriter::left_over(file)? {
+            if lock.is_none() {
+                continue; // of a bench that runs
+            }
+            warn(&format!(
+                "coins of a bench that was killed are in circulation: `raida delete {} {how}` takes them out; then remove the file",
+                left.shown()
+            ));
+        }
+        let journal = MintJournal::create(file, stop.clone())?;
+        let left = format!(
+            "the coins that it made are in circulation, `raida delete {} {how}` takes them out",
+            journal.path().shown()
+        );
+        let back = "takes the coins that it made out of circulation";
+        self.listen(stop, back, left)?;
+        Ok(journal)
+    }
+
+    /// The flags by which `raida delete` takes out of circulation what was made on this node.
+    fn node_flags(&self) -> String {
+        let mut flags = format!("--host {} --raida {}", self.node.host, self.node.raida);
+        flags += &self.admin.flags();
+        flags + " --whatever-number"
+    }
+
+    /// Takes coins out of circulation that were made on the node.
+    fn take_out(&self, journal: MintJournal, how: &str) -> Result<(), CliError> {
+        let free = || -> Result<(), CliError> {
+            if journal.coins().is_empty() {
+                return Ok(());
+            }
+            let mut session = [0; SessionId::SIZE];
+            getrandom::fill(&mut session)?;
+            let session = SessionId::new(u32::from_be_bytes(session));
+            let mut client = self.node.connect_tcp()?;
+            Ok(client.free_coins(session, &self.admin.read()?, journal.coins())?)
+        };
+        match free() {
+            Ok(()) => Ok(journal.discard()?),
+            Err(error) => Err(left_there(&error, &journal, how)),
+        }
+    }
+
     /// Has one node of a network repair coins.
-    fn run_fixes(&self) -> Result<Ran, CliError> {
+    fn run_fixes(&self, stop: &Stop) -> Result<Ran, CliError> {
         let Some(network) = &self.network else {
             return refused(
                 "a fix takes the other servers' tickets: name the folder of a network on this machine with --network (`raida network` starts one)",
@@ -437,7 +531,7 @@ impl BenchCommand {
             return refused(&format!("fix goes without {what}: leave it away"));
         }
         let hosts = Hosts::read(&network.join("hosts"))?;
-        let mut plan = self.plan(self.address(&hosts.0[self.node.raida])?)?;
+        let mut plan = self.plan(self.address(&hosts.0[self.node.raida])?, stop)?;
         // Whoever gives up earlier does not know what came of a fix.
         plan.timeout = plan.timeout.max(FIX_TIMEOUT);
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
@@ -452,7 +546,7 @@ impl BenchCommand {
                 slots * threads
             ));
         }
-        let mut fixes = FixPlan {
+        let fixes = FixPlan {
             network,
             raidas: Raidas::new(
                 hosts,
@@ -463,8 +557,28 @@ impl BenchCommand {
             groups,
             coins_per_request: self.coins,
             expects_refusal: self.expect_refusal,
-        }
-        .prepare()?;
+        };
+        let is_up = fixes.probe()?;
+        let how = format!("--network {} --whatever-number", network.shown());
+        let mut journal = self.journal(&network.join("bench-coins.csv"), &how, stop)?;
+        let ran = self.ask_fixes(&fixes, &is_up, plan, &mut journal);
+        let freed = fixes.free(&is_up, journal.coins());
+        let left = match freed {
+            Ok(()) => journal.discard().map_err(CliError::from),
+            Err(error) => Err(left_there(&error, &journal, &how)),
+        };
+        ended(ran, left, stop)
+    }
+
+    fn ask_fixes(
+        &self,
+        fixes: &FixPlan<'_>,
+        is_up: &PerRaida<bool>,
+        mut plan: Plan,
+        journal: &mut MintJournal,
+    ) -> Result<Ran, CliError> {
+        let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
+        let mut fixes = fixes.prepare(is_up, journal)?;
         let words = format!(
             "{} of {} {}",
             FixKind::NAME,
@@ -473,14 +587,7 @@ impl BenchCommand {
         );
         let kinds = fixes.kinds(threads, slots);
         let (start, outcome) = self.carry_out(&mut plan, kinds);
-        let mut outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                // The first error says more than what follows from it.
-                let _ = fixes.abandon();
-                return Err(error);
-            }
-        };
+        let mut outcome = outcome?;
         let ended = fixes.end(std::mem::take(&mut outcome.coins));
         Ok(Ran {
             words: self.in_words(&words, &plan),
@@ -578,7 +685,7 @@ impl BenchCommand {
         self.baseline.contains(&baseline)
     }
 
-    fn plan(&self, node: SocketAddr) -> Result<Plan, CliError> {
+    fn plan(&self, node: SocketAddr, stop: &Stop) -> Result<Plan, CliError> {
         let threads = self.threads.max(self.cpus.len());
         let on =
             |cpus: &[usize], thread: usize| (!cpus.is_empty()).then(|| cpus[thread % cpus.len()]);
@@ -629,6 +736,7 @@ impl BenchCommand {
             slices: self.slices,
             timeout: Duration::from_millis(self.node.timeout_ms),
             progress: None,
+            stop: stop.clone(),
         })
     }
 
@@ -703,7 +811,13 @@ impl BenchCommand {
     }
 
     /// Coins to ask about, and for keys.
-    fn coins(&self, load: &Mix, choice: Choice, plan: &Plan) -> Result<Coins, CliError> {
+    fn coins(
+        &self,
+        load: &Mix,
+        choice: Choice,
+        plan: &Plan,
+        journal: Option<&mut MintJournal>,
+    ) -> Result<Coins, CliError> {
         let mut coins = match &self.coins_file {
             Some(file) => {
                 let mut coins = Coins::from_file(file, &self.node)?;
@@ -715,7 +829,8 @@ impl BenchCommand {
             }
             None => {
                 let count = self.mint.unwrap_or(MINT_AT_ONCE);
-                Coins::mint(&self.node, self.admin.read()?, count)?
+                let journal = journal.expect("coins are minted with a journal");
+                Coins::mint(&self.node, &self.admin.read()?, count, journal)?
             }
         };
         coins.purse.narrow(choice);
@@ -848,6 +963,40 @@ impl BenchCommand {
         };
         format!("{kinds}{chosen}{encrypted} over {carried}, {paced}, {time}")
     }
+}
+
+/// What came of a run, with what became of the coins that were made for it.
+fn ended(
+    ran: Result<Ran, CliError>,
+    left: Result<(), CliError>,
+    stop: &Stop,
+) -> Result<Ran, CliError> {
+    if stop.is_asked() {
+        let what = match (ran.and_then(|ran| ran.fault), left) {
+            (Err(error), _) if !matches!(error, CliError::Purse(PurseError::Stopped)) => {
+                format!(": {error}")
+            }
+            (_, Err(error)) => format!(": {error}"),
+            (_, Ok(())) => ", and the coins are as they were before".to_owned(),
+        };
+        return Err(CliError::Unfinished(format!("interrupted{what}")));
+    }
+    match (ran, left) {
+        (Ok(ran), left) => Ok(Ran {
+            fault: ran.fault.and(left),
+            ..ran
+        }),
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(left)) => Err(CliError::Unfinished(format!("{error}; {left}"))),
+    }
+}
+
+fn left_there(error: &CliError, journal: &MintJournal, how: &str) -> CliError {
+    CliError::Unfinished(format!(
+        "{error}; the coins that were made for this may be in circulation, {} of them: `raida delete {} {how}` takes them out",
+        journal.coins().len(),
+        journal.path().shown()
+    ))
 }
 
 fn name_of(spacing: Spacing) -> &'static str {

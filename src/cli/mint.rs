@@ -1,16 +1,16 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::CliError;
 use super::mint_network::MintNetwork;
+use super::new_numbers::this_month;
 use super::node::{AdminKeyArgs, NodeArgs};
-use super::output::{Answer, print, print_json, progress};
-use crate::client::{Client, ClientError, CoinListWriter, CoinRecord, Existing};
-use crate::coin::Worth;
-use crate::coin::{An, Coin, Denomination, Mfs};
+use super::output::{Answer, print, print_json, progress, warn};
+use crate::client::{Client, ClientError, CoinListError, CoinListWriter, Existing};
+use crate::coin::{An, Coin, Denomination, SerialNumber, Worth};
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
@@ -18,8 +18,10 @@ use crate::shown::Shown;
 /// Create coins and write them to a CSV; or with --network, the same coins on all 25 nodes, and file
 /// them in a wallet.
 ///
-/// The CSV is opened before anything is created and holds each batch of coins before the next one is
-/// asked for; coins that cannot be written are taken out of circulation again.
+/// Each batch of coins is written down before the node is asked for it, in a file beside the CSV, and
+/// with its numbers before the next one; coins that cannot be written are taken out of circulation again.
+/// Where the command is interrupted, give it again: it takes over the coins that were made, makes what is
+/// missing, and says which coins may be in circulation although nobody knows their numbers.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
@@ -84,7 +86,6 @@ impl MintCommand {
             _ => unreachable!("the command line asks for --out, or --network and --wallet"),
         };
         let key = self.admin.read()?;
-        let mut writer = CoinListWriter::create(&out, Existing::Keep)?;
         let mut session = [0; SessionId::SIZE];
         getrandom::fill(&mut session)?;
         let mut minting = Minting {
@@ -94,6 +95,22 @@ impl MintCommand {
             key,
             made: vec![],
         };
+        let left_over = CoinListWriter::left_over(&out)?;
+        if let Some((part, None)) = left_over.iter().find(|(_, lock)| lock.is_none()) {
+            return Err(CoinListError::BeingWritten(part.clone()).into());
+        }
+        let mut writer = CoinListWriter::create(&out, Existing::Keep)?;
+        let mut unknown = Vec::new();
+        for (part, _lock) in &left_over {
+            unknown.extend(minting.take_over(part, &mut missing, &mut writer)?);
+        }
+        self.tell_unknown(&out, &unknown)?;
+        // Only now there is a second copy of what is in them.
+        for (part, _lock) in left_over {
+            let failed = |cause| CoinListError::Unwritable(out.clone(), part.clone(), cause);
+            std::fs::remove_file(&part).map_err(failed)?;
+        }
+        let taken_over = minting.made.len();
         let mut ended: Option<CliError> = None;
         while ended.is_none() && !missing.is_empty() {
             ended = minting.round(&mut missing, &mut writer).err();
@@ -102,11 +119,18 @@ impl MintCommand {
         bar.finish_and_clear();
 
         let made = minting.made;
-        if made.is_empty() {
+        if made.is_empty() && !writer.is_in_doubt() {
             // Nothing was written, so nothing is kept.
             return Err(ended.expect("a first round makes coins or fails"));
         }
         let so_far = writer.so_far().to_owned();
+        if writer.is_in_doubt() {
+            let ended = ended.map_or(String::new(), |ended| format!("{ended}; "));
+            return Err(CliError::Unfinished(format!(
+                "{ended}what was made before is safe in {}: give the same command again to go on with it",
+                so_far.shown()
+            )));
+        }
         if let Err(error) = writer.finish() {
             let before = ended.map_or(String::new(), |ended| format!("{ended}; then "));
             return Err(CliError::Unfinished(format!(
@@ -122,8 +146,36 @@ impl MintCommand {
                 out.shown()
             )));
         }
+        if taken_over > 0 && !self.json {
+            print(&format!(
+                "{taken_over} of them by a mint of this name that was interrupted\n"
+            ))?;
+        }
         self.report(&out, &format!("raida detect {}", out.shown()), &made)?;
         Ok(Answer::Yes)
+    }
+
+    /// Leaves coins in a file of their own that an interrupted mint asked for and whose numbers nobody
+    /// knows.
+    fn tell_unknown(&self, out: &Path, unknown: &[Coin]) -> Result<(), CliError> {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let mut name = out.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".unknown-{}.csv", std::process::id()));
+        let file = out.with_file_name(name);
+        let mut writer = CoinListWriter::create(&file, Existing::Keep)?;
+        writer.ask(unknown, this_month())?;
+        writer.finish()?;
+        let coins = match unknown.len() {
+            1 => "1 coin that it asked for is".to_owned(),
+            more => format!("{more} coins that it asked for are"),
+        };
+        warn(&format!(
+            "a mint of this name was interrupted: {coins} in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --whatever-number`",
+            file.shown()
+        ));
+        Ok(())
     }
 
     fn report(&self, out: &Path, next: &str, made: &[Coin]) -> Result<(), CliError> {
@@ -199,6 +251,43 @@ impl Minting<'_> {
         Ok(())
     }
 
+    /// Takes over what a mint that was interrupted left: coins with their numbers go into the new file and
+    /// off what is missing. Those without are given back, where they are in circulation.
+    fn take_over(
+        &mut self,
+        part: &Path,
+        missing: &mut BTreeMap<Denomination, u32>,
+        writer: &mut CoinListWriter,
+    ) -> Result<Vec<Coin>, CliError> {
+        let mut unknown: BTreeMap<Denomination, Vec<Coin>> = BTreeMap::new();
+        let records = CoinListWriter::read_left_over(part)?;
+        // Numbers that were being written when it ended may be in the file in part.
+        let claimed: Vec<(Coin, An)> = records.iter().map(|r| (r.coin, r.an)).collect();
+        let passed = self.client.detect(&claimed)?;
+        for (record, passed) in records.into_iter().zip(passed) {
+            let denomination = record.coin.denomination;
+            if record.is_unknown() || !passed {
+                unknown.entry(denomination).or_default().push(record.coin);
+                continue;
+            }
+            writer.write(&record)?;
+            self.made.push(record.coin);
+            if let Some(left) = missing.get_mut(&denomination) {
+                *left -= 1;
+                missing.retain(|_, left| *left > 0);
+            }
+        }
+        writer.sync()?;
+        let mut in_circulation = Vec::new();
+        for (denomination, coins) in unknown {
+            let there = self.client.all_sns(&self.key, denomination)?;
+            let there: HashSet<SerialNumber> = there.into_iter().collect();
+            let coins = coins.into_iter();
+            in_circulation.extend(coins.filter(|coin| there.contains(&coin.serial_number)));
+        }
+        Ok(in_circulation)
+    }
+
     /// Makes these coins and writes them down; what cannot be written down is freed again.
     fn create(
         &mut self,
@@ -206,10 +295,12 @@ impl Minting<'_> {
         reserved: Instant,
         writer: &mut CoinListWriter,
     ) -> Result<(), CliError> {
+        writer.ask(coins, this_month())?;
         let created = self.client.create_coins(self.session, &self.key, coins);
         let written: Result<(), CliError> = match created {
-            Ok(ans) => write(coins, &ans, writer),
+            Ok(ans) => writer.answered(&ans).map_err(CliError::from),
             Err(error @ (ClientError::Refused(..) | ClientError::TooLong(_))) => {
+                writer.forget()?;
                 return Err(error.into());
             }
             Err(doubtful) => Err(doubtful.into()),
@@ -224,15 +315,12 @@ impl Minting<'_> {
         };
         Err(CliError::Unfinished(match freed {
             Ok(()) => {
+                writer.forget()?;
                 format!("{error}; the coins this was about were taken out of circulation again")
             }
             Err(cause) => format!(
-                "{error}; these coins may be in circulation without an owner, and could not be freed ({cause}): {}",
-                coins
-                    .iter()
-                    .map(Coin::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" ")
+                "{error}; {} coins may be in circulation without an owner, and could not be freed ({cause})",
+                coins.len()
             ),
         }))
     }
@@ -242,19 +330,6 @@ impl Minting<'_> {
         self.client = self.node.connect()?;
         Ok(self.client.free_coins(self.session, &self.key, coins)?)
     }
-}
-
-fn write(coins: &[Coin], ans: &[An], writer: &mut CoinListWriter) -> Result<(), CliError> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let mfs = Mfs::at_unix_seconds(now.map_or(0, |since| since.as_secs()));
-    for (&coin, &an) in coins.iter().zip(ans) {
-        writer.write(&CoinRecord {
-            coin,
-            an,
-            mfs: Some(mfs),
-        })?;
-    }
-    Ok(writer.sync()?)
 }
 
 fn denomination(text: &str) -> Result<Denomination, String> {

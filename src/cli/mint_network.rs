@@ -1,11 +1,13 @@
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::CliError;
+use super::new_numbers::this_month;
+use super::output::warn;
 use super::same_coins::{COINS_A_ROUND, SameCoins};
 use crate::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
-use crate::client::{Hosts, PerRaida, Raidas};
+use crate::client::{CoinListError, CoinListWriter, Existing, Hosts, PerRaida, Raidas};
 use crate::coin::{An, Coin, Denomination};
 use crate::shown::Shown;
 
@@ -28,11 +30,47 @@ impl MintNetwork {
         timeout: Duration,
     ) -> Result<MintNetwork, CliError> {
         let raidas = Raidas::new(Hosts::read(&network.join("hosts"))?, coin_id, timeout);
-        Ok(MintNetwork {
+        let minting = MintNetwork {
             nodes: SameCoins::open(raidas, network, |_| true)?,
             coin_id,
             wallet: Wallet::open(wallet, Access::Create)?,
-        })
+        };
+        minting.tell_left_over(network)?;
+        Ok(minting)
+    }
+
+    /// Says which coins an interrupted mint for this wallet asked for that it did not file, and that are
+    /// in circulation.
+    fn tell_left_over(&self, network: &Path) -> Result<(), CliError> {
+        for (part, lock) in CoinListWriter::left_over(&self.journal())? {
+            if lock.is_none() {
+                continue; // of a process that runs
+            }
+            let filed: HashSet<Coin> = (self.wallet.coins().iter())
+                .map(|filed| filed.file.coin)
+                .collect();
+            let asked = CoinListWriter::read_left_over(&part)?;
+            let asked = asked.into_iter().map(|record| record.coin);
+            let asked: Vec<Coin> = asked.filter(|coin| !filed.contains(coin)).collect();
+            match self.nodes.in_circulation(&asked)? {
+                0 => {
+                    let failed =
+                        |cause| CoinListError::Unwritable(self.journal(), part.clone(), cause);
+                    std::fs::remove_file(&part).map_err(failed)?;
+                }
+                count => warn(&format!(
+                    "a mint for this wallet was interrupted: {count} coins that it asked for are in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --network {} --whatever-number`",
+                    part.shown(),
+                    network.shown()
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where coins are written down before the nodes are asked for them.
+    fn journal(&self) -> PathBuf {
+        self.wallet.root().join("minting.csv")
     }
 
     /// Makes the coins and files them in the wallet's Bank, some at a time; `made` hears how many
@@ -47,14 +85,17 @@ impl MintNetwork {
         mut made: impl FnMut(usize),
     ) -> Result<Vec<Coin>, CliError> {
         let mut coins = vec![];
+        let mut journal = CoinListWriter::create(&self.journal(), Existing::Keep)?;
         while !missing.is_empty() {
-            let round = self.round(&missing).map_err(|error| match coins.len() {
-                0 => error,
-                before => CliError::Unfinished(format!(
-                    "{error}; {before} coins were made before, they are in {}",
-                    self.wallet.root().shown()
-                )),
-            })?;
+            let round = self
+                .round(&missing, &mut journal)
+                .map_err(|error| match coins.len() {
+                    0 => error,
+                    before => CliError::Unfinished(format!(
+                        "{error}; {before} coins were made before, they are in {}",
+                        self.wallet.root().shown()
+                    )),
+                })?;
             for coin in &round {
                 let left = missing.get_mut(&coin.denomination);
                 *left.expect("only coins that are missing are made") -= 1;
@@ -67,10 +108,15 @@ impl MintNetwork {
     }
 
     /// Makes some of what is missing.
-    fn round(&mut self, missing: &BTreeMap<Denomination, u32>) -> Result<Vec<Coin>, CliError> {
+    fn round(
+        &mut self,
+        missing: &BTreeMap<Denomination, u32>,
+        journal: &mut CoinListWriter,
+    ) -> Result<Vec<Coin>, CliError> {
         let reserved = Instant::now();
-        let mut coins = self.nodes.free(missing)?;
+        let mut coins = self.nodes.offered(missing)?;
         coins.truncate(COINS_A_ROUND);
+        journal.ask(&coins, this_month())?;
         let MintNetwork {
             nodes,
             coin_id,
@@ -80,6 +126,7 @@ impl MintNetwork {
             let ans = ans.map(|ans| ans.expect("made on every node"));
             file(wallet, *coin_id, &coins, &ans)
         })?;
+        journal.forget()?;
         Ok(coins)
     }
 }

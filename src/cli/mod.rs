@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod coins;
 pub mod config;
+mod delete;
 mod detect;
 mod detect_all;
 mod echo;
@@ -20,6 +21,7 @@ mod fix_encryption;
 mod heal;
 mod health;
 mod import;
+mod interrupt;
 mod keys;
 mod locker;
 mod logging;
@@ -93,6 +95,7 @@ enum Command {
     Trade(trade::TradeCommand),
     Stats(stats::StatsCommand),
     Mint(mint::MintCommand),
+    Delete(delete::DeleteCommand),
     // By far the most flags of all.
     Bench(Box<bench::BenchCommand>),
 }
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Trade(command) => command.run(),
         Command::Stats(command) => command.run(),
         Command::Mint(command) => command.run(),
+        Command::Delete(command) => command.run(),
         Command::Bench(command) => command.run(),
     };
     match answer {

@@ -6,6 +6,7 @@ use super::{CliError, HostPort, admin_key_file};
 use crate::client::{Client, CoinListReader, CoinRecord, Months, Options, Transport};
 use crate::coin::{An, Coin};
 use crate::protocol::{AdminKey, Protection, RaidaId, ResponseCounter};
+use crate::shown::Shown;
 
 /// Which node a command talks to, and how.
 #[derive(clap::Args, Debug)]
@@ -49,6 +50,21 @@ pub struct AdminKeyArgs {
     admin_key_file: Option<PathBuf>,
     #[command(flatten)]
     folder: FolderArgs,
+}
+
+impl AdminKeyArgs {
+    /// The flags that say the same, each after a space.
+    pub fn flags(&self) -> String {
+        let file = self.admin_key_file.as_deref();
+        let named = [
+            ("--admin-key-file", file),
+            ("--config", self.folder.config.as_deref()),
+            ("--data", self.folder.data.as_ref().map(Path::new)),
+        ];
+        let flag =
+            |(flag, value): (&str, Option<&Path>)| Some(format!(" {flag} {}", value?.shown()));
+        named.into_iter().filter_map(flag).collect()
+    }
 }
 
 impl NodeArgs {

@@ -15,6 +15,11 @@ pub enum Answer {
     No,
 }
 
+/// Says on standard error what somebody has to know and no exit status says.
+pub fn warn(text: &str) {
+    eprintln!("raida: {}", plain(text));
+}
+
 /// Prints text to standard output.
 ///
 /// # Errors

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::mint::RESERVED;
 use super::{CliError, admin_key_file};
-use crate::client::{Client, ClientError, Outcome, PerRaida, Raidas};
-use crate::coin::{An, Coin, Denomination};
+use crate::client::{Client, ClientError, PerRaida, Raidas};
+use crate::coin::{An, Coin, Denomination, SerialNumber};
 use crate::protocol::executive::SessionId;
 use crate::protocol::{AdminKey, RaidaId};
 
@@ -57,7 +57,7 @@ impl SameCoins {
     ///
     /// # Errors
     /// A node gives no answer, or refuses; a denomination has none.
-    pub fn free(&self, wanted: &BTreeMap<Denomination, u32>) -> Result<Vec<Coin>, CliError> {
+    pub fn offered(&self, wanted: &BTreeMap<Denomination, u32>) -> Result<Vec<Coin>, CliError> {
         let denominations: Vec<Denomination> = wanted.keys().copied().collect();
         let session = self.session;
         let free = self.ask(|client, key| client.available_sns(session, key, &denominations));
@@ -147,55 +147,40 @@ impl SameCoins {
         }))
     }
 
-    /// Takes coins out of circulation on the nodes whose numbers of them are given.
+    /// How many of these coins are in circulation on a node at least.
     ///
     /// # Errors
-    /// A node gives no answer, refuses, or knows other numbers; the others have done it.
-    pub fn delete(&self, coins: &[Coin], ans: &Answers<Vec<An>>) -> Result<(), CliError> {
-        let question = |raida| self.keys[raida].as_ref().zip(ans[raida].as_ref());
-        let deleted = (self.raidas).ask(self.raidas.timeout, question, |client, (key, ans)| {
-            let owned: Vec<(Coin, An)> = coins.iter().copied().zip(ans.iter().copied()).collect();
-            match client.delete_coins(key, &owned) {
-                (_, Some(error)) => Err(error),
-                (outcomes, None) => Ok(outcomes),
-            }
-        });
-        let deleted = all_answered(
-            deleted,
-            "coins that were made for this are in circulation there still",
-        )?;
-        for (raida, outcomes) in deleted {
-            let outcomes = outcomes.unwrap_or_default();
-            let left = outcomes.iter().filter(|&&one| one != Outcome::Changed);
-            match left.count() {
-                0 => {}
-                left => {
-                    return Err(CliError::Unfinished(format!(
-                        "RAIDA {raida} has other numbers for {left} coins than it gave them: they are in circulation there still"
-                    )));
-                }
-            }
+    /// A node gives no answer, or refuses.
+    pub fn in_circulation(&self, coins: &[Coin]) -> Result<usize, CliError> {
+        let mut numbers: BTreeMap<Denomination, BTreeSet<SerialNumber>> = BTreeMap::new();
+        for coin in coins {
+            let of_it = numbers.entry(coin.denomination).or_default();
+            of_it.insert(coin.serial_number);
         }
-        Ok(())
+        let mut found = 0;
+        for (denomination, numbers) in numbers {
+            let there = self.ask(|client, key| {
+                let there = client.all_sns(key, denomination)?.into_iter();
+                Ok(there
+                    .filter(|n| numbers.contains(n))
+                    .collect::<BTreeSet<_>>())
+            });
+            let there = all_answered(there, "start it, and try again")?;
+            let there: BTreeSet<SerialNumber> = there
+                .into_iter()
+                .flat_map(|(_, there)| there.unwrap_or_default())
+                .collect();
+            found += there.len();
+        }
+        Ok(found)
     }
 
-    /// Takes coins out of circulation on one node, those of them that it has with these numbers.
+    /// Takes coins out of circulation on all nodes, whatever their numbers are.
     ///
     /// # Errors
-    /// The node gives no answer, or refuses.
-    pub fn delete_on(&self, raida: RaidaId, owned: &[(Coin, An)]) -> Result<(), CliError> {
-        let key = self.keys[raida].as_ref();
-        let failed = |error| {
-            let next = "coins that were made for this are in circulation there still";
-            CliError::Raida { raida, error, next }
-        };
-        let key = key.expect("coins were made there");
-        let timeout = self.raidas.timeout;
-        let mut client = self.raidas.connect(raida, timeout).map_err(failed)?;
-        match client.delete_coins(key, owned) {
-            (_, Some(error)) => Err(failed(error)),
-            (_, None) => Ok(()),
-        }
+    /// A node gives no answer, or refuses; the others have done it.
+    pub fn free(&self, coins: &[Coin]) -> Result<(), CliError> {
+        self.free_again(coins, &PerRaida::from_fn(|_| true))
     }
 
     /// Takes coins out of circulation where they may have been made.
@@ -205,7 +190,11 @@ impl SameCoins {
         let freed = (self.raidas).ask(self.raidas.timeout, key, |client, key| {
             client.free_coins(session, key, coins)
         });
-        all_answered(freed, "see that it runs").map(drop)
+        all_answered(
+            freed,
+            "start it, and take the coins out of circulation there",
+        )
+        .map(drop)
     }
 
     fn ask<T: Send>(

@@ -1,6 +1,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 
 use super::from_hex;
 use crate::coin::{An, Coin, Denomination, Mfs, SerialNumber};
+use crate::folder_lock::Locked;
 use crate::plain_file;
 use crate::shown::Shown;
 
@@ -20,6 +21,32 @@ pub struct CoinRecord {
     pub an: An,
     /// When it was last changed, never [`Mfs::FREE`]; `None` where the file has no such column.
     pub mfs: Option<Mfs>,
+}
+
+impl CoinRecord {
+    /// Stands for a number that nobody knows: the server was asked to make the coin, and its answer is
+    /// not in the file.
+    pub const UNKNOWN_AN: An = An::ZERO;
+
+    /// Whether the file does not say the coin's number.
+    pub fn is_unknown(&self) -> bool {
+        self.an == CoinRecord::UNKNOWN_AN
+    }
+
+    /// The line of a CSV, which is as long whatever the number is.
+    fn line(&self) -> String {
+        let months = self.mfs.filter(|mfs| !mfs.is_free());
+        let months = months.expect("a coin that is written is in circulation");
+        let an = u128::from_be_bytes(*self.an.expose());
+        let Coin {
+            denomination,
+            serial_number,
+        } = self.coin;
+        format!(
+            "{denomination},{serial_number},{an:032x},{}\n",
+            months.get()
+        )
+    }
 }
 
 /// Whether a CSV has to have the column `months_from_start`.
@@ -59,6 +86,9 @@ pub enum CoinListError {
     /// The file to be written exists.
     #[error("{file} exists and may hold coins; name another file", file = .0.shown())]
     Exists(PathBuf),
+    /// Another process writes the file.
+    #[error("{file} is being written by another process: wait for it, or name another file", file = .0.shown())]
+    BeingWritten(PathBuf),
     /// The file could not be written. What was synced before is in the second file.
     #[error("cannot write {file}: {cause}; what was written before, if anything, is in {so_far}", file = .0.shown(), so_far = .1.shown(), cause = .2)]
     Unwritable(PathBuf, PathBuf, io::Error),
@@ -278,7 +308,13 @@ pub struct CoinListWriter {
     waiting: Vec<u8>,
     /// Bytes of the file up to the last [`CoinListWriter::sync`]; 0 before the first.
     synced_bytes: u64,
+    /// Coins that a server is asked to make, from there on in the file.
+    asked: Option<(u64, Vec<CoinRecord>)>,
+    _lock: Option<Locked>,
 }
+
+/// A line for each coin that there can be.
+const LEFT_OVER_BYTES_MAX: usize = 1 << 30;
 
 /// Bytes that wait in memory before they go to the file.
 const WAITING_BYTES: usize = 64 * 1024;
@@ -302,6 +338,8 @@ impl CoinListWriter {
             .mode(0o600)
             .open(&so_far)
             .map_err(|cause| CoinListError::Unwritable(file.to_owned(), so_far.clone(), cause))?;
+        // Where the file system has no locks, nobody can tell whether it is being written.
+        let lock = output.try_clone().and_then(Locked::take).ok().flatten();
         Ok(CoinListWriter {
             file: file.to_owned(),
             so_far,
@@ -309,7 +347,134 @@ impl CoinListWriter {
             output,
             waiting: format!("{HEADER}\n").into_bytes(),
             synced_bytes: 0,
+            asked: None,
+            _lock: lock,
         })
+    }
+
+    /// Finds what writers of `file` left that did not end: the files beside it. One that a process writes
+    /// has no lock here; the others are this process's for as long as their locks live.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn left_over(file: &Path) -> Result<Vec<(PathBuf, Option<Locked>)>, CoinListError> {
+        let unreadable = |cause| CoinListError::Unreadable(folder_of(file).to_owned(), cause);
+        let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder_of(file)).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let other = entry.file_name();
+            let number = (other.as_encoded_bytes().strip_prefix(name))
+                .and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(b".part"));
+            if !number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit)) {
+                continue;
+            }
+            let path = entry.path();
+            let unreadable = |cause| CoinListError::Unreadable(path.clone(), cause);
+            let opened = plain_file::open(&path).map_err(unreadable)?;
+            let lock = Locked::take(opened).map_err(unreadable)?;
+            found.push((path, lock));
+        }
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(found)
+    }
+
+    /// Reads what is [left over](CoinListWriter::left_over): whole lines. One that was cut short says
+    /// nothing that anybody was asked for.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no CSV of coins.
+    pub fn read_left_over(part: &Path) -> Result<Vec<CoinRecord>, CoinListError> {
+        let unreadable = |cause| CoinListError::Unreadable(part.to_owned(), cause);
+        let mut text = plain_file::read(part, LEFT_OVER_BYTES_MAX).map_err(unreadable)?;
+        let whole = text.iter().rposition(|&byte| byte == b'\n');
+        text.truncate(whole.map_or(0, |last| last + 1));
+        if text.is_empty() {
+            return Ok(vec![]);
+        }
+        CoinListReader::new(text.as_slice(), part, Months::Required)?.collect()
+    }
+
+    /// Writes down coins that a server is about to be asked to make, without their numbers, and waits
+    /// until that is on disk.
+    ///
+    /// # Errors
+    /// As [`CoinListWriter::sync`].
+    ///
+    /// # Panics
+    /// When it is not known yet what became of those before.
+    pub fn ask(&mut self, coins: &[Coin], mfs: Mfs) -> Result<(), CoinListError> {
+        assert!(self.asked.is_none(), "one batch at a time");
+        if !self.waiting.is_empty() {
+            self.sync()?;
+        }
+        let at = self.synced_bytes;
+        let records = self.write_unknown(coins, mfs)?;
+        self.asked = Some((at, records));
+        Ok(())
+    }
+
+    /// Writes down coins without their numbers, which nobody adds later, and waits until that is on disk.
+    ///
+    /// # Errors
+    /// As [`CoinListWriter::sync`].
+    pub fn write_unknown(
+        &mut self,
+        coins: &[Coin],
+        mfs: Mfs,
+    ) -> Result<Vec<CoinRecord>, CoinListError> {
+        let record = |&coin| CoinRecord {
+            coin,
+            an: CoinRecord::UNKNOWN_AN,
+            mfs: Some(mfs),
+        };
+        let records: Vec<CoinRecord> = coins.iter().map(record).collect();
+        for record in &records {
+            self.write(record)?;
+        }
+        self.sync()?;
+        Ok(records)
+    }
+
+    /// Adds the numbers of the coins that were asked for, and waits until they are on disk.
+    ///
+    /// # Errors
+    /// The disk fails: some of the numbers may be in the file.
+    ///
+    /// # Panics
+    /// When no coins were asked for, or not as many.
+    pub fn answered(&mut self, ans: &[An]) -> Result<(), CoinListError> {
+        let (at, records) = self.asked.as_mut().expect("coins were asked for");
+        assert_eq!(records.len(), ans.len(), "a number each");
+        let mut lines = String::new();
+        for (record, &an) in records.iter_mut().zip(ans) {
+            record.an = an;
+            lines += &record.line();
+        }
+        let written = (self.output)
+            .write_all_at(lines.as_bytes(), *at)
+            .and_then(|()| self.output.sync_all());
+        lines.zeroize();
+        written.map_err(|cause| self.failed(cause))?;
+        self.asked = None;
+        Ok(())
+    }
+
+    /// Takes the coins that were asked for out of the file: no server has made them, or they are written
+    /// down elsewhere.
+    ///
+    /// # Errors
+    /// The disk fails: they may be in the file.
+    pub fn forget(&mut self) -> Result<(), CoinListError> {
+        let Some((at, _)) = self.asked.take() else {
+            return Ok(());
+        };
+        // A file without a coin does not stay.
+        self.synced_bytes = if at == HEADER.len() as u64 + 1 { 0 } else { at };
+        (self.output.set_len(at))
+            .and_then(|()| self.output.seek(SeekFrom::Start(at)))
+            .and_then(|_| self.output.sync_all())
+            .map_err(|cause| self.failed(cause))
     }
 
     /// Where the content is until [`CoinListWriter::finish`].
@@ -325,15 +490,7 @@ impl CoinListWriter {
     /// # Panics
     /// When the record has no months, or months 0: no reader would accept it.
     pub fn write(&mut self, record: &CoinRecord) -> Result<(), CoinListError> {
-        let mfs = record.mfs.filter(|mfs| !mfs.is_free());
-        let months = mfs.expect("a coin that is written is in circulation").get();
-        let an = u128::from_be_bytes(*record.an.expose());
-        let coin = record.coin;
-        let line = format!(
-            "{},{},{an:032x},{months}\n",
-            coin.denomination, coin.serial_number
-        );
-        self.waiting.extend_from_slice(line.as_bytes());
+        self.waiting.extend_from_slice(record.line().as_bytes());
         if self.waiting.len() < WAITING_BYTES {
             return Ok(());
         }
@@ -365,6 +522,22 @@ impl CoinListWriter {
         }
     }
 
+    /// Whether nobody knows what became of the coins that were asked for last.
+    pub fn is_in_doubt(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Removes the file: nobody needs to know the coins in it any more.
+    ///
+    /// # Errors
+    /// The folder cannot be written; the file stays.
+    pub fn discard(mut self) -> Result<(), CoinListError> {
+        std::fs::remove_file(&self.so_far).map_err(|cause| self.failed(cause))?;
+        // It is gone already.
+        self.synced_bytes = 1;
+        Ok(())
+    }
+
     /// Waits until everything is on disk and gives the file its name.
     ///
     /// # Errors
@@ -382,13 +555,7 @@ impl CoinListWriter {
                 std::fs::remove_file(&self.so_far).map_err(|cause| self.failed(cause))?;
             }
         }
-        let folder = match self.file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|cause| self.failed(cause))
+        sync_folder(&self.file).map_err(|cause| self.failed(cause))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -410,6 +577,17 @@ impl Drop for CoinListWriter {
         }
         self.waiting.zeroize();
     }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn sync_folder(file: &Path) -> io::Result<()> {
+    File::open(folder_of(file))?.sync_all()
 }
 
 #[cfg(test)]

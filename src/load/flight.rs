@@ -12,6 +12,7 @@ use super::pace::{DueTimes, Pace};
 use super::plan::LoadError;
 use super::recorder::Recorder;
 use super::resp::{self, RedisRequests};
+use super::stop::Stop;
 use crate::protocol::{
     Datagram, Dialect, Frame, RaidaId, Request, ResponseCounter, ResponseHeader, Rules, Sent,
     datagram, frame, open_response,
@@ -81,6 +82,7 @@ pub(super) struct Flight {
     payload: Vec<u8>,
     rng: SmallRng,
     recorder: Recorder,
+    stop: Stop,
 }
 
 /// A place for a request under way.
@@ -112,6 +114,7 @@ impl Flight {
         slots: usize,
         timeout: Duration,
         recorder: Recorder,
+        stop: Stop,
     ) -> Flight {
         assert!(slots <= SLOTS_MAX, "the plan was checked");
         let now = Instant::now();
@@ -138,6 +141,7 @@ impl Flight {
             payload: Vec::new(),
             rng: SmallRng::from_rng(&mut rand::rng()),
             recorder,
+            stop,
         }
     }
 
@@ -203,7 +207,7 @@ impl Flight {
     pub(super) fn is_over(&self, now: Instant) -> bool {
         // In a closed loop nothing under way means that there is nothing left to ask, or not yet.
         let has_no_more = || self.kind.is_spent() || !self.due.is_open() && !self.kind.waits();
-        self.under_way == 0 && (self.due.is_over(now) || has_no_more())
+        self.under_way == 0 && (self.stop.is_asked() || self.due.is_over(now) || has_no_more())
     }
 
     /// How long to wait for answers; zero where the next request is about to be due.
@@ -233,7 +237,7 @@ impl Flight {
     /// no slot is free, or the kind has nothing to ask.
     #[inline]
     pub(super) fn begin(&mut self, now: Instant) -> Option<usize> {
-        let mut due = self.due.due(now)?;
+        let mut due = self.due.due(now).filter(|_| !self.stop.is_asked())?;
         // One that could not be sent for as long as one that is sent may wait is lost.
         while self.due.is_open() && now.saturating_duration_since(due) > self.timeout {
             self.recorder.lost();

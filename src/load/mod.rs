@@ -12,6 +12,8 @@
 //! |---|---|
 //! | [`kind`] | what is asked and what the answer must be, one file a kind; mixes of them |
 //! | [`Purse`], [`Keyring`] | coins to ask about, and how they get back to what they were; keys |
+//! | [`MintJournal`] | coins that are made for a run, until they are out of circulation again |
+//! | [`Stop`] | the early end of a run |
 //! | [`TicketStock`] | tickets of other servers, got before the fixes that take them |
 //! | [`SideDoor`] | lockers and offers made ready between turns, and taken back |
 //! | [`Choice`], `zipf`, `at_rest` | which of the coins a request is about |
@@ -40,6 +42,7 @@ mod flight;
 mod keyring;
 pub mod kind;
 mod measured;
+mod mint_journal;
 mod own_cost;
 mod pace;
 mod plan;
@@ -50,6 +53,7 @@ pub mod report;
 mod resp;
 mod run;
 mod side_door;
+mod stop;
 mod tally;
 mod tcp;
 mod thread;
@@ -63,6 +67,7 @@ pub use flight::Addressee;
 pub use keyring::Keyring;
 pub use kind::Kind;
 pub use measured::{Contender, Interval, Measured, Slice, SweepStep};
+pub use mint_journal::MintJournal;
 pub use own_cost::{Faults, Generator, OwnCost};
 pub use pace::{Pace, Spacing};
 pub use plan::{Io, LoadError, Plan, RedisPlan, Stream, Sweep};
@@ -70,5 +75,6 @@ pub use progress::{Counts, Progress};
 pub use purse::{Held, Purse, PurseError, Settled};
 pub use run::Outcome;
 pub use side_door::{Chore, ChoreError, SideDoor};
+pub use stop::Stop;
 pub use tally::Tally;
 pub use ticket_stock::{FixTickets, Repair, StockError, TicketStock, Vouched};

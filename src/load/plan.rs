@@ -11,6 +11,7 @@ use super::measured::Contender;
 use super::pace::{Pace, Spacing};
 use super::progress::Progress;
 use super::side_door::{ChoreError, SideDoor};
+use super::stop::Stop;
 use crate::client::Options;
 use crate::coin::Coin;
 use crate::protocol::Status;
@@ -92,6 +93,8 @@ pub struct Plan {
     pub timeout: Duration,
     /// Where to tell how the run goes, with as many threads as `cpus`.
     pub progress: Option<Arc<Progress>>,
+    /// Ends the run early.
+    pub stop: Stop,
 }
 
 /// What a Redis server is asked beside a node.

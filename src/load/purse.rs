@@ -2,8 +2,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::choice::Choice;
 use super::kind::Lots;
+use super::mint_journal::MintJournal;
 use super::side_door::{ChoreError, SideDoor};
-use crate::client::{Client, ClientError, Outcome};
+use crate::client::{Client, ClientError, CoinListError, Outcome};
 use crate::coin::{An, Coin, Denomination};
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
@@ -40,6 +41,12 @@ pub enum PurseError {
     /// The node did not answer, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The coins to be made cannot be written down first.
+    #[error(transparent)]
+    Journal(#[from] CoinListError),
+    /// Somebody wants the run to end.
+    #[error("interrupted")]
+    Stopped,
     /// There are no free serial numbers.
     #[error("the node has no free serial numbers, or others have reserved them")]
     NoneFree,
@@ -153,12 +160,17 @@ impl Purse {
         })
     }
 
-    /// Has a node make coins: up to `count`, evenly of all denominations.
+    /// Has a node make coins: up to `count`, evenly of all denominations. All that it may have made are in
+    /// the journal.
     ///
     /// # Errors
-    /// The node refuses, or has no serial numbers free. What it made before is lost then, and in
-    /// circulation.
-    pub fn mint(client: &mut Client, key: &AdminKey, count: usize) -> Result<Purse, PurseError> {
+    /// The node refuses, or has no serial numbers free; the journal cannot be written; the run is to end.
+    pub fn mint(
+        client: &mut Client,
+        key: &AdminKey,
+        count: usize,
+        journal: &mut MintJournal,
+    ) -> Result<Purse, PurseError> {
         let all: Vec<Denomination> = Denomination::all().collect();
         let mut made = Vec::with_capacity(count);
         // A session is offered one page of each denomination.
@@ -177,6 +189,7 @@ impl Purse {
             if wanted.is_empty() {
                 break;
             }
+            journal.ask(&wanted)?;
             for coins in wanted.chunks(client.created_at_once()) {
                 let ans = client.create_coins(session, key, coins)?;
                 made.extend(coins.iter().copied().zip(ans));
@@ -330,22 +343,6 @@ impl Purse {
         }
         debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotAsked));
         Ok(())
-    }
-
-    /// Takes the coins out of circulation. They have to have their own numbers.
-    ///
-    /// # Errors
-    /// The node does not answer, or refuses.
-    pub fn delete(&mut self, client: &mut Client, key: &AdminKey) -> Result<(), PurseError> {
-        let coins: Vec<(Coin, An)> = self.all().map(|h| (h.coin, h.own)).collect();
-        match client.delete_coins(key, &coins).1 {
-            Some(error) => Err(error.into()),
-            None => {
-                self.coins.clear();
-                self.aside.clear();
-                Ok(())
-            }
-        }
     }
 
     fn all(&self) -> impl Iterator<Item = &Held> {

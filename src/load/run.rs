@@ -348,7 +348,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
         pace: Pace,
         is_counted: bool,
     ) -> Result<Slice, LoadError> {
-        if length.is_zero() {
+        if length.is_zero() || self.plan.stop.is_asked() {
             return Ok(Slice::default());
         }
         if let Some(progress) = &self.plan.progress {

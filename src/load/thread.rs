@@ -110,7 +110,13 @@ impl Thread {
         let recorder = Recorder::new(plan.late_after, progress);
         Ok(Thread {
             place: (index, plan.cpus.len()),
-            flight: Flight::new(questions, plan.slots_per_thread(), plan.timeout, recorder),
+            flight: Flight::new(
+                questions,
+                plan.slots_per_thread(),
+                plan.timeout,
+                recorder,
+                plan.stop.clone(),
+            ),
             lines,
             disk,
         })

@@ -6,9 +6,9 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::{
     coin::Coin,
-    peer::Peers,
-    protocol::{RaidaId, healing::TicketId},
-    service::Others,
+    peer::{Lost, Peers},
+    protocol::{RaidaId, Status, healing::TicketId},
+    service::{NoVote, Others},
 };
 
 impl Others for Peers {
@@ -16,13 +16,18 @@ impl Others for Peers {
         &self,
         issuer: RaidaId,
         ticket: TicketId,
-    ) -> LocalBoxFuture<'static, Option<Vec<Coin>>> {
+    ) -> LocalBoxFuture<'static, Result<Vec<Coin>, NoVote>> {
         let claim = Peers::claim(self, issuer, ticket);
         Box::pin(async move {
-            let no_vote = |lost: &_| {
+            claim.await.map_err(|lost| {
                 tracing::debug!(target: "raida::healing", raida = %issuer, reason = %lost, "no vote");
-            };
-            claim.await.inspect_err(no_vote).ok()
+                match lost {
+                    Lost::Refused(status) if status != Status::TOO_MANY_REQUESTS => {
+                        NoVote::WrongTicket
+                    }
+                    _ => NoVote::NoAnswer,
+                }
+            })
         })
     }
 

@@ -35,13 +35,13 @@ use crate::{
 
 /// The other servers of the network, as far as healing has to do with them.
 pub trait Others {
-    /// Claims a ticket that a server issued; gives its coins, or `None` where the server is down, slow,
-    /// refuses, or says something that cannot be understood. Giving the future up does no harm.
+    /// Claims a ticket that a server issued; gives its coins. Giving the future up does no harm; the
+    /// claim may be made nevertheless.
     fn claim(
         &self,
         issuer: RaidaId,
         ticket: TicketId,
-    ) -> LocalBoxFuture<'static, Option<Vec<Coin>>>;
+    ) -> LocalBoxFuture<'static, Result<Vec<Coin>, NoVote>>;
 
     /// Whether a claim in this server's name may come from this address.
     fn may_claim(&self, claimant: RaidaId, address: IpAddr) -> bool;
@@ -54,6 +54,15 @@ pub trait Others {
 
     /// Whether any other server is known: then claims come from those, over TCP.
     fn are_known(&self) -> bool;
+}
+
+/// Why a server does not vouch for a fix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoVote {
+    /// It says that the ticket is not good.
+    WrongTicket,
+    /// It is down, slow, has too much to do, or says something that cannot be understood.
+    NoAnswer,
 }
 
 /// How this node takes part in the healing of keys.
@@ -86,8 +95,8 @@ pub struct Healing {
 pub struct NoOthers;
 
 impl Others for NoOthers {
-    fn claim(&self, _: RaidaId, _: TicketId) -> LocalBoxFuture<'static, Option<Vec<Coin>>> {
-        Box::pin(std::future::ready(None))
+    fn claim(&self, _: RaidaId, _: TicketId) -> LocalBoxFuture<'static, Result<Vec<Coin>, NoVote>> {
+        Box::pin(std::future::ready(Err(NoVote::NoAnswer)))
     }
 
     fn may_claim(&self, _: RaidaId, _: IpAddr) -> bool {
@@ -531,7 +540,7 @@ impl<E: Environment> Node<E> {
         // Each ticket makes another server work as much as a request of its own would.
         self.healing_rates.charge(caller.stranger(), voters.len());
         let mut ballot = Ballot::new(coins.iter().collect(), voters.len());
-        let (voted, no_vote) = self.collect(&mut ballot, &voters).await;
+        let (voted, no_vote) = self.collect(&mut ballot, &voters, caller).await;
         let approved = ballot.approved();
         let mut refused = FixesRefused::default();
         let repaired = self
@@ -563,31 +572,62 @@ impl<E: Environment> Node<E> {
         &self,
         ballot: &mut Ballot,
         voters: &[(RaidaId, TicketId)],
+        caller: Caller,
     ) -> (Servers, Servers) {
         let (mut voted, mut no_vote) = (Servers::default(), Servers::default());
         if ballot.is_decided() {
             // Too few tickets: they stay good for another time.
             return (voted, no_vote);
         }
-        let claim = |&(raida, ticket): &(RaidaId, TicketId)| {
-            let claim = self.healing.others.claim(raida, ticket);
-            async move { (raida, claim.await) }
-        };
-        let mut claims: FuturesUnordered<_> = voters.iter().map(claim).collect();
-        while !ballot.is_decided()
-            && let Some((raida, coins)) = claims.next().await
-        {
-            let Some(coins) = coins else {
+        let now = self.shard().environment.monotonic();
+        let stranger = caller.stranger();
+        // Anybody can write another's address on a datagram.
+        let is_trusted =
+            caller.transport == Transport::Tcp && self.own_claims.trusts(stranger, now);
+        let mut claims = FuturesUnordered::new();
+        let mut asked: Vec<RaidaId> = Vec::with_capacity(voters.len());
+        for &(raida, ticket) in voters {
+            if !self.own_claims.admits(raida, is_trusted, now) {
                 ballot.no_vote();
                 no_vote.add(raida);
                 continue;
+            }
+            asked.push(raida);
+            let claim = self.healing.others.claim(raida, ticket);
+            claims.push(async move { (raida, claim.await) });
+        }
+        let mut wrong = 0;
+        while !ballot.is_decided()
+            && let Some((raida, coins)) = claims.next().await
+        {
+            asked.retain(|&one| one != raida);
+            let coins = match coins {
+                Ok(coins) => coins,
+                Err(why) => {
+                    ballot.no_vote();
+                    no_vote.add(raida);
+                    match why {
+                        NoVote::WrongTicket => wrong += 1,
+                        NoVote::NoAnswer => self.own_claims.was_right(raida),
+                    }
+                    continue;
+                }
             };
+            self.own_claims.was_right(raida);
             let is_long = coins.len() > RECORDS_A_TURN;
             ballot.vote(coins);
             voted.add(raida);
             if is_long {
                 self.shard().environment.turn_in_line().await;
             }
+        }
+        // What the others would have said is as what was said.
+        match ballot.approved().is_empty() && wrong > 0 {
+            true => wrong += asked.len(),
+            false => (asked.into_iter()).for_each(|raida| self.own_claims.was_right(raida)),
+        }
+        if wrong > 0 {
+            self.own_claims.were_wrong(stranger, wrong, now);
         }
         (voted, no_vote)
     }

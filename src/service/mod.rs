@@ -56,7 +56,7 @@ use latency::Latency;
 use parking::Parking;
 
 pub use datagrams::{DatagramCounts, DatagramRules};
-pub use healing::{Healing, KeyHealing, NoOthers, Others};
+pub use healing::{Healing, KeyHealing, NoOthers, NoVote, Others};
 pub use latency::Measured;
 pub use locker_counts::{LockerCounts, Refusals};
 pub use parking::Release;
@@ -142,6 +142,7 @@ struct Node<E: Environment> {
     healing: Healing,
     healing_rates: rate::Rates,
     wrong_claims: rate::WrongClaims,
+    own_claims: rate::OwnClaims,
     datagrams: Rc<datagrams::Datagrams>,
     trail: trail::Trail,
     questions: trades::Questions,
@@ -179,6 +180,11 @@ impl<E: Environment> Service<E> {
         mesh.shard().note_changes(heals);
         let latency = Rc::new(Latency::default());
         let datagrams = Rc::new(datagrams::Datagrams::new(datagrams));
+        // Half of what the others put up with, from all cores of this node together.
+        let own_claims_per_min = match healing.wrong_claims_per_min {
+            0 => 0,
+            most => (most / 2 / u32::from(mesh.shards())).max(1),
+        };
         let parking = Parking::new(mesh.shard().clone(), latency.clone(), datagrams.clone());
         let requests = parking.clone();
         mesh.listen(Box::new(move |id, passed| requests.end(id, passed)));
@@ -192,6 +198,7 @@ impl<E: Environment> Service<E> {
                 budget: Budget::new(budget::BudgetLimits::default()),
                 healing_rates: rate::Rates::new(healing.rate),
                 wrong_claims: rate::WrongClaims::new(healing.wrong_claims_per_min),
+                own_claims: rate::OwnClaims::new(own_claims_per_min),
                 datagrams,
                 healing,
                 trail: trail::Trail::new(),

@@ -133,6 +133,70 @@ impl WrongClaims {
     }
 }
 
+/// Claims that this node makes because strangers ask for fixes, on one core. The other servers count
+/// the wrong ones in its name ([`WrongClaims`]) and beyond a limit take no claim of it at all: a
+/// stranger with invented tickets would stop everybody's fixes. So where many were wrong lately, it
+/// claims only for strangers that have brought no wrong ticket lately.
+pub(super) struct OwnClaims {
+    /// From one wrong claim to the next; zero for any number.
+    interval: Duration,
+    ahead: Duration,
+    /// By server: when the claims that count would be paid for.
+    servers: Box<[Cell<Duration>]>,
+    /// When what each stranger brought is forgotten.
+    strangers: Rates,
+}
+
+/// How long a stranger's wrong ticket is remembered, and at most how long all of them are.
+const WRONG_TICKET: Duration = Duration::from_secs(1);
+const WRONG_TICKETS_MOST: Duration = Duration::from_secs(600);
+
+impl OwnClaims {
+    /// So many wrong claims a minute at each server, and as many at once; 0 for any number.
+    pub(super) fn new(per_min: u32) -> OwnClaims {
+        let interval = match per_min {
+            0 => Duration::ZERO,
+            per_min => Duration::from_secs(60) / per_min,
+        };
+        OwnClaims {
+            interval,
+            ahead: interval * per_min.saturating_sub(1),
+            servers: vec![Cell::default(); RaidaId::COUNT].into(),
+            strangers: Rates::new(Rate { per_s: 1, burst: 1 }),
+        }
+    }
+
+    /// Whether a stranger has brought no wrong ticket lately.
+    pub(super) fn trusts(&self, stranger: Stranger, now: Duration) -> bool {
+        self.strangers.account(stranger.number()).get() <= now
+    }
+
+    /// Whether a claim is made at this server; it counts as wrong from then on.
+    pub(super) fn admits(&self, server: RaidaId, is_trusted: bool, now: Duration) -> bool {
+        let account = &self.servers[usize::from(server.get())];
+        let paid = account.get().max(now);
+        let is_admitted = is_trusted || paid <= now + self.ahead;
+        if is_admitted {
+            // Those of trusted strangers make it no worse for others than it can be.
+            account.set(paid.min(now + self.ahead) + self.interval);
+        }
+        is_admitted
+    }
+
+    /// Takes back that one counts.
+    pub(super) fn was_right(&self, server: RaidaId) {
+        let account = &self.servers[usize::from(server.get())];
+        account.set(account.get().saturating_sub(self.interval));
+    }
+
+    /// A stranger has brought so many wrong tickets.
+    pub(super) fn were_wrong(&self, stranger: Stranger, tickets: usize, now: Duration) {
+        let account = self.strangers.account(stranger.number());
+        let forgotten = account.get().max(now) + WRONG_TICKET * tickets as u32;
+        account.set(forgotten.min(now + WRONG_TICKETS_MOST));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +285,43 @@ mod tests {
         assert_eq!(of(5, 1, SECOND), 60);
         let any = WrongClaims::new(0);
         assert!((0..1_000).all(|_| any.admits(raida(3), address(1), || SECOND)));
+    }
+
+    #[test]
+    fn wrong_tickets_of_strangers_do_not_use_up_what_this_node_may_claim() {
+        let server = RaidaId::new(3).unwrap();
+        let other = RaidaId::new(4).unwrap();
+        let claims = OwnClaims::new(60);
+        let (liar, honest) = (address(1), address(2));
+        let made = |stranger, server, now| {
+            let admits = |_: &usize| claims.admits(server, claims.trusts(stranger, now), now);
+            (0..1_000).filter(admits).count()
+        };
+        claims.were_wrong(liar, 24, SECOND);
+        assert_eq!(made(liar, server, SECOND), 60);
+        assert_eq!(made(liar, server, SECOND), 0);
+        assert_eq!(made(honest, server, SECOND), 1_000);
+        assert_eq!(
+            made(liar, other, SECOND),
+            60,
+            "each server counts by itself"
+        );
+        // What was right does not count.
+        assert_eq!(made(liar, server, 61 * SECOND), 1_000, "it is forgotten");
+        claims.were_wrong(liar, 1_000_000, 61 * SECOND);
+        assert_eq!(made(liar, server, 121 * SECOND), 60);
+        for _ in 0..10 {
+            claims.was_right(server);
+        }
+        assert_eq!(made(liar, server, 121 * SECOND), 10);
+        assert_eq!(
+            made(liar, server, 662 * SECOND),
+            1_000,
+            "no longer than that"
+        );
+        let any = OwnClaims::new(0);
+        any.were_wrong(liar, 24, SECOND);
+        assert!((0..1_000).all(|_| any.admits(server, false, SECOND)));
     }
 
     #[test]

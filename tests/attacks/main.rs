@@ -4,6 +4,7 @@
 mod datagrams;
 mod fix;
 mod holds;
+mod invented_tickets;
 mod key_tickets;
 mod lying_server;
 #[path = "../support/network_process/mod.rs"]

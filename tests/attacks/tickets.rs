@@ -108,7 +108,7 @@ fn udp_from(last: u8, node: SocketAddr) -> Wire {
     Wire::Udp(socket)
 }
 
-fn tcp_from(last: u8, node: SocketAddr) -> Wire {
+pub(crate) fn tcp_from(last: u8, node: SocketAddr) -> Wire {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
     socket.bind(&address.into()).expect("an address");

@@ -2,6 +2,7 @@
 
 mod encryption_ticket;
 mod fix;
+mod interrupt;
 mod lockers;
 #[path = "../support/network_process/mod.rs"]
 mod network_process;

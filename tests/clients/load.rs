@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use crate::load_on::*;
 use crate::small_node::{ADMIN_KEY, Fault, RAIDA, SmallNode};
-use raida::client::{Hosts, PerRaida, Raidas};
+use raida::client::{CoinListReader, Hosts, Months, PerRaida, Raidas};
 use raida::coin::An;
 use raida::load::kind::{
     EchoKind, EncryptionTicketKind, FixKind, KINDS, Mix, Numbers, Setup, Verdict,
 };
 use raida::load::{
-    Choice, Contender, Held, Io, Keyring, Kind, LoadError, Pace, Plan, Progress, Purse, RedisPlan,
-    Repair, Spacing, Stream, Sweep, TicketStock, Vouched,
+    Choice, Contender, Held, Io, Keyring, Kind, LoadError, MintJournal, Pace, Plan, Progress,
+    Purse, PurseError, RedisPlan, Repair, Spacing, Stop, Stream, Sweep, TicketStock, Vouched,
 };
+use raida::protocol::executive::SessionId;
 use raida::protocol::healing::Fix;
 use raida::protocol::key_healing::GetEncryptionTicket;
 use raida::protocol::{Command, RaidaId, Status};
@@ -699,11 +700,29 @@ fn redis_over_udp_is_refused() {
 fn minted_coins_are_taken_out_of_circulation_again() {
     let node = SmallNode::start();
     let mut client = client(&node);
-    let mut purse = Purse::mint(&mut client, &ADMIN_KEY, 30).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, stop) = (folder.path().join("made.csv"), Stop::default());
+    let mut journal = MintJournal::create(&file, stop.clone()).unwrap();
+    let mut purse = Purse::mint(&mut client, &ADMIN_KEY, 30, &mut journal).unwrap();
     assert_eq!((purse.len(), node.coins()), (30, 30));
+    let listed = CoinListReader::open(journal.path(), Months::Required).unwrap();
+    let listed = listed.map(|record| record.unwrap());
+    assert_eq!(listed.filter(|record| record.is_unknown()).count(), 30);
     purse.settle(&mut client).unwrap();
-    purse.delete(&mut client, &ADMIN_KEY).unwrap();
+    let session = SessionId::new(1);
+    client
+        .free_coins(session, &ADMIN_KEY, journal.coins())
+        .unwrap();
     assert_eq!(node.coins(), 0);
+
+    // Nothing is asked for that is not written down, nor once the run is to end.
+    stop.ask();
+    let stopped = Purse::mint(&mut client, &ADMIN_KEY, 30, &mut journal);
+    assert!(matches!(stopped, Err(PurseError::Stopped)));
+    assert_eq!(node.coins(), 0);
+    let path = journal.path().to_owned();
+    journal.discard().unwrap();
+    assert!(!path.exists());
 }
 
 #[test]

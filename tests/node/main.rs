@@ -7,6 +7,7 @@ mod keys;
 mod locker_keys;
 mod lockers;
 mod lost_files;
+mod mint_killed;
 mod net;
 #[path = "../support/node_process/mod.rs"]
 mod node_process;

@@ -27,8 +27,8 @@ use raida::{
         },
     },
     service::{
-        DatagramRules, Healing, KeyHealing, Others, Outcome, Purchase, Rate, Service, Settle,
-        Settled, Trading, Transport,
+        DatagramRules, Healing, KeyHealing, NoVote, Others, Outcome, Purchase, Rate, Service,
+        Settle, Settled, Trading, Transport,
     },
     shard::{EXCHANGES_MAX, Reply, Request, TASKS_MAX, TransactionId},
     store::{Environment, book::Notes, record::Change},
@@ -52,8 +52,8 @@ const SESSION: SessionId = SessionId::new(0);
 struct Voters(Coin);
 
 impl Others for Voters {
-    fn claim(&self, _: RaidaId, _: TicketId) -> LocalBoxFuture<'static, Option<Vec<Coin>>> {
-        Box::pin(std::future::ready(Some(vec![self.0])))
+    fn claim(&self, _: RaidaId, _: TicketId) -> LocalBoxFuture<'static, Result<Vec<Coin>, NoVote>> {
+        Box::pin(std::future::ready(Ok(vec![self.0])))
     }
 
     fn may_claim(&self, _: RaidaId, _: IpAddr) -> bool {

@@ -5,7 +5,7 @@ use crate::cli::new_numbers::this_month;
 use crate::cli::node::NodeArgs;
 use crate::client::{Client, CoinListReader, CoinListWriter, CoinRecord, Existing, Months};
 use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, PageId};
-use crate::load::{Purse, Settled};
+use crate::load::{MintJournal, Purse, Settled};
 use crate::protocol::AdminKey;
 
 /// Coins, and what has to be done to leave them as they were.
@@ -14,19 +14,22 @@ pub(super) struct Coins {
     /// Coins of it that requests are encrypted with.
     pub(super) keys: Vec<(Coin, An)>,
     client: Client,
-    minted_with: Option<AdminKey>,
     spare_file: Option<PathBuf>,
 }
 
 impl Coins {
-    /// Has the node make coins.
-    pub(super) fn mint(node: &NodeArgs, key: AdminKey, count: usize) -> Result<Coins, CliError> {
+    /// Has the node make coins; who has the journal takes them out of circulation.
+    pub(super) fn mint(
+        node: &NodeArgs,
+        key: &AdminKey,
+        count: usize,
+        journal: &mut MintJournal,
+    ) -> Result<Coins, CliError> {
         let mut client = node.connect_tcp()?;
         Ok(Coins {
-            purse: Purse::mint(&mut client, &key, count)?,
+            purse: Purse::mint(&mut client, key, count, journal)?,
             keys: vec![],
             client,
-            minted_with: Some(key),
             spare_file: None,
         })
     }
@@ -41,16 +44,13 @@ impl Coins {
             purse: Purse::new(list)?,
             keys: vec![],
             client,
-            minted_with: None,
             spare_file: None,
         })
     }
 
     /// Writes down the other numbers of a file's coins, which are to change.
     pub(super) fn write_spares(&mut self, file: &Path) -> Result<(), CliError> {
-        let mut name = file.to_owned().into_os_string();
-        name.push(".spare.csv");
-        let name = PathBuf::from(name);
+        let name = spare_file(file);
         let mut writer = CoinListWriter::create(&name, Existing::Keep)?;
         // The month in which a pown would give a coin its other number.
         for (coin, an) in self.purse.spares() {
@@ -71,14 +71,18 @@ impl Coins {
         if settled.astray > 0 {
             return Ok(settled);
         }
-        if let Some(key) = &self.minted_with {
-            self.purse.delete(&mut self.client, key)?;
-        }
         if let Some(file) = &self.spare_file {
             std::fs::remove_file(file)?;
         }
         Ok(settled)
     }
+}
+
+/// Where the other numbers of a file's coins are while they change.
+pub(super) fn spare_file(file: &Path) -> PathBuf {
+    let mut name = file.to_owned().into_os_string();
+    name.push(".spare.csv");
+    PathBuf::from(name)
 }
 
 /// So many coins of the first pages, for a load that is about none: Redis is asked about them.

@@ -12,7 +12,7 @@ use crate::client::{Client, ClientError, FixOrder, Outcome, PerRaida, Raidas, dr
 use crate::coin::{An, Coin, Denomination};
 use crate::load::kind::FixKind;
 use crate::load::{
-    Held, Kind, LoadError, Purse, PurseError, Repair, Settled, TicketStock, Vouched,
+    Held, Kind, LoadError, MintJournal, Purse, PurseError, Repair, Settled, TicketStock, Vouched,
 };
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
@@ -41,11 +41,6 @@ pub(super) struct FixPlan<'a> {
 pub(super) struct Fixes {
     raida: RaidaId,
     raidas: Raidas,
-    nodes: SameCoins,
-    /// Group after group.
-    coins: Vec<Coin>,
-    /// Their own numbers on each node that is up, in the same order.
-    ans: Answers,
     coins_per_request: usize,
     repair: Repair,
     /// Other servers that are up.
@@ -74,26 +69,39 @@ impl FixPlan<'_> {
     /// # Errors
     /// Fixes would have another outcome than is expected; a node refuses. Coins that were made are
     /// taken out of circulation again.
-    pub(super) fn prepare(self) -> Result<Fixes, CliError> {
-        let is_up = self.probe()?;
+    pub(super) fn prepare(
+        &self,
+        is_up: &PerRaida<bool>,
+        journal: &mut MintJournal,
+    ) -> Result<Fixes, CliError> {
         let others = is_up.count(|&is_up| is_up) - 1;
         let repair = self.repair(others)?;
-        let (nodes, coins, ans) = self.coins(&is_up, repair)?;
-        match self.open(repair, &coins, &ans) {
-            Ok((purse, stock)) => Ok(Fixes {
-                raida: self.raida,
-                raidas: self.raidas,
-                nodes,
-                coins,
-                ans,
-                coins_per_request: self.coins_per_request,
-                repair,
-                others,
-                purse,
-                stock: Arc::new(stock),
-            }),
-            Err(error) => Err(deleted(&nodes, &coins, &ans, error)),
+        let (coins, ans) = self.coins(is_up, repair, journal)?;
+        let (purse, stock) = self.open(repair, &coins, &ans)?;
+        Ok(Fixes {
+            raida: self.raida,
+            raidas: self.raidas.clone(),
+            coins_per_request: self.coins_per_request,
+            repair,
+            others,
+            purse,
+            stock: Arc::new(stock),
+        })
+    }
+
+    /// Takes coins out of circulation on the nodes that are up.
+    ///
+    /// # Errors
+    /// A node gives no answer, or refuses; the others have done it.
+    pub(super) fn free(&self, is_up: &PerRaida<bool>, coins: &[Coin]) -> Result<(), CliError> {
+        match coins.is_empty() {
+            true => Ok(()),
+            false => self.nodes(is_up)?.free(coins),
         }
+    }
+
+    fn nodes(&self, is_up: &PerRaida<bool>) -> Result<SameCoins, CliError> {
+        SameCoins::open(self.raidas.clone(), self.network, |raida| is_up[raida])
     }
 
     /// Makes the coins on all nodes that are up.
@@ -105,20 +113,21 @@ impl FixPlan<'_> {
         &self,
         is_up: &PerRaida<bool>,
         repair: Repair,
-    ) -> Result<(SameCoins, Vec<Coin>, Answers), CliError> {
+        journal: &mut MintJournal,
+    ) -> Result<(Vec<Coin>, Answers), CliError> {
         let is_made = |raida| repair == Repair::None || raida != self.raida;
         for _ in 0..DRAWS_MAX {
-            let nodes = SameCoins::open(self.raidas.clone(), self.network, |raida| is_up[raida])?;
-            let (coins, mut ans) = self.mint(&nodes, is_made)?;
-            let brought = match repair {
-                Repair::All => self.bring(&nodes, &coins, &mut ans),
-                Repair::None => Ok(true),
+            let nodes = self.nodes(is_up)?;
+            let (coins, mut ans) = self.mint(&nodes, is_made, journal)?;
+            let is_there = match repair {
+                Repair::All => self.bring(&coins, &mut ans)?,
+                Repair::None => true,
             };
-            match brought {
-                Ok(true) => return Ok((nodes, coins, ans)),
-                Ok(false) => nodes.delete(&coins, &ans)?,
-                Err(error) => return Err(deleted(&nodes, &coins, &ans, error)),
+            if is_there {
+                return Ok((coins, ans));
             }
+            nodes.free(&coins)?;
+            journal.gone(&coins);
         }
         Err(CliError::Unfinished(format!(
             "RAIDA {} does not fix the coins that were made for this on the others, of {DRAWS_MAX} draws of serial numbers: where its log says changed_lately, coins of these serial numbers were there less than five minutes ago, as after another bench; wait so long and start it again",
@@ -127,7 +136,10 @@ impl FixPlan<'_> {
     }
 
     /// Who answers.
-    fn probe(&self) -> Result<PerRaida<bool>, CliError> {
+    ///
+    /// # Errors
+    /// The node to be measured does not, or a server is another one.
+    pub(super) fn probe(&self) -> Result<PerRaida<bool>, CliError> {
         let timeout = self.raidas.timeout.min(PROBE);
         let asked = (self.raidas).ask(timeout, |_| Some(()), |client, ()| client.echo());
         let mut is_up = PerRaida::from_fn(|_| false);
@@ -166,13 +178,8 @@ impl FixPlan<'_> {
     }
 
     /// Has the node to be measured fix coins that all others have, a thousand at a time, and adds their
-    /// numbers there: also where it fails, those that it has. Whether it fixed all.
-    fn bring(
-        &self,
-        nodes: &SameCoins,
-        coins: &[Coin],
-        ans: &mut Answers,
-    ) -> Result<bool, CliError> {
+    /// numbers there. Whether it fixed all.
+    fn bring(&self, coins: &[Coin], ans: &mut Answers) -> Result<bool, CliError> {
         let raida = self.raida;
         let failed = |error| {
             let next = "it fixes no coin before the bench begins";
@@ -198,23 +205,14 @@ impl FixPlan<'_> {
                 tickets: PerRaida::from_fn(ticket),
             };
             let (outcomes, error) = client.fix(&order);
-            let numbers = part.iter().map(|&coin| order.generator.an(raida, coin));
-            if outcomes.iter().all(|&outcome| outcome == Outcome::Changed) {
-                ans[raida].get_or_insert_default().extend(numbers);
-                continue;
+            if let Some(error) = error {
+                return Err(failed(error));
             }
-            // Some of them, or perhaps some.
-            let there = outcomes.iter().map(|outcome| match outcome {
-                Outcome::Changed | Outcome::Unknown => true,
-                Outcome::Failed | Outcome::NotAsked => false,
-            });
-            let owned = part.iter().copied().zip(numbers).zip(there);
-            let owned = owned.filter_map(|(owned, there)| there.then_some(owned));
-            nodes.delete_on(raida, &owned.collect::<Vec<(Coin, An)>>())?;
-            return match error {
-                Some(error) => Err(failed(error)),
-                None => Ok(false),
-            };
+            if outcomes.iter().any(|&outcome| outcome != Outcome::Changed) {
+                return Ok(false);
+            }
+            let numbers = part.iter().map(|&coin| order.generator.an(raida, coin));
+            ans[raida].get_or_insert_default().extend(numbers);
         }
         Ok(true)
     }
@@ -224,6 +222,7 @@ impl FixPlan<'_> {
         &self,
         nodes: &SameCoins,
         is_made: impl Fn(RaidaId) -> bool,
+        journal: &mut MintJournal,
     ) -> Result<(Vec<Coin>, Answers), CliError> {
         let (groups, of_group) = (self.groups, self.coins_per_request);
         let count = groups * of_group;
@@ -231,7 +230,7 @@ impl FixPlan<'_> {
         let offered: BTreeMap<Denomination, u32> =
             Denomination::all().map(|dn| (dn, u32::MAX)).collect();
         let reserved = Instant::now();
-        let offered = nodes.free(&offered)?;
+        let offered = nodes.offered(&offered)?;
         // Side by side, so that few pages are read; not the first ones each time, which the run before
         // had.
         let of_denomination = offered.chunk_by(|one, next| one.denomination == next.denomination);
@@ -250,19 +249,16 @@ impl FixPlan<'_> {
             .map(|index| free[index])
             .collect();
         let mut ans: Answers = PerRaida::from_fn(|_| None);
-        for (round, part) in coins.chunks(COINS_A_ROUND).enumerate() {
-            let made = nodes.create_on(&is_made, part, reserved, |created| {
+        journal.ask(&coins)?;
+        for part in coins.chunks(COINS_A_ROUND) {
+            nodes.create_on(&is_made, part, reserved, |created| {
                 for (raida, created) in created {
                     if let Some(created) = created {
                         ans[raida].get_or_insert_default().extend(created);
                     }
                 }
                 Ok(())
-            });
-            if let Err(error) = made {
-                nodes.delete(&coins[..round * COINS_A_ROUND], &ans)?;
-                return Err(error);
-            }
+            })?;
         }
         Ok((coins, ans))
     }
@@ -286,14 +282,6 @@ impl FixPlan<'_> {
         let own = ans[self.raida].as_ref().expect("the node answered before");
         let purse = Purse::new(coins.iter().copied().zip(own.iter().copied()))?;
         Ok((purse, stock))
-    }
-}
-
-/// Why coins that were made are of no use, when they have been deleted again; or what is left of them.
-fn deleted(nodes: &SameCoins, coins: &[Coin], ans: &Answers, error: CliError) -> CliError {
-    match nodes.delete(coins, ans) {
-        Ok(()) => error,
-        Err(left) => CliError::Unfinished(format!("{error}; {left}")),
     }
 }
 
@@ -321,8 +309,7 @@ impl Fixes {
         dealt.into_iter().map(kind).collect()
     }
 
-    /// Compares the coins with the node, gives them their own numbers back there, and takes them out
-    /// of circulation everywhere.
+    /// Compares the coins with the node.
     pub(super) fn end(mut self, held: Vec<Held>) -> Ended {
         // No kind is left that has it.
         let closed = Arc::into_inner(self.stock).map_or(Ok(()), TicketStock::close);
@@ -331,28 +318,15 @@ impl Fixes {
             .connect(self.raida, self.raidas.timeout)
             .map_err(CliError::from)
             .and_then(|mut client| Ok(self.purse.settle(&mut client)?));
-        if !matches!(settled, Ok(Settled { astray: 0, .. })) {
-            // Nobody knows all their numbers there.
-            self.ans[self.raida] = None;
-        }
-        let deleted = self.nodes.delete(&self.coins, &self.ans);
-        let closed = closed.map_err(CliError::from);
         match settled {
             Ok(settled) => Ended {
                 settled: Some(settled),
-                fault: closed.and(deleted),
+                fault: closed.map_err(CliError::from),
             },
             Err(error) => Ended {
                 settled: None,
                 fault: Err(error),
             },
         }
-    }
-
-    /// After a run that failed: takes the coins out of circulation on the other nodes. What numbers
-    /// they have on the one that was measured is not known.
-    pub(super) fn abandon(mut self) -> Result<(), CliError> {
-        self.ans[self.raida] = None;
-        self.nodes.delete(&self.coins, &self.ans)
     }
 }

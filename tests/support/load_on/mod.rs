@@ -10,7 +10,7 @@ use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::load::kind::{Mix, Setup};
 use raida::load::{
     Addressee, Choice, Held, Io, Keyring, Measured, Outcome, Pace, Plan, Purse, Settled, Spacing,
-    Stream,
+    Stop, Stream,
 };
 use raida::protocol::RaidaId;
 
@@ -60,6 +60,7 @@ pub fn plan(node: &SmallNode, stream: Stream) -> Plan {
         slices: 2,
         timeout: Duration::from_secs(5),
         progress: None,
+        stop: Stop::default(),
     }
 }
 

@@ -1,0 +1,118 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::CliError;
+use super::node::{AdminKeyArgs, NodeArgs};
+use super::output::{Answer, print, print_json};
+use super::said::phrase;
+use super::same_coins::SameCoins;
+use crate::client::{CoinListReader, Hosts, Months, Outcome, Raidas};
+use crate::coin::{An, Coin};
+use crate::protocol::executive::SessionId;
+
+/// Take coins out of circulation on a node, for good: those of a CSV that have the numbers in it there.
+///
+/// It takes the node's admin key. With --whatever-number coins go whose number is another one by now as
+/// well, or one that the file does not say (32 zeros), whoever owns them: those of a bench or mint that
+/// was killed. Nobody may have made coins of these serial numbers since. With --network, which goes with
+/// it, they go on all 25 nodes. Exit status 1 if coins of the file are in circulation afterwards.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  raida delete coins.csv --data raida-data
+  raida delete raida-bench-coins.csv.4711.part --data raida-data --whatever-number
+  raida delete raida-bench-coins.csv.4711.part --network net --whatever-number")]
+pub struct DeleteCommand {
+    /// CSV of coins; the months column may be missing
+    file: PathBuf,
+    /// Also coins with another number there, or with none in the file: whoever owns them
+    #[arg(long)]
+    whatever_number: bool,
+    /// On all nodes of this network, whose folder is on this machine
+    #[arg(long, value_name = "DIR", requires = "whatever_number", conflicts_with_all = ["host", "raida", "udp", "admin_key_file", "config", "data"])]
+    network: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminKeyArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl DeleteCommand {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// The coins or the admin key cannot be read; a node gives no answer, or refuses.
+    pub fn run(self) -> Result<Answer, CliError> {
+        let mut owned: Vec<(Coin, An)> = Vec::new();
+        let mut others: Vec<Coin> = Vec::new();
+        for record in CoinListReader::open(&self.file, Months::Optional)? {
+            let record = record?;
+            match record.is_unknown() || self.network.is_some() {
+                true => others.push(record.coin),
+                false => owned.push((record.coin, record.an)),
+            }
+        }
+        match &self.network {
+            Some(network) => self.on_all(network, &others),
+            None => self.on_one(&owned, others),
+        }
+    }
+
+    fn on_one(&self, owned: &[(Coin, An)], mut others: Vec<Coin>) -> Result<Answer, CliError> {
+        let key = self.admin.read()?;
+        let mut client = self.node.connect()?;
+        let (outcomes, error) = client.delete_coins(&key, owned);
+        let with = |wanted: Outcome| {
+            let coins = owned.iter().zip(&outcomes);
+            let coins = coins.filter(move |&(_, outcome)| *outcome == wanted);
+            coins.map(|(&(coin, _), _)| coin)
+        };
+        let mut gone: Vec<Coin> = with(Outcome::Changed).collect();
+        if let Some(error) = error {
+            return Err(CliError::Unfinished(format!(
+                "{error}; {} out of circulation, give the command again for the others",
+                phrase(&gone)
+            )));
+        }
+        others.extend(with(Outcome::Failed));
+        if self.whatever_number {
+            let mut session = [0; SessionId::SIZE];
+            getrandom::fill(&mut session)?;
+            let session = SessionId::new(u32::from_be_bytes(session));
+            client.free_coins(session, &key, &others)?;
+            gone.append(&mut others);
+        }
+        self.report(&gone, &others)
+    }
+
+    fn on_all(&self, network: &Path, coins: &[Coin]) -> Result<Answer, CliError> {
+        let hosts = Hosts::read(&network.join("hosts"))?;
+        let timeout = Duration::from_millis(self.node.timeout_ms);
+        let raidas = Raidas::new(hosts, self.node.coin_id, timeout);
+        SameCoins::open(raidas, network, |_| true)?.free(coins)?;
+        self.report(coins, &[])
+    }
+
+    fn report(&self, gone: &[Coin], left: &[Coin]) -> Result<Answer, CliError> {
+        if self.json {
+            print_json(&json!({ "deleted": gone.len(), "left": left.len() }))?;
+        } else {
+            let mut text = format!("{} out of circulation\n", phrase(gone));
+            if !left.is_empty() {
+                text += &format!(
+                    "{} left as they are: their numbers are others here, or they are in circulation no more; --whatever-number takes them out whoever owns them\n",
+                    phrase(left)
+                );
+            }
+            print(&text)?;
+        }
+        Ok(match left.is_empty() {
+            true => Answer::Yes,
+            false => Answer::No,
+        })
+    }
+}

@@ -1,0 +1,21 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether a run is to end early: it sends nothing more, waits for what is under way, and leaves coins as
+/// it does in the end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks for the end.
+    pub fn ask(&self) {
+        // Nothing else is read because of it.
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody has asked for it.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
