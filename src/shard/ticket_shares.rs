@@ -8,14 +8,29 @@ use super::{Stranger, tickets::TicketSettings};
 /// they are depends on the seed, so that nobody can choose to be on another's.
 const ACCOUNTS: usize = 4_096;
 
+/// The part of a pool that others do not have with which an account may have a whole share.
+const FREELY: f64 = 0.875;
+
 /// What each stranger has of a pool of tickets, so that none takes all of it. 32 KiB, however many
 /// strangers there are.
 pub(super) struct Shares {
     /// An account may have so many tickets and coins.
     tickets_max: u32,
     coins_max: u32,
+    /// The pool's, in all.
+    tickets: f64,
+    coins: f64,
+    /// Whether one may have all.
+    is_for_one: bool,
     hash: FixedState,
     accounts: Box<[Share]>,
+}
+
+/// What of a pool nobody has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Free {
+    pub tickets: usize,
+    pub coins: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -37,6 +52,9 @@ impl Shares {
             tickets_max: limit((settings.pool / settings.shares).max(1)),
             // In a small pool a share is as much as one long ticket, or nobody could have any.
             coins_max: limit((coins / settings.shares).max(coins.min(TicketSettings::LONG_TICKET))),
+            tickets: settings.pool as f64,
+            coins: coins as f64,
+            is_for_one: settings.shares == 1,
             hash: FixedState::with_seed(seed),
             accounts: vec![Share::default(); ACCOUNTS].into(),
         }
@@ -48,13 +66,30 @@ impl Shares {
         Account((hash % ACCOUNTS) as u16)
     }
 
-    /// Coins that another ticket of this account may have; `None` where it may have no other
-    /// ticket.
+    /// Coins that another ticket of this account may have, where so much is free; `None` where it may
+    /// have no other ticket.
+    ///
+    /// That is a share while others have little of the pool, then a share times the cube of the part that
+    /// others do not have. So however many accounts take what they can, a new one finds room: 8 leave half
+    /// of the pool, 100 a fifth. An account that has nothing may have a ticket as long as there is one.
     #[inline]
-    pub(super) fn left(&self, account: Account) -> Option<usize> {
-        let share = self.accounts[usize::from(account.0)];
-        (share.tickets < self.tickets_max)
-            .then(|| self.coins_max.saturating_sub(share.coins) as usize)
+    pub(super) fn left(&self, account: Account, free: Free) -> Option<usize> {
+        let Share { tickets, coins } = self.accounts[usize::from(account.0)];
+        let part = |own: u32, free: usize, all: f64| match self.is_for_one {
+            true => 1.0,
+            false => ((free + own as usize) as f64 / all / FREELY)
+                .min(1.0)
+                .powi(3),
+        };
+        let tickets_max = f64::from(self.tickets_max) * part(tickets, free.tickets, self.tickets);
+        if tickets > 0 && tickets >= tickets_max as u32 {
+            return None;
+        }
+        if coins == 0 {
+            return Some(self.coins_max as usize);
+        }
+        let coins_max = f64::from(self.coins_max) * part(coins, free.coins, self.coins);
+        Some((coins_max as u32).saturating_sub(coins) as usize)
     }
 
     #[inline]

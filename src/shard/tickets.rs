@@ -6,7 +6,7 @@ use super::{
     coins_once::CoinsOnce,
     ticket_coins::TicketCoins,
     ticket_index::TicketIndex,
-    ticket_shares::{Account, Shares},
+    ticket_shares::{Account, Free, Shares},
 };
 use crate::{
     coin::{AnTag, COINS_PER_PAGE, Coin, PageId, ShardId},
@@ -22,7 +22,8 @@ pub struct TicketSettings {
     /// From being issued to its end.
     pub lifetime: Duration,
     /// The pool has so many shares, and one stranger has at most one of them: of its tickets, and
-    /// of the coins that they list. 1 or more.
+    /// of the coins that they list; the less of it, the more others have. 1 or more; with 1 a stranger
+    /// may have all.
     pub shares: usize,
     /// Tickets that list the same coin at the same time; 0 for any number.
     pub per_coin: u16,
@@ -193,8 +194,12 @@ impl Tickets {
     /// What is free for a ticket of this account; `None` where there can be none.
     #[inline]
     fn room(&self, account: Account) -> Option<Room> {
-        let of_share = self.shares.left(account)?;
         let of_pool = self.settings.coins_most() - self.coins.len();
+        let free = Free {
+            tickets: self.settings.pool - self.issued.len(),
+            coins: of_pool,
+        };
+        let of_share = self.shares.left(account, free)?;
         (!self.is_full()).then(|| Room {
             coins: of_pool.min(of_share),
             beyond: match of_share < of_pool {
@@ -533,31 +538,36 @@ mod tests {
     }
 
     #[test]
-    fn eight_strangers_fill_a_pool_and_the_ninth_has_to_wait() {
-        let settings = TicketSettings {
-            pool: 1_024,
-            lifetime: 300 * SECOND,
-            shares: 8,
-            per_coin: 0,
-        };
-        let mut tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
-        let random = source();
-        let mut issued = |now, to| {
-            tickets
-                .issue(now, stranger(to), 1, coins(1), &random)
-                .map(drop)
-        };
-        for to in 1..=8 {
-            assert!((0..128).all(|_| issued(SECOND, to) == Ok(())));
-            // With the eighth the pool is full, which counts first.
-            let refused = match to {
-                8 => NotIssued::PoolIsFull,
-                _ => NotIssued::ShareIsUsed,
+    fn however_many_strangers_take_what_they_can_a_new_one_finds_room() {
+        for (strangers, left_tickets, left_coins) in [(1, 8, 4_096), (20, 6, 3_000), (200, 1, 100)]
+        {
+            let settings = TicketSettings {
+                pool: 8_192,
+                lifetime: 300 * SECOND,
+                shares: 8,
+                per_coin: 0,
             };
-            assert_eq!(issued(SECOND, to), Err(refused));
+            let mut tickets = Tickets::new(settings, ShardId::new(0), 1, SEED);
+            let random = source();
+            let mut issued = |to: u16, count: usize| {
+                let stranger = Stranger::of([10, 0, (to >> 8) as u8, to as u8].into());
+                let issued = tickets.issue(SECOND, stranger, count, coins(count), &random);
+                issued.is_ok()
+            };
+            // Half of them take many short tickets, half of them long ones.
+            for to in 0..strangers {
+                let count = if to % 2 == 0 { 1 } else { 1_000 };
+                while issued(to, count) {}
+            }
+            for ticket in 0..left_tickets {
+                assert!(
+                    issued(u16::MAX, 1),
+                    "{strangers} strangers: ticket {ticket}"
+                );
+            }
+            let is_long = issued(60_001, left_coins);
+            assert!(is_long, "{strangers} strangers: {left_coins} coins");
         }
-        assert_eq!(issued(SECOND, 9), Err(NotIssued::PoolIsFull));
-        assert_eq!(issued(301 * SECOND, 9), Ok(()));
     }
 
     #[test]

@@ -215,6 +215,40 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
     }
 }
 
+#[test]
+fn twenty_addresses_that_take_what_they_can_leave_tickets_for_who_comes_then() {
+    const POOL: usize = 1_024;
+    for (dialect, shards) in BOTH {
+        let held = coins(200);
+        let mut node = start(&held, |settings| {
+            settings.rules.dialect = dialect;
+            settings.shards = shards;
+            settings.tickets = TicketSettings {
+                pool: POOL,
+                lifetime: Duration::from_secs(3_600),
+                shares: 8,
+                per_coin: 0,
+            };
+        });
+        for last in 1..=20 {
+            let mut stranger = Stranger::at(last, &node);
+            for coin in &held[..usize::from(shards)] {
+                assert!(stranger.take_all(&[*coin], POOL) > 0);
+            }
+        }
+        // Each of them for itself, several tickets, and one of many coins.
+        for last in 21..=30 {
+            let mut honest = Stranger::at(last, &node);
+            for coin in &held[..usize::from(shards)] {
+                assert!(honest.ticket(&[*coin]).1.is_some(), "{last}");
+            }
+            assert!(honest.ticket(&held).1.is_some(), "{last}");
+        }
+        assert_eq!(counts(&node).healing.tickets_refused, 0);
+        node.stop();
+    }
+}
+
 /// Twenty-five nodes of defaults have one client that heals 3,000 coins on 11 servers, while
 /// strangers take what they can.
 #[test]
