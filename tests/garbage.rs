@@ -31,7 +31,7 @@ use raida::{
         lockers::{
             Address, Buy, Currency, ListForSale, LockerKey, Memo, Offer, Peek, PeekTrade, Price,
             PutForSale, ReceiptId, Remove, RemoveTrade, StoreMultiple, StoreSum, TradeKey,
-            TransactionId, Value,
+            TradePart, TransactionId, Value,
         },
         status_group::Stats,
     },
@@ -598,7 +598,7 @@ impl Maker {
                 memo: Memo::new(b"thanks").expect("6 bytes"),
             }
             .compose(&mut out),
-            Command::PeekTrade => PeekTrade::compose(no_trade.into(), &mut out),
+            Command::PeekTrade => PeekTrade::compose(no_trade.into(), TradePart::Coins, &mut out),
             Command::RemoveTrade => RemoveTrade::compose(no_trade, Some(no_locker), &mut out),
             Command::AllSns => AllSns::compose(&key, coins[0].0.denomination, &mut out),
         }

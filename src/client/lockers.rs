@@ -5,7 +5,7 @@ use super::{Client, ClientError, NotAList, Outcome};
 use crate::coin::{An, Coin};
 use crate::protocol::lockers::{
     Address, Buy, Contents, Currency, ListForSale, Listed, Listing, LockerKey, Peek, PeekTrade,
-    PutForSale, Remove, RemoveTrade, Removed, StoreSum, TradeKey, TradeName,
+    PutForSale, Remove, RemoveTrade, Removed, StoreSum, TradeKey, TradeName, TradePart,
 };
 use crate::protocol::{Command, Status};
 
@@ -154,10 +154,27 @@ impl Client {
     /// # Errors
     /// No answer, or a refusal.
     pub fn peek_trade(&mut self, name: TradeName) -> Result<Vec<Coin>, ClientError> {
-        let reply = self.ask(Command::PeekTrade, |out| PeekTrade::compose(name, out))?;
+        let compose = |out: &mut _| PeekTrade::compose(name, TradePart::Coins, out);
+        let reply = self.ask(Command::PeekTrade, compose)?;
         let contents = Contents::read(reply.status, &reply.payload);
         self.some(Command::PeekTrade, contents.map(|c| listed(c.coins())))?
             .map_err(|why| self.not_a_list(why))
+    }
+
+    /// Asks where what is for sale is to be paid; `None` where there is no such offer, or the server
+    /// does not know the question, as other programs do not.
+    ///
+    /// # Errors
+    /// No answer, or another refusal.
+    pub fn trade_address(&mut self, name: TradeName) -> Result<Option<Address>, ClientError> {
+        let compose = |out: &mut _| PeekTrade::compose(name, TradePart::Address, out);
+        let reply = match self.ask(Command::PeekTrade, compose) {
+            Ok(reply) => reply,
+            Err(ClientError::Refused(_, Status::INVALID_LENGTH)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let address = PeekTrade::read_address(reply.status, &reply.payload);
+        self.some(Command::PeekTrade, address)
     }
 
     /// Says that a trade locker is paid for, and asks for its coins. The same may be asked again, until

@@ -22,7 +22,7 @@ use crate::{
         Status,
         lockers::{
             Buy, Currency, ListForSale, LockerKey, Offer, PeekTrade, PublicId, PutForSale,
-            RemoveTrade, TradeKey, Value,
+            RemoveTrade, TradeKey, TradePart, Value,
         },
     },
     shard::{
@@ -285,7 +285,15 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
-        let PeekTrade { name } = PeekTrade::parse(payload)?;
+        let PeekTrade { name, asks_for } = PeekTrade::parse(payload)?;
+        if asks_for == TradePart::Address {
+            let replies = self.ask_all(|| Request::Seller(name)).await?;
+            let mut sellers = replies.into_iter().filter_map(|reply| match reply {
+                Reply::Seller(address) => address,
+                other => unreachable!("a shard says where an offer is paid, not {other:?}"),
+            });
+            return Ok(PeekTrade::answer_address(sellers.next().as_deref(), out));
+        }
         // Those of several shards come together in one list.
         let listed = Listed::answered(caller, size_of::<Coin>() + Coin::SIZE);
         let (mut most, mut _room) = (RECORDS_A_TURN / usize::from(self.mesh.shards()), None);

@@ -167,6 +167,8 @@ pub enum Request {
     /// The coins that are called so: as a public id of this shard, or as a key of it. Answered by
     /// [`Reply::Named`] or, where there are more than so many, by [`Reply::TooMany`].
     PeekTrade(TradeName, usize),
+    /// Where what is called so is to be paid. Answered by [`Reply::Seller`].
+    Seller(TradeName),
     /// What is known of a payment; where that is nothing, it is the buyer's to look at, until
     /// [`Request::EndPayment`]. Answered by [`Reply::Payment`].
     BeginPayment(Buyer),
@@ -250,6 +252,8 @@ pub enum Reply {
     OnOffer(Vec<OnOffer>),
     /// Coins under a public id; and coins under a key.
     Named(Option<Vec<Coin>>, Vec<Coin>),
+    /// The seller's address; none where nothing is for sale that is called so.
+    Seller(Option<Box<[u8]>>),
     /// What is known of a payment.
     Payment(PaymentState),
     /// A request that began, or does not.

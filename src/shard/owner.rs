@@ -513,6 +513,9 @@ impl<E: Environment> Shard<E> {
                 Err(count) => Reply::TooMany(count),
             },
             Request::PeekTrade(name, most) => self.peek_trade(&name, most).await,
+            Request::Seller(name) => {
+                Reply::Seller(self.lockers.borrow().seller(&name).map(Box::from))
+            }
             Request::AcquirePut(put) => {
                 self.check_disk()?;
                 match self.puts.acquire(put).await {

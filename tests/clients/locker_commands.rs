@@ -14,6 +14,7 @@ use raida::client::PerRaida;
 use raida::client::locker::{LockerSecret, TradeSecret};
 use raida::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
 use raida::coin::{An, Coin};
+use raida::protocol::lockers::Address;
 use raida::protocol::{Command, RaidaId, Status};
 use serde_json::Value;
 
@@ -674,7 +675,8 @@ fn an_offer_is_made_listed_shown_bought_and_taken() {
     let list = network.run("trade list --currency bitcoin");
     assert_done(&list);
     assert!(
-        list.out.contains("40000 bitcoin  on 25 servers"),
+        list.out
+            .contains("40000 bitcoin  to bc1q000000000000  on 25 servers\n"),
         "{}",
         list.out
     );
@@ -687,6 +689,7 @@ fn an_offer_is_made_listed_shown_bought_and_taken() {
     let mine = network.run("trade show --key @offer --json");
     assert_done(&mine);
     assert_eq!(json(&mine)["agree"], 25);
+    assert_eq!(json(&mine)["address"], "bc1q000000000000");
 
     let paid = format!(
         "--transaction {} --receipt {} --memo order-17",
@@ -829,6 +832,48 @@ fn an_offer_goes_out_whole_or_not_at_all_on_each_server() {
     );
     let list = network.run("trade list --currency bitcoin");
     assert!(list.out.contains("on 24 servers"), "{}", list.out);
+}
+
+#[test]
+fn a_buyer_is_told_to_pay_where_thirteen_servers_say_and_who_says_something_else() {
+    let network = Network::of(1);
+    let words = format!("trade offer --wallet wallet --all {TERMS} {ADDRESS} --key @offer");
+    assert_done(&network.run(&words));
+    let show = || network.run(&format!("trade show --worth 1 {TERMS}"));
+    let paid_where = "to be paid to bc1q000000000000\n";
+    assert!(show().out.ends_with(paid_where), "{}", show().out);
+
+    let lie = |raida: usize| {
+        let thief = Address::new(b"\x1b[31mbc1q-the-thief").unwrap();
+        let mut state = network.nodes[raida].state.lock().unwrap();
+        state.lockers.address = Some(thief);
+    };
+    (0..12).for_each(lie);
+    let told = show();
+    assert_done(&told);
+    let liars = "  RAIDA 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 says to \\x1b[31mbc1q-the-thief\n";
+    let lines = format!("{paid_where}{liars}");
+    assert!(told.out.ends_with(&lines), "{}", told.out);
+    let list = network.run("trade list --currency bitcoin");
+    let differs = "they differ on where it is to be paid";
+    assert!(list.out.contains(differs), "{}", list.out);
+    assert!(list.out.contains("  to bc1q000000000000  "), "{}", list.out);
+
+    // Of servers that another program runs nobody learns it.
+    (0..13).for_each(|raida| network.nodes[raida].state.lock().unwrap().lockers.address = None);
+    let told = show();
+    assert!(
+        told.out
+            .contains("no 13 servers say where it is to be paid: pay nobody\n"),
+        "{}",
+        told.out
+    );
+    let list = network.run("trade list --currency bitcoin --json");
+    assert!(
+        json(&list)["offers"][0]["address"].is_null(),
+        "{}",
+        list.out
+    );
 }
 
 #[test]
@@ -1035,7 +1080,8 @@ fn coins_of_a_csv_are_offered_shown_bought_and_taken_back_on_one_server() {
     let show = one.run(&format!("trade show --id {id}"));
     assert_done(&show);
     assert!(
-        show.out.ends_with("3 coins worth 3 in the offer\n"),
+        show.out
+            .ends_with("3 coins worth 3 in the offer\nto be paid to bc1q000000000000\n"),
         "{}",
         show.out
     );

@@ -9,7 +9,7 @@ use raida::{
         lockers::{
             Address, Buy, Currency, ListForSale, LockerKey, Memo, Offer, Peek, PeekTrade, Price,
             PutForSale, ReceiptId, Remove, RemoveTrade, StoreMultiple, StoreSum, TradeKey,
-            TradeName, TransactionId,
+            TradeName, TradePart, TransactionId,
         },
         status_group::Stats,
     },
@@ -282,7 +282,11 @@ impl Ask {
                 }
             }
             Ask::PeekTrade(name) => {
-                PeekTrade::compose(TradeName::from(a_trade_locker()), &mut out);
+                PeekTrade::compose(
+                    TradeName::from(a_trade_locker()),
+                    TradePart::Coins,
+                    &mut out,
+                );
                 put(&mut out, 0, *name);
             }
             Ask::EncryptionTicket(vouch) => vouch.compose(&mut out),

@@ -13,7 +13,7 @@ use raida::{
         lockers::{
             Buy, Contents, Currency, ListForSale, Listing, Peek, PeekTrade, Price, PublicIdKey,
             PutForSale, Remove, RemoveTrade, Removed, StoreAnswer, StoreMultiple, StoreSum, Stored,
-            TradeKey, Value,
+            TradeKey, TradePart, Value,
         },
         open,
         pass_fail::Bitmap,
@@ -293,7 +293,11 @@ fn composed_again(command: Command, payload: &[u8]) -> Option<Vec<u8>> {
             StoreMultiple::compose(parts, &mut out);
         }
         Command::Peek => Peek::compose(Peek::parse(payload).ok()?.key, &mut out),
-        Command::PeekTrade => PeekTrade::compose(PeekTrade::parse(payload).ok()?.name, &mut out),
+        Command::PeekTrade => PeekTrade::compose(
+            PeekTrade::parse(payload).ok()?.name,
+            TradePart::Coins,
+            &mut out,
+        ),
         Command::Remove => {
             let request = Remove::parse(payload).ok()?;
             let records = request.records().map(|(coin, an)| (coin.unwrap(), an));

@@ -10,9 +10,9 @@ use raida::{
         Command, Dialect, Status,
         authentication::PownSum,
         lockers::{
-            Address, Buy, Currency, ListForSale, Listed, Listing, LockerKey, Memo, Offer, Price,
-            PublicId, PutForSale, ReceiptId, Remove, RemoveTrade, StoreSum, TradeKey,
-            TransactionId, Value,
+            Address, Buy, Currency, ListForSale, Listed, Listing, LockerKey, Memo, Offer,
+            PeekTrade, Price, PublicId, PutForSale, ReceiptId, Remove, RemoveTrade, StoreSum,
+            TradeKey, TradeName, TradePart, TransactionId, Value,
         },
     },
     settlement::{Method, Program},
@@ -36,6 +36,14 @@ impl Client {
         let answer = self.ask(Command::ListForSale, &payload);
         let listing = Listing::read(answer.status, &answer.payload, currency);
         listing.expect("a listing").iter().collect()
+    }
+
+    fn paid_where(&mut self, name: TradeName) -> Option<Address> {
+        let mut payload = Vec::new();
+        PeekTrade::compose(name, TradePart::Address, &mut payload);
+        let answer = self.ask(Command::PeekTrade, &payload);
+        let address = PeekTrade::read_address(answer.status, &answer.payload);
+        address.expect("an answer")
     }
 
     fn buy(&mut self, offer: Offer, into: LockerKey, transaction: u8) -> Status {
@@ -140,6 +148,12 @@ fn what_is_offered_is_listed_looked_into_bought_and_gone_also_over_restarts() {
         let id = listed[1].id.expect("this dialect says it");
         assert_eq!(client.look(id.into()), cheap);
         assert_eq!(client.look(first.into()), cheap);
+        // Where it is to be paid, whichever shard keeps it, also after a restart.
+        for name in [id.into(), first.into()] {
+            let address = client.paid_where(name).expect("it is on offer");
+            assert_eq!(address.as_bytes(), b"bc1q-where-the-seller-is");
+        }
+        assert_eq!(client.paid_where(trade(0x33, 700).into()), None);
         let bought = offer(&cheap, first);
         assert_eq!(client.buy(bought, locker(0x41), 1), Status::ALL_PASS);
         assert_eq!(client.peek(locker(0x41)), cheap);

@@ -5,7 +5,7 @@ mod put;
 mod relocate;
 mod take;
 
-pub use peek::{report_all, report_one};
+pub use peek::{More, report_all, report_one};
 pub use put::{FromWalletArgs, json_of_put, text_of_put, words};
 pub use take::take_into;
 

@@ -1,4 +1,5 @@
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::cli::CliError;
 use crate::cli::coins::CoinList;
@@ -38,7 +39,7 @@ impl PeekCommand {
         match self.servers.open()? {
             Servers::One(mut client) => {
                 let coins = client.peek(self.key.locker_key("--key")?)?;
-                report_one(&coins, "locker", self.json)
+                report_one(&coins, "locker", More::default(), self.json)
             }
             Servers::All(raidas) => {
                 let secret = self.key.locker_secret("--key")?;
@@ -46,7 +47,7 @@ impl PeekCommand {
                 bar.set_message("asking all servers");
                 let peeked = peek(&secret, &raidas);
                 bar.finish_and_clear();
-                report_all(&peeked, "locker", self.json)
+                report_all(&peeked, "locker", More::default(), self.json)
             }
         }
     }
@@ -57,17 +58,38 @@ impl PeekCommand {
 struct OnePeek<'a> {
     coins: CoinList<'a>,
     worth: String,
+    #[serde(flatten)]
+    more: Json,
+}
+
+/// What lies in a place on all servers, for a program.
+#[derive(Serialize)]
+struct AllPeek<'a> {
+    #[serde(flatten)]
+    peek: PeekReport<'a>,
+    #[serde(flatten)]
+    more: Json,
+}
+
+/// What else is known of a place: for people, and as fields for programs.
+#[derive(Default)]
+pub struct More {
+    /// Lines, each with its end.
+    pub text: String,
+    /// An object.
+    pub json: serde_json::Map<String, Json>,
 }
 
 /// Says what lies in a place on one node.
 ///
 /// # Errors
 /// It cannot be printed.
-pub fn report_one(coins: &[Coin], place: &str, json: bool) -> Result<Answer, CliError> {
+pub fn report_one(coins: &[Coin], place: &str, more: More, json: bool) -> Result<Answer, CliError> {
     if json {
         print_json(&OnePeek {
             coins: CoinList(coins),
             worth: Worth::of(coins.iter().copied()).to_string(),
+            more: more.json.into(),
         })?;
     } else {
         let mut text: String = coins.iter().map(|coin| format!("{coin}\n")).collect();
@@ -75,6 +97,7 @@ pub fn report_one(coins: &[Coin], place: &str, json: bool) -> Result<Answer, Cli
             [] => format!("nothing lies in this {place}, or there is none\n"),
             coins => format!("{} in the {place}\n", phrase(coins)),
         };
+        text += &more.text;
         print(&text)?;
     }
     Ok(match coins {
@@ -87,16 +110,25 @@ pub fn report_one(coins: &[Coin], place: &str, json: bool) -> Result<Answer, Cli
 ///
 /// # Errors
 /// Fewer than 13 of them answered.
-pub fn report_all(peeked: &Peeked, place: &str, json: bool) -> Result<Answer, CliError> {
+pub fn report_all(
+    peeked: &Peeked,
+    place: &str,
+    more: More,
+    json: bool,
+) -> Result<Answer, CliError> {
     peeked.check()?;
     let agreement = peeked.agreement();
     if json {
-        print_json(&PeekReport::of(peeked, &agreement))?;
+        print_json(&AllPeek {
+            peek: PeekReport::of(peeked, &agreement),
+            more: more.json.into(),
+        })?;
     } else {
         let coins = agreement.coins.iter();
         let mut text: String = coins.map(|coin| format!("{coin}\n")).collect();
         text += &table_of_peek(peeked, &agreement);
         text += &summary_of_peek(peeked, &agreement, place);
+        text += &more.text;
         print(&text)?;
     }
     Ok(match is_agreed(&agreement) {

@@ -2,17 +2,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::terms::{currency, json_of_offer, worth};
+use super::terms::{currency, json_of_offer, worth, written};
 use crate::cli::CliError;
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{LockerError, offers};
+use crate::client::locker::{LockerError, Seller, addresses, offers};
 use crate::client::{ClientError, PerRaida, Raidas};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
-use crate::protocol::lockers::{Currency, Listed, Offer};
+use crate::protocol::lockers::{Address, Currency, Listed, Offer};
 
-/// List what is on offer, on one node or on all 25 servers.
+/// List what is on offer and where it is to be paid, on one node or on all 25 servers.
 ///
 /// Shows at most 255 offers of a server, the oldest first. Each server calls an offer by a name of its own,
 /// which opens nothing. Exit status 1 if nothing is on offer (with --network or --hosts: on 13 servers or
@@ -41,25 +41,37 @@ impl ListCommand {
         match self.servers.open()? {
             Servers::One(mut client) => {
                 let listed = client.list_for_sale(self.currency, u8::MAX)?;
-                self.report_one(&listed)
+                let mut addresses = vec![];
+                for listed in &listed {
+                    addresses.push(match listed.id {
+                        Some(id) => client.trade_address(id.into())?,
+                        None => None,
+                    });
+                }
+                self.report_one(&listed, &addresses)
             }
             Servers::All(raidas) => self.on_all(&raidas),
         }
     }
 
-    fn report_one(&self, listed: &[Listed]) -> Result<Answer, CliError> {
+    fn report_one(
+        &self,
+        listed: &[Listed],
+        addresses: &[Option<Address>],
+    ) -> Result<Answer, CliError> {
         if self.json {
-            let listed = listed.iter().map(|listed| {
+            let listed = listed.iter().zip(addresses).map(|(listed, address)| {
                 let mut entry = json_of_offer(&listed.offer);
+                entry["address"] = address.as_ref().map(written).into();
                 entry["id"] = listed.id.map(|id| id.to_string()).into();
                 entry
             });
             print_json(&json!({ "offers": listed.collect::<Vec<Json>>() }))?;
         } else {
             let mut text = String::new();
-            for Listed { id, offer } in listed {
+            for (Listed { id, offer }, address) in listed.iter().zip(addresses) {
                 let id = id.map_or("-".to_owned(), |id| id.to_string());
-                text += &format!("{id:32}  {}\n", terms(offer));
+                text += &format!("{id:32}  {}{}\n", terms(offer), to(address.as_ref()));
             }
             text += &count(listed.len(), self.currency);
             print(&text)?;
@@ -74,15 +86,19 @@ impl ListCommand {
         let bar = waiting();
         bar.set_message("asking all servers");
         let said = offers(self.currency, raidas);
-        bar.finish_and_clear();
         check(&said)?;
         let (order, by_offer) = by_offer(&said);
+        bar.set_message("asking where they are to be paid");
+        let sellers = sellers(&said, raidas);
+        bar.finish_and_clear();
+        let agreed = |offer: &Offer| sellers.get(offer).and_then(Seller::agreed);
         let counts = |offer: &Offer| by_offer[offer].len() >= VOTES_NEEDED;
         if self.json {
             let listed = order.iter().map(|offer| {
                 let mut entry = json_of_offer(offer);
                 let servers = by_offer[offer].iter().map(|raida| raida.get());
                 entry["servers"] = servers.collect::<Vec<u8>>().into();
+                entry["address"] = agreed(offer).as_ref().map(written).into();
                 entry
             });
             let silent = said.iter().filter_map(|(raida, said)| {
@@ -97,9 +113,13 @@ impl ListCommand {
             let mut text = String::new();
             for offer in &order {
                 let servers = &by_offer[offer];
-                text += &format!("{}  on {} servers", terms(offer), servers.len());
+                let to = to(agreed(offer).as_ref());
+                text += &format!("{}{to}  on {} servers", terms(offer), servers.len());
+                let differs = sellers.get(offer).is_some_and(|s| s.by_votes().len() > 1);
                 if !counts(offer) {
                     text += &format!(": fewer than {VOTES_NEEDED}, not worth buying");
+                } else if differs {
+                    text += ": they differ on where it is to be paid, see `raida trade show`";
                 }
                 text += "\n";
             }
@@ -134,6 +154,31 @@ fn by_offer(
         }
     }
     (order, by_offer)
+}
+
+/// Where each offer is to be paid, by the servers that have it.
+fn sellers(
+    said: &PerRaida<Result<Vec<Listed>, ClientError>>,
+    raidas: &Raidas,
+) -> BTreeMap<Offer, Seller> {
+    let listed = |raida| said[raida].iter().flatten();
+    let with_id = |raida| listed(raida).filter_map(|l: &Listed| Some((l.offer, l.id?)));
+    let named = PerRaida::from_fn(|raida| with_id(raida).map(|(_, id)| id.into()).collect());
+    let mut sellers: BTreeMap<Offer, Seller> = BTreeMap::new();
+    for (raida, addresses) in addresses(&named, raidas) {
+        for ((offer, _), address) in with_id(raida).zip(addresses) {
+            if let Some(address) = address {
+                sellers.entry(offer).or_default().add(raida, &address);
+            }
+        }
+    }
+    sellers
+}
+
+fn to(address: Option<&Address>) -> String {
+    address.map_or(String::new(), |address| {
+        format!("  to {}", written(address))
+    })
 }
 
 fn check(said: &PerRaida<Result<Vec<Listed>, ClientError>>) -> Result<(), LockerError> {

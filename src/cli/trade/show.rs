@@ -1,14 +1,17 @@
-use super::terms::{currency, price, value};
+use super::terms::{currency, paid_where, price, value, written};
 use crate::cli::CliError;
-use crate::cli::locker::{report_all, report_one};
+use crate::cli::locker::{More, report_all, report_one};
 use crate::cli::output::{Answer, waiting};
 use crate::cli::secrets::SecretText;
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{ShownBy, show};
-use crate::protocol::lockers::{Currency, Offer, Price, Value};
+use crate::client::PerRaida;
+use crate::client::locker::{Seller, ShownBy, addresses, show};
+use crate::protocol::lockers::{Currency, Offer, Price, TradeName, Value};
 
-/// Show which coins an offer has, on one node or on all 25 servers; nothing is changed.
+/// Show which coins an offer has and where it is to be paid, on one node or on all 25 servers; nothing is
+/// changed.
 ///
+/// On all servers, pay where at least 13 of them say: one alone may lie.
 /// Exit status 1 if there is no such offer or, with --network or --hosts, fewer than 13 servers agree on
 /// what is in it.
 #[derive(clap::Args, Debug)]
@@ -55,8 +58,16 @@ impl ShowCommand {
                     (None, None) => unreachable!("terms go with --network or --hosts"),
                 };
                 // A key and an id have the same form, and the request does not tell them apart.
-                let coins = client.peek_trade(text.trade_key(flag)?.into())?;
-                report_one(&coins, "offer", self.json)
+                let name: TradeName = text.trade_key(flag)?.into();
+                let coins = client.peek_trade(name)?;
+                let address = client.trade_address(name)?;
+                let mut more = More::default();
+                if let Some(address) = &address {
+                    more.text = format!("to be paid to {}\n", written(address));
+                }
+                let address = address.as_ref().map(written);
+                more.json.insert("address".to_owned(), address.into());
+                report_one(&coins, "offer", more, self.json)
             }
             Servers::All(raidas) => {
                 let by = match (&self.key, self.currency, self.worth, self.price) {
@@ -71,8 +82,25 @@ impl ShowCommand {
                 let bar = waiting();
                 bar.set_message("asking all servers");
                 let shown = show(&by, &raidas);
+                let named = PerRaida::from_fn(|raida| match &by {
+                    ShownBy::Secret(secret) => vec![secret.key(raida).into()],
+                    ShownBy::Offer(_) => {
+                        shown.ids[raida].into_iter().map(TradeName::from).collect()
+                    }
+                });
+                let mut seller = Seller::default();
+                for (raida, said) in addresses(&named, &raidas) {
+                    let said = said.into_iter().flatten();
+                    said.for_each(|address| seller.add(raida, &address));
+                }
                 bar.finish_and_clear();
-                report_all(&shown.coins, "offer", self.json)
+                let mut more = More::default();
+                if !seller.by_votes().is_empty() {
+                    more.text = paid_where(&seller);
+                }
+                let agreed = seller.agreed().as_ref().map(written);
+                more.json.insert("address".to_owned(), agreed.into());
+                report_all(&shown.coins, "offer", more, self.json)
             }
         }
     }

@@ -2,8 +2,11 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::client::locker::Seller;
 use crate::coin::Worth;
-use crate::protocol::lockers::{Currency, Offer, Price, Value};
+use crate::protocol::RaidaId;
+use crate::protocol::healing::VOTES_NEEDED;
+use crate::protocol::lockers::{Address, Currency, Offer, Price, Value};
 
 /// Reads a currency by its name.
 pub fn currency(text: &str) -> Result<Currency, String> {
@@ -35,6 +38,30 @@ pub fn value(text: &str) -> Result<Value, String> {
 /// What the coins of an offer are worth.
 pub fn worth(offer: &Offer) -> Worth {
     Worth(u128::from(offer.value.units()))
+}
+
+/// Where something is to be paid, as people write it.
+pub fn written(address: &Address) -> String {
+    String::from_utf8_lossy(address.as_bytes()).into_owned()
+}
+
+/// Where the servers say that an offer is to be paid.
+pub fn paid_where(seller: &Seller) -> String {
+    let mut text = match seller.agreed() {
+        Some(address) => format!("to be paid to {}\n", written(&address)),
+        None => format!("no {VOTES_NEEDED} servers say where it is to be paid: pay nobody\n"),
+    };
+    for (address, servers) in seller.by_votes() {
+        if seller.agreed().as_ref() != Some(&address) {
+            let names: Vec<String> = servers.iter().map(RaidaId::to_string).collect();
+            text += &format!(
+                "  RAIDA {} says to {}\n",
+                names.join(", "),
+                written(&address)
+            );
+        }
+    }
+    text
 }
 
 /// An offer for a program.

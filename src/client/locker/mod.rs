@@ -11,6 +11,7 @@
 //! | [`take()`] | coins of a locker into a wallet |
 //! | [`relocate`] | coins of a locker into another one |
 //! | [`offers`], [`show`], [`buy`], [`cancel`] | the marketplace |
+//! | [`Seller`], [`addresses`] | where the servers say that an offer is to be paid |
 //! | `settle` | which of two numbers a server has after a change |
 
 mod choose;
@@ -19,6 +20,7 @@ mod peek;
 mod put;
 mod relocate;
 mod secret;
+mod seller;
 mod settle;
 mod take;
 mod trade;
@@ -31,6 +33,7 @@ pub use peek::{Agreement, Difference, Peeked, peek};
 pub use put::{Place, Put, PutCoin, put};
 pub use relocate::{Relocated, RelocatedCoin, relocate};
 pub use secret::{LockerSecret, NotASecret, TradeSecret};
+pub use seller::{Seller, addresses};
 pub use take::{LeftIn, Taken, TakenCoin, take};
 pub use trade::{Order, Shown, ShownBy, buy, cancel, offers, show};
 

@@ -1,4 +1,4 @@
-use super::{LockerKey, TradeName};
+use super::{Address, LockerKey, TradeName};
 use crate::{
     coin::{An, Coin},
     protocol::{
@@ -32,25 +32,74 @@ impl Peek {
 
 /// Peek trade locker: which coins are for sale there? Its key or its public id: 16 bytes. Answered
 /// with [`Contents`].
+///
+/// An addition of this node: with a byte 1 after the name, where is it to be paid? Answered with the
+/// seller's [`Address`].
 #[derive(Clone, Copy, Debug)]
 pub struct PeekTrade {
     /// The trade locker.
     pub name: TradeName,
+    /// What is asked of it.
+    pub asks_for: TradePart,
+}
+
+/// What somebody wants to know of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TradePart {
+    /// Which coins it has.
+    Coins,
+    /// Where the seller wants to be paid.
+    Address,
 }
 
 impl PeekTrade {
-    /// Reads a payload: 16 where it has another size, 242 where no trade locker is called so.
+    const ADDRESS: u8 = 1;
+
+    /// Reads a payload: 16 where it has another size or asks for nothing known, 242 where no trade locker
+    /// is called so.
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<PeekTrade, Status> {
-        let name = payload.try_into().map_err(|_| Status::INVALID_LENGTH)?;
+        let (name, asks_for) = match payload {
+            [name @ .., PeekTrade::ADDRESS] if payload.len() == An::SIZE + 1 => {
+                (name, TradePart::Address)
+            }
+            name => (name, TradePart::Coins),
+        };
+        let name = name.try_into().map_err(|_| Status::INVALID_LENGTH)?;
         Ok(PeekTrade {
             name: TradeName::from_bytes(name).ok_or(Status::ALL_FAIL)?,
+            asks_for,
         })
     }
 
     /// Appends the payload.
-    pub fn compose(name: TradeName, out: &mut Vec<u8>) {
+    pub fn compose(name: TradeName, asks_for: TradePart, out: &mut Vec<u8>) {
         out.extend_from_slice(name.expose());
+        if asks_for == TradePart::Address {
+            out.push(PeekTrade::ADDRESS);
+        }
+    }
+
+    /// Appends the answer to who asks for the address: its length and its bytes with 241; 242 where
+    /// there is no such offer.
+    pub fn answer_address(address: Option<&[u8]>, out: &mut Vec<u8>) -> Status {
+        let Some(address) = address else {
+            return Status::ALL_FAIL;
+        };
+        out.push(u8::try_from(address.len()).expect("an address has at most 120 bytes"));
+        out.extend_from_slice(address);
+        Status::ALL_PASS
+    }
+
+    /// Reads that answer: `Some(None)` where there is no such offer, `None` where it is no answer.
+    pub fn read_address(status: Status, payload: &[u8]) -> Option<Option<Address>> {
+        match (status, payload) {
+            (Status::ALL_FAIL, []) => Some(None),
+            (Status::ALL_PASS, [length, address @ ..]) if address.len() == usize::from(*length) => {
+                Address::new(address).map(Some)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -204,13 +253,42 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_read_as_it_was_answered_and_nothing_else_is_one() {
+        let mut out = vec![];
+        let status = PeekTrade::answer_address(Some(b"bc1q-where-the-seller-is"), &mut out);
+        assert_eq!((status, out.len()), (Status::ALL_PASS, 25));
+        let read = PeekTrade::read_address(status, &out).unwrap().unwrap();
+        assert_eq!(read.as_bytes(), b"bc1q-where-the-seller-is");
+        for wrong in [&out[..24], &[0][..], &[], &[3, 1, 2, 3]] {
+            assert_eq!(PeekTrade::read_address(Status::ALL_PASS, wrong), None);
+        }
+        out.clear();
+        let status = PeekTrade::answer_address(None, &mut out);
+        assert_eq!((status, out.len()), (Status::ALL_FAIL, 0));
+        assert_eq!(PeekTrade::read_address(status, &out), Some(None));
+    }
+
+    #[test]
     fn a_key_of_the_wrong_form_is_one_that_no_locker_has() {
         let trade = TradeKey::of([1; 9], Price::new(5), Currency::Bitcoin);
         assert_eq!(Peek::parse(&[0xee; 16]).unwrap_err(), Status::ALL_FAIL);
         let refusal = PeekTrade::parse(&[0xff; 16]).unwrap_err();
         assert_eq!(refusal, Status::ALL_FAIL);
         let named = PeekTrade::parse(trade.an().expose()).unwrap();
-        assert_eq!(named.name.as_key(), trade);
+        assert_eq!(
+            (named.name.as_key(), named.asks_for),
+            (trade, TradePart::Coins)
+        );
+        let mut paid_where = vec![];
+        PeekTrade::compose(named.name, TradePart::Address, &mut paid_where);
+        let asked = PeekTrade::parse(&paid_where).unwrap();
+        assert_eq!(
+            (asked.name.as_key(), asked.asks_for),
+            (trade, TradePart::Address)
+        );
+        paid_where[16] = 2;
+        let refusal = PeekTrade::parse(&paid_where).unwrap_err();
+        assert_eq!(refusal, Status::INVALID_LENGTH);
         let mut remove = vec![];
         Remove::compose(key(), [(coin(0, 1), An::ZERO)], &mut remove);
         remove[15] = 0xfe;
@@ -321,7 +399,7 @@ mod tests {
             }
             again.clear();
             if let Ok(request) = PeekTrade::parse(&payload) {
-                PeekTrade::compose(request.name, &mut again);
+                PeekTrade::compose(request.name, request.asks_for, &mut again);
                 prop_assert_eq!(&again, &payload);
             }
             again.clear();

@@ -25,7 +25,7 @@ mod sale;
 mod store;
 mod terms;
 
-pub use contents::{Contents, Peek, PeekTrade, Remove, Removed};
+pub use contents::{Contents, Peek, PeekTrade, Remove, Removed, TradePart};
 pub use keys::{LockerKey, PublicId, PublicIdKey, TradeKey, TradeName};
 pub use listing::{ListForSale, Listed, Listing};
 pub use purchase::{Buy, Memo, ReceiptId, TransactionId};

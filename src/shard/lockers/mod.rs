@@ -293,6 +293,13 @@ impl Lockers {
         self.sales.list(currency, most, now)
     }
 
+    /// Where what is called so is to be paid: by a public id of this shard, or by its key.
+    pub fn seller(&self, name: &TradeName) -> Option<&[u8]> {
+        let as_id = self.key_of_public_id(name);
+        let key = as_id.unwrap_or_else(|| name.as_key().an());
+        self.sales.address(&key)
+    }
+
     /// The key that a public id of this shard stands for.
     pub fn key_of_public_id(&self, name: &TradeName) -> Option<An> {
         self.sales.key_of(&name.as_public_id())

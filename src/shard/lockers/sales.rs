@@ -416,6 +416,12 @@ impl Sales {
         listed.take(most).collect()
     }
 
+    /// Where what is for sale under a key is to be paid.
+    pub(super) fn address(&self, key: &An) -> Option<&[u8]> {
+        let &number = self.by_key.get(key.expose())?;
+        Some(&self.sales[number].address)
+    }
+
     /// The key of the trade locker that listings call so.
     pub(super) fn key_of(&self, id: &PublicId) -> Option<An> {
         let number = self.by_id.get(&id.to_bytes());

@@ -3,7 +3,7 @@ use raida::{
     protocol::{
         Command, Protection, ResponseCounter, Status,
         authentication::{Detect, Pown},
-        lockers::{Contents, LockerKey, Peek, PeekTrade, TradeName},
+        lockers::{Contents, LockerKey, Peek, PeekTrade, TradeName, TradePart},
     },
 };
 
@@ -66,7 +66,7 @@ impl Client {
     /// What is on offer under a name.
     pub fn look(&mut self, name: TradeName) -> Vec<Coin> {
         let mut payload = Vec::new();
-        PeekTrade::compose(name, &mut payload);
+        PeekTrade::compose(name, TradePart::Coins, &mut payload);
         self.contents(Command::PeekTrade, &payload)
     }
 

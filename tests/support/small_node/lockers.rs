@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use raida::coin::{An, Coin, Mfs};
 use raida::protocol::lockers::{
-    Buy, Contents, ListForSale, Offer, Peek, PeekTrade, PublicIdKey, PutForSale, Remove,
-    RemoveTrade, StoreSum, TradeKey, Value,
+    Address, Buy, Contents, ListForSale, Offer, Peek, PeekTrade, PublicIdKey, PutForSale, Remove,
+    RemoveTrade, StoreSum, TradeKey, TradePart, Value,
 };
 use raida::protocol::pass_fail::Bitmap;
 use raida::protocol::{Command, Dialect, PassFail, Status};
@@ -20,6 +20,8 @@ pub struct Lockers {
     stores: u64,
     /// In the order in which they were made.
     pub sales: Vec<TradeKey>,
+    /// Where everything is to be paid: what the last seller said.
+    pub address: Option<Address>,
 }
 
 impl State {
@@ -80,6 +82,7 @@ impl State {
                     self.store(coin, request.key.an());
                 }
                 self.lockers.sales.push(request.key);
+                self.lockers.address = Some(request.address);
                 Ok(Status::ALL_PASS)
             }
             Command::ListForSale => {
@@ -91,12 +94,17 @@ impl State {
                 Ok(request.answer(listed, Dialect::Spec, out))
             }
             Command::PeekTrade => {
-                let name = PeekTrade::parse(payload)?.name;
+                let PeekTrade { name, asks_for } = PeekTrade::parse(payload)?;
                 let ids = self.ids();
                 let mut sales = self.lockers.sales.iter().copied();
                 let found = sales.find(|key| {
                     key.public_id(&ids) == name.as_public_id() || *key == name.as_key()
                 });
+                if asks_for == TradePart::Address {
+                    let address = self.lockers.address.as_ref().filter(|_| found.is_some());
+                    let bytes = address.map(Address::as_bytes);
+                    return Ok(PeekTrade::answer_address(bytes, out));
+                }
                 let coins = found.map_or(vec![], |key| self.under(key.an()));
                 Ok(Contents::answer(coins, out))
             }

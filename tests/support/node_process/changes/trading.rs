@@ -10,6 +10,7 @@ use raida::protocol::authentication::derived_an;
 use raida::protocol::lockers::{
     Address, Contents, Currency, ListForSale, Listing, LockerKey, Offer, Peek, PeekTrade, Price,
     PutForSale, Remove, RemoveTrade, StoreMultiple, StoreSum, Stored, TradeKey, TradeName,
+    TradePart,
 };
 use raida::protocol::{Command, Status};
 use rand::RngExt;
@@ -265,7 +266,7 @@ impl Load {
             None => TradeName::from(lot.key),
         };
         let mut payload = Vec::new();
-        PeekTrade::compose(name, &mut payload);
+        PeekTrade::compose(name, TradePart::Coins, &mut payload);
         let means = Means::Looked(Looked::Offer(lot));
         Some(self.send(Command::PeekTrade, &payload, vec![], means))
     }

@@ -1,0 +1,49 @@
+use std::collections::BTreeMap;
+
+use crate::client::{PerRaida, Raidas};
+use crate::protocol::RaidaId;
+use crate::protocol::healing::VOTES_NEEDED;
+use crate::protocol::lockers::{Address, TradeName};
+
+/// Where the servers say that an offer is to be paid.
+#[derive(Clone, Debug, Default)]
+pub struct Seller {
+    by_address: BTreeMap<Vec<u8>, Vec<RaidaId>>,
+}
+
+impl Seller {
+    /// Each address, and the servers that say it; what most say first.
+    pub fn by_votes(&self) -> Vec<(Address, &[RaidaId])> {
+        let mut said: Vec<_> = self.by_address.iter().collect();
+        said.sort_by_key(|(_, servers)| std::cmp::Reverse(servers.len()));
+        said.into_iter()
+            .filter_map(|(bytes, servers)| Some((Address::new(bytes)?, servers.as_slice())))
+            .collect()
+    }
+
+    /// The address that at least 13 servers say: a buyer who believes fewer may pay a liar.
+    pub fn agreed(&self) -> Option<Address> {
+        let (address, servers) = self.by_votes().into_iter().next()?;
+        (servers.len() >= VOTES_NEEDED).then_some(address)
+    }
+
+    /// A server says where.
+    pub fn add(&mut self, raida: RaidaId, address: &Address) {
+        let servers = self.by_address.entry(address.as_bytes().to_vec());
+        servers.or_default().push(raida);
+    }
+}
+
+/// Asks every server where some of what is for sale there is to be paid: offer by offer, as they are named
+/// there; nothing where it does not say.
+pub fn addresses(
+    named: &PerRaida<Vec<TradeName>>,
+    raidas: &Raidas,
+) -> PerRaida<Vec<Option<Address>>> {
+    let said = raidas.ask_all(raidas.timeout, |client, raida| {
+        let addresses = named[raida].iter().map(|&name| client.trade_address(name));
+        // After a missing answer the others are not waited for.
+        Ok(addresses.map_while(Result::ok).collect::<Vec<_>>())
+    });
+    said.map(|said| said.unwrap_or_default())
+}
