@@ -125,7 +125,8 @@ const MINT_MAX: usize = 2_000_000;
 /// was at its limit. A warning says when this program was: then add --threads and --cpus. Its own cost
 /// is printed beside each contender. Take slices enough to see the spread.
 ///
-/// Exit status 1 if any answer was wrong, none was right, or a coin was not what the answers made it.
+/// Exit status 1 if any answer was wrong, any request was refused, none was right, or a coin was not what
+/// the answers made it. Ctrl-C ends a run: coins that were made are taken out of circulation.
 #[derive(clap::Args, Debug)]
 #[command(group = ArgGroup::new("load").required(true).args(["kind", "mix", "plot"]))]
 #[command(after_help = "Examples:
@@ -633,7 +634,9 @@ impl BenchCommand {
         // A wrong answer of something it is compared with makes the comparison worthless as well.
         let is_wrong = outcome.measured.iter().any(|one| one.whole().wrong > 0);
         let is_settled = settled.is_none_or(|s| s.wrong == 0 && s.astray == 0);
-        match !is_wrong && node.right > 0 && is_settled {
+        // What a node refuses is a limit of it, and no rate that it can do.
+        let is_refused = node.refused > 0;
+        match !is_wrong && !is_refused && node.right > 0 && is_settled {
             true => Ok(Answer::Yes),
             false => Ok(Answer::No),
         }

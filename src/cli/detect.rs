@@ -9,10 +9,14 @@ use super::node::{EncryptionArgs, NodeArgs};
 use super::output::{Answer, print, print_json, progress};
 use super::raidas::RaidasArgs;
 use crate::coin::Coin;
+use crate::shown::Shown;
 
 /// Ask a node which coins of a CSV are authentic; or with --all, all 25 servers about a wallet's.
 ///
-/// Exit status 1 if any is not, or, with --all, was left alone.
+/// Exit status 1 if any is not; with --all if any does not pass on all 25 servers, or was left alone. There a
+/// coin has a letter for each server, RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that
+/// is of no use, u not asked. With 13 p and more it is authentic, or fracked where any fails; with 13 f and
+/// more counterfeit; else in limbo.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "key_file", "continue_counter"])))]
 #[command(after_help = "Examples:
@@ -52,6 +56,12 @@ impl DetectCommand {
         if let Some(network) = &self.network {
             let raidas = network.raidas(self.node.coin_id, self.node.timeout_ms)?;
             return detect_all(&self.file, raidas, self.encryption.encryption, self.json);
+        }
+        if self.file.is_dir() {
+            return Err(CliError::Unfinished(format!(
+                "{file} is a folder, and one node is asked about a CSV: where it is a wallet, `raida detect --all --network DIR {file}` or `--all --hosts FILE` asks all servers",
+                file = self.file.shown()
+            )));
         }
         let coins = read_coins(&self.file)?;
         let mut client = self.node.connect_encrypted(&self.encryption)?;

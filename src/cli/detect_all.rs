@@ -6,14 +6,18 @@ use super::CliError;
 use super::coins::json_of;
 use super::output::{Answer, print, print_json, waiting};
 use crate::client::heal::look;
-use crate::client::wallet::{Access, CoinFile, Filed, Folder, Grade, Mark, Wallet};
+use crate::client::wallet::{Access, CoinFile, Filed, Folder, Mark, Wallet};
 use crate::client::{PerRaida, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::{Protection, RaidaId};
 use crate::shown::Shown;
 
+/// Coins that are shown a line each, at most.
+const LINES_MAX: usize = 25;
+const LEGEND: &str = "a letter a server, RAIDA 0 first: p passes, f fails, n no answer, e an answer of no use, u not asked\n";
+
 /// Asks all servers at the same time about the coins of a wallet or of one coin file, and shows a POWN
-/// string a coin. The answer is yes where every coin is authentic.
+/// string a coin. The answer is yes where every coin passes on all of them.
 ///
 /// Under encryption type 1 or 4 each server is asked under one of the coins, so that its answer proves
 /// that it has the client's number of that coin.
@@ -33,6 +37,12 @@ pub fn detect_all(
             (wallet.coins().to_vec(), wallet.left_alone().to_vec())
         }
         false => {
+            if path.extension().is_some_and(|end| end == "csv") {
+                return Err(CliError::Unfinished(format!(
+                    "{file} is a CSV of one node's numbers: `raida detect {file}` asks that node; --network and --hosts are for a wallet or a coin file of one",
+                    file = path.shown()
+                )));
+            }
             let file = CoinFile::read(path).map_err(|cause| CliError::CoinFile {
                 file: path.to_owned(),
                 cause,
@@ -46,8 +56,9 @@ pub fn detect_all(
     let silent = look(&mut coins, &raidas)?;
     bar.finish_and_clear();
 
-    let everywhere = (coins.iter())
-        .filter(|filed| filed.file.pown.count(Mark::Passed) == RaidaId::COUNT)
+    let everywhere = coins
+        .iter()
+        .filter(|filed| passes_everywhere(filed))
         .count();
     if json {
         let coins = coins.iter().map(|filed| {
@@ -70,10 +81,20 @@ pub fn detect_all(
         }))?;
     } else {
         let mut text = String::new();
-        for filed in &coins {
+        // Of many coins those are of interest that do not pass everywhere.
+        let is_shown = |filed: &&Filed| coins.len() <= LINES_MAX || !passes_everywhere(filed);
+        let shown: Vec<&Filed> = coins.iter().filter(is_shown).collect();
+        for filed in shown.iter().take(LINES_MAX) {
             let pown = filed.file.pown;
             let (coin, grade) = (filed.file.coin.to_string(), pown.grade().name());
             text += &format!("{coin:12} {pown}  {grade}\n");
+        }
+        if shown.len() > LINES_MAX {
+            let more = shown.len() - LINES_MAX;
+            text += &format!("{more} more do not pass on all servers; --json shows all\n");
+        }
+        if everywhere < coins.len() {
+            text += LEGEND;
         }
         for left in &left_alone {
             text += &format!("left alone: {}: {}\n", left.file.shown(), left.reason);
@@ -89,12 +110,15 @@ pub fn detect_all(
         );
         print(&text)?;
     }
-    let authentic = |filed: &Filed| filed.file.pown.grade() == Grade::Authentic;
     let is_left = left_alone.iter().any(|left| left.may_be_coin);
-    Ok(match coins.iter().all(authentic) && !is_left {
+    Ok(match everywhere == coins.len() && !is_left {
         true => Answer::Yes,
         false => Answer::No,
     })
+}
+
+fn passes_everywhere(filed: &Filed) -> bool {
+    filed.file.pown.count(Mark::Passed) == RaidaId::COUNT
 }
 
 /// What each server is asked under: the first coin that is said to pass there. Where none is, the first of

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::CliError;
 use super::mint_network::MintNetwork;
 use super::new_numbers::this_month;
-use super::node::{AdminKeyArgs, NodeArgs};
+use super::node::{AdminKeyArgs, DEFAULT_HOST, NodeArgs};
 use super::output::{Answer, print, print_json, progress, warn};
 use crate::client::{Client, ClientError, CoinListError, CoinListWriter, Existing};
 use crate::coin::{An, Coin, Denomination, SerialNumber, Worth};
@@ -30,8 +30,8 @@ use crate::shown::Shown;
 pub struct MintCommand {
     #[command(flatten)]
     admin: AdminKeyArgs,
-    /// How many coins of each denomination
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many coins of each denomination, 1,024,000 at most: so many there are
+    #[arg(long, value_name = "N", value_parser = count)]
     count: u32,
     /// What each is worth, as a power of ten: -8 to 6
     #[arg(long, value_name = "DN", required = true, num_args = 1.., allow_negative_numbers = true, value_parser = denomination)]
@@ -151,7 +151,16 @@ impl MintCommand {
                 "{taken_over} of them by a mint of this name that was interrupted\n"
             ))?;
         }
-        self.report(&out, &format!("raida detect {}", out.shown()), &made)?;
+        let host = match self.node.host.to_string().as_str() {
+            DEFAULT_HOST => String::new(),
+            host => format!(" --host {host}"),
+        };
+        let raida = match self.node.raida.get() {
+            0 => String::new(),
+            raida => format!(" --raida {raida}"),
+        };
+        let next = format!("raida detect {}{host}{raida}", out.shown());
+        self.report(&out, &next, &made)?;
         Ok(Answer::Yes)
     }
 
@@ -329,6 +338,16 @@ impl Minting<'_> {
         // After a missing answer the old connection is of no more use.
         self.client = self.node.connect()?;
         Ok(self.client.free_coins(self.session, &self.key, coins)?)
+    }
+}
+
+fn count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count) if (1..=SerialNumber::COUNT).contains(&count) => Ok(count),
+        _ => Err(format!(
+            "permitted is a whole number from 1 to {}: a denomination has so many serial numbers",
+            SerialNumber::COUNT
+        )),
     }
 }
 

@@ -49,8 +49,8 @@ mod version;
 use std::process::ExitCode;
 
 use crate::shown::plain;
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use self::output::Answer;
 
@@ -65,6 +65,7 @@ pub use crate::client::{HostPort, NotHostPort};
   raida serve                                     a development node, data in ./raida-data
   raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
   raida detect coins.csv
+The node that is asked: --host, or RAIDA_HOST in the environment.
 Exit status: 0, 1 (the answer is no) or 2 (it could not be asked).")]
 struct CommandLine {
     #[command(subcommand)]
@@ -110,6 +111,13 @@ pub fn main() -> ExitCode {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
             _ => {
                 eprintln!("raida: {}", plain(&one_line(&error.to_string())));
+                let shows_forms = matches!(
+                    error.kind(),
+                    ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict
+                );
+                if let Some(examples) = examples(std::env::args()).filter(|_| shows_forms) {
+                    eprint!("{examples}");
+                }
                 return ExitCode::from(2);
             }
         },
@@ -150,6 +158,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The examples of the command that these words name: a command that has several forms shows each there.
+fn examples(words: impl Iterator<Item = String>) -> Option<String> {
+    let mut command = CommandLine::command();
+    for word in words.skip(1) {
+        let Some(next) = command.find_subcommand(&word) else {
+            break;
+        };
+        command = next.clone();
+    }
+    let text = command.get_after_help()?.to_string();
+    let lines = text.lines().skip_while(|line| !line.starts_with("Example"));
+    let examples: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    (!examples.is_empty()).then(|| examples.join("\n") + "\n")
+}
+
 /// What the parser has to say about a wrong command line, on one line: what is wrong, how to write
 /// it, and where to read more.
 fn one_line(message: &str) -> String {
@@ -165,8 +188,6 @@ fn one_line(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

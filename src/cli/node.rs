@@ -8,11 +8,14 @@ use crate::coin::{An, Coin};
 use crate::protocol::{AdminKey, Protection, RaidaId, ResponseCounter};
 use crate::shown::Shown;
 
+/// Where a development node is.
+pub const DEFAULT_HOST: &str = "127.0.0.1:50000";
+
 /// Which node a command talks to, and how.
 #[derive(clap::Args, Debug)]
 pub struct NodeArgs {
     /// The node
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50000")]
+    #[arg(long, value_name = "HOST:PORT", env = "RAIDA_HOST", default_value = DEFAULT_HOST)]
     pub host: HostPort,
     /// Its RAIDA number; a node answers to no other
     #[arg(long, value_name = "N", default_value = "0", value_parser = raida_id)]

@@ -129,9 +129,9 @@ impl PownCommand {
             1 => "1 coin".to_owned(),
             more => format!("{more} coins"),
         };
-        if changed.is_empty() {
+        if changed.is_empty() && unknown.is_empty() {
             text += "no coin was taken over\n";
-        } else {
+        } else if !changed.is_empty() {
             text += &format!("{} taken over, now in {out}\n", count(changed));
         }
         if !failed.is_empty() {
@@ -145,7 +145,7 @@ impl PownCommand {
         }
         if !unknown.is_empty() {
             text += &format!(
-                "{} sent and not answered: keep both {file} and {out}; `raida detect` of each says which numbers are in force\n",
+                "{} sent and not answered, so that they may have been taken over: keep both {file} and {out}; `raida detect` of each says which numbers are in force\n",
                 count(unknown)
             );
         }

@@ -1,5 +1,7 @@
 //! What 25 servers said of coins, as a person and a program read it.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use super::coins::CoinList;
 use crate::client::PerRaida;
 use crate::client::locker::{Agreement, Difference, Peeked, Said};
 use crate::coin::{Coin, Worth};
+use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
 /// Coins that are named before the rest is only counted.
@@ -29,12 +32,37 @@ pub fn names(coins: &[Coin]) -> String {
     text
 }
 
-/// A line a server: how many coins it has as they were to be, and why not all.
+/// Lines that so many servers have, at most, are shown for each.
+const SAME_LINES_MAX: usize = 2;
+
+/// How many coins each server has as they were to be, and why not all.
 pub fn table(servers: &PerRaida<Said>) -> String {
     let mut text = "RAIDA    coins  said\n".to_owned();
-    for (raida, said) in servers.iter() {
+    let lines = servers.iter().map(|(raida, said)| {
         let why = said.why.as_deref().unwrap_or("done");
-        text += &format!("{raida:>5} {:>8}  {why}\n", said.done);
+        (raida, format!("{:>8}  {why}", said.done))
+    });
+    text += &same_once(lines.collect());
+    text
+}
+
+/// Lines of servers, each with its number; what most of them have is one line at the end.
+fn same_once(lines: Vec<(RaidaId, String)>) -> String {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for (_, line) in &lines {
+        *counts.entry(line).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|&(_, count)| count);
+    let same = most.filter(|&(_, count)| count > SAME_LINES_MAX);
+    let mut text = String::new();
+    for (raida, line) in &lines {
+        if same.is_none_or(|(same, _)| same != line) {
+            text += &format!("{raida:>5} {line}\n");
+        }
+    }
+    if let Some((same, count)) = same {
+        let name = if count == lines.len() { "all" } else { "other" };
+        text += &format!("{name:>5} {same}\n");
     }
     text
 }
@@ -47,20 +75,22 @@ pub fn json_of_said(servers: &PerRaida<Said>) -> Value {
         .collect()
 }
 
-/// A line a server: how many coins lie there, what they are worth, and what is the matter.
+/// How many coins lie on each server, what they are worth, and what is the matter.
 pub fn table_of_peek(peeked: &Peeked, agreement: &Agreement) -> String {
     let mut text = format!("RAIDA    coins {:>16}  said\n", "worth");
-    for (raida, said) in peeked.0.iter() {
+    let lines = peeked.0.iter().map(|(raida, said)| {
         let differs = agreement.others.iter().find(|other| other.raida == raida);
-        text += &match said {
-            Err(error) => format!("{raida:>5} {:>8} {:>16}  {error}\n", "-", "-"),
+        let line = match said {
+            Err(error) => format!("{:>8} {:>16}  {error}", "-", "-"),
             Ok(coins) => {
                 let worth = Worth::of(coins.iter().copied());
                 let words = differs.map_or("as most".to_owned(), difference);
-                format!("{raida:>5} {:>8} {worth:>16}  {words}\n", coins.len())
+                format!("{:>8} {worth:>16}  {words}", coins.len())
             }
         };
-    }
+        (raida, line)
+    });
+    text += &same_once(lines.collect());
     text
 }
 

@@ -777,7 +777,7 @@ fn a_newcomer_takes_the_place_of_the_one_idle_longest_of_the_address_with_most()
     let echo = request(ECHO, b"echo");
     let from = |last: u8| connect_from(&node, [127, 0, 0, last]);
     // Further apart than the clock of a core is looked at.
-    let pause = || std::thread::sleep(Duration::from_millis(120));
+    let pause = || std::thread::sleep(Duration::from_millis(400));
     let mut few = [from(1), from(1)];
     assert!(few.iter_mut().all(|stream| is_served(stream, &echo)));
     pause();

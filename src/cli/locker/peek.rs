@@ -92,7 +92,7 @@ pub fn report_one(coins: &[Coin], place: &str, more: More, json: bool) -> Result
             more: more.json.into(),
         })?;
     } else {
-        let mut text: String = coins.iter().map(|coin| format!("{coin}\n")).collect();
+        let mut text = lines(coins);
         text += &match coins {
             [] => format!("nothing lies in this {place}, or there is none\n"),
             coins => format!("{} in the {place}\n", phrase(coins)),
@@ -124,8 +124,7 @@ pub fn report_all(
             more: more.json.into(),
         })?;
     } else {
-        let coins = agreement.coins.iter();
-        let mut text: String = coins.map(|coin| format!("{coin}\n")).collect();
+        let mut text = lines(&agreement.coins);
         text += &table_of_peek(peeked, &agreement);
         text += &summary_of_peek(peeked, &agreement, place);
         text += &more.text;
@@ -135,4 +134,16 @@ pub fn report_all(
         true => Answer::Yes,
         false => Answer::No,
     })
+}
+
+/// Coins that are shown a line each, at most.
+const LINES_MAX: usize = 100;
+
+fn lines(coins: &[Coin]) -> String {
+    let some = coins.iter().take(LINES_MAX);
+    let mut text: String = some.map(|coin| format!("{coin}\n")).collect();
+    if coins.len() > LINES_MAX {
+        text += &format!("and {} more; --json shows all\n", coins.len() - LINES_MAX);
+    }
+    text
 }

@@ -59,7 +59,7 @@ pub struct FromWalletArgs {
     #[arg(long)]
     all: bool,
     /// Coins that are worth just this
-    #[arg(long, value_name = "WORTH")]
+    #[arg(long, value_name = "WORTH", allow_hyphen_values = true)]
     amount: Option<Worth>,
     /// This coin; may be repeated
     #[arg(long, value_name = "DN.SN", allow_hyphen_values = true)]
