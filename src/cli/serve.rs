@@ -1,4 +1,6 @@
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -228,7 +230,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             verify_source: config.peers.verify_source,
             ..PeerSettings::new(raida, config.node.coin_id)
         },
-        settlement: settlement(&config.trade),
+        settlement: settlement(&config.trade, std::env::vars_os()),
         currencies: currencies(&config.trade),
         question_rates: QuestionRates {
             per_address: Rate {
@@ -303,12 +305,18 @@ fn currencies(trade: &config::Trade) -> Vec<Currency> {
         .collect()
 }
 
-fn settlement(trade: &config::Trade) -> Method {
+fn settlement(
+    trade: &config::Trade,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Method {
     match (trade.settlement, trade.command.split_first()) {
         (config::Settlement::Trusted, _) => Method::Trusted,
         (config::Settlement::Command, Some((path, arguments))) => Method::Command(Program {
             path: path.into(),
             arguments: arguments.iter().map(Into::into).collect(),
+            environment: environment
+                .filter(|(name, _)| is_named(name, &trade.command_environment))
+                .collect(),
             timeout: trade.command_timeout,
             at_most: trade.commands_at_once.into(),
             waiting_max: WAITING_MAX,
@@ -316,6 +324,15 @@ fn settlement(trade: &config::Trade) -> Method {
         // The configuration refuses "command" without one.
         (config::Settlement::None | config::Settlement::Command, _) => Method::None,
     }
+}
+
+/// Whether one of these is the variable's name, or its beginning followed by `*`.
+fn is_named(variable: &OsStr, names: &[String]) -> bool {
+    let variable = variable.as_bytes();
+    names.iter().any(|name| match name.strip_suffix('*') {
+        Some(beginning) => variable.starts_with(beginning.as_bytes()),
+        None => variable == name.as_bytes(),
+    })
 }
 
 fn adjustable(config: &Config) -> Adjustable {
@@ -418,4 +435,43 @@ fn greeting(config: &Config, summary: &Summary) -> String {
 "
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settlements_program_gets_the_variables_that_are_named_and_no_others() {
+        let environment = [
+            ("PATH", "/bin"),
+            ("PATHS", "no"),
+            ("BITCOIN_RPC_URL", "http://[::1]/"),
+            ("BITCOIN_", "the beginning alone"),
+            ("BITCOIN", "no"),
+            ("MY_BITCOIN_RPC_URL", "no"),
+            ("RAIDA__LOG__LEVEL", "no"),
+            ("LD_PRELOAD", "no"),
+        ];
+        let let_through = |names: Option<&[&str]>| -> Vec<String> {
+            let mut trade = Config::default().trade;
+            trade.settlement = config::Settlement::Command;
+            trade.command = vec!["/bin/settle".to_owned()];
+            if let Some(names) = names {
+                trade.command_environment = names.iter().map(|&name| name.to_owned()).collect();
+            }
+            let environment = environment.into_iter();
+            let environment = environment.map(|(name, value)| (name.into(), value.into()));
+            let Method::Command(program) = settlement(&trade, environment) else {
+                panic!("the program settles");
+            };
+            let names = program.environment.iter().map(|(name, _)| name.to_str());
+            names.map(|name| name.unwrap().to_owned()).collect()
+        };
+        let default = ["PATH", "BITCOIN_RPC_URL", "BITCOIN_"];
+        assert_eq!(let_through(None), default);
+        assert_eq!(let_through(Some(&[])), [""; 0]);
+        assert_eq!(let_through(Some(&["BITCOIN", "HOME"])), ["BITCOIN"]);
+        assert_eq!(let_through(Some(&["RAIDA__*"])), ["RAIDA__LOG__LEVEL"]);
+    }
 }
