@@ -1,8 +1,9 @@
-//! Names as a person sees them. The name of a file may hold anything but `/`: what moves a terminal's
+//! Names, and what the system refuses, as a person sees them. The name of a file may hold anything but `/`: what moves a terminal's
 //! cursor, turns the direction of writing or ends a line is not shown as it is.
 
 use std::{
     fmt::{self, Display, Formatter, Write},
+    io,
     path::Path,
 };
 
@@ -45,6 +46,29 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
+/// What a person can do where the system refuses to work with a file or folder, as the end of a sentence
+/// that has named both: its error alone says neither why nor what to do. Nothing where somebody made the
+/// error who says so himself, or where nobody can do anything.
+pub fn remedy(error: &io::Error) -> &'static str {
+    if error.raw_os_error().is_none() {
+        return "";
+    }
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; `namei -l` and its name say whose it and the folders above it are: run the command as a user who may, or change owner or mode (chown, chmod)"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there (`df -h` and `df -i` say how much is left) and run the same command again"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; that file system is mounted read-only: name a place elsewhere, or mount it to be written"
+        }
+        io::ErrorKind::NotFound => "; is its name right?",
+        io::ErrorKind::NotADirectory => "; a part of its name is a file where a folder is needed",
+        _ => "",
+    }
+}
+
 /// Whether a character does something else than to be seen: control characters, and those that turn the
 /// direction of writing.
 fn is_hidden(c: char) -> bool {
@@ -62,6 +86,28 @@ mod tests {
         assert_eq!(shown("a b/Zürich.bin"), "a b/Zürich.bin");
         assert_eq!(shown("a\n\x1b[2Jb"), "a\\u{a}\\u{1b}[2Jb");
         assert_eq!(shown("\u{202e}nib.\u{9b}"), "\\u{202e}nib.\\u{9b}");
+    }
+
+    #[test]
+    fn what_the_system_refuses_comes_with_what_to_do_and_what_says_so_itself_alone() {
+        for (code, says) in [
+            (libc::EACCES, "namei -l"),
+            (libc::EPERM, "namei -l"),
+            (libc::ENOSPC, "make room"),
+            (libc::EDQUOT, "make room"),
+            (libc::EROFS, "read-only"),
+            (libc::ENOENT, "name right?"),
+            (libc::ENOTDIR, "a folder is needed"),
+        ] {
+            let remedy = remedy(&io::Error::from_raw_os_error(code));
+            assert!(
+                remedy.contains(says) && remedy.starts_with("; "),
+                "{remedy}"
+            );
+        }
+        let own = io::Error::new(io::ErrorKind::PermissionDenied, "chown it");
+        assert_eq!(remedy(&own), "");
+        assert_eq!(remedy(&io::Error::from_raw_os_error(libc::EIO)), "");
     }
 
     #[test]
