@@ -3,11 +3,13 @@
 //!
 //! The kernel reads and writes this process's memory until a read or a write has ended, and a disk may
 //! take its time. An executor gives that memory back when it ends; what is allocated there next would
-//! be written to the disk in the place of a page. So each executor waits for [`quiet`] before it ends.
+//! be written to the disk in the place of a page. So each executor waits for [`quiet`] before it ends, and
+//! [`run_awake`](super::run_awake) does for all.
 
 use std::{
     cell::Cell,
     io,
+    ops::Deref,
     os::{
         fd::{AsRawFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
@@ -47,11 +49,66 @@ pub struct Disk {
 /// A file of a [`Disk`].
 pub enum DiskFile {
     /// Opened with `O_DIRECT`.
-    Direct(Rc<DmaFile>),
+    Direct(Rc<Open<DmaFile>>),
     /// Opened with `O_DIRECT` and `O_DSYNC`: what was written is durable.
-    Durable(Rc<DmaFile>),
+    Durable(Rc<Open<DmaFile>>),
     /// Through the page cache, where the file system has no direct I/O.
-    Buffered(Rc<BufferedFile>),
+    Buffered(Rc<Open<BufferedFile>>),
+}
+
+/// An open file, which is closed before its executor ends.
+///
+/// What is dropped glommio closes with the next turn of its ring. There is none after the executor's last
+/// task, and then the descriptor stays open for as long as the process lives.
+pub struct Open<F: Close>(Option<F>);
+
+/// A file of glommio's, as far as it is closed.
+pub trait Close: 'static + Sized {
+    /// Closes it; nothing can be done where that fails.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+impl Close for DmaFile {
+    async fn close(self) {
+        let _ = DmaFile::close(self).await;
+    }
+}
+
+impl Close for BufferedFile {
+    async fn close(self) {
+        let _ = BufferedFile::close(self).await;
+    }
+}
+
+impl<F: Close> Open<F> {
+    fn new(file: F) -> Rc<Open<F>> {
+        Rc::new(Open(Some(file)))
+    }
+}
+
+impl<F: Close> Deref for Open<F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<F: Close> Drop for Open<F> {
+    fn drop(&mut self) {
+        let Some(file) = self.0.take() else { return };
+        // Where the executor has ended, or ends by a panic, nobody can run this any more.
+        if let Some(count) = UNDER_WAY.get()
+            && !std::thread::panicking()
+        {
+            UNDER_WAY.set(Some(count + 1));
+            let closed = async move {
+                file.close().await;
+                one_is_over();
+            };
+            glommio::spawn_local(closed).detach();
+        }
+    }
 }
 
 impl Disk {
@@ -103,16 +160,16 @@ impl Disk {
 }
 
 thread_local! {
-    /// Reads and writes of this thread that the kernel is not done with; `None` once there may be no
-    /// more.
+    /// Reads and writes of this thread that the kernel is not done with, and files that it has not closed
+    /// yet; `None` once there may be no more.
     static UNDER_WAY: Cell<Option<usize>> = const { Cell::new(Some(0)) };
 }
 
 /// How often it is looked whether reads and writes have ended.
 const QUIET_LOOK: Duration = Duration::from_millis(5);
 
-/// Waits until the kernel uses no memory of this thread's executor for a file any more, however long
-/// that takes. From then on no file can be read or written on it, and it may end.
+/// Waits until the kernel uses no memory of this thread's executor for a file any more and has closed the
+/// files that were dropped, however long that takes. From then on no file can be read or written on it, and it may end.
 pub async fn quiet() {
     while UNDER_WAY.get().is_some_and(|count| count > 0) {
         sleep(QUIET_LOOK).await;
@@ -240,11 +297,13 @@ impl Storage for Disk {
         let file = if self.is_direct() && is_log(name) {
             // A write and a sync in one: a trip to the kernel, and a turn of the executor's, less.
             options.custom_flags(libc::O_DSYNC);
-            DiskFile::Durable(Rc::new(options.dma_open(&path).await.map_err(plain)?))
+            DiskFile::Durable(Open::new(options.dma_open(&path).await.map_err(plain)?))
         } else if self.is_direct() {
-            DiskFile::Direct(Rc::new(options.dma_open(&path).await.map_err(plain)?))
+            DiskFile::Direct(Open::new(options.dma_open(&path).await.map_err(plain)?))
         } else {
-            DiskFile::Buffered(Rc::new(options.buffered_open(&path).await.map_err(plain)?))
+            DiskFile::Buffered(Open::new(
+                options.buffered_open(&path).await.map_err(plain)?,
+            ))
         };
         // Whether or not it was there: one that a killed process made may not be durable yet.
         if create {
