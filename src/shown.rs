@@ -55,7 +55,7 @@ pub fn remedy(error: &io::Error) -> &'static str {
     }
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "; `namei -l` and its name say whose it and the folders above it are: run the command as a user who may, or change owner or mode (chown, chmod)"
+            "; this user may not: run the command as one who may, or change owner or mode (chown, chmod; `namei -l` and the name show those of each folder on the way)"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room there (`df -h` and `df -i` say how much is left) and run the same command again"

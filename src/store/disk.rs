@@ -23,6 +23,7 @@ use std::{
 };
 
 use crate::plain_file;
+use crate::shown::remedy;
 
 use glommio::{
     GlommioError,
@@ -274,6 +275,34 @@ impl Storage for Disk {
     type File = DiskFile;
 
     async fn open(&self, name: &str, create: bool) -> io::Result<DiskFile> {
+        let opened = self.open_named(name, create).await;
+        opened.map_err(|error| of_file(name, error))
+    }
+
+    async fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let path = self.path(folder);
+        let listed = move || {
+            let entries = match std::fs::read_dir(path) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            names.collect()
+        };
+        let listed = glommio::executor().spawn_blocking(listed).await;
+        listed.map_err(|error| of_file(folder, error))
+    }
+
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        let path = self.path(name);
+        let removed = glommio::executor().spawn_blocking(move || std::fs::remove_file(path));
+        removed.await.map_err(|error| of_file(name, error))
+    }
+}
+
+impl Disk {
+    async fn open_named(&self, name: &str, create: bool) -> io::Result<DiskFile> {
         if self.is_direct() && !self.is_probed.get() {
             if let Err(error) = self.probe().await {
                 // A full disk must not keep a node from starting.
@@ -290,8 +319,7 @@ impl Storage for Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         };
-        let looked = glommio::executor().spawn_blocking(look).await;
-        looked.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        glommio::executor().spawn_blocking(look).await?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
         let file = if self.is_direct() && is_log(name) {
@@ -315,27 +343,6 @@ impl Storage for Disk {
             glommio::executor().spawn_blocking(synced).await?;
         }
         Ok(file)
-    }
-
-    async fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        let path = self.path(folder);
-        let listed = move || {
-            let entries = match std::fs::read_dir(path) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            };
-            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            names.collect()
-        };
-        glommio::executor().spawn_blocking(listed).await
-    }
-
-    async fn remove(&self, name: &str) -> io::Result<()> {
-        let path = self.path(name);
-        glommio::executor()
-            .spawn_blocking(move || std::fs::remove_file(path))
-            .await
     }
 }
 
@@ -463,6 +470,12 @@ impl File for DiskFile {
         let told = statx(descriptor, c"", flags, StatxFlags::NLINK);
         told.is_ok_and(|told| told.stx_nlink == 0)
     }
+}
+
+/// The error with the file's or folder's name, of the same kind: whoever sees it at the end knows only the
+/// data folder.
+fn of_file(name: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{name}: {error}{}", remedy(&error)))
 }
 
 /// The operating system's error alone, without the executor's wrapping.
