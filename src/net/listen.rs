@@ -1,5 +1,7 @@
+use std::fmt::Write;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -212,9 +214,8 @@ fn enlarge(socket: &Socket, option: libc::c_int) {
 fn explain(error: io::Error, address: SocketAddr, transport: &str) -> io::Error {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another program has it: stop that (`ss -lntup 'sport = :{}'` names it) or choose \
-             another port",
-            address.port()
+            "another program has it: stop that or choose another port; {}",
+            who_has(address.port())
         ),
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another port".to_owned()
@@ -229,6 +230,31 @@ fn explain(error: io::Error, address: SocketAddr, transport: &str) -> io::Error 
         error.kind(),
         format!("cannot listen on {transport} {address}: {advice}"),
     )
+}
+
+/// How a person finds out what has a port, as a clause.
+pub fn who_has(port: u16) -> String {
+    let mut text = format!(
+        "`ss -ltnup 'sport = :{port}'` names who listens there, `ss -tanp 'sport = :{port}'` connections that have it, also one in TIME-WAIT, which is over within a minute"
+    );
+    if let Some(range) = outgoing_ports()
+        && range.contains(&port)
+    {
+        let _ = write!(
+            text,
+            "; outgoing connections get the ports {} to {}: `sysctl net.ipv4.ip_local_reserved_ports={port}` keeps this one from them",
+            range.start(),
+            range.end()
+        );
+    }
+    text
+}
+
+/// The ports that Linux gives to outgoing connections.
+fn outgoing_ports() -> Option<RangeInclusive<u16>> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut ports = text.split_whitespace().map(str::parse);
+    Some(ports.next()?.ok()?..=ports.next()?.ok()?)
 }
 
 /// Ends the listening, and wakes whoever waits for a connection: `accept` then fails (EINVAL).
@@ -263,7 +289,18 @@ mod tests {
         let error = bind(first[0].address(), 2).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains("TCP 127.0.0.1:"), "{error}");
-        assert!(error.to_string().contains("choose another port"), "{error}");
+        let error = error.to_string();
+        let port = first[0].address().port();
+        let says = [
+            "choose another port".to_owned(),
+            format!("ss -ltnup 'sport = :{port}'"),
+            "TIME-WAIT".to_owned(),
+            // The kernel chose it among those that it gives to outgoing connections.
+            format!("ip_local_reserved_ports={port}"),
+        ];
+        for text in says {
+            assert!(error.contains(&text), "no {text} in {error}");
+        }
     }
 
     #[test]
