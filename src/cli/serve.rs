@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::config::{self, Config};
+use super::config::{self, Config, LogFormat};
 use super::output::{Answer, print};
 use super::settings::SettingsArgs;
 use super::{CliError, HostPort, Logging};
@@ -62,7 +62,8 @@ impl ServeCommand {
         let logging = Logging::start(&config.log)?;
         die_of_panics();
         // Before the node's threads start, so that they inherit nothing else to do with signals.
-        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|error| CliError::System("way to hear of signals", error))?;
         let on_loss = match self.accept_loss {
             true => OnLoss::Accept,
             false => OnLoss::Refuse,
@@ -92,7 +93,12 @@ impl ServeCommand {
         if let Some(fewer) = fewer_connections(&config, node.summary()) {
             tracing::warn!("connections: {fewer}");
         }
-        print(&greeting(&config, node.summary()))?;
+        // Whoever collects the log gets both outputs as one, as from systemd, and reads JSON alone.
+        let is_text = config.log.format == LogFormat::Text;
+        match is_text {
+            true => print(&greeting(&config, node.summary()))?,
+            false => log_start(&config, node.summary()),
+        }
         let control = node.control();
         let (ended, has_ended) = mpsc::channel();
         let handle = signals.handle();
@@ -108,7 +114,11 @@ impl ServeCommand {
         if connections + requests > 0 {
             tracing::warn!(connections, requests, "cut off: they took too long to end");
         }
-        print("stopped: what was accepted is answered, what was answered is on disk\n")?;
+        let stopped = "stopped: what was accepted is answered, what was answered is on disk";
+        match is_text {
+            true => print(&format!("{stopped}\n"))?,
+            false => tracing::info!("{stopped}"),
+        }
         Ok(Answer::Yes)
     }
 }
@@ -353,6 +363,28 @@ fn fewer_connections(config: &Config, summary: &Summary) -> Option<String> {
             files.limit, files.own
         )
     })
+}
+
+/// What a program sees when the node has started: what matters of the greeting.
+fn log_start(config: &Config, summary: &Summary) {
+    let coins: u64 = summary.coins.iter().sum();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        raida = config.node.raida_id,
+        coin_id = config.node.coin_id,
+        address = %summary.address,
+        shards = config.shards.count,
+        durability = config.storage.durability.name(),
+        dialect = config.protocol.dialect.name(),
+        data = %config.node.data_dir.shown(),
+        is_new = summary.is_new,
+        coins,
+        recovered = summary.changes_recovered,
+        cut_short = summary.torn_batches,
+        damaged_pages = summary.faults.len(),
+        took_ms = summary.took.as_millis() as u64,
+        "serves"
+    );
 }
 
 /// What a person sees when the node has started: where it is, what it promises, what it holds, and

@@ -308,11 +308,11 @@ choice! {
         Error = "error",
         /// And what an operator should know.
         Warn = "warn",
-        /// And what the node does: starts, checkpoints, stops.
+        /// And what the node does: changed settings, fixes, servers that answer again, its stop.
         Info = "info",
-        /// And each connection.
+        /// And each checkpoint, settled purchases, what other servers fail at.
         Debug = "debug",
-        /// And each request.
+        /// The same: nothing is less important.
         Trace = "trace",
     }
 }
