@@ -1,5 +1,6 @@
-//! Names, and what the system refuses, as a person sees them. The name of a file may hold anything but `/`: what moves a terminal's
-//! cursor, turns the direction of writing or ends a line is not shown as it is.
+//! Names, and what the system refuses, as a person sees them, with what to do about it. The name of a file
+//! may hold anything but `/`: what moves a terminal's cursor, turns the direction of writing or ends a line
+//! is not shown as it is.
 
 use std::{
     fmt::{self, Display, Formatter, Write},
@@ -69,6 +70,27 @@ pub fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
+/// The file in which Linux says which ports it gives to outgoing connections: the first and the last.
+pub const OUTGOING_PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// How a person finds out what has a port, as a clause. `outgoing` is what [`OUTGOING_PORTS_FILE`] says, or
+/// nothing.
+pub fn who_has(port: u16, outgoing: &str) -> String {
+    let mut text = format!(
+        "`ss -ltnup 'sport = :{port}'` names who listens there, `ss -tanp 'sport = :{port}'` connections that have it, also one in TIME-WAIT, which is over within a minute"
+    );
+    let mut ports = outgoing.split_whitespace().map(str::parse::<u16>);
+    if let (Some(Ok(first)), Some(Ok(last))) = (ports.next(), ports.next())
+        && (first..=last).contains(&port)
+    {
+        let _ = write!(
+            text,
+            "; outgoing connections get the ports {first} to {last}: `sysctl net.ipv4.ip_local_reserved_ports={port}` keeps this one from them"
+        );
+    }
+    text
+}
+
 /// Whether a character does something else than to be seen: control characters, and those that turn the
 /// direction of writing.
 fn is_hidden(c: char) -> bool {
@@ -108,6 +130,22 @@ mod tests {
         let own = io::Error::new(io::ErrorKind::PermissionDenied, "chown it");
         assert_eq!(remedy(&own), "");
         assert_eq!(remedy(&io::Error::from_raw_os_error(libc::EIO)), "");
+    }
+
+    #[test]
+    fn a_port_that_linux_gives_to_outgoing_connections_is_told_as_one() {
+        let reserved = "ip_local_reserved_ports=50000";
+        for (outgoing, is_one) in [
+            ("32768\t60999\n", true),
+            ("50000 50000", true),
+            ("32768 49999", false),
+            ("", false),
+            ("no numbers", false),
+        ] {
+            let text = who_has(50_000, outgoing);
+            assert!(text.contains("ss -ltnup 'sport = :50000'"), "{text}");
+            assert_eq!(text.contains(reserved), is_one, "{outgoing}: {text}");
+        }
     }
 
     #[test]

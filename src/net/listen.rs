@@ -1,7 +1,5 @@
-use std::fmt::Write;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -9,6 +7,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{datagrams, steering};
 use crate::coin::ShardId;
+use crate::plain_file::{self, TEXT_BYTES_MAX};
+use crate::shown::{self, OUTGOING_PORTS_FILE};
 
 /// Connections that may wait to be accepted, a shard; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
@@ -232,29 +232,10 @@ fn explain(error: io::Error, address: SocketAddr, transport: &str) -> io::Error 
     )
 }
 
-/// How a person finds out what has a port, as a clause.
-pub fn who_has(port: u16) -> String {
-    let mut text = format!(
-        "`ss -ltnup 'sport = :{port}'` names who listens there, `ss -tanp 'sport = :{port}'` connections that have it, also one in TIME-WAIT, which is over within a minute"
-    );
-    if let Some(range) = outgoing_ports()
-        && range.contains(&port)
-    {
-        let _ = write!(
-            text,
-            "; outgoing connections get the ports {} to {}: `sysctl net.ipv4.ip_local_reserved_ports={port}` keeps this one from them",
-            range.start(),
-            range.end()
-        );
-    }
-    text
-}
-
-/// The ports that Linux gives to outgoing connections.
-fn outgoing_ports() -> Option<RangeInclusive<u16>> {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
-    let mut ports = text.split_whitespace().map(str::parse);
-    Some(ports.next()?.ok()?..=ports.next()?.ok()?)
+/// How a person finds out what has a port.
+fn who_has(port: u16) -> String {
+    let outgoing = plain_file::read_text(OUTGOING_PORTS_FILE.as_ref(), TEXT_BYTES_MAX);
+    shown::who_has(port, &outgoing.unwrap_or_default())
 }
 
 /// Ends the listening, and wakes whoever waits for a connection: `accept` then fails (EINVAL).

@@ -45,7 +45,7 @@ use std::task::{Context, Poll};
 use crate::service::budget::{Budget, Made, Needs};
 
 pub use limits::{ConnectionCounts, Counters, Limits};
-pub use listen::{Sockets, bind, who_has};
+pub use listen::{Sockets, bind};
 pub use serve::{Drained, serve};
 pub use settings::Settings;
 pub use stop::{Stop, Stopped};

@@ -8,7 +8,8 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::NetworkError;
-use crate::net;
+use crate::plain_file::{self, TEXT_BYTES_MAX};
+use crate::shown::{self, OUTGOING_PORTS_FILE};
 
 /// Descriptors that a process of the network must be allowed. Measured, at rest: a node of one shard
 /// has 52, the supervisor of 25 has 37; the rest is for clients and peers.
@@ -63,7 +64,10 @@ pub(super) fn ports_are_free(addresses: &[SocketAddr]) -> Result<(), NetworkErro
                 };
                 let how = match error.kind() {
                     io::ErrorKind::AddrInUse => {
-                        format!("or end what has it ({})", net::who_has(address.port()))
+                        let outgoing =
+                            plain_file::read_text(OUTGOING_PORTS_FILE.as_ref(), TEXT_BYTES_MAX);
+                        let who = shown::who_has(address.port(), &outgoing.unwrap_or_default());
+                        format!("or end what has it ({who})")
                     }
                     io::ErrorKind::PermissionDenied => {
                         "ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned()
