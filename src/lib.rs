@@ -10,7 +10,7 @@
 //! | [`coin`] | denominations, serial numbers, authenticity numbers, page and shard arithmetic | I/O |
 //! | [`folder_lock`] | a folder that one process at a time works in | knowledge of what is in it |
 //! | [`plain_file`] | files that are opened only where they are plain, and read up to a bound | knowledge of what is in them |
-//! | [`shown`] | names of files as a person sees them | I/O |
+//! | [`shown`] | names of files, and what the system refuses, as a person sees them | I/O |
 //! | [`protocol`] | headers, bodies, statuses, ciphers, one file a command group | I/O, state |
 //! | [`store`] | pages, page files, log, checkpoint, recovery, free-coin bitmap | knowledge of commands |
 //! | [`shard`] | the owner of a part of the pages, fed by messages | sockets |

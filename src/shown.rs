@@ -1,8 +1,10 @@
-//! Names as a person sees them. The name of a file may hold anything but `/`: what moves a terminal's
-//! cursor, turns the direction of writing or ends a line is not shown as it is.
+//! Names, and what the system refuses, as a person sees them, with what to do about it. The name of a file
+//! may hold anything but `/`: what moves a terminal's cursor, turns the direction of writing or ends a line
+//! is not shown as it is.
 
 use std::{
     fmt::{self, Display, Formatter, Write},
+    io,
     path::Path,
 };
 
@@ -45,6 +47,50 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
+/// What a person can do where the system refuses to work with a file or folder, as the end of a sentence
+/// that has named both: its error alone says neither why nor what to do. Nothing where somebody made the
+/// error who says so himself, or where nobody can do anything.
+pub fn remedy(error: &io::Error) -> &'static str {
+    if error.raw_os_error().is_none() {
+        return "";
+    }
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; this user may not: run the command as one who may, or change owner or mode (chown, chmod; `namei -l` and the name show those of each folder on the way)"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there (`df -h` and `df -i` say how much is left) and run the same command again"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; that file system is mounted read-only: name a place elsewhere, or mount it to be written"
+        }
+        io::ErrorKind::NotFound => "; is its name right?",
+        io::ErrorKind::NotADirectory => "; a part of its name is a file where a folder is needed",
+        _ => "",
+    }
+}
+
+/// The file in which Linux says which ports it gives to outgoing connections: the first and the last.
+pub const OUTGOING_PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// How a person finds out what has a port, as a clause. `outgoing` is what [`OUTGOING_PORTS_FILE`] says, or
+/// nothing.
+pub fn who_has(port: u16, outgoing: &str) -> String {
+    let mut text = format!(
+        "`ss -ltnup 'sport = :{port}'` names who listens there, `ss -tanp 'sport = :{port}'` connections that have it, also one in TIME-WAIT, which is over within a minute"
+    );
+    let mut ports = outgoing.split_whitespace().map(str::parse::<u16>);
+    if let (Some(Ok(first)), Some(Ok(last))) = (ports.next(), ports.next())
+        && (first..=last).contains(&port)
+    {
+        let _ = write!(
+            text,
+            "; outgoing connections get the ports {first} to {last}: `sysctl net.ipv4.ip_local_reserved_ports={port}` keeps this one from them"
+        );
+    }
+    text
+}
+
 /// Whether a character does something else than to be seen: control characters, and those that turn the
 /// direction of writing.
 fn is_hidden(c: char) -> bool {
@@ -62,6 +108,44 @@ mod tests {
         assert_eq!(shown("a b/Zürich.bin"), "a b/Zürich.bin");
         assert_eq!(shown("a\n\x1b[2Jb"), "a\\u{a}\\u{1b}[2Jb");
         assert_eq!(shown("\u{202e}nib.\u{9b}"), "\\u{202e}nib.\\u{9b}");
+    }
+
+    #[test]
+    fn what_the_system_refuses_comes_with_what_to_do_and_what_says_so_itself_alone() {
+        for (code, says) in [
+            (libc::EACCES, "namei -l"),
+            (libc::EPERM, "namei -l"),
+            (libc::ENOSPC, "make room"),
+            (libc::EDQUOT, "make room"),
+            (libc::EROFS, "read-only"),
+            (libc::ENOENT, "name right?"),
+            (libc::ENOTDIR, "a folder is needed"),
+        ] {
+            let remedy = remedy(&io::Error::from_raw_os_error(code));
+            assert!(
+                remedy.contains(says) && remedy.starts_with("; "),
+                "{remedy}"
+            );
+        }
+        let own = io::Error::new(io::ErrorKind::PermissionDenied, "chown it");
+        assert_eq!(remedy(&own), "");
+        assert_eq!(remedy(&io::Error::from_raw_os_error(libc::EIO)), "");
+    }
+
+    #[test]
+    fn a_port_that_linux_gives_to_outgoing_connections_is_told_as_one() {
+        let reserved = "ip_local_reserved_ports=50000";
+        for (outgoing, is_one) in [
+            ("32768\t60999\n", true),
+            ("50000 50000", true),
+            ("32768 49999", false),
+            ("", false),
+            ("no numbers", false),
+        ] {
+            let text = who_has(50_000, outgoing);
+            assert!(text.contains("ss -ltnup 'sport = :50000'"), "{text}");
+            assert_eq!(text.contains(reserved), is_one, "{outgoing}: {text}");
+        }
     }
 
     #[test]

@@ -7,13 +7,13 @@ use zeroize::Zeroizing;
 
 use crate::plain_file;
 use crate::protocol::AdminKey;
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// Why an admin key could not be had from its file.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminKeyError {
     /// The file could not be read.
-    #[error("cannot read the admin key {file}: {cause}; name its file with --admin-key-file, or the node's data folder with --data", file = .0.shown(), cause = .1)]
+    #[error("cannot read the admin key {file}: {cause}; name its file with --admin-key-file, or the node's data folder with --data{next}", file = .0.shown(), cause = .1, next = remedy(.1))]
     Unreadable(PathBuf, io::Error),
     /// The file holds something else.
     #[error("{file} holds no admin key: 32 hex digits and a line end are expected", file = .0.shown())]

@@ -141,6 +141,9 @@ pub enum CliError {
     /// The answer could not be printed.
     #[error("cannot write to standard output: {0}; send it to another file")]
     Output(#[from] std::io::Error),
+    /// The system refuses what the program itself needs before it begins.
+    #[error("the system gives no {0}: {1}; nothing was started")]
+    System(&'static str, std::io::Error),
     /// The system has no random numbers to give.
     #[error("no random numbers from the system: {0}; nothing was sent")]
     NoRandomness(#[from] getrandom::Error),

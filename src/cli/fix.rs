@@ -14,7 +14,7 @@ use crate::client::{
 use crate::coin::{Coin, Mfs};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{PartialGenerator, TicketId};
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// Have a node repair coins that it lost, on the word of other servers.
 ///
@@ -74,7 +74,10 @@ impl FixCommand {
         let (fixed, unknown) = (with(Outcome::Changed), with(Outcome::Unknown));
         let kept = [fixed.as_slice(), &unknown].concat();
         let rewritten = match kept.is_empty() {
-            true => std::fs::remove_file(&self.out).map_err(CliError::from),
+            true => std::fs::remove_file(&self.out).map_err(|error| {
+                let (out, next) = (self.out.shown(), remedy(&error));
+                CliError::Unfinished(format!("cannot remove {out}: {error}{next}"))
+            }),
             false => self.write(Existing::Replace, raida, &order.generator, &kept),
         };
         rewritten.map_err(|cause| {

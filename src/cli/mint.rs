@@ -107,7 +107,7 @@ impl MintCommand {
         self.tell_unknown(&out, &unknown)?;
         // Only now there is a second copy of what is in them.
         for (part, _lock) in left_over {
-            let failed = |cause| CoinListError::Unwritable(out.clone(), part.clone(), cause);
+            let failed = |cause| CoinListError::Unwritable(out.clone(), Some(part.clone()), cause);
             std::fs::remove_file(&part).map_err(failed)?;
         }
         let taken_over = minting.made.len();

@@ -54,8 +54,9 @@ impl MintNetwork {
             let asked: Vec<Coin> = asked.filter(|coin| !filed.contains(coin)).collect();
             match self.nodes.in_circulation(&asked)? {
                 0 => {
-                    let failed =
-                        |cause| CoinListError::Unwritable(self.journal(), part.clone(), cause);
+                    let failed = |cause| {
+                        CoinListError::Unwritable(self.journal(), Some(part.clone()), cause)
+                    };
                     std::fs::remove_file(&part).map_err(failed)?;
                 }
                 count => warn(&format!(

@@ -189,7 +189,9 @@ impl RunArgs {
         down.sort();
         down.dedup();
         Ok(Settings {
-            program: std::env::current_exe()?,
+            program: std::env::current_exe().map_err(|error| {
+                CliError::System("path of this program (is /proc there?)", error)
+            })?,
             folder: self.folder.dir.clone(),
             address: self.bind,
             base_port: self.base_port,
@@ -229,11 +231,14 @@ fn keys(config: &Config) -> Result<Vec<network::Key>, CliError> {
 
 /// A byte for each signal that asks for a stop. A terminal that is closed asks for it too.
 fn signals() -> Result<UnixStream, CliError> {
-    let (signals, sender) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        pipe::register(signal, sender.try_clone()?)?;
-    }
-    Ok(signals)
+    let registered = || {
+        let (signals, sender) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            pipe::register(signal, sender.try_clone()?)?;
+        }
+        Ok(signals)
+    };
+    registered().map_err(|error| CliError::System("way to hear of signals", error))
 }
 
 /// Says what happens to a network: a progress bar until it is up, a table then, lines after that.

@@ -13,7 +13,7 @@ use crate::client::locker::{LockerSecret, NotASecret, TradeSecret};
 use crate::coin::An;
 use crate::plain_file;
 use crate::protocol::lockers::{Currency, LockerKey, Price, TradeKey};
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// A secret as it was typed: 32 hex digits, or `@` and the name of a file that holds them, so that
 /// nobody reads them in the list of processes.
@@ -63,7 +63,7 @@ pub enum SecretError {
     #[error("--key and --to are the same locker: name another one, or leave --to out")]
     SameLocker,
     /// The file cannot be read.
-    #[error("{0}: cannot read {file}: {2}; name a file that holds 32 hex digits", file = .1.shown())]
+    #[error("{0}: cannot read {file}: {2}; name a file that holds 32 hex digits{next}", file = .1.shown(), next = remedy(.2))]
     Unreadable(&'static str, PathBuf, std::io::Error),
 }
 

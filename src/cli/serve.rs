@@ -1,10 +1,12 @@
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::config::{self, Config};
+use super::config::{self, Config, LogFormat};
 use super::output::{Answer, print};
 use super::settings::SettingsArgs;
 use super::{CliError, HostPort, Logging};
@@ -60,7 +62,8 @@ impl ServeCommand {
         let logging = Logging::start(&config.log)?;
         die_of_panics();
         // Before the node's threads start, so that they inherit nothing else to do with signals.
-        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|error| CliError::System("way to hear of signals", error))?;
         let on_loss = match self.accept_loss {
             true => OnLoss::Accept,
             false => OnLoss::Refuse,
@@ -90,7 +93,12 @@ impl ServeCommand {
         if let Some(fewer) = fewer_connections(&config, node.summary()) {
             tracing::warn!("connections: {fewer}");
         }
-        print(&greeting(&config, node.summary()))?;
+        // Whoever collects the log gets both outputs as one, as from systemd, and reads JSON alone.
+        let is_text = config.log.format == LogFormat::Text;
+        match is_text {
+            true => print(&greeting(&config, node.summary()))?,
+            false => log_start(&config, node.summary()),
+        }
         let control = node.control();
         let (ended, has_ended) = mpsc::channel();
         let handle = signals.handle();
@@ -106,7 +114,11 @@ impl ServeCommand {
         if connections + requests > 0 {
             tracing::warn!(connections, requests, "cut off: they took too long to end");
         }
-        print("stopped: what was accepted is answered, what was answered is on disk\n")?;
+        let stopped = "stopped: what was accepted is answered, what was answered is on disk";
+        match is_text {
+            true => print(&format!("{stopped}\n"))?,
+            false => tracing::info!("{stopped}"),
+        }
         Ok(Answer::Yes)
     }
 }
@@ -228,7 +240,7 @@ fn settings(config: &Config) -> Result<Settings, CliError> {
             verify_source: config.peers.verify_source,
             ..PeerSettings::new(raida, config.node.coin_id)
         },
-        settlement: settlement(&config.trade),
+        settlement: settlement(&config.trade, std::env::vars_os()),
         currencies: currencies(&config.trade),
         question_rates: QuestionRates {
             per_address: Rate {
@@ -303,12 +315,18 @@ fn currencies(trade: &config::Trade) -> Vec<Currency> {
         .collect()
 }
 
-fn settlement(trade: &config::Trade) -> Method {
+fn settlement(
+    trade: &config::Trade,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Method {
     match (trade.settlement, trade.command.split_first()) {
         (config::Settlement::Trusted, _) => Method::Trusted,
         (config::Settlement::Command, Some((path, arguments))) => Method::Command(Program {
             path: path.into(),
             arguments: arguments.iter().map(Into::into).collect(),
+            environment: environment
+                .filter(|(name, _)| is_named(name, &trade.command_environment))
+                .collect(),
             timeout: trade.command_timeout,
             at_most: trade.commands_at_once.into(),
             waiting_max: WAITING_MAX,
@@ -316,6 +334,15 @@ fn settlement(trade: &config::Trade) -> Method {
         // The configuration refuses "command" without one.
         (config::Settlement::None | config::Settlement::Command, _) => Method::None,
     }
+}
+
+/// Whether one of these is the variable's name, or its beginning followed by `*`.
+fn is_named(variable: &OsStr, names: &[String]) -> bool {
+    let variable = variable.as_bytes();
+    names.iter().any(|name| match name.strip_suffix('*') {
+        Some(beginning) => variable.starts_with(beginning.as_bytes()),
+        None => variable == name.as_bytes(),
+    })
 }
 
 fn adjustable(config: &Config) -> Adjustable {
@@ -336,6 +363,28 @@ fn fewer_connections(config: &Config, summary: &Summary) -> Option<String> {
             files.limit, files.own
         )
     })
+}
+
+/// What a program sees when the node has started: what matters of the greeting.
+fn log_start(config: &Config, summary: &Summary) {
+    let coins: u64 = summary.coins.iter().sum();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        raida = config.node.raida_id,
+        coin_id = config.node.coin_id,
+        address = %summary.address,
+        shards = config.shards.count,
+        durability = config.storage.durability.name(),
+        dialect = config.protocol.dialect.name(),
+        data = %config.node.data_dir.shown(),
+        is_new = summary.is_new,
+        coins,
+        recovered = summary.changes_recovered,
+        cut_short = summary.torn_batches,
+        damaged_pages = summary.faults.len(),
+        took_ms = summary.took.as_millis() as u64,
+        "serves"
+    );
 }
 
 /// What a person sees when the node has started: where it is, what it promises, what it holds, and
@@ -418,4 +467,43 @@ fn greeting(config: &Config, summary: &Summary) -> String {
 "
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settlements_program_gets_the_variables_that_are_named_and_no_others() {
+        let environment = [
+            ("PATH", "/bin"),
+            ("PATHS", "no"),
+            ("BITCOIN_RPC_URL", "http://[::1]/"),
+            ("BITCOIN_", "the beginning alone"),
+            ("BITCOIN", "no"),
+            ("MY_BITCOIN_RPC_URL", "no"),
+            ("RAIDA__LOG__LEVEL", "no"),
+            ("LD_PRELOAD", "no"),
+        ];
+        let let_through = |names: Option<&[&str]>| -> Vec<String> {
+            let mut trade = Config::default().trade;
+            trade.settlement = config::Settlement::Command;
+            trade.command = vec!["/bin/settle".to_owned()];
+            if let Some(names) = names {
+                trade.command_environment = names.iter().map(|&name| name.to_owned()).collect();
+            }
+            let environment = environment.into_iter();
+            let environment = environment.map(|(name, value)| (name.into(), value.into()));
+            let Method::Command(program) = settlement(&trade, environment) else {
+                panic!("the program settles");
+            };
+            let names = program.environment.iter().map(|(name, _)| name.to_str());
+            names.map(|name| name.unwrap().to_owned()).collect()
+        };
+        let default = ["PATH", "BITCOIN_RPC_URL", "BITCOIN_"];
+        assert_eq!(let_through(None), default);
+        assert_eq!(let_through(Some(&[])), [""; 0]);
+        assert_eq!(let_through(Some(&["BITCOIN", "HOME"])), ["BITCOIN"]);
+        assert_eq!(let_through(Some(&["RAIDA__*"])), ["RAIDA__LOG__LEVEL"]);
+    }
 }

@@ -10,7 +10,7 @@ use super::from_hex;
 use crate::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 use crate::folder_lock::Locked;
 use crate::plain_file;
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// One line of a CSV of coins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub enum Existing {
 #[derive(Debug, thiserror::Error)]
 pub enum CoinListError {
     /// The file could not be opened or read.
-    #[error("cannot read {file}: {cause}", file = .0.shown(), cause = .1)]
+    #[error("cannot read {file}: {cause}{next}", file = .0.shown(), cause = .1, next = remedy(.1))]
     Unreadable(PathBuf, io::Error),
     /// A line is not what it should be; lines are counted from 1, the header included.
     #[error("{file}:{line}: {fault}", file = file.shown())]
@@ -89,9 +89,17 @@ pub enum CoinListError {
     /// Another process writes the file.
     #[error("{file} is being written by another process: wait for it, or name another file", file = .0.shown())]
     BeingWritten(PathBuf),
-    /// The file could not be written. What was synced before is in the second file.
-    #[error("cannot write {file}: {cause}; what was written before, if anything, is in {so_far}", file = .0.shown(), so_far = .1.shown(), cause = .2)]
-    Unwritable(PathBuf, PathBuf, io::Error),
+    /// The file could not be written. What was synced before, if anything, is in the second file.
+    #[error(
+        "cannot write {file}: {cause}{kept}{next}",
+        file = .0.shown(), cause = .2, kept = kept(.1.as_deref()), next = remedy(.2)
+    )]
+    Unwritable(PathBuf, Option<PathBuf>, io::Error),
+}
+
+fn kept(file: Option<&Path>) -> String {
+    let kept = |file: &Path| format!("; what was written before is in {}", file.shown());
+    file.map(kept).unwrap_or_default()
 }
 
 /// What is wrong with a line of a CSV of coins. The text of a fault never holds an authenticity
@@ -337,7 +345,7 @@ impl CoinListWriter {
             .create_new(true)
             .mode(0o600)
             .open(&so_far)
-            .map_err(|cause| CoinListError::Unwritable(file.to_owned(), so_far.clone(), cause))?;
+            .map_err(|cause| CoinListError::Unwritable(file.to_owned(), None, cause))?;
         // Where the file system has no locks, nobody can tell whether it is being written.
         let lock = output.try_clone().and_then(Locked::take).ok().flatten();
         Ok(CoinListWriter {
@@ -565,7 +573,9 @@ impl CoinListWriter {
     }
 
     fn failed(&self, cause: io::Error) -> CoinListError {
-        CoinListError::Unwritable(self.file.clone(), self.so_far.clone(), cause)
+        // A file in which nothing was synced goes with this writer.
+        let so_far = (self.synced_bytes > 0).then(|| self.so_far.clone());
+        CoinListError::Unwritable(self.file.clone(), so_far, cause)
     }
 }
 
@@ -737,6 +747,28 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_not_named_as_what_was_written_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coins.csv");
+        let mut writer = CoinListWriter::create(&file, Existing::Keep).unwrap();
+        let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+        let before = writer.failed(full()).to_string();
+        writer.sync().unwrap();
+        let after = writer.failed(full()).to_string();
+        let part = writer.so_far().display().to_string();
+        assert!(!before.contains(&part), "{before}");
+        assert!(after.contains(&part), "{after}");
+        for error in [before, after] {
+            assert!(error.contains(&file.display().to_string()), "{error}");
+            assert!(error.contains("make room"), "{error}");
+        }
+        let nowhere = folder.path().join("none/coins.csv");
+        let error = CoinListWriter::create(&nowhere, Existing::Keep).err();
+        let error = error.unwrap().to_string();
+        assert!(!error.contains(".part"), "{error}");
     }
 
     #[test]

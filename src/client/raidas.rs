@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Client, ClientError, HostPort, NotHostPort, Options, PerRaida, Transport};
 use crate::plain_file;
 use crate::protocol::{Protection, RaidaId};
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// Where the 25 servers of a network listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,10 @@ pub struct Hosts(pub PerRaida<HostPort>);
 #[derive(Debug, thiserror::Error)]
 pub enum HostsError {
     /// The file could not be read.
-    #[error("cannot read the list of hosts {file}: {cause}", file = .0.shown(), cause = .1)]
+    #[error(
+        "cannot read the list of hosts {file}: {cause}{next}",
+        file = .0.shown(), cause = .1, next = remedy(.1)
+    )]
     Unreadable(PathBuf, io::Error),
     /// A line is no host and port; lines are counted from 1.
     #[error("{file}:{line}: {fault}", file = file.shown())]

@@ -7,6 +7,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{datagrams, steering};
 use crate::coin::ShardId;
+use crate::plain_file::{self, TEXT_BYTES_MAX};
+use crate::shown::{self, OUTGOING_PORTS_FILE};
 
 /// Connections that may wait to be accepted, a shard; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
@@ -212,9 +214,8 @@ fn enlarge(socket: &Socket, option: libc::c_int) {
 fn explain(error: io::Error, address: SocketAddr, transport: &str) -> io::Error {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another program has it: stop that (`ss -lntup 'sport = :{}'` names it) or choose \
-             another port",
-            address.port()
+            "another program has it: stop that or choose another port; {}",
+            who_has(address.port())
         ),
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another port".to_owned()
@@ -229,6 +230,12 @@ fn explain(error: io::Error, address: SocketAddr, transport: &str) -> io::Error 
         error.kind(),
         format!("cannot listen on {transport} {address}: {advice}"),
     )
+}
+
+/// How a person finds out what has a port.
+fn who_has(port: u16) -> String {
+    let outgoing = plain_file::read_text(OUTGOING_PORTS_FILE.as_ref(), TEXT_BYTES_MAX);
+    shown::who_has(port, &outgoing.unwrap_or_default())
 }
 
 /// Ends the listening, and wakes whoever waits for a connection: `accept` then fails (EINVAL).
@@ -263,7 +270,18 @@ mod tests {
         let error = bind(first[0].address(), 2).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains("TCP 127.0.0.1:"), "{error}");
-        assert!(error.to_string().contains("choose another port"), "{error}");
+        let error = error.to_string();
+        let port = first[0].address().port();
+        let says = [
+            "choose another port".to_owned(),
+            format!("ss -ltnup 'sport = :{port}'"),
+            "TIME-WAIT".to_owned(),
+            // The kernel chose it among those that it gives to outgoing connections.
+            format!("ip_local_reserved_ports={port}"),
+        ];
+        for text in says {
+            assert!(error.contains(&text), "no {text} in {error}");
+        }
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub enum AskError {
         folder = .0.shown()
     )]
     NoNetwork(PathBuf),
+    /// Another user's network runs there.
+    #[error("{path} is not for this user: ask as the user that the network runs as", path = .0.shown())]
+    NotAllowed(PathBuf),
     /// Something went wrong on the way.
     #[error("{path}: {error}; is the network just being stopped? `raida network status` tells", path = .path.shown())]
     Io {
@@ -63,7 +66,11 @@ pub fn ask(folder: &Path, request: &Request) -> Result<NetworkStatus, AskError> 
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             AskError::NoNetwork(folder.to_owned())
         }
-        _ => AskError::Io { path, error },
+        io::ErrorKind::PermissionDenied => AskError::NotAllowed(path.clone()),
+        _ => AskError::Io {
+            path: path.clone(),
+            error,
+        },
     })?;
     match serde_json::from_str(&line).map_err(AskError::Malformed)? {
         Answer::Status(status) => Ok(status),

@@ -16,7 +16,7 @@ use crate::protocol::{
     key_file::{self, SecretBytes},
     key_healing::SharedSecret,
 };
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// A secret for each two of the 25 servers. Wiped from memory when dropped.
 pub struct KeySet(Zeroizing<Vec<[SecretBytes; RaidaId::COUNT]>>);
@@ -32,8 +32,8 @@ pub enum KeySetError {
     Exists(PathBuf),
     /// A file or the folder cannot be written.
     #[error(
-        "cannot write {path}: {error}; no file was written, name another folder",
-        path = .path.shown()
+        "cannot write {path}: {error}; no file was written, name another folder{next}",
+        path = .path.shown(), next = remedy(error)
     )]
     File {
         /// The file or folder.

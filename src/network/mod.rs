@@ -41,7 +41,7 @@ pub use supervisor::{Ended, Supervisor};
 
 use std::{io, path::PathBuf};
 
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// A network that cannot be started, or whose supervisor had to give up. No node of it runs then.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub enum NetworkError {
         process: String,
     },
     /// The folder or a file in it cannot be had.
-    #[error("{path}: {error}; nothing was started, name another folder with --dir", path = path.shown())]
+    #[error("{path}: {error}; nothing was started, name another folder with --dir{next}", path = path.shown(), next = remedy(error))]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -70,9 +70,14 @@ pub enum NetworkError {
     Keys(#[from] KeySetError),
     /// Ports that nodes need are in use.
     #[error(
-        "{0}: nothing was started; end what listens there, or choose other ports with --base-port"
+        "{which}: nothing was started; choose other ports with --base-port, or another address with --bind; {how}"
     )]
-    NoPorts(String),
+    NoPorts {
+        /// The first of them and what is in its way, and the others.
+        which: String,
+        /// What is in its way, and what else to do.
+        how: String,
+    },
     /// The system allows too few open files.
     #[error(
         "{allowed} open files are allowed and each node may need {needed}: nothing was started; raise it with `ulimit -n {needed}`"

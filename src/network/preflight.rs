@@ -8,6 +8,8 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::NetworkError;
+use crate::plain_file::{self, TEXT_BYTES_MAX};
+use crate::shown::{self, OUTGOING_PORTS_FILE};
 
 /// Descriptors that a process of the network must be allowed. Measured, at rest: a node of one shard
 /// has 52, the supervisor of 25 has 37; the rest is for clients and peers.
@@ -56,14 +58,32 @@ pub(super) fn ports_are_free(addresses: &[SocketAddr]) -> Result<(), NetworkErro
             None => return Ok(()),
             Some(_) if refused.iter().all(is_passing) => thread::sleep(PORT_LOOK),
             Some((address, kind, error)) => {
-                let first = match error.kind() {
-                    io::ErrorKind::AddrInUse => format!("{address} ({kind}) is in use"),
-                    _ => format!("{address} ({kind}): {error}"),
+                let what = match error.kind() {
+                    io::ErrorKind::AddrInUse => "is in use".to_owned(),
+                    _ => format!("cannot be had: {error}"),
                 };
-                return Err(NetworkError::NoPorts(match refused.len() {
-                    1 => first,
-                    more => format!("{first}, and {} more", more - 1),
-                }));
+                let how = match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        let outgoing =
+                            plain_file::read_text(OUTGOING_PORTS_FILE.as_ref(), TEXT_BYTES_MAX);
+                        let who = shown::who_has(address.port(), &outgoing.unwrap_or_default());
+                        format!("or end what has it ({who})")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        "ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned()
+                    }
+                    _ => "`ip address` lists the addresses of this machine".to_owned(),
+                };
+                let others = refused.iter().skip(1);
+                let others: Vec<String> = others.map(|(at, ..)| at.port().to_string()).collect();
+                let more = match others.len() {
+                    0 => String::new(),
+                    more => format!(", and {more} more: {}", others.join(", ")),
+                };
+                return Err(NetworkError::NoPorts {
+                    which: format!("{address} ({kind}) {what}{more}"),
+                    how,
+                });
             }
         }
     }
@@ -92,6 +112,25 @@ mod tests {
         let error = ports_are_free(&[address]).unwrap_err().to_string();
         let expected = format!("{address} (UDP) is in use");
         assert!(error.starts_with(&expected), "{error}");
+    }
+
+    #[test]
+    fn every_port_in_use_is_named_with_how_to_see_what_has_it() {
+        let taken = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = taken.each_ref().map(|tcp| tcp.local_addr().unwrap());
+        let error = ports_are_free(&addresses).unwrap_err().to_string();
+        let [first, second, third] = addresses.map(|address| address.port());
+        for text in [
+            format!("127.0.0.1:{first} (TCP) is in use, and 2 more: {second}, {third}"),
+            format!("ss -ltnup 'sport = :{first}'"),
+            format!("ss -tanp 'sport = :{first}'"),
+            "TIME-WAIT".to_owned(),
+            "--base-port".to_owned(),
+            // The kernel chose it among those that it gives to outgoing connections.
+            format!("ip_local_reserved_ports={first}"),
+        ] {
+            assert!(error.contains(&text), "no {text} in {error}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::protocol::{
     key_file::{self, KeyFileError},
     key_healing::SharedSecrets,
 };
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// The longest file that is read, in bytes: 25 secrets take 825, the rest is for comments.
 const SIZE_MAX: usize = 65_536;
@@ -29,7 +29,8 @@ const OTHERS: u32 = 0o077;
 pub enum KeysError {
     /// The file cannot be read.
     #[error(
-        "cannot be read: {0}; name the file that `raida keys new` made for this node, or leave keys.file out"
+        "cannot be read: {0}; name the file that `raida keys new` made for this node, or leave keys.file out{next}",
+        next = remedy(.0)
     )]
     Unreadable(#[from] io::Error),
     /// Somebody but its owner may read or change it.

@@ -28,11 +28,10 @@ use crate::{
     service::KeyHealing,
     settlement::{self, Desk, Settlement},
     shard::ShardSettings,
-    shown::Shown,
+    shown::{Shown, remedy},
     store::{
         DataFolder, Disk, FolderError, from_hex,
         log::LogSettings,
-        quiet,
         recovery::{Recovered, RecoveryError, recover_with},
         run_awake, write_secret,
     },
@@ -111,10 +110,10 @@ pub enum StartError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// The sockets cannot be opened.
-    #[error("{0}")]
+    #[error("{0}; network.listen, or the flag --listen, names address and port")]
     Listen(io::Error),
     /// The data cannot be served.
-    #[error("{folder}: {error}; `raida check --data {folder}` says more")]
+    #[error("{folder}: {error}{next}", next = recovery_next(folder, error))]
     Recovery {
         /// The data folder.
         folder: String,
@@ -165,12 +164,13 @@ impl Node {
         let start = Instant::now();
         let key_healing = key_healing(settings)?;
         let desk = Desk::start(&settings.settlement)?;
+        // Before the folder is made: a port that another program has leaves no folder behind.
+        let sockets = net::bind(settings.network.listen, settings.shards)
+            .map_err(|error| cannot_listen(error, &settings.data))?;
+        let address = sockets[0].address();
         let folder = DataFolder::open(&settings.data, true)?;
         let (admin_key, made_admin_key) = admin_key(&settings.admin_key_file, folder.path())?;
         let secret = folder.secret()?;
-        let sockets =
-            net::bind(settings.network.listen, settings.shards).map_err(StartError::Listen)?;
-        let address = sockets[0].address();
 
         let (recovered, is_direct) =
             recover_on_this_thread(folder.path(), &secret, settings.on_loss)?;
@@ -383,6 +383,25 @@ impl Control {
     }
 }
 
+/// Why a node has no port. A node that runs on its folder has its port too, and is what to name.
+fn cannot_listen(error: io::Error, folder: &Path) -> StartError {
+    match DataFolder::open(folder, false) {
+        Err(in_use @ FolderError::InUse { .. }) => in_use.into(),
+        _ => StartError::Listen(error),
+    }
+}
+
+/// What to do where a recovery failed, as the end of a sentence.
+fn recovery_next(folder: &str, error: &RecoveryError) -> String {
+    match error {
+        // It has said that itself: a file's name, and what the system said of it.
+        RecoveryError::Io(error) => remedy(error).to_owned(),
+        RecoveryError::Damaged(_) | RecoveryError::Lost(_) => {
+            format!("; `raida check --data {folder}` says more")
+        }
+    }
+}
+
 /// Answers questions about the node from its data folder. A node without that serves as well.
 fn serve_admin(
     folder: &Path,
@@ -413,9 +432,7 @@ fn recover_on_this_thread(
                 .make()
                 .map_err(|error| StartError::Core(error.to_string()))?;
             let recovered = run_awake(&executor, async {
-                let recovered = recover_with(&disk, secret, on_loss).await;
-                quiet().await;
-                recovered
+                recover_with(&disk, secret, on_loss).await
             });
             let recovered = recovered.map_err(|error| {
                 let folder = folder.shown().to_string();
@@ -479,6 +496,7 @@ fn admin_key(path: &Path, folder: &Path) -> Result<(AdminKey, Option<PathBuf>), 
         path: path.to_owned(),
         what,
     };
+    let refused = |error: io::Error| failed(format!("{error}{}", remedy(&error)));
     let mut made = None;
     if !path.exists() {
         if path.parent() != Some(folder) {
@@ -488,11 +506,11 @@ fn admin_key(path: &Path, folder: &Path) -> Result<(AdminKey, Option<PathBuf>), 
         }
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|error| failed(error.to_string()))?;
-        write_secret(path, &bytes).map_err(|error| failed(error.to_string()))?;
+        write_secret(path, &bytes).map_err(refused)?;
         made = Some(path.to_owned());
     }
     let text = plain_file::read_own_text(path, plain_file::SECRET_BYTES_MAX);
-    let text = text.map_err(|error| failed(error.to_string()))?;
+    let text = text.map_err(refused)?;
     let bytes = from_hex(text.trim())
         .ok_or_else(|| failed("must hold 32 hexadecimal digits and nothing else".to_owned()))?;
     if let Ok(metadata) = fs::metadata(path)

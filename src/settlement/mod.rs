@@ -30,7 +30,7 @@ mod settings;
 pub use desk::{Desk, Settlement, StartError};
 pub use purchase::Purchase;
 pub use question::Answer;
-pub use settings::{Method, Program};
+pub use settings::{Method, Program, Variables};
 
 /// What became of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

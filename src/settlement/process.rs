@@ -47,6 +47,9 @@ impl Process {
         // it calls posix_spawn, which copies nothing.
         let child = Command::new(&program.path)
             .args(&program.arguments)
+            // The node's own environment may hold secrets that the program has no need of.
+            .env_clear()
+            .envs(program.environment.iter())
             .stdin(input.try_clone()?)
             .stdout(says.try_clone()?)
             .stderr(says)

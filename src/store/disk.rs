@@ -3,11 +3,13 @@
 //!
 //! The kernel reads and writes this process's memory until a read or a write has ended, and a disk may
 //! take its time. An executor gives that memory back when it ends; what is allocated there next would
-//! be written to the disk in the place of a page. So each executor waits for [`quiet`] before it ends.
+//! be written to the disk in the place of a page. So each executor waits for [`quiet`] before it ends, and
+//! [`run_awake`](super::run_awake) does for all.
 
 use std::{
     cell::Cell,
     io,
+    ops::Deref,
     os::{
         fd::{AsRawFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
@@ -21,6 +23,7 @@ use std::{
 };
 
 use crate::plain_file;
+use crate::shown::remedy;
 
 use glommio::{
     GlommioError,
@@ -47,11 +50,66 @@ pub struct Disk {
 /// A file of a [`Disk`].
 pub enum DiskFile {
     /// Opened with `O_DIRECT`.
-    Direct(Rc<DmaFile>),
+    Direct(Rc<Open<DmaFile>>),
     /// Opened with `O_DIRECT` and `O_DSYNC`: what was written is durable.
-    Durable(Rc<DmaFile>),
+    Durable(Rc<Open<DmaFile>>),
     /// Through the page cache, where the file system has no direct I/O.
-    Buffered(Rc<BufferedFile>),
+    Buffered(Rc<Open<BufferedFile>>),
+}
+
+/// An open file, which is closed before its executor ends.
+///
+/// What is dropped glommio closes with the next turn of its ring. There is none after the executor's last
+/// task, and then the descriptor stays open for as long as the process lives.
+pub struct Open<F: Close>(Option<F>);
+
+/// A file of glommio's, as far as it is closed.
+pub trait Close: 'static + Sized {
+    /// Closes it; nothing can be done where that fails.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+impl Close for DmaFile {
+    async fn close(self) {
+        let _ = DmaFile::close(self).await;
+    }
+}
+
+impl Close for BufferedFile {
+    async fn close(self) {
+        let _ = BufferedFile::close(self).await;
+    }
+}
+
+impl<F: Close> Open<F> {
+    fn new(file: F) -> Rc<Open<F>> {
+        Rc::new(Open(Some(file)))
+    }
+}
+
+impl<F: Close> Deref for Open<F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<F: Close> Drop for Open<F> {
+    fn drop(&mut self) {
+        let Some(file) = self.0.take() else { return };
+        // Where the executor has ended, or ends by a panic, nobody can run this any more.
+        if let Some(count) = UNDER_WAY.get()
+            && !std::thread::panicking()
+        {
+            UNDER_WAY.set(Some(count + 1));
+            let closed = async move {
+                file.close().await;
+                one_is_over();
+            };
+            glommio::spawn_local(closed).detach();
+        }
+    }
 }
 
 impl Disk {
@@ -103,16 +161,16 @@ impl Disk {
 }
 
 thread_local! {
-    /// Reads and writes of this thread that the kernel is not done with; `None` once there may be no
-    /// more.
+    /// Reads and writes of this thread that the kernel is not done with, and files that it has not closed
+    /// yet; `None` once there may be no more.
     static UNDER_WAY: Cell<Option<usize>> = const { Cell::new(Some(0)) };
 }
 
 /// How often it is looked whether reads and writes have ended.
 const QUIET_LOOK: Duration = Duration::from_millis(5);
 
-/// Waits until the kernel uses no memory of this thread's executor for a file any more, however long
-/// that takes. From then on no file can be read or written on it, and it may end.
+/// Waits until the kernel uses no memory of this thread's executor for a file any more and has closed the
+/// files that were dropped, however long that takes. From then on no file can be read or written on it, and it may end.
 pub async fn quiet() {
     while UNDER_WAY.get().is_some_and(|count| count > 0) {
         sleep(QUIET_LOOK).await;
@@ -217,6 +275,34 @@ impl Storage for Disk {
     type File = DiskFile;
 
     async fn open(&self, name: &str, create: bool) -> io::Result<DiskFile> {
+        let opened = self.open_named(name, create).await;
+        opened.map_err(|error| of_file(name, error))
+    }
+
+    async fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let path = self.path(folder);
+        let listed = move || {
+            let entries = match std::fs::read_dir(path) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            names.collect()
+        };
+        let listed = glommio::executor().spawn_blocking(listed).await;
+        listed.map_err(|error| of_file(folder, error))
+    }
+
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        let path = self.path(name);
+        let removed = glommio::executor().spawn_blocking(move || std::fs::remove_file(path));
+        removed.await.map_err(|error| of_file(name, error))
+    }
+}
+
+impl Disk {
+    async fn open_named(&self, name: &str, create: bool) -> io::Result<DiskFile> {
         if self.is_direct() && !self.is_probed.get() {
             if let Err(error) = self.probe().await {
                 // A full disk must not keep a node from starting.
@@ -233,18 +319,19 @@ impl Storage for Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         };
-        let looked = glommio::executor().spawn_blocking(look).await;
-        looked.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        glommio::executor().spawn_blocking(look).await?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
         let file = if self.is_direct() && is_log(name) {
             // A write and a sync in one: a trip to the kernel, and a turn of the executor's, less.
             options.custom_flags(libc::O_DSYNC);
-            DiskFile::Durable(Rc::new(options.dma_open(&path).await.map_err(plain)?))
+            DiskFile::Durable(Open::new(options.dma_open(&path).await.map_err(plain)?))
         } else if self.is_direct() {
-            DiskFile::Direct(Rc::new(options.dma_open(&path).await.map_err(plain)?))
+            DiskFile::Direct(Open::new(options.dma_open(&path).await.map_err(plain)?))
         } else {
-            DiskFile::Buffered(Rc::new(options.buffered_open(&path).await.map_err(plain)?))
+            DiskFile::Buffered(Open::new(
+                options.buffered_open(&path).await.map_err(plain)?,
+            ))
         };
         // Whether or not it was there: one that a killed process made may not be durable yet.
         if create {
@@ -256,27 +343,6 @@ impl Storage for Disk {
             glommio::executor().spawn_blocking(synced).await?;
         }
         Ok(file)
-    }
-
-    async fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        let path = self.path(folder);
-        let listed = move || {
-            let entries = match std::fs::read_dir(path) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            };
-            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            names.collect()
-        };
-        glommio::executor().spawn_blocking(listed).await
-    }
-
-    async fn remove(&self, name: &str) -> io::Result<()> {
-        let path = self.path(name);
-        glommio::executor()
-            .spawn_blocking(move || std::fs::remove_file(path))
-            .await
     }
 }
 
@@ -404,6 +470,12 @@ impl File for DiskFile {
         let told = statx(descriptor, c"", flags, StatxFlags::NLINK);
         told.is_ok_and(|told| told.stx_nlink == 0)
     }
+}
+
+/// The error with the file's or folder's name, of the same kind: whoever sees it at the end knows only the
+/// data folder.
+fn of_file(name: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{name}: {error}{}", remedy(&error)))
 }
 
 /// The operating system's error alone, without the executor's wrapping.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::folder_lock::{FolderLock, LockRefused};
 use crate::plain_file;
+use crate::shown::remedy;
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
@@ -59,7 +60,7 @@ pub enum FolderError {
         path: PathBuf,
     },
     /// The file system failed.
-    #[error("{path}: {error}")]
+    #[error("{path}: {error}{next}", next = remedy(error))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -78,7 +79,11 @@ impl DataFolder {
         let lost = || FolderError::SecretLost {
             path: secret.clone(),
         };
-        if !secret.exists() && !create {
+        let is_there = secret.try_exists().map_err(|error| FolderError::Io {
+            path: secret.clone(),
+            error,
+        })?;
+        if !is_there && !create {
             if has_served(path) {
                 return Err(lost());
             }

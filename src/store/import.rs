@@ -160,7 +160,7 @@ pub async fn import<S: Storage>(
         files: PageFiles::open(storage).await?,
         secret,
         summaries: &recovered.pages,
-        round: (recovered.round.checked_add(1)).ok_or_else(recovery::no_next_round)?,
+        round: recovery::next_round(recovered.round)?,
     };
     let mut compared: Vec<(PageId, Comparison)> = stream::iter(&import.pages)
         .map(async |(&id, page)| {

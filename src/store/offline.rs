@@ -1,11 +1,11 @@
 //! Work on a data folder that no node serves, from an ordinary thread.
 
-use std::{io, path::Path};
+use std::{cell::OnceCell, io, path::Path};
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
 use super::{
-    disk::{Disk, quiet},
+    disk::Disk,
     folder::{DataFolder, FolderError},
     import::{self, Import, OnConflict, Outcome},
     pulse::run_awake,
@@ -17,7 +17,7 @@ use super::{
     verify::{self, Report},
 };
 use crate::coin::{Denomination, PageId};
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// A data folder that this process alone works on, and serves to nobody.
 ///
@@ -26,6 +26,8 @@ use crate::shown::Shown;
 pub struct OfflineFolder {
     folder: DataFolder,
     secret: NodeSecret,
+    /// One for all that is done: glommio 0.9.0 never closes the eventfd of an executor that ran a task.
+    executor: OnceCell<LocalExecutor>,
 }
 
 /// Why a data folder could not be worked on.
@@ -61,7 +63,7 @@ fn next_step(folder: &str, error: &RecoveryError) -> String {
         RecoveryError::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
             "; make room and run the same command again".to_owned()
         }
-        RecoveryError::Io(_) => String::new(),
+        RecoveryError::Io(error) => remedy(error).to_owned(),
     }
 }
 
@@ -73,7 +75,11 @@ impl OfflineFolder {
     pub fn open(path: &Path, create: bool) -> Result<OfflineFolder, FolderError> {
         let folder = DataFolder::open(path, create)?;
         let secret = folder.secret()?;
-        Ok(OfflineFolder { folder, secret })
+        Ok(OfflineFolder {
+            folder,
+            secret,
+            executor: OnceCell::new(),
+        })
     }
 
     /// Whether opening it made it.
@@ -144,19 +150,21 @@ impl OfflineFolder {
         outcome
     }
 
+    fn executor(&self) -> Result<&LocalExecutor, OfflineError> {
+        if let Some(executor) = self.executor.get() {
+            return Ok(executor);
+        }
+        let made = LocalExecutorBuilder::new(Placement::Unbound).make();
+        let made = made.map_err(|error| OfflineError::Executor(error.to_string()))?;
+        Ok(self.executor.get_or_init(|| made))
+    }
+
     fn run<T>(
         &self,
         work: impl AsyncFnOnce(Disk) -> Result<T, RecoveryError>,
     ) -> Result<T, OfflineError> {
-        let executor = LocalExecutorBuilder::new(Placement::Unbound)
-            .make()
-            .map_err(|error| OfflineError::Executor(error.to_string()))?;
         let path = self.folder.path();
-        let done = run_awake(&executor, async {
-            let done = work(Disk::new(path)).await;
-            quiet().await;
-            done
-        });
+        let done = run_awake(self.executor()?, async { work(Disk::new(path)).await });
         done.map_err(|error| OfflineError::Store {
             folder: path.shown().to_string(),
             error,

@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    pin::pin,
     sync::{
         Once,
         mpsc::{RecvTimeoutError, channel},
@@ -8,9 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use glommio::{LocalExecutor, timer::sleep};
+use futures_util::future::{join_all, select};
+use glommio::{LocalExecutor, Task, timer::sleep};
 use rustix::process::{Pid, getpid};
 use rustix::thread::gettid;
+
+use super::disk::quiet;
 
 /// A timer that goes off again and again: at `phase`, and each `period` after that.
 struct Pulse {
@@ -43,21 +47,31 @@ const PULSES: [Pulse; 5] = [
 /// where there is none, as while a shard opens, for ever. So there always is one: a timer that went off
 /// before such a turn is no event any more until its task has run, but then another one is to come.
 pub fn keep_awake() {
-    let start = Instant::now();
-    for pulse in PULSES {
-        glommio::spawn_local(async move {
-            loop {
-                sleep(pulse.next(start.elapsed())).await;
-            }
-        })
-        .detach();
+    for pulse in pulses() {
+        pulse.detach();
     }
+}
+
+/// Keeps the executor awake until these tasks are cancelled.
+fn pulses() -> [Task<()>; PULSES.len()] {
+    let start = Instant::now();
+    PULSES.map(|pulse| glommio::spawn_local(pulse.beat(start)))
+}
+
+/// Ends the tasks that keep the executor awake, which may run other work after this. Meanwhile the calling
+/// task has their pulses.
+async fn let_sleep(pulses: [Task<()>; PULSES.len()]) {
+    let start = Instant::now();
+    let cancelled = join_all(pulses.map(Task::cancel));
+    let beats = join_all(PULSES.map(|pulse| pulse.beat(start)));
+    select(pin!(cancelled), pin!(beats)).await;
 }
 
 /// How long an executor may take to begin before it is nudged, and then each time.
 const NUDGE: Duration = Duration::from_millis(20);
 
-/// Runs an executor of this thread that is [kept awake](keep_awake) from the first moment on.
+/// Runs an executor of this thread that is [kept awake](keep_awake) from the first moment on, until the work
+/// is done and the disk is [quiet].
 ///
 /// There is no timer before the first task runs, and glommio may park before that as well: 100 ms in which
 /// a busy machine does not run this thread are enough. Nothing but a signal ends such a sleep. So another
@@ -81,9 +95,12 @@ pub fn run_awake<T>(executor: &LocalExecutor, work: impl Future<Output = T>) -> 
     // Without this thread it is as it was.
     let _ = thread::Builder::new().name("begin".to_owned()).spawn(nudge);
     executor.run(async move {
-        keep_awake();
+        let pulses = pulses();
         drop(begins);
-        work.await
+        let done = work.await;
+        quiet().await;
+        let_sleep(pulses).await;
+        done
     })
 }
 
@@ -97,6 +114,13 @@ fn nudge(process: Pid, sleeper: Pid) {
 }
 
 impl Pulse {
+    /// Goes off until it is dropped, the first time at its phase after `start`.
+    async fn beat(self, start: Instant) {
+        loop {
+            sleep(self.next(start.elapsed())).await;
+        }
+    }
+
     /// How long after this it goes off the next time. Pulses that went off late, and so together, are
     /// apart again from then on.
     fn next(&self, now: Duration) -> Duration {

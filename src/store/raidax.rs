@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::slot::PageImage;
 use crate::coin::{An, COINS_PER_PAGE, Denomination, Mfs, PAGES_PER_DENOMINATION, PageId};
 use crate::plain_file;
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 const RECORD_SIZE: usize = An::SIZE + 1;
 /// Bytes of a page file: 17,408.
@@ -30,7 +30,7 @@ pub struct RaidaxPage {
 #[derive(Debug, thiserror::Error)]
 pub enum RaidaxError {
     /// A file or folder could not be read.
-    #[error("cannot read {path}: {cause}", path = .0.shown(), cause = .1)]
+    #[error("cannot read {path}: {cause}{next}", path = .0.shown(), cause = .1, next = remedy(.1))]
     Unreadable(PathBuf, io::Error),
     /// Something is there that does not belong into a Data folder.
     #[error("{path} does not belong into a Data folder: expected {expected}; move it away", path = path.shown())]
@@ -55,7 +55,7 @@ pub enum RaidaxError {
     #[error("{path} exists and may hold coins; name another folder, or replace it with --overwrite", path = .0.shown())]
     Exists(PathBuf),
     /// A file or folder could not be written.
-    #[error("cannot write {path}: {cause}", path = .0.shown(), cause = .1)]
+    #[error("cannot write {path}: {cause}{next}", path = .0.shown(), cause = .1, next = remedy(.1))]
     Unwritable(PathBuf, io::Error),
 }
 
@@ -165,7 +165,7 @@ impl RaidaxWriter {
         }
         let so_far = beside(&folder, "part");
         let made = DirBuilder::new().mode(0o700).create(&so_far);
-        made.map_err(|cause| RaidaxError::Unwritable(so_far.clone(), cause))?;
+        made.map_err(|cause| RaidaxError::Unwritable(folder.clone(), cause))?;
         Ok(RaidaxWriter {
             folder,
             so_far,
@@ -198,7 +198,8 @@ impl RaidaxWriter {
                     .open(&path)?;
                 file.write_all(&bytes)
             });
-        written.map_err(|cause| RaidaxError::Unwritable(path, cause))
+        // Not the file that is being written: it goes with this writer.
+        written.map_err(|cause| RaidaxError::Unwritable(page_path(&self.folder, page), cause))
     }
 
     /// Waits until everything is on disk and gives the folder its name.
@@ -320,6 +321,25 @@ mod tests {
         (0..FILE_SIZE)
             .map(|at| (at * 31 + seed * 7) as u8)
             .collect()
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_written_is_named_as_it_would_be_called() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("Data");
+        let mut writer = RaidaxWriter::create(&folder, false).unwrap();
+        let so_far = writer.so_far.clone();
+        std::fs::remove_dir(&so_far).unwrap();
+        std::fs::write(&so_far, "in the way").unwrap();
+        let page = PageId::from_index(0).unwrap();
+        let error = writer.write(page, &PageImage::blank()).unwrap_err();
+        let (error, name) = (error.to_string(), page_path(&folder, page));
+        assert!(error.contains(&name.display().to_string()), "{error}");
+        drop(writer);
+        std::fs::remove_file(&so_far).unwrap();
+        let error = RaidaxWriter::create(&place.path().join("none/Data"), false).err();
+        let error = error.unwrap().to_string();
+        assert!(!error.contains(".part"), "{error}");
     }
 
     fn put(folder: &Path, name: &str, bytes: &[u8]) {

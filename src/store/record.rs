@@ -12,7 +12,7 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 8 | moment, not 0 |
+//! | 8 | moment, 1 to 2^62 |
 //! | 1 | which of the last three parts there are: 1 sale, 2 ended, 4 payment |
 //! | 4 | changes to marked numbers, then for each: |
 //! | 4 | rank |
@@ -23,7 +23,7 @@
 //! The sale and the payment are of the record's moment. Checksums are the batch's (see `log`): a batch
 //! is whole or is not there.
 
-use super::book::{Notes, Payment, PaymentId, Sale};
+use super::book::{Notes, Payment, PaymentId, Sale, Stamp};
 use crate::coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId};
 
 const LENGTH_BYTES: usize = 4;
@@ -242,7 +242,11 @@ impl Reader<'_> {
         let moment = u64::from_le_bytes(self.take()?);
         let [parts] = self.take()?;
         let ranks = u32::from_le_bytes(self.take()?) as usize;
-        if moment == 0 || parts & !(SALE | ENDED | PAYMENT) != 0 || ranks != marked {
+        if moment == 0
+            || moment > Stamp::MOMENT_MAX
+            || parts & !(SALE | ENDED | PAYMENT) != 0
+            || ranks != marked
+        {
             return Err(self.malformed());
         }
         notes.moment = moment;
@@ -472,6 +476,10 @@ mod tests {
             read(&other)
         };
         assert!(with(0, &[0; 8]).is_err(), "no moment");
+        for moment in [u64::MAX, u64::MAX - 1, Stamp::MOMENT_MAX + 1] {
+            assert!(with(0, &moment.to_le_bytes()).is_err(), "none after it");
+        }
+        assert!(with(0, &Stamp::MOMENT_MAX.to_le_bytes()).is_ok());
         assert!(with(8, &[8]).is_err(), "an unknown part");
         assert!(with(8, &[3]).is_err(), "a part too few");
         assert!(with(9, &[0]).is_err(), "a rank too few");

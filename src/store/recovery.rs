@@ -22,7 +22,7 @@ use super::{
     log,
     page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
-    round::{self, CompleteRound},
+    round::{self, CompleteRound, ROUND_MAX},
     secret::NodeSecret,
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
     segment_list::{self, Checkpointed, Listed, Region, Regions, SEGMENTS_FILE},
@@ -258,10 +258,21 @@ pub(super) async fn open<S: Storage>(
     Ok((PageFiles::open(storage).await?, survey))
 }
 
-/// A round that only somebody has written who wants to do harm.
-pub(super) fn no_next_round() -> RecoveryError {
-    let text = "its newest checkpoint has the highest number that there is, so there can be no next one: restore the folder from a backup";
-    RecoveryError::Io(io::Error::new(io::ErrorKind::InvalidData, text))
+/// The round after the newest one.
+///
+/// # Errors
+/// There is none: only somebody who wants to do harm has written such a round.
+pub(super) fn next_round(newest: u64) -> Result<u64, RecoveryError> {
+    if newest <= ROUND_MAX {
+        return Ok(newest + 1);
+    }
+    let text = format!(
+        "its newest checkpoint has the number {newest}, which no node counts up to: restore the folder from a backup"
+    );
+    Err(RecoveryError::Io(io::Error::new(
+        io::ErrorKind::InvalidData,
+        text,
+    )))
 }
 
 /// Makes pages and book what the survey and all that was gathered say, and gives up everything else.
@@ -272,7 +283,7 @@ pub(super) async fn bring_in_order<S: Storage>(
     mut survey: Survey,
 ) -> Result<Recovered, RecoveryError> {
     make_durable(storage, files, &survey).await?;
-    let round = survey.round.checked_add(1).ok_or_else(no_next_round)?;
+    let round = next_round(survey.round)?;
     let mut changes = 0;
     let mut pages = vec![PageSummary::default(); PAGES];
     let mut stale: Vec<(usize, Box<SurveyedPage>)> = Vec::new();

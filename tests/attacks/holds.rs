@@ -26,7 +26,7 @@ use raida::{
         },
     },
     service::{QuestionRates, Rate},
-    settlement::{Method, Program},
+    settlement::{Method, Program, Variables},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -139,6 +139,7 @@ impl Ledger {
         Method::Command(Program {
             path: "/bin/sh".into(),
             arguments: vec![self.path().join("settle").into(), self.path().into()],
+            environment: Variables::default(),
             timeout: PATIENCE,
             at_most: 8,
             waiting_max: 256,

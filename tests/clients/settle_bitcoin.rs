@@ -175,9 +175,13 @@ fn purchase() -> Purchase {
     }
 }
 
-/// Asks the program, which asks the server there.
+/// Asks the program, which asks the server there. It has the environment that a node gives it by default:
+/// of its own only what names where programs are.
 fn settle(purchase: &Purchase, server: SocketAddr, environment: &[(&str, &str)]) -> Output {
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let mut program = Command::new(PROGRAM)
+        .env_clear()
+        .env("PATH", path)
         .env("BITCOIN_RPC_URL", format!("http://{server}/"))
         .env("BITCOIN_RPC_USER", "alice")
         .env("BITCOIN_RPC_PASSWORD", "secret")

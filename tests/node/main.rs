@@ -12,6 +12,7 @@ mod net;
 #[path = "../support/node_process/mod.rs"]
 mod node_process;
 mod offline;
+mod operator;
 mod peer;
 mod pown_derive;
 #[path = "../support/real_node/mod.rs"]

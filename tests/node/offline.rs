@@ -6,14 +6,15 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use raida::coin::{An, Coin, Denomination, Mfs, PageId};
 use raida::store::book::Notes;
 use raida::store::log::{Durability, Log, LogSettings};
+use raida::store::offline::{OfflineError, OfflineFolder};
 use raida::store::record::{Change, PageSequence};
-use raida::store::{DataFolder, Disk, Live, SLOT_BYTES, Slot, run_awake, slot_offset};
+use raida::store::{DataFolder, Disk, Live, PageImage, SLOT_BYTES, Slot, run_awake, slot_offset};
 use serde_json::Value;
 
 const PAGE_FILE_BYTES: usize = 17_408;
@@ -528,6 +529,68 @@ fn a_page_file_that_is_gone_or_cut_short_is_damage() {
     let refused = trial.run("import --data d --csv a.csv");
     assert_eq!(refused.status, 2);
     assert!(!trial.path("d/pages/01.pages").exists());
+}
+
+/// Whether this process was started for this test alone. One that was not starts such a process, which has
+/// to succeed: what is counted there no other test changes.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "RAIDA_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(ALONE, "")
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&run.stdout);
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{out}{error}");
+    assert!(out.contains("1 passed"), "there is no test {test}: {out}");
+    false
+}
+
+/// What this process has open.
+fn open_files() -> Vec<PathBuf> {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = descriptors.map(|entry| std::fs::read_link(entry.unwrap().path()));
+    // That of the folder itself is closed by now.
+    let mut files: Vec<PathBuf> = links.filter_map(Result::ok).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn no_operation_on_a_folder_leaves_a_file_open() {
+    if !is_alone("offline::no_operation_on_a_folder_leaves_a_file_open") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let folder = OfflineFolder::open(&place.path().join("data"), true).unwrap();
+    let operations: [(&str, &dyn Fn()); 4] = [
+        ("rebuild", &|| drop(folder.rebuild().unwrap())),
+        ("coins", &|| assert_eq!(folder.coins().unwrap(), [0; 15])),
+        ("verify", &|| drop(folder.verify(|_, _| ()).unwrap())),
+        ("for_each_page", &|| {
+            let each = |_, _: &PageImage| Ok::<(), OfflineError>(());
+            folder.for_each_page(|_| (), each).unwrap();
+        }),
+    ];
+    // The first executor of a process opens what is there for all.
+    folder.coins().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let before = open_files();
+    for _ in 0..3 {
+        for (name, operation) in operations {
+            operation();
+            // Threads of an executor end some time after it.
+            while open_files().len() > before.len() {
+                let now = open_files();
+                assert!(Instant::now() < deadline, "{name}: {now:?}, not {before:?}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
 }
 
 #[test]

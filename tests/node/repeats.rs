@@ -28,7 +28,7 @@ use raida::{
         },
         status_group::{NodeStats, Stats},
     },
-    settlement::{Method, Program},
+    settlement::{Method, Program, Variables},
 };
 
 const COINS: usize = 24;
@@ -428,6 +428,7 @@ fn slow_program(folder: &Path) -> Method {
     Method::Command(Program {
         path,
         arguments: vec![],
+        environment: Variables::default(),
         timeout: PATIENCE,
         at_most: 4,
         waiting_max: 16,

@@ -18,7 +18,9 @@ use futures_util::future::join_all;
 use glommio::{LocalExecutorBuilder, Placement};
 use raida::{
     protocol::RaidaId,
-    settlement::{Answer, Desk, Method, NotSetUp, Program, Purchase, Settlement, Verdict},
+    settlement::{
+        Answer, Desk, Method, NotSetUp, Program, Purchase, Settlement, Variables, Verdict,
+    },
     store::run_awake,
 };
 use tempfile::TempDir;
@@ -50,6 +52,7 @@ impl Script {
         let program = Program {
             path: "/bin/sh".into(),
             arguments: vec![file.into()],
+            environment: Variables::default(),
             timeout: PATIENCE,
             at_most: 4,
             waiting_max: 256,
@@ -534,6 +537,25 @@ fn a_program_is_handed_nothing_that_the_node_has_open() {
     for wrong in [data, "io_uring", "eventfd", "pidfd"] {
         assert!(!open.contains(wrong), "{wrong} in {open}");
     }
+}
+
+#[test]
+fn a_program_gets_the_environment_that_is_named_and_nothing_of_the_nodes_own() {
+    assert!(std::env::vars_os().next().is_some(), "this process has one");
+    let mut script = Script::new("tr '\\0' '\\n' < /proc/$$/environ > environment");
+    let named = [("BITCOIN_RPC_URL", "http://[::1]:1/"), ("EMPTY", "")];
+    let named = named.map(|(name, value)| (name.into(), value.into()));
+    script.program.environment = named.into_iter().collect();
+    assert_eq!(verdict(&script.desk().settlement()), Verdict::Paid);
+    let environment = script.left("environment");
+    assert_eq!(environment, "BITCOIN_RPC_URL=http://[::1]:1/\nEMPTY=\n");
+}
+
+#[test]
+fn what_a_variable_holds_is_not_shown() {
+    let secret = ("BITCOIN_RPC_PASSWORD".into(), "hunter2".into());
+    let shown = format!("{:?}", Variables::from_iter([secret]));
+    assert_eq!(shown, "[\"BITCOIN_RPC_PASSWORD\"]");
 }
 
 fn refusal(serve: &Serve) -> String {

@@ -15,7 +15,7 @@ use raida::{
             TradeKey, TradeName, TradePart, TransactionId, Value,
         },
     },
-    settlement::{Method, Program},
+    settlement::{Method, Program, Variables},
 };
 
 impl Client {
@@ -374,6 +374,7 @@ fn program(folder: &Path) -> Method {
     Method::Command(Program {
         path,
         arguments: vec![],
+        environment: Variables::default(),
         timeout: Duration::from_secs(20),
         at_most: 4,
         waiting_max: 16,

@@ -50,6 +50,14 @@ fn whole_books(world: &World) -> Vec<String> {
     books(world).into_iter().filter(is_whole).collect()
 }
 
+fn newest_book(world: &World) -> String {
+    let round = |name: &String| {
+        let header = world.disk.borrow().bytes(name, 0, 4_096);
+        u64::from_le_bytes(header[16..24].try_into().unwrap())
+    };
+    whole_books(world).into_iter().max_by_key(round).unwrap()
+}
+
 fn refusal(world: &Rc<World>) -> Fault {
     match recover(world) {
         Err(RecoveryError::Damaged(fault)) => fault,
@@ -73,11 +81,7 @@ fn mend(world: &Rc<World>) -> Rebuilt {
 fn a_flipped_byte_anywhere_in_a_book_keeps_a_node_from_starting() {
     let history = written(2);
     let world = &history.world;
-    let round = |name: &String| {
-        let header = world.disk.borrow().bytes(name, 0, 4_096);
-        u64::from_le_bytes(header[16..24].try_into().unwrap())
-    };
-    let name = &whole_books(world).into_iter().max_by_key(round).unwrap();
+    let name = &newest_book(world);
     let length = 4_096 * 2;
     assert_eq!(world.disk.borrow().bytes(name, length, 4_096), [0; 4_096]);
     for byte in (0..128)
@@ -94,6 +98,85 @@ fn a_flipped_byte_anywhere_in_a_book_keeps_a_node_from_starting() {
         world.disk.borrow_mut().flip(name, byte);
     }
     assert_eq!(check(world).faults, []);
+    recover(world).unwrap();
+}
+
+/// A book's header with another number at this byte, and the checksum that belongs to it.
+fn header_with(header: &[u8], numbers: &[(usize, u64)]) -> Vec<u8> {
+    let mut header = header[..64].to_vec();
+    for (at, number) in numbers {
+        header[*at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    let crc = crc32c::crc32c(&header[..60]);
+    header[60..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// Where a book's header has its round, its length, and its counts of coins, sales and payments.
+const NUMBERS: [usize; 5] = [16, 24, 32, 40, 48];
+
+#[test]
+fn a_header_with_absurd_numbers_and_the_right_checksum_is_refused_as_damage() {
+    let history = written(2);
+    let world = &history.world;
+    let before = Known::of(&recover(world).unwrap().book);
+    world.kill();
+    let name = newest_book(world);
+    let header = world.disk.borrow().bytes(&name, 0, 4_096);
+    let absurd = |random: &mut Random| match random.below(6) {
+        0 => u64::MAX - random.below(4_100),
+        1 => (i64::MAX as u64) + 1 - random.below(8_200),
+        2 => 1 << random.below(64),
+        3 => (1 << 60) + random.below(1 << 20),
+        4 => random.below(1 << 20) * 4_096,
+        _ => random.next(),
+    };
+    let singly = NUMBERS.map(|at| [u64::MAX, u64::MAX - 1, 1 << 63].map(|n| vec![(at, n)]));
+    let mut random = Random::new(35);
+    let mut several = || -> Vec<(usize, u64)> {
+        let mut all = NUMBERS.map(|at| (at, absurd(&mut random)));
+        // One before the other file's is no damage: that file counts then.
+        all[0].1 |= 1 << 40;
+        let chosen = random.below(31) + 1;
+        let is_chosen = |(bit, _): &(usize, _)| chosen >> bit & 1 == 1;
+        let all = all.into_iter().enumerate().filter(is_chosen);
+        all.map(|(_, number)| number).collect()
+    };
+    let several: Vec<_> = (0..100).map(|_| several()).collect();
+    for numbers in singly.into_iter().flatten().chain(several) {
+        let other = header_with(&header, &numbers);
+        if other == header[..64] {
+            continue;
+        }
+        world.disk.borrow_mut().overwrite(&name, &other);
+        let fault = refusal(world);
+        assert_eq!(fault.file, name, "{numbers:?}: {fault}");
+        let report = check(world);
+        assert!(!report.can_start && report.faults == [fault], "{numbers:?}");
+        assert_eq!(report.rebuildable, 1, "{numbers:?}");
+    }
+    let rebuilt = mend(world);
+    assert!(rebuilt.losses.is_some());
+    assert_eq!(Known::of(&recover(world).unwrap().book), before);
+}
+
+#[test]
+fn absurd_numbers_in_all_headers_are_counted_to_the_end() {
+    let mut history = written(3);
+    history.run(3, STEPS, 60);
+    let world = &history.world;
+    for name in books(world) {
+        let header = world.disk.borrow().bytes(&name, 0, 4_096);
+        let header = match header.starts_with(b"RAIDABOK") {
+            true => header,
+            false => continue,
+        };
+        let counts = [(32, u64::MAX), (40, u64::MAX), (48, u64::MAX)];
+        let header = header_with(&header, &counts);
+        world.disk.borrow_mut().overwrite(&name, &header);
+    }
+    refusal(world);
+    assert!(mend(world).losses.unwrap().is_more);
     recover(world).unwrap();
 }
 

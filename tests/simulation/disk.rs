@@ -219,6 +219,16 @@ impl Disk {
         }
     }
 
+    /// Puts other bytes in the place of the first ones for good.
+    pub fn overwrite(&mut self, name: &str, bytes: &[u8]) {
+        let file = &mut self.files[self.names[name]];
+        for image in [&mut file.current, &mut file.durable] {
+            let mut block = image.block(0).map_or([0; BLOCK_BYTES], |b| *b);
+            block[..bytes.len()].copy_from_slice(bytes);
+            image.set(0, Some(Rc::new(block)));
+        }
+    }
+
     pub fn delete(&mut self, name: &str) {
         self.names.remove(name);
     }

@@ -52,6 +52,8 @@ pub enum Rule {
     SomeOf(&'static [&'static str]),
     /// A program's path, with a slash in it, and its arguments; or nothing.
     Program,
+    /// Names of environment variables, or beginnings of names that end in `*`; none twice, or none at all.
+    Variables,
 }
 
 /// A value as a person writes it. Its text is what the file would hold.
@@ -465,6 +467,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         section: "trade",
+        name: "command_environment",
+        rule: Rule::Variables,
+        changes_at_run_time: false,
+        get: |config| Value::List(config.trade.command_environment.clone()),
+        set: |config, value| config.trade.command_environment = value.into_list(),
+    },
+    Key {
+        section: "trade",
         name: "command_timeout_s",
         rule: whole(1, TEN_MINUTES_MS / 1_000),
         changes_at_run_time: false,
@@ -646,13 +656,14 @@ impl Rule {
                     && servers.iter().all(|s| s.parse::<HostPort>().is_ok())
             }
             (Rule::SomeOf(words), Value::List(some)) => {
-                let is_new = |at: usize| !some[..at].contains(&some[at]);
-                some.iter().all(|word| words.contains(&word.as_str()))
-                    && (0..some.len()).all(is_new)
+                some.iter().all(|word| words.contains(&word.as_str())) && are_different(some)
             }
             (Rule::Program, Value::List(command)) => {
                 command.first().is_none_or(|path| path.contains('/'))
                     && !command.iter().any(|part| part.contains('\0'))
+            }
+            (Rule::Variables, Value::List(names)) => {
+                names.iter().all(|name| is_variable(name)) && are_different(names)
             }
             _ => false,
         }
@@ -667,7 +678,7 @@ impl Rule {
             Rule::OneOf(_) | Rule::Path | Rule::PathOrNone | Rule::Listen => {
                 Some(Value::Text(text.to_owned()))
             }
-            Rule::Servers | Rule::SomeOf(_) | Rule::Program => Some(Value::List(
+            Rule::Servers | Rule::SomeOf(_) | Rule::Program | Rule::Variables => Some(Value::List(
                 in_brackets(text)
                     .unwrap_or(text)
                     .split(',')
@@ -677,6 +688,16 @@ impl Rule {
             )),
         }
     }
+}
+
+fn are_different(texts: &[String]) -> bool {
+    (0..texts.len()).all(|at| !texts[..at].contains(&texts[at]))
+}
+
+/// A name, or the beginning of one and `*`. Nothing stands for all names: the program gets what is named.
+fn is_variable(name: &str) -> bool {
+    let name = name.strip_suffix('*').unwrap_or(name);
+    !name.is_empty() && !name.contains(['*', '=', '\0'])
 }
 
 fn in_brackets(text: &str) -> Option<&str> {
@@ -707,6 +728,9 @@ impl fmt::Display for Rule {
             Rule::SomeOf(words) => write!(f, "a list of some of {}", quoted(words)),
             Rule::Program => f.write_str(
                 "[\"/PATH/OF/A/PROGRAM\", \"ARGUMENT\", ...] with a slash in the path, or an empty list",
+            ),
+            Rule::Variables => f.write_str(
+                "a list of names of environment variables, none twice, where \"NAME_*\" stands for all that begin with NAME_; or an empty list",
             ),
         }
     }
@@ -813,6 +837,7 @@ mod tests {
                 Rule::Servers => Value::List(vec!["[::1]:50000".into(); 25]),
                 Rule::SomeOf(words) => Value::List(vec![words[words.len() - 1].into()]),
                 Rule::Program => Value::List(vec!["./settle".into(), "--now".into()]),
+                Rule::Variables => Value::List(vec!["TZ".into(), "MONERO_*".into()]),
             };
             let mut config = Config::default();
             let untouched = Config::default();
@@ -850,6 +875,11 @@ mod tests {
             ("command", Value::List(vec!["settle".into()])),
             ("command", Value::List(vec!["/settle".into(), "\0".into()])),
             ("command", Value::Text("/settle".into())),
+            ("command_environment", Value::List(vec!["*".into()])),
+            ("command_environment", Value::List(vec!["".into()])),
+            ("command_environment", Value::List(vec!["A=B".into()])),
+            ("command_environment", Value::List(vec!["*_URL".into()])),
+            ("command_environment", Value::List(vec!["TZ".into(); 2])),
             ("command_timeout_s", Value::Whole(0)),
             ("commands_at_once", Value::Whole(65)),
             ("currencies", Value::List(vec!["dollar".into()])),

@@ -183,6 +183,8 @@ pub struct Trade {
     pub settlement: Settlement,
     /// The program that says so, and its arguments; or nothing.
     pub command: Vec<String>,
+    /// The environment variables that the program gets: names, or beginnings of names that end in `*`.
+    pub command_environment: Vec<String>,
     /// How long the program may take.
     pub command_timeout: Duration,
     /// How many of them may run at once.
@@ -306,11 +308,11 @@ choice! {
         Error = "error",
         /// And what an operator should know.
         Warn = "warn",
-        /// And what the node does: starts, checkpoints, stops.
+        /// And what the node does: changed settings, fixes, servers that answer again, its stop.
         Info = "info",
-        /// And each connection.
+        /// And each checkpoint, settled purchases, what other servers fail at.
         Debug = "debug",
-        /// And each request.
+        /// The same: nothing is less important.
         Trace = "trace",
     }
 }
@@ -412,6 +414,10 @@ impl Default for Config {
             trade: Trade {
                 settlement: Settlement::None,
                 command: vec![],
+                // What `env` finds an interpreter with, and what config/settle-bitcoin reads.
+                command_environment: ["PATH", "HOME", "LANG", "BITCOIN_*"]
+                    .map(str::to_owned)
+                    .into(),
                 command_timeout: Duration::from_secs(30),
                 commands_at_once: 4,
                 currencies: vec![Currency::CloudCoin, Currency::Bitcoin, Currency::Monero],

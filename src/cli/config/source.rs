@@ -1,5 +1,5 @@
 use crate::plain_file;
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ pub enum Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read the configuration {file}: {cause}; give another one with --config, or none for a development node", file = .0.shown(), cause = .1)]
+    #[error("cannot read the configuration {file}: {cause}; give another one with --config, or none for a development node{next}", file = .0.shown(), cause = .1, next = remedy(.1))]
     Unreadable(PathBuf, std::io::Error),
     /// Something in it is wrong; everything that is, in the order it was found, at least one.
     #[error("{}", several(.0))]

@@ -11,7 +11,7 @@ use super::{CoinFile, NotACoinFile};
 use crate::coin::Coin;
 use crate::folder_lock::Locked;
 use crate::plain_file;
-use crate::shown::Shown;
+use crate::shown::{Shown, remedy};
 
 /// A folder of a wallet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,7 +133,7 @@ pub enum WalletError {
     #[error("{file} exists already and was left as it is", file = .0.shown())]
     Exists(PathBuf),
     /// New coins could not be filed, and none of them is in the wallet.
-    #[error("cannot write {file}: {cause}; the new coins were removed from the wallet again", file = file.shown())]
+    #[error("cannot write {file}: {cause}; the new coins were removed from the wallet again{next}", file = file.shown(), next = remedy(cause))]
     NotAdded {
         /// Which file.
         file: PathBuf,
@@ -151,7 +151,7 @@ pub enum WalletError {
         left: Vec<PathBuf>,
     },
     /// The disk fails or is full. Every coin is still in a whole file.
-    #[error("cannot {doing} {file}: {cause}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.shown())]
+    #[error("cannot {doing} {file}: {cause}{next}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.shown(), next = remedy(cause))]
     Disk {
         /// What was tried.
         doing: &'static str,
@@ -197,7 +197,15 @@ impl Wallet {
             Access::Create => make_folders(root)?,
             Access::Look | Access::Change if is_there => {}
             Access::Look | Access::Change => {
-                return Err(WalletError::NotAWallet(root.to_owned()));
+                // Its folders may be there, and this user may not see them.
+                return Err(match root.join(Folder::OWN[0].name()).try_exists() {
+                    Err(cause) => WalletError::Disk {
+                        doing: "read",
+                        file: root.to_owned(),
+                        cause,
+                    },
+                    Ok(_) => WalletError::NotAWallet(root.to_owned()),
+                });
             }
         }
         let changes = access != Access::Look;

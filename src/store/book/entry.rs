@@ -12,6 +12,11 @@ pub struct Stamp {
     pub rank: u32,
 }
 
+impl Stamp {
+    /// No moment is later, and a later one can always be given: 146,000 years from 1970.
+    pub const MOMENT_MAX: u64 = 1 << 62;
+}
+
 /// What a log record says beside its coins' new values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {

@@ -34,13 +34,15 @@
 use super::{Entry, Payment, PaymentId, Sale, Stamp};
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin, PageId},
-    store::{BLOCK_BYTES, environment::is_blank},
+    store::{BLOCK_BYTES, environment::is_blank, round::ROUND_MAX},
 };
 
 /// Bytes of a chunk, at most: what is encoded in one go, and written with one write.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// Where the first chunk starts.
 pub(super) const FIRST_CHUNK_OFFSET: u64 = BLOCK_BYTES as u64;
+/// Bytes of all chunks, at most: offsets in a file are less than 2^63.
+const LENGTH_MAX: u64 = i64::MAX as u64 - FIRST_CHUNK_OFFSET;
 
 const MAGIC: [u8; 8] = *b"RAIDABOK";
 const FORMAT_VERSION: u32 = 1;
@@ -51,6 +53,7 @@ const CHUNK_HEAD_BYTES: usize = 20;
 
 /// A coin entry, and the start of every other.
 const ENTRY_HEAD_BYTES: usize = 16;
+const PAYMENT_ENTRY_BYTES: usize = ENTRY_HEAD_BYTES + size_of::<PaymentId>() + 16;
 const KIND_COIN: u8 = 0;
 const KIND_SALE: u8 = 1;
 const KIND_PAYMENT: u8 = 2;
@@ -90,6 +93,9 @@ pub(super) enum HeaderFault {
     Version(u32),
     #[error("the book is another shard's")]
     OtherShard,
+    /// The checksum is right, so no disk did it.
+    #[error("the book's header says what is true of no book")]
+    Impossible,
 }
 
 pub(super) fn encode_header(header: &Header) -> Vec<u8> {
@@ -124,7 +130,7 @@ pub(super) fn decode_header(block: &[u8]) -> Result<Option<Header>, HeaderFault>
     if u32_at(8) != FORMAT_VERSION {
         return Err(HeaderFault::Version(u32_at(8)));
     }
-    Ok(Some(Header {
+    let header = Header {
         shard: u16_at(12),
         shards: u16_at(14),
         round: u64_at(16),
@@ -135,7 +141,33 @@ pub(super) fn decode_header(block: &[u8]) -> Result<Option<Header>, HeaderFault>
             payments: u64_at(48),
         },
         crc: u32_at(56),
-    }))
+    };
+    match header.is_possible() {
+        true => Ok(Some(header)),
+        false => Err(HeaderFault::Impossible),
+    }
+}
+
+impl Header {
+    /// Whether there can be such a book: its file is one that a file system takes, its entries have room in
+    /// it, and rounds can go on rising. Whoever goes by such a header computes without overflow.
+    fn is_possible(&self) -> bool {
+        let Counts {
+            coins,
+            sales,
+            payments,
+        } = self.counts;
+        let of_each = [
+            (coins, ENTRY_HEAD_BYTES),
+            (sales, ENTRY_HEAD_BYTES + An::SIZE),
+            (payments, PAYMENT_ENTRY_BYTES),
+        ];
+        let bytes = of_each.map(|(count, bytes)| u128::from(count) * bytes as u128);
+        self.round <= ROUND_MAX
+            && self.length <= LENGTH_MAX
+            && self.length.is_multiple_of(BLOCK_BYTES as u64)
+            && bytes.iter().sum::<u128>() <= u128::from(self.length)
+    }
 }
 
 /// A chunk that is being filled.
@@ -230,7 +262,7 @@ fn entry_bytes(entry: &Entry) -> usize {
         + match entry {
             Entry::Coin(..) => 0,
             Entry::Sale(sale) => An::SIZE + sale.address.len(),
-            Entry::Payment(_) => size_of::<PaymentId>() + 16,
+            Entry::Payment(_) => PAYMENT_ENTRY_BYTES - ENTRY_HEAD_BYTES,
         }
 }
 
@@ -265,7 +297,7 @@ fn take_entry(entries: &mut &[u8]) -> Option<Entry> {
     let (number, kind) = (word & 0xff_ffff, (word >> 24) as u8);
     let rank = u32::from_le_bytes(take(entries)?);
     let moment = u64::from_le_bytes(take(entries)?);
-    if kind != KIND_COIN && rank != 0 {
+    if moment > Stamp::MOMENT_MAX || (kind != KIND_COIN && rank != 0) {
         return None;
     }
     match kind {
@@ -317,7 +349,7 @@ mod tests {
         };
         vec![
             Entry::Coin(coin(0, 0), stamp(0, 0)),
-            Entry::Coin(coin(14_999, 1_023), stamp(u64::MAX, u32::MAX)),
+            Entry::Coin(coin(14_999, 1_023), stamp(Stamp::MOMENT_MAX, u32::MAX)),
             sale(0),
             sale(Sale::ADDRESS_MAX),
             Entry::Payment(Payment {
@@ -376,6 +408,20 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_after_which_there_is_no_moment_is_none() {
+        for entry in entries() {
+            let mut chunk = Chunk::new();
+            assert!(chunk.push(&entry));
+            let mut bytes = decode_chunk(chunk.seal(9).0).unwrap().0.to_vec();
+            assert!(decode_entries(&bytes, |_| ()));
+            for moment in [u64::MAX, u64::MAX - 1, Stamp::MOMENT_MAX + 1] {
+                bytes[8..16].copy_from_slice(&moment.to_le_bytes());
+                assert!(!decode_entries(&bytes, |_| ()), "{entry:?} at {moment}");
+            }
+        }
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_chunk_is_found_its_padding_included() {
         let chunk = sealed();
         for bit in 0..chunk.len() * 8 {
@@ -400,6 +446,53 @@ mod tests {
         let mut almost = [0; BLOCK_BYTES];
         almost[BLOCK_BYTES - 1] = 1;
         assert_eq!(decode_header(&almost), Err(HeaderFault::Damaged));
+    }
+
+    #[test]
+    fn a_header_that_is_true_of_no_book_is_refused_though_its_checksum_is_right() {
+        let header = header();
+        let decoded = |header: &Header| decode_header(&encode_header(header));
+        let with_counts = |coins, sales, payments| Header {
+            counts: Counts {
+                coins,
+                sales,
+                payments,
+            },
+            ..header
+        };
+        let possible = [
+            Header {
+                round: ROUND_MAX,
+                ..header
+            },
+            with_counts(512, 0, 0),
+            with_counts(0, 256, 0),
+            with_counts(0, 0, 128),
+        ];
+        for header in possible {
+            assert_eq!(decoded(&header), Ok(Some(header)));
+        }
+        let absurd = [u64::MAX, u64::MAX - 1, u64::MAX - 4_095, 1 << 63];
+        let rounds = absurd.map(|round| Header { round, ..header });
+        let lengths = absurd.map(|length| Header { length, ..header });
+        let coins = absurd.map(|count| with_counts(count, 0, 0));
+        let sales = absurd.map(|count| with_counts(0, count, 0));
+        let payments = absurd.map(|count| with_counts(0, 0, count));
+        let few = [
+            Header {
+                length: 8_191,
+                ..header
+            },
+            with_counts(513, 0, 0),
+            with_counts(511, 1, 0),
+            with_counts(0, 0, 129),
+            // 2^64 and 8,192 bytes of entries.
+            with_counts((1 << 60) + 512, 0, 0),
+        ];
+        let all = rounds.into_iter().chain(lengths).chain(coins).chain(sales);
+        for header in all.chain(payments).chain(few) {
+            assert_eq!(decoded(&header), Err(HeaderFault::Impossible), "{header:?}");
+        }
     }
 
     #[test]

@@ -394,9 +394,13 @@ impl Found {
 impl Losses {
     fn add(&mut self, said: Counts, read: Counts) {
         let lost = &mut self.entries;
-        lost.coins += said.coins.saturating_sub(read.coins);
-        lost.sales += said.sales.saturating_sub(read.sales);
-        lost.payments += said.payments.saturating_sub(read.payments);
+        // What headers say may be false, and then so is the sum; it only has to end.
+        let add = |lost: &mut u64, said: u64, read: u64| {
+            *lost = lost.saturating_add(said.saturating_sub(read));
+        };
+        add(&mut lost.coins, said.coins, read.coins);
+        add(&mut lost.sales, said.sales, read.sales);
+        add(&mut lost.payments, said.payments, read.payments);
     }
 }
 
