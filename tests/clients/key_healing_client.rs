@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use raida::client::heal::{self, HealError, Healed, Looked, heal_looked};
+use raida::client::heal::{self, FixesSoFar, HealError, Healed, Looked, heal_looked};
 use raida::client::key_healing::{
     EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, KeyHealingError, Network,
     PAIRS_IN_VAIN_MAX, Patience, Settings, State, UnixSeconds, WAITS_MAX, fix_encryption, mend,
@@ -317,23 +317,17 @@ impl heal::Network for Fake {
         answers
     }
 
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<heal::Fixed>> {
+    fn fix(&self, raida: RaidaId, order: &FixOrder) -> heal::Fixed {
         let mut state = self.state.lock().unwrap();
-        let mut answers = PerRaida::from_fn(|_| None);
-        for (raida, order) in orders {
-            answers[raida] = order.map(|order| {
-                for &coin in &order.coins {
-                    state.healed.push((raida.get(), coin));
-                    let an = order.generator.an(raida, coin);
-                    state.held.insert((raida, coin), an);
-                }
-                heal::Fixed {
-                    outcomes: vec![Outcome::Changed; order.coins.len()],
-                    error: None,
-                }
-            });
+        for &coin in &order.coins {
+            state.healed.push((raida.get(), coin));
+            let an = order.generator.an(raida, coin);
+            state.held.insert((raida, coin), an);
         }
-        answers
+        heal::Fixed {
+            outcomes: vec![Outcome::Changed; order.coins.len()],
+            error: None,
+        }
     }
 }
 
@@ -432,6 +426,7 @@ impl Trial {
             &mut wallet,
             looked,
             &spared,
+            &mut FixesSoFar::default(),
             network,
             draw_generator,
             |_| {},
@@ -441,7 +436,10 @@ impl Trial {
     }
 
     fn healed(&self) -> Vec<(u8, Coin)> {
-        self.network.state.lock().unwrap().healed.clone()
+        let mut healed = self.network.state.lock().unwrap().healed.clone();
+        // Servers fix at the same time: which of them is at it first means nothing.
+        healed.sort_by_key(|&(server, _)| server);
+        healed
     }
 
     /// The one result.
@@ -1059,8 +1057,11 @@ impl Trial {
             meanwhile,
         };
         let network = &self.network;
+        let mut so_far = FixesSoFar::default();
         let then = |wallet: &mut Wallet, looked: Looked, spared: &BTreeSet<(RaidaId, Coin)>| {
-            let heal = || heal_looked(wallet, looked, spared, network, draw_generator, |_| {});
+            let so_far = &mut so_far;
+            let draw = draw_generator;
+            let heal = || heal_looked(wallet, looked, spared, so_far, network, draw, |_| {});
             heals.then(heal).transpose()
         };
         let mended: Result<(Option<Healed>, _), KeyHealingError> = mend(
