@@ -8,7 +8,7 @@ use crate::cli::locker::take_into;
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{LockerSecret, Order, buy};
+use crate::client::locker::{LockerSecret, Order, buy, is_begun};
 use crate::client::wallet::{Access, Wallet};
 use crate::client::{Client, ClientError, PerRaida, Purchase, Raidas, from_hex};
 use crate::protocol::healing::VOTES_NEEDED;
@@ -131,12 +131,21 @@ impl BuyCommand {
         let said = buy(order, &secret, raidas);
         let paid = said.count(|said| matches!(said, Ok(Purchase::Paid)));
         bar.suspend(|| self.report(&said, paid))?;
-        if paid < VOTES_NEEDED {
-            return Ok(Answer::No);
-        }
         let Some((mut wallet, folder)) = wallet else {
-            return Ok(Answer::Yes);
+            return Ok(match paid {
+                VOTES_NEEDED.. => Answer::Yes,
+                _ => Answer::No,
+            });
         };
+        if paid < VOTES_NEEDED {
+            // Servers that do not answer now may have been paid in a run that was interrupted.
+            if !is_begun(&wallet, &secret)? {
+                return Ok(Answer::No);
+            }
+            if !self.json {
+                bar.suspend(|| print("an earlier run was interrupted when it had begun to take the coins: that is ended now\n"))?;
+            }
+        }
         take_into(
             (&mut wallet, folder),
             &secret,

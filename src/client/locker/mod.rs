@@ -11,6 +11,7 @@
 //! | [`take()`] | coins of a locker into a wallet |
 //! | [`relocate`] | coins of a locker into another one |
 //! | [`offers`], [`show`], [`buy`], [`cancel`] | the marketplace |
+//! | [`is_begun`], [`forget_begun`] | what an interrupted [`take()`] had begun with |
 //! | `settle` | which of two numbers a server has after a change |
 
 mod choose;
@@ -22,6 +23,7 @@ mod secret;
 mod settle;
 mod take;
 mod trade;
+mod under_way;
 
 use crate::client::ClientError;
 
@@ -33,6 +35,7 @@ pub use relocate::{Relocated, RelocatedCoin, relocate};
 pub use secret::{LockerSecret, NotASecret, TradeSecret};
 pub use take::{LeftIn, Taken, TakenCoin, take};
 pub use trade::{Order, Shown, ShownBy, buy, cancel, offers, show};
+pub use under_way::{TAKES_FILE, forget_begun, is_begun};
 
 /// What a change of a wallet's coins is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
