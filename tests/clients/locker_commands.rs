@@ -737,6 +737,109 @@ fn coins_of_a_killed_purchase_or_way_back_are_filed_and_reported_by_the_same_com
 }
 
 #[test]
+fn all_servers_are_asked_about_an_offer_before_it_is_paid() {
+    let network = Network::of(3);
+    let offer = format!("trade offer --wallet wallet --amount 2 {TERMS} {ADDRESS} --key @offer");
+    assert_done(&network.run(&offer));
+    let look = format!("trade buy --worth 2 {TERMS}");
+    let asked = |command| -> usize { network.nodes.iter().map(|node| node.asked(command)).sum() };
+    let sound = network.run(&look);
+    assert_done(&sound);
+    assert!(sound.out.starts_with("0.0\n0.1\n"), "{}", sound.out);
+    assert!(sound.out.contains("nothing was paid"), "{}", sound.out);
+    assert!(sound.out.contains(": pay, and"), "{}", sound.out);
+    assert_eq!(
+        (asked(Command::ListForSale), asked(Command::PeekTrade)),
+        (25, 25)
+    );
+
+    // One server has other coins in it, some have no such offer, one says nothing.
+    network.set(4, coin(2), offer_key(4));
+    network.set(4, coin(1), An::new([0x77; 16]));
+    for raida in [7, 8] {
+        network.nodes[raida]
+            .state
+            .lock()
+            .unwrap()
+            .lockers
+            .sales
+            .clear();
+    }
+    network.down(9..10, true);
+    let differs = network.run(&look);
+    assert_done(&differs);
+    assert!(
+        differs
+            .out
+            .contains("missing: 0.1; more than most have: 0.2"),
+        "{}",
+        differs.out
+    );
+    assert!(
+        differs.out.contains("only 21 of 25 servers"),
+        "{}",
+        differs.out
+    );
+    // Nobody was told anything, and no wallet is made.
+    assert_eq!(
+        network.run(&format!("{look} --wallet other")).status,
+        Some(0)
+    );
+    assert!(!exists(&network.path("other")));
+    assert_eq!(asked(Command::Buy), 0);
+
+    // Who has paid is shown the same before any server hears of the payment.
+    let order = Arc::new(Mutex::new(vec![]));
+    let seen = order.clone();
+    let watch = move |_: RaidaId, asked: Command| seen.lock().unwrap().push(asked);
+    network.watch(Some(&(Arc::new(watch) as crate::small_node::Watch)));
+    let paid = format!(
+        "{look} --transaction {} --receipt {} --memo x --key @secret",
+        "7a".repeat(32),
+        "01".repeat(16)
+    );
+    let bought = network.run(&paid);
+    network.watch(None);
+    assert_done(&bought);
+    assert!(
+        bought.out.starts_with("asked before any of them is told of the payment: 21 of 25 servers have the offer with the same coins; RAIDA 4: other coins in it; RAIDA 7 8: no such offer"),
+        "{}",
+        bought.out
+    );
+    assert!(
+        bought.out.contains("; RAIDA 9: no answer\n"),
+        "{}",
+        bought.out
+    );
+    let order = order.lock().unwrap();
+    let first = order
+        .iter()
+        .position(|&asked| asked == Command::Buy)
+        .unwrap();
+    assert!(!order[first..].contains(&Command::ListForSale));
+    assert!(!order[first..].contains(&Command::PeekTrade));
+    drop(order);
+
+    let none = network.run(&look);
+    assert_eq!(none.status, Some(1), "{}", none.out);
+    assert!(none.out.contains("do not pay"), "{}", none.out);
+    network.down(0..13, true);
+    let few = network.run(&look);
+    assert_eq!((few.status, few.out.as_str()), (Some(2), ""));
+    let help = network.run("trade buy --help");
+    assert!(
+        help.out.contains("Pay only if the servers agree"),
+        "{}",
+        help.out
+    );
+}
+
+/// The number that coins of the offer have on a server.
+fn offer_key(raida: usize) -> An {
+    offer().key(RaidaId::new(raida as u8).unwrap()).an()
+}
+
+#[test]
 fn a_coin_of_which_the_wallet_has_another_file_is_left_in_the_locker() {
     let network = Network::of(2);
     let backup = std::fs::read(network.path("wallet/Bank/0.1.bin")).unwrap();
