@@ -13,7 +13,7 @@ use crate::client::key_healing::{COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, 
 use crate::client::wallet::{Access, Wallet};
 
 /// Mend the servers that have lost every number of a wallet's coins, so that they cannot even be talked
-/// to in private: for each, two others vouch for half a new number of one coin.
+/// to in private: for each, two others, drawn at random, vouch for half a new number of one coin.
 ///
 /// Asks all servers about the coins first, and notes in the wallet which of them are broken. A new number
 /// is in the coin's file before a server can have it, so that the command can be interrupted at any time

@@ -12,7 +12,7 @@ use super::patience::PatienceArgs;
 use super::raidas::RaidasArgs;
 use super::said::names;
 use crate::client::heal::{
-    Healed, HealedCoin, Lost, Refusals, Stage, heal_looked, look, plan, recognise,
+    FixesSoFar, Healed, HealedCoin, Lost, Refusals, Stage, heal_looked, look, plan, recognise,
 };
 use crate::client::key_healing::{EncryptionHealth, FAILURES_MAX, KeyFix, mend, observe};
 use crate::client::wallet::{Access, Folder, Grade, LeftAlone, Mark, PownString, Wallet};
@@ -26,14 +26,17 @@ use crate::shown::Shown;
 /// coins are in force, have servers that lost a coin repair it on the word of the others, and file each
 /// coin by its grade.
 ///
-/// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and Grade, and judges what lies in Counterfeit again. A
-/// new number is in the coin's file before a server can have it, so that the command can be interrupted at
-/// any time and given again. Where it is not certain what became of a broken server's new number, nothing
-/// else repairs that coin there for 22 minutes, for which the fix may still take effect. A broken server on
-/// which the coin changed lately, or that started lately, takes no tickets for three minutes: the command heals
-/// what it can, waits, says so, and tries again, twice at most. In the end it asks all servers once more about
-/// the coins that it had repaired, and grades them by that. Exit status 0 if all coins are authentic
-/// afterwards, 1 if some are not, were left alone or lie in Counterfeit, 2 if too few servers answer, or another network's.
+/// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and
+/// Grade, and judges what lies in Counterfeit again. A new number is in the coin's file before a
+/// server can have it, so that the command can be interrupted at any time and given again. Where it
+/// is not certain what became of a broken server's new number, nothing else repairs that coin there
+/// for 22 minutes, for which the fix may still take effect. A broken server on which the coin
+/// changed lately, or that started lately, takes no tickets for three minutes: the command heals
+/// what it can, waits, says so, and tries again, twice at most. A server that takes a fix and does
+/// not answer is waited for once, 40 s, and gets no further fix in the same run. In the end it asks
+/// all servers once more about the coins that it had repaired, and grades them by that. Exit status
+/// 0 if all coins are authentic afterwards, 1 if some are not, were left alone or lie in
+/// Counterfeit, 2 if too few servers answer, or another network's.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
@@ -96,6 +99,7 @@ impl HealCommand {
             at(Stage::Looking);
             let mut patience = self.patience.start(&bar, "asking all servers");
             let mut earlier: Vec<Lost> = vec![];
+            let mut so_far = FixesSoFar::default();
             let (mut healed, results) = mend(
                 &mut wallet,
                 &mut health,
@@ -104,7 +108,15 @@ impl HealCommand {
                 &mut patience,
                 draw_an,
                 |wallet, looked, spared| {
-                    let healed = heal_looked(wallet, looked, spared, &raidas, draw_generator, at)?;
+                    let healed = heal_looked(
+                        wallet,
+                        looked,
+                        spared,
+                        &mut so_far,
+                        &raidas,
+                        draw_generator,
+                        at,
+                    )?;
                     earlier.extend_from_slice(&healed.lost);
                     Ok(healed)
                 },

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use raida::client::heal::{self, HealError, Healed, Looked, heal_looked};
+use raida::client::heal::{self, FixesSoFar, HealError, Healed, Looked, heal_looked};
 use raida::client::key_healing::{
     EncryptionHealth, FAILURES_MAX, HelperFault, KeyFix, KeyHealingError, Network,
     PAIRS_IN_VAIN_MAX, Patience, Settings, State, UnixSeconds, WAITS_MAX, fix_encryption, mend,
@@ -317,23 +317,17 @@ impl heal::Network for Fake {
         answers
     }
 
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<heal::Fixed>> {
+    fn fix(&self, raida: RaidaId, order: &FixOrder) -> heal::Fixed {
         let mut state = self.state.lock().unwrap();
-        let mut answers = PerRaida::from_fn(|_| None);
-        for (raida, order) in orders {
-            answers[raida] = order.map(|order| {
-                for &coin in &order.coins {
-                    state.healed.push((raida.get(), coin));
-                    let an = order.generator.an(raida, coin);
-                    state.held.insert((raida, coin), an);
-                }
-                heal::Fixed {
-                    outcomes: vec![Outcome::Changed; order.coins.len()],
-                    error: None,
-                }
-            });
+        for &coin in &order.coins {
+            state.healed.push((raida.get(), coin));
+            let an = order.generator.an(raida, coin);
+            state.held.insert((raida, coin), an);
         }
-        answers
+        heal::Fixed {
+            outcomes: vec![Outcome::Changed; order.coins.len()],
+            error: None,
+        }
     }
 }
 
@@ -398,11 +392,18 @@ impl Trial {
         wallet.save().unwrap();
     }
 
+    /// Helpers are asked by rising number, so that it can be said here who is.
     fn fix_at(&self, now: UnixSeconds) -> Vec<(u8, KeyFix)> {
+        self.fix_with(Settings {
+            order: |_| Ok(()),
+            ..Settings::at(now)
+        })
+    }
+
+    fn fix_with(&self, settings: Settings) -> Vec<(u8, KeyFix)> {
         let mut wallet = self.wallet();
         let mut health = self.health();
         observe(&mut health, wallet.coins());
-        let settings = Settings::at(now);
         let results = fix_encryption(&mut wallet, &mut health, &self.network, settings, draw_an);
         let results = results.unwrap().into_iter();
         // What is in memory is what is on disk.
@@ -432,6 +433,7 @@ impl Trial {
             &mut wallet,
             looked,
             &spared,
+            &mut FixesSoFar::default(),
             network,
             draw_generator,
             |_| {},
@@ -441,7 +443,10 @@ impl Trial {
     }
 
     fn healed(&self) -> Vec<(u8, Coin)> {
-        self.network.state.lock().unwrap().healed.clone()
+        let mut healed = self.network.state.lock().unwrap().healed.clone();
+        // Servers fix at the same time: which of them is at it first means nothing.
+        healed.sort_by_key(|&(server, _)| server);
+        healed
     }
 
     /// The one result.
@@ -559,6 +564,36 @@ fn two_servers_vouch_for_a_half_each_and_the_third_takes_the_number() {
     assert_eq!(trial.finds(), []);
     assert_eq!(trial.health().broken(), []);
     assert_eq!(trial.health().of(raida(7)).last_attempt, Some(NOW));
+}
+
+#[test]
+fn nobody_can_foresee_who_vouches() {
+    let helpers = |_| {
+        let trial = Trial::broken_on([7]);
+        match trial.fix_with(Settings::at(NOW)).as_slice() {
+            [
+                (
+                    _,
+                    KeyFix::Fixed {
+                        helpers: Some(helpers),
+                        ..
+                    },
+                ),
+            ] => helpers.map(RaidaId::get),
+            other => panic!("{other:?}"),
+        }
+    };
+    let drawn: Vec<[u8; 2]> = (0..40).map(helpers).collect();
+    assert!(
+        drawn
+            .iter()
+            .all(|[one, other]| one != other && *one != 7 && *other != 7)
+    );
+    // Of 24 servers 80 times one: that fewer than 12 of them help happens once in 10^20 times.
+    let different: BTreeSet<u8> = drawn.iter().flatten().copied().collect();
+    assert!(different.len() >= 12, "{drawn:?}");
+    let pairs: BTreeSet<&[u8; 2]> = drawn.iter().collect();
+    assert!(pairs.len() > 20, "{drawn:?}");
 }
 
 #[test]
@@ -948,14 +983,20 @@ fn no_server_vouches_twice_for_one_coin_where_there_are_others() {
     // 18 can vouch to 7, and four of them are left for the last one. Of 17 to 8 there are three. By 13, one
     // coin can serve five of the 12 in this way.
     for (broken, coins_used) in [(7, 1), (8, 2), (12, 3)] {
-        let trial = Trial::broken_on(0..broken);
-        let results = trial.fix();
-        assert!(trial.are_mended(&results), "{results:?}");
-        let state = trial.network.state.lock().unwrap();
-        let vouched: BTreeSet<_> = state.vouched.iter().collect();
-        assert_eq!(vouched.len(), 2 * usize::from(broken), "{broken} broken");
-        let coins: BTreeSet<Coin> = state.vouched.iter().map(|&(_, coin)| coin).collect();
-        assert_eq!(coins.len(), coins_used, "{broken} broken");
+        // By number, and as it is drawn.
+        for is_drawn in [false, true, true, true] {
+            let trial = Trial::broken_on(0..broken);
+            let results = match is_drawn {
+                false => trial.fix(),
+                true => trial.fix_with(Settings::at(NOW)),
+            };
+            assert!(trial.are_mended(&results), "{results:?}");
+            let state = trial.network.state.lock().unwrap();
+            let vouched: BTreeSet<_> = state.vouched.iter().collect();
+            assert_eq!(vouched.len(), 2 * usize::from(broken), "{broken} broken");
+            let coins: BTreeSet<Coin> = state.vouched.iter().map(|&(_, coin)| coin).collect();
+            assert_eq!(coins.len(), coins_used, "{broken} broken");
+        }
     }
 }
 
@@ -1059,8 +1100,11 @@ impl Trial {
             meanwhile,
         };
         let network = &self.network;
+        let mut so_far = FixesSoFar::default();
         let then = |wallet: &mut Wallet, looked: Looked, spared: &BTreeSet<(RaidaId, Coin)>| {
-            let heal = || heal_looked(wallet, looked, spared, network, draw_generator, |_| {});
+            let so_far = &mut so_far;
+            let draw = draw_generator;
+            let heal = || heal_looked(wallet, looked, spared, so_far, network, draw, |_| {});
             heals.then(heal).transpose()
         };
         let mended: Result<(Option<Healed>, _), KeyHealingError> = mend(

@@ -602,6 +602,244 @@ fn a_take_killed_at_any_step_loses_no_coin_and_is_ended_by_the_same_command_or_b
     }
 }
 
+impl Network {
+    /// Leaves a wallet as a run does that is killed when it knows what the servers did: all coins'
+    /// files say so, and the first `filed` of them lie where they belong.
+    fn learn(&self, wallet: &str, filed: usize) {
+        let mut wallet = Wallet::open(&self.path(wallet), Access::Change).unwrap();
+        for filed in wallet.coins_mut() {
+            assert_eq!(filed.folder, Folder::Limbo);
+            for raida in RaidaId::all() {
+                let held = self.nodes[usize::from(raida.get())].an(filed.file.coin);
+                assert!(held == filed.file.pan(raida) && held.is_some());
+                filed
+                    .file
+                    .settle(raida, raida::protocol::healing::Found::Pan);
+            }
+        }
+        wallet.save().unwrap();
+        let mut place = 0..;
+        wallet.keep_where(|_| place.next().unwrap() < filed);
+        wallet.file_by_grade().unwrap();
+    }
+
+    /// A run that was killed, up to where its coins are known, is ended by the same command, which
+    /// reports them all; once more there is nothing left to report.
+    #[track_caller]
+    fn end(&self, words: &str, wallet: &str, coins: usize) {
+        let again = self.run(words);
+        assert_done(&again);
+        let said = format!("{coins} coins worth {coins} taken, now in {wallet}\n");
+        assert!(again.out.ends_with(&said), "{}", again.out);
+        let files = self.files(wallet);
+        assert_eq!(files.len(), coins);
+        for (folder, file) in &files {
+            assert!(*folder == Folder::Bank && !file.is_in_doubt());
+            assert_eq!(self.known(file), 25);
+        }
+        let once_more = self.run(words);
+        assert_eq!(once_more.status, Some(1), "{}", once_more.out);
+        assert!(
+            !once_more.out.contains(" taken, now in"),
+            "{}",
+            once_more.out
+        );
+        assert!(!exists(&self.path(wallet).join("takes-under-way.json")));
+    }
+}
+
+#[test]
+fn coins_that_a_killed_take_had_not_filed_are_filed_and_reported_by_the_same_command() {
+    let words = "locker take --wallet other --key @secret";
+    for filed in 0..=3 {
+        let network = Network::of(3);
+        assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+        assert!(network.kill_at(words, Command::Find, 24));
+        network.learn("other", filed);
+        network.end(words, "other", 3);
+    }
+    // Or healing files them: they are what the command took all the same.
+    let network = Network::of(3);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    assert!(network.kill_at(words, Command::Find, 0));
+    network.heal("other");
+    network.end(words, "other", 3);
+    // What the wallet gave away meanwhile is not reported.
+    let network = Network::of(3);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    assert!(network.kill_at(words, Command::Find, 24));
+    network.learn("other", 3);
+    assert_done(&network.run("locker put --wallet other --coin 0.1 --key @offer"));
+    network.end(words, "other", 2);
+}
+
+#[test]
+fn a_take_killed_while_it_files_is_ended_and_reported_by_the_same_command() {
+    let words = "locker take --wallet other --key @secret";
+    for last in [0, 4, 8] {
+        let network = Network::of(9);
+        assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+        let mut process = network.process(words);
+        process.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = process.spawn().unwrap();
+        let file = network.path(&format!("other/Bank/0.{last}.bin"));
+        while !exists(&file) && child.try_wait().unwrap().is_none() {
+            std::hint::spin_loop();
+        }
+        // It may have ended, in time to report.
+        let _ = child.kill();
+        let run = Run::from(child.wait_with_output().unwrap());
+        network.nodes.iter().for_each(SmallNode::wait_until_idle);
+        match run.out.contains("9 coins worth 9 taken") {
+            true => assert_eq!(network.files("other").len(), 9),
+            false => network.end(words, "other", 9),
+        }
+    }
+}
+
+#[test]
+fn coins_of_a_fracked_take_are_filed_as_such_after_a_kill() {
+    let network = Network::of(2);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    let words = "locker take --wallet other --key @secret";
+    assert!(network.kill_at(words, Command::Find, 24));
+    network.learn("other", 0);
+    // As where a server had said that it has another number.
+    let mut wallet = Wallet::open(&network.path("other"), Access::Change).unwrap();
+    wallet.coins_mut()[0].file.pown.0[RaidaId::new(3).unwrap()] = Mark::Failed;
+    wallet.save().unwrap();
+    drop(wallet);
+    let again = network.run(words);
+    assert_done(&again);
+    assert!(again.out.contains("2 coins worth 2 taken"), "{}", again.out);
+    let folders: Vec<Folder> = network.files("other").iter().map(|(f, _)| *f).collect();
+    assert_eq!(folders, [Folder::Fracked, Folder::Bank]);
+}
+
+#[test]
+fn coins_of_a_killed_purchase_or_way_back_are_filed_and_reported_by_the_same_command() {
+    let paid = format!(
+        "--transaction {} --receipt {} --memo x",
+        "7a".repeat(32),
+        "01".repeat(16)
+    );
+    let buy = format!("trade buy --worth 3 {TERMS} {paid} --key @secret --wallet other");
+    for words in [buy.as_str(), "trade cancel --key @offer --wallet other"] {
+        for filed in [0, 2, 3] {
+            let network = Network::of(3);
+            let offer = format!("trade offer --wallet wallet --all {TERMS} {ADDRESS} --key @offer");
+            assert_done(&network.run(&offer));
+            assert!(network.kill_at(words, Command::Find, 24));
+            network.learn("other", filed);
+            // These servers know nothing of earlier purchases.
+            network.end(words, "other", 3);
+        }
+    }
+}
+
+#[test]
+fn all_servers_are_asked_about_an_offer_before_it_is_paid() {
+    let network = Network::of(3);
+    let offer = format!("trade offer --wallet wallet --amount 2 {TERMS} {ADDRESS} --key @offer");
+    assert_done(&network.run(&offer));
+    let look = format!("trade buy --worth 2 {TERMS}");
+    let asked = |command| -> usize { network.nodes.iter().map(|node| node.asked(command)).sum() };
+    let sound = network.run(&look);
+    assert_done(&sound);
+    assert!(sound.out.starts_with("0.0\n0.1\n"), "{}", sound.out);
+    assert!(sound.out.contains("nothing was paid"), "{}", sound.out);
+    assert!(sound.out.contains(": pay, and"), "{}", sound.out);
+    assert_eq!(
+        (asked(Command::ListForSale), asked(Command::PeekTrade)),
+        (25, 25)
+    );
+
+    // One server has other coins in it, some have no such offer, one says nothing.
+    network.set(4, coin(2), offer_key(4));
+    network.set(4, coin(1), An::new([0x77; 16]));
+    for raida in [7, 8] {
+        network.nodes[raida]
+            .state
+            .lock()
+            .unwrap()
+            .lockers
+            .sales
+            .clear();
+    }
+    network.down(9..10, true);
+    let differs = network.run(&look);
+    assert_done(&differs);
+    assert!(
+        differs
+            .out
+            .contains("missing: 0.1; more than most have: 0.2"),
+        "{}",
+        differs.out
+    );
+    assert!(
+        differs.out.contains("only 21 of 25 servers"),
+        "{}",
+        differs.out
+    );
+    // Nobody was told anything, and no wallet is made.
+    assert_eq!(
+        network.run(&format!("{look} --wallet other")).status,
+        Some(0)
+    );
+    assert!(!exists(&network.path("other")));
+    assert_eq!(asked(Command::Buy), 0);
+
+    // Who has paid is shown the same before any server hears of the payment.
+    let order = Arc::new(Mutex::new(vec![]));
+    let seen = order.clone();
+    let watch = move |_: RaidaId, asked: Command| seen.lock().unwrap().push(asked);
+    network.watch(Some(&(Arc::new(watch) as crate::small_node::Watch)));
+    let paid = format!(
+        "{look} --transaction {} --receipt {} --memo x --key @secret",
+        "7a".repeat(32),
+        "01".repeat(16)
+    );
+    let bought = network.run(&paid);
+    network.watch(None);
+    assert_done(&bought);
+    assert!(
+        bought.out.starts_with("asked before any of them is told of the payment: 21 of 25 servers have the offer with the same coins; RAIDA 4: other coins in it; RAIDA 7 8: no such offer"),
+        "{}",
+        bought.out
+    );
+    assert!(
+        bought.out.contains("; RAIDA 9: no answer\n"),
+        "{}",
+        bought.out
+    );
+    let order = order.lock().unwrap();
+    let first = order
+        .iter()
+        .position(|&asked| asked == Command::Buy)
+        .unwrap();
+    assert!(!order[first..].contains(&Command::ListForSale));
+    assert!(!order[first..].contains(&Command::PeekTrade));
+    drop(order);
+
+    let none = network.run(&look);
+    assert_eq!(none.status, Some(1), "{}", none.out);
+    assert!(none.out.contains("do not pay"), "{}", none.out);
+    network.down(0..13, true);
+    let few = network.run(&look);
+    assert_eq!((few.status, few.out.as_str()), (Some(2), ""));
+    let help = network.run("trade buy --help");
+    assert!(
+        help.out.contains("Pay only if the servers agree"),
+        "{}",
+        help.out
+    );
+}
+
+/// The number that coins of the offer have on a server.
+fn offer_key(raida: usize) -> An {
+    offer().key(RaidaId::new(raida as u8).unwrap()).an()
+}
+
 #[test]
 fn a_coin_of_which_the_wallet_has_another_file_is_left_in_the_locker() {
     let network = Network::of(2);

@@ -12,7 +12,7 @@ use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::{json_of_said, names, phrase, table};
 use crate::cli::secrets::SecretText;
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{LeftIn, LockerSecret, Taken, TakenCoin, take};
+use crate::client::locker::{LeftIn, LockerSecret, Taken, TakenCoin, forget_begun, take};
 use crate::client::wallet::{Access, Grade, Wallet};
 use crate::client::{Client, CoinRecord, Outcome, Raidas, draw_an};
 use crate::coin::{An, Coin};
@@ -22,10 +22,11 @@ use crate::shown::Shown;
 /// Take coins out of a locker: into a CSV from one node, or into a wallet from all 25 servers. Each gets
 /// new random numbers.
 ///
-/// The new numbers are on disk before anything is sent: in --out, or in files in the wallet's folder
-/// Limbo, from where the coins go to Bank or Fracked. Into a wallet, give the command again with the same
-/// --key where it was interrupted: until then whoever else knows the key can take the coins on servers
-/// that were not asked yet. Exit status 1 if a coin is not yours afterwards, or nothing lies in the locker.
+/// The new numbers are on disk before anything is sent: in --out, or in files in the wallet's
+/// folder Limbo, from where the coins go to Bank or Fracked. Into a wallet, give the command again
+/// with the same --key where it was interrupted: that files the coins that it had taken, and
+/// reports them; until then whoever else knows the key can take the coins on servers that were not
+/// asked yet. Exit status 1 if a coin is not yours afterwards, or nothing lies in the locker.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker take --key @key --out mine.csv --host raida7.example.com:50007 --raida 7
@@ -169,6 +170,8 @@ pub fn take_into(
         true => print_json(&json_of_taken(&taken))?,
         false => print(&text_of_taken(&taken, folder))?,
     }
+    // Not before: a run that is killed in between is to be told of by the next one.
+    forget_begun(wallet, secret)?;
     let all = !taken.coins.is_empty() && taken.coins.iter().all(is_ours) && taken.left.is_empty();
     Ok(if all { Answer::Yes } else { Answer::No })
 }

@@ -2,49 +2,66 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::show::paid;
 use super::terms::{currency, price, value};
 use crate::cli::CliError;
-use crate::cli::locker::take_into;
+use crate::cli::encryption::numbers;
+use crate::cli::locker::{report_all, take_into};
 use crate::cli::output::{Answer, print, print_json, waiting};
+use crate::cli::said::{PeekReport, is_agreed};
 use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{LockerSecret, Order, buy};
+use crate::client::locker::{Agreement, LockerSecret, Order, Peeked, ShownBy, buy, is_begun, show};
 use crate::client::wallet::{Access, Wallet};
 use crate::client::{Client, ClientError, PerRaida, Purchase, Raidas, from_hex};
+use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::protocol::lockers::{
     Buy, Currency, Memo, Offer, Price, ReceiptId, TransactionId, Value,
 };
 
-/// Say that an offer is paid, on one node or on all 25 servers, and have its coins put into a locker.
+/// Ask all 25 servers about an offer; or say that it is paid, there or on one node, and have its
+/// coins put into a locker.
 ///
-/// Each server has the payment checked for itself. Where it is not confirmed yet, give the same command
-/// again with the same --key and --transaction: a payment that was counted is not counted twice, and
-/// whoever asks again is told how it went. Exit status 0 if it is paid (with --network or --hosts: on 13
-/// servers or more; with --wallet, if the coins are in the wallet), else 1.
+/// Ask first, without --transaction: with --network or --hosts the command then shows which coins
+/// each server has in the offer, tells nobody anything, and pays nothing. Pay only if the servers
+/// agree. A purchase is not bound to its buyer yet: the payment is public, and whoever sees it, or
+/// hears of it from one server, can be there before you on the others. So give the same command
+/// with --transaction, --receipt and --memo as soon as you have paid; it asks all servers about the
+/// offer once more before it tells any of them of the payment, and shows where the offer differs or
+/// is missing. Exit status without --transaction: 0 if 13 servers or more have the offer with the
+/// same coins, else 1; 2 if fewer answer.
+///
+/// With --transaction, each server has the payment checked for itself. Where it is not confirmed
+/// yet, give the same command again with the same --key and --transaction: a payment that was
+/// counted is not counted twice, and whoever asks again is told how it went. Exit status 0 if it is
+/// paid (with --network or --hosts: on 13 servers or more; with --wallet, if the coins are in the
+/// wallet), else 1.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
+  raida trade buy --network net --currency bitcoin --worth 250 --price 40000
   raida trade buy --network net --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo 'order 17' --wallet wallet
   raida trade buy --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo x --key @key --host raida7.example.com:50007 --raida 7")]
 pub struct BuyCommand {
-    /// What was paid in: cloudcoin, bitcoin or monero
+    /// What is paid in: cloudcoin, bitcoin or monero
     #[arg(long, value_name = "NAME", value_parser = currency)]
     currency: Currency,
     /// What the coins are worth together
     #[arg(long, value_name = "WORTH", value_parser = value)]
     worth: Value,
-    /// What was paid
+    /// What is to be paid
     #[arg(long, value_name = "N", value_parser = price)]
     price: Price,
-    /// The payment's name in its currency's own ledger: 64 hex digits
-    #[arg(long, value_name = "HEX", value_parser = transaction)]
-    transaction: TransactionId,
+    /// The payment's name in its currency's own ledger: 64 hex digits. Without it all servers are
+    /// asked about the offer, and no more
+    #[arg(long, value_name = "HEX", value_parser = transaction, required_unless_present = "servers", requires_all = ["receipt", "memo"])]
+    transaction: Option<TransactionId>,
     /// By what the payment is known as yours: 32 hex digits, or @FILE that holds them
-    #[arg(long, value_name = "HEX|@FILE")]
-    receipt: SecretText,
+    #[arg(long, value_name = "HEX|@FILE", requires = "transaction")]
+    receipt: Option<SecretText>,
     /// For whoever settles the payment: 1 to 254 bytes
-    #[arg(long, value_name = "TEXT", value_parser = memo)]
-    memo: String,
+    #[arg(long, value_name = "TEXT", value_parser = memo, requires = "transaction")]
+    memo: Option<String>,
     /// The locker that the coins are to go into: 32 hex digits, or @FILE that holds them. Without it one
     /// is made up, and shown before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
@@ -65,20 +82,44 @@ impl BuyCommand {
     /// # Errors
     /// The node gives no answer, or refuses what was asked; the wallet cannot be had.
     pub fn run(self) -> Result<Answer, CliError> {
-        let order = Order {
-            offer: Offer {
-                currency: self.currency,
-                value: self.worth,
-                price: self.price,
-            },
-            transaction: self.transaction,
-            receipt: ReceiptId::new(self.receipt.number("--receipt")?),
-            memo: self.memo.clone().into_bytes(),
+        let offer = Offer {
+            currency: self.currency,
+            value: self.worth,
+            price: self.price,
         };
-        match self.servers.open()? {
-            Servers::One(client) => self.on_one(client, &order),
-            Servers::All(raidas) => self.on_all(&raidas, &order),
+        let order = match (self.transaction, &self.receipt, &self.memo) {
+            (Some(transaction), Some(receipt), Some(memo)) => Some(Order {
+                offer,
+                transaction,
+                receipt: ReceiptId::new(receipt.number("--receipt")?),
+                memo: memo.clone().into_bytes(),
+            }),
+            _ => None,
+        };
+        match (self.servers.open()?, &order) {
+            (Servers::One(client), Some(order)) => self.on_one(client, order),
+            (Servers::All(raidas), Some(order)) => self.on_all(&raidas, order),
+            (Servers::All(raidas), None) => self.look(&raidas, offer),
+            (Servers::One(_), None) => {
+                unreachable!("the command line asks for a payment where there is one node")
+            }
         }
+    }
+
+    /// Asks all servers about the offer before anything is paid.
+    fn look(&self, raidas: &Raidas, offer: Offer) -> Result<Answer, CliError> {
+        let bar = waiting();
+        bar.set_message("asking all servers about the offer");
+        let by = ShownBy::Offer(offer);
+        let shown = show(&by, raidas);
+        let more = paid(&by, &shown, raidas);
+        bar.finish_and_clear();
+        let shown = shown.coins;
+        let answer = report_all(&shown, "offer", more, self.json)?;
+        if !self.json {
+            print(&advice(&shown.agreement()))?;
+        }
+        Ok(answer)
     }
 
     fn on_one(&self, mut client: Client, order: &Order) -> Result<Answer, CliError> {
@@ -127,16 +168,31 @@ impl BuyCommand {
             None => None,
         };
         let bar = waiting();
+        // Before the first of them hears of the payment.
+        bar.set_message("asking all servers about the offer");
+        let shown = show(&ShownBy::Offer(order.offer), raidas).coins;
+        if !self.json {
+            bar.suspend(|| print(&before_payment(&shown)))?;
+        }
         bar.set_message("asking all servers");
         let said = buy(order, &secret, raidas);
         let paid = said.count(|said| matches!(said, Ok(Purchase::Paid)));
-        bar.suspend(|| self.report(&said, paid))?;
-        if paid < VOTES_NEEDED {
-            return Ok(Answer::No);
-        }
+        bar.suspend(|| self.report(&shown, &said, paid))?;
         let Some((mut wallet, folder)) = wallet else {
-            return Ok(Answer::Yes);
+            return Ok(match paid {
+                VOTES_NEEDED.. => Answer::Yes,
+                _ => Answer::No,
+            });
         };
+        if paid < VOTES_NEEDED {
+            // Servers that do not answer now may have been paid in a run that was interrupted.
+            if !is_begun(&wallet, &secret)? {
+                return Ok(Answer::No);
+            }
+            if !self.json {
+                bar.suspend(|| print("an earlier run was interrupted when it had begun to take the coins: that is ended now\n"))?;
+            }
+        }
         take_into(
             (&mut wallet, folder),
             &secret,
@@ -149,6 +205,7 @@ impl BuyCommand {
 
     fn report(
         &self,
+        shown: &Peeked,
         said: &PerRaida<Result<Purchase, ClientError>>,
         paid: usize,
     ) -> Result<(), CliError> {
@@ -159,6 +216,7 @@ impl BuyCommand {
                 json!({ "raida": raida.get(), "purchase": purchase, "why": why })
             });
             return print_json(&json!({
+                "offer": json!(PeekReport::of(shown, &shown.agreement())),
                 "paid": paid,
                 "servers": servers.collect::<Vec<_>>(),
             }));
@@ -184,6 +242,53 @@ impl BuyCommand {
         };
         print(&text)
     }
+}
+
+/// What to do about an offer that nobody has paid yet.
+fn advice(agreement: &Agreement) -> String {
+    let said = "nothing was paid, and no server was told of you; a purchase is not bound to its buyer yet, so that whoever sees the payment can be there before you";
+    match (is_agreed(agreement), agreement.servers) {
+        (true, RaidaId::COUNT) => format!(
+            "{said}: pay, and give the same command at once with --transaction, --receipt and --memo\n"
+        ),
+        (true, servers) => format!(
+            "{said}: only {servers} of 25 servers have the offer with these coins, so that you would get them there alone and `raida heal` would have to repair the rest; if you pay all the same, give the same command at once with --transaction, --receipt and --memo\n"
+        ),
+        (false, _) => format!(
+            "{said}: do not pay, since fewer than {VOTES_NEEDED} servers have the offer with the same coins\n"
+        ),
+    }
+}
+
+/// What the servers have in an offer, in a line, before they hear that it is paid.
+fn before_payment(shown: &Peeked) -> String {
+    let agreement = shown.agreement();
+    let said = |raida: RaidaId| shown.0[raida].as_ref();
+    let none: Vec<RaidaId> = RaidaId::all()
+        .filter(|&raida| said(raida).is_ok_and(Vec::is_empty))
+        .collect();
+    let silent: Vec<RaidaId> = RaidaId::all()
+        .filter(|&raida| said(raida).is_err())
+        .collect();
+    let others = agreement.others.iter().map(|other| other.raida);
+    let others: Vec<RaidaId> = others.filter(|raida| !none.contains(raida)).collect();
+    let have = RaidaId::COUNT - none.len() - silent.len() - others.len();
+    let mut text = format!(
+        "asked before any of them is told of the payment: {have} of 25 servers have the offer with the same coins"
+    );
+    for (servers, what) in [
+        (&others, "other coins in it"),
+        (
+            &none,
+            "no such offer, as after an earlier run of this command",
+        ),
+        (&silent, "no answer"),
+    ] {
+        if !servers.is_empty() {
+            text += &format!("; RAIDA {}: {what}", numbers(servers));
+        }
+    }
+    text + "\n"
 }
 
 fn name(purchase: Purchase) -> &'static str {

@@ -4,8 +4,8 @@ use crate::cli::locker::{More, report_all, report_one};
 use crate::cli::output::{Answer, waiting};
 use crate::cli::secrets::SecretText;
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::PerRaida;
-use crate::client::locker::{Seller, ShownBy, addresses, show};
+use crate::client::locker::{Seller, Shown, ShownBy, addresses, show};
+use crate::client::{PerRaida, Raidas};
 use crate::protocol::lockers::{Currency, Offer, Price, TradeName, Value};
 
 /// Show which coins an offer has and where it is to be paid, on one node or on all 25 servers; nothing is
@@ -82,26 +82,36 @@ impl ShowCommand {
                 let bar = waiting();
                 bar.set_message("asking all servers");
                 let shown = show(&by, &raidas);
-                let named = PerRaida::from_fn(|raida| match &by {
-                    ShownBy::Secret(secret) => vec![secret.key(raida).into()],
-                    ShownBy::Offer(_) => {
-                        shown.ids[raida].into_iter().map(TradeName::from).collect()
-                    }
-                });
-                let mut seller = Seller::default();
-                for (raida, said) in addresses(&named, &raidas) {
-                    let said = said.into_iter().flatten();
-                    said.for_each(|address| seller.add(raida, &address));
-                }
+                let more = paid(&by, &shown, &raidas);
                 bar.finish_and_clear();
-                let mut more = More::default();
-                if !seller.by_votes().is_empty() {
-                    more.text = paid_where(&seller);
-                }
-                let agreed = seller.agreed().as_ref().map(written);
-                more.json.insert("address".to_owned(), agreed.into());
                 report_all(&shown.coins, "offer", more, self.json)
             }
         }
     }
+}
+
+/// Where the servers say that an offer is to be paid.
+pub(super) fn paid(by: &ShownBy, shown: &Shown, raidas: &Raidas) -> More {
+    let named = PerRaida::from_fn(|raida| match by {
+        ShownBy::Secret(secret) => vec![secret.key(raida).into()],
+        ShownBy::Offer(_) => shown.ids[raida].into_iter().map(TradeName::from).collect(),
+    });
+    let mut seller = Seller::default();
+    for (raida, said) in addresses(&named, raidas) {
+        let said = said.into_iter().flatten();
+        said.for_each(|address| seller.add(raida, &address));
+    }
+    let mut more = More::default();
+    let is_known = !seller.by_votes().is_empty();
+    let is_there = shown
+        .coins
+        .0
+        .iter()
+        .any(|(_, coins)| coins.as_ref().is_ok_and(|c| !c.is_empty()));
+    if is_known || is_there {
+        more.text = paid_where(&seller);
+    }
+    let agreed = seller.agreed().as_ref().map(written);
+    more.json.insert("address".to_owned(), agreed.into());
+    more
 }

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use crate::client::{ClientError, FixOrder, Outcome, PerRaida, Raidas};
 use crate::coin::{An, Coin};
+use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, TicketId};
 
 /// What a server is asked about coins.
@@ -41,8 +42,8 @@ pub struct Fixed {
 }
 
 /// The servers of a network as healing sees them: all are asked at the same time, and those with
-/// nothing to be asked, `None`, answer nothing.
-pub trait Network {
+/// nothing to be asked, `None`, answer nothing. Several threads ask at the same time.
+pub trait Network: Sync {
     /// Asks about coins; nothing is changed.
     fn look(
         &self,
@@ -55,8 +56,8 @@ pub trait Network {
         coins: PerRaida<Option<Vec<(Coin, An)>>>,
     ) -> PerRaida<Option<Result<Ticketed, ClientError>>>;
 
-    /// Has coins fixed.
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Fixed>>;
+    /// Has one server fix coins, and waits for its answer.
+    fn fix(&self, raida: RaidaId, order: &FixOrder) -> Fixed;
 }
 
 /// A server that fixes waits for the others (`[peers] reply_timeout_s`: 5 s, and 32 s with older ones):
@@ -92,21 +93,12 @@ impl Network for Raidas {
         })
     }
 
-    fn fix(&self, orders: PerRaida<Option<FixOrder>>) -> PerRaida<Option<Fixed>> {
-        let question = |raida| orders[raida].as_ref();
+    fn fix(&self, raida: RaidaId, order: &FixOrder) -> Fixed {
         let timeout = self.timeout.max(FIX_TIMEOUT);
-        let fixed = self.ask(timeout, question, |client, order| {
-            let (outcomes, error) = client.fix(order);
-            Ok(Fixed { outcomes, error })
-        });
-        let mut orders = orders.into_iter();
-        fixed.map(|answer| {
-            let (_, order) = orders.next().expect("there are as many orders as answers");
-            let not_reached = |error| Fixed {
-                outcomes: vec![Outcome::NotAsked; order.map_or(0, |o| o.coins.len())],
-                error: Some(error),
-            };
-            Some(answer?.unwrap_or_else(not_reached))
-        })
+        let (outcomes, error) = match self.connect(raida, timeout) {
+            Ok(mut client) => client.fix(order),
+            Err(error) => (vec![Outcome::NotAsked; order.coins.len()], Some(error)),
+        };
+        Fixed { outcomes, error }
     }
 }

@@ -1,20 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Fixed, Network, Questions, plan};
+use super::groups::{FixesSoFar, Group, Orders, Round, add_groups};
+use super::{Network, Questions};
 use crate::client::wallet::{
     CoinFile, Filed, Folder, Grade, Mark, PownString, Wallet, WalletError,
 };
-use crate::client::{ClientError, FixOrder, Outcome, PerRaida};
+use crate::client::{ClientError, PerRaida};
 use crate::coin::Coin;
 use crate::protocol::RaidaId;
-use crate::protocol::healing::{Found, PartialGenerator, TicketId, VOTES_NEEDED};
+use crate::protocol::healing::{Found, PartialGenerator, VOTES_NEEDED};
 
 /// Rounds of fixing, at most. A second one is for servers that came back, or had no ticket to give,
 /// during the first.
 pub const ROUNDS_MAX: usize = 3;
-/// Coins fixed at a time: what a request for a ticket holds within 65,535 bytes, so that every
-/// server takes it, and less than the 4,096 that a ticket does.
-pub const COINS_A_TICKET: usize = 3_000;
 
 /// What healing is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +260,16 @@ pub fn heal(
 ) -> Result<Healed, HealError> {
     at(Stage::Looking);
     let looked = Looked::at(wallet, network)?;
-    heal_looked(wallet, looked, &BTreeSet::new(), network, draw, at)
+    let mut so_far = FixesSoFar::default();
+    heal_looked(
+        wallet,
+        looked,
+        &BTreeSet::new(),
+        &mut so_far,
+        network,
+        draw,
+        at,
+    )
 }
 
 /// The same for a wallet that was looked at a moment ago. No number in doubt is replaced where `spared`
@@ -270,12 +277,16 @@ pub fn heal(
 /// ([`under_way`](crate::client::key_healing::under_way())), and if that came last, nobody would know the
 /// number any more.
 ///
+/// `so_far` says which servers left a fix unanswered earlier in the same run: they get no further
+/// one.
+///
 /// # Errors
 /// The disk fails, or there are no random numbers.
 pub fn heal_looked(
     wallet: &mut Wallet,
     looked: Looked,
     spared: &BTreeSet<(RaidaId, Coin)>,
+    so_far: &mut FixesSoFar,
     network: &impl Network,
     mut draw: impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     mut at: impl FnMut(Stage),
@@ -289,30 +300,27 @@ pub fn heal_looked(
     let mut refusals = Refusals::default();
     let mut rounds = 0;
     while rounds < ROUNDS_MAX {
-        let sick = sick(wallet.coins(), spared);
+        let sick = sick(wallet.coins(), spared, so_far);
         if sick.is_empty() {
             break;
         }
         rounds += 1;
-        let mut given_up = BTreeSet::new();
         let passes = passes(wallet.coins());
         add_groups(&mut groups, &sick, wallet.coins());
-        for group in &mut groups {
-            let ill: Vec<usize> = (group.places.iter().copied())
-                .filter(|place| sick.binary_search(place).is_ok())
-                .collect();
-            if !ill.is_empty() {
-                let mut round = Round {
-                    number: rounds,
-                    spared,
-                    refusals: &mut refusals,
-                    given_up: &mut given_up,
-                };
-                heal_group(wallet, group, &ill, network, &mut draw, &mut round, &mut at)?;
-            }
-        }
+        let round = Round {
+            number: rounds,
+            wallet: &mut *wallet,
+            spared,
+            refusals: &mut refusals,
+            so_far: &mut *so_far,
+            draw: &mut draw,
+            at: &mut at,
+            groups: &mut groups,
+        };
+        round.carry_out(&sick, network)?;
         let in_doubt = |filed: &Filed| filed.file.is_in_doubt();
-        if self::sick(wallet.coins(), spared).is_empty() && !wallet.coins().iter().any(in_doubt) {
+        let is_sick = !self::sick(wallet.coins(), spared, so_far).is_empty();
+        if !is_sick && !wallet.coins().iter().any(in_doubt) {
             break;
         }
         at(Stage::Looking);
@@ -337,6 +345,7 @@ pub fn heal_looked(
             wallet.save()?;
         }
     }
+    say_who_was_given_up(&mut refusals, so_far, wallet.coins(), &groups);
     at(Stage::Filing);
     let coins = wallet.coins().iter().zip(before);
     let coins = coins
@@ -388,64 +397,46 @@ fn look_again(
     Ok((lost.collect(), silent))
 }
 
-/// What servers were asked to do about a coin.
-#[derive(Default)]
-struct Orders {
-    /// Those that were to fix it: they have had the tickets for it.
-    asked: BTreeSet<RaidaId>,
-    /// Those that said that they had.
-    fixed: BTreeSet<RaidaId>,
-}
-
-/// Coins that are fixed together in every round.
-struct Group {
-    /// Where they are among the wallet's.
-    places: Vec<usize>,
-    coins: Vec<Coin>,
-    /// What was asked for, by a coin's place in the wallet.
-    orders: BTreeMap<usize, Orders>,
-    /// What their new numbers on each server are derived from, where one was to fix any of them. For
-    /// each server another, since who knows one knows what it makes of every server's number.
-    generators: PerRaida<Option<PartialGenerator>>,
-}
-
-impl Group {
-    /// Drawn so that it suits all coins of the group: in a later round the server may have others of
-    /// them to fix. For a whole wallet it could not be: of a million coins hardly any generator suits
-    /// all, since each coin's number is a trade key once in 65,536 times.
-    fn generator(
-        &mut self,
-        raida: RaidaId,
-        draw: &mut impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
-    ) -> Result<PartialGenerator, getrandom::Error> {
-        let generator = match self.generators[raida] {
-            Some(generator) => generator,
-            None => draw(raida, &self.coins)?,
+/// Says of the servers that were given up that coins were left unfixed there for that reason.
+fn say_who_was_given_up(
+    refusals: &mut Refusals,
+    so_far: &FixesSoFar,
+    coins: &[Filed],
+    groups: &[Group],
+) {
+    for raida in RaidaId::all() {
+        let Some(why) = so_far.given_up(raida) else {
+            continue;
         };
-        self.generators[raida] = Some(generator);
-        Ok(generator)
+        let was_asked = |place: usize| {
+            let mut orders = groups.iter().filter_map(|group| group.orders.get(&place));
+            orders.any(|orders| orders.asked.contains(&raida))
+        };
+        let left = coins.iter().enumerate().filter(|(place, filed)| {
+            let pown = &filed.file.pown;
+            pown.count(Mark::Passed) >= VOTES_NEEDED
+                && pown.0[raida] == Mark::Failed
+                && !was_asked(*place)
+        });
+        match left.count() {
+            0 => {}
+            left => {
+                refusals.fixes[raida] = Some(format!(
+                    "{why}; it gets no further fix in this run, and {left} coins that it fails were not sent to it: heal again later"
+                ));
+            }
+        }
     }
 }
 
-/// Makes groups of those coins that are in none yet.
-fn add_groups(groups: &mut Vec<Group>, sick: &[usize], coins: &[Filed]) {
-    let known: BTreeSet<usize> = groups.iter().flat_map(|g| g.places.clone()).collect();
-    let new: Vec<usize> = (sick.iter().copied())
-        .filter(|place| !known.contains(place))
-        .collect();
-    groups.extend(new.chunks(COINS_A_TICKET).map(|places| Group {
-        places: places.to_vec(),
-        coins: places.iter().map(|&place| coins[place].file.coin).collect(),
-        orders: BTreeMap::new(),
-        generators: PerRaida::from_fn(|_| None),
-    }));
-}
-
-/// The coins that enough servers pass and some fail, by rising place.
-fn sick(coins: &[Filed], spared: &BTreeSet<(RaidaId, Coin)>) -> Vec<usize> {
+/// The coins that enough servers pass and some fail that were not given up, by rising place.
+fn sick(coins: &[Filed], spared: &BTreeSet<(RaidaId, Coin)>, so_far: &FixesSoFar) -> Vec<usize> {
     let is_sick = |filed: &Filed| {
         let pown = last_words(&filed.file, spared);
-        pown.count(Mark::Passed) >= VOTES_NEEDED && pown.count(Mark::Failed) > 0
+        let fails = |(raida, &mark): (RaidaId, &Mark)| {
+            mark == Mark::Failed && so_far.given_up(raida).is_none()
+        };
+        pown.count(Mark::Passed) >= VOTES_NEEDED && pown.0.iter().any(fails)
     };
     (0..coins.len())
         .filter(|&place| is_sick(&coins[place]))
@@ -454,7 +445,7 @@ fn sick(coins: &[Filed], spared: &BTreeSet<(RaidaId, Coin)>) -> Vec<usize> {
 
 /// A coin's marks as a round goes by them: where a number in doubt is spared, the server has not said its
 /// last word yet.
-fn last_words(file: &CoinFile, spared: &BTreeSet<(RaidaId, Coin)>) -> PownString {
+pub(super) fn last_words(file: &CoinFile, spared: &BTreeSet<(RaidaId, Coin)>) -> PownString {
     let mut marks = file.pown;
     let is_spared =
         |&raida: &RaidaId| file.pan(raida).is_some() && spared.contains(&(raida, file.coin));
@@ -533,139 +524,4 @@ pub(in crate::client) fn mark_of(error: &ClientError) -> Mark {
         }
         _ => Mark::Error,
     }
-}
-
-/// What is the same for all groups of a round.
-struct Round<'a> {
-    /// Counted from 1.
-    number: usize,
-    /// Where numbers in doubt are not replaced.
-    spared: &'a BTreeSet<(RaidaId, Coin)>,
-    refusals: &'a mut Refusals,
-    /// Servers that have let a fix go unanswered until its time was over. Each is waited for once a round: that
-    /// takes [`FIX_TIMEOUT`](super::FIX_TIMEOUT), and a wallet may have many groups.
-    given_up: &'a mut BTreeSet<RaidaId>,
-}
-
-/// Tickets and fixes for some coins of a group.
-fn heal_group(
-    wallet: &mut Wallet,
-    all: &mut Group,
-    group: &[usize],
-    network: &impl Network,
-    draw: &mut impl FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
-    round: &mut Round<'_>,
-    at: &mut impl FnMut(Stage),
-) -> Result<(), HealError> {
-    let refusals = &mut *round.refusals;
-    at(Stage::Tickets {
-        round: round.number,
-        coins: group.len(),
-    });
-    let (tickets, listed) = get_tickets(wallet.coins_mut(), group, network, &mut refusals.tickets);
-    let coins = wallet.coins_mut();
-    let marks: Vec<PownString> = (group.iter())
-        .map(|&place| last_words(&coins[place].file, round.spared))
-        .collect();
-    let mut planned = plan(&marks, &listed);
-    round
-        .given_up
-        .iter()
-        .for_each(|&raida| planned[raida].clear());
-    let servers = planned.count(|coins| !coins.is_empty());
-    if servers == 0 {
-        return Ok(());
-    }
-    let mut orders = PerRaida::from_fn(|_| None);
-    for (raida, places) in planned.iter().filter(|(_, places)| !places.is_empty()) {
-        let generator = all.generator(raida, draw)?;
-        let mut order = FixOrder {
-            coins: vec![],
-            generator,
-            tickets,
-        };
-        order.tickets[raida] = None;
-        for &place in places {
-            let file = &mut coins[group[place]].file;
-            file.propose(raida, generator.an(raida, file.coin));
-            order.coins.push(file.coin);
-            let orders = all.orders.entry(group[place]).or_default();
-            orders.asked.insert(raida);
-        }
-        orders[raida] = Some(order);
-    }
-    wallet.save()?;
-    at(Stage::Fixing {
-        round: round.number,
-        coins: group.len(),
-        servers,
-    });
-    for (raida, fixed) in network.fix(orders) {
-        let Fixed { outcomes, error } = fixed.unwrap_or_default();
-        if let Some(error) = error {
-            if matches!(error, ClientError::TimedOut(..)) {
-                round.given_up.insert(raida);
-            }
-            refusals.fixes[raida].get_or_insert_with(|| error.to_string());
-        }
-        for (&place, outcome) in planned[raida].iter().zip(outcomes) {
-            let file = &mut wallet.coins_mut()[group[place]].file;
-            match outcome {
-                Outcome::Changed => {
-                    file.settle(raida, Found::Pan);
-                    let orders = all.orders.entry(group[place]).or_default();
-                    orders.fixed.insert(raida);
-                }
-                // Both numbers stay, here too: an earlier fix with the same numbers may be under way
-                // there still. The next look finds out.
-                Outcome::Failed | Outcome::NotAsked => file.settle(raida, Found::Neither),
-                Outcome::Unknown => file.pown.0[raida] = Mark::NoAnswer,
-            }
-        }
-    }
-    Ok(wallet.save()?)
-}
-
-/// Asks every server for a ticket for those coins of the group that it passes. The tickets, and for
-/// each coin whose tickets list it.
-fn get_tickets(
-    coins: &mut [Filed],
-    group: &[usize],
-    network: &impl Network,
-    refusals: &mut PerRaida<Option<String>>,
-) -> (PerRaida<Option<TicketId>>, Vec<PerRaida<bool>>) {
-    let passing = PerRaida::from_fn(|raida| -> Vec<usize> {
-        let passes = |&place: &usize| coins[group[place]].file.pown.0[raida] == Mark::Passed;
-        (0..group.len()).filter(passes).collect()
-    });
-    let asked = PerRaida::from_fn(|raida| {
-        let places = &passing[raida];
-        let number = |&place: &usize| {
-            let file = &coins[group[place]].file;
-            (file.coin, file.an(raida))
-        };
-        (!places.is_empty()).then(|| places.iter().map(number).collect())
-    });
-    let mut tickets = PerRaida::from_fn(|_| None);
-    let mut listed = vec![PerRaida::from_fn(|_| false); group.len()];
-    for (raida, answer) in network.tickets(asked) {
-        let answer = match answer {
-            None => continue,
-            Some(Ok(answer)) => answer,
-            // A server without a ticket to give has no vote in this round.
-            Some(Err(error)) => {
-                refusals[raida].get_or_insert_with(|| error.to_string());
-                continue;
-            }
-        };
-        tickets[raida] = answer.ticket;
-        for (&place, passed) in passing[raida].iter().zip(answer.passed) {
-            match passed {
-                true => listed[place][raida] = true,
-                // It changed there since the look.
-                false => coins[group[place]].file.pown.0[raida] = Mark::Failed,
-            }
-        }
-    }
-    (tickets, listed)
 }

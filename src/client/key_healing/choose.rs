@@ -118,6 +118,20 @@ pub fn choose(
     })
 }
 
+/// Brings servers into an order that nobody can foresee: that of helpers. Were it known who helps,
+/// two servers would be enough to wait for.
+///
+/// # Errors
+/// The system has no random numbers to give.
+pub fn shuffle(servers: &mut [RaidaId]) -> Result<(), getrandom::Error> {
+    for last in (1..servers.len()).rev() {
+        // Of 2^32 values, the remainder by 25 at most prefers none by more than one in 10^8.
+        let drawn = getrandom::u32()? as usize % (last + 1);
+        servers.swap(last, drawn);
+    }
+    Ok(())
+}
+
 /// Those of the working servers that can vouch for a coin.
 fn vouching<'a>(
     filed: &'a Filed,
@@ -145,9 +159,10 @@ impl Busy {
         }
     }
 
-    /// Takes one of the helpers that are left: one that has not vouched for this coin to another server,
-    /// if there is any (why, [`choose`] says), and of those the one that helps the fewest others. Its work
-    /// and its limit of tickets are then shared by all.
+    /// Takes one of the helpers that are left, the first of several equals: one that has not
+    /// vouched for this coin to another server, if there is any (why, [`choose`] says), and of
+    /// those the one that helps the fewest others. Its work and its limit of tickets are then
+    /// shared by all.
     pub(super) fn take(&mut self, coin: Coin, left: &mut Vec<RaidaId>) -> Option<RaidaId> {
         let rank = |raida| (self.vouched.contains(&(raida, coin)), self.helped[raida]);
         let (place, &helper) = (left.iter().enumerate()).min_by_key(|&(_, &raida)| rank(raida))?;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::thread;
 
-use super::choose::{Busy, Chosen, choose};
+use super::choose::{Busy, Chosen, choose, shuffle};
 use super::{EncryptionHealth, FAILURES_MAX, HealthError, Network, UnixSeconds};
 use crate::client::ClientError;
 use crate::client::heal::{HealError, mark_of};
@@ -31,14 +31,17 @@ pub struct Settings {
     pub now: UnixSeconds,
     /// After how many failures in a row a server is persistently broken.
     pub max_failures: u32,
+    /// Brings those that can vouch for a coin into the order in which they are asked to.
+    pub order: fn(&mut [RaidaId]) -> Result<(), getrandom::Error>,
 }
 
 impl Settings {
-    /// The usual number of failures.
+    /// The usual number of failures, and helpers in random order.
     pub fn at(now: UnixSeconds) -> Settings {
         Settings {
             now,
             max_failures: FAILURES_MAX,
+            order: shuffle,
         }
     }
 }
@@ -193,7 +196,9 @@ pub(super) fn fix_servers(
             None => match choose(wallet.coins(), health, broken, &chosen) {
                 Some(this) => {
                     let file = &wallet.coins()[this.place].file;
-                    cases.push(Case::new(broken, file, &this, &mut draw)?);
+                    let mut left = this.helpers.clone();
+                    (settings.order)(&mut left)?;
+                    cases.push(Case::new(broken, file, this.place, left, &mut draw)?);
                     chosen.push(this);
                 }
                 None => results.push((broken, KeyFix::NoSuitableCoin)),
@@ -229,7 +234,7 @@ struct Case {
     parts: [KeyPart; 2],
     /// An earlier run has sent it, and nobody knows what came of that.
     is_in_doubt: bool,
-    /// Who was not asked yet.
+    /// Who was not asked yet, in the order in which they are to be.
     left: Vec<RaidaId>,
     tickets: [Option<Presented>; 2],
     failed: Vec<(RaidaId, HelperFault)>,
@@ -248,7 +253,8 @@ impl Case {
     fn new(
         broken: RaidaId,
         file: &CoinFile,
-        chosen: &Chosen,
+        place: usize,
+        left: Vec<RaidaId>,
         draw: &mut impl FnMut() -> Result<An, getrandom::Error>,
     ) -> Result<Case, getrandom::Error> {
         let pan = match file.pan(broken) {
@@ -257,12 +263,12 @@ impl Case {
         };
         Ok(Case {
             broken,
-            place: chosen.place,
+            place,
             coin: file.coin,
             pan,
             parts: split(pan),
             is_in_doubt: file.pan(broken).is_some(),
-            left: chosen.helpers.clone(),
+            left,
             tickets: [None; 2],
             failed: vec![],
             in_vain: 0,

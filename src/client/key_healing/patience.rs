@@ -53,7 +53,10 @@ pub fn mend<T, N: Network + heal::Network>(
     let mut waits = 0;
     loop {
         let now = patience.now();
-        let settings = Settings { now, max_failures };
+        let settings = Settings {
+            max_failures,
+            ..Settings::at(now)
+        };
         let fixed = fix_servers(wallet, health, network, settings, &servers, &mut draw)?;
         for (broken, fix) in fixed {
             looked.changed.extend(fix.coin());

@@ -1,8 +1,11 @@
+use std::path::PathBuf;
+
 use crate::client::LISTED_COINS_MAX;
 use crate::client::heal::HealError;
 use crate::client::wallet::WalletError;
 use crate::coin::{Coin, Worth};
 use crate::protocol::healing::VOTES_NEEDED;
+use crate::shown::Shown;
 
 /// Why nothing was done with a locker, or not to the end. The text of it never holds a key.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +16,17 @@ pub enum LockerError {
     /// The servers could not be asked about the wallet's coins, or do not know them.
     #[error(transparent)]
     Look(#[from] HealError),
+    /// It is not known what an interrupted run had begun with.
+    #[error(
+        "{file} says which coins an interrupted command had begun to take, and cannot be used: {what}; move it to another folder and give the command again: `raida heal` files coins of the interrupted one that stay in Limbo",
+        file = file.shown()
+    )]
+    Takes {
+        /// The file.
+        file: PathBuf,
+        /// What is the matter with it.
+        what: String,
+    },
     /// Too few servers to say what lies in a locker.
     #[error(
         "only {answered} of 25 servers say what lies there and {VOTES_NEEDED} are needed, so nothing was changed ({first}); is the network up, and is the list of hosts right?"

@@ -12,6 +12,7 @@
 //! | [`relocate`] | coins of a locker into another one |
 //! | [`offers`], [`show`], [`buy`], [`cancel`] | the marketplace |
 //! | [`Seller`], [`addresses`] | where the servers say that an offer is to be paid |
+//! | [`is_begun`], [`forget_begun`] | what an interrupted [`take()`] had begun with |
 //! | `settle` | which of two numbers a server has after a change |
 
 mod choose;
@@ -24,6 +25,7 @@ mod seller;
 mod settle;
 mod take;
 mod trade;
+mod under_way;
 
 use crate::client::ClientError;
 
@@ -36,6 +38,7 @@ pub use secret::{LockerSecret, NotASecret, TradeSecret};
 pub use seller::{Seller, addresses};
 pub use take::{LeftIn, Taken, TakenCoin, take};
 pub use trade::{Order, Shown, ShownBy, buy, cancel, offers, show};
+pub use under_way::{TAKES_FILE, forget_begun, is_begun};
 
 /// What a change of a wallet's coins is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

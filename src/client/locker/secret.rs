@@ -31,6 +31,7 @@ impl LockerSecret {
     pub const SIZE: usize = 16;
 
     const LABEL: &[u8] = b"raida locker key";
+    const NAME_LABEL: &[u8] = b"raida locker name";
 
     /// Draws one that nobody can guess.
     ///
@@ -47,6 +48,12 @@ impl LockerSecret {
         let mut key = derive(&self.0, LockerSecret::LABEL, &[raida.get()]);
         key[12..].fill(0xff);
         LockerKey::new(An::new(key)).expect("it ends in FF FF FF FF")
+    }
+
+    /// What the locker can be told by, which opens nothing: 32 hexadecimal digits of the
+    /// HMAC-SHA-256 of `raida locker name` under the secret.
+    pub fn name(&self) -> String {
+        hex(&derive::<16>(&self.0, LockerSecret::NAME_LABEL, &[]))
     }
 
     /// 32 hexadecimal digits, for its owner's eyes alone.

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::settle::{Sent, settle};
+use super::under_way::UnderWay;
 use super::{LockerError, LockerSecret, Peeked, Said, Stage, peek, said};
 use crate::client::wallet::{CoinFile, Filed, Folder, Grade, Mark, PownString, Wallet};
 use crate::client::{Outcome, PerRaida, Raidas};
@@ -47,9 +48,11 @@ pub struct LeftIn {
 /// Takes coins out of a locker into a wallet: each server gives them numbers that nobody else knows.
 /// `only` says which, where not all.
 ///
-/// The new numbers are in files in Limbo, beside the locker's key, before anything is sent. A run that
-/// was interrupted is ended by the next one with the same secret: it sends the very numbers that are in
-/// the files, since a request of the first may be carried out yet.
+/// The new numbers are in files in Limbo, beside the locker's key, before anything is sent. A run
+/// that was interrupted is ended by the next one with the same secret: it sends the very numbers
+/// that are in the files, since a request of the first may be carried out yet, files what the first
+/// had not filed, and gives those coins too. They are no longer known as begun with when the caller
+/// has told of them: [`forget_begun`](super::forget_begun).
 ///
 /// A coin that fewer than 13 servers have in the locker stays there, unless an earlier run had begun with
 /// it.
@@ -65,11 +68,12 @@ pub fn take(
     mut at: impl FnMut(Stage),
 ) -> Result<Taken, LockerError> {
     at(Stage::Looking);
+    let mut under_way = UnderWay::read(wallet)?;
     let peeked = peek(secret, raidas);
     peeked.check()?;
-    let keys = PerRaida::from_fn(|raida| secret.key(raida).an());
+    let keys = keys(secret);
     let lies = where_coins_lie(&peeked, only);
-    let (going, left) = sort_out(wallet, &lies, &keys);
+    let (going, left) = sort_out(wallet, &lies, &keys, &under_way.of(secret));
     let new: Vec<CoinFile> = (going.iter())
         .filter(|coin| !has(wallet, **coin))
         .map(|&coin| {
@@ -91,6 +95,7 @@ pub fn take(
     }
     wallet.save()?;
     wallet.add(Folder::Limbo, new)?;
+    under_way.begin(wallet, secret, going)?;
 
     let orders = PerRaida::from_fn(|raida| to_send(wallet.coins(), &lies, raida));
     at(Stage::Changing {
@@ -124,6 +129,11 @@ pub fn take(
     })
 }
 
+/// The numbers that the coins of a locker have.
+pub(super) fn keys(secret: &LockerSecret) -> PerRaida<An> {
+    PerRaida::from_fn(|raida| secret.key(raida).an())
+}
+
 type Lies = BTreeMap<Coin, PerRaida<bool>>;
 
 /// On which servers each coin lies in the locker.
@@ -138,15 +148,21 @@ fn where_coins_lie(peeked: &Peeked, only: Option<&BTreeSet<Coin>>) -> Lies {
     lies
 }
 
-/// Which coins are to be taken: those that enough servers have in the locker, and those of which the
-/// wallet has a file that an earlier run made.
-fn sort_out(wallet: &Wallet, lies: &Lies, keys: &PerRaida<An>) -> (BTreeSet<Coin>, Vec<LeftIn>) {
+/// Which coins are to be taken: those that enough servers have in the locker, and those of which
+/// the wallet has a file that an earlier run made, whatever is known of them by now: those `begun`
+/// with, and those whose file has a key of the locker still.
+fn sort_out(
+    wallet: &Wallet,
+    lies: &Lies,
+    keys: &PerRaida<An>,
+    begun: &BTreeSet<Coin>,
+) -> (BTreeSet<Coin>, Vec<LeftIn>) {
     let is_under_way = |file: &CoinFile| {
         RaidaId::all().any(|raida| file.an(raida) == keys[raida] && file.pan(raida).is_some())
     };
     let under_way = wallet.coins().iter().map(|filed| &filed.file);
     let mut going: BTreeSet<Coin> = under_way
-        .filter(|file| is_under_way(file))
+        .filter(|file| is_under_way(file) || begun.contains(&file.coin))
         .map(|file| file.coin)
         .collect();
     let mut left = vec![];

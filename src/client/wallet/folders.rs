@@ -424,6 +424,26 @@ impl Wallet {
         carry_out(&[Filing::replace(self.root.join(name), bytes)])
     }
 
+    /// Removes a file that [`Wallet::keep_beside`] wrote, durably, where there is one.
+    ///
+    /// # Errors
+    /// The disk fails.
+    ///
+    /// # Panics
+    /// When the wallet was opened to look: somebody else may be changing it.
+    pub fn drop_beside(&self, name: &str) -> Result<(), WalletError> {
+        assert!(
+            self.lock.is_some(),
+            "a wallet opened to look is not changed"
+        );
+        let file = self.root.join(name);
+        match file.symlink_metadata() {
+            Ok(_) => remove_durably(&file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(disk("read", &file, cause)),
+        }
+    }
+
     /// The coins in the folder Lockers; what cannot be read there is passed over.
     ///
     /// # Errors
