@@ -1,6 +1,6 @@
-//! Names, and what the system refuses, as a person sees them, with what to do about it. The name of a file
-//! may hold anything but `/`: what moves a terminal's cursor, turns the direction of writing or ends a line
-//! is not shown as it is.
+//! Names, and what the system refuses, as a person sees them, with what to do about it. The name of
+//! a file may hold anything but `/`: what moves a terminal's cursor, turns the direction of writing
+//! or ends a line is not shown as it is.
 
 use std::{
     fmt::{self, Display, Formatter, Write},
@@ -47,9 +47,9 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
-/// What a person can do where the system refuses to work with a file or folder, as the end of a sentence
-/// that has named both: its error alone says neither why nor what to do. Nothing where somebody made the
-/// error who says so himself, or where nobody can do anything.
+/// What a person can do where the system refuses to work with a file or folder, as the end of a
+/// sentence that has named both: its error alone says neither why nor what to do. Nothing where
+/// somebody made the error who says so himself, or where nobody can do anything.
 pub fn remedy(error: &io::Error) -> &'static str {
     if error.raw_os_error().is_none() {
         return "";
@@ -70,11 +70,12 @@ pub fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// The file in which Linux says which ports it gives to outgoing connections: the first and the last.
+/// The file in which Linux says which ports it gives to outgoing connections: the first and the
+/// last.
 pub const OUTGOING_PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// How a person finds out what has a port, as a clause. `outgoing` is what [`OUTGOING_PORTS_FILE`] says, or
-/// nothing.
+/// How a person finds out what has a port, as a clause. `outgoing` is what [`OUTGOING_PORTS_FILE`]
+/// says, or nothing.
 pub fn who_has(port: u16, outgoing: &str) -> String {
     let mut text = format!(
         "`ss -ltnup 'sport = :{port}'` names who listens there, `ss -tanp 'sport = :{port}'` connections that have it, also one in TIME-WAIT, which is over within a minute"

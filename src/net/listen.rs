@@ -99,12 +99,13 @@ fn first(listen: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)>
     for _ in 0..PORT_ATTEMPTS {
         let tcp = tcp_socket(listen).map_err(|error| explain(error, listen, "TCP"))?;
         let address = tcp.local_addr()?;
-        match udp_bound(address, Sharing::Alone) {
-            Ok(alone) => {
-                drop(alone);
-                let udp = udp_socket(address).map_err(|e| explain(e, address, "UDP"))?;
-                return Ok((address, tcp, udp));
-            }
+        // Another program may get the port between the two, as any that asks for a free one.
+        let udp = udp_bound(address, Sharing::Alone).and_then(|alone| {
+            drop(alone);
+            udp_socket(address)
+        });
+        match udp {
+            Ok(udp) => return Ok((address, tcp, udp)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken.push(tcp),
             Err(error) => return Err(explain(error, address, "UDP")),
         }

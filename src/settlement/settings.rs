@@ -16,8 +16,8 @@ pub enum Method {
 /// the payment), 2 for refused, 4 for seen (the payment is right, and not confirmed yet).
 ///
 /// It is started once a purchase, in the node's working folder and with no other environment than
-/// [`environment`](Program::environment). Anything else that it does counts as pending and is logged, with
-/// the end of what it wrote to either output.
+/// [`environment`](Program::environment). Anything else that it does counts as pending and is
+/// logged, with the end of what it wrote to either output.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The file, with a slash in it: `PATH` is not searched.
@@ -36,7 +36,8 @@ pub struct Program {
     pub waiting_max: usize,
 }
 
-/// Environment variables, each a name and a value. The values may be passwords: they are shown nowhere.
+/// Environment variables, each a name and a value. The values may be passwords: they are shown
+/// nowhere.
 #[derive(Clone, Default)]
 pub struct Variables(Vec<(OsString, OsString)>);
 

@@ -1,10 +1,10 @@
 //! The storage of a real node: files of a folder through io_uring, around the page cache where the
 //! file system allows it.
 //!
-//! The kernel reads and writes this process's memory until a read or a write has ended, and a disk may
-//! take its time. An executor gives that memory back when it ends; what is allocated there next would
-//! be written to the disk in the place of a page. So each executor waits for [`quiet`] before it ends, and
-//! [`run_awake`](super::run_awake) does for all.
+//! The kernel reads and writes this process's memory until a read or a write has ended, and a disk
+//! may take its time. An executor gives that memory back when it ends; what is allocated there next
+//! would be written to the disk in the place of a page. So each executor waits for [`quiet`] before
+//! it ends, and [`run_awake`](super::run_awake) does for all.
 
 use std::{
     cell::Cell,
@@ -59,8 +59,8 @@ pub enum DiskFile {
 
 /// An open file, which is closed before its executor ends.
 ///
-/// What is dropped glommio closes with the next turn of its ring. There is none after the executor's last
-/// task, and then the descriptor stays open for as long as the process lives.
+/// What is dropped glommio closes with the next turn of its ring. There is none after the
+/// executor's last task, and then the descriptor stays open for as long as the process lives.
 pub struct Open<F: Close>(Option<F>);
 
 /// A file of glommio's, as far as it is closed.
@@ -161,16 +161,17 @@ impl Disk {
 }
 
 thread_local! {
-    /// Reads and writes of this thread that the kernel is not done with, and files that it has not closed
-    /// yet; `None` once there may be no more.
+    /// Reads and writes of this thread that the kernel is not done with, and files that it has not
+    /// closed yet; `None` once there may be no more.
     static UNDER_WAY: Cell<Option<usize>> = const { Cell::new(Some(0)) };
 }
 
 /// How often it is looked whether reads and writes have ended.
 const QUIET_LOOK: Duration = Duration::from_millis(5);
 
-/// Waits until the kernel uses no memory of this thread's executor for a file any more and has closed the
-/// files that were dropped, however long that takes. From then on no file can be read or written on it, and it may end.
+/// Waits until the kernel uses no memory of this thread's executor for a file any more and has
+/// closed the files that were dropped, however long that takes. From then on no file can be read or
+/// written on it, and it may end.
 pub async fn quiet() {
     while UNDER_WAY.get().is_some_and(|count| count > 0) {
         sleep(QUIET_LOOK).await;
@@ -472,8 +473,8 @@ impl File for DiskFile {
     }
 }
 
-/// The error with the file's or folder's name, of the same kind: whoever sees it at the end knows only the
-/// data folder.
+/// The error with the file's or folder's name, of the same kind: whoever sees it at the end knows
+/// only the data folder.
 fn of_file(name: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}{}", remedy(&error)))
 }

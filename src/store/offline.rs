@@ -26,7 +26,8 @@ use crate::shown::{Shown, remedy};
 pub struct OfflineFolder {
     folder: DataFolder,
     secret: NodeSecret,
-    /// One for all that is done: glommio 0.9.0 never closes the eventfd of an executor that ran a task.
+    /// One for all that is done: glommio 0.9.0 never closes the eventfd of an executor that ran a
+    /// task.
     executor: OnceCell<LocalExecutor>,
 }
 

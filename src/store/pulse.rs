@@ -58,8 +58,8 @@ fn pulses() -> [Task<()>; PULSES.len()] {
     PULSES.map(|pulse| glommio::spawn_local(pulse.beat(start)))
 }
 
-/// Ends the tasks that keep the executor awake, which may run other work after this. Meanwhile the calling
-/// task has their pulses.
+/// Ends the tasks that keep the executor awake, which may run other work after this. Meanwhile the
+/// calling task has their pulses.
 async fn let_sleep(pulses: [Task<()>; PULSES.len()]) {
     let start = Instant::now();
     let cancelled = join_all(pulses.map(Task::cancel));
@@ -70,8 +70,8 @@ async fn let_sleep(pulses: [Task<()>; PULSES.len()]) {
 /// How long an executor may take to begin before it is nudged, and then each time.
 const NUDGE: Duration = Duration::from_millis(20);
 
-/// Runs an executor of this thread that is [kept awake](keep_awake) from the first moment on, until the work
-/// is done and the disk is [quiet].
+/// Runs an executor of this thread that is [kept awake](keep_awake) from the first moment on, until
+/// the work is done and the disk is [quiet].
 ///
 /// There is no timer before the first task runs, and glommio may park before that as well: 100 ms in which
 /// a busy machine does not run this thread are enough. Nothing but a signal ends such a sleep. So another

@@ -11,8 +11,9 @@ use super::environment::{BLOCK_BYTES, File, Storage, is_blank};
 use super::page_file::Extents;
 use crate::coin::Denomination;
 
-/// The highest round that is gone on from. One a second takes longer than 100 billion years to get there,
-/// and then there are three times as many that a node can still count before its numbers end.
+/// The highest round that is gone on from. One a second takes longer than 100 billion years to get
+/// there, and then there are three times as many that a node can still count before its numbers
+/// end.
 pub(super) const ROUND_MAX: u64 = 1 << 62;
 
 /// The file, relative to the data folder: outside the folder of pages, so that it still tells when

@@ -175,8 +175,8 @@ fn purchase() -> Purchase {
     }
 }
 
-/// Asks the program, which asks the server there. It has the environment that a node gives it by default:
-/// of its own only what names where programs are.
+/// Asks the program, which asks the server there. It has the environment that a node gives it by
+/// default: of its own only what names where programs are.
 fn settle(purchase: &Purchase, server: SocketAddr, environment: &[(&str, &str)]) -> Output {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut program = Command::new(PROGRAM)

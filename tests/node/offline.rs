@@ -531,8 +531,8 @@ fn a_page_file_that_is_gone_or_cut_short_is_damage() {
     assert!(!trial.path("d/pages/01.pages").exists());
 }
 
-/// Whether this process was started for this test alone. One that was not starts such a process, which has
-/// to succeed: what is counted there no other test changes.
+/// Whether this process was started for this test alone. One that was not starts such a process,
+/// which has to succeed: what is counted there no other test changes.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "RAIDA_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {

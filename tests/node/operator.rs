@@ -1,5 +1,5 @@
-//! What an operator reads where something is in the way: which file or port, why, and what to do. And what a
-//! program reads that collects the log.
+//! What an operator reads where something is in the way: which file or port, why, and what to do.
+//! And what a program reads that collects the log.
 
 use std::{
     fs::{self, Permissions},

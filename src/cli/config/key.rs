@@ -52,7 +52,8 @@ pub enum Rule {
     SomeOf(&'static [&'static str]),
     /// A program's path, with a slash in it, and its arguments; or nothing.
     Program,
-    /// Names of environment variables, or beginnings of names that end in `*`; none twice, or none at all.
+    /// Names of environment variables, or beginnings of names that end in `*`; none twice, or none
+    /// at all.
     Variables,
 }
 
@@ -694,7 +695,8 @@ fn are_different(texts: &[String]) -> bool {
     (0..texts.len()).all(|at| !texts[..at].contains(&texts[at]))
 }
 
-/// A name, or the beginning of one and `*`. Nothing stands for all names: the program gets what is named.
+/// A name, or the beginning of one and `*`. Nothing stands for all names: the program gets what is
+/// named.
 fn is_variable(name: &str) -> bool {
     let name = name.strip_suffix('*').unwrap_or(name);
     !name.is_empty() && !name.contains(['*', '=', '\0'])

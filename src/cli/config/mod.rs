@@ -183,7 +183,8 @@ pub struct Trade {
     pub settlement: Settlement,
     /// The program that says so, and its arguments; or nothing.
     pub command: Vec<String>,
-    /// The environment variables that the program gets: names, or beginnings of names that end in `*`.
+    /// The environment variables that the program gets: names, or beginnings of names that end in
+    /// `*`.
     pub command_environment: Vec<String>,
     /// How long the program may take.
     pub command_timeout: Duration,

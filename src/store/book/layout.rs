@@ -149,8 +149,9 @@ pub(super) fn decode_header(block: &[u8]) -> Result<Option<Header>, HeaderFault>
 }
 
 impl Header {
-    /// Whether there can be such a book: its file is one that a file system takes, its entries have room in
-    /// it, and rounds can go on rising. Whoever goes by such a header computes without overflow.
+    /// Whether there can be such a book: its file is one that a file system takes, its entries have
+    /// room in it, and rounds can go on rising. Whoever goes by such a header computes without
+    /// overflow.
     fn is_possible(&self) -> bool {
         let Counts {
             coins,
