@@ -22,6 +22,9 @@ use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::shown::Shown;
 
+/// Coins that are shown a line each, at most.
+const LINES_MAX: usize = 25;
+
 /// Heal a wallet: mend the servers that have lost all its numbers, find out which numbers of its limbo
 /// coins are in force, have servers that lost a coin repair it on the word of the others, and file each
 /// coin by its grade.
@@ -177,7 +180,13 @@ impl HealCommand {
             };
             text += &format!("{:12} {before:25}  {after:25}\n", "coin");
         }
-        for coin in &healed.coins {
+        // Of many, those are of interest that are not as they should be.
+        let is_shown = |coin: &&HealedCoin| {
+            let is_well = coin.grade == Grade::Authentic && !coin.in_doubt;
+            healed.coins.len() <= LINES_MAX || !is_well
+        };
+        let shown: Vec<&HealedCoin> = healed.coins.iter().filter(is_shown).collect();
+        for coin in shown.iter().take(LINES_MAX) {
             let HealedCoin {
                 coin,
                 before,
@@ -198,6 +207,10 @@ impl HealCommand {
                 "{:12} {before:25}  {after:25}  {grade}{doubt}{would}\n",
                 coin.to_string()
             );
+        }
+        if shown.len() > LINES_MAX {
+            let more = shown.len() - LINES_MAX;
+            text += &format!("{more} more are not authentic, or in doubt; --json shows all\n");
         }
         for lost in &healed.lost {
             text += &sentence(lost);
