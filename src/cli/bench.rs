@@ -3,6 +3,7 @@ mod fix;
 mod result;
 mod table;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json, warn};
 use crate::client::heal::FIX_TIMEOUT;
 use crate::client::{ClientError, CoinListWriter, HostPort, Hosts, PerRaida, Raidas};
+use crate::coin::{Coin, Denomination};
 use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, PownSumKind, Setup};
 use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
@@ -374,10 +376,11 @@ impl BenchCommand {
                 ended(ran, Ok(()), stop)
             }
             (true, None) => {
-                let host = self.node.host.to_string().replace(':', "-");
+                let host = self.address(&self.node.host)?.to_string().replace(':', "-");
                 let file = PathBuf::from(format!("raida-bench-coins-{host}.csv"));
                 let how = self.node_flags();
-                let mut journal = self.journal(&file, &how, stop)?;
+                let there = |coins: &[Coin]| self.in_circulation(coins);
+                let mut journal = self.journal(&file, &how, there, stop)?;
                 let ran = self.ask_mix(mix, Some(&mut journal), stop);
                 ended(ran, self.take_out(journal, &how), stop)
             }
@@ -467,21 +470,54 @@ impl BenchCommand {
         Ok(())
     }
 
+    /// Those of these coins that are in circulation on the node.
+    fn in_circulation(&self, coins: &[Coin]) -> Result<Vec<Coin>, CliError> {
+        let (mut client, key) = (self.node.connect_tcp()?, self.admin.read()?);
+        let mut there = Vec::new();
+        for denomination in Denomination::all() {
+            let of_it = |coin: &&Coin| coin.denomination == denomination;
+            let asked: BTreeSet<Coin> = coins.iter().filter(of_it).copied().collect();
+            if !asked.is_empty() {
+                let numbers = client.all_sns(&key, denomination)?.into_iter();
+                let coins = numbers.map(|serial_number| Coin {
+                    denomination,
+                    serial_number,
+                });
+                there.extend(coins.filter(|coin| asked.contains(coin)));
+            }
+        }
+        Ok(there)
+    }
+
     /// Begins the list of the coins that are made, and says which lists were left by runs that were
-    /// killed.
-    fn journal(&self, file: &Path, how: &str, stop: &Stop) -> Result<MintJournal, CliError> {
+    /// killed, unless nothing is in circulation of what they made.
+    fn journal(
+        &self,
+        file: &Path,
+        how: &str,
+        in_circulation: impl Fn(&[Coin]) -> Result<Vec<Coin>, CliError>,
+        stop: &Stop,
+    ) -> Result<MintJournal, CliError> {
         for (left, lock) in CoinListWriter::left_over(file)? {
             if lock.is_none() {
                 continue; // of a bench that runs
             }
+            let made = CoinListWriter::read_left_over(&left)?;
+            let made: Vec<Coin> = made.into_iter().map(|record| record.coin).collect();
+            let there = in_circulation(&made)?;
+            if there.is_empty() {
+                std::fs::remove_file(&left)?;
+                continue;
+            }
             warn(&format!(
-                "coins of a bench that was killed are in circulation: `raida delete {} {how}` takes them out; then remove the file",
+                "{} coins that a bench made which was killed are in circulation; where nobody has made coins of these serial numbers since, `raida delete {} {how}` takes them out",
+                there.len(),
                 left.shown()
             ));
         }
         let journal = MintJournal::create(file, stop.clone())?;
         let left = format!(
-            "the coins that it made are in circulation, `raida delete {} {how}` takes them out",
+            "coins that it made may be in circulation, `raida delete {} {how}` takes them out",
             journal.path().shown()
         );
         let back = "takes the coins that it made out of circulation";
@@ -491,9 +527,11 @@ impl BenchCommand {
 
     /// The flags by which `raida delete` takes out of circulation what was made on this node.
     fn node_flags(&self) -> String {
-        let mut flags = format!("--host {} --raida {}", self.node.host, self.node.raida);
-        flags += &self.admin.flags();
-        flags + " --whatever-number"
+        format!(
+            "--whatever-number{}{}",
+            self.node.flags(),
+            self.admin.flags()
+        )
     }
 
     /// Takes coins out of circulation that were made on the node.
@@ -561,7 +599,9 @@ impl BenchCommand {
         };
         let is_up = fixes.probe()?;
         let how = format!("--network {} --whatever-number", network.shown());
-        let mut journal = self.journal(&network.join("bench-coins.csv"), &how, stop)?;
+        let there = |coins: &[Coin]| fixes.in_circulation(&is_up, coins);
+        let file = network.join("bench-coins.csv");
+        let mut journal = self.journal(&file, &how, there, stop)?;
         let ran = self.ask_fixes(&fixes, &is_up, plan, &mut journal);
         let freed = fixes.free(&is_up, journal.coins());
         let left = match freed {

@@ -1,3 +1,5 @@
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,14 +11,16 @@ use super::output::{Answer, print, print_json};
 use super::said::phrase;
 use super::same_coins::SameCoins;
 use crate::client::{CoinListReader, Hosts, Months, Outcome, Raidas};
-use crate::coin::{An, Coin};
+use crate::coin::{An, Coin, Denomination, SerialNumber};
+use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
+use crate::shown::Shown;
 
 /// Take coins out of circulation on a node, for good: those of a CSV that have the numbers in it there.
 ///
 /// It takes the node's admin key. With --whatever-number coins go whose number is another one by now as
 /// well, or one that the file does not say (32 zeros), whoever owns them: those of a bench or mint that
-/// was killed. Nobody may have made coins of these serial numbers since. With --network, which goes with
+/// was killed, whose list is removed then. Nobody may have made coins of these serial numbers since. With --network, which goes with
 /// it, they go on all 25 nodes. Exit status 1 if coins of the file are in circulation afterwards.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -79,34 +83,80 @@ impl DeleteCommand {
             )));
         }
         others.extend(with(Outcome::Failed));
+        let (mut left, missing) = self.split(&key, others)?;
         if self.whatever_number {
             let mut session = [0; SessionId::SIZE];
             getrandom::fill(&mut session)?;
             let session = SessionId::new(u32::from_be_bytes(session));
-            client.free_coins(session, &key, &others)?;
-            gone.append(&mut others);
+            client.free_coins(session, &key, &left)?;
+            gone.append(&mut left);
         }
-        self.report(&gone, &others)
+        self.report(&gone, &left, missing, owned.is_empty())
+    }
+
+    /// Coins that are in circulation, and how many are not.
+    fn split(&self, key: &AdminKey, coins: Vec<Coin>) -> Result<(Vec<Coin>, usize), CliError> {
+        let mut client = self.node.connect_tcp()?;
+        let mut there: BTreeMap<Denomination, BTreeSet<SerialNumber>> = BTreeMap::new();
+        for coin in &coins {
+            if let Entry::Vacant(entry) = there.entry(coin.denomination) {
+                let numbers = client.all_sns(key, coin.denomination)?;
+                entry.insert(numbers.into_iter().collect());
+            }
+        }
+        let all = coins.len();
+        let is_there = |coin: &Coin| there[&coin.denomination].contains(&coin.serial_number);
+        let coins: Vec<Coin> = coins.into_iter().filter(is_there).collect();
+        let missing = all - coins.len();
+        Ok((coins, missing))
     }
 
     fn on_all(&self, network: &Path, coins: &[Coin]) -> Result<Answer, CliError> {
         let hosts = Hosts::read(&network.join("hosts"))?;
         let timeout = Duration::from_millis(self.node.timeout_ms);
         let raidas = Raidas::new(hosts, self.node.coin_id, timeout);
-        SameCoins::open(raidas, network, |_| true)?.free(coins)?;
-        self.report(coins, &[])
+        let nodes = SameCoins::open(raidas, network, |_| true)?;
+        let there = nodes.in_circulation(coins)?;
+        nodes.free(&there)?;
+        self.report(&there, &[], coins.len() - there.len(), true)
     }
 
-    fn report(&self, gone: &[Coin], left: &[Coin]) -> Result<Answer, CliError> {
+    fn report(
+        &self,
+        gone: &[Coin],
+        left: &[Coin],
+        missing: usize,
+        is_list: bool,
+    ) -> Result<Answer, CliError> {
+        // A list of what a killed command had made: nobody needs it any more.
+        let is_done =
+            is_list && left.is_empty() && self.file.extension().is_some_and(|end| end == "part");
+        if is_done {
+            std::fs::remove_file(&self.file)?;
+        }
         if self.json {
-            print_json(&json!({ "deleted": gone.len(), "left": left.len() }))?;
+            print_json(&json!({
+                "deleted": gone.len(),
+                "left": left.len(),
+                "not_in_circulation": missing,
+            }))?;
         } else {
-            let mut text = format!("{} out of circulation\n", phrase(gone));
+            let file = self.file.shown();
+            let mut text = match gone {
+                [] => "no coin was taken out of circulation\n".to_owned(),
+                gone => format!("{} taken out of circulation\n", phrase(gone)),
+            };
+            if missing > 0 {
+                text += &format!("{missing} of {file} were not in circulation\n");
+            }
             if !left.is_empty() {
                 text += &format!(
-                    "{} left as they are: their numbers are others here, or they are in circulation no more; --whatever-number takes them out whoever owns them\n",
+                    "{} left in circulation, under other numbers than in {file}; --whatever-number takes them out whoever owns them\n",
                     phrase(left)
                 );
+            }
+            if is_done {
+                text += &format!("{file} is removed\n");
             }
             print(&text)?;
         }

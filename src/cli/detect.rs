@@ -13,9 +13,8 @@ use crate::shown::Shown;
 
 /// Ask a node which coins of a CSV are authentic; or with --all, all 25 servers about a wallet's.
 ///
-/// Exit status 1 if any is not; with --all if any does not pass on all 25 servers, or was left alone. There a
-/// coin has a letter for each server, RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that
-/// is of no use, u not asked. With 13 p and more it is authentic, or fracked where any fails; with 13 f and
+/// Exit status 1 if any is not, or, with --all, was left alone. There a coin has a letter for each server,
+/// RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that is of no use, u not asked. With 13 p and more it is authentic, or fracked where any fails; with 13 f and
 /// more counterfeit; else in limbo.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "key_file", "continue_counter"])))]

@@ -6,7 +6,7 @@ use super::CliError;
 use super::coins::json_of;
 use super::output::{Answer, print, print_json, waiting};
 use crate::client::heal::look;
-use crate::client::wallet::{Access, CoinFile, Filed, Folder, Mark, Wallet};
+use crate::client::wallet::{Access, CoinFile, Filed, Folder, Grade, Mark, Wallet};
 use crate::client::{PerRaida, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::{Protection, RaidaId};
@@ -17,7 +17,7 @@ const LINES_MAX: usize = 25;
 const LEGEND: &str = "a letter a server, RAIDA 0 first: p passes, f fails, n no answer, e an answer of no use, u not asked\n";
 
 /// Asks all servers at the same time about the coins of a wallet or of one coin file, and shows a POWN
-/// string a coin. The answer is yes where every coin passes on all of them.
+/// string a coin. The answer is yes where every coin is authentic.
 ///
 /// Under encryption type 1 or 4 each server is asked under one of the coins, so that its answer proves
 /// that it has the client's number of that coin.
@@ -60,6 +60,8 @@ pub fn detect_all(
         .iter()
         .filter(|filed| passes_everywhere(filed))
         .count();
+    let is_authentic = |filed: &&Filed| filed.file.pown.grade() == Grade::Authentic;
+    let authentic = coins.iter().filter(is_authentic).count();
     if json {
         let coins = coins.iter().map(|filed| {
             let mut entry = json_of(filed.file.coin);
@@ -105,13 +107,17 @@ pub fn detect_all(
             }
         }
         text += &format!(
-            "{everywhere} of {} coins pass on all 25 servers\n",
+            "{everywhere} of {} coins pass on all 25 servers",
             coins.len()
         );
+        if authentic > everywhere {
+            text += &format!("; {authentic} are authentic");
+        }
+        text += "\n";
         print(&text)?;
     }
     let is_left = left_alone.iter().any(|left| left.may_be_coin);
-    Ok(match everywhere == coins.len() && !is_left {
+    Ok(match authentic == coins.len() && !is_left {
         true => Answer::Yes,
         false => Answer::No,
     })

@@ -169,7 +169,7 @@ impl HealCommand {
         let mut text = lines(fixes);
         if self.dry_run && !health.broken().is_empty() {
             text += &format!(
-                "RAIDA {} would be mended first: they are broken\n",
+                "RAIDA {} would be mended first: all numbers of the wallet are lost there\n",
                 numbers(&health.broken())
             );
         }

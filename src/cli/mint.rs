@@ -21,7 +21,8 @@ use crate::shown::Shown;
 /// Each batch of coins is written down before the node is asked for it, in a file beside the CSV, and
 /// with its numbers before the next one; coins that cannot be written are taken out of circulation again.
 /// Where the command is interrupted, give it again: it takes over the coins that were made, makes what is
-/// missing, and says which coins may be in circulation although nobody knows their numbers.
+/// missing, and says which coins may be in circulation although nobody knows their numbers. For a wallet it
+/// says that too, and makes all that it is asked for: what was filed is in the wallet.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
@@ -181,8 +182,10 @@ impl MintCommand {
             more => format!("{more} coins that it asked for are"),
         };
         warn(&format!(
-            "a mint of this name was interrupted: {coins} in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --whatever-number`",
-            file.shown()
+            "a mint of this name was interrupted: {coins} in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --whatever-number{}{}`",
+            file.shown(),
+            self.node.flags(),
+            self.admin.flags()
         ));
         Ok(())
     }
@@ -304,7 +307,15 @@ impl Minting<'_> {
         reserved: Instant,
         writer: &mut CoinListWriter,
     ) -> Result<(), CliError> {
-        writer.ask(coins, this_month())?;
+        writer
+            .ask(coins, this_month())
+            .map_err(|error| match error {
+                // What was written before gets the file's own name.
+                CoinListError::Unwritable(file, _, cause) => {
+                    CoinListError::Unwritable(file, None, cause)
+                }
+                other => other,
+            })?;
         let created = self.client.create_coins(self.session, &self.key, coins);
         let written: Result<(), CliError> = match created {
             Ok(ans) => writer.answered(&ans).map_err(CliError::from),

@@ -52,19 +52,24 @@ impl MintNetwork {
             let asked = CoinListWriter::read_left_over(&part)?;
             let asked = asked.into_iter().map(|record| record.coin);
             let asked: Vec<Coin> = asked.filter(|coin| !filed.contains(coin)).collect();
-            match self.nodes.in_circulation(&asked)? {
-                0 => {
-                    let failed = |cause| {
-                        CoinListError::Unwritable(self.journal(), Some(part.clone()), cause)
-                    };
-                    std::fs::remove_file(&part).map_err(failed)?;
-                }
-                count => warn(&format!(
-                    "a mint for this wallet was interrupted: {count} coins that it asked for are in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --network {} --whatever-number`",
-                    part.shown(),
+            let unknown = self.nodes.in_circulation(&asked)?;
+            if !unknown.is_empty() {
+                // In a file of their own: the others are in the wallet.
+                let name = format!("unknown-{}.csv", std::process::id());
+                let file = self.wallet.root().join(name);
+                let mut writer = CoinListWriter::create(&file, Existing::Keep)?;
+                writer.write_unknown(&unknown, this_month())?;
+                writer.finish()?;
+                warn(&format!(
+                    "a mint for this wallet was interrupted: {} coins that it asked for are in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --network {} --whatever-number`. What it had filed is in the wallet, and this mint makes all that it was asked for",
+                    unknown.len(),
+                    file.shown(),
                     network.shown()
-                )),
+                ));
             }
+            let failed =
+                |cause| CoinListError::Unwritable(self.journal(), Some(part.clone()), cause);
+            std::fs::remove_file(&part).map_err(failed)?;
         }
         Ok(())
     }

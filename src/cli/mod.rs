@@ -46,6 +46,7 @@ mod totals;
 mod trade;
 mod version;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use crate::shown::plain;
@@ -111,10 +112,11 @@ pub fn main() -> ExitCode {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
             _ => {
                 eprintln!("raida: {}", plain(&one_line(&error.to_string())));
-                let shows_forms = matches!(
-                    error.kind(),
-                    ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict
-                );
+                let shows_forms = std::io::stderr().is_terminal()
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict
+                    );
                 if let Some(examples) = examples(std::env::args()).filter(|_| shows_forms) {
                     eprint!("{examples}");
                 }

@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::settings::FolderArgs;
@@ -11,11 +12,17 @@ use crate::shown::Shown;
 /// Where a development node is.
 pub const DEFAULT_HOST: &str = "127.0.0.1:50000";
 
+/// The node that is asked where no other one is named: RAIDA_HOST in the environment, or the development node.
+fn default_host() -> &'static str {
+    static HOST: OnceLock<String> = OnceLock::new();
+    HOST.get_or_init(|| std::env::var("RAIDA_HOST").unwrap_or_else(|_| DEFAULT_HOST.to_owned()))
+}
+
 /// Which node a command talks to, and how.
 #[derive(clap::Args, Debug)]
 pub struct NodeArgs {
-    /// The node
-    #[arg(long, value_name = "HOST:PORT", env = "RAIDA_HOST", default_value = DEFAULT_HOST)]
+    /// The node; without it the one that RAIDA_HOST in the environment names
+    #[arg(long, value_name = "HOST:PORT", default_value = default_host())]
     pub host: HostPort,
     /// Its RAIDA number; a node answers to no other
     #[arg(long, value_name = "N", default_value = "0", value_parser = raida_id)]
@@ -71,6 +78,11 @@ impl AdminKeyArgs {
 }
 
 impl NodeArgs {
+    /// The flags that name the node, each after a space.
+    pub fn flags(&self) -> String {
+        format!(" --host {} --raida {}", self.host, self.raida)
+    }
+
     /// Connects without encryption.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ pub fn table(servers: &PerRaida<Said>) -> String {
 }
 
 /// Lines of servers, each with its number; what most of them have is one line at the end.
-fn same_once(lines: Vec<(RaidaId, String)>) -> String {
+pub fn same_once(lines: Vec<(RaidaId, String)>) -> String {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for (_, line) in &lines {
         *counts.entry(line).or_default() += 1;

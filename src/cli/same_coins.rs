@@ -147,17 +147,17 @@ impl SameCoins {
         }))
     }
 
-    /// How many of these coins are in circulation on a node at least.
+    /// Those of these coins that are in circulation, on one node at least.
     ///
     /// # Errors
     /// A node gives no answer, or refuses.
-    pub fn in_circulation(&self, coins: &[Coin]) -> Result<usize, CliError> {
+    pub fn in_circulation(&self, coins: &[Coin]) -> Result<Vec<Coin>, CliError> {
         let mut numbers: BTreeMap<Denomination, BTreeSet<SerialNumber>> = BTreeMap::new();
         for coin in coins {
             let of_it = numbers.entry(coin.denomination).or_default();
             of_it.insert(coin.serial_number);
         }
-        let mut found = 0;
+        let mut found = Vec::new();
         for (denomination, numbers) in numbers {
             let there = self.ask(|client, key| {
                 let there = client.all_sns(key, denomination)?.into_iter();
@@ -170,7 +170,10 @@ impl SameCoins {
                 .into_iter()
                 .flat_map(|(_, there)| there.unwrap_or_default())
                 .collect();
-            found += there.len();
+            found.extend(there.into_iter().map(|serial_number| Coin {
+                denomination,
+                serial_number,
+            }));
         }
         Ok(found)
     }
@@ -192,7 +195,7 @@ impl SameCoins {
         });
         all_answered(
             freed,
-            "start it, and take the coins out of circulation there",
+            "the nodes that answer have done it: start it, and give the command again",
         )
         .map(drop)
     }

@@ -369,7 +369,12 @@ impl CoinListWriter {
         let unreadable = |cause| CoinListError::Unreadable(folder_of(file).to_owned(), cause);
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(folder_of(file)).map_err(unreadable)? {
+        let entries = match std::fs::read_dir(folder_of(file)) {
+            // Who writes there says so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(unreadable)?,
+        };
+        for entry in entries {
             let entry = entry.map_err(unreadable)?;
             let other = entry.file_name();
             let number = (other.as_encoded_bytes().strip_prefix(name))

@@ -13,7 +13,7 @@ mod network_process;
 mod node_process;
 mod numbers;
 mod one_coin;
-#[path = "../node/peer/server.rs"]
+#[path = "../net/peer/server.rs"]
 mod other_server;
 mod places;
 #[path = "../support/real_node/mod.rs"]

@@ -117,13 +117,41 @@ fn the_coins_of_a_bench_that_was_killed_are_deleted_by_the_list_that_it_left() {
         let mut run = Command::new(env!("CARGO_BIN_EXE_raida"));
         run.args(words).current_dir(folder.path()).output().unwrap()
     };
-    // Without the last flag, which says whatever the number, nothing is touched.
-    let careful = delete(&command[1..command.len() - 1]);
+    // Unless whatever the number is said, nothing is touched.
+    let mut careful = command[1..].to_vec();
+    careful.retain(|&word| word != "--whatever-number");
+    let careful = delete(&careful);
     assert_eq!(careful.status.code(), Some(1), "{careful:?}");
     assert_eq!(coins(&node), made);
     let deleted = delete(&command[1..]);
     assert!(deleted.status.success(), "{deleted:?}");
     assert_eq!(coins(&node), 0);
+    assert_eq!(journals(folder.path()), Vec::<PathBuf>::new());
+
+    // A list of coins that are gone is nothing to speak of.
+    let mut bench = spawn(folder.path(), &words(&node, &data, "put"));
+    wait_for_load(&node, &data);
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    let list = journals(folder.path()).remove(0);
+    let copy = folder.path().join("copy.csv");
+    std::fs::copy(&list, &copy).unwrap();
+    let host = node.address.to_string();
+    let flags = ["--whatever-number", "--host", &host, "--data"];
+    let mut again = vec!["delete", copy.to_str().unwrap()];
+    again.extend(flags);
+    again.push(data.to_str().unwrap());
+    assert!(delete(&again).status.success());
+    let none = delete(&again);
+    assert!(none.status.success(), "{none:?}");
+    assert!(
+        String::from_utf8_lossy(&none.stdout).starts_with("no coin was taken out of circulation"),
+        "{none:?}"
+    );
+    let next = spawn(folder.path(), &short).wait_with_output().unwrap();
+    assert!(next.status.success(), "{next:?}");
+    assert!(!said(&next).contains("raida delete"), "{next:?}");
+    assert_eq!(journals(folder.path()), Vec::<PathBuf>::new());
     node.stop();
 }
 

@@ -92,7 +92,8 @@ fn coins_are_offered_on_25_nodes_bought_by_another_wallet_and_taken_back() {
     let list = network.run("trade list --network net --currency bitcoin");
     assert_done(&list);
     assert!(
-        list.out.contains("40000 bitcoin  on 25 servers"),
+        list.out
+            .contains("40000 bitcoin  to bc1q000000000000  on 25 servers"),
         "{}",
         list.out
     );

@@ -5,6 +5,7 @@ mod healing;
 mod key_healing_commands;
 mod key_healing_waits;
 mod locker_network;
+mod mint_killed;
 mod network;
 #[path = "../support/network_process/mod.rs"]
 mod network_process;

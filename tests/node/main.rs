@@ -8,12 +8,10 @@ mod locker_keys;
 mod lockers;
 mod lost_files;
 mod mint_killed;
-mod net;
 #[path = "../support/node_process/mod.rs"]
 mod node_process;
 mod offline;
 mod operator;
-mod peer;
 mod pown_derive;
 #[path = "../support/real_node/mod.rs"]
 mod real_node;

@@ -57,7 +57,9 @@ fn a_mint_that_was_killed_goes_on_and_names_each_coin_that_nobody_has() {
         while parts(&work).is_empty() && process.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(round * 4));
+        // Every second time it has made some for certain.
+        while round % 2 == 0 && coins(&node) == before && process.try_wait().unwrap().is_none() {}
+        std::thread::sleep(Duration::from_millis(round));
         process.kill().unwrap();
         process.wait().unwrap();
         if !out.exists() {
@@ -65,9 +67,7 @@ fn a_mint_that_was_killed_goes_on_and_names_each_coin_that_nobody_has() {
             let again = mint(&node, &data, &out).output().unwrap();
             assert!(again.status.success(), "{}", said(&again));
             if let Some(command) = said(&again).split('`').nth(1) {
-                let mut words: Vec<&str> = command.split(' ').skip(1).collect();
-                let address = node.address.to_string();
-                words.extend(["--host", &address, "--data", data.to_str().unwrap()]);
+                let words: Vec<&str> = command.split(' ').skip(1).collect();
                 let deleted = Command::new(env!("CARGO_BIN_EXE_raida"))
                     .args(&words)
                     .output()

@@ -3,10 +3,13 @@ use std::path::{Path, PathBuf};
 use crate::cli::CliError;
 use crate::cli::new_numbers::this_month;
 use crate::cli::node::NodeArgs;
-use crate::client::{Client, CoinListReader, CoinListWriter, CoinRecord, Existing, Months};
+use crate::client::{
+    Client, CoinListError, CoinListReader, CoinListWriter, CoinRecord, Existing, Months,
+};
 use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, PageId};
 use crate::load::{MintJournal, Purse, Settled};
 use crate::protocol::AdminKey;
+use crate::shown::Shown;
 
 /// Coins, and what has to be done to leave them as they were.
 pub(super) struct Coins {
@@ -51,7 +54,16 @@ impl Coins {
     /// Writes down the other numbers of a file's coins, which are to change.
     pub(super) fn write_spares(&mut self, file: &Path) -> Result<(), CliError> {
         let name = spare_file(file);
-        let mut writer = CoinListWriter::create(&name, Existing::Keep)?;
+        let mut writer = match CoinListWriter::create(&name, Existing::Keep) {
+            Err(CoinListError::Exists(name)) => {
+                return Err(CliError::Unfinished(format!(
+                    "{name} is there: a bench of these coins was killed, and some may have the numbers in it; `raida find {file} --proposed {name}` says which, move it away when you have both",
+                    file = file.shown(),
+                    name = name.shown()
+                )));
+            }
+            other => other?,
+        };
         // The month in which a pown would give a coin its other number.
         for (coin, an) in self.purse.spares() {
             writer.write(&CoinRecord {

@@ -100,6 +100,18 @@ impl FixPlan<'_> {
         }
     }
 
+    /// Those of these coins that are in circulation on a node that is up.
+    ///
+    /// # Errors
+    /// A node gives no answer, or refuses.
+    pub(super) fn in_circulation(
+        &self,
+        is_up: &PerRaida<bool>,
+        coins: &[Coin],
+    ) -> Result<Vec<Coin>, CliError> {
+        self.nodes(is_up)?.in_circulation(coins)
+    }
+
     fn nodes(&self, is_up: &PerRaida<bool>) -> Result<SameCoins, CliError> {
         SameCoins::open(self.raidas.clone(), self.network, |raida| is_up[raida])
     }

@@ -8,7 +8,7 @@ use crate::cli::CliError;
 use crate::cli::encryption::numbers;
 use crate::cli::locker::{report_all, take_into};
 use crate::cli::output::{Answer, print, print_json, waiting};
-use crate::cli::said::{PeekReport, is_agreed};
+use crate::cli::said::{PeekReport, is_agreed, same_once};
 use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
 use crate::client::locker::{Agreement, LockerSecret, Order, Peeked, ShownBy, buy, is_begun, show};
@@ -222,12 +222,14 @@ impl BuyCommand {
             }));
         }
         let mut text = "RAIDA  said\n".to_owned();
-        for (raida, said) in said.iter() {
-            text += &match said {
-                Ok(purchase) => format!("{raida:>5}  {}\n", sentence(*purchase)),
-                Err(error) => format!("{raida:>5}  {error}\n"),
+        let lines = said.iter().map(|(raida, said)| {
+            let line = match said {
+                Ok(purchase) => format!(" {}", sentence(*purchase)),
+                Err(error) => format!(" {error}"),
             };
-        }
+            (raida, line)
+        });
+        text += &same_once(lines.collect());
         let pending = said.count(|said| matches!(said, Ok(Purchase::Pending)));
         text += &match (paid, pending) {
             (VOTES_NEEDED.., _) => {

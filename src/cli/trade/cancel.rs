@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::cli::CliError;
 use crate::cli::locker::take_into;
 use crate::cli::output::{Answer, print, print_json, waiting};
+use crate::cli::said::same_once;
 use crate::cli::secrets::SecretText;
 use crate::cli::servers::{Servers, ServersArgs};
 use crate::client::locker::cancel;
@@ -121,13 +122,15 @@ impl CancelCommand {
             }));
         }
         let mut text = "RAIDA  said\n".to_owned();
-        for (raida, said) in said.iter() {
-            text += &match said {
-                Ok(true) => format!("{raida:>5}  taken back\n"),
-                Ok(false) => format!("{raida:>5}  there is no such offer\n"),
-                Err(error) => format!("{raida:>5}  {error}\n"),
+        let lines = said.iter().map(|(raida, said)| {
+            let line = match said {
+                Ok(true) => " taken back".to_owned(),
+                Ok(false) => " there is no such offer".to_owned(),
+                Err(error) => format!(" {error}"),
             };
-        }
+            (raida, line)
+        });
+        text += &same_once(lines.collect());
         text += &format!("taken back on {back} servers\n");
         print(&text)
     }

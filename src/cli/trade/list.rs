@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::terms::{currency, json_of_offer, worth, written};
+use super::terms::{currency, json_of_offer, raw, worth, written};
 use crate::cli::CliError;
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::servers::{Servers, ServersArgs};
@@ -62,7 +62,7 @@ impl ListCommand {
         if self.json {
             let listed = listed.iter().zip(addresses).map(|(listed, address)| {
                 let mut entry = json_of_offer(&listed.offer);
-                entry["address"] = address.as_ref().map(written).into();
+                entry["address"] = address.as_ref().map(raw).into();
                 entry["id"] = listed.id.map(|id| id.to_string()).into();
                 entry
             });
@@ -98,7 +98,7 @@ impl ListCommand {
                 let mut entry = json_of_offer(offer);
                 let servers = by_offer[offer].iter().map(|raida| raida.get());
                 entry["servers"] = servers.collect::<Vec<u8>>().into();
-                entry["address"] = agreed(offer).as_ref().map(written).into();
+                entry["address"] = agreed(offer).as_ref().map(raw).into();
                 entry
             });
             let silent = said.iter().filter_map(|(raida, said)| {

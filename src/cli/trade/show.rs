@@ -1,4 +1,4 @@
-use super::terms::{currency, paid_where, price, value, written};
+use super::terms::{currency, paid_where, price, raw, value, written};
 use crate::cli::CliError;
 use crate::cli::locker::{More, report_all, report_one};
 use crate::cli::output::{Answer, waiting};
@@ -65,7 +65,7 @@ impl ShowCommand {
                 if let Some(address) = &address {
                     more.text = format!("to be paid to {}\n", written(address));
                 }
-                let address = address.as_ref().map(written);
+                let address = address.as_ref().map(raw);
                 more.json.insert("address".to_owned(), address.into());
                 report_one(&coins, "offer", more, self.json)
             }
@@ -111,7 +111,7 @@ pub(super) fn paid(by: &ShownBy, shown: &Shown, raidas: &Raidas) -> More {
     if is_known || is_there {
         more.text = paid_where(&seller);
     }
-    let agreed = seller.agreed().as_ref().map(written);
+    let agreed = seller.agreed().as_ref().map(raw);
     more.json.insert("address".to_owned(), agreed.into());
     more
 }

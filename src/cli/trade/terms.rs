@@ -1,5 +1,7 @@
 //! What is for sale for how much, as commands take and show it.
 
+use std::path::Path;
+
 use serde_json::{Value as Json, json};
 
 use crate::client::locker::Seller;
@@ -7,6 +9,7 @@ use crate::coin::Worth;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::protocol::lockers::{Address, Currency, Offer, Price, Value};
+use crate::shown::Shown;
 
 /// Reads a currency by its name.
 pub fn currency(text: &str) -> Result<Currency, String> {
@@ -40,9 +43,14 @@ pub fn worth(offer: &Offer) -> Worth {
     Worth(u128::from(offer.value.units()))
 }
 
-/// Where something is to be paid, as people write it.
-pub fn written(address: &Address) -> String {
+/// Where something is to be paid, as its bytes are.
+pub fn raw(address: &Address) -> String {
     String::from_utf8_lossy(address.as_bytes()).into_owned()
+}
+
+/// Where something is to be paid, on one line, with an escape for every character that is not to be seen.
+pub fn written(address: &Address) -> String {
+    Path::new(&raw(address)).shown().to_string()
 }
 
 /// Where the servers say that an offer is to be paid.
