@@ -1090,7 +1090,7 @@ fn a_buyer_is_told_to_pay_where_thirteen_servers_say_and_who_says_something_else
     let told = show();
     assert_done(&told);
     let liars =
-        "  RAIDA 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 says to \\u{1b}[31m\\nbc1q-the-thief\n";
+        "  RAIDA 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11: to \\u{1b}[31m\\u{a}bc1q-the-thief\n";
     let lines = format!("{paid_where}{liars}");
     assert!(told.out.ends_with(&lines), "{}", told.out);
     let list = network.run("trade list --currency bitcoin");

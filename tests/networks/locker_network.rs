@@ -123,7 +123,7 @@ fn coins_are_offered_on_25_nodes_bought_by_another_wallet_and_taken_back() {
     assert_done(&again);
     let other = network.run(&buy);
     assert_eq!(other.status, 1, "{}", other.out);
-    assert_eq!(other.out.matches("refused: ").count(), 25, "{}", other.out);
+    assert!(other.out.contains("\n  all  refused: "), "{}", other.out);
 
     let made = network.run(&words(&format!("--coin 0.4 --coin 0.5 {TERMS}")));
     assert_done(&made);

@@ -62,11 +62,7 @@ pub fn paid_where(seller: &Seller) -> String {
     for (address, servers) in seller.by_votes() {
         if seller.agreed().as_ref() != Some(&address) {
             let names: Vec<String> = servers.iter().map(RaidaId::to_string).collect();
-            text += &format!(
-                "  RAIDA {} says to {}\n",
-                names.join(", "),
-                written(&address)
-            );
+            text += &format!("  RAIDA {}: to {}\n", names.join(", "), written(&address));
         }
     }
     text
