@@ -50,9 +50,13 @@ const WAITING_MAX: usize = 256;
 /// go beyond this.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// How long a client may take to close after our last answer. To close while bytes of the client's
-/// are on their way would reset the connection, and could take the answer from it.
+/// How long a client may take to close after our last answer, or to send more that is thrown away. To
+/// close while bytes of the client's are on their way would reset the connection, and could take the
+/// answer from it.
 const LINGER_MS: u64 = 500;
+
+/// How long a client may go on sending what is thrown away.
+const LINGER_MOST_MS: u64 = 10_000;
 
 /// Accepts this core's connections until listening stops.
 pub(super) async fn accept<H: Handler>(
@@ -153,6 +157,7 @@ async fn run<S: Session>(
         sent: 0,
         part: None,
         part_due_ms: None,
+        linger_due_ms: 0,
         write_due: None,
         waits: Waits::NOTHING,
         admission,
@@ -206,6 +211,8 @@ struct Connection<S> {
     /// What the client is being waited for, and until when.
     part: Option<Part>,
     part_due_ms: Option<u64>,
+    /// By when a connection that lingers ends, whatever the client still sends.
+    linger_due_ms: u64,
     /// By when the header of the first request has to be there; `None` from then on.
     first_due_ms: Option<u64>,
     /// By when, and up to which byte since the start, the client has to take answers.
@@ -255,7 +262,10 @@ enum Next {
 impl<S: Session> Connection<S> {
     /// Does what can be done without waiting. Everything that the connection waits for wakes it.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if self.worker.cut.get() || self.stream.is_gone() {
+        // One that lingers is gone when both sides have said their last: what the client sent before
+        // that has to be read all the same.
+        let is_gone = self.state != State::Lingering && self.stream.is_gone();
+        if self.worker.cut.get() || is_gone {
             return Poll::Ready(Next::Close);
         }
         self.pipeline.set_awake(true);
@@ -619,20 +629,25 @@ impl<S: Session> Connection<S> {
         self.state = State::Lingering;
         self.inbound.clear();
         self.needed = 1;
+        let deadlines = &self.worker.deadlines;
+        self.linger_due_ms = deadlines.after_ms(LINGER_MOST_MS);
         self.wait_for_part(Some(Part::End));
         self.linger(cx)
     }
 
     /// Waits for the client to close, for a while.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if self.is_late() {
+        if self.is_late() || self.admission.is_evicted() {
             return Poll::Ready(Next::Close);
         }
         let read = self.read(cx);
         self.inbound.clear();
         self.inbound.settle(&self.worker.buffers);
         match ready!(read) {
-            Ok(1..) => Poll::Ready(Next::Turn),
+            Ok(1..) => {
+                self.wait_for_part(Some(Part::End));
+                Poll::Ready(Next::Turn)
+            }
             Ok(0) | Err(_) => Poll::Ready(Next::Close),
         }
     }
@@ -685,6 +700,9 @@ impl<S: Session> Connection<S> {
         });
         self.part = part;
         self.part_due_ms = timeout_ms.map(|ms| self.worker.deadlines.after_ms(ms));
+        if part == Some(Part::End) {
+            self.part_due_ms = self.part_due_ms.min(Some(self.linger_due_ms));
+        }
         self.deadline.set(self.part_due_ms);
     }
 

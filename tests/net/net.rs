@@ -491,6 +491,35 @@ fn a_refused_request_of_unknown_length_is_answered_last_even_with_more_on_its_wa
 }
 
 #[test]
+fn what_a_client_still_sends_takes_no_answer_from_it() {
+    const LENGTH: usize = 400_000;
+    let node = start(1, Settings::default());
+    let large = request(LARGE, &(LENGTH as u32).to_be_bytes());
+    let refused = [&large[..], &request(LOST, b"x")].concat();
+    let answers = [&vec![7; LENGTH][..], &request(LOST, b"refused")].concat();
+    // All at once: what is left unread when both sides have said their last is no reason to reset.
+    for round in 0..40 {
+        let mut stream = node.connect();
+        stream.write_all(&refused).unwrap();
+        stream.write_all(&vec![9; 1_000 * round]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(rest(&mut stream) == answers, "round {round}");
+    }
+    // Bit by bit, for longer than the node waits for a client that is silent.
+    let mut stream = node.connect();
+    stream.write_all(&refused).unwrap();
+    for _ in 0..15 {
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(&[9; 100]).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(rest(&mut stream) == answers, "bit by bit");
+    until("closed", || node.limits.open_connections() == 0);
+    node.finish();
+}
+
+#[test]
 fn a_client_that_only_closes_its_side_gets_all_its_answers() {
     let node = start(1, Settings::default());
     let mut stream = node.connect();
