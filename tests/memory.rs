@@ -256,6 +256,56 @@ impl Attacked {
         });
     }
 
+    /// The same of many addresses, beside one that asks for as much and takes it.
+    fn bears_peeks_of_many_addresses(&self) {
+        let (asked, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let mut asker = None;
+        self.bears("peeks of a large locker, from 12 addresses", |goes_on| {
+            let streams: Vec<TcpStream> = (2..14)
+                .flat_map(|last| self.connect_many(last, 8))
+                .collect();
+            std::thread::scope(|scope| {
+                let asks = scope.spawn(|| {
+                    // Until the others have what they can get.
+                    std::thread::sleep(Duration::from_millis(1_000));
+                    while !ends.load(SeqCst) {
+                        self.asks_for_much();
+                        asked.fetch_add(1, SeqCst);
+                    }
+                });
+                let start = Instant::now();
+                let is_served = || asked.load(SeqCst) >= 2 || asks.is_finished();
+                let peeks = peek(1).repeat(256);
+                pour(&streams, &peeks, usize::MAX, &|| {
+                    goes_on() || !is_served() && start.elapsed() < PATIENCE
+                });
+                ends.store(true, SeqCst);
+                asker = Some(asks.join());
+            });
+            streams
+        });
+        let asker = asker.expect("it asked");
+        asker.expect("long requests of others are served beside it");
+        assert!(
+            asked.load(SeqCst) >= 2,
+            "others waited for longer than {PATIENCE:?}"
+        );
+    }
+
+    /// The largest answer and the largest request, over a new connection of an address that has no other.
+    fn asks_for_much(&self) {
+        let mut stream = self.connect(100);
+        stream.write_all(&peek(1)).unwrap();
+        let mut header = [0; 32];
+        stream.read_exact(&mut header).unwrap();
+        assert_eq!(header[2], Status::ALL_PASS.code());
+        let mut body = vec![0; LARGE * 5 + 2];
+        stream.read_exact(&mut body).unwrap();
+        stream.write_all(&wrong_pown(28_000)).unwrap();
+        stream.read_exact(&mut header).unwrap();
+        assert_eq!(header[2], Status::ALL_FAIL.code());
+    }
+
     /// Long requests that wait.
     fn bears_wrong_powns(&self) {
         self.bears("wrong powns of many coins", |goes_on| {
@@ -298,6 +348,7 @@ fn two_shards_stay_within_their_memory() {
 fn one_shard_stays_within_its_memory() {
     let attacked = Attacked::start(1);
     attacked.bears_peeks();
+    attacked.bears_peeks_of_many_addresses();
     attacked.bears_wrong_powns();
 }
 
@@ -338,16 +389,7 @@ fn what_has_not_begun_when_its_client_has_gone_is_dropped() {
 #[test]
 fn the_largest_answer_and_the_largest_request_are_for_everyone_on_a_node_with_nothing_else_to_do() {
     let attacked = Attacked::start(2);
-    let mut stream = attacked.connect(2);
     for _ in 0..3 {
-        stream.write_all(&peek(1)).unwrap();
-        let mut header = [0; 32];
-        stream.read_exact(&mut header).unwrap();
-        assert_eq!(header[2], Status::ALL_PASS.code());
-        let mut body = vec![0; LARGE * 5 + 2];
-        stream.read_exact(&mut body).unwrap();
-        stream.write_all(&wrong_pown(28_000)).unwrap();
-        stream.read_exact(&mut header).unwrap();
-        assert_eq!(header[2], Status::ALL_FAIL.code());
+        attacked.asks_for_much();
     }
 }

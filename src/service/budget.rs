@@ -27,8 +27,9 @@ pub struct BudgetLimits {
     /// requests that change something three quarters of either.
     pub requests: usize,
     /// Bytes of requests and answers that wait. An address has a quarter of them for requests and
-    /// answers that are being made, and an eighth for what its connections keep. The last eighth is
-    /// left to addresses that hold little.
+    /// answers that are being made, and an eighth for what its connections keep; less where others have
+    /// more than an eighth, [the more they have](BudgetLimits::part). The last eighth is left to addresses
+    /// that hold little.
     pub bytes: usize,
 }
 
@@ -51,14 +52,27 @@ impl BudgetLimits {
         self.requests * 3 / 16
     }
 
-    /// Bytes of requests and answers under way that one address may have.
+    /// Bytes of requests and answers under way that one address may have where others have little.
     fn working_of_one(&self) -> usize {
         self.bytes / 4
     }
 
-    /// Bytes that the connections of one address may keep.
+    /// Bytes that the connections of one address may keep where others have little.
     fn kept_of_one(&self) -> usize {
         self.bytes / 8
+    }
+
+    /// What is left of an address's `share` where others have so many bytes: all of it up to an eighth of
+    /// the core's, then the share times the cube of what they leave. So however many addresses take what
+    /// they can, a new one finds room.
+    #[inline]
+    fn part(&self, share: usize, others: usize) -> usize {
+        let freely = self.bytes / 8;
+        if others <= freely {
+            return share;
+        }
+        let left = self.bytes.saturating_sub(others) as f64 / (self.bytes - freely) as f64;
+        (share as f64 * left.powi(3)) as usize
     }
 
     /// Bytes that only those have who [hold little](BudgetLimits::little).
@@ -69,6 +83,12 @@ impl BudgetLimits {
     /// Bytes from which on an address holds more than little.
     fn little(&self) -> usize {
         self.bytes / 64
+    }
+
+    /// Bytes up to which an address has hardly anything under way, or kept, and may have something of any
+    /// size besides.
+    fn hardly(&self) -> usize {
+        self.bytes / 256
     }
 }
 
@@ -199,12 +219,18 @@ impl Ledger {
         self.working + self.kept
     }
 
-    /// Whether bytes can be had for a request or an answer. One of any size may go beyond the share
-    /// where the address has hardly anything else under way.
-    fn fits(&self, bytes: usize, limits: &BudgetLimits) -> bool {
-        bytes <= SMALL
-            || self.working + bytes <= limits.working_of_one()
-            || self.working <= limits.little()
+    /// Whether bytes can be had for a request or an answer, where all addresses have `used`. One of any
+    /// size may go beyond the share where the address has hardly anything else under way.
+    fn fits(&self, bytes: usize, used: usize, limits: &BudgetLimits) -> bool {
+        let most = || limits.part(limits.working_of_one(), used - self.bytes());
+        bytes <= SMALL || self.working <= limits.hardly() || self.working + bytes <= most()
+    }
+
+    /// Whether connections may keep so many bytes more: a request of any size where they keep hardly
+    /// anything.
+    fn keeps(&self, bytes: usize, used: usize, limits: &BudgetLimits) -> bool {
+        let most = || limits.part(limits.kept_of_one(), used - self.bytes());
+        self.kept <= limits.hardly() || self.kept + bytes <= most()
     }
 }
 
@@ -334,7 +360,8 @@ impl Budget {
         let AccountId(key) = account;
         let mut accounts = self.accounts.borrow_mut();
         let ledger = &mut accounts.ledgers[key];
-        if !ledger.fits(bytes, &self.limits.get()) || !self.has_bytes(ledger, bytes) {
+        let fits = ledger.fits(bytes, self.bytes.get(), &self.limits.get());
+        if !fits || !self.has_bytes(ledger, bytes) {
             drop(accounts);
             self.count(|counts| counts.refused_bytes += 1);
             return Err(Full);
@@ -386,7 +413,8 @@ impl Account {
         ) {
             return Some(Scarce::Places);
         }
-        (!ledger.fits(needs.bytes, &limits)).then_some(Scarce::Working)
+        let used = self.budget.bytes.get();
+        (!ledger.fits(needs.bytes, used, &limits)).then_some(Scarce::Working)
     }
 
     /// Takes a place, for a request that takes hardly any bytes.
@@ -444,7 +472,8 @@ impl Account {
     pub fn can_keep(&self, bytes: usize) -> Result<(), NoKeeping> {
         let accounts = self.budget.accounts.borrow();
         let ledger = &accounts.ledgers[self.key];
-        if ledger.kept + bytes > self.budget.limits.get().kept_of_one() {
+        let used = self.budget.bytes.get();
+        if !ledger.keeps(bytes, used, &self.budget.limits.get()) {
             return Err(NoKeeping::Share);
         }
         match self.budget.has_bytes(ledger, bytes) {
@@ -489,8 +518,9 @@ impl Account {
             falls_to(before.0, ledger.waiting, resume(places))
                 || falls_to(before.1, ledger.changes, resume(for_changes(places))),
             falls_to(before.2, ledger.working, limits.working_of_one() / 2)
-                || falls_to(before.2, ledger.working, limits.little()),
-            falls_to(before.3, ledger.kept, limits.kept_of_one() / 2),
+                || falls_to(before.2, ledger.working, limits.hardly()),
+            falls_to(before.3, ledger.kept, limits.kept_of_one() / 2)
+                || falls_to(before.3, ledger.kept, limits.hardly()),
         ];
         let mut woken = Vec::new();
         for (scarce, _) in eased.iter().enumerate().filter(|(_, is_eased)| **is_eased) {
@@ -742,9 +772,68 @@ mod tests {
             .map(|last| budget.account(address(last)).enter(&bytes(25 * MIB)))
             .collect();
         assert!(others.iter().all(Result::is_ok));
-        assert_eq!(account.can_keep(4 * MIB), Err(NoKeeping::Core));
+        assert_eq!(account.can_keep(MIB), Err(NoKeeping::Share));
         drop((first, second));
+        assert_eq!(account.can_keep(6 * MIB), Ok(()));
+        assert_eq!(account.can_keep(6 * MIB + 1), Err(NoKeeping::Core));
         assert_eq!(account.can_keep(MIB / 2), Ok(()), "it holds little");
+    }
+
+    #[test]
+    fn however_many_addresses_take_what_they_can_a_new_one_finds_room() {
+        for addresses in [4, 12, 24] {
+            let budget = budget();
+            let accounts: Vec<Account> = (0..addresses)
+                .map(|last| budget.account(address(last)))
+                .collect();
+            let (mut kept, mut working) = (Vec::new(), Vec::new());
+            loop {
+                let before = (kept.len(), working.len());
+                for account in &accounts {
+                    if account.can_keep(MIB).is_ok() {
+                        let mut share = account.keep();
+                        share.hold(MIB);
+                        kept.push(share);
+                    }
+                    let needs = bytes(MIB);
+                    if account.lacks(&needs).is_none() {
+                        working.extend(account.clone().enter(&needs));
+                    }
+                }
+                if before == (kept.len(), working.len()) {
+                    break;
+                }
+            }
+            // Each has something, and an eighth is for those with little.
+            assert!(kept.len() >= addresses.into() && working.len() >= addresses.into());
+            let newcomer = budget.account(address(100));
+            assert_eq!(newcomer.can_keep(MIB), Ok(()), "{addresses} addresses");
+            let needs = bytes(5 * MIB);
+            assert_eq!(newcomer.lacks(&needs), None, "{addresses} addresses");
+            assert!(newcomer.enter(&needs).is_ok(), "{addresses} addresses");
+        }
+    }
+
+    #[test]
+    fn who_keeps_hardly_anything_may_keep_one_request_of_any_size_and_is_woken_when_that_is_so() {
+        let budget = budget();
+        let others: Vec<_> = (10..13)
+            .map(|last| budget.account(address(last)).enter(&bytes(14 * MIB)))
+            .collect();
+        assert!(others.iter().all(Result::is_ok));
+        let account = budget.account(address(1));
+        let (mut first, mut second) = (account.keep(), account.keep());
+        first.hold(MIB / 4);
+        assert_eq!(account.can_keep(3 * MIB), Ok(()));
+        second.hold(3 * MIB);
+        assert_eq!(account.can_keep(1), Err(NoKeeping::Share));
+        let (woken, waker) = waiter();
+        account.wait_for(Scarce::Kept, &mut Waits::NOTHING, &waker);
+        first.hold(0);
+        assert_eq!(woken.0.load(Relaxed), 0);
+        second.hold(MIB / 4);
+        assert_eq!(woken.0.load(Relaxed), 1);
+        assert_eq!(account.can_keep(3 * MIB), Ok(()));
     }
 
     #[test]
@@ -782,9 +871,9 @@ mod tests {
         let large = bytes(40 * MIB);
         assert_eq!(account.lacks(&large), Some(Scarce::Working));
         account.wait_for(Scarce::Working, &mut waits, &waker);
-        share.hold(2 * MIB);
+        share.hold(MIB / 2);
         assert_eq!(woken.0.load(Relaxed), 0);
-        share.hold(MIB);
+        share.hold(MIB / 4);
         assert_eq!(woken.0.load(Relaxed), 1);
         assert_eq!(account.lacks(&large), None);
         // Other limits are looked at by everybody.
