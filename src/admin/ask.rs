@@ -9,7 +9,7 @@ use crate::shown::Shown;
 use serde::{Deserialize, de::DeserializeOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{COUNTS, Counts, LATENCY, LatencyReport, socket_path};
+use super::{ADDRESS, Address, COUNTS, Counts, LATENCY, LatencyReport, socket_path};
 
 /// The node has so long to take a question, and so long to answer it: longer than it gives its cores
 /// and those who ask before.
@@ -68,6 +68,14 @@ pub fn ask_latency(folder: &Path) -> Result<LatencyReport, AskError> {
 /// Where no node runs there, or it does not answer.
 pub fn ask_counts(folder: &Path) -> Result<Counts, AskError> {
     report(folder, COUNTS)
+}
+
+/// Asks the node that runs on this data folder where it serves.
+///
+/// # Errors
+/// Where no node runs there, or it does not answer.
+pub fn ask_address(folder: &Path) -> Result<Address, AskError> {
+    report(folder, ADDRESS)
 }
 
 fn report<T: DeserializeOwned>(folder: &Path, question: &str) -> Result<T, AskError> {

@@ -21,7 +21,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{COUNTS, LATENCY, counts, latency, mailbox::Mailbox, socket_path};
+use super::{ADDRESS, Address, COUNTS, LATENCY, counts, latency, mailbox::Mailbox, socket_path};
 use crate::net::Limits;
 
 /// Clients that wait while one is served; more are refused by the kernel.
@@ -43,6 +43,13 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What questions are about.
+struct Subject {
+    address: Address,
+    cores: Arc<[Mailbox]>,
+    limits: Arc<Limits>,
+}
+
 /// What a wait for a socket came to.
 #[derive(PartialEq)]
 enum Waited {
@@ -57,12 +64,22 @@ impl Server {
     ///
     /// # Errors
     /// Where the socket cannot be made.
-    pub fn start(folder: &Path, cores: Arc<[Mailbox]>, limits: Arc<Limits>) -> io::Result<Server> {
+    pub fn start(
+        folder: &Path,
+        address: Address,
+        cores: Arc<[Mailbox]>,
+        limits: Arc<Limits>,
+    ) -> io::Result<Server> {
         let path = socket_path(folder);
         let listener = listen(&path)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let is_stopped = stop.clone();
-        let serve = move || serve(&listener, &cores, &limits, &is_stopped);
+        let subject = Subject {
+            address,
+            cores,
+            limits,
+        };
+        let serve = move || serve(&listener, &subject, &is_stopped);
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(serve);
         Ok(Server {
             path,
@@ -99,11 +116,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(OwnedFd::from(socket).into())
 }
 
-fn serve(listener: &UnixListener, cores: &[Mailbox], limits: &Limits, stop: &OwnedFd) {
+fn serve(listener: &UnixListener, subject: &Subject, stop: &OwnedFd) {
     while wait(listener, PollFlags::IN, stop, None) != Waited::Stopped {
         match listener.accept() {
             Ok((client, _)) => {
-                if let Err(error) = answer(client, cores, limits, stop) {
+                if let Err(error) = answer(client, subject, stop) {
                     tracing::debug!(%error, "a client of the admin socket got no answer");
                 }
             }
@@ -117,18 +134,19 @@ fn serve(listener: &UnixListener, cores: &[Mailbox], limits: &Limits, stop: &Own
     }
 }
 
-fn answer(
-    mut client: UnixStream,
-    cores: &[Mailbox],
-    limits: &Limits,
-    stop: &OwnedFd,
-) -> io::Result<()> {
+fn answer(mut client: UnixStream, subject: &Subject, stop: &OwnedFd) -> io::Result<()> {
+    let Subject {
+        address,
+        cores,
+        limits,
+    } = subject;
     client.set_nonblocking(true)?;
     let answer = match question(&mut client, stop)?.as_deref() {
         Some(LATENCY) => latency::report(cores).map(|report| json!(report)),
         Some(COUNTS) => counts::report(cores, limits).map(|report| json!(report)),
+        Some(ADDRESS) => Ok(json!(address)),
         Some(other) => Err(format!(
-            "{other:?} is no question that is known here: ask {LATENCY:?} or {COUNTS:?}"
+            "{other:?} is no question that is known here: ask {LATENCY:?}, {COUNTS:?} or {ADDRESS:?}"
         )),
         None => Err(format!("a question is one line, as in {LATENCY:?}")),
     };

@@ -3,7 +3,6 @@ mod fix;
 mod result;
 mod table;
 
-use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json, warn};
 use crate::client::heal::FIX_TIMEOUT;
 use crate::client::{ClientError, CoinListWriter, HostPort, Hosts, PerRaida, Raidas};
-use crate::coin::{Coin, Denomination};
+use crate::coin::Coin;
 use crate::load::kind::{EncryptionTicketKind, FixKind, KINDS, Mix, PownSumKind, Setup};
 use crate::load::report::live::Live;
 use crate::load::report::{Trace, folder};
@@ -332,9 +331,12 @@ impl BenchCommand {
     ///
     /// # Errors
     /// There are no coins, the node cannot be reached, or the coins cannot be left as they were.
-    pub fn run(self) -> Result<Answer, CliError> {
+    pub fn run(mut self) -> Result<Answer, CliError> {
         if !self.plot.is_empty() {
             return self.draw();
+        }
+        if self.network.is_none() {
+            self.node.name_by(&self.admin)?;
         }
         let stop = Stop::default();
         let ran = match self.load() {
@@ -376,7 +378,10 @@ impl BenchCommand {
                 ended(ran, Ok(()), stop)
             }
             (true, None) => {
-                let host = self.address(&self.node.host)?.to_string().replace(':', "-");
+                let host = self
+                    .address(&self.node.host()?)?
+                    .to_string()
+                    .replace(':', "-");
                 let file = PathBuf::from(format!("raida-bench-coins-{host}.csv"));
                 let how = self.node_flags();
                 let there = |coins: &[Coin]| self.in_circulation(coins);
@@ -393,7 +398,7 @@ impl BenchCommand {
         journal: Option<&mut MintJournal>,
         stop: &Stop,
     ) -> Result<Ran, CliError> {
-        let mut plan = self.plan(self.address(&self.node.host)?, stop)?;
+        let mut plan = self.plan(self.address(&self.node.host()?)?, stop)?;
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
         let choice = self.choice()?;
         let needs_coins = mix.is_about_coins() || self.encryption() != 0;
@@ -473,20 +478,7 @@ impl BenchCommand {
     /// Those of these coins that are in circulation on the node.
     fn in_circulation(&self, coins: &[Coin]) -> Result<Vec<Coin>, CliError> {
         let (mut client, key) = (self.node.connect_tcp()?, self.admin.read()?);
-        let mut there = Vec::new();
-        for denomination in Denomination::all() {
-            let of_it = |coin: &&Coin| coin.denomination == denomination;
-            let asked: BTreeSet<Coin> = coins.iter().filter(of_it).copied().collect();
-            if !asked.is_empty() {
-                let numbers = client.all_sns(&key, denomination)?.into_iter();
-                let coins = numbers.map(|serial_number| Coin {
-                    denomination,
-                    serial_number,
-                });
-                there.extend(coins.filter(|coin| asked.contains(coin)));
-            }
-        }
-        Ok(there)
+        Ok(client.in_circulation(&key, coins.iter().copied())?)
     }
 
     /// Begins the list of the coins that are made, and says which lists were left by runs that were
@@ -570,7 +562,7 @@ impl BenchCommand {
             return refused(&format!("fix goes without {what}: leave it away"));
         }
         let hosts = Hosts::read(&network.join("hosts"))?;
-        let mut plan = self.plan(self.address(&hosts.0[self.node.raida])?, stop)?;
+        let mut plan = self.plan(self.address(&hosts.0[self.node.raida()])?, stop)?;
         // Whoever gives up earlier does not know what came of a fix.
         plan.timeout = plan.timeout.max(FIX_TIMEOUT);
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
@@ -592,7 +584,7 @@ impl BenchCommand {
                 self.node.coin_id,
                 Duration::from_millis(self.node.timeout_ms),
             ),
-            raida: self.node.raida,
+            raida: self.node.raida(),
             groups,
             coins_per_request: self.coins,
             expects_refusal: self.expect_refusal,
@@ -745,7 +737,7 @@ impl BenchCommand {
         Ok(Plan {
             node,
             addressee: Addressee {
-                raida: self.node.raida,
+                raida: self.node.raida(),
                 coin_id: self.node.coin_id,
             },
             keyring: Keyring::PLAIN,

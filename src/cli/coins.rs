@@ -7,8 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::CliError;
-use crate::client::locker::LockerError;
-use crate::client::{CoinListReader, CoinRecord, LISTED_COINS_MAX, Months};
+use crate::client::{CoinListReader, CoinRecord, Months};
 use crate::coin::{An, Coin};
 use crate::shown::Shown;
 
@@ -69,17 +68,6 @@ pub fn check_sum(coins: &[(Coin, An)], file: &Path) -> Result<(), SharedKey> {
         key if key.is_trade_key() => SharedKey::Offer { file, coins },
         _ => SharedKey::Number { file, coins },
     })
-}
-
-/// Whether all coins in one place, a locker or an offer, can be listed and so taken out again.
-///
-/// # Errors
-/// There are too many.
-pub fn check_place(coins: usize, before: usize) -> Result<(), LockerError> {
-    match coins + before > LISTED_COINS_MAX {
-        true => Err(LockerError::TooMany { coins, before }),
-        false => Ok(()),
-    }
 }
 
 /// The coins of a CSV with their authenticity numbers.

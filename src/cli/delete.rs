@@ -1,5 +1,3 @@
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +9,7 @@ use super::output::{Answer, print, print_json};
 use super::said::phrase;
 use super::same_coins::SameCoins;
 use crate::client::{CoinListReader, Hosts, Months, Outcome, Raidas};
-use crate::coin::{An, Coin, Denomination, SerialNumber};
+use crate::coin::{An, Coin};
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
@@ -50,7 +48,8 @@ impl DeleteCommand {
     ///
     /// # Errors
     /// The coins or the admin key cannot be read; a node gives no answer, or refuses.
-    pub fn run(self) -> Result<Answer, CliError> {
+    pub fn run(mut self) -> Result<Answer, CliError> {
+        self.node.name_by(&self.admin)?;
         let mut owned: Vec<(Coin, An)> = Vec::new();
         let mut others: Vec<Coin> = Vec::new();
         for record in CoinListReader::open(&self.file, Months::Optional)? {
@@ -96,17 +95,8 @@ impl DeleteCommand {
 
     /// Coins that are in circulation, and how many are not.
     fn split(&self, key: &AdminKey, coins: Vec<Coin>) -> Result<(Vec<Coin>, usize), CliError> {
-        let mut client = self.node.connect_tcp()?;
-        let mut there: BTreeMap<Denomination, BTreeSet<SerialNumber>> = BTreeMap::new();
-        for coin in &coins {
-            if let Entry::Vacant(entry) = there.entry(coin.denomination) {
-                let numbers = client.all_sns(key, coin.denomination)?;
-                entry.insert(numbers.into_iter().collect());
-            }
-        }
         let all = coins.len();
-        let is_there = |coin: &Coin| there[&coin.denomination].contains(&coin.serial_number);
-        let coins: Vec<Coin> = coins.into_iter().filter(is_there).collect();
+        let coins = self.node.connect_tcp()?.in_circulation(key, coins)?;
         let missing = all - coins.len();
         Ok((coins, missing))
     }

@@ -46,13 +46,13 @@ impl EchoCommand {
         );
         if self.json {
             print_json(&json!({
-                "raida": self.node.raida.get(),
-                "host": self.node.host.to_string(),
+                "raida": self.node.raida().get(),
+                "host": self.node.host()?.to_string(),
                 "echoes": times.len(),
                 "round_trip_us": { "least": least, "median": median, "most": most },
             }))?;
         } else {
-            let (raida, host) = (self.node.raida, &self.node.host);
+            let (raida, host) = (self.node.raida(), self.node.host()?);
             let mut text =
                 format!("RAIDA {raida} at {host} answers: {median:.0} µs there and back");
             if times.len() > 1 {

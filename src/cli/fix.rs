@@ -50,7 +50,7 @@ impl FixCommand {
             .into_iter()
             .map(|(coin, _)| coin)
             .collect();
-        let raida = self.node.raida;
+        let raida = self.node.raida();
         let mut client = self.node.connect_patiently(FIX_TIMEOUT)?;
         // Whoever is not answered here has changed nothing yet and has no file to wonder about.
         client.echo()?;

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::CliError;
 use super::mint_network::MintNetwork;
 use super::new_numbers::this_month;
-use super::node::{AdminKeyArgs, DEFAULT_HOST, NodeArgs};
+use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json, progress, warn};
 use crate::client::{Client, ClientError, CoinListError, CoinListWriter, Existing};
 use crate::coin::{An, Coin, Denomination, SerialNumber, Worth};
@@ -59,7 +59,8 @@ impl MintCommand {
     /// # Errors
     /// The admin key cannot be read, the CSV cannot be written; the node gives no answer, or
     /// refuses. The coins made before are in the CSV.
-    pub fn run(self) -> Result<Answer, CliError> {
+    pub fn run(mut self) -> Result<Answer, CliError> {
+        self.node.name_by(&self.admin)?;
         let mut missing: BTreeMap<Denomination, u32> = BTreeMap::new();
         for &denomination in &self.denomination {
             *missing.entry(denomination).or_default() += self.count;
@@ -152,15 +153,7 @@ impl MintCommand {
                 "{taken_over} of them by a mint of this name that was interrupted\n"
             ))?;
         }
-        let host = match self.node.host.to_string().as_str() {
-            DEFAULT_HOST => String::new(),
-            host => format!(" --host {host}"),
-        };
-        let raida = match self.node.raida.get() {
-            0 => String::new(),
-            raida => format!(" --raida {raida}"),
-        };
-        let next = format!("raida detect {}{host}{raida}", out.shown());
+        let next = format!("raida detect {}{}", out.shown(), self.node.flags_needed());
         self.report(&out, &next, &made)?;
         Ok(Answer::Yes)
     }
@@ -271,7 +264,7 @@ impl Minting<'_> {
         missing: &mut BTreeMap<Denomination, u32>,
         writer: &mut CoinListWriter,
     ) -> Result<Vec<Coin>, CliError> {
-        let mut unknown: BTreeMap<Denomination, Vec<Coin>> = BTreeMap::new();
+        let mut unknown: Vec<Coin> = Vec::new();
         let records = CoinListWriter::read_left_over(part)?;
         // Numbers that were being written when it ended may be in the file in part.
         let claimed: Vec<(Coin, An)> = records.iter().map(|r| (r.coin, r.an)).collect();
@@ -279,7 +272,7 @@ impl Minting<'_> {
         for (record, passed) in records.into_iter().zip(passed) {
             let denomination = record.coin.denomination;
             if record.is_unknown() || !passed {
-                unknown.entry(denomination).or_default().push(record.coin);
+                unknown.push(record.coin);
                 continue;
             }
             writer.write(&record)?;
@@ -290,14 +283,7 @@ impl Minting<'_> {
             }
         }
         writer.sync()?;
-        let mut in_circulation = Vec::new();
-        for (denomination, coins) in unknown {
-            let there = self.client.all_sns(&self.key, denomination)?;
-            let there: HashSet<SerialNumber> = there.into_iter().collect();
-            let coins = coins.into_iter();
-            in_circulation.extend(coins.filter(|coin| there.contains(&coin.serial_number)));
-        }
-        Ok(in_circulation)
+        Ok(self.client.in_circulation(&self.key, unknown)?)
     }
 
     /// Makes these coins and writes them down; what cannot be written down is freed again.

@@ -153,6 +153,7 @@ pub fn main() -> ExitCode {
     match answer {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
+        Ok(Answer::Failed) => ExitCode::from(2),
         Err(error) => {
             eprintln!("raida: {}", plain(&error.to_string()));
             ExitCode::from(2)

@@ -1,32 +1,34 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::settings::FolderArgs;
 use super::{CliError, HostPort, admin_key_file};
+use crate::admin::{self, Address};
 use crate::client::{Client, CoinListReader, CoinRecord, Months, Options, Transport};
 use crate::coin::{An, Coin};
 use crate::protocol::{AdminKey, Protection, RaidaId, ResponseCounter};
 use crate::shown::Shown;
 
 /// Where a development node is.
-pub const DEFAULT_HOST: &str = "127.0.0.1:50000";
+const DEFAULT_HOST: &str = "127.0.0.1:50000";
 
-/// The node that is asked where no other one is named: RAIDA_HOST in the environment, or the development node.
-fn default_host() -> &'static str {
-    static HOST: OnceLock<String> = OnceLock::new();
-    HOST.get_or_init(|| std::env::var("RAIDA_HOST").unwrap_or_else(|_| DEFAULT_HOST.to_owned()))
-}
+/// A development node's number.
+const DEFAULT_RAIDA: RaidaId = RaidaId::new(0).expect("0 to 24");
+
+/// Names the node that is asked where no other one is named.
+const HOST_VARIABLE: &str = "RAIDA_HOST";
 
 /// Which node a command talks to, and how.
 #[derive(clap::Args, Debug)]
 pub struct NodeArgs {
-    /// The node; without it the one that RAIDA_HOST in the environment names
-    #[arg(long, value_name = "HOST:PORT", default_value = default_host())]
-    pub host: HostPort,
-    /// Its RAIDA number; a node answers to no other
-    #[arg(long, value_name = "N", default_value = "0", value_parser = raida_id)]
-    pub raida: RaidaId,
+    /// The node; without it the one that runs on the folder of --data, where a command has that, then
+    /// the one that RAIDA_HOST in the environment names, then 127.0.0.1:50000
+    #[arg(long, value_name = "HOST:PORT")]
+    host: Option<HostPort>,
+    /// Its RAIDA number, 0 without it; a node answers to no other
+    #[arg(long, value_name = "N", value_parser = raida_id)]
+    raida: Option<RaidaId>,
     /// Its coin id; 6 is CloudCoin
     #[arg(long, value_name = "N", default_value_t = 6)]
     pub coin_id: u16,
@@ -78,9 +80,64 @@ impl AdminKeyArgs {
 }
 
 impl NodeArgs {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// It is not named on the command line, and RAIDA_HOST makes no sense.
+    pub fn host(&self) -> Result<HostPort, CliError> {
+        if let Some(host) = &self.host {
+            return Ok(host.clone());
+        }
+        let (origin, text) = match std::env::var_os(HOST_VARIABLE) {
+            Some(text) => (HOST_VARIABLE, text.to_string_lossy().into_owned()),
+            None => ("--host", DEFAULT_HOST.to_owned()),
+        };
+        let host = text.parse();
+        host.map_err(|error| CliError::Unfinished(format!("{origin} is {text}: {error}")))
+    }
+
+    /// Its RAIDA number.
+    pub fn raida(&self) -> RaidaId {
+        self.raida.unwrap_or(DEFAULT_RAIDA)
+    }
+
+    /// Names the node that runs on the folder that is named for its admin key, where no node is named.
+    ///
+    /// # Errors
+    /// No node runs there.
+    pub fn name_by(&mut self, admin: &AdminKeyArgs) -> Result<(), CliError> {
+        let is_named = self.host.is_some() || self.raida.is_some();
+        if is_named || std::env::var_os(HOST_VARIABLE).is_some() {
+            return Ok(());
+        }
+        let Some(folder) = admin.data_folder()? else {
+            return Ok(());
+        };
+        let Address { raida, listens } = admin::ask_address(&folder)?;
+        // Who listens everywhere listens here.
+        let ip = match listens.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        self.host = Some(SocketAddr::new(ip, listens.port()).into());
+        self.raida = RaidaId::new(raida);
+        Ok(())
+    }
+
     /// The flags that name the node, each after a space.
     pub fn flags(&self) -> String {
-        format!(" --host {} --raida {}", self.host, self.raida)
+        let host = self.host().map(|host| format!(" --host {host}"));
+        host.unwrap_or_default() + &format!(" --raida {}", self.raida())
+    }
+
+    /// Those of them that another command needs which is given here: what it finds by itself is left out.
+    pub fn flags_needed(&self) -> String {
+        let host = (self.host.iter()).filter(|host| host.to_string() != DEFAULT_HOST);
+        let raida = (self.raida.iter()).filter(|&&raida| raida != DEFAULT_RAIDA);
+        host.map(|host| format!(" --host {host}"))
+            .chain(raida.map(|raida| format!(" --raida {raida}")))
+            .collect()
     }
 
     /// Connects without encryption.
@@ -126,14 +183,18 @@ impl NodeArgs {
         Options {
             coin_id: self.coin_id,
             timeout: Duration::from_millis(self.timeout_ms),
-            ..Options::new(self.raida)
+            ..Options::new(self.raida())
         }
     }
 
     fn connect_with(&self, options: Options, udp: bool) -> Result<Client, CliError> {
         let transport = if udp { Transport::Udp } else { Transport::Tcp };
-        let host = (self.host.host(), self.host.port());
-        Ok(Client::connect(host, transport, options)?)
+        let host = self.host()?;
+        Ok(Client::connect(
+            (host.host(), host.port()),
+            transport,
+            options,
+        )?)
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Answer {
     Yes,
     /// Exit status 1: a coin fails, a check finds damage, a configuration is refused.
     No,
+    /// Exit status 2: it could not be carried out, and the log says why.
+    Failed,
 }
 
 /// Says on standard error what somebody has to know and no exit status says.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::mint::RESERVED;
 use super::{CliError, admin_key_file};
 use crate::client::{Client, ClientError, PerRaida, Raidas};
-use crate::coin::{An, Coin, Denomination, SerialNumber};
+use crate::coin::{An, Coin, Denomination};
 use crate::protocol::executive::SessionId;
 use crate::protocol::{AdminKey, RaidaId};
 
@@ -152,30 +152,12 @@ impl SameCoins {
     /// # Errors
     /// A node gives no answer, or refuses.
     pub fn in_circulation(&self, coins: &[Coin]) -> Result<Vec<Coin>, CliError> {
-        let mut numbers: BTreeMap<Denomination, BTreeSet<SerialNumber>> = BTreeMap::new();
-        for coin in coins {
-            let of_it = numbers.entry(coin.denomination).or_default();
-            of_it.insert(coin.serial_number);
-        }
-        let mut found = Vec::new();
-        for (denomination, numbers) in numbers {
-            let there = self.ask(|client, key| {
-                let there = client.all_sns(key, denomination)?.into_iter();
-                Ok(there
-                    .filter(|n| numbers.contains(n))
-                    .collect::<BTreeSet<_>>())
-            });
-            let there = all_answered(there, "start it, and try again")?;
-            let there: BTreeSet<SerialNumber> = there
-                .into_iter()
-                .flat_map(|(_, there)| there.unwrap_or_default())
-                .collect();
-            found.extend(there.into_iter().map(|serial_number| Coin {
-                denomination,
-                serial_number,
-            }));
-        }
-        Ok(found)
+        let asked = || coins.iter().copied();
+        let there = self.ask(|client, key| client.in_circulation(key, asked()));
+        let there = all_answered(there, "start it, and try again")?;
+        let there = there.into_iter().filter_map(|(_, there)| there);
+        let there: BTreeSet<Coin> = there.flatten().collect();
+        Ok(there.into_iter().collect())
     }
 
     /// Takes coins out of circulation on all nodes, whatever their numbers are.

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing::Level;
 
 use super::config::{self, Config, LogFormat};
 use super::output::{Answer, print};
@@ -60,6 +61,18 @@ impl ServeCommand {
     pub fn run(self) -> Result<Answer, CliError> {
         let config = self.settings.load()?;
         let logging = Logging::start(&config.log)?;
+        // Where the log is JSON, so is what a node says that cannot start: its readers read nothing else.
+        let is_json = config.log.format == LogFormat::Json && tracing::enabled!(Level::ERROR);
+        match self.serve(config, logging) {
+            Err(error) if is_json => {
+                tracing::error!(%error, "ended");
+                Ok(Answer::Failed)
+            }
+            served => served,
+        }
+    }
+
+    fn serve(self, config: Config, logging: Logging) -> Result<Answer, CliError> {
         die_of_panics();
         // Before the node's threads start, so that they inherit nothing else to do with signals.
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])

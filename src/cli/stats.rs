@@ -51,11 +51,14 @@ impl StatsCommand {
     ///
     /// # Errors
     /// The admin key cannot be read; the node gives no answer, or refuses.
-    pub fn run(self) -> Result<Answer, CliError> {
+    pub fn run(mut self) -> Result<Answer, CliError> {
         match (self.latency, self.detail) {
             (true, _) => self.print_latency()?,
             (_, true) => self.print_detail()?,
-            _ => self.print_counters()?,
+            _ => {
+                self.node.name_by(&self.admin)?;
+                self.print_counters()?;
+            }
         }
         Ok(Answer::Yes)
     }

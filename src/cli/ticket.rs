@@ -53,7 +53,7 @@ impl TicketCommand {
                 .collect();
             let failed: Vec<_> = failed().map(|((coin, _), _)| json_of(*coin)).collect();
             print_json(&json!({
-                "raida": self.node.raida.get(),
+                "raida": self.node.raida().get(),
                 "tickets": issued,
                 "failed": failed,
             }))?;

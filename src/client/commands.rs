@@ -1,4 +1,5 @@
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
 
 use super::{ClientError, Connection, NotAList, Options, Reply, Transport};
@@ -281,6 +282,32 @@ impl Client {
         })?;
         let numbers = AllSns::read_reply(&reply.payload).map(|numbers| numbers.collect());
         self.some(Command::AllSns, numbers)
+    }
+
+    /// Those of these coins that are in circulation, in their order. Only over TCP.
+    ///
+    /// # Errors
+    /// As [`Client::all_sns`].
+    pub fn in_circulation(
+        &mut self,
+        key: &AdminKey,
+        coins: impl IntoIterator<Item = Coin>,
+    ) -> Result<Vec<Coin>, ClientError> {
+        let mut there: BTreeMap<Denomination, HashSet<SerialNumber>> = BTreeMap::new();
+        let mut found = Vec::new();
+        for coin in coins {
+            let numbers = match there.entry(coin.denomination) {
+                Entry::Occupied(numbers) => numbers.into_mut(),
+                Entry::Vacant(entry) => {
+                    let numbers = self.all_sns(key, coin.denomination)?;
+                    entry.insert(numbers.into_iter().collect())
+                }
+            };
+            if numbers.contains(&coin.serial_number) {
+                found.push(coin);
+            }
+        }
+        Ok(found)
     }
 
     /// How many records of so many bytes fit a request beside `fixed` bytes of payload, with so

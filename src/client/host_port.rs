@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 /// Where a node listens: a host name or an address, and a port; an IPv6 address in brackets.
@@ -31,6 +32,15 @@ impl HostPort {
     /// The port, 1 to 65535.
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> HostPort {
+        HostPort {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
     }
 }
 

@@ -77,14 +77,19 @@ impl<'a> Supervisor<'a> {
         tell: &'a mut dyn FnMut(Event),
     ) -> Result<Supervisor<'a>, NetworkError> {
         preflight::allow_descriptors()?;
-        let folder = Folder::open(&settings.folder)?;
         let is_up = |raida: &RaidaId| !settings.down.contains(raida);
         // A node that is left out may have its port in use: by whoever plays its part.
         let listens: Vec<SocketAddr> = RaidaId::all()
             .filter(is_up)
             .map(|raida| settings.listens(raida))
             .collect();
+        // A folder that is there may be in use, which says more than the ports of who uses it; one that
+        // is not there is not left behind by a start that comes to nothing.
+        let is_there = settings.folder.exists();
+        let open = || Folder::open(&settings.folder);
+        let folder = is_there.then(open).transpose()?;
         preflight::ports_are_free(&listens)?;
+        let folder = folder.map_or_else(open, Ok)?;
         folder.write(settings)?;
         let socket = control_socket(folder.path());
         let control = Control::open(folder.path()).map_err(|error| at(&socket, error))?;

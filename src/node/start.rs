@@ -288,7 +288,12 @@ impl Node {
             let _ = node.join();
             return Err(StartError::Shard(error));
         }
-        node._admin = serve_admin(&settings.data, mailboxes, node.control.limits.clone());
+        let address = admin::Address {
+            raida: settings.rules.raida.get(),
+            listens: node.summary.address,
+        };
+        let limits = node.control.limits.clone();
+        node._admin = serve_admin(&settings.data, address, mailboxes, limits);
         node.summary.took = start.elapsed();
         Ok(node)
     }
@@ -405,10 +410,11 @@ fn recovery_next(folder: &str, error: &RecoveryError) -> String {
 /// Answers questions about the node from its data folder. A node without that serves as well.
 fn serve_admin(
     folder: &Path,
+    address: admin::Address,
     mailboxes: Arc<[Mailbox]>,
     limits: Arc<Limits>,
 ) -> Option<admin::Server> {
-    let started = admin::Server::start(folder, mailboxes, limits);
+    let started = admin::Server::start(folder, address, mailboxes, limits);
     let warn = |error: &io::Error| {
         tracing::warn!(
             folder = %folder.shown(), %error,

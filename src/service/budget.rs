@@ -828,7 +828,8 @@ mod tests {
         second.hold(3 * MIB);
         assert_eq!(account.can_keep(1), Err(NoKeeping::Share));
         let (woken, waker) = waiter();
-        account.wait_for(Scarce::Kept, &mut Waits::NOTHING, &waker);
+        let mut waits = Waits::NOTHING;
+        account.wait_for(Scarce::Kept, &mut waits, &waker);
         first.hold(0);
         assert_eq!(woken.0.load(Relaxed), 0);
         second.hold(MIB / 4);

@@ -127,6 +127,62 @@ fn a_log_in_json_has_no_line_that_is_none() {
     );
 }
 
+#[test]
+fn a_node_that_cannot_start_says_so_in_json_where_its_log_is_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let _node = Serve::on(folder.path()).start();
+    let mut serve = raida(folder.path());
+    serve.args(["serve", "--data", ".", "--listen", "127.0.0.1:0", "--set"]);
+    let error = refusal(serve.arg("log.format=json"));
+    let object: serde_json::Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(object["level"], "ERROR");
+    assert_says(object["error"].as_str().unwrap(), &["in use by process"]);
+    // Where nothing is logged, it is said all the same.
+    let error = refusal(serve.args(["--log-level", "off"]));
+    assert_says(&error, &["raida: ", "in use by process"]);
+}
+
+#[test]
+fn a_command_asks_the_node_that_runs_on_the_folder_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let node = Serve::on(&data).with("node.raida_id", 7).start();
+    let run = |arguments: &[&str]| {
+        let mut command = raida(folder.path());
+        command.env_remove("RAIDA_HOST").args(arguments);
+        command
+    };
+    let minted = "mint --data data --count 3 --denomination 1 --out coins.csv";
+    let minted = run(&minted.split(' ').collect::<Vec<_>>());
+    let next = assert_succeeds(minted);
+    let (_, next) = next.split_once("try: raida ").unwrap();
+    let next = assert_succeeds(run(&next.split_whitespace().collect::<Vec<_>>()));
+    assert_says(&next, &["3"]);
+    let counted = assert_succeeds(run(&["stats", "--data", "data"]));
+    assert_says(&counted, &["requests"]);
+    assert_succeeds(run(&["delete", "coins.csv", "--data", "data"]));
+    // Who is named is asked, and a folder without a node is told.
+    let address = node.address.to_string();
+    let named = [
+        "stats", "--data", "data", "--host", &address, "--raida", "7",
+    ];
+    assert_succeeds(run(&named));
+    drop(node);
+    let error = refusal(&mut run(&["stats", "--data", "data"]));
+    assert_says(&error, &["no node runs on the data folder data"]);
+    let mut command = run(&["detect", "coins.csv"]);
+    let error = refusal(command.env("RAIDA_HOST", "nowhere"));
+    assert_says(&error, &["RAIDA_HOST is nowhere", "127.0.0.1:50000"]);
+}
+
+#[track_caller]
+fn assert_succeeds(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A folder with what a user may not read, and a program that this user can start.
 struct Closed {
     folder: tempfile::TempDir,

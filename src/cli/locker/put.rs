@@ -3,11 +3,12 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::cli::coins::{check_place, check_sum, json_of, read_coins};
+use crate::cli::coins::{check_sum, json_of, read_coins};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::{json_of_said, names, phrase, table};
 use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
+use crate::client::locker::check_place;
 use crate::client::locker::{
     Choice, Chosen, LockerSecret, Place, Put, PutCoin, Stage, choose, put,
 };

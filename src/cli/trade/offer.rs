@@ -4,12 +4,13 @@ use serde_json::json;
 
 use super::terms::{currency, price};
 use crate::cli::CliError;
-use crate::cli::coins::{check_place, check_sum, read_coins};
+use crate::cli::coins::{check_sum, read_coins};
 use crate::cli::locker::{FromWalletArgs, json_of_put, text_of_put, words};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::phrase;
 use crate::cli::secrets::{SecretError, SecretText, draw_trade_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
+use crate::client::locker::check_place;
 use crate::client::locker::{Place, PutCoin, TradeSecret, put};
 use crate::client::{Client, Raidas};
 use crate::coin::{An, Coin};

@@ -86,11 +86,20 @@ pub fn choose(
         return Err(LockerError::NoCoins);
     }
     let (coins, before) = (chosen.len(), before.len());
-    if coins + before > LISTED_COINS_MAX {
-        return Err(LockerError::TooMany { coins, before });
-    }
+    check_place(coins, before)?;
     wallet.keep_where(|filed| chosen.contains(&filed.file.coin));
     Ok(Chosen::AsAsked)
+}
+
+/// Whether all coins in one place, a locker or an offer, can be listed and so taken out again.
+///
+/// # Errors
+/// There are too many.
+pub fn check_place(coins: usize, before: usize) -> Result<(), LockerError> {
+    match coins + before > LISTED_COINS_MAX {
+        true => Err(LockerError::TooMany { coins, before }),
+        false => Ok(()),
+    }
 }
 
 /// Coins that are worth just this; `None` where there are none such, or for nothing at all.

@@ -29,7 +29,7 @@ mod under_way;
 
 use crate::client::ClientError;
 
-pub use choose::{Choice, Chosen, choose};
+pub use choose::{Choice, Chosen, check_place, choose};
 pub use error::LockerError;
 pub use peek::{Agreement, Difference, Peeked, peek};
 pub use put::{Place, Put, PutCoin, put};
