@@ -83,7 +83,7 @@ impl An {
 
 /// Tells whether a coin still has the authenticity number that it had: four bytes that stand for it.
 /// Another number has the same ones one time in four billion. Printing it shows nothing.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnTag(u32);
 
 impl An {

@@ -174,7 +174,7 @@ impl Tickets {
         };
         let count = listed.inspect_err(|_| {
             let all = self.coins.len();
-            (before..all).for_each(|at| self.of_coins.end(self.coins.get(at).0));
+            (before..all).for_each(|at| self.of_coins.end(*self.coins.get(at)));
             self.coins.drop_back(all - before);
         })?;
         let ticket = self.number(&random);
@@ -242,7 +242,7 @@ impl Tickets {
             if usize::from(listed) == room.coins || listed == u16::MAX {
                 return Err(room.beyond);
             }
-            if !self.of_coins.list(number) {
+            if !self.of_coins.list((number, tag)) {
                 return Err(NotIssued::CoinIsListed);
             }
             self.coins.push_back((number, tag));
@@ -302,7 +302,7 @@ impl Tickets {
             };
             self.shares.give_back(account, count);
             let coins = 0..usize::from(count);
-            coins.for_each(|at| self.of_coins.end(self.coins.get(at).0));
+            coins.for_each(|at| self.of_coins.end(*self.coins.get(at)));
             self.issued.drop_front(1);
             self.gone = self.gone.wrapping_add(1);
             self.coins.drop_front(count.into());

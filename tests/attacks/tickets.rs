@@ -20,7 +20,7 @@ use raida::{
 
 use socket2::{Domain, Socket, Type};
 
-use crate::real_node::{PATIENCE, RAIDA, RealNode, wire::Answer, wire::Wire, wire::compose};
+use crate::real_node::{PATIENCE, RAIDA, RealNode, plain, wire::Answer, wire::Wire, wire::compose};
 
 const BOTH: [(Dialect, u16); 2] = [(Dialect::Spec, 1), (Dialect::Raidax, 2)];
 
@@ -289,6 +289,15 @@ fn many_addresses_do_not_fill_the_pool_with_one_coin() {
         assert_eq!(
             (healing.tickets_refused, healing.tickets_refused_coin),
             (0, 34)
+        );
+        // Tickets of a former owner take nothing from who has the coin now.
+        let (coin, an) = held[0];
+        let new = an ^ An::new(std::array::from_fn(|byte| byte as u8));
+        let powned = plain::Client::tcp(&node).pown(&[(coin, an, new)]);
+        assert_eq!(powned, Status::ALL_PASS);
+        assert_eq!(
+            Stranger::at(41, &node).take_all(&[(coin, new)], POOL),
+            OF_A_COIN
         );
         node.stop();
     }
