@@ -292,7 +292,7 @@ fn many_addresses_do_not_fill_the_pool_with_one_coin() {
         );
         // Tickets of a former owner take nothing from who has the coin now.
         let (coin, an) = held[0];
-        let new = an ^ An::new(std::array::from_fn(|byte| byte as u8));
+        let new = an ^ An::new((1_u128 << 64).to_be_bytes());
         let powned = plain::Client::tcp(&node).pown(&[(coin, an, new)]);
         assert_eq!(powned, Status::ALL_PASS);
         assert_eq!(
