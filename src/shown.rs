@@ -92,11 +92,16 @@ pub fn who_has(port: u16, outgoing: &str) -> String {
     text
 }
 
-/// Whether a character does something else than to be seen: control characters, and those that turn the
-/// direction of writing.
+/// Whether a character does something else than to be seen: control characters, those that turn the
+/// direction of writing or end a line, and those that take no room, by which two texts look the same.
 fn is_hidden(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -109,6 +114,10 @@ mod tests {
         assert_eq!(shown("a b/Zürich.bin"), "a b/Zürich.bin");
         assert_eq!(shown("a\n\x1b[2Jb"), "a\\u{a}\\u{1b}[2Jb");
         assert_eq!(shown("\u{202e}nib.\u{9b}"), "\\u{202e}nib.\\u{9b}");
+        assert_eq!(
+            shown("a\u{2028}b\u{200b}c\u{feff}"),
+            "a\\u{2028}b\\u{200b}c\\u{feff}"
+        );
     }
 
     #[test]

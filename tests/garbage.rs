@@ -1,8 +1,8 @@
-//! Any header, any body, any length, split at any byte, over TCP and UDP: the status of PROTOCOL.md
+//! Any header, any body, any length, split at any byte, over TCP and UDP: the status of docs/protocol.md
 //! or silence, and nobody else notices.
 //!
 //! What is sent is random, or a right request that was damaged. A few lines here say after
-//! PROTOCOL.md which answers are possible; meanwhile other clients have all their right answers.
+//! docs/protocol.md which answers are possible; meanwhile other clients have all their right answers.
 //!
 //! `RAIDA_GARBAGE_SEED=<number>` sends the same again.
 
@@ -93,7 +93,7 @@ enum OfDatagram {
     ByItsKey,
 }
 
-/// PROTOCOL.md section 5, "Amplification" and "Refusals over UDP".
+/// docs/protocol.md, "Amplification" and "Refusals over UDP".
 fn judge_datagram(bytes: &[u8], dialect: Dialect) -> OfDatagram {
     if is_answer_like(bytes) {
         return OfDatagram::Silence;
@@ -151,7 +151,7 @@ fn is_answer_like(bytes: &[u8]) -> bool {
     Status::new(bytes[2]).name() != "unknown" && (is_plain || is_verified)
 }
 
-/// PROTOCOL.md section 3, for what has come of a request; `None` where there must come more.
+/// docs/protocol.md section 3, for what has come of a request; `None` where there must come more.
 fn judge(bytes: &[u8], dialect: Dialect, is_datagram: bool) -> Option<Verdict> {
     if bytes.len() < HEADER_MIN {
         return None;
@@ -218,7 +218,7 @@ fn judge(bytes: &[u8], dialect: Dialect, is_datagram: bool) -> Option<Verdict> {
     Some(verdict)
 }
 
-/// PROTOCOL.md sections 3 and 5, for a body that is whole. Whether a key is right is not looked at.
+/// docs/protocol.md sections 3 and 5, for a body that is whole. Whether a key is right is not looked at.
 fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> Vec<Status> {
     let unread = match kind {
         0 => vec![],

@@ -1,4 +1,4 @@
-"""The goals of DESIGN.md section 9: what each is read from, and whether it is met.
+"""The goals (perf/README.md): what each is read from, and whether it is met.
 
 A figure is a spread (least, median, most) of what was measured several times; a goal is met when the
 median is. `None` is a figure that could not be taken.

@@ -12,7 +12,7 @@ use crate::coin::{An, Coin};
 use crate::shown::Shown;
 
 /// Why a server may take no sum for a proof of the coins of a CSV: several have one number. In pairs it
-/// leaves nothing in the sum (PROTOCOL.md section 8, Sums).
+/// leaves nothing in the sum (docs/protocol.md, "Sums").
 #[derive(Debug, thiserror::Error)]
 pub enum SharedKey {
     /// They lie in a locker.

@@ -213,7 +213,7 @@ struct Minting<'a> {
     made: Vec<Coin>,
 }
 
-/// How long pages stay reserved for a session (PROTOCOL.md section 5), less some time on the way.
+/// How long pages stay reserved for a session (docs/protocol.md section 5), less some time on the way.
 pub const RESERVED: Duration = Duration::from_secs(14);
 
 impl Minting<'_> {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::CliError;
 use super::node::{EncryptionArgs, NodeArgs};
 use super::raidas::RaidasArgs;
@@ -28,6 +30,11 @@ pub enum Servers {
 }
 
 impl ServersArgs {
+    /// How long to wait for an answer.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.node.timeout_ms)
+    }
+
     /// Connects to the node, or reads where the servers are.
     ///
     /// # Errors

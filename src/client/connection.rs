@@ -102,6 +102,11 @@ pub enum NotAList {
 }
 
 impl ClientError {
+    /// Whether the server does not know the question, as one that knows a shorter form of it.
+    pub fn is_not_known(&self) -> bool {
+        matches!(self, ClientError::Refused(_, Status::INVALID_LENGTH))
+    }
+
     /// Whether the request may have been carried out although there is no usable answer.
     pub fn leaves_doubt(&self) -> bool {
         matches!(

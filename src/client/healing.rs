@@ -12,7 +12,7 @@ use crate::protocol::key_healing::{
 use crate::protocol::request::RequestTooLong;
 use crate::protocol::{Command, RaidaId};
 
-/// Coins that one ticket can hold (PROTOCOL.md section 5).
+/// Coins that one ticket can hold (docs/protocol.md section 5).
 const TICKET_COINS_MAX: usize = 4_096;
 
 /// What became of a list of coins that tickets were asked for.

@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::time::Instant;
 
 use super::commands::all_or_none;
 use super::{Client, ClientError, NotAList, Outcome};
@@ -146,7 +147,9 @@ impl Client {
         let list = ListForSale { currency, most };
         let reply = self.ask(Command::ListForSale, |out| list.compose(out))?;
         let listing = Listing::read(reply.status, &reply.payload, currency);
-        self.some(Command::ListForSale, listing.map(|l| l.iter().collect()))
+        let listed = listing.map(|l| l.iter().collect::<Vec<Listed>>());
+        let asked_for = listed.filter(|listed| listed.len() <= most.into());
+        self.some(Command::ListForSale, asked_for)
     }
 
     /// Asks which coins are for sale in a trade locker, known by its key or its public id.
@@ -161,20 +164,45 @@ impl Client {
             .map_err(|why| self.not_a_list(why))
     }
 
-    /// Asks where what is for sale is to be paid; `None` where there is no such offer, or the server
-    /// does not know the question, as other programs do not.
+    /// Asks where an offer is to be paid; `None` where there is none, or the server does not know the
+    /// question.
     ///
     /// # Errors
-    /// No answer, or another refusal.
+    /// No answer, or a refusal.
     pub fn trade_address(&mut self, name: TradeName) -> Result<Option<Address>, ClientError> {
         let compose = |out: &mut _| PeekTrade::compose(name, TradePart::Address, out);
-        let reply = match self.ask(Command::PeekTrade, compose) {
-            Ok(reply) => reply,
-            Err(ClientError::Refused(_, Status::INVALID_LENGTH)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let address = PeekTrade::read_address(reply.status, &reply.payload);
-        self.some(Command::PeekTrade, address)
+        match self.ask(Command::PeekTrade, compose) {
+            Ok(reply) => {
+                let address = PeekTrade::read_address(reply.status, &reply.payload);
+                self.some(Command::PeekTrade, address)
+            }
+            Err(error) if error.is_not_known() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks where offers are to be paid, in their order; `None` where there is no such offer, or the
+    /// server does not know the question, as other programs do not. Answers that come later than `until`
+    /// are not waited for. The first error: what is known by then is no less true.
+    pub fn trade_addresses(
+        &mut self,
+        names: &[TradeName],
+        until: Instant,
+    ) -> (Vec<Option<Address>>, Option<ClientError>) {
+        let mut addresses = vec![None; names.len()];
+        let error = self.in_batches(
+            Command::PeekTrade,
+            names,
+            1,
+            |names, out| PeekTrade::compose(names[0], TradePart::Address, out),
+            |asked, reply| {
+                let reply = reply.filter(|_| Instant::now() <= until)?;
+                addresses[asked.start] = PeekTrade::read_address(reply.status, &reply.payload)?;
+                Some(())
+            },
+        );
+        let knows_not = ClientError::is_not_known;
+        (addresses, error.filter(|error| !knows_not(error)))
     }
 
     /// Says that a trade locker is paid for, and asks for its coins. The same may be asked again, until

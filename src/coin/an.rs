@@ -6,7 +6,7 @@ use super::ShardId;
 /// An authenticity number: 16 bytes that only the coin's owner and the server know.
 ///
 /// Comparing takes the same time wherever two numbers differ, and printing one shows nothing of it
-/// (DESIGN.md invariant 7).
+/// (docs/architecture.md, "Rules that always hold", 7).
 ///
 /// ```
 /// use raida::coin::An;
@@ -36,14 +36,16 @@ impl An {
         &self.0
     }
 
-    /// Whether the number marks a locker: its last four bytes are FF (PROTOCOL.md, group 8).
+    /// Whether the number marks a locker: its last four bytes are FF (docs/protocol.md, "Group 8:
+    /// lockers").
     #[inline]
     pub fn is_locker_key(&self) -> bool {
         self.0[12..] == [0xff; 4]
     }
 
     /// Whether the number has the form of a trade locker's key: its last two bytes are EE, and the one
-    /// before them is a currency's, 0 to 2 (PROTOCOL.md, group 8). One random number in 5.6 million has.
+    /// before them is a currency's, 0 to 2 (docs/protocol.md, "Group 8: lockers"). One random number in
+    /// 5.6 million has.
     #[inline]
     pub fn is_trade_key(&self) -> bool {
         self.0[14..] == [0xee; 2] && self.0[13] <= 2

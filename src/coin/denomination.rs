@@ -1,5 +1,5 @@
 /// What a coin is worth: 10 to the power of this, -8 (0.00000001) to 6 (1,000,000). One signed byte
-/// on the wire (PROTOCOL.md section 1).
+/// on the wire (docs/protocol.md section 1).
 ///
 /// ```
 /// use raida::coin::Denomination;

@@ -1,5 +1,5 @@
 /// When a coin was last changed: months from start, counted from February 2023 in UTC
-/// (PROTOCOL.md section 1). 0 means the coin is free, not in circulation.
+/// (docs/protocol.md section 1). 0 means the coin is free, not in circulation.
 ///
 /// ```
 /// use raida::coin::Mfs;

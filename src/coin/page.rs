@@ -57,7 +57,7 @@ impl PageId {
     }
 
     /// The shard that owns the page: (page number + denomination index) mod shards, simple enough
-    /// for the kernel to compute when it steers a datagram (DESIGN.md section 1).
+    /// for the kernel to compute when it steers a datagram (docs/architecture.md, "Shape").
     #[inline]
     pub fn owner(self, shards: u16) -> ShardId {
         let index = self.0 / PAGES_PER_DENOMINATION;

@@ -1,4 +1,4 @@
-/// Coins a page holds (PROTOCOL.md section 1).
+/// Coins a page holds (docs/protocol.md section 1).
 pub const COINS_PER_PAGE: usize = 1_024;
 
 /// A coin's number within its denomination, 0 to 1,023,999.

@@ -288,7 +288,7 @@ impl Purse {
     }
 
     /// Whether some of the coins to ask about share a number, so that a sum of their numbers may prove
-    /// nothing (PROTOCOL.md section 8, Sums).
+    /// nothing (docs/protocol.md, "Sums").
     pub fn share_a_number(&self) -> bool {
         let mut numbers = HashSet::new();
         let mut held = self.coins.iter();

@@ -9,7 +9,7 @@ use crate::coin::{An, Coin};
 use crate::protocol::healing::{GetTicket, PartialGenerator, TicketAnswer, TicketId, VOTES_NEEDED};
 use crate::protocol::{Command, RaidaId, Status};
 
-/// A ticket is taken for worthless so long after it was asked for: it lives 300 s (PROTOCOL.md
+/// A ticket is taken for worthless so long after it was asked for: it lives 300 s (docs/protocol.md
 /// section 5), and has to be claimed meanwhile.
 const FRESH: Duration = Duration::from_secs(240);
 /// Fixes that there are tickets for at first.

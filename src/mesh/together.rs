@@ -79,8 +79,8 @@ impl Held<'_> {
 }
 
 impl<E: Environment> Mesh<E> {
-    /// Changes several coins together: all or nothing, over shards and crashes (DESIGN.md
-    /// section 4). Holds the coins shard by shard in rising order, decides, writes one record into
+    /// Changes several coins together: all or nothing, over shards and crashes (docs/architecture.md,
+    /// "A request's way"). Holds the coins shard by shard in rising order, decides, writes one record into
     /// this core's log, and when that is durable tells the lockers that coins come out of or go into,
     /// each once, and puts the changes into all pages.
     ///

@@ -76,7 +76,7 @@ pub enum Split {
     },
 }
 
-/// The longest header there is, bytes (PROTOCOL.md section 3, encryption types 4 and 5). A stream's
+/// The longest header there is, bytes (docs/protocol.md section 3, encryption types 4 and 5). A stream's
 /// request may be this much longer than the body limit.
 pub const HEADER_BYTES_MAX: usize = 48;
 
@@ -172,7 +172,8 @@ pub trait Session: 'static {
     }
 
     /// Handles one whole request, the one that the stream was last [found](Session::split) to start
-    /// with, or one whole datagram (possibly malformed). May decrypt it in place. Appends the response to `out`, which may hold earlier responses.
+    /// with, or one whole datagram (possibly malformed). May decrypt it in place. Appends the response to
+    /// `out`, which may hold earlier responses.
     fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled;
 
     /// Appends the answer to a request that there is no room for. `header` is as much of it as has come.

@@ -1,6 +1,7 @@
 //! The kernel's part in sharding: a classic BPF program that picks, for each datagram, the socket of
-//! the shard that owns the datagram's coin, or the ticket that it claims. It is a hint and nothing more: a request that arrives at
-//! another shard works the same, one message slower. So what cannot be told is spread at random.
+//! the shard that owns the datagram's coin, or the ticket that it claims. It is a hint and nothing more:
+//! a request that arrives at another shard works the same, one message slower. So what cannot be told is
+//! spread at random.
 
 use std::io;
 use std::net::UdpSocket;
@@ -11,7 +12,7 @@ use libc::sock_filter;
 use crate::coin::{Denomination, SerialNumber};
 use crate::protocol::Command;
 
-/// Where the program looks, bytes from the datagram's start (PROTOCOL.md sections 3 and 5).
+/// Where the program looks, bytes from the datagram's start (docs/protocol.md sections 3 and 5).
 ///
 /// Group and command.
 const COMMAND: u32 = 4;

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Coins of a ticket, at most (PROTOCOL.md section 5).
+/// Coins of a ticket, at most (docs/protocol.md section 5).
 const TICKET_COINS_MAX: usize = 4_096;
 /// The longest body of an answer that is waited for, bytes.
 const BODY_BYTES_MAX: usize = TICKET_COINS_MAX * Coin::SIZE + TRAILER.len();

@@ -38,7 +38,7 @@ impl Peers {
         })
     }
 
-    /// Claims a ticket that a server issued, in this node's name ("validate"; PROTOCOL.md section 5).
+    /// Claims a ticket that a server issued, in this node's name ("validate"; docs/protocol.md section 5).
     /// Gives its coins. It is asked at once, whether or not the result is awaited.
     ///
     /// # Errors

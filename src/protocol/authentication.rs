@@ -1,4 +1,4 @@
-//! Group 1: who owns a coin, and handing it on (PROTOCOL.md section 5). Sizes here are of the
+//! Group 1: who owns a coin, and handing it on (docs/protocol.md section 5). Sizes here are of the
 //! payload: the page's less the 18 bytes of challenge and trailer.
 
 use sha2::{Digest, Sha256};

@@ -82,7 +82,7 @@ pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result
 /// not found, is refused with [`RequestHeader::missing_key_status`], also where there is no body to
 /// decrypt, since the response could not be encrypted either.
 ///
-/// Checks run in the order of PROTOCOL.md section 3. A ciphertext whose HMAC is wrong is left as it
+/// Checks run in the order of docs/protocol.md section 3. A ciphertext whose HMAC is wrong is left as it
 /// is.
 #[inline(always)]
 pub fn open<'a>(
@@ -131,7 +131,7 @@ impl std::fmt::Debug for Opened<'_> {
 
 /// Whether a request may come without a body.
 ///
-/// Version and audit may not under types 1 and 2, which PROTOCOL.md section 3 does not say. Nothing
+/// Version and audit may not under types 1 and 2, which docs/protocol.md section 3 does not say. Nothing
 /// in such a request shows that the client knows the key, and the answer, whose plain text anyone can
 /// ask for under type 0, would show it the key stream of a nonce of its own choosing. A second
 /// request with that nonce and a made-up body is answered with the challenge as decrypted XOR the

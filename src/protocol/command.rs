@@ -1,7 +1,7 @@
 //! Which command groups and commands there are.
 
 /// What a request asks for: the command group and the command within it, bytes 4 and 5 of its header
-/// (PROTOCOL.md section 5).
+/// (docs/protocol.md section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// 0/0: are you there?
@@ -69,7 +69,7 @@ pub enum Command {
 /// The highest command group there can be; over it a request is refused with status 5.
 pub const GROUP_MAX: u8 = 15;
 
-/// Commands that clients also ask for under another group than their own (PROTOCOL.md section 6).
+/// Commands that clients also ask for under another group than their own (docs/protocol.md section 6).
 const ALSO: [(Command, u8, u8); 2] = [
     (Command::EncryptionTicket, 2, 44),
     (Command::FixEncryption, 2, 45),
@@ -201,7 +201,7 @@ impl Command {
     }
 
     /// Whether a request that changes something is carried out once, however often it comes within
-    /// 10 seconds (PROTOCOL.md section 8, Repeats).
+    /// 10 seconds (docs/protocol.md, "Repeats").
     #[inline]
     pub const fn is_carried_out_once(self) -> bool {
         // Who deletes or frees coins a second time finds them free.
@@ -258,7 +258,7 @@ impl Command {
         Self::TABLE[self.index()].2
     }
 
-    /// Whether a request of body length 0 will do (PROTOCOL.md section 3).
+    /// Whether a request of body length 0 will do (docs/protocol.md section 3).
     #[inline]
     pub fn takes_no_body(self) -> bool {
         matches!(self, Command::Echo | Command::Version | Command::Audit)

@@ -1,4 +1,4 @@
-//! Group 3: putting coins into circulation and taking them out (PROTOCOL.md section 5). Sizes here
+//! Group 3: putting coins into circulation and taking them out (docs/protocol.md section 5). Sizes here
 //! are of the payload: the page's less the 18 bytes of challenge and trailer.
 //!
 //! Every request carries the admin key. Parsing checks no more than that the shortest request is

@@ -3,7 +3,7 @@
 use super::{Command, Dialect, RaidaId, Rules, Status, command::GROUP_MAX};
 use crate::coin::Coin;
 
-/// How a request and its response are encrypted: byte 16 of a request (PROTOCOL.md section 3).
+/// How a request and its response are encrypted: byte 16 of a request (docs/protocol.md section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encryption {
     /// Type 0: not at all.
@@ -78,7 +78,7 @@ pub enum KeySource {
     TwoCoins(Option<Coin>, Option<Coin>),
 }
 
-/// A request's header that passed every check of PROTOCOL.md section 3. Printing one shows nothing of
+/// A request's header that passed every check of docs/protocol.md section 3. Printing one shows nothing of
 /// a locker's key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestHeader {
@@ -211,7 +211,7 @@ impl RequestHeader {
     }
 
     /// The counter block that the body's key stream begins with: the 8 nonce bytes and 8 zero bytes
-    /// for types 1 and 2, header bytes 24 to 39 for types 4 and 5 (PROTOCOL.md section 3).
+    /// for types 1 and 2, header bytes 24 to 39 for types 4 and 5 (docs/protocol.md section 3).
     #[inline]
     pub fn initial_counter(&self) -> [u8; 16] {
         std::array::from_fn(|i| self.nonce[i])
@@ -304,7 +304,7 @@ pub(super) fn framing(bytes: &[u8; RequestHeader::SIZE_MIN], rules: &Rules) -> O
     })
 }
 
-/// Checks a header in the order of PROTOCOL.md section 3: bytes 0, 1, 2, 4, 3, 5, 6-7, 16.
+/// Checks a header in the order of docs/protocol.md section 3: bytes 0, 1, 2, 4, 3, 5, 6-7, 16.
 #[inline]
 pub(super) fn check(
     bytes: &[u8; RequestHeader::SIZE_MIN],

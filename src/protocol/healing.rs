@@ -1,4 +1,4 @@
-//! Group 2: tickets, find and fix (PROTOCOL.md section 5). Sizes here are of the payload: the page's
+//! Group 2: tickets, find and fix (docs/protocol.md section 5). Sizes here are of the payload: the page's
 //! less the 18 bytes of challenge and trailer.
 //!
 //! Parsing refuses with the statuses of the `raidax` dialect; [`in_dialect`] turns any status of the

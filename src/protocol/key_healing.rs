@@ -1,5 +1,5 @@
 //! Group 4: a client that has lost a server's authenticity number of a coin gets a new one there by the
-//! word of two others (PROTOCOL.md section 6). Sizes here are of the payload: the page's less the 18
+//! word of two others (docs/protocol.md section 6). Sizes here are of the payload: the page's less the 18
 //! bytes of challenge and trailer.
 //!
 //! Parsing refuses with the statuses of the `raidax` dialect, as in `healing`, whose `in_dialect`
@@ -103,7 +103,7 @@ impl Minute {
 
     /// Whether a ticket of this minute is certain to be from after a coin's newest change, which was in
     /// that one: the change may be from any moment of its minute, and the helper's clock may be a minute
-    /// ahead (PROTOCOL.md section 8, "A ticket is refused unless ...").
+    /// ahead (docs/protocol.md section 6).
     pub const fn is_good_since(self, newest: Minute) -> bool {
         self.0 > newest.0 + CLOCK_AHEAD_MINUTES_MAX
     }
@@ -306,7 +306,8 @@ fn read_part(bytes: &[u8]) -> Result<KeyPart, Status> {
 
 /// Fix encryption: helpers vouch for these halves of a coin's new authenticity number. Two layouts:
 /// DN SN, n (1), n x (helper (1), half (1), 0, ticket (16)), 6 + 19n bytes; and DN SN, n x (helper (1),
-/// coin id (2), half (1), shard (1), DN SN, ticket (16)), 5 + 26n bytes. Answered with n bytes, each a [`Verdict`].
+/// coin id (2), half (1), shard (1), DN SN, ticket (16)), 5 + 26n bytes. Answered with n bytes, each a
+/// [`Verdict`].
 #[derive(Clone, Copy, Debug)]
 pub struct FixEncryption<'a> {
     /// The coin.
@@ -323,8 +324,8 @@ enum Layout<'a> {
 const SHORT_ENTRY: usize = 3 + EncryptionTicket::SIZE;
 const LONG_ENTRY: usize = 5 + Coin::SIZE + EncryptionTicket::SIZE;
 
-/// What the broken server says of a ticket that was presented to it (PROTOCOL.md section 8, Key
-/// healing): one byte of the answer to [`FixEncryption`].
+/// What the broken server says of a ticket that was presented to it (docs/protocol.md section
+/// 6): one byte of the answer to [`FixEncryption`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not accepted: no ticket of that helper for this coin, too old, or used before.

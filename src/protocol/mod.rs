@@ -1,4 +1,4 @@
-//! What a node and its clients say to each other, byte by byte (PROTOCOL.md): headers, bodies,
+//! What a node and its clients say to each other, byte by byte (docs/protocol.md): headers, bodies,
 //! statuses, ciphers, and one file a command group. Server and client share the code, so that a
 //! layout is written once. Bytes in, bytes out: no I/O, no state, no clock and no randomness of its
 //! own, and no bytes that can make it panic.
@@ -55,10 +55,10 @@ pub use request::{Protection, Request, Sent};
 pub use response::{Response, ResponseHeader, Sealing, complete, open_response, refuse};
 pub use status::Status;
 
-/// What every request and every response body ends with: `>>` (PROTOCOL.md section 3).
+/// What every request and every response body ends with: `>>` (docs/protocol.md section 3).
 pub const TRAILER: [u8; 2] = *b">>";
 
-/// Which of two published families of statuses and versions a node speaks (PROTOCOL.md sections 3
+/// Which of two published families of statuses and versions a node speaks (docs/protocol.md sections 3
 /// and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Dialect {
@@ -69,7 +69,7 @@ pub enum Dialect {
     Raidax,
 }
 
-/// Where the key stream of a response of encryption types 1 and 2 begins (PROTOCOL.md section 4).
+/// Where the key stream of a response of encryption types 1 and 2 begins (docs/protocol.md section 4).
 ///
 /// `Restart` uses the same key stream for the response as for the request. Who sees both learns the
 /// XOR of the two plain texts; and since the challenge answer is the challenge XOR the key, who can

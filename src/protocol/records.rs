@@ -29,7 +29,7 @@ pub struct Coins<'a>(Records<'a, Claimed>);
 
 impl<'a, R: Record> Records<'a, R> {
     /// Takes the bytes as a list: 16 where there is less than one record, 39 where they do not
-    /// divide (PROTOCOL.md section 5).
+    /// divide (docs/protocol.md section 5).
     #[inline]
     pub(super) fn parse(list: &'a [u8]) -> Result<Records<'a, R>, Status> {
         match R::split(list) {

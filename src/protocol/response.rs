@@ -125,7 +125,7 @@ impl<'b> Response<'b> {
         self.out.truncate(self.start);
     }
 
-    /// Encrypts the payload in place, adds HMAC and trailer, and fills in the header (PROTOCOL.md
+    /// Encrypts the payload in place, adds HMAC and trailer, and fills in the header (docs/protocol.md
     /// section 4). Without a payload there is no body.
     ///
     /// # Panics
@@ -214,7 +214,7 @@ pub fn complete(answer: &mut [u8], encryption: Encryption, status: Status, execu
 }
 
 /// Whether a server of a network, whichever it is, can have sent this datagram as an answer
-/// (PROTOCOL.md section 5, "Refusals over UDP"). A node answers none that can: one datagram with a
+/// (docs/protocol.md, "Refusals over UDP"). A node answers none that can: one datagram with a
 /// forged source would have two nodes, or a node and itself, answer each other for ever.
 ///
 /// A request differs from an answer in two places: clients put 1, 1 into bytes 14 and 15, which is

@@ -1,4 +1,4 @@
-//! Group 0: how a node is doing (PROTOCOL.md section 5). Echo, version and audit ask for nothing:
+//! Group 0: how a node is doing (docs/protocol.md section 5). Echo, version and audit ask for nothing:
 //! whatever their payload is, it is ignored.
 
 use super::{AdminKey, Status};

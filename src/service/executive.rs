@@ -17,7 +17,7 @@ use crate::{
     store::{Environment, book::Notes, record::Change},
 };
 
-/// Free serial numbers shown of a denomination, at most (PROTOCOL.md, command 120).
+/// Free serial numbers shown of a denomination, at most (docs/protocol.md, "Group 3: executive").
 const SNS_SHOWN: usize = 1_024;
 
 impl<E: Environment> Node<E> {

@@ -635,7 +635,7 @@ impl<E: Environment> Node<E> {
     /// Gives coins, rising, the numbers that a generator says, and gives those that it could, rising.
     ///
     /// While the votes were collected anything may have happened to the coins. So all that stands against
-    /// the fix is looked at when they are held (PROTOCOL.md section 8, Fix).
+    /// the fix is looked at when they are held (docs/protocol.md, "Fix").
     async fn repair(
         &self,
         coins: &[Coin],

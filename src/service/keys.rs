@@ -75,7 +75,7 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// In `spec` a trade key is no key of a request (PROTOCOL.md section 8).
+    /// In `spec` a trade key is no key of a request (docs/protocol.md, "Encryption types").
     fn keys_of(&self) -> KeysOf {
         match self.rules.get().dialect {
             Dialect::Spec => KeysOf::Lockers,

@@ -1,4 +1,4 @@
-//! Requests that change something and come again (PROTOCOL.md section 8, Repeats): a duplicate
+//! Requests that change something and come again (docs/protocol.md, "Repeats"): a duplicate
 //! datagram, a retry after a time-out, a replay. What was carried out lately is answered as it was,
 //! while its coins still have the numbers that it gave them; what is under way is not begun twice.
 //!

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// When each coin last got another number, for as long as somebody's word from before that may still
-/// turn up: an encryption ticket, or a fix (PROTOCOL.md section 8).
+/// turn up: an encryption ticket, or a fix (docs/protocol.md, "Fix").
 ///
 /// The clock on the wall may be set, by which tickets are dated. The monotonic clock says then what the
 /// clock on the wall, as it is now, would have said at the time of a change. The later of the two

@@ -28,7 +28,7 @@ pub struct Crowded;
 /// ask.
 ///
 /// Whoever needs several coins takes them in rising order, and shards in rising order, so that no
-/// two can wait for each other (DESIGN.md section 4).
+/// two can wait for each other (docs/architecture.md, "A request's way").
 ///
 /// Two kinds wait: tasks, for a request about several coins, and [exchanges](Exchange) of one coin,
 /// which need no task. Exchanges that stand next to each other have their turn together.

@@ -16,7 +16,7 @@ use crate::{
     store::{HUGE_PAGE_BYTES, LINE_BYTES, Signal, prefetch, wants_huge_pages},
 };
 
-/// For so long a request that comes again is known (PROTOCOL.md section 8, Repeats).
+/// For so long a request that comes again is known (docs/protocol.md, "Repeats").
 pub const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Stands for a request that changes something: two with the same name are the same command with the same

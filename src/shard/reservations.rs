@@ -4,8 +4,8 @@ use foldhash::fast::FixedState;
 
 use crate::coin::PageId;
 
-/// How long a session keeps the pages that it was shown free serial numbers of (PROTOCOL.md,
-/// commands 120 and 91).
+/// How long a session keeps the pages that it was shown free serial numbers of (docs/protocol.md,
+/// "Group 3: executive").
 pub const RESERVATION: Duration = Duration::from_secs(16);
 
 /// Which session may create coins on which page, and until when.

@@ -5,7 +5,7 @@ use crate::coin::{An, Coin};
 /// A number that occurs an even number of times leaves nothing in the XOR. Whoever names two coins
 /// that share a number, of one locker or not, would prove nothing about them, and could take them. So
 /// a sum is [no proof](Sum::proves) where any number is in it an even number of times
-/// (PROTOCOL.md section 8).
+/// (docs/protocol.md, "Sums").
 ///
 /// Numbers are told apart by a keyed hash of 62 bits. Two that differ count as one in 1 of 4 x 10^18
 /// pairs, and the sum is refused then: the error is on the safe side.

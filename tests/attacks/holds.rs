@@ -1,5 +1,6 @@
 //! Purchases by strangers who do not pay, and purchases that others overtake while the settlement is
-//! asked: who has paid gets the coins, once, and nobody keeps an offer for nothing (PROTOCOL.md group 8).
+//! asked: who has paid gets the coins, once, and nobody keeps an offer for nothing (docs/protocol.md,
+//! "Group 8: lockers").
 
 use std::{
     fs,
@@ -531,8 +532,8 @@ fn one_address_has_few_purchases_looked_at_and_others_are_not_kept_waiting() {
             );
             assert_eq!(ledger.asked(0xb0 + number), 0);
         }
-        // Datagrams bear whatever address their sender likes: those of this one count by themselves, and all
-        // together have a share too.
+        // Datagrams bear whatever address their sender likes: those of this one count by themselves, and
+        // all together have a share too.
         for (number, last) in [(0, 2), (1, 2), (2, 12)] {
             if number == 2 {
                 let mut wire = from(&node, 2, false);

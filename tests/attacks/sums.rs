@@ -1,4 +1,4 @@
-//! Coins whose numbers cancel out (PROTOCOL.md section 8, Sums) on a real node: whoever names two coins
+//! Coins whose numbers cancel out (docs/protocol.md, "Sums") on a real node: whoever names two coins
 //! that share a number proves nothing about them, however they came to share it.
 
 use crate::real_node::{ADMIN_KEY, RealNode, plain::Client};

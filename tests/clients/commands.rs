@@ -62,7 +62,7 @@ impl Trial {
         self.path(name).exists()
     }
 
-    /// Nothing a command prints may hold an AN (DESIGN.md invariant 7).
+    /// Nothing a command prints may hold an AN (docs/architecture.md, "Rules that always hold", 7).
     fn assert_silent_about_ans(&self, run: &Run) {
         let state = self.node.state.lock().unwrap();
         for (an, _) in state.coins.values() {

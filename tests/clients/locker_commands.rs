@@ -14,7 +14,7 @@ use raida::client::PerRaida;
 use raida::client::locker::{LockerSecret, TradeSecret};
 use raida::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
 use raida::coin::{An, Coin};
-use raida::protocol::lockers::Address;
+use raida::protocol::lockers::{Address, Currency, Price, TradeKey};
 use raida::protocol::{Command, RaidaId, Status};
 use serde_json::Value;
 
@@ -863,12 +863,116 @@ fn coins_on_too_few_servers_are_left_in_the_locker() {
     for raida in 0..13 {
         network.set(raida, coin(1), An::new([0x77; 16]));
     }
+    // It is told, and is no fault of the coins that 13 servers have.
     let take = network.run("locker take --wallet other --key @secret --json");
-    assert_eq!(take.status, Some(1));
+    assert_done(&take);
     let report = json(&take);
     assert_eq!(report["coins"].as_array().unwrap().len(), 1);
     assert_eq!(report["left"][0]["servers"], 12);
     assert_eq!(network.in_locker(&secret(), coin(1)), 12);
+    let again = network.run("locker take --wallet third --key @secret");
+    assert_eq!(again.status, Some(1), "{}", again.out);
+    let told = "not counted, since fewer than 13 servers have them in the locker: 0.1\n";
+    assert!(again.out.ends_with(told), "{}", again.out);
+}
+
+#[test]
+fn a_server_that_invents_coins_of_a_locker_changes_nothing_for_who_moves_or_takes_it() {
+    let network = Network::of(2);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    let node = &network.nodes[3];
+    let lie = |after: usize| {
+        let number = node.asked(Command::Peek) + after;
+        let (coins, times) = (1_000, 1);
+        node.fail(Command::Peek, number, Fault::Lists { coins, times });
+    };
+    (0..2).for_each(lie);
+    let moved = network.run("locker move --key @secret --to @offer");
+    assert_done(&moved);
+    assert!(moved.out.lines().count() < 8, "{}", moved.out);
+    let not_counted = "not counted, since fewer than 13 servers have them in either locker: 0.";
+    assert!(moved.out.contains(not_counted), "{}", moved.out);
+    assert!(
+        moved.out.ends_with("2 coins worth 2 in the other locker\n"),
+        "{}",
+        moved.out
+    );
+    lie(0);
+    let taken = network.run("locker take --wallet other --key @offer");
+    assert_done(&taken);
+    assert!(taken.out.contains("2 coins worth 2 taken"), "{}", taken.out);
+    assert!(taken.out.lines().count() < 8, "{}", taken.out);
+}
+
+#[test]
+fn a_server_that_invents_offers_is_not_asked_about_them() {
+    let network = Network::of(1);
+    let words = format!("trade offer --wallet wallet --all {TERMS} {ADDRESS} --key @offer");
+    assert_done(&network.run(&words));
+    let invent = |raida: usize, offers: u32| {
+        let mut state = network.nodes[raida].state.lock().unwrap();
+        let invented = (1..=offers).map(|price| {
+            let random = std::array::from_fn(|place| (price >> place) as u8 ^ raida as u8);
+            TradeKey::of(random, Price::new(price), Currency::Bitcoin)
+        });
+        state.lockers.sales.extend(invented);
+    };
+    invent(3, 200);
+    invent(5, 200);
+    network.nodes[5].state.lock().unwrap().lockers.lists_twice = true;
+    let list = network.run("trade list --currency bitcoin");
+    assert_done(&list);
+    // One list is longer than what was asked for, and no answer.
+    assert!(list.out.contains("on 24 servers\n"), "{}", list.out);
+    assert!(
+        list.out.contains("RAIDA 5 did not answer: "),
+        "{}",
+        list.out
+    );
+    assert!(
+        list.out.contains("190 more on fewer than 13 servers"),
+        "{}",
+        list.out
+    );
+    assert!(list.out.ends_with("\n1 offer in bitcoin\n"), "{}", list.out);
+    let asked = |raida: usize| network.nodes[raida].asked(Command::PeekTrade);
+    assert_eq!((asked(3), asked(4), asked(5)), (1, 1, 0));
+}
+
+#[test]
+fn a_server_has_only_so_long_to_say_where_its_offers_are_to_be_paid() {
+    const OFFERS: u32 = 60;
+    let network = Network::of(1);
+    for node in &network.nodes {
+        let mut state = node.state.lock().unwrap();
+        state.lockers.address = Address::new(b"bc1q000000000000");
+        let offers = (1..=OFFERS).map(|price| {
+            let random = std::array::from_fn(|place| (price >> place) as u8);
+            TradeKey::of(random, Price::new(price), Currency::Bitcoin)
+        });
+        state.lockers.sales.extend(offers);
+    }
+    let slow = &network.nodes[7];
+    for number in 0..OFFERS as usize {
+        let time = Duration::from_millis(900);
+        slow.fail(Command::PeekTrade, number, Fault::Stall(time));
+    }
+    let start = Instant::now();
+    let list = network.run("trade list --currency bitcoin --timeout-ms 1000");
+    assert_done(&list);
+    let to = "  to bc1q000000000000  on 25 servers\n";
+    assert_eq!(
+        list.out.matches(to).count(),
+        OFFERS as usize,
+        "{}",
+        list.out
+    );
+    // All of its answers would take 54 s.
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Broken servers that take no tickets yet, since they started or their coin changed a moment ago, as a
-//! person meets them who does not wait (PROTOCOL.md section 8, Key healing), on 25 real nodes that share
+//! person meets them who does not wait (docs/protocol.md section 6), on 25 real nodes that share
 //! secrets. The waits themselves are in `key_healing_client`, where a clock passes that nobody waits for.
 
 use std::time::{SystemTime, UNIX_EPOCH};

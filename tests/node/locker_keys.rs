@@ -1,5 +1,5 @@
 //! Encryption type 2: whoever knows a locker's key speaks under it for as long as a coin lies in the
-//! locker, on whatever shard that coin is (PROTOCOL.md sections 3 and 5).
+//! locker, on whatever shard that coin is (docs/protocol.md sections 3 and 5).
 
 use crate::real_node::{
     RealNode,

@@ -1,5 +1,5 @@
-//! Lockers (PROTOCOL.md group 8) on a real node: what lies where, in which order, and what happens when
-//! two want the same.
+//! Lockers (docs/protocol.md, "Group 8: lockers") on a real node: what lies where, in which order, and
+//! what happens when two want the same.
 
 use std::thread;
 

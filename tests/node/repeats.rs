@@ -1,4 +1,4 @@
-//! Requests that come again (PROTOCOL.md section 8, Repeats) on a real node: a duplicate datagram, a
+//! Requests that come again (docs/protocol.md, "Repeats") on a real node: a duplicate datagram, a
 //! retry over another connection, a replay.
 
 use std::{

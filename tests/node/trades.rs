@@ -1,4 +1,5 @@
-//! The marketplace (PROTOCOL.md group 8) on a real node: who can take what, and what a payment buys.
+//! The marketplace (docs/protocol.md, "Group 8: lockers") on a real node: who can take what, and what a
+//! payment buys.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread, time::Duration};
 

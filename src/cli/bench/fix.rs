@@ -64,7 +64,7 @@ impl FixPlan<'_> {
     /// Finds out who is there, makes coins on all of them, and opens a stock of tickets.
     ///
     /// Where fixes are to succeed, the coins come to the node to be measured by a fix as well: a node
-    /// fixes no coin that something else changed less than 300 s before (PROTOCOL.md section 8).
+    /// fixes no coin that something else changed less than 300 s before (docs/protocol.md, "Fix").
     ///
     /// # Errors
     /// Fixes would have another outcome than is expected; a node refuses. Coins that were made are

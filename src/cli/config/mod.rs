@@ -1,6 +1,6 @@
 //! The configuration of a node: what can be set ([`Config`]), by which names and within which
 //! bounds ([`Key`]), and where the values come from: flags over environment over file over the
-//! defaults of a development node (DESIGN.md section 7). What a value does is decided by the layer
+//! defaults of a development node (docs/operations.md). What a value does is decided by the layer
 //! it is handed to, never here.
 
 mod command;
@@ -246,7 +246,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// When an answer that reports a change may leave (DESIGN.md invariant 1).
+    /// When an answer that reports a change may leave (docs/architecture.md, "Rules that always hold", 1).
     Durability {
         /// When the change is on disk.
         Commit = "commit",
@@ -256,7 +256,7 @@ choice! {
 }
 
 choice! {
-    /// Whose statuses and layouts are spoken where implementations differ (PROTOCOL.md section 5).
+    /// Whose statuses and layouts are spoken where implementations differ (docs/protocol.md section 5).
     Dialect {
         /// The published specification's.
         Spec = "spec",
@@ -266,7 +266,7 @@ choice! {
 }
 
 choice! {
-    /// Where the key stream of a response of encryption types 1 and 2 starts (PROTOCOL.md
+    /// Where the key stream of a response of encryption types 1 and 2 starts (docs/protocol.md
     /// section 4).
     ResponseCounter {
         /// Again at the request's first counter block, as published clients expect.
@@ -289,7 +289,7 @@ choice! {
 }
 
 choice! {
-    /// What a locker can be paid in (PROTOCOL.md group 8).
+    /// What a locker can be paid in (docs/protocol.md, "Group 8: lockers").
     Currency {
         /// 0
         CloudCoin = "cloudcoin",

@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::cli::CliError;
 use crate::cli::coins::json_of;
 use crate::cli::output::{Answer, print, print_json, waiting};
-use crate::cli::said::{json_of_said, phrase, table};
+use crate::cli::said::{json_of_said, names, phrase, table};
 use crate::cli::secrets::{SecretError, SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
-use crate::client::locker::{LockerSecret, Relocated, relocate};
+use crate::client::locker::{LockerSecret, Relocated, RelocatedCoin, relocate};
 use crate::client::{Client, Outcome, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::healing::VOTES_NEEDED;
@@ -17,8 +17,8 @@ use crate::protocol::healing::VOTES_NEEDED;
 /// alone cannot take them any more.
 ///
 /// No wallet is needed, and an interrupted command can be given again. Exit status 1 if nothing is to be
-/// moved, or a coin is not in the other locker afterwards (with --network or --hosts: on 13 servers or
-/// more).
+/// moved, or a coin is not in the other locker afterwards. With --network or --hosts a coin counts that 13
+/// servers have in either locker, and has to be in the other one on 13 servers.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker move --key @old --to @new --host raida7.example.com:50007 --raida 7
@@ -123,15 +123,14 @@ impl MoveCommand {
     }
 
     fn report(&self, moved: &Relocated) -> Result<Answer, CliError> {
-        let there = moved
-            .coins
-            .iter()
-            .filter(|coin| coin.servers >= VOTES_NEEDED);
+        let counting = || moved.coins.iter().filter(|coin| coin.counts());
+        let there = counting().filter(|coin| coin.servers >= VOTES_NEEDED);
         let there: Vec<Coin> = there.map(|coin| coin.coin).collect();
         if self.json {
             let coins = moved.coins.iter().map(|coin| {
                 let mut entry = json_of(coin.coin);
                 entry["servers"] = coin.servers.into();
+                entry["known_on"] = coin.known_on.into();
                 entry
             });
             print_json(&json!({
@@ -142,21 +141,26 @@ impl MoveCommand {
             print("nothing lies in either locker\n")?;
         } else {
             let mut text = table(&moved.servers);
-            let few = moved
-                .coins
-                .iter()
-                .filter(|coin| coin.servers < VOTES_NEEDED);
-            for coin in few {
+            let is_short = |coin: &&RelocatedCoin| coin.servers < VOTES_NEEDED;
+            for coin in counting().filter(is_short) {
                 text += &format!(
                     "{} is in the other locker on {} servers only: {VOTES_NEEDED} are needed\n",
                     coin.coin, coin.servers
+                );
+            }
+            let few = moved.coins.iter().filter(|coin| !coin.counts());
+            let few: Vec<Coin> = few.map(|coin| coin.coin).collect();
+            if !few.is_empty() {
+                text += &format!(
+                    "not counted, since fewer than {VOTES_NEEDED} servers have them in either locker: {}\n",
+                    names(&few)
                 );
             }
             text += &format!("{} in the other locker\n", phrase(&there));
             print(&text)?;
         }
         Ok(
-            match !there.is_empty() && there.len() == moved.coins.len() {
+            match !there.is_empty() && there.len() == counting().count() {
                 true => Answer::Yes,
                 false => Answer::No,
             },

@@ -172,7 +172,9 @@ pub fn take_into(
     }
     // Not before: a run that is killed in between is to be told of by the next one.
     forget_begun(wallet, secret)?;
-    let all = !taken.coins.is_empty() && taken.coins.iter().all(is_ours) && taken.left.is_empty();
+    let all = !taken.coins.is_empty()
+        && taken.coins.iter().all(is_ours)
+        && !taken.left.iter().any(LeftIn::counts);
     Ok(if all { Answer::Yes } else { Answer::No })
 }
 
@@ -213,7 +215,7 @@ fn text_of_taken(taken: &Taken, wallet: &Path) -> String {
         );
     }
     let (ours, few): (Vec<&LeftIn>, Vec<&LeftIn>) =
-        taken.left.iter().partition(|left| left.has_other_file);
+        taken.left.iter().partition(|left| left.counts());
     if !ours.is_empty() {
         let coins: Vec<Coin> = ours.iter().map(|left| left.coin).collect();
         text += &format!(
@@ -224,7 +226,7 @@ fn text_of_taken(taken: &Taken, wallet: &Path) -> String {
     if !few.is_empty() {
         let coins: Vec<Coin> = few.iter().map(|left| left.coin).collect();
         text += &format!(
-            "left in the locker, where fewer than {VOTES_NEEDED} servers have them: {}\n",
+            "not counted, since fewer than {VOTES_NEEDED} servers have them in the locker: {}\n",
             names(&coins)
         );
     }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
@@ -10,7 +11,10 @@ use crate::client::locker::{LockerError, Seller, addresses, offers};
 use crate::client::{ClientError, PerRaida, Raidas};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
-use crate::protocol::lockers::{Address, Currency, Listed, Offer};
+use crate::protocol::lockers::{Address, Currency, Listed, Offer, TradeName};
+
+/// Offers that fewer than 13 servers have and are shown all the same.
+const FEW_SHOWN: usize = 10;
 
 /// List what is on offer and where it is to be paid, on one node or on all 25 servers.
 ///
@@ -41,13 +45,16 @@ impl ListCommand {
         match self.servers.open()? {
             Servers::One(mut client) => {
                 let listed = client.list_for_sale(self.currency, u8::MAX)?;
-                let mut addresses = vec![];
-                for listed in &listed {
-                    addresses.push(match listed.id {
-                        Some(id) => client.trade_address(id.into())?,
-                        None => None,
-                    });
+                let ids = listed.iter().filter_map(|listed| listed.id);
+                let names: Vec<TradeName> = ids.map(TradeName::from).collect();
+                let until = Instant::now() + 2 * self.servers.timeout();
+                let (addresses, error) = client.trade_addresses(&names, until);
+                if let Some(error) = error {
+                    return Err(error.into());
                 }
+                let mut known = addresses.into_iter();
+                let address_of = |listed: &Listed| listed.id.and_then(|_| known.next().flatten());
+                let addresses: Vec<Option<Address>> = listed.iter().map(address_of).collect();
                 self.report_one(&listed, &addresses)
             }
             Servers::All(raidas) => self.on_all(&raidas),
@@ -89,10 +96,10 @@ impl ListCommand {
         check(&said)?;
         let (order, by_offer) = by_offer(&said);
         bar.set_message("asking where they are to be paid");
-        let sellers = sellers(&said, raidas);
+        let counts = |offer: &Offer| by_offer[offer].len() >= VOTES_NEEDED;
+        let sellers = sellers(&said, counts, raidas);
         bar.finish_and_clear();
         let agreed = |offer: &Offer| sellers.get(offer).and_then(Seller::agreed);
-        let counts = |offer: &Offer| by_offer[offer].len() >= VOTES_NEEDED;
         if self.json {
             let listed = order.iter().map(|offer| {
                 let mut entry = json_of_offer(offer);
@@ -111,24 +118,36 @@ impl ListCommand {
             }))?;
         } else {
             let mut text = String::new();
-            for offer in &order {
-                let servers = &by_offer[offer];
+            let (on_sale, on_few): (Vec<&Offer>, Vec<&Offer>) =
+                order.iter().partition(|offer| counts(offer));
+            for offer in &on_sale {
+                let servers = by_offer[offer].len();
                 let to = to(agreed(offer).as_ref());
-                text += &format!("{}{to}  on {} servers", terms(offer), servers.len());
-                let differs = sellers.get(offer).is_some_and(|s| s.by_votes().len() > 1);
-                if !counts(offer) {
-                    text += &format!(": fewer than {VOTES_NEEDED}, not worth buying");
-                } else if differs {
+                text += &format!("{}{to}  on {servers} servers", terms(offer));
+                if sellers.get(offer).is_some_and(|s| s.by_votes().len() > 1) {
                     text += ": they differ on where it is to be paid, see `raida trade show`";
                 }
                 text += "\n";
+            }
+            for offer in on_few.iter().take(FEW_SHOWN) {
+                let servers = by_offer[offer].len();
+                text += &format!(
+                    "{}  on {servers} servers: fewer than {VOTES_NEEDED}, not worth buying\n",
+                    terms(offer)
+                );
+            }
+            if on_few.len() > FEW_SHOWN {
+                text += &format!(
+                    "{} more on fewer than {VOTES_NEEDED} servers: --json names them\n",
+                    on_few.len() - FEW_SHOWN
+                );
             }
             for (raida, said) in said.iter() {
                 if let Err(why) = said {
                     text += &format!("RAIDA {raida} did not answer: {why}\n");
                 }
             }
-            text += &count(order.len(), self.currency);
+            text += &count(on_sale.len(), self.currency);
             print(&text)?;
         }
         Ok(match order.iter().any(counts) {
@@ -156,12 +175,14 @@ fn by_offer(
     (order, by_offer)
 }
 
-/// Where each offer is to be paid, by the servers that have it.
+/// Where each of those offers that count is to be paid, by the servers that have it.
 fn sellers(
     said: &PerRaida<Result<Vec<Listed>, ClientError>>,
+    counts: impl Fn(&Offer) -> bool,
     raidas: &Raidas,
 ) -> BTreeMap<Offer, Seller> {
-    let listed = |raida| said[raida].iter().flatten();
+    let all = |raida| said[raida].iter().flatten();
+    let listed = |raida| all(raida).filter(|listed| counts(&listed.offer));
     let with_id = |raida| listed(raida).filter_map(|l: &Listed| Some((l.offer, l.id?)));
     let named = PerRaida::from_fn(|raida| with_id(raida).map(|(_, id)| id.into()).collect());
     let mut sellers: BTreeMap<Offer, Seller> = BTreeMap::new();

@@ -1,5 +1,5 @@
 //! Healing: coins of a wallet that some servers have lost are repaired there by the word of the
-//! others (PROTOCOL.md section 5, group 2).
+//! others (docs/protocol.md, "Group 2: healing").
 //!
 //! | room | what it is |
 //! |---|---|

@@ -1,5 +1,5 @@
 //! Healing of keys: a server whose authenticity numbers a client has lost, so that it cannot even be
-//! talked to in private, takes a new one for a coin by the word of two others (PROTOCOL.md section 6).
+//! talked to in private, takes a new one for a coin by the word of two others (docs/protocol.md section 6).
 //! Here is what brings one coin back on each such server; the others' numbers are then a matter of
 //! [`heal`](crate::client::heal).
 //!

@@ -4,6 +4,7 @@ use super::{LockerError, LockerSecret, Said, peek};
 use crate::client::{ClientError, Outcome, PerRaida, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
+use crate::protocol::healing::VOTES_NEEDED;
 
 /// What became of coins that were to change lockers.
 #[derive(Clone, Debug)]
@@ -21,6 +22,16 @@ pub struct RelocatedCoin {
     pub coin: Coin,
     /// On how many servers it lies in the second locker now.
     pub servers: usize,
+    /// On how many it lay in one of the two, before or after. A coin of fewer than 13 is worth nothing
+    /// there: a server that is wrong can name any.
+    pub known_on: usize,
+}
+
+impl RelocatedCoin {
+    /// Whether it is worth something in the two lockers.
+    pub fn counts(&self) -> bool {
+        self.known_on >= VOTES_NEEDED
+    }
 }
 
 /// Moves what lies in a locker into another one, on every server, whatever it has there. `only` says
@@ -56,30 +67,41 @@ pub fn relocate(
     let after = peek(to, raidas);
     let there =
         PerRaida::from_fn(|raida| -> BTreeSet<Coin> { after.on(raida).iter().copied().collect() });
+    let known = PerRaida::from_fn(|raida| {
+        let lay = before.on(raida).iter().copied();
+        lay.chain(there[raida].iter().copied())
+            .collect::<BTreeSet<Coin>>()
+    });
     let mut all: Vec<Coin> = before.coins().into_iter().filter(is_meant).collect();
     if all.is_empty() {
         all = after.coins().into_iter().filter(is_meant).collect();
     }
+    let coins: Vec<RelocatedCoin> = all
+        .into_iter()
+        .map(|coin| RelocatedCoin {
+            coin,
+            servers: there.count(|coins| coins.contains(&coin)),
+            known_on: known.count(|coins| coins.contains(&coin)),
+        })
+        .collect();
     let servers = PerRaida::from_fn(|raida| {
         let why = match (&before.0[raida], &moved[raida], &after.0[raida]) {
             (Err(error), ..) | (_, Some(Err(error)), _) | (.., Err(error)) => {
                 Some(ClientError::to_string(error))
             }
             (_, Some(Ok(true)), _) => Some("some had left the locker meanwhile".to_owned()),
+            _ if known[raida].len() > there[raida].len() => {
+                Some("it says that it has moved them, and has not".to_owned())
+            }
             _ => None,
         };
-        let done = all
+        let has = |coin: &&RelocatedCoin| there[raida].contains(&coin.coin);
+        let done = coins
             .iter()
-            .filter(|coin| there[raida].contains(coin))
+            .filter(|coin| coin.counts())
+            .filter(has)
             .count();
         Said { done, why }
     });
-    let coins = all
-        .into_iter()
-        .map(|coin| RelocatedCoin {
-            coin,
-            servers: there.count(|coins| coins.contains(&coin)),
-        })
-        .collect();
     Ok(Relocated { coins, servers })
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crate::client::{PerRaida, Raidas};
 use crate::protocol::RaidaId;
@@ -35,15 +36,16 @@ impl Seller {
 }
 
 /// Asks every server where some of what is for sale there is to be paid: offer by offer, as they are named
-/// there; nothing where it does not say.
+/// there; nothing where it does not say. A server has twice the time of one answer for all of it, however
+/// much it has for sale.
 pub fn addresses(
     named: &PerRaida<Vec<TradeName>>,
     raidas: &Raidas,
 ) -> PerRaida<Vec<Option<Address>>> {
+    let until = Instant::now() + 2 * raidas.timeout;
     let said = raidas.ask_all(raidas.timeout, |client, raida| {
-        let addresses = named[raida].iter().map(|&name| client.trade_address(name));
-        // After a missing answer the others are not waited for.
-        Ok(addresses.map_while(Result::ok).collect::<Vec<_>>())
+        let (addresses, _) = client.trade_addresses(&named[raida], until);
+        Ok(addresses)
     });
     said.map(|said| said.unwrap_or_default())
 }

@@ -45,6 +45,13 @@ pub struct LeftIn {
     pub has_other_file: bool,
 }
 
+impl LeftIn {
+    /// Whether it is worth something in the locker: a server that is wrong can name any coin.
+    pub fn counts(&self) -> bool {
+        self.servers >= VOTES_NEEDED
+    }
+}
+
 /// Takes coins out of a locker into a wallet: each server gives them numbers that nobody else knows.
 /// `only` says which, where not all.
 ///

@@ -1,4 +1,4 @@
-//! The bytes of a coin file (PROTOCOL.md section 7).
+//! The bytes of a coin file (docs/protocol.md section 7).
 
 use std::fmt;
 

@@ -5,7 +5,7 @@ use crate::client::PerRaida;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// What a server last said of a coin: half a byte of a coin file (PROTOCOL.md section 7).
+/// What a server last said of a coin: half a byte of a coin file (docs/protocol.md section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// `u`: it was not asked.
@@ -62,7 +62,7 @@ pub(super) const POWN_STRING_BYTES: usize = RaidaId::COUNT.div_ceil(2);
 /// The half-byte that fills up.
 const LAST_HALF: u8 = 0x9;
 
-/// What a coin is worth to its owner, by its POWN string (PROTOCOL.md section 7).
+/// What a coin is worth to its owner, by its POWN string (docs/protocol.md section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
     /// 13 or more servers pass it and none fails it.

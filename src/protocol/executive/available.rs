@@ -1,6 +1,6 @@
 use crate::coin::{Denomination, SerialNumber};
 
-/// Serial numbers listed of one denomination, at most (PROTOCOL.md section 5).
+/// Serial numbers listed of one denomination, at most (docs/protocol.md section 5).
 const LISTED_MAX: usize = 1_024;
 /// Ranges of one denomination, at most, and singles: their counts have one byte each.
 const KIND_MAX: usize = 255;

@@ -1,4 +1,4 @@
-//! Group 8: lockers and the marketplace (PROTOCOL.md section 5). Sizes here are of the payload: the
+//! Group 8: lockers and the marketplace (docs/protocol.md section 5). Sizes here are of the payload: the
 //! page's less the 18 bytes of challenge and trailer.
 //!
 //! | room | what it is |

@@ -37,7 +37,7 @@ use sales::{HoldLimits, Sales};
 pub use update::{KeyUpdate, Update};
 
 /// Keys of a kind that are tried for a request under encryption type 2: those who store coins choose the
-/// keys, and could have many start alike (PROTOCOL.md section 8).
+/// keys, and could have many start alike.
 const KEYS_TRIED_MAX: usize = 16;
 
 /// The lockers, sales and payments that one shard keeps track of.

@@ -1,5 +1,5 @@
-//! The small node's lockers and trades, as PROTOCOL.md group 8 has them, without a settlement: every
-//! purchase counts as paid, unless it is told otherwise.
+//! The small node's lockers and trades, as docs/protocol.md, "Group 8: lockers" has them, without a
+//! settlement: every purchase counts as paid, unless it is told otherwise.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,8 @@ pub struct Lockers {
     pub sales: Vec<TradeKey>,
     /// Where everything is to be paid: what the last seller said.
     pub address: Option<Address>,
+    /// Lists what is for sale twice, also where that is more than was asked for.
+    pub lists_twice: bool,
 }
 
 impl State {
@@ -91,7 +93,12 @@ impl State {
                 let of_it = of_it.filter(|key| key.currency() == request.currency);
                 let ids = self.ids();
                 let listed = of_it.map(|key| (key.public_id(&ids), self.offer(key).value));
-                Ok(request.answer(listed, Dialect::Spec, out))
+                let before = out.len();
+                let status = request.answer(listed, Dialect::Spec, out);
+                if self.lockers.lists_twice {
+                    out.extend_from_within(before..);
+                }
+                Ok(status)
             }
             Command::PeekTrade => {
                 let PeekTrade { name, asks_for } = PeekTrade::parse(payload)?;
