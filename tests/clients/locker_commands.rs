@@ -954,11 +954,11 @@ fn a_server_has_only_so_long_to_say_where_its_offers_are_to_be_paid() {
     }
     let slow = &network.nodes[7];
     for number in 0..OFFERS as usize {
-        let time = Duration::from_millis(900);
+        let time = Duration::from_millis(1_500);
         slow.fail(Command::PeekTrade, number, Fault::Stall(time));
     }
     let start = Instant::now();
-    let list = network.run("trade list --currency bitcoin --timeout-ms 1000");
+    let list = network.run("trade list --currency bitcoin");
     assert_done(&list);
     let to = "  to bc1q000000000000  on 25 servers\n";
     assert_eq!(
@@ -967,7 +967,7 @@ fn a_server_has_only_so_long_to_say_where_its_offers_are_to_be_paid() {
         "{}",
         list.out
     );
-    // All of its answers would take 54 s.
+    // All of its answers would take 90 s.
     assert!(
         start.elapsed() < Duration::from_secs(30),
         "{:?}",

@@ -7,7 +7,7 @@ mod lockers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -200,12 +200,11 @@ fn serve_stream(mut stream: TcpStream, raida: u8, state: &Mutex<State>) {
             Frame::Whole { header, length } => {
                 let mut out = vec![];
                 let body = header.header_size();
-                match state
-                    .lock()
-                    .unwrap()
-                    .answer(&header, &mut bytes[body..length], &mut out)
-                {
-                    Some(Fault::Hangup) => return,
+                let mut locked = state.lock().unwrap();
+                let fault = locked.answer(&header, &mut bytes[body..length], &mut out);
+                drop(locked);
+                match fault {
+                    Some(Fault::Hangup) => return hang_up(stream),
                     Some(Fault::Silent) => {}
                     // Whoever asked may have been killed.
                     _ => drop(stream.write_all(&out)),
@@ -251,6 +250,15 @@ fn serve_datagrams(socket: &UdpSocket, raida: u8, state: &Mutex<State>) {
             }
         }
     }
+}
+
+/// Says no more, and reads what still comes: to close while that is unread would take earlier answers
+/// from the client.
+fn hang_up(mut stream: TcpStream) {
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+    let mut rest = [0; 65_536];
+    while stream.read(&mut rest).is_ok_and(|length| length > 0) {}
 }
 
 impl State {
