@@ -28,7 +28,7 @@ pub struct BudgetLimits {
     pub requests: usize,
     /// Bytes of requests and answers that wait. An address has a quarter of them for requests and
     /// answers that are being made, and an eighth for what its connections keep; less where others have
-    /// more than an eighth, [the more they have](BudgetLimits::part). The last eighth is left to addresses
+    /// more than an eighth, the more they have. The last eighth is left to addresses
     /// that hold little.
     pub bytes: usize,
 }
