@@ -10,27 +10,51 @@ use std::{
 
 /// What can be shown safely.
 pub trait Shown {
-    /// The name on one line, with an escape for every character that is not to be seen.
+    /// The name on one line, with an escape for every character that is not to be seen, and in quotes
+    /// where a shell would not take it as one word.
     fn shown(&self) -> Escaped<'_>;
+
+    /// The same without quotes: for a value that is no word of a command.
+    fn escaped(&self) -> Escaped<'_>;
 }
 
 /// A name to be displayed.
 #[derive(Clone, Copy)]
-pub struct Escaped<'a>(&'a Path);
+pub struct Escaped<'a> {
+    name: &'a Path,
+    is_word: bool,
+}
 
 impl Shown for Path {
     fn shown(&self) -> Escaped<'_> {
-        Escaped(self)
+        Escaped {
+            name: self,
+            is_word: true,
+        }
+    }
+
+    fn escaped(&self) -> Escaped<'_> {
+        Escaped {
+            name: self,
+            is_word: false,
+        }
     }
 }
 
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string_lossy();
-        text.chars().try_for_each(|c| match is_hidden(c) {
-            true => write!(f, "{}", c.escape_unicode()),
-            false => f.write_char(c),
-        })
+        let text = self.name.to_string_lossy();
+        // So that a hint can be pasted into a shell as it is printed.
+        let is_word = |c: char| c.is_alphanumeric() || "_@%+=:,./-".contains(c);
+        let needs_quotes = self.is_word && (text.is_empty() || !text.chars().all(is_word));
+        let quote = if needs_quotes { "'" } else { "" };
+        f.write_str(quote)?;
+        text.chars().try_for_each(|c| match c {
+            '\'' if needs_quotes => f.write_str("'\\''"),
+            c if is_hidden(c) => write!(f, "{}", c.escape_unicode()),
+            c => f.write_char(c),
+        })?;
+        f.write_str(quote)
     }
 }
 
@@ -109,15 +133,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_shown_on_one_line_and_does_nothing_to_a_terminal() {
+    fn a_name_is_shown_on_one_line_and_does_nothing_to_a_terminal_or_a_shell() {
         let shown = |name: &str| Path::new(name).shown().to_string();
-        assert_eq!(shown("a b/Zürich.bin"), "a b/Zürich.bin");
-        assert_eq!(shown("a\n\x1b[2Jb"), "a\\u{a}\\u{1b}[2Jb");
-        assert_eq!(shown("\u{202e}nib.\u{9b}"), "\\u{202e}nib.\\u{9b}");
-        assert_eq!(
-            shown("a\u{2028}b\u{200b}c\u{feff}"),
-            "a\\u{2028}b\\u{200b}c\\u{feff}"
-        );
+        assert_eq!(shown("a/Zürich-1.bin"), "a/Zürich-1.bin");
+        assert_eq!(shown("a b/Zürich.bin"), "'a b/Zürich.bin'");
+        assert_eq!(shown("it's"), "'it'\\''s'");
+        assert_eq!(shown("a\n\x1b[2Jb"), "'a\\u{a}\\u{1b}[2Jb'");
+        assert_eq!(shown("\u{202e}nib.\u{9b}"), "'\\u{202e}nib.\\u{9b}'");
+        let hidden = "a\u{2028}b\u{200b}c\u{feff}";
+        assert_eq!(shown(hidden), "'a\\u{2028}b\\u{200b}c\\u{feff}'");
     }
 
     #[test]

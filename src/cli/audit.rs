@@ -3,10 +3,13 @@ use super::node::NodeArgs;
 use super::output::{Answer, print, print_json};
 use super::settings::FolderArgs;
 use super::totals::Totals;
+use crate::admin;
 use crate::store::offline::OfflineFolder;
 
-/// Count the coins in circulation, of a node or of a data folder.
+/// Count the coins in circulation, of a node or of a data folder; where a node runs on the folder, it asks
+/// that.
 #[derive(clap::Args, Debug)]
+#[command(mut_arg("host", |arg| arg.conflicts_with_all(["data", "config"])))]
 #[command(after_help = "Examples:
   raida audit --host 127.0.0.1:50000
   raida audit --data raida-data --json")]
@@ -25,10 +28,14 @@ impl AuditCommand {
     ///
     /// # Errors
     /// The node gives no answer, or the data folder cannot be read.
-    pub fn run(self) -> Result<Answer, CliError> {
+    pub fn run(mut self) -> Result<Answer, CliError> {
         let coins = if self.folder.is_given() {
             let path = self.folder.load()?.node.data_dir;
-            OfflineFolder::open(&path, false)?.coins()?
+            match admin::ask_address(&path) {
+                Ok(address) => self.node.at(address).connect()?.audit()?.0,
+                // Who looks alone finds out what else is wrong.
+                Err(_) => OfflineFolder::open(&path, false)?.coins()?,
+            }
         } else {
             self.node.connect()?.audit()?.0
         };

@@ -24,7 +24,7 @@ use crate::shown::Shown;
 #[command(after_help = "Examples:
   raida delete coins.csv --data raida-data
   raida delete raida-bench-coins.csv.4711.part --data raida-data --whatever-number
-  raida delete raida-bench-coins.csv.4711.part --network net --whatever-number")]
+  raida delete raida-bench-coins.csv.4711.part --network raida-network --whatever-number")]
 pub struct DeleteCommand {
     /// CSV of coins; the months column may be missing
     file: PathBuf,

@@ -21,8 +21,8 @@ use crate::shown::Shown;
 #[command(after_help = "Examples:
   raida detect coins.csv
   raida detect coins.csv --encryption 4 --key-file key.csv --json
-  raida detect --all --network net wallet
-  raida detect --all --encryption 4 --network net wallet
+  raida detect --all --network raida-network wallet
+  raida detect --all --encryption 4 --network raida-network wallet
   raida detect --all --hosts hosts.txt wallet/Bank/1.7.bin")]
 pub struct DetectCommand {
     /// CSV of coins; the months column may be missing. With --all: a wallet or a coin file

@@ -25,7 +25,7 @@ use crate::client::wallet::{Access, Wallet};
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
-  raida fix-encryption wallet --network net
+  raida fix-encryption wallet --network raida-network
   raida fix-encryption wallet --hosts hosts.txt --cool-down-s 60 --json")]
 pub struct FixEncryptionCommand {
     /// The wallet: a folder with the folders Bank, Fracked, Limbo and so on

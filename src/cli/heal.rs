@@ -43,7 +43,7 @@ const LINES_MAX: usize = 25;
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
-  raida heal wallet --network net
+  raida heal wallet --network raida-network
   raida heal wallet --hosts hosts.txt --dry-run
   raida heal wallet --hosts hosts.txt --json")]
 pub struct HealCommand {

@@ -26,7 +26,7 @@ use crate::protocol::RaidaId;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida health wallet
-  raida health wallet --network net
+  raida health wallet --network raida-network
   raida health wallet --hosts hosts.txt --json")]
 pub struct HealthCommand {
     /// The wallet: a folder with the folders Bank, Fracked, Limbo and so on

@@ -7,6 +7,24 @@ use signal_hook::low_level::emulate_default_handler;
 use super::output::warn;
 use crate::load::Stop;
 
+/// Says this on standard error when Ctrl-C ends the program, which it does as ever.
+///
+/// # Errors
+/// The system has no room for the handler.
+pub fn tell(text: &'static str) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT])?;
+    let listen = move || {
+        for signal in signals.forever() {
+            warn(text);
+            let _ = emulate_default_handler(signal);
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(listen)
+        .map(drop)
+}
+
 /// Lets Ctrl-C, and what else asks a program to end, end a run in order: `stop` hears of the first
 /// signal, the second one ends the process at once. What either means is said on standard error.
 ///

@@ -27,7 +27,7 @@ use crate::shown::Shown;
 #[command(after_help = "Examples:
   raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
   raida mint --admin-key-file admin.key --count 1000 --denomination 0 -1 --out coins.csv
-  raida mint --network net --count 20 --denomination 1 --wallet wallet")]
+  raida mint --network raida-network --count 20 --denomination 1 --wallet wallet")]
 pub struct MintCommand {
     #[command(flatten)]
     admin: AdminKeyArgs,

@@ -51,7 +51,7 @@ use std::process::ExitCode;
 
 use crate::shown::plain;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use self::output::Answer;
 
@@ -102,9 +102,29 @@ enum Command {
     Bench(Box<bench::BenchCommand>),
 }
 
+impl Command {
+    /// What is said to somebody who ends the command with Ctrl-C, where something may be half done.
+    fn when_interrupted(&self) -> Option<&'static str> {
+        match self {
+            Command::Mint(_) => Some(
+                "interrupted: the coins made so far are kept; the same command again says which those are",
+            ),
+            Command::Heal(_) | Command::FixEncryption(_) => Some(
+                "interrupted: every number that a server may have is in the wallet; the same command again goes on",
+            ),
+            Command::Locker(_) | Command::Trade(_) => Some(
+                "interrupted: nothing is lost; the same command again, with the same --key, goes on",
+            ),
+            _ => None,
+        }
+    }
+}
+
 /// Runs the program: reads the command line, carries the command out, and says how it went.
 pub fn main() -> ExitCode {
-    let command = match CommandLine::try_parse() {
+    let matches = taking_negative_numbers(CommandLine::command()).try_get_matches();
+    let parsed = matches.and_then(|matches| CommandLine::from_arg_matches(&matches));
+    let command = match parsed {
         Ok(line) => line.command,
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp
@@ -124,6 +144,11 @@ pub fn main() -> ExitCode {
             }
         },
     };
+    if let Some(text) = command.when_interrupted()
+        && let Err(error) = interrupt::tell(text)
+    {
+        eprintln!("raida: no way to hear of Ctrl-C: {error}");
+    }
     let answer = match command {
         Command::Serve(command) => command.run(),
         Command::Network(command) => command.run(),
@@ -159,6 +184,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A value that begins with `-` and is a number is a value: whoever reads it says what is wrong with it.
+fn taking_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
+    command
+        .mut_args(|arg| match takes_values(&arg) {
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        })
+        .mut_subcommands(taking_negative_numbers)
 }
 
 /// The examples of the command that these words name: a command that has several forms shows each there.

@@ -88,12 +88,12 @@ impl NodeArgs {
         if let Some(host) = &self.host {
             return Ok(host.clone());
         }
-        let (origin, text) = match std::env::var_os(HOST_VARIABLE) {
-            Some(text) => (HOST_VARIABLE, text.to_string_lossy().into_owned()),
-            None => ("--host", DEFAULT_HOST.to_owned()),
-        };
+        let named = std::env::var_os(HOST_VARIABLE).filter(|text| !text.is_empty());
+        let text = named
+            .as_ref()
+            .map_or(DEFAULT_HOST.into(), |t| t.to_string_lossy());
         let host = text.parse();
-        host.map_err(|error| CliError::Unfinished(format!("{origin} is {text}: {error}")))
+        host.map_err(|error| CliError::Unfinished(format!("{HOST_VARIABLE} is {text}: {error}")))
     }
 
     /// Its RAIDA number.
@@ -106,14 +106,18 @@ impl NodeArgs {
     /// # Errors
     /// No node runs there.
     pub fn name_by(&mut self, admin: &AdminKeyArgs) -> Result<(), CliError> {
-        let is_named = self.host.is_some() || self.raida.is_some();
-        if is_named || std::env::var_os(HOST_VARIABLE).is_some() {
+        if self.host.is_some() {
             return Ok(());
         }
         let Some(folder) = admin.data_folder()? else {
             return Ok(());
         };
-        let Address { raida, listens } = admin::ask_address(&folder)?;
+        self.at(admin::ask_address(&folder)?);
+        Ok(())
+    }
+
+    /// Names the node that serves at this address.
+    pub fn at(&mut self, Address { raida, listens }: Address) -> &NodeArgs {
         // Who listens everywhere listens here.
         let ip = match listens.ip() {
             ip if !ip.is_unspecified() => ip,
@@ -121,8 +125,9 @@ impl NodeArgs {
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         self.host = Some(SocketAddr::new(ip, listens.port()).into());
-        self.raida = RaidaId::new(raida);
-        Ok(())
+        // Another number that was named is the node's to refuse.
+        self.raida = self.raida.or(RaidaId::new(raida));
+        self
     }
 
     /// The flags that name the node, each after a space.
@@ -204,6 +209,10 @@ impl EncryptionArgs {
             return Ok(Protection::None);
         };
         Ok(match self.encryption {
+            0 => {
+                let what = "--key-file alone encrypts nothing, so nothing was sent: add --encryption 4, or leave it out";
+                return Err(CliError::Unfinished(what.to_owned()));
+            }
             1 => {
                 let [(coin, an)] = key_coins(file)?;
                 Protection::Coin(coin, an)
@@ -216,8 +225,7 @@ impl EncryptionArgs {
                 let [first, second] = key_coins(file)?;
                 Protection::TwoCoinsHmac(first, second)
             }
-            // A key file alone asks for nothing: better no encryption than one that was not named.
-            _ => Protection::None,
+            other => unreachable!("encryption type {other} was refused"),
         })
     }
 }

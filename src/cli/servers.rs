@@ -30,6 +30,11 @@ pub enum Servers {
 }
 
 impl ServersArgs {
+    /// The flags that another command about the same node needs, each after a space.
+    pub fn flags_needed(&self) -> String {
+        self.node.flags_needed()
+    }
+
     /// How long to wait for an answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.node.timeout_ms)

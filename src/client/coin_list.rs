@@ -140,7 +140,8 @@ pub enum Fault {
     NotText,
 }
 
-const HEADER: &str = "denomination,serial_number,authenticity_number,months_from_start";
+const FIRST_LINE: &str = "denomination,serial_number,authenticity_number,months_from_start\n";
+const HEADER: &str = FIRST_LINE.trim_ascii_end();
 const COLUMNS: usize = 4;
 
 /// Reads a CSV of coins, a line at a time: as an iterator it stops being useful at the first error.
@@ -353,7 +354,7 @@ impl CoinListWriter {
             so_far,
             existing,
             output,
-            waiting: format!("{HEADER}\n").into_bytes(),
+            waiting: FIRST_LINE.into(),
             synced_bytes: 0,
             asked: None,
             _lock: lock,
@@ -404,6 +405,10 @@ impl CoinListWriter {
         text.truncate(whole.map_or(0, |last| last + 1));
         if text.is_empty() {
             return Ok(vec![]);
+        }
+        // Version 0.1.0 left some without it.
+        if !text.starts_with(FIRST_LINE.as_bytes()) {
+            text.splice(0..0, FIRST_LINE.bytes());
         }
         CoinListReader::new(text.as_slice(), part, Months::Required)?.collect()
     }
@@ -482,12 +487,18 @@ impl CoinListWriter {
         let Some((at, _)) = self.asked.take() else {
             return Ok(());
         };
-        // A file without a coin does not stay.
-        self.synced_bytes = if at == HEADER.len() as u64 + 1 { 0 } else { at };
+        // A file without a coin does not stay: it begins once more.
+        let is_without = at == FIRST_LINE.len() as u64;
+        let at = if is_without { 0 } else { at };
+        self.synced_bytes = at;
         (self.output.set_len(at))
             .and_then(|()| self.output.seek(SeekFrom::Start(at)))
             .and_then(|_| self.output.sync_all())
-            .map_err(|cause| self.failed(cause))
+            .map_err(|cause| self.failed(cause))?;
+        if is_without {
+            self.waiting.extend_from_slice(FIRST_LINE.as_bytes());
+        }
+        Ok(())
     }
 
     /// Where the content is until [`CoinListWriter::finish`].
@@ -633,6 +644,31 @@ mod tests {
     }
 
     const HEX: &str = "00112233445566778899aabbccddeeff";
+
+    #[test]
+    fn a_list_that_was_forgotten_begins_once_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coins.csv");
+        let coins = |sn: u32| [record(1, sn, 0, 9).coin, record(1, sn + 1, 0, 9).coin];
+        let mut writer = CoinListWriter::create(&file, Existing::Keep).unwrap();
+        let part = writer.so_far().to_owned();
+        for sn in 0..4 {
+            writer.ask(&coins(sn), Mfs::new(9)).unwrap();
+            let left = CoinListWriter::read_left_over(&part).unwrap();
+            let left: Vec<Coin> = left.iter().map(|record| record.coin).collect();
+            assert_eq!(left, coins(sn));
+            writer.forget().unwrap();
+            assert_eq!(CoinListWriter::read_left_over(&part).unwrap().len(), 0);
+        }
+        writer.ask(&coins(7), Mfs::new(9)).unwrap();
+        // As earlier versions left it.
+        let text = std::fs::read_to_string(&part).unwrap();
+        std::fs::write(&part, text.strip_prefix(FIRST_LINE).unwrap()).unwrap();
+        assert_eq!(CoinListWriter::read_left_over(&part).unwrap().len(), 2);
+        writer.forget().unwrap();
+        drop(writer);
+        assert!(!part.exists());
+    }
 
     #[test]
     fn a_sorted_file_is_written_as_it_was_read() {

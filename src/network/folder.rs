@@ -51,6 +51,13 @@ impl Folder {
         Ok(Folder { path, _lock: lock })
     }
 
+    /// Removes the folder, in which nothing but its lock is yet.
+    pub(super) fn remove(self) {
+        // What somebody else put there meanwhile stays, and so does the folder.
+        let _ = fs::remove_file(self.path.join("lock"));
+        let _ = fs::remove_dir(&self.path);
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

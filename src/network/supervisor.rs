@@ -83,13 +83,16 @@ impl<'a> Supervisor<'a> {
             .filter(is_up)
             .map(|raida| settings.listens(raida))
             .collect();
-        // A folder that is there may be in use, which says more than the ports of who uses it; one that
-        // is not there is not left behind by a start that comes to nothing.
-        let is_there = settings.folder.exists();
-        let open = || Folder::open(&settings.folder);
-        let folder = is_there.then(open).transpose()?;
-        preflight::ports_are_free(&listens)?;
-        let folder = folder.map_or_else(open, Ok)?;
+        // A folder may be in use, which says more than the ports of who uses it. One that was not there is
+        // not left behind by a start that comes to nothing.
+        let is_new = !settings.folder.exists();
+        let folder = Folder::open(&settings.folder)?;
+        if let Err(error) = preflight::ports_are_free(&listens) {
+            if is_new {
+                folder.remove();
+            }
+            return Err(error);
+        }
         folder.write(settings)?;
         let socket = control_socket(folder.path());
         let control = Control::open(folder.path()).map_err(|error| at(&socket, error))?;

@@ -203,6 +203,7 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     let taken = error(&crowded.command().output().unwrap());
     let expected = format!("{} (TCP) is in use, and 1 more", network.address(0));
     assert!(taken.contains(&expected), "{taken}");
+    assert!(!crowded.dir().exists(), "nothing is left behind");
     let own = refused(&["--set", "network.listen=127.0.0.1:1"]);
     assert!(own.contains("network.listen is each node's own"), "{own}");
     let secrets = refused(&["--set", "keys.file=somewhere"]);

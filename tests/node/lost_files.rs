@@ -318,7 +318,6 @@ fn a_folder_whose_lock_file_is_removed_is_still_one_nodes() {
         for words in [
             &["check"][..],
             &["check", "--rebuild"],
-            &["audit"],
             &["export", "--csv", csv],
             &["import", "--csv", coins],
         ] {
@@ -326,6 +325,9 @@ fn a_folder_whose_lock_file_is_removed_is_still_one_nodes() {
             assert_eq!(status, Some(2), "{words:?}: {said}");
             assert!(said.contains("in use"), "{words:?}: {said}");
         }
+        // It asks the node that has the folder.
+        let (status, said) = trial.run(&["audit"]);
+        assert_eq!(status, Some(0), "{said}");
         // Whatever the refused ones left must not make room for the next.
         let _ = File::create(trial.data().join("lock")).unwrap();
     }

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind},
     net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
@@ -30,7 +30,14 @@ fn raida(folder: &Path) -> Command {
 
 /// Standard error of a command that cannot be carried out.
 fn refusal(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = loop {
+        match command.output() {
+            // A program that another test just started has a copy of the descriptor by which this one was
+            // written, until it is executed.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            output => break output.unwrap(),
+        }
+    };
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{command:?}: {error}");
     error

@@ -100,7 +100,7 @@ pub static KEYS: &[Key] = &[
         name: "data_dir",
         rule: Rule::Path,
         changes_at_run_time: false,
-        get: |config| Value::Text(config.node.data_dir.shown().to_string()),
+        get: |config| Value::Text(config.node.data_dir.escaped().to_string()),
         set: |config, value| config.node.data_dir = PathBuf::from(value.into_text()),
     },
     Key {
@@ -108,7 +108,7 @@ pub static KEYS: &[Key] = &[
         name: "admin_key_file",
         rule: Rule::Path,
         changes_at_run_time: false,
-        get: |config| Value::Text(config.node.admin_key_file.shown().to_string()),
+        get: |config| Value::Text(config.node.admin_key_file.escaped().to_string()),
         set: |config, value| config.node.admin_key_file = PathBuf::from(value.into_text()),
     },
     Key {
@@ -376,7 +376,7 @@ pub static KEYS: &[Key] = &[
         changes_at_run_time: false,
         get: |config| {
             let file = config.keys.file.as_ref();
-            Value::Text(file.map_or(String::new(), |file| file.shown().to_string()))
+            Value::Text(file.map_or(String::new(), |file| file.escaped().to_string()))
         },
         set: |config, value| {
             let file = Some(value.into_text()).filter(|file| !file.is_empty());

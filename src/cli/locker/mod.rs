@@ -21,9 +21,9 @@ use super::output::Answer;
 /// server can open the locker on another one.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  raida locker put --network net --wallet wallet --amount 250
-  raida locker peek --network net --key @secret
-  raida locker take --network net --key @secret --wallet other-wallet")]
+  raida locker put --network raida-network --wallet wallet --amount 250
+  raida locker peek --network raida-network --key @secret
+  raida locker take --network raida-network --key @secret --wallet other-wallet")]
 pub struct LockerCommand {
     #[command(subcommand)]
     what: What,

@@ -17,7 +17,7 @@ use crate::coin::{Coin, Worth};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker peek --key @key --host raida7.example.com:50007 --raida 7
-  raida locker peek --network net --key @secret
+  raida locker peek --network raida-network --key @secret
   raida locker peek --hosts hosts.txt --key @secret --json")]
 pub struct PeekCommand {
     /// The locker: 32 hex digits, or @FILE that holds them

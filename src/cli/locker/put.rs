@@ -27,7 +27,7 @@ use crate::shown::Shown;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker put coins.csv --key @key --host raida7.example.com:50007 --raida 7
-  raida locker put --network net --wallet wallet --amount 250
+  raida locker put --network raida-network --wallet wallet --amount 250
   raida locker put --hosts hosts.txt --wallet wallet --coin 1.4711 --coin 1.4712 --key @secret")]
 pub struct PutCommand {
     /// CSV of coins; the months column may be missing
@@ -152,8 +152,9 @@ impl PutCommand {
             let mut text = format!("{} put into the locker\n", phrase(&stored));
             if !failed.is_empty() {
                 text += &format!(
-                    "{} not: the number in {file} of at least one of them is not the right one here, and they go together; `raida detect {file}` says which\n",
-                    phrase(&failed)
+                    "{} not: the number in {file} of at least one of them is not the right one here, and they go together; `raida detect {file}{node}` says which\n",
+                    phrase(&failed),
+                    node = self.servers.flags_needed(),
                 );
             }
             if !not_asked.is_empty() {

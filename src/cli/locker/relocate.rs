@@ -22,7 +22,7 @@ use crate::protocol::healing::VOTES_NEEDED;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker move --key @old --to @new --host raida7.example.com:50007 --raida 7
-  raida locker move --network net --key @secret
+  raida locker move --network raida-network --key @secret
   raida locker move --hosts hosts.txt --key @secret --to @other --coin 1.4711")]
 pub struct MoveCommand {
     /// The locker: 32 hex digits, or @FILE that holds them

@@ -30,7 +30,7 @@ use crate::shown::Shown;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker take --key @key --out mine.csv --host raida7.example.com:50007 --raida 7
-  raida locker take --network net --key @secret --wallet wallet
+  raida locker take --network raida-network --key @secret --wallet wallet
   raida locker take --hosts hosts.txt --key @secret --wallet wallet --coin 1.4711")]
 pub struct TakeCommand {
     /// The locker: 32 hex digits, or @FILE that holds them

@@ -39,8 +39,8 @@ use crate::protocol::lockers::{
 /// wallet), else 1.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  raida trade buy --network net --currency bitcoin --worth 250 --price 40000
-  raida trade buy --network net --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo 'order 17' --wallet wallet
+  raida trade buy --network raida-network --currency bitcoin --worth 250 --price 40000
+  raida trade buy --network raida-network --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo 'order 17' --wallet wallet
   raida trade buy --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo x --key @key --host raida7.example.com:50007 --raida 7")]
 pub struct BuyCommand {
     /// What is paid in: cloudcoin, bitcoin or monero

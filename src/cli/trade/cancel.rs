@@ -21,8 +21,8 @@ use crate::protocol::healing::VOTES_NEEDED;
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("to").args(["wallet", "into", "free"]).required(true)))]
 #[command(after_help = "Examples:
-  raida trade cancel --network net --key @offer --wallet wallet
-  raida trade cancel --network net --key @offer --into @locker
+  raida trade cancel --network raida-network --key @offer --wallet wallet
+  raida trade cancel --network raida-network --key @offer --into @locker
   raida trade cancel --key @key --into @locker --host raida7.example.com:50007 --raida 7")]
 pub struct CancelCommand {
     /// The offer: 32 hex digits, or @FILE that holds them

@@ -24,7 +24,7 @@ const FEW_SHOWN: usize = 10;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida trade list --currency bitcoin --host raida7.example.com:50007 --raida 7
-  raida trade list --currency bitcoin --network net --json")]
+  raida trade list --currency bitcoin --network raida-network --json")]
 pub struct ListCommand {
     /// What is to be paid in: cloudcoin, bitcoin or monero
     #[arg(long, value_name = "NAME", value_parser = currency)]

@@ -20,9 +20,9 @@ use super::output::Answer;
 /// last 7. The coins are sold to whoever the servers say has paid: see [trade] settlement.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  raida trade offer --network net --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh
-  raida trade list --network net --currency bitcoin
-  raida trade cancel --network net --key @offer --wallet wallet")]
+  raida trade offer --network raida-network --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh
+  raida trade list --network raida-network --currency bitcoin
+  raida trade cancel --network raida-network --key @offer --wallet wallet")]
 pub struct TradeCommand {
     #[command(subcommand)]
     what: What,

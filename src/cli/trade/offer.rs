@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::terms::{currency, price};
+use super::terms::{asked_price, currency};
 use crate::cli::CliError;
 use crate::cli::coins::{check_sum, read_coins};
 use crate::cli::locker::{FromWalletArgs, json_of_put, text_of_put, words};
@@ -27,13 +27,13 @@ use crate::shown::Shown;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida trade offer coins.csv --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh --host raida7.example.com:50007 --raida 7
-  raida trade offer --network net --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh")]
+  raida trade offer --network raida-network --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh")]
 pub struct OfferCommand {
     /// CSV of coins; the months column may be missing
     #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
     file: Option<PathBuf>,
     /// What is to be paid for all of them, in the unit that buyer and seller mean
-    #[arg(long, value_name = "N", value_parser = price)]
+    #[arg(long, value_name = "N", value_parser = asked_price)]
     price: Price,
     /// What it is to be paid in: cloudcoin, bitcoin or monero
     #[arg(long, value_name = "NAME", value_parser = currency)]
@@ -92,7 +92,8 @@ impl OfferCommand {
             print(&match is_on_offer {
                 true => format!("{} on offer\n", phrase(&coins)),
                 false => format!(
-                    "nothing put up for sale: the number in {file} of at least one coin is not the right one here (`raida detect {file}` says which), or there are coins under this key already\n"
+                    "nothing put up for sale: the number in {file} of at least one coin is not the right one here (`raida detect {file}{node}` says which), or there are coins under this key already\n",
+                    node = self.servers.flags_needed(),
                 ),
             })?;
         }

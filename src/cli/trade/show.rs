@@ -19,8 +19,8 @@ use crate::protocol::lockers::{Currency, Offer, Price, TradeName, Value};
 #[command(group(clap::ArgGroup::new("which").args(["id", "key", "currency"]).required(true)))]
 #[command(after_help = "Examples:
   raida trade show --id 6f0c...0100eeee --host raida7.example.com:50007 --raida 7
-  raida trade show --network net --worth 250 --price 40000 --currency bitcoin
-  raida trade show --network net --key @offer")]
+  raida trade show --network raida-network --worth 250 --price 40000 --currency bitcoin
+  raida trade show --network raida-network --key @offer")]
 pub struct ShowCommand {
     /// What the node's list calls it
     #[arg(long, value_name = "HEX", conflicts_with_all = ["servers", "terms"])]

@@ -29,6 +29,16 @@ pub fn price(text: &str) -> Result<Price, String> {
     })
 }
 
+/// Reads a price that is asked for.
+pub fn asked_price(text: &str) -> Result<Price, String> {
+    match price(text)? {
+        free if free.get() == 0 => {
+            Err("for nothing anybody could take the coins: ask 1 at least".to_owned())
+        }
+        price => Ok(price),
+    }
+}
+
 /// Reads what coins are worth together.
 pub fn value(text: &str) -> Result<Value, String> {
     let worth: Worth = text.parse().map_err(|error| format!("{error}"))?;
@@ -50,7 +60,7 @@ pub fn raw(address: &Address) -> String {
 
 /// Where something is to be paid, on one line, with an escape for every character that is not to be seen.
 pub fn written(address: &Address) -> String {
-    Path::new(&raw(address)).shown().to_string()
+    Path::new(&raw(address)).escaped().to_string()
 }
 
 /// Where the servers say that an offer is to be paid.

@@ -39,7 +39,7 @@ pub enum LockerError {
     },
     /// The wallet has not this much in coins.
     #[error(
-        "the wallet's coins in Bank and Fracked whose numbers are not in doubt do not make {wanted}: there are {coins}, worth {have}; name another amount, or break a coin first"
+        "the wallet's coins in Bank and Fracked whose numbers are not in doubt do not make {wanted}: there are {coins}, worth {have}; name another amount, or the coins themselves"
     )]
     NoSuchAmount {
         /// What was asked for.
@@ -55,7 +55,7 @@ pub enum LockerError {
     )]
     NoCoins,
     /// A coin is not in the wallet.
-    #[error("coin {0} is not in the wallet's Bank or Fracked; `raida detect --all` lists what is")]
+    #[error("coin {0} is not in the wallet's Bank or Fracked; its folders list what is")]
     NotInWallet(Coin),
     /// An earlier run has put coins into the locker.
     #[error(
