@@ -29,7 +29,7 @@ pub struct DetectCommand {
     file: PathBuf,
     /// Ask all 25 servers at the same time, and show what each says of each coin; no file is
     /// changed. With --encryption 1 or 4 each is asked under a coin of the wallet that passes there.
-    /// Goes without saying where --hosts or --network is given
+    /// Not needed where --hosts or --network is given
     #[arg(long, requires = "servers")]
     all: bool,
     #[command(flatten)]
