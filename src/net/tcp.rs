@@ -645,7 +645,10 @@ impl<S: Session> Connection<S> {
         self.inbound.settle(&self.worker.buffers);
         match ready!(read) {
             Ok(1..) => {
-                self.wait_for_part(Some(Part::End));
+                // Nobody holds up a node that stops by sending more.
+                if !self.worker.stop.is_stopped() {
+                    self.wait_for_part(Some(Part::End));
+                }
                 Poll::Ready(Next::Turn)
             }
             Ok(0) | Err(_) => Poll::Ready(Next::Close),

@@ -993,6 +993,14 @@ fn a_locker_moves_to_another_key_and_a_killed_move_is_ended_by_the_same_command(
         // Once more changes nothing and says the same.
         assert_done(&network.run(words));
     }
+    // Some of them: the others stay, and no server is told of for that.
+    let network = Network::of(2);
+    assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
+    let one = network.run("locker move --key @secret --to @offer --coin 0.1");
+    assert_done(&one);
+    assert!(one.out.contains("all        1  done"), "{}", one.out);
+    assert_eq!(network.in_locker(&secret(), coin(0)), 25);
+
     let network = Network::of(1);
     assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
     let same = network.run("locker move --key @secret --to @secret");

@@ -68,9 +68,8 @@ pub fn relocate(
     let there =
         PerRaida::from_fn(|raida| -> BTreeSet<Coin> { after.on(raida).iter().copied().collect() });
     let known = PerRaida::from_fn(|raida| {
-        let lay = before.on(raida).iter().copied();
-        lay.chain(there[raida].iter().copied())
-            .collect::<BTreeSet<Coin>>()
+        let known = before.on(raida).iter().chain(&there[raida]).copied();
+        known.filter(is_meant).collect::<BTreeSet<Coin>>()
     });
     let mut all: Vec<Coin> = before.coins().into_iter().filter(is_meant).collect();
     if all.is_empty() {
@@ -90,7 +89,7 @@ pub fn relocate(
                 Some(ClientError::to_string(error))
             }
             (_, Some(Ok(true)), _) => Some("some had left the locker meanwhile".to_owned()),
-            _ if known[raida].len() > there[raida].len() => {
+            _ if !known[raida].is_subset(&there[raida]) => {
                 Some("it says that it has moved them, and has not".to_owned())
             }
             _ => None,
