@@ -4,16 +4,20 @@ use foldhash::quality::FixedState;
 
 use crate::coin::AnTag;
 
-/// Coins share so many counts: which do depends on the seed, so that nobody can choose to be on another's.
-const COUNTS: usize = 1 << 20;
+/// Each coin has a count in every row, and the least of them is what it has at most. Coins share a count of a
+/// row by chance, which the seed decides, so that nobody can choose to be beside another's; two that share
+/// all of theirs are not found: while 32,768 coins are at their bound, one of a million others is.
+const ROWS: usize = 4;
+const COUNTS_A_ROW: usize = 1 << 20;
 
 /// How many tickets list each coin with each of its numbers, so that whoever knows the number of one coin
 /// cannot fill a pool with it, from however many addresses. A coin that got another number is another coin
-/// here: the tickets of its former owner, which are void, take nothing from its owner. 2 MiB, of which the
+/// here: the tickets of its former owner, which are void, take nothing from its owner. 8 MiB, of which the
 /// system gives what is used.
 pub(super) struct TicketCoins {
     most: u16,
     hash: FixedState,
+    /// Row after row.
     counts: Box<[u16]>,
 }
 
@@ -21,10 +25,11 @@ impl TicketCoins {
     /// A coin may be in `most` tickets, in any number where that is 0; `seed` is a number that nobody
     /// knows.
     pub(super) fn new(most: u16, seed: u64) -> TicketCoins {
+        let rows = if most == 0 { 0 } else { ROWS };
         TicketCoins {
-            most: if most == 0 { u16::MAX } else { most },
+            most,
             hash: FixedState::with_seed(seed),
-            counts: vec![0; if most == 0 { 0 } else { COUNTS }].into(),
+            counts: vec![0; rows * COUNTS_A_ROW].into(),
         }
     }
 
@@ -32,28 +37,36 @@ impl TicketCoins {
     /// do as may.
     #[inline]
     pub(super) fn list(&mut self, coin: (u32, AnTag)) -> bool {
-        let most = self.most;
-        let Some(count) = self.count(coin) else {
+        if self.counts.is_empty() {
             return true;
-        };
-        let has_room = *count < most;
-        *count += u16::from(has_room);
+        }
+        let places = self.places(coin);
+        let counts = places.map(|place| self.counts[place]);
+        // A count that very many coins share may be at its end before any of them is.
+        let has_room = counts.iter().any(|&count| count < self.most) && !counts.contains(&u16::MAX);
+        if has_room {
+            places.map(|place| self.counts[place] += 1);
+        }
         has_room
     }
 
     /// The end of a ticket that was counted.
     #[inline]
     pub(super) fn end(&mut self, coin: (u32, AnTag)) {
-        if let Some(count) = self.count(coin) {
-            *count -= 1;
+        if !self.counts.is_empty() {
+            self.places(coin).map(|place| self.counts[place] -= 1);
         }
     }
 
-    /// `None` where nothing is counted.
+    /// Where the counts of a coin are, one in each row.
     #[inline]
-    fn count(&mut self, coin: (u32, AnTag)) -> Option<&mut u16> {
-        let at = self.hash.hash_one(coin) as usize % COUNTS;
-        self.counts.get_mut(at)
+    fn places(&self, coin: (u32, AnTag)) -> [usize; ROWS] {
+        let hash = self.hash.hash_one(coin);
+        let step = (hash >> 32) | 1;
+        std::array::from_fn(|row| {
+            let of_row = hash.wrapping_add(step.wrapping_mul(row as u64)) as usize % COUNTS_A_ROW;
+            row * COUNTS_A_ROW + of_row
+        })
     }
 }
 
@@ -103,5 +116,21 @@ mod tests {
         // 65,536 tickets of 64 coins each.
         assert!((0..65_536 * 64).all(|number| coins.list(coin(number % (1 << 24)))));
         assert!(*coins.counts.iter().max().unwrap() < 32);
+    }
+
+    #[test]
+    fn coins_at_their_bound_take_nothing_from_others() {
+        let mut coins = TicketCoins::new(128, SEED);
+        // As many as a pool of 65,536 tickets has room for.
+        let full = 0..32_768;
+        for number in full.clone() {
+            assert!((0..128).all(|_| coins.list(coin(number))), "coin {number}");
+            assert!(!coins.list(coin(number)));
+        }
+        let refused = (1_000_000..2_000_000).filter(|&number| !coins.list(coin(number)));
+        assert!(refused.count() < 10);
+        for number in full {
+            (0..128).for_each(|_| coins.end(coin(number)));
+        }
     }
 }
