@@ -4,6 +4,7 @@ use super::output::{Answer, print, print_json};
 use super::settings::FolderArgs;
 use super::totals::Totals;
 use crate::admin;
+use crate::shown::Shown;
 use crate::store::offline::OfflineFolder;
 
 /// Count the coins in circulation, of a node or of a data folder; where a node runs on the folder, it asks
@@ -32,7 +33,16 @@ impl AuditCommand {
         let coins = if self.folder.is_given() {
             let path = self.folder.load()?.node.data_dir;
             match admin::ask_address(&path) {
-                Ok(address) => self.node.at(address).connect()?.audit()?.0,
+                Ok(address) => {
+                    let theirs = address.raida;
+                    if self.node.at(address).raida().get() != theirs {
+                        return Err(CliError::Unfinished(format!(
+                            "RAIDA {theirs} runs on {}, and --raida names another one: leave it out",
+                            path.shown()
+                        )));
+                    }
+                    self.node.connect()?.audit()?.0
+                }
                 // Who looks alone finds out what else is wrong.
                 Err(_) => OfflineFolder::open(&path, false)?.coins()?,
             }

@@ -3,6 +3,7 @@ mod fix;
 mod result;
 mod table;
 
+use rustix::thread::CpuSet;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -173,13 +174,13 @@ pub struct BenchCommand {
     #[arg(long, conflicts_with = "udp")]
     connect_each: bool,
     /// Requests under way over UDP, at most [default: 64; open loop: 1024 a thread]
-    #[arg(long, value_name = "N", value_parser = up_to_million)]
+    #[arg(long, value_name = "N", value_parser = up_to_million, requires = "udp")]
     in_flight: Option<usize>,
     /// Connections over TCP
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = up_to_million)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = up_to_million, conflicts_with = "udp")]
     connections: usize,
     /// Requests under way on each connection, at most
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to_million)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to_million, conflicts_with_all = ["udp", "connect_each"])]
     depth: usize,
     /// Coins a request
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = coins_a_request)]
@@ -724,6 +725,8 @@ impl BenchCommand {
         let threads = self.threads.max(self.cpus.len());
         let on =
             |cpus: &[usize], thread: usize| (!cpus.is_empty()).then(|| cpus[thread % cpus.len()]);
+        check_cpus("--cpus", &self.cpus)?;
+        check_cpus("--node-cpus", &self.node_cpus)?;
         let is_beside =
             [Baseline::Echo, Baseline::EchoUring, Baseline::Redis].map(|one| self.has(one));
         if is_beside.contains(&true) && !node.ip().is_loopback() {
@@ -1061,6 +1064,24 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
         [] => (0.0, 0.0, 0.0),
         [least, ..] => (least, values[values.len() / 2], values[values.len() - 1]),
     }
+}
+
+/// Whether this program may run there.
+fn check_cpus(flag: &str, cpus: &[usize]) -> Result<(), CliError> {
+    let allowed = rustix::thread::sched_getaffinity(None)
+        .map_err(|error| CliError::System("list of CPUs", error.into()))?;
+    let is_allowed = |cpu: usize| cpu < CpuSet::MAX_CPU && allowed.is_set(cpu);
+    let Some(cpu) = cpus.iter().find(|&&cpu| !is_allowed(cpu)) else {
+        return Ok(());
+    };
+    let permitted: Vec<String> = (0..CpuSet::MAX_CPU)
+        .filter(|&cpu| is_allowed(cpu))
+        .map(|cpu| cpu.to_string())
+        .collect();
+    refused(&format!(
+        "{flag} names CPU {cpu}, and this program may run on {}: name some of those",
+        permitted.join(" ")
+    ))
 }
 
 fn refused<T>(what: &str) -> Result<T, CliError> {

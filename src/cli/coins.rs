@@ -73,12 +73,27 @@ pub fn check_sum(coins: &[(Coin, An)], file: &Path) -> Result<(), SharedKey> {
 /// The coins of a CSV with their authenticity numbers.
 ///
 /// # Errors
-/// The file cannot be read, or is no CSV of coins.
+/// The file cannot be read, is no CSV of coins, or has none in it.
 pub fn read_coins(file: &Path) -> Result<Vec<(Coin, An)>, CliError> {
-    let coins = CoinListReader::open(file, Months::Optional)?
-        .map(|record| record.map(|CoinRecord { coin, an, .. }| (coin, an)))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(coins)
+    let records = read_records(file)?.into_iter();
+    Ok(records
+        .map(|CoinRecord { coin, an, .. }| (coin, an))
+        .collect())
+}
+
+/// The lines of a CSV of coins, one at least.
+///
+/// # Errors
+/// As [`read_coins`].
+pub fn read_records(file: &Path) -> Result<Vec<CoinRecord>, CliError> {
+    let records = CoinListReader::open(file, Months::Optional)?.collect::<Result<Vec<_>, _>>()?;
+    match records.is_empty() {
+        true => Err(CliError::Unfinished(format!(
+            "{} has no coin in it, so nothing was asked: it is the first line alone, which names the columns",
+            file.shown()
+        ))),
+        false => Ok(records),
+    }
 }
 
 /// Coins in a report that is written as it is made: there may be many.

@@ -17,6 +17,9 @@ use crate::shown::Shown;
 /// RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that is of no use, u not asked. With 13 p and more it is authentic, or fracked where any fails; with 13 f and
 /// more counterfeit; else in limbo.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "raida detect <FILE.csv> [OPTIONS]\n       raida detect --all (--network <DIR> | --hosts <FILE>) <WALLET|COIN.bin> [OPTIONS]"
+)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).conflicts_with_all(["host", "raida", "udp", "key_file", "continue_counter"])))]
 #[command(after_help = "Examples:
   raida detect coins.csv

@@ -103,7 +103,7 @@ pub fn detect_all(
         }
         for (raida, why) in silent.iter() {
             if let Some(why) = why {
-                text += &format!("RAIDA {raida} did not answer: {why}\n");
+                text += &format!("RAIDA {raida} says nothing of the coins: {why}\n");
             }
         }
         text += &format!(

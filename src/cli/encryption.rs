@@ -31,9 +31,16 @@ pub fn numbers(servers: &[RaidaId]) -> String {
     numbers.join(" ")
 }
 
-/// A line a broken server.
-pub fn lines(results: &[(RaidaId, KeyFix)]) -> String {
-    let line = |(raida, fix): &(RaidaId, KeyFix)| format!("RAIDA {raida} {}\n", phrase(fix));
+/// A line a server that was broken. `health` says which are now.
+pub fn lines(results: &[(RaidaId, KeyFix)], health: &EncryptionHealth) -> String {
+    let line = |(raida, fix): &(RaidaId, KeyFix)| {
+        let phrase = match fix {
+            KeyFix::Fixed { .. } => phrase(fix),
+            _ if health.is_broken(*raida) => phrase(fix),
+            _ => "was broken and works again: it passes a coin of the wallet".to_owned(),
+        };
+        format!("RAIDA {raida} {phrase}\n")
+    };
     results.iter().map(line).collect()
 }
 
@@ -177,7 +184,11 @@ mod tests {
         let raida = RaidaId::new(3).unwrap();
         let results = [(raida, KeyFix::NoAnswer { coin, error })];
         let json = json_of_fixes(&results);
-        (lines(&results), json[0]["outcome"].clone())
+        let mut health = EncryptionHealth::default();
+        let works = lines(&results, &health);
+        assert!(works.starts_with("RAIDA 3 was broken and works again"));
+        health.mark_broken(raida);
+        (lines(&results, &health), json[0]["outcome"].clone())
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::store::raidax::RaidaxWriter;
 /// What is written is ownership: files are readable by their owner only, and there as a whole or not
 /// at all. The node that owns the data folder must not be running; nothing in it is changed.
 #[derive(clap::Args, Debug)]
+#[command(override_usage = "raida export (--csv <FILE> | --raidax-data <DIR>) [OPTIONS]")]
 #[command(after_help = "Examples:
   raida export --data raida-data --csv coins.csv
   raida export --config /etc/raida/node.toml --raidax-data Data")]

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -13,7 +14,7 @@ use crate::client::{
 };
 use crate::coin::{Coin, Mfs};
 use crate::protocol::RaidaId;
-use crate::protocol::healing::{PartialGenerator, TicketId};
+use crate::protocol::healing::{PartialGenerator, TicketId, VOTES_NEEDED};
 use crate::shown::{Shown, remedy};
 
 /// Have a node repair coins that it lost, on the word of other servers.
@@ -51,6 +52,16 @@ impl FixCommand {
             .map(|(coin, _)| coin)
             .collect();
         let raida = self.node.raida();
+        let others: BTreeSet<RaidaId> = (self.tickets.iter())
+            .map(|&(issuer, _)| issuer)
+            .filter(|&issuer| issuer != raida)
+            .collect();
+        if others.len() < VOTES_NEEDED {
+            let given = others.len();
+            return Err(CliError::Unfinished(format!(
+                "tickets of {given} servers other than RAIDA {raida} repair nothing, so nothing was sent: it takes those of {VOTES_NEEDED} or more; `raida ticket` gets one from a server"
+            )));
+        }
         let mut client = self.node.connect_patiently(FIX_TIMEOUT)?;
         // Whoever is not answered here has changed nothing yet and has no file to wonder about.
         client.echo()?;

@@ -88,10 +88,10 @@ impl FixEncryptionCommand {
                 "silent": super::heal::reasons(&silent),
             }))?;
         } else {
-            let mut text = lines(&results);
+            let mut text = lines(&results, &health);
             for (raida, why) in silent.iter() {
                 if let Some(why) = why {
-                    text += &format!("RAIDA {raida} did not answer: {why}\n");
+                    text += &format!("RAIDA {raida} says nothing of the coins: {why}\n");
                 }
             }
             text += &format!("{}\n", summary(&health));

@@ -166,7 +166,7 @@ impl HealCommand {
             counterfeits,
             ..
         } = *found;
-        let mut text = lines(fixes);
+        let mut text = lines(fixes, health);
         if self.dry_run && !health.broken().is_empty() {
             text += &format!(
                 "RAIDA {} would be mended first: all numbers of the wallet are lost there\n",
@@ -219,7 +219,7 @@ impl HealCommand {
             text += &format!("left alone: {}: {}\n", left.file.shown(), left.reason);
         }
         for (whys, what) in [
-            (&healed.silent, "did not answer"),
+            (&healed.silent, "says nothing of the coins"),
             (&healed.refusals.tickets, "gives no tickets"),
             (&healed.refusals.fixes, "does not fix"),
         ] {

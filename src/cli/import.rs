@@ -21,6 +21,7 @@ use crate::store::raidax::RaidaxPages;
 /// refused, and then nothing is written (exit status 1). After a crash or a full disk, the same
 /// command again does the rest.
 #[derive(clap::Args, Debug)]
+#[command(override_usage = "raida import (--csv <FILE> | --raidax-data <DIR>) [OPTIONS]")]
 #[command(after_help = "Examples:
   raida import --data raida-data --csv coins.csv
   raida import --config /etc/raida/node.toml --raidax-data /opt/raidax/Data")]
@@ -126,6 +127,12 @@ fn read_csv(file: &Path) -> Result<Import, CliError> {
 
 fn read_pages(folder: &Path) -> Result<Import, CliError> {
     let pages = RaidaxPages::open(folder)?;
+    if pages.len() == 0 {
+        return Err(CliError::Unfinished(format!(
+            "{} has no page file, so nothing was written: an existing server's Data folder has files as 00/03/03e7.bin: denomination, page",
+            folder.shown()
+        )));
+    }
     let bar = progress(pages.len() as u64, "reading");
     let mut import = Import::default();
     for page in bar.wrap_iter(pages) {

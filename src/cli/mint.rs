@@ -24,6 +24,9 @@ use crate::shown::Shown;
 /// missing, and says which coins may be in circulation although nobody knows their numbers. For a wallet it
 /// says that too, and makes all that it is asked for: what was filed is in the wallet.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "raida mint --count <N> --denomination <DN>... (--out <FILE.csv> | --network <DIR> --wallet <WALLET>) [OPTIONS]"
+)]
 #[command(after_help = "Examples:
   raida mint --data raida-data --count 5 --denomination 1 --out coins.csv
   raida mint --admin-key-file admin.key --count 1000 --denomination 0 -1 --out coins.csv

@@ -102,6 +102,9 @@ enum Command {
     Bench(Box<bench::BenchCommand>),
 }
 
+const AGAIN_WITH_KEY: &str =
+    "interrupted: nothing is lost; the same command again, with the same --key, goes on";
+
 impl Command {
     /// What is said to somebody who ends the command with Ctrl-C, where something may be half done.
     fn when_interrupted(&self) -> Option<&'static str> {
@@ -112,9 +115,14 @@ impl Command {
             Command::Heal(_) | Command::FixEncryption(_) => Some(
                 "interrupted: every number that a server may have is in the wallet; the same command again goes on",
             ),
-            Command::Locker(_) | Command::Trade(_) => Some(
-                "interrupted: nothing is lost; the same command again, with the same --key, goes on",
+            Command::Pown(_) => Some(
+                "interrupted: keep both files; `raida detect` of each says which numbers are in force",
             ),
+            Command::Delete(_) => {
+                Some("interrupted: the same command again takes the other coins out of circulation")
+            }
+            Command::Locker(command) if command.changes() => Some(AGAIN_WITH_KEY),
+            Command::Trade(command) if command.changes() => Some(AGAIN_WITH_KEY),
             _ => None,
         }
     }

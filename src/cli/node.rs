@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,7 +89,7 @@ impl NodeArgs {
         if let Some(host) = &self.host {
             return Ok(host.clone());
         }
-        let named = std::env::var_os(HOST_VARIABLE).filter(|text| !text.is_empty());
+        let named = named();
         let text = named
             .as_ref()
             .map_or(DEFAULT_HOST.into(), |t| t.to_string_lossy());
@@ -195,11 +196,13 @@ impl NodeArgs {
     fn connect_with(&self, options: Options, udp: bool) -> Result<Client, CliError> {
         let transport = if udp { Transport::Udp } else { Transport::Tcp };
         let host = self.host()?;
-        Ok(Client::connect(
-            (host.host(), host.port()),
-            transport,
-            options,
-        )?)
+        let connected = Client::connect((host.host(), host.port()), transport, options);
+        connected.map_err(|error| match self.host {
+            None if named().is_some() => CliError::Unfinished(format!(
+                "{error}; {HOST_VARIABLE} in the environment names that node"
+            )),
+            _ => error.into(),
+        })
     }
 }
 
@@ -261,6 +264,11 @@ impl AdminKeyArgs {
         };
         Ok(admin_key_file::read(&file)?)
     }
+}
+
+/// What the environment says where the node is.
+fn named() -> Option<OsString> {
+    std::env::var_os(HOST_VARIABLE).filter(|text| !text.is_empty())
 }
 
 /// The first coins of a CSV; the rest is not looked at.

@@ -3,10 +3,11 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::CliError;
+use super::coins::read_records;
 use super::new_numbers::{NewNumbers, this_month};
 use super::node::{EncryptionArgs, NodeArgs};
 use super::output::{Answer, print, print_json, progress};
-use crate::client::{Client, ClientError, CoinListReader, CoinRecord, Months, Outcome, draw_an};
+use crate::client::{Client, ClientError, CoinRecord, Outcome, draw_an};
 use crate::coin::{An, Coin};
 use crate::shown::Shown;
 
@@ -45,8 +46,7 @@ impl PownCommand {
     /// # Errors
     /// A file cannot be read or written; the node gives no answer, or refuses.
     pub fn run(self) -> Result<Answer, CliError> {
-        let records = CoinListReader::open(&self.file, Months::Optional)?
-            .collect::<Result<Vec<CoinRecord>, _>>()?;
+        let records = read_records(&self.file)?;
         let mut proposals: Vec<Proposal> = Vec::with_capacity(records.len());
         for record in &records {
             proposals.push((record.coin, record.an, draw_an()?));

@@ -39,7 +39,7 @@ pub struct StatsCommand {
     #[arg(long, conflicts_with_all = ["latency", "admin_key_file", "host", "raida", "coin_id", "udp", "timeout_ms"])]
     detail: bool,
     /// With --latency: on each shard too
-    #[arg(long, requires = "latency")]
+    #[arg(long, requires = "latency", conflicts_with = "detail")]
     by_shard: bool,
     /// One JSON object instead of text
     #[arg(long)]

@@ -39,7 +39,7 @@ pub use settings::{Key, Settings};
 pub use status::{NetworkStatus, NodeState, NodeStatus};
 pub use supervisor::{Ended, Supervisor};
 
-use std::{io, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
 use crate::shown::{Shown, remedy};
 
@@ -68,6 +68,11 @@ pub enum NetworkError {
     /// The nodes' secrets cannot be had.
     #[error("{0}; nothing was started")]
     Keys(#[from] KeySetError),
+    /// Nobody can listen there.
+    #[error(
+        "{0} is no address of this machine: nothing was started; --bind takes one that `ip address` lists"
+    )]
+    NoAddress(IpAddr),
     /// Ports that nodes need are in use.
     #[error(
         "{which}: nothing was started; choose other ports with --base-port, or another address with --bind; {how}"

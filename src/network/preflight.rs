@@ -57,6 +57,9 @@ pub(super) fn ports_are_free(addresses: &[SocketAddr]) -> Result<(), NetworkErro
         match refused.first() {
             None => return Ok(()),
             Some(_) if refused.iter().all(is_passing) => thread::sleep(PORT_LOOK),
+            Some((address, _, error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                return Err(NetworkError::NoAddress(address.ip()));
+            }
             Some((address, kind, error)) => {
                 let what = match error.kind() {
                     io::ErrorKind::AddrInUse => "is in use".to_owned(),

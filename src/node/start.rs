@@ -30,7 +30,7 @@ use crate::{
     shard::ShardSettings,
     shown::{Shown, remedy},
     store::{
-        DataFolder, Disk, FolderError, from_hex,
+        DataFolder, Disk, FolderError, NodeIdentity, from_hex,
         log::LogSettings,
         recovery::{Recovered, RecoveryError, recover_with},
         run_awake, write_secret,
@@ -169,6 +169,10 @@ impl Node {
             .map_err(|error| cannot_listen(error, &settings.data))?;
         let address = sockets[0].address();
         let folder = DataFolder::open(&settings.data, true)?;
+        folder.serve_as(NodeIdentity {
+            raida: settings.rules.raida.get(),
+            coin_id: settings.rules.coin_id,
+        })?;
         let (admin_key, made_admin_key) = admin_key(&settings.admin_key_file, folder.path())?;
         let secret = folder.secret()?;
 

@@ -45,7 +45,9 @@ impl TicketCoins {
         // A count that very many coins share may be at its end before any of them is.
         let has_room = counts.iter().any(|&count| count < self.most) && !counts.contains(&u16::MAX);
         if has_room {
-            places.map(|place| self.counts[place] += 1);
+            for place in places {
+                self.counts[place] += 1;
+            }
         }
         has_room
     }
@@ -53,8 +55,11 @@ impl TicketCoins {
     /// The end of a ticket that was counted.
     #[inline]
     pub(super) fn end(&mut self, coin: (u32, AnTag)) {
-        if !self.counts.is_empty() {
-            self.places(coin).map(|place| self.counts[place] -= 1);
+        if self.counts.is_empty() {
+            return;
+        }
+        for place in self.places(coin) {
+            self.counts[place] -= 1;
         }
     }
 

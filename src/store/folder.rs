@@ -1,9 +1,12 @@
 use std::{
+    fmt::{self, Display, Formatter, Write as _},
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Write as _},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
+
+use zeroize::Zeroizing;
 
 use super::{
     BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk, round::ROUND_FILE,
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::folder_lock::{FolderLock, LockRefused};
 use crate::plain_file;
-use crate::shown::remedy;
+use crate::shown::{Shown, remedy};
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
@@ -59,6 +62,27 @@ pub enum FolderError {
         /// The file.
         path: PathBuf,
     },
+    /// Another node has served from the folder.
+    #[error(
+        "{folder} is the data folder of {was}, and this node is {is}: set node.raida_id and node.coin_id as they were, or name another folder with --data; if the coins in it are this node's all the same, remove {folder}/{IDENTITY_FILE}",
+        folder = folder.shown()
+    )]
+    OtherNode {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose it is.
+        was: NodeIdentity,
+        /// Whose it was to be.
+        is: NodeIdentity,
+    },
+    /// What says whose the folder is says it not.
+    #[error(
+        "{path} must say whose data folder this is, as in \"RAIDA 7, coin id 6\": restore it from a backup, or remove it if you know that it is this node's"
+    )]
+    Identity {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system failed.
     #[error("{path}: {error}{next}", next = remedy(error))]
     Io {
@@ -67,6 +91,37 @@ pub enum FolderError {
         /// What it said.
         error: io::Error,
     },
+}
+
+/// In a data folder: the node whose it is.
+const IDENTITY_FILE: &str = "node";
+
+/// Which node of which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Its RAIDA number.
+    pub raida: u8,
+    /// Its coin id.
+    pub coin_id: u16,
+}
+
+impl Display for NodeIdentity {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "RAIDA {}, coin id {}", self.raida, self.coin_id)
+    }
+}
+
+impl NodeIdentity {
+    fn parse(text: &str) -> Option<NodeIdentity> {
+        let (raida, coin_id) = text
+            .trim()
+            .strip_prefix("RAIDA ")?
+            .split_once(", coin id ")?;
+        Some(NodeIdentity {
+            raida: raida.parse().ok()?,
+            coin_id: coin_id.parse().ok()?,
+        })
+    }
 }
 
 impl DataFolder {
@@ -142,6 +197,34 @@ impl DataFolder {
         self.created
     }
 
+    /// Takes note which node serves from the folder, where none has yet.
+    ///
+    /// # Errors
+    /// Another one has; or the file system fails.
+    pub fn serve_as(&self, is: NodeIdentity) -> Result<(), FolderError> {
+        let path = self.path.join(IDENTITY_FILE);
+        let failed = |error| FolderError::Io {
+            path: path.clone(),
+            error,
+        };
+        let was = match plain_file::read_text(&path, plain_file::SECRET_BYTES_MAX) {
+            Ok(text) => NodeIdentity::parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return write_whole(&path, &format!("{is}\n")).map_err(failed);
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        match was {
+            Some(was) if was == is => Ok(()),
+            Some(was) => Err(FolderError::OtherNode {
+                folder: self.path.clone(),
+                was,
+                is,
+            }),
+            None => Err(FolderError::Identity { path }),
+        }
+    }
+
     /// The secret that the folder was made with.
     ///
     /// # Errors
@@ -181,12 +264,19 @@ fn make(folder: &Path) -> Result<(), FolderError> {
 /// # Errors
 /// As the file system gives them.
 pub fn write_secret(path: &Path, bytes: &[u8; 16]) -> io::Result<()> {
+    let mut digits = Zeroizing::new(String::with_capacity(33));
+    for byte in bytes {
+        write!(digits, "{byte:02x}").expect("a text takes what is written");
+    }
+    digits.push('\n');
+    write_whole(path, &digits)
+}
+
+/// Writes a file that only its owner can read, durably and under its name only when it is whole.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let partial = path.with_extension("partial");
     let mut file = plain_file::create_anew(&partial)?;
-    for byte in bytes {
-        write!(file, "{byte:02x}")?;
-    }
-    writeln!(file)?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&partial, path)?;
     sync_parent(path)
@@ -268,6 +358,40 @@ mod tests {
             fs::remove_file(place.path().join(left)).unwrap();
             assert!(DataFolder::open(place.path(), true).unwrap().was_created());
         }
+    }
+
+    #[test]
+    fn a_folder_is_one_nodes() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(place.path(), true).unwrap();
+        let seven = NodeIdentity {
+            raida: 7,
+            coin_id: 6,
+        };
+        for _ in 0..2 {
+            folder.serve_as(seven).unwrap();
+        }
+        for other in [
+            NodeIdentity { raida: 3, ..seven },
+            NodeIdentity {
+                coin_id: 2,
+                ..seven
+            },
+        ] {
+            let refused = folder.serve_as(other).unwrap_err().to_string();
+            assert!(
+                refused.contains("RAIDA 7, coin id 6, and this node is"),
+                "{refused}"
+            );
+        }
+        let file = place.path().join(IDENTITY_FILE);
+        fs::write(&file, "RAIDA x").unwrap();
+        assert!(matches!(
+            folder.serve_as(seven),
+            Err(FolderError::Identity { .. })
+        ));
+        fs::remove_file(file).unwrap();
+        folder.serve_as(seven).unwrap();
     }
 
     #[test]

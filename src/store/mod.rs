@@ -40,7 +40,7 @@ mod window;
 
 pub use disk::{Disk, DiskFile, quiet};
 pub use environment::{BLOCK_BYTES, Environment, File, Storage};
-pub use folder::{DataFolder, FolderError, from_hex, write_secret};
+pub use folder::{DataFolder, FolderError, NodeIdentity, from_hex, write_secret};
 pub use frames::{HUGE_PAGE_BYTES, wants_huge_pages};
 pub use live::Live;
 pub use page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset};

@@ -195,6 +195,32 @@ fn errors_are_one_line_that_says_what_to_do() {
 }
 
 #[test]
+fn a_list_without_a_coin_and_tickets_that_repair_nothing_are_refused_before_anything_is_asked() {
+    let trial = Trial::new();
+    let head = "denomination,serial_number,authenticity_number,months_from_start\n";
+    std::fs::write(trial.path("none.csv"), head).unwrap();
+    std::fs::write(trial.path("one.csv"), format!("{head}0,7,{:032x},1\n", 7)).unwrap();
+    let own = format!("--ticket {RAIDA}=1 ");
+    let others: String = (0..12).map(|n| format!("--ticket {n}=1 ")).collect();
+    for (words, says) in [
+        ("detect none.csv".to_owned(), "none.csv has no coin in it"),
+        (
+            "pown none.csv --out new.csv".to_owned(),
+            "none.csv has no coin in it",
+        ),
+        (
+            format!("fix one.csv --out new.csv {own}{others}"),
+            "tickets of 12 servers",
+        ),
+    ] {
+        let run = trial.run(words.trim_end());
+        assert_eq!(run.status, 2, "{words}: {}", run.out);
+        assert!(run.err.contains(says), "{}", run.err);
+        assert!(!trial.exists("new.csv"));
+    }
+}
+
+#[test]
 fn an_output_that_exists_is_left_alone_and_nothing_is_asked() {
     let trial = Trial::new();
     trial.run(&format!("{MINT} --count 2 --denomination 1"));

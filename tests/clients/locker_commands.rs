@@ -305,6 +305,39 @@ fn a_wallet_that_takes_its_coins_back_keeps_no_second_file_of_them() {
 }
 
 #[test]
+fn what_is_refused_leaves_no_wallet_behind_and_shows_no_secret() {
+    let network = Network::of(2);
+    let take = network.run("locker take --wallet made/other --key @secret");
+    assert_eq!(take.status, Some(1), "{}", take.err);
+    assert!(take.out.contains("none lies in the locker"), "{}", take.out);
+    assert!(!network.path("made").exists());
+    let payment = format!(
+        "--transaction {} --receipt {} --memo x --wallet made",
+        "41".repeat(32),
+        "7e".repeat(16)
+    );
+    let buy = format!("trade buy {TERMS} --worth 2 {payment}");
+    let bought = network.run(&buy);
+    assert_eq!(bought.status, Some(2), "{}", bought.err);
+    assert!(bought.err.contains("no server was told"), "{}", bought.err);
+    assert!(
+        !bought.out.contains("the locker's secret"),
+        "{}",
+        bought.out
+    );
+    assert!(!network.path("made").exists());
+    // An earlier run may have been paid: whoever names its locker asks all the same.
+    let again = network.run(&format!("{buy} --key @secret"));
+    assert_eq!(again.status, Some(1), "{}", again.err);
+    assert!(again.out.contains("paid on 0 servers"), "{}", again.out);
+    assert!(!network.path("made").exists());
+    // What was there before stays.
+    std::fs::create_dir(network.path("made")).unwrap();
+    network.run("locker take --wallet made --key @secret");
+    assert!(network.path("made").exists() && !network.path("made/Bank").exists());
+}
+
+#[test]
 fn twelve_servers_may_be_down_and_what_they_missed_is_healed_by_whoever_takes_the_coins() {
     let network = Network::of(3);
     network.down(0..11, true);

@@ -250,6 +250,13 @@ fn other_parts_of_a_folder_that_go_missing_are_named() {
     assert_eq!(trial.check().0, Some(2));
     assert!(!data.join("secret").exists());
     fs::rename(&aside, data.join("secret")).unwrap();
+    // Another node's folder.
+    let whose = fs::read_to_string(data.join("node")).unwrap();
+    fs::write(data.join("node"), "RAIDA 24, coin id 6\n").unwrap();
+    let ending = trial.serve.try_start().err().expect("another node's");
+    let told = "the data folder of RAIDA 24, coin id 6, and this node is RAIDA";
+    assert!(ending.log.contains(told), "{}", ending.log);
+    fs::write(data.join("node"), whose).unwrap();
     trial.book.assert_kept(&trial.serve.start());
     // An entirely emptied folder is a new node.
     fs::remove_dir_all(&data).unwrap();

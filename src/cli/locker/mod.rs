@@ -38,6 +38,11 @@ enum What {
 }
 
 impl LockerCommand {
+    /// Whether it does more than to ask.
+    pub fn changes(&self) -> bool {
+        !matches!(self.what, What::Peek(_))
+    }
+
     /// Carries the command out.
     ///
     /// # Errors

@@ -25,6 +25,9 @@ use crate::shown::Shown;
 /// not count them. Where the command is interrupted, give it again with the same --key: it ends what was
 /// begun, and begins nothing else. Exit status 1 if a coin is not in the locker afterwards.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "raida locker put <FILE.csv> [OPTIONS]\n       raida locker put --wallet <DIR> (--network <DIR> | --hosts <FILE>) (--all | --amount <WORTH> | --coin <DN.SN>...) [OPTIONS]"
+)]
 #[command(after_help = "Examples:
   raida locker put coins.csv --key @key --host raida7.example.com:50007 --raida 7
   raida locker put --network raida-network --wallet wallet --amount 250
@@ -149,7 +152,10 @@ impl PutCommand {
             }))?;
         } else {
             let file = file.shown();
-            let mut text = format!("{} put into the locker\n", phrase(&stored));
+            let mut text = match stored.as_slice() {
+                [] => "no coin was put into the locker\n".to_owned(),
+                stored => format!("{} put into the locker\n", phrase(stored)),
+            };
             if !failed.is_empty() {
                 text += &format!(
                     "{} not: the number in {file} of at least one of them is not the right one here, and they go together; `raida detect {file}{node}` says which\n",

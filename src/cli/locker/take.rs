@@ -28,6 +28,9 @@ use crate::shown::Shown;
 /// reports them; until then whoever else knows the key can take the coins on servers that were not
 /// asked yet. Exit status 1 if a coin is not yours afterwards, or nothing lies in the locker.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "raida locker take --key <HEX|@FILE> (--out <NEW.csv> | --wallet <DIR> (--network <DIR> | --hosts <FILE>)) [OPTIONS]"
+)]
 #[command(after_help = "Examples:
   raida locker take --key @key --out mine.csv --host raida7.example.com:50007 --raida 7
   raida locker take --network raida-network --key @secret --wallet wallet
@@ -107,6 +110,7 @@ impl TakeCommand {
         } else {
             let out = out.shown();
             let mut text = match taken.as_slice() {
+                [] if lying.is_empty() => self.nothing_lies(),
                 [] => "no coin was taken\n".to_owned(),
                 taken => format!("{} taken, now in {out}\n", phrase(taken)),
             };
@@ -129,6 +133,14 @@ impl TakeCommand {
             None if !taken.is_empty() && gone.is_empty() => Ok(Answer::Yes),
             None => Ok(Answer::No),
         }
+    }
+
+    fn nothing_lies(&self) -> String {
+        let what = match self.coin.is_empty() {
+            true => "nothing lies",
+            false => "none of these coins lies",
+        };
+        format!("no coin was taken: {what} in the locker with this key\n")
     }
 
     fn to_wallet(&self, raidas: &Raidas, folder: &Path) -> Result<Answer, CliError> {
@@ -193,6 +205,9 @@ fn text_of_taken(taken: &Taken, wallet: &Path) -> String {
         text += &table(&taken.servers);
     }
     text += &match ours.as_slice() {
+        [] if open.is_empty() && taken.left.is_empty() => {
+            "no coin was taken: none lies in the locker with this key on 13 servers or more, or none of those that were named\n".to_owned()
+        }
         [] => "no coin was taken\n".to_owned(),
         ours => format!("{} taken, now in {wallet}\n", phrase(&coins(ours))),
     };

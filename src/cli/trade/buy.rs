@@ -38,6 +38,9 @@ use crate::protocol::lockers::{
 /// paid (with --network or --hosts: on 13 servers or more; with --wallet, if the coins are in the
 /// wallet), else 1.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "raida trade buy --currency <NAME> --worth <WORTH> --price <N> (--network <DIR> | --hosts <FILE>) [OPTIONS]\n       raida trade buy --currency <NAME> --worth <WORTH> --price <N> --transaction <HEX> --receipt <HEX|@FILE> --memo <TEXT> [OPTIONS]"
+)]
 #[command(after_help = "Examples:
   raida trade buy --network raida-network --currency bitcoin --worth 250 --price 40000
   raida trade buy --network raida-network --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo 'order 17' --wallet wallet
@@ -77,6 +80,11 @@ pub struct BuyCommand {
 }
 
 impl BuyCommand {
+    /// Whether it says that an offer is paid.
+    pub fn pays(&self) -> bool {
+        self.transaction.is_some()
+    }
+
     /// Carries the command out.
     ///
     /// # Errors
@@ -152,11 +160,7 @@ impl BuyCommand {
     fn on_all(&self, raidas: &Raidas, order: &Order) -> Result<Answer, CliError> {
         let secret = match &self.key {
             Some(text) => text.locker_secret("--key")?,
-            None => {
-                let secret = LockerSecret::draw()?;
-                tell("the locker's secret", &secret.expose())?;
-                secret
-            }
+            None => LockerSecret::draw()?,
         };
         // That the wallet cannot be had is better known before the coins are bought.
         let wallet = match &self.wallet {
@@ -173,6 +177,17 @@ impl BuyCommand {
         let shown = show(&ShownBy::Offer(order.offer), raidas).coins;
         if !self.json {
             bar.suspend(|| print(&before_payment(&shown)))?;
+        }
+        if self.key.is_none() {
+            // An earlier run's purchase went into the locker that it named.
+            if !shown
+                .0
+                .iter()
+                .any(|(_, said)| matches!(said, Ok(coins) if !coins.is_empty()))
+            {
+                return Err(CliError::Unfinished("no server that answers has such an offer, so no server was told of the payment, and no locker was made up; if an earlier run of this command was interrupted, give it again with the --key that it showed".to_owned()));
+            }
+            bar.suspend(|| tell("the locker's secret", &secret.expose()))?;
         }
         bar.set_message("asking all servers");
         let said = buy(order, &secret, raidas);
@@ -236,7 +251,7 @@ impl BuyCommand {
                 format!("paid on {paid} servers: the coins lie in the locker there\n")
             }
             (_, 0) => format!(
-                "paid on {paid} servers: {VOTES_NEEDED} are needed for the coins to be worth anything\n"
+                "paid on {paid} servers: {VOTES_NEEDED} are needed for the coins to be worth anything; give the same command again with the same --key when the others can be asked, or when they see the payment. Where a server refuses it, or has no such offer, it has counted nothing there\n"
             ),
             _ => format!(
                 "paid on {paid} servers, pending on {pending}: give the same command again, with the same --key\n"

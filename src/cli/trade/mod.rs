@@ -38,6 +38,15 @@ enum What {
 }
 
 impl TradeCommand {
+    /// Whether it does more than to ask.
+    pub fn changes(&self) -> bool {
+        match &self.what {
+            What::List(_) | What::Show(_) => false,
+            What::Buy(command) => command.pays(),
+            What::Offer(_) | What::Cancel(_) => true,
+        }
+    }
+
     /// Carries the command out.
     ///
     /// # Errors

@@ -322,7 +322,7 @@ pub enum HealthError {
         cause: io::Error,
     },
     /// It says something else than which servers are broken.
-    #[error("{file} cannot be understood: {what}; nothing was changed: put it right, or remove it, and `raida health` asks the servers anew which of them are broken", file = file.shown())]
+    #[error("{file} cannot be understood: {what}; nothing was changed: put it right, or remove it, and `raida health` with --network or --hosts asks the servers anew which of them are broken", file = file.shown())]
     Damaged {
         /// The file.
         file: PathBuf,

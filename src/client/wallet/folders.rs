@@ -181,6 +181,23 @@ pub struct Wallet {
     coins: Vec<Filed>,
     left_alone: Vec<LeftAlone>,
     lock: Option<Locked>,
+    /// Folders that were not there before it was opened, each after the one that it is in.
+    made: Vec<PathBuf>,
+}
+
+impl Drop for Wallet {
+    /// A wallet that was made for nothing goes again: whoever was refused finds no folders.
+    fn drop(&mut self) {
+        let is_empty = |folder: &PathBuf| {
+            let inside = std::fs::read_dir(folder).into_iter().flatten();
+            inside.flatten().all(|one| self.made.contains(&one.path()))
+        };
+        if self.made.iter().all(is_empty) {
+            for folder in self.made.iter().rev() {
+                let _ = std::fs::remove_dir(folder);
+            }
+        }
+    }
 }
 
 impl Wallet {
@@ -193,9 +210,9 @@ impl Wallet {
         let is_there = Folder::OWN
             .iter()
             .any(|folder| root.join(folder.name()).is_dir());
-        match access {
+        let made = match access {
             Access::Create => make_folders(root)?,
-            Access::Look | Access::Change if is_there => {}
+            Access::Look | Access::Change if is_there => vec![],
             Access::Look | Access::Change => {
                 // Its folders may be there, and this user may not see them.
                 return Err(match root.join(Folder::OWN[0].name()).try_exists() {
@@ -207,13 +224,14 @@ impl Wallet {
                     Ok(_) => WalletError::NotAWallet(root.to_owned()),
                 });
             }
-        }
+        };
         let changes = access != Access::Look;
         let mut wallet = Wallet {
             root: root.to_owned(),
             coins: vec![],
             left_alone: vec![],
             lock: changes.then(|| lock(root)).transpose()?,
+            made,
         };
         let unfinished = wallet.read_folders()?;
         wallet.drop_copies(changes)?;
@@ -349,7 +367,8 @@ impl Wallet {
             moves.push(Filing::relocate(from, target, filed.file.to_bytes()));
             filed.folder = folder;
         }
-        make_folders(&self.root)?;
+        let made = make_folders(&self.root)?;
+        self.made.extend(made);
         carry_out(&moves)
     }
 
@@ -658,26 +677,30 @@ impl CoinFile {
     }
 }
 
-fn make_folders(root: &Path) -> Result<(), WalletError> {
+/// Makes what there is not of a wallet's folders: those that it made, each after the one that it is in.
+fn make_folders(root: &Path) -> Result<Vec<PathBuf>, WalletError> {
     // A folder that is made is durable once the folder that it is in is synced.
     let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
-    let made: Vec<&Path> = root.ancestors().take_while(missing).collect();
+    let above: Vec<&Path> = root.ancestors().take_while(missing).collect();
+    let mut made: Vec<PathBuf> = above.iter().rev().map(|&folder| folder.into()).collect();
     for folder in Folder::ALL {
         let path = root.join(folder.name());
         if !path.is_dir() {
             let mut private = DirBuilder::new();
-            let made = private.recursive(true).mode(0o700).create(&path);
-            made.map_err(|cause| disk("make", &path, cause))?;
+            let created = private.recursive(true).mode(0o700).create(&path);
+            created.map_err(|cause| disk("make", &path, cause))?;
+            made.push(path);
         }
     }
-    for folder in made {
+    for folder in above {
         let parent = match folder.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         sync(parent).map_err(|cause| disk("sync", parent, cause))?;
     }
-    sync(root).map_err(|cause| disk("sync", root, cause))
+    sync(root).map_err(|cause| disk("sync", root, cause))?;
+    Ok(made)
 }
 
 fn lock(root: &Path) -> Result<Locked, WalletError> {
