@@ -23,7 +23,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, timer::sleep};
 use raida::{
     coin::ShardId,
     mesh::{Inbox, Mesh, inboxes},
-    shard::{Reply, Request, Shard},
+    shard::{Shard, question},
     store::{Live, keep_awake, recovery::Recovered, turn},
 };
 use real_core::{Folder, PAGES, executor, recovered, set_pace, shard_settings};
@@ -77,15 +77,14 @@ impl Cores {
 
     /// Asks the other core's shard for something that it knows at once.
     async fn ask(&self) {
-        let reply = self.mesh.ask(ShardId::new(1), Request::Counters).await;
-        assert!(matches!(reply, Ok(Reply::Counters(..))));
+        self.mesh.ask(ShardId::new(1), question::Count).await;
     }
 }
 
 async fn join(
     disk: raida::store::Disk,
     shard: u16,
-    inboxes: Arc<[Inbox]>,
+    inboxes: Arc<[Inbox<Live>]>,
     recovered: &Recovered,
     is_busy: bool,
 ) -> Rc<Mesh<Live>> {

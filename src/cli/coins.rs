@@ -81,6 +81,14 @@ pub fn read_coins(file: &Path) -> Result<Vec<(Coin, An)>, CliError> {
         .collect())
 }
 
+/// What is said of a CSV without a coin.
+pub fn no_coin_in(file: &Path) -> CliError {
+    CliError::Unfinished(format!(
+        "{} has no coin in it, so nothing was asked: it is the first line alone, which names the columns",
+        file.shown()
+    ))
+}
+
 /// The lines of a CSV of coins, one at least.
 ///
 /// # Errors
@@ -88,10 +96,7 @@ pub fn read_coins(file: &Path) -> Result<Vec<(Coin, An)>, CliError> {
 pub fn read_records(file: &Path) -> Result<Vec<CoinRecord>, CliError> {
     let records = CoinListReader::open(file, Months::Optional)?.collect::<Result<Vec<_>, _>>()?;
     match records.is_empty() {
-        true => Err(CliError::Unfinished(format!(
-            "{} has no coin in it, so nothing was asked: it is the first line alone, which names the columns",
-            file.shown()
-        ))),
+        true => Err(no_coin_in(file)),
         false => Ok(records),
     }
 }

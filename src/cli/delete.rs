@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::CliError;
+use super::coins::no_coin_in;
 use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use super::said::phrase;
@@ -59,6 +60,10 @@ impl DeleteCommand {
                 false => owned.push((record.coin, record.an)),
             }
         }
+        let is_list = self.file.extension().is_some_and(|end| end == "part");
+        if owned.is_empty() && others.is_empty() && !is_list {
+            return Err(no_coin_in(&self.file));
+        }
         match &self.network {
             Some(network) => self.on_all(network, &others),
             None => self.on_one(&owned, others),
@@ -90,7 +95,8 @@ impl DeleteCommand {
             client.free_coins(session, &key, &left)?;
             gone.append(&mut left);
         }
-        self.report(&gone, &left, missing, owned.is_empty())
+        let is_list = owned.is_empty() || self.whatever_number;
+        self.report(&gone, &left, missing, is_list)
     }
 
     /// Coins that are in circulation, and how many are not.

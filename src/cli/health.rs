@@ -11,8 +11,9 @@ use crate::client::heal::Looked;
 use crate::client::key_healing::{
     EncryptionHealth, ServerHealth, Standing, State, UnixSeconds, observe, standing,
 };
-use crate::client::wallet::{Access, Wallet};
+use crate::client::wallet::{Access, LeftAlone, Wallet};
 use crate::protocol::RaidaId;
+use crate::shown::Shown;
 
 /// Show which of the 25 servers have lost every number of a wallet's coins, what was tried about it, and
 /// when it will be tried again.
@@ -75,7 +76,7 @@ impl HealthCommand {
         if self.json {
             print_json(&report_json(&health, &standing, &silent))?;
         } else {
-            print(&report(&health, &standing, &silent))?;
+            print(&report(&health, &standing, &silent, wallet.left_alone()))?;
         }
         Ok(match health.broken().is_empty() {
             true => Answer::Yes,
@@ -88,6 +89,7 @@ fn report(
     health: &EncryptionHealth,
     standing: &PerRaida<Standing>,
     silent: &PerRaida<Option<String>>,
+    left_alone: &[LeftAlone],
 ) -> String {
     let now = UnixSeconds::now();
     let mut text = format!(
@@ -108,8 +110,16 @@ fn report(
     }
     for (raida, why) in silent.iter() {
         if let Some(why) = why {
-            text += &format!("RAIDA {raida} did not answer: {why}\n");
+            text += &format!("RAIDA {raida} says nothing of the coins: {why}\n");
         }
+    }
+    for left in left_alone {
+        text += &format!("left alone: {}: {}\n", left.file.shown(), left.reason);
+    }
+    let unknown = standing.count(|standing| *standing == Standing::Unknown);
+    if unknown == RaidaId::COUNT && health.broken().is_empty() {
+        return text
+            + "nothing is known of any server: no coin in Bank or Fracked says anything of it\n";
     }
     text + &summary(health) + "\n"
 }

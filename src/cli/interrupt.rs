@@ -11,11 +11,11 @@ use crate::load::Stop;
 ///
 /// # Errors
 /// The system has no room for the handler.
-pub fn tell(text: &'static str) -> io::Result<()> {
+pub fn tell(text: String) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT])?;
     let listen = move || {
         for signal in signals.forever() {
-            warn(text);
+            warn(&text);
             let _ = emulate_default_handler(signal);
         }
     };

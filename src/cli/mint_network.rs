@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::CliError;
 use super::new_numbers::this_month;
 use super::output::warn;
+use super::said::phrase;
 use super::same_coins::{COINS_A_ROUND, SameCoins};
 use crate::client::wallet::{Access, CoinFile, Folder, Mark, PownString, Wallet};
 use crate::client::{CoinListError, CoinListWriter, Existing, Hosts, PerRaida, Raidas};
@@ -33,7 +34,7 @@ impl MintNetwork {
         let minting = MintNetwork {
             nodes: SameCoins::open(raidas, network, |_| true)?,
             coin_id,
-            wallet: Wallet::open(wallet, Access::Create)?,
+            wallet: Wallet::open(wallet, Access::CreateToUse)?,
         };
         minting.tell_left_over(network)?;
         Ok(minting)
@@ -51,7 +52,15 @@ impl MintNetwork {
                 .collect();
             let asked = CoinListWriter::read_left_over(&part)?;
             let asked = asked.into_iter().map(|record| record.coin);
-            let asked: Vec<Coin> = asked.filter(|coin| !filed.contains(coin)).collect();
+            let (there, asked): (Vec<Coin>, Vec<Coin>) =
+                asked.partition(|coin| filed.contains(coin));
+            if !there.is_empty() {
+                warn(&format!(
+                    "a mint for this wallet was interrupted: {} that it made last are in {}, with what it had filed before; this mint makes all that it was asked for besides",
+                    phrase(&there),
+                    self.wallet.root().shown()
+                ));
+            }
             let unknown = self.nodes.in_circulation(&asked)?;
             if !unknown.is_empty() {
                 // In a file of their own: the others are in the wallet.
@@ -61,7 +70,7 @@ impl MintNetwork {
                 writer.write_unknown(&unknown, this_month())?;
                 writer.finish()?;
                 warn(&format!(
-                    "a mint for this wallet was interrupted: {} coins that it asked for are in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --network {} --whatever-number`. What it had filed is in the wallet, and this mint makes all that it was asked for",
+                    "a mint for this wallet was interrupted: {} coins that it asked for are in circulation, and nobody knows the numbers; where no other mint has made coins of these serial numbers since, take them out of circulation: `raida delete {} --network {} --whatever-number`. What it had filed is in the wallet; this mint makes all that it was asked for besides",
                     unknown.len(),
                     file.shown(),
                     network.shown()

@@ -102,27 +102,26 @@ enum Command {
     Bench(Box<bench::BenchCommand>),
 }
 
-const AGAIN_WITH_KEY: &str =
-    "interrupted: nothing is lost; the same command again, with the same --key, goes on";
+/// What is said of a command that --key makes to be given again.
+const AGAIN: &str = "interrupted: nothing is lost; the same command again goes on";
+/// The same where it makes a key up.
+const AGAIN_WITH_KEY: &str = "interrupted: nothing is lost; where it showed a secret, the same command with that secret as --key goes on, and where it did not, nothing was sent";
 
 impl Command {
     /// What is said to somebody who ends the command with Ctrl-C, where something may be half done.
     fn when_interrupted(&self) -> Option<&'static str> {
         match self {
             Command::Mint(_) => Some(
-                "interrupted: the coins made so far are kept; the same command again says which those are",
+                "interrupted: the coins made so far are kept; the same command again says how many those are",
             ),
             Command::Heal(_) | Command::FixEncryption(_) => Some(
                 "interrupted: every number that a server may have is in the wallet; the same command again goes on",
             ),
-            Command::Pown(_) => Some(
-                "interrupted: keep both files; `raida detect` of each says which numbers are in force",
-            ),
             Command::Delete(_) => {
                 Some("interrupted: the same command again takes the other coins out of circulation")
             }
-            Command::Locker(command) if command.changes() => Some(AGAIN_WITH_KEY),
-            Command::Trade(command) if command.changes() => Some(AGAIN_WITH_KEY),
+            Command::Locker(command) => command.when_interrupted(),
+            Command::Trade(command) => command.when_interrupted(),
             _ => None,
         }
     }
@@ -153,7 +152,7 @@ pub fn main() -> ExitCode {
         },
     };
     if let Some(text) = command.when_interrupted()
-        && let Err(error) = interrupt::tell(text)
+        && let Err(error) = interrupt::tell(text.to_owned())
     {
         eprintln!("raida: no way to hear of Ctrl-C: {error}");
     }

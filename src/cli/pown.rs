@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::CliError;
 use super::coins::read_records;
+use super::interrupt;
 use super::new_numbers::{NewNumbers, this_month};
 use super::node::{EncryptionArgs, NodeArgs};
-use super::output::{Answer, print, print_json, progress};
+use super::output::{Answer, print, print_json, progress, warn};
 use crate::client::{Client, ClientError, CoinRecord, Outcome, draw_an};
 use crate::coin::{An, Coin};
 use crate::shown::Shown;
@@ -62,6 +63,14 @@ impl PownCommand {
             mfs: Some(record.mfs.unwrap_or_else(this_month)),
         });
         let new = NewNumbers::write(&self.out, proposed.collect())?;
+        let (file, out) = (self.file.shown(), self.out.shown());
+        let interrupted = interrupt::tell(format!(
+            "interrupted: keep {file} and {out}; `raida find {file} --proposed {out}{}` says which numbers are in force; then pown {file} again to another file",
+            self.node.flags_needed()
+        ));
+        if let Err(error) = interrupted {
+            warn(&format!("no way to hear of Ctrl-C: {error}"));
+        }
         let (outcomes, error) = send(&mut client, &proposals);
         new.keep(&outcomes, error.as_ref())?;
         self.report(&proposals, &outcomes, error)

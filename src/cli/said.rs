@@ -81,7 +81,7 @@ pub fn table_of_peek(peeked: &Peeked, agreement: &Agreement) -> String {
     let lines = peeked.0.iter().map(|(raida, said)| {
         let differs = agreement.others.iter().find(|other| other.raida == raida);
         let line = match said {
-            Err(error) => format!("{:>8} {:>16}  {error}", "-", "-"),
+            Err(error) => format!("{:>8} {:>16}  {}", "-", "-", error.what()),
             Ok(coins) => {
                 let worth = Worth::of(coins.iter().copied());
                 let words = differs.map_or("as most".to_owned(), difference);
@@ -122,6 +122,10 @@ pub fn is_agreed(agreement: &Agreement) -> bool {
     agreement.servers >= VOTES_NEEDED && !agreement.coins.is_empty()
 }
 
+/// Coins that a server has and most have not, or the other way round, that a report names. A server that
+/// invents coins is not to fill a disk.
+const DIFFERENCES_MAX: usize = 1_000;
+
 /// What was peeked at, for a program.
 #[derive(Serialize)]
 pub struct PeekReport<'a> {
@@ -136,7 +140,9 @@ pub struct PeekReport<'a> {
 struct Differs<'a> {
     raida: u8,
     missing: CoinList<'a>,
+    missing_count: usize,
     extra: CoinList<'a>,
+    extra_count: usize,
 }
 
 #[derive(Serialize)]
@@ -149,15 +155,26 @@ struct OneServer<'a> {
 impl<'a> PeekReport<'a> {
     /// Puts it together.
     pub fn of(peeked: &'a Peeked, agreement: &'a Agreement) -> PeekReport<'a> {
-        let servers = peeked.0.iter().map(|(raida, said)| OneServer {
-            raida: raida.get(),
-            coins: said.as_ref().ok().map(|coins| CoinList(coins)),
-            why: said.as_ref().err().map(ToString::to_string),
+        let invents = |raida| {
+            let differs = agreement.others.iter().find(|other| other.raida == raida);
+            differs.map_or(0, |other| other.extra.len()) > DIFFERENCES_MAX
+        };
+        let servers = peeked.0.iter().map(|(raida, said)| {
+            let is_long = invents(raida);
+            let coins = said.as_ref().ok().filter(|_| !is_long);
+            let long = || "it names more than 1,000 coins that most do not have".to_owned();
+            OneServer {
+                raida: raida.get(),
+                coins: coins.map(|coins| CoinList(coins)),
+                why: (said.as_ref().err().map(ToString::to_string)).or(is_long.then(long)),
+            }
         });
         let differ = agreement.others.iter().map(|other| Differs {
             raida: other.raida.get(),
-            missing: CoinList(&other.missing),
-            extra: CoinList(&other.extra),
+            missing: CoinList(first(&other.missing)),
+            missing_count: other.missing.len(),
+            extra: CoinList(first(&other.extra)),
+            extra_count: other.extra.len(),
         });
         PeekReport {
             coins: CoinList(&agreement.coins),
@@ -167,6 +184,11 @@ impl<'a> PeekReport<'a> {
             servers: servers.collect(),
         }
     }
+}
+
+/// The first of them, as many as a report names.
+fn first(coins: &[Coin]) -> &[Coin] {
+    &coins[..coins.len().min(DIFFERENCES_MAX)]
 }
 
 fn difference(other: &Difference) -> String {

@@ -102,6 +102,29 @@ pub enum NotAList {
 }
 
 impl ClientError {
+    /// What happened, where it is said already which server it is of.
+    pub fn what(&self) -> String {
+        match self {
+            ClientError::Unreachable(_, cause) => format!("cannot be reached: {cause}"),
+            ClientError::Broken(_, cause) => format!("the connection broke: {cause}"),
+            ClientError::TimedOut(_, limit) => format!("no answer within {} ms", limit.as_millis()),
+            ClientError::Refused(_, status) => format!("refuses: {status}"),
+            ClientError::OtherRaida(_, raida) => {
+                format!("it is RAIDA {raida}, another one than was asked for")
+            }
+            ClientError::Malformed(_, error) => format!("its answer cannot be used: {error}"),
+            ClientError::NotAnAnswer(_, command) => {
+                format!("its answer cannot be used: it is not what {command:?} answers")
+            }
+            ClientError::NotAList(_, why) => {
+                format!("its answer cannot be used: its list of coins {why}")
+            }
+            ClientError::TooLong(_) | ClientError::NeedsTcp(_) | ClientError::NoRandomness(_) => {
+                self.to_string()
+            }
+        }
+    }
+
     /// Whether the server does not know the question, as one that knows a shorter form of it.
     pub fn is_not_known(&self) -> bool {
         matches!(self, ClientError::Refused(_, Status::INVALID_LENGTH))

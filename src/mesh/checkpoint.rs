@@ -5,8 +5,8 @@ use futures_util::future::{join_all, select};
 use super::link::Mesh;
 use crate::{
     coin::ShardId,
-    shard::{Reply, Request},
-    store::{Environment, Signal, Trouble, log::Position, pages::CheckpointCounts},
+    shard::question::{Checkpoint, CheckpointFailed, Mark, Recycle, WantCheckpoint},
+    store::{Environment, Signal, Trouble, pages::CheckpointCounts},
 };
 
 /// After a failed checkpoint, the time to the next try.
@@ -24,32 +24,21 @@ pub async fn checkpoint<E: Environment>(
     mesh: &Mesh<E>,
     round: u64,
 ) -> io::Result<CheckpointCounts> {
-    let failed = || io::Error::other("a shard could not write its pages");
-    let marks = mesh.ask_all(|| Request::Mark).await.map_err(|_| failed())?;
-    let marks: Vec<Position> = marks
-        .into_iter()
-        .map(|reply| match reply {
-            Reply::Mark(position) => position,
-            other => unreachable!("a shard answers a mark with {other:?}"),
-        })
-        .collect();
-    let written = mesh.ask_all(|| Request::Checkpoint(round)).await;
-    let mut total = CheckpointCounts::default();
+    let marks = mesh.ask_all(|| Mark).await;
+    let written = mesh.ask_all(|| Checkpoint(round)).await;
+    let written: Result<Vec<CheckpointCounts>, _> = written.into_iter().collect();
     let Ok(written) = written else {
-        let _ = mesh.ask_all(|| Request::CheckpointFailed).await;
-        return Err(failed());
+        mesh.ask_all(|| CheckpointFailed).await;
+        return Err(io::Error::other("a shard could not write its pages"));
     };
-    for reply in written {
-        match reply {
-            Reply::Checkpointed(counts) => {
-                total.pages += counts.pages;
-                total.left = total.left.and(&counts.left);
-            }
-            other => unreachable!("a shard answers a checkpoint with {other:?}"),
-        }
+    let mut total = CheckpointCounts::default();
+    for counts in written {
+        total.pages += counts.pages;
+        total.left = total.left.and(&counts.left);
     }
     let freed = marks.into_iter().enumerate().map(|(shard, mark)| {
-        let recycle = Request::Recycle(mark, round, Box::new(total.left));
+        let left = Box::new(total.left);
+        let recycle = Recycle { mark, round, left };
         mesh.ask(ShardId::new(shard as u16), recycle)
     });
     join_all(freed).await;
@@ -156,7 +145,7 @@ impl Checkpoints {
         loop {
             wanted.after(moment).await;
             moment = wanted.moment();
-            let _ = mesh.ask(first, Request::WantCheckpoint).await;
+            mesh.ask(first, WantCheckpoint).await;
         }
     }
 }

@@ -5,7 +5,10 @@ use futures_util::future::join_all;
 use super::{link::Mesh, together::Decision};
 use crate::{
     coin::{An, Coin, ShardId},
-    shard::{Exchange, NotChanged, Reply, Request, Unavailable, exchange},
+    shard::{
+        Exchange, NotChanged, Unavailable, exchange,
+        question::{Detect, ExchangeEach},
+    },
     store::{Environment, book::Notes},
 };
 
@@ -26,11 +29,7 @@ impl<E: Environment> Mesh<E> {
         if !records.iter().all(is_plain) {
             return self.exchange_together(&records).await;
         }
-        match self.ask(first, Request::Exchange(records)).await? {
-            Reply::Passed(passed) => Ok(passed),
-            Reply::Crowded => Err(NotChanged::Crowded),
-            other => unreachable!("a shard says of records which passed, not {other:?}"),
-        }
+        self.ask(first, ExchangeEach(records)).await
     }
 
     async fn exchange_together(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
@@ -70,15 +69,12 @@ impl<E: Environment> Mesh<E> {
         }
         let asked = by_shard.into_iter().map(|(shard, records)| {
             let coins: Vec<Coin> = records.iter().map(|&(coin, _)| coin).collect();
-            let reply = self.ask(shard, Request::Detect(records));
-            async move { (coins, reply.await) }
+            let passed = self.ask(shard, Detect(records));
+            async move { (coins, passed.await) }
         });
         let mut known = Vec::with_capacity(records.len());
-        for (coins, reply) in join_all(asked).await {
-            let Reply::Passed(passed) = reply? else {
-                unreachable!("a shard says of records which passed");
-            };
-            let passing = coins.into_iter().zip(passed);
+        for (coins, passed) in join_all(asked).await {
+            let passing = coins.into_iter().zip(passed?);
             known.extend(passing.filter_map(|(coin, passed)| passed.then_some(coin)));
         }
         known.sort_unstable();

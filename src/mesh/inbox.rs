@@ -9,24 +9,23 @@ use std::{
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::SegQueue;
 
+use super::errand::Errand;
 use crate::{
     coin::ShardId,
-    shard::{EndedChange, NotChanged, Reply, Request, Single, Unavailable},
+    shard::{EndedChange, NotChanged, Single},
+    store::Environment,
 };
 
 /// A message on its way from one shard's core to another's.
-pub(super) enum Envelope {
-    /// A question; the answer goes back to `from` under `id`.
-    Request {
+pub(super) enum Envelope<E: Environment> {
+    /// A question; `from` is told under `id` when its answer is there.
+    Question {
         from: ShardId,
         id: usize,
-        request: Request,
+        errand: Box<dyn Errand<E>>,
     },
-    /// The answer to the question that the receiver asked under `id`.
-    Reply {
-        id: usize,
-        reply: Result<Reply, Unavailable>,
-    },
+    /// The answer to the question that the receiver asked under `id` is there.
+    Answered { id: usize },
     /// A question about one coin; the answer goes back to `from` under `id`.
     Single {
         from: ShardId,
@@ -50,20 +49,24 @@ pub(super) enum Envelope {
 /// Waking a core costs a system call, so only the first message since the receiver last looked
 /// wakes it; those that follow are found with it. What is in the queue is bounded by the requests
 /// that all cores have in flight.
-#[derive(Default)]
-pub struct Inbox {
-    queue: SegQueue<Envelope>,
+pub struct Inbox<E: Environment> {
+    queue: SegQueue<Envelope<E>>,
     is_woken: AtomicBool,
     waker: AtomicWaker,
 }
 
 /// An inbox a shard, for all cores to share.
-pub fn inboxes(shards: u16) -> Arc<[Inbox]> {
-    (0..shards).map(|_| Inbox::default()).collect()
+pub fn inboxes<E: Environment>(shards: u16) -> Arc<[Inbox<E>]> {
+    let inbox = |_| Inbox {
+        queue: SegQueue::new(),
+        is_woken: AtomicBool::new(false),
+        waker: AtomicWaker::new(),
+    };
+    (0..shards).map(inbox).collect()
 }
 
-impl Inbox {
-    pub(super) fn send(&self, envelope: Envelope) {
+impl<E: Environment> Inbox<E> {
+    pub(super) fn send(&self, envelope: Envelope<E>) {
         self.queue.push(envelope);
         if !self.is_woken.swap(true, Ordering::AcqRel) {
             self.waker.wake();
@@ -81,12 +84,12 @@ impl Inbox {
     }
 
     /// The next message, where there is one.
-    pub(super) fn take(&self) -> Option<Envelope> {
+    pub(super) fn take(&self) -> Option<Envelope<E>> {
         self.queue.pop()
     }
 
     /// The next message, or a wake-up when there is one.
-    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Envelope> {
+    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Envelope<E>> {
         if let Some(envelope) = self.queue.pop() {
             return Poll::Ready(envelope);
         }

@@ -6,18 +6,22 @@ use std::{
     task::{Poll, Waker},
 };
 
-use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::future::join_all;
 use slab::Slab;
 
-use super::inbox::{Envelope, Inbox};
+use super::{
+    errand::Slot,
+    inbox::{Envelope, Inbox},
+};
 use crate::{
     coin::ShardId,
     protocol::Status,
     shard::{
-        Asked, Asker, Begun, CarriedOut, EndedChange, NotChanged, Outcome, Reply, Request, Shard,
-        Single, Unavailable,
+        Answered, Asked, Asker, Begun, CarriedOut, EndedChange, NotChanged, Outcome, Question,
+        Shard, Single,
+        question::{BeginChange, Detect, ExchangeEach, Flush, NumberOf},
     },
-    store::{Environment, Trouble},
+    store::Environment,
 };
 
 /// Messages handled before the core's other tasks get their turn.
@@ -26,12 +30,11 @@ const MESSAGES_A_TURN: usize = 128;
 /// One core's end of the mesh: its own shard, reached directly, and the others, reached by message.
 pub struct Mesh<E: Environment> {
     shard: Rc<Shard<E>>,
-    inboxes: Arc<[Inbox]>,
-    asked: RefCell<Slab<Question>>,
+    inboxes: Arc<[Inbox<E>]>,
+    asked: RefCell<Slab<Waiting>>,
     on_passed: OnceCell<PassedListener>,
     pub(super) transactions: Cell<u64>,
     is_stopped: Cell<bool>,
-    failed_checkpoints: Trouble,
 }
 
 /// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once, by
@@ -39,14 +42,15 @@ pub struct Mesh<E: Environment> {
 /// another request, and this one is to get no answer.
 pub type PassedListener = Box<dyn Fn(usize, Option<Result<bool, NotChanged>>)>;
 
-enum Question {
-    Waiting(Option<Waker>),
-    Answered(Result<Reply, Unavailable>),
+/// A question that another core has.
+enum Waiting {
+    Unanswered(Option<Waker>),
+    Answered,
 }
 
 impl<E: Environment> Mesh<E> {
     /// Joins the mesh and answers the other shards' messages from now on.
-    pub fn join(shard: Rc<Shard<E>>, inboxes: Arc<[Inbox]>) -> Rc<Self> {
+    pub fn join(shard: Rc<Shard<E>>, inboxes: Arc<[Inbox<E>]>) -> Rc<Self> {
         assert_eq!(inboxes.len(), shard.shards as usize);
         let mesh = Rc::new(Mesh {
             shard: shard.clone(),
@@ -55,7 +59,6 @@ impl<E: Environment> Mesh<E> {
             on_passed: OnceCell::new(),
             transactions: Cell::default(),
             is_stopped: Cell::default(),
-            failed_checkpoints: Trouble::default(),
         });
         let end = Rc::downgrade(&mesh);
         shard.listen(Box::new(move |asker, passed| {
@@ -68,6 +71,15 @@ impl<E: Environment> Mesh<E> {
             if let Some(mesh) = end.upgrade() {
                 mesh.tell_stalled(is_stalled);
             }
+        }));
+        let end = Rc::downgrade(&mesh);
+        shard.flush_all_by(Box::new(move || {
+            let end = end.clone();
+            Box::pin(async move {
+                if let Some(mesh) = end.upgrade() {
+                    mesh.ask_all(|| Flush).await;
+                }
+            })
         }));
         shard.environment.spawn(mesh.clone().run());
         mesh
@@ -105,34 +117,45 @@ impl<E: Environment> Mesh<E> {
     }
 
     /// Asks a shard. The question is on its way when this returns; the future gives the answer.
-    pub fn ask(
+    pub fn ask<Q: Question>(
         &self,
         shard: ShardId,
-        request: Request,
-    ) -> impl Future<Output = Result<Reply, Unavailable>> {
-        let id = if shard == self.shard.id {
-            Err(request)
+        question: Q,
+    ) -> impl Future<Output = Q::Answer> + use<'_, E, Q> {
+        let asked = if shard == self.shard.id {
+            Err(question)
         } else {
-            let id = self.asked.borrow_mut().insert(Question::Waiting(None));
+            let (errand, answer) = Slot::of(question);
+            let mut asked = self.asked.borrow_mut();
+            let id = asked.insert(Waiting::Unanswered(None));
+            drop(asked);
             let from = self.shard.id;
-            self.inboxes[shard.index()].send(Envelope::Request { from, id, request });
-            Ok(id)
+            self.inboxes[shard.index()].send(Envelope::Question { from, id, errand });
+            Ok((id, answer))
         };
         async move {
-            match id {
-                Ok(id) => self.reply(id).await,
-                Err(request) => self.answer(request).await,
+            match asked {
+                Ok((id, answer)) => {
+                    self.answered(id).await;
+                    answer.take()
+                }
+                Err(question) => self.ask_own(question).await,
             }
         }
     }
 
     /// Asks every shard the same at the same time; answers come in the order of the shards.
-    ///
-    /// # Errors
-    /// Where one of them is unavailable.
-    pub async fn ask_all(&self, request: impl Fn() -> Request) -> Result<Vec<Reply>, Unavailable> {
-        let questions = (0..self.shards()).map(|shard| self.ask(ShardId::new(shard), request()));
-        join_all(questions).await.into_iter().collect()
+    pub async fn ask_all<Q: Question>(&self, question: impl Fn() -> Q) -> Vec<Q::Answer> {
+        let asked = (0..self.shards()).map(|shard| self.ask(ShardId::new(shard), question()));
+        join_all(asked).await
+    }
+
+    /// Asks this core's shard.
+    async fn ask_own<Q: Question>(&self, question: Q) -> Q::Answer {
+        match question.begin(&self.shard) {
+            Answered::Now(answer) => answer,
+            Answered::Later(answer) => answer.await,
+        }
     }
 
     /// Takes no more messages.
@@ -141,19 +164,22 @@ impl<E: Environment> Mesh<E> {
         self.inboxes[self.shard.id.index()].wake();
     }
 
-    async fn reply(&self, id: usize) -> Result<Reply, Unavailable> {
+    /// Waits until the answer to a question is there.
+    async fn answered(&self, id: usize) {
         poll_fn(|context| {
             let mut asked = self.asked.borrow_mut();
-            if let Question::Waiting(waker) = &mut asked[id] {
-                *waker = Some(context.waker().clone());
-                return Poll::Pending;
-            }
-            match asked.remove(id) {
-                Question::Answered(reply) => Poll::Ready(reply),
-                Question::Waiting(_) => unreachable!("handled above"),
+            match &mut asked[id] {
+                Waiting::Unanswered(waker) => {
+                    *waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+                Waiting::Answered => {
+                    asked.remove(id);
+                    Poll::Ready(())
+                }
             }
         })
-        .await
+        .await;
     }
 
     async fn run(self: Rc<Self>) {
@@ -183,41 +209,26 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
-    /// What this core's shard answers.
-    async fn answer(&self, request: Request) -> Result<Reply, Unavailable> {
-        match request {
-            // Boxed so that no other request has to carry its size.
-            Request::Checkpoint(round) => Box::pin(self.checkpoint(round)).await,
-            request => self.shard.answer(request).await,
-        }
-    }
-
     /// Answers a question about one of this shard's coins, however long it takes; `None` where it is to
     /// get no answer.
     async fn answer_one(&self, single: Single) -> Option<Result<bool, NotChanged>> {
-        let passed = |reply| match reply {
-            Ok(Reply::Passed(passed)) => Ok(passed[0]),
-            Ok(Reply::Crowded) => Err(NotChanged::Crowded),
-            Ok(other) => unreachable!("a shard says of a coin whether it passed, not {other:?}"),
-            Err(Unavailable) => Err(NotChanged::Unavailable),
-        };
         let (exchange, sender) = match single {
             Single::Detect(coin, an) => {
-                let request = Request::Detect(vec![(coin, an)]);
-                return Some(passed(self.answer(request).await));
+                let passed = self.ask_own(Detect(vec![(coin, an)])).await;
+                return Some(passed.map(|passed| passed[0]).map_err(NotChanged::from));
             }
             Single::Exchange(exchange, sender) => (exchange, sender),
         };
         let name = self.shard.name_of(&exchange);
-        let begun = self.answer(Request::BeginChange(name, sender.waits)).await;
-        let known = match begun {
-            Ok(Reply::Begun(Begun::New(known))) => known,
-            Ok(Reply::Begun(Begun::UnderWay)) => {
+        let waits = sender.waits;
+        let known = match self.ask_own(BeginChange { name, waits }).await {
+            Ok(Begun::New(known)) => known,
+            Ok(Begun::UnderWay) => {
                 self.shard
                     .count(|counters| counters.repeats_unanswered += 1);
                 return None;
             }
-            Ok(Reply::Begun(Begun::Ended(Outcome { status, .. }))) => {
+            Ok(Begun::Ended(Outcome { status, .. })) => {
                 self.shard.count(|counters| counters.repeats += 1);
                 return Some(match status {
                     Status::ALL_PASS => Ok(true),
@@ -226,21 +237,24 @@ impl<E: Environment> Mesh<E> {
                     _ => Err(NotChanged::Unavailable),
                 });
             }
-            Ok(Reply::Crowded) => {
-                self.shard.note_crowded();
-                return Some(Err(NotChanged::Crowded));
+            Err(refused) => {
+                if refused == NotChanged::Crowded {
+                    self.shard.note_crowded();
+                }
+                return Some(Err(refused));
             }
-            Ok(other) => unreachable!("a request begins or not, and is not {other:?}"),
-            Err(unavailable) => return Some(Err(unavailable.into())),
         };
         let is_repeat = known.is_some()
             && matches!(
-                self.answer(Request::An(exchange.coin)).await,
-                Ok(Reply::An(Some(an))) if self.shard.was_carried_out(&exchange, an)
+                self.ask_own(NumberOf(exchange.coin)).await,
+                Ok(Some(an)) if self.shard.was_carried_out(&exchange, an)
             );
         let passed = match is_repeat {
             true => Ok(true),
-            false => passed(self.answer(Request::Exchange(vec![exchange])).await),
+            false => {
+                let passed = self.ask_own(ExchangeEach(vec![exchange])).await;
+                passed.map(|passed| passed[0])
+            }
         };
         let is_carried_out = passed == Ok(true) && !is_repeat;
         if is_carried_out {
@@ -255,7 +269,7 @@ impl<E: Environment> Mesh<E> {
         Some(passed)
     }
 
-    /// Tells the home of a request that changes something, where it [began](Request::BeginChange), that it
+    /// Tells the home of a request that changes something, where it [began](BeginChange), that it
     /// is over.
     pub fn end_change(&self, home: ShardId, ended: EndedChange) {
         match home == self.shard.id {
@@ -286,41 +300,13 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
-    async fn checkpoint(&self, round: u64) -> Result<Reply, Unavailable> {
-        // Boxed because a flush asks all shards, this one among them.
-        let flush = async || {
-            let flushed: LocalBoxFuture<'_, _> = Box::pin(self.ask_all(|| Request::Flush));
-            let _ = flushed.await;
-        };
-        let written = self.shard.checkpoint(round, flush).await;
-        if written.is_ok()
-            && let Some(over) = self
-                .failed_checkpoints
-                .over(self.shard.environment.monotonic())
-        {
-            let (shard, times) = (self.shard.id.index(), over.times);
-            tracing::warn!(shard, round, times, "pages can be written again");
-        }
-        let counts = written.map_err(|error| {
-            let shard = self.shard.id.index();
-            if let Some(times) = self
-                .failed_checkpoints
-                .met(self.shard.environment.monotonic(), &error)
-            {
-                tracing::error!(shard, round, times, %error, "pages cannot be written");
-            }
-            Unavailable
-        })?;
-        Ok(Reply::Checkpointed(counts))
-    }
-
-    fn handle(self: &Rc<Self>, envelope: Envelope) {
+    fn handle(self: &Rc<Self>, envelope: Envelope<E>) {
         match envelope {
-            Envelope::Reply { id, reply } => {
+            Envelope::Answered { id } => {
                 let mut asked = self.asked.borrow_mut();
-                let answered = std::mem::replace(&mut asked[id], Question::Answered(reply));
+                let waiting = std::mem::replace(&mut asked[id], Waiting::Answered);
                 drop(asked);
-                if let Question::Waiting(Some(waker)) = answered {
+                if let Waiting::Unanswered(Some(waker)) = waiting {
                     waker.wake();
                 }
             }
@@ -345,15 +331,15 @@ impl<E: Environment> Mesh<E> {
                     }
                 }
             }
-            Envelope::Request { from, id, request } => {
-                if let Some(reply) = self.shard.answer_now(&request) {
-                    self.inboxes[from.index()].send(Envelope::Reply { id, reply });
+            Envelope::Question { from, id, errand } => {
+                let Some(answer) = errand.run(&self.shard) else {
+                    self.inboxes[from.index()].send(Envelope::Answered { id });
                     return;
-                }
+                };
                 let mesh = self.clone();
                 self.shard.environment.spawn(async move {
-                    let reply = mesh.answer(request).await;
-                    mesh.inboxes[from.index()].send(Envelope::Reply { id, reply });
+                    answer.await;
+                    mesh.inboxes[from.index()].send(Envelope::Answered { id });
                 });
             }
         }

@@ -2,6 +2,7 @@
 //! and checkpoints of them all. Knows no commands.
 
 mod checkpoint;
+mod errand;
 mod exchange;
 mod inbox;
 mod link;

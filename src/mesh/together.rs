@@ -6,7 +6,10 @@ use super::{link::Mesh, moves::moves};
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
     protocol::key_healing::Minute,
-    shard::{ChangedBy, FixLook, Locked, NotChanged, Reply, Request, TransactionId, Unavailable},
+    shard::{
+        ChangedBy, FixLook, Locked, NotChanged, TransactionId,
+        question::{Apply, AreOnSale, Lock, LookForFix, Newest, Release, UpdateLockers},
+    },
     store::{
         Environment,
         book::Notes,
@@ -99,7 +102,7 @@ impl<E: Environment> Mesh<E> {
         decide: impl FnOnce(&Held<'_>) -> Decision<R>,
     ) -> Result<Result<(), R>, NotChanged> {
         let decide = |held: &Held<'_>, ()| decide(held);
-        let nothing_else = async || Ok(());
+        let nothing_else = async || ();
         self.change(coins, session, ChangedBy::Other, nothing_else, decide)
             .await
     }
@@ -115,10 +118,7 @@ impl<E: Environment> Mesh<E> {
         decide: impl FnOnce(&Held<'_>, Minute) -> Decision<R>,
     ) -> Result<Result<(), R>, NotChanged> {
         let owner = coin.page().owner(self.shards());
-        let newest = async || match self.ask(owner, Request::Newest(coin)).await? {
-            Reply::Minute(minute) => Ok(minute),
-            other => unreachable!("a shard says of a coin when it changed, and not {other:?}"),
-        };
+        let newest = async || self.ask(owner, Newest(coin)).await;
         self.change(&[coin], None, ChangedBy::Other, newest, decide)
             .await
     }
@@ -138,27 +138,20 @@ impl<E: Environment> Mesh<E> {
         self.change(coins, None, ChangedBy::Fix, look, decide).await
     }
 
-    async fn look_for_fix(
-        &self,
-        coins: &[Coin],
-        came: Duration,
-    ) -> Result<Vec<FixLook>, Unavailable> {
+    async fn look_for_fix(&self, coins: &[Coin], came: Duration) -> Vec<FixLook> {
         let parts = self.parts(coins);
         let asked = parts.into_iter().map(|(shard, indices)| {
             let coins = indices.iter().map(|&index| coins[index]).collect();
-            let reply = self.ask(shard, Request::LookForFix(coins, came));
-            async move { (indices, reply.await) }
+            let looked = self.ask(shard, LookForFix(coins, came));
+            async move { (indices, looked.await) }
         });
         let mut looks = vec![FixLook::ChangedMeanwhile; coins.len()];
-        for (indices, reply) in join_all(asked).await {
-            let Reply::Looked(looked) = reply? else {
-                unreachable!("a shard says of coins whether a fix may change them");
-            };
+        for (indices, looked) in join_all(asked).await {
             for (index, look) in indices.into_iter().zip(looked) {
                 looks[index] = look;
             }
         }
-        Ok(looks)
+        looks
     }
 
     /// Which of these coins, by their places, are whose.
@@ -177,7 +170,7 @@ impl<E: Environment> Mesh<E> {
         coins: &[Coin],
         session: Option<u32>,
         by: ChangedBy,
-        look: impl AsyncFnOnce() -> Result<L, Unavailable>,
+        look: impl AsyncFnOnce() -> L,
         decide: impl FnOnce(&Held<'_>, L) -> Decision<R>,
     ) -> Result<Result<(), R>, NotChanged> {
         debug_assert!(coins.is_sorted_by(|a, b| a < b));
@@ -190,17 +183,13 @@ impl<E: Environment> Mesh<E> {
         let mut held: Vec<(ShardId, Locked)> = Vec::with_capacity(parts.len());
         for (&shard, indices) in &parts {
             let coins = indices.iter().map(|&index| coins[index]).collect();
-            let refusal = match self.ask(shard, Request::Lock(id, coins, session)).await {
-                Ok(Reply::Locked(locked)) => {
-                    held.push((shard, locked));
-                    continue;
+            match self.ask(shard, Lock { id, coins, session }).await {
+                Ok(locked) => held.push((shard, locked)),
+                Err(refusal) => {
+                    self.release(id, &held).await;
+                    return Err(refusal);
                 }
-                Ok(Reply::Crowded) => NotChanged::Crowded,
-                Ok(other) => unreachable!("a shard answers a lock with {other:?}"),
-                Err(unavailable) => unavailable.into(),
-            };
-            self.release(id, &held).await;
-            return Err(refusal);
+            }
         }
 
         let mut values = vec![None; coins.len()];
@@ -218,20 +207,8 @@ impl<E: Environment> Mesh<E> {
             }
         };
         let_others().await;
-        let on_sale = match self.on_sale(&values).await {
-            Ok(on_sale) => on_sale,
-            Err(unavailable) => {
-                self.release(id, &held).await;
-                return Err(unavailable.into());
-            }
-        };
-        let looked = match look().await {
-            Ok(looked) => looked,
-            Err(unavailable) => {
-                self.release(id, &held).await;
-                return Err(unavailable.into());
-            }
-        };
+        let on_sale = self.on_sale(&values).await;
+        let looked = look().await;
         let of_coins = Held {
             values: &values,
             reserved: held.iter().all(|(_, locked)| locked.reserved),
@@ -301,26 +278,27 @@ impl<E: Environment> Mesh<E> {
             .for_each(|update| self.shard().update_lockers(&update));
         let told = moves
             .into_iter()
-            .map(|(shard, update)| self.ask(shard, Request::Update(update)));
+            .map(|(shard, update)| self.ask(shard, UpdateLockers(update)));
         let told: Vec<_> = told.collect();
         let applied = parts.keys().map(|&shard| {
             let own = |change: &&Change| change.coin.page().owner(self.shards()) == shard;
             let changes: Vec<Change> = changes.iter().filter(own).copied().collect();
-            self.ask(shard, Request::Apply(id, changes, notes.moment, by))
+            let moment = notes.moment;
+            let apply = Apply {
+                id,
+                changes,
+                moment,
+                by,
+            };
+            self.ask(shard, apply)
         });
-        let (applied, told) = join(join_all(applied), join_all(told)).await;
-        for reply in applied.into_iter().chain(told) {
-            assert!(
-                matches!(reply, Ok(Reply::Done)),
-                "a durable change is always applied"
-            );
-        }
+        join(join_all(applied), join_all(told)).await;
         log.settle(appended);
         Ok(Ok(()))
     }
 
     /// Which of these numbers, those of coins that are held, have something for sale under them.
-    async fn on_sale(&self, values: &[Option<(An, Mfs)>]) -> Result<Vec<An>, Unavailable> {
+    async fn on_sale(&self, values: &[Option<(An, Mfs)>]) -> Vec<An> {
         let ans = values.iter().flatten().map(|&(an, _)| an);
         let mut keys: Vec<An> = ans.filter(An::is_trade_key).collect();
         keys.sort_unstable_by_key(|key| *key.expose());
@@ -329,24 +307,17 @@ impl<E: Environment> Mesh<E> {
         let by_home = keys.chunk_by(|a, b| a.locker_prefix() == b.locker_prefix());
         let asked = by_home.map(|keys| {
             let home = self.shard().locker_home(keys[0].locker_prefix());
-            let reply = self.ask(home, Request::AreOnSale(keys.to_vec()));
-            async move { (keys, reply.await) }
+            let are = self.ask(home, AreOnSale(keys.to_vec()));
+            async move { (keys, are.await) }
         });
-        for (keys, reply) in join_all(asked).await {
-            let Reply::Passed(are) = reply? else {
-                unreachable!("a shard says of keys which have something for sale");
-            };
+        for (keys, are) in join_all(asked).await {
             let those = keys.iter().zip(are).filter(|(_, is)| *is);
             on_sale.extend(those.map(|(&key, _)| key));
         }
-        Ok(on_sale)
+        on_sale
     }
 
     async fn release(&self, id: TransactionId, held: &[(ShardId, Locked)]) {
-        join_all(
-            held.iter()
-                .map(|&(shard, _)| self.ask(shard, Request::Release(id))),
-        )
-        .await;
+        join_all(held.iter().map(|&(shard, _)| self.ask(shard, Release(id)))).await;
     }
 }

@@ -153,7 +153,8 @@ mod tests {
         let start = Instant::now();
         // TEST-NET-1 (RFC 5737) is nobody's.
         let error = ports_are_free(&["192.0.2.1:20000".parse().unwrap()]).unwrap_err();
-        assert!(error.to_string().contains("192.0.2.1:20000"), "{error}");
+        let says = "192.0.2.1 is no address of this machine";
+        assert!(error.to_string().starts_with(says), "{error}");
         assert!(start.elapsed() < PORT_WAIT);
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct Core {
     pub clock: WallClock,
     pub shard: ShardSettings,
     pub recovered: Arc<Recovered>,
-    pub inboxes: Arc<[Inbox]>,
+    pub inboxes: Arc<[Inbox<Live>]>,
     pub mailboxes: Arc<[Mailbox]>,
     pub sockets: Sockets,
     pub limits: Arc<Limits>,

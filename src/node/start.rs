@@ -30,7 +30,7 @@ use crate::{
     shard::ShardSettings,
     shown::{Shown, remedy},
     store::{
-        DataFolder, Disk, FolderError, NodeIdentity, from_hex,
+        DataFolder, Disk, FolderError, Live, NodeIdentity, from_hex,
         log::LogSettings,
         recovery::{Recovered, RecoveryError, recover_with},
         run_awake, write_secret,
@@ -188,7 +188,7 @@ impl Node {
         limits.set_descriptors(descriptors.connections());
         let adjustable = Arc::new(Mutex::new(settings.adjustable));
         let book = Book::new(settings.servers.clone());
-        let inboxes = inboxes(settings.shards);
+        let inboxes = inboxes::<Live>(settings.shards);
         let mailboxes = mailboxes(settings.shards);
         let (drained, checkpointed) = (
             Meeting::of(settings.shards.into()),

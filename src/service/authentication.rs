@@ -9,7 +9,7 @@ use crate::{
         authentication::{DeriveProof, Detect, DetectSum, Pown, PownDerive, PownSum, derived_an},
         pass_fail::Bitmap,
     },
-    shard::{Exchange, Given, RECORDS_A_TURN, Replacement, Request, Single},
+    shard::{Exchange, Given, RECORDS_A_TURN, Replacement, Single, question},
     store::{Environment, book::Notes, record::Change},
 };
 
@@ -68,7 +68,7 @@ impl<E: Environment> Node<E> {
             .map(|(coin, an)| coin.map(|coin| (coin, (coin, an))));
         let scattered = scatter(self.mesh.shards(), records);
         let mut answer = PassFail::begin(out, request.len());
-        self.gather(scattered, Request::Detect, |record| answer.pass(record))
+        self.gather(scattered, question::Detect, |record| answer.pass(record))
             .await?;
         Ok(answer.finish(Bitmap::IfMixed))
     }

@@ -13,7 +13,7 @@ use crate::{
         },
         pass_fail::Bitmap,
     },
-    shard::{Exchange, Replacement, Reply, Request},
+    shard::{Exchange, Replacement, question},
     store::{Environment, book::Notes, record::Change},
 };
 
@@ -45,12 +45,12 @@ impl<E: Environment> Node<E> {
                     break;
                 }
                 let shard = (session as u16).wrapping_add(step) % self.mesh.shards();
-                let reserve = Request::Reserve(session, denomination, most);
-                let reply = self.mesh.ask(ShardId::new(shard), reserve).await;
-                let Ok(Reply::SerialNumbers(more)) = reply else {
-                    return Err(Status::UNAVAILABLE);
+                let reserve = question::Reserve {
+                    session,
+                    denomination,
+                    most,
                 };
-                free.extend(more);
+                free.extend(self.mesh.ask(ShardId::new(shard), reserve).await);
             }
             free.sort_unstable();
             write_free_sns(denomination, free, out);
@@ -144,10 +144,8 @@ impl<E: Environment> Node<E> {
         caller.takes(AllSns::REPLY_SIZE)?;
         let start = out.len();
         out.resize(start + AllSns::REPLY_SIZE, 0);
-        for reply in self.ask_all(|| Request::Circulation(denomination)).await? {
-            let Reply::Circulation(pages) = reply else {
-                unreachable!("a shard answers circulation with pages");
-            };
+        let circulation = || question::Circulation(denomination);
+        for pages in self.mesh.ask_all(circulation).await {
             for (page, bits) in pages {
                 let at = start + page.number() as usize * COINS_PER_PAGE / 8;
                 for (bytes, word) in out[at..].chunks_exact_mut(8).zip(bits) {

@@ -27,8 +27,7 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{
-        ClaimRefused, FixLook, RECORDS_A_TURN, Reply, Request, TicketSettings, Unavailable,
-        ticket_owner,
+        ClaimRefused, FixLook, RECORDS_A_TURN, TicketSettings, Unavailable, question, ticket_owner,
     },
     store::{Environment, record::Change},
 };
@@ -207,7 +206,7 @@ impl<E: Environment> Node<E> {
         let records = records.map(|(coin, an)| Some((coin, (coin, an))));
         let scattered = scatter(self.mesh.shards(), records);
         let mut answer = PassFail::begin(out, request.len());
-        self.gather(scattered, Request::DetectForTicket, |record| {
+        self.gather(scattered, question::DetectForTicket, |record| {
             answer.pass(record)
         })
         .await?;
@@ -253,7 +252,7 @@ impl<E: Environment> Node<E> {
             let records = records.map(|(&coin, &tag)| Some((coin, (coin, tag))));
             let scattered = scatter(self.mesh.shards(), records);
             // What has another number by now is listed with one that is not in force.
-            self.gather(scattered, Request::UnchangedForTicket, |_| {})
+            self.gather(scattered, question::UnchangedForTicket, |_| {})
                 .await?;
             answer.pass(0);
         }
@@ -372,19 +371,15 @@ impl<E: Environment> Node<E> {
         out: &mut Vec<u8>,
     ) -> Result<Status, Status> {
         let owner = ticket_owner(ticket, self.mesh.shards());
-        let claimed = match self.mesh.ask(owner, Request::Claim(ticket, claimant)).await {
-            Ok(Reply::Claimed(claimed)) => claimed,
-            Ok(other) => unreachable!("a shard answers a claim with {other:?}"),
-            Err(_) => return Err(Status::UNAVAILABLE),
-        };
-        let coins = match claimed {
+        let claimed = self.mesh.ask(owner, question::Claim(ticket, claimant));
+        let coins = match claimed.await {
             Ok(coins) => coins,
             Err(refused) => return Ok(self.answer_claim(Err(refused), claimant, caller, out)),
         };
         let records = coins.iter().map(|&(coin, tag)| Some((coin, (coin, tag))));
         let scattered = scatter(self.mesh.shards(), records);
         let mut is_same = vec![false; coins.len()];
-        let looked_at = self.gather(scattered, Request::Unchanged, |record| {
+        let looked_at = self.gather(scattered, question::Unchanged, |record| {
             is_same[record] = true
         });
         let looked_at = looked_at.await;
@@ -393,9 +388,8 @@ impl<E: Environment> Node<E> {
         let same: Vec<Coin> = same.collect();
         let is_told = looked_at.and_then(|()| caller.takes(same.len() * Coin::SIZE));
         if let Err(refusal) = is_told {
-            let withdrawn = Request::WithdrawClaim(ticket, claimant);
-            // A shard that does not answer has stopped, and its tickets with it.
-            let _ = self.mesh.ask(owner, withdrawn).await;
+            let withdrawn = question::WithdrawClaim(ticket, claimant);
+            self.mesh.ask(owner, withdrawn).await;
             return Err(refusal);
         }
         Ok(self.answer_claim(Ok(same), claimant, caller, out))
@@ -504,15 +498,12 @@ impl<E: Environment> Node<E> {
         let records = records.map(|(coin, an, pan)| Some((coin, (coin, an, pan))));
         let scattered = scatter(self.mesh.shards(), records);
         let asked = scattered.into_shards().map(|(shard, indices, records)| {
-            let reply = self.mesh.ask(shard, Request::Find(records));
-            async move { (indices, reply.await) }
+            let found = self.mesh.ask(shard, question::Find(records));
+            async move { (indices, found.await) }
         });
         let mut answer = FindAnswer::begin(out, request.len());
-        for (indices, reply) in join_all(asked).await {
-            let Reply::Found(found) = reply.map_err(|_| Status::UNAVAILABLE)? else {
-                unreachable!("a shard says of records what was found");
-            };
-            for (record, found) in indices.into_iter().zip(found) {
+        for (indices, found) in join_all(asked).await {
+            for (record, found) in indices.into_iter().zip(found?) {
                 answer.found(record, found);
             }
         }

@@ -19,7 +19,7 @@ use crate::{
             Voucher, join,
         },
     },
-    shard::{Reply, Request, used_ticket},
+    shard::{question, used_ticket},
     store::{Environment, Thing, record::Change},
 };
 
@@ -178,15 +178,10 @@ impl<E: Environment> Node<E> {
         let owner = request.coin.page().owner(self.mesh.shards());
         let verdicts = match tickets.is_empty() {
             true => Ok(vec![]),
-            false => match self
-                .mesh
-                .ask(owner, Request::UseTickets(request.coin, tickets))
-                .await
-            {
-                Ok(Reply::Used(verdicts)) => verdicts,
-                Ok(other) => unreachable!("a shard uses tickets up, and does not say {other:?}"),
-                Err(_) => return Err(Status::UNAVAILABLE),
-            },
+            false => {
+                let used = question::UseTickets(request.coin, tickets);
+                self.mesh.ask(owner, used).await
+            }
         };
         let Ok(verdicts) = verdicts else {
             self.not_fixed(caller, NotFixed::NoRoom);
@@ -212,8 +207,9 @@ impl<E: Environment> Node<E> {
         };
         if !given_back.is_empty() {
             let things = given_back.iter().map(|good| good.used).collect();
-            // A shard that does not answer has stopped, and what it remembers with it.
-            let _ = (self.mesh.ask(owner, Request::GiveBackTickets(things))).await;
+            self.mesh
+                .ask(owner, question::GiveBackTickets(things))
+                .await;
         }
         match &put {
             Err(status) => return Err(*status),
@@ -281,13 +277,7 @@ impl<E: Environment> Node<E> {
     async fn put_key(&self, coin: Coin, good: &[Good], caller: Caller) -> Result<KeyPut, Status> {
         let first = ShardId::new(0);
         let used = good.iter().map(|good| good.used).collect();
-        match self.mesh.ask(first, Request::RememberUsed(used)).await {
-            Ok(Reply::Done) => {}
-            Ok(other) => {
-                unreachable!("a shard remembers what was used, and does not say {other:?}")
-            }
-            Err(_) => return Err(Status::UNAVAILABLE),
-        }
+        self.mesh.ask(first, question::RememberUsed(used)).await?;
         let mfs = self.shard().month();
         let mut given = None;
         let changed = self.mesh.change_since(coin, |held, newest| {

@@ -4,7 +4,7 @@ use super::Node;
 use crate::{
     coin::{An, Coin},
     protocol::{Dialect, Encryption, Key, RequestHeader, Status, header::KeySource, try_challenge},
-    shard::{KeysOf, Reply, Request},
+    shard::{KeysOf, question},
     store::Environment,
 };
 
@@ -64,15 +64,8 @@ impl<E: Environment> Node<E> {
         prefix: [u8; 5],
     ) -> Result<Key, Status> {
         let home = self.shard().locker_home(prefix);
-        match self
-            .mesh
-            .ask(home, Request::LockerKeys(prefix, self.keys_of()))
-            .await
-        {
-            Ok(Reply::Keys(keys)) => among(header, body, keys),
-            Ok(other) => unreachable!("a shard answers locker keys with {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
-        }
+        let keys = question::LockerKeys(prefix, self.keys_of());
+        among(header, body, self.mesh.ask(home, keys).await)
     }
 
     /// In `spec` a trade key is no key of a request (docs/protocol.md, "Encryption types").
@@ -94,11 +87,7 @@ impl<E: Environment> Node<E> {
 
     pub(super) async fn an(&self, coin: Coin) -> Result<Option<An>, Status> {
         let owner = coin.page().owner(self.mesh.shards());
-        match self.mesh.ask(owner, Request::An(coin)).await {
-            Ok(Reply::An(an)) => Ok(an),
-            Ok(other) => unreachable!("a shard answers an AN with {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
-        }
+        Ok(self.mesh.ask(owner, question::NumberOf(coin)).await?)
     }
 }
 

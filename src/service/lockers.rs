@@ -15,7 +15,7 @@ use crate::{
         pass_fail::Bitmap,
         response::RESPONSE_PAYLOAD_MAX,
     },
-    shard::{Exchange, RECORDS_A_TURN, Replacement, Reply, Request},
+    shard::{Exchange, RECORDS_A_TURN, Replacement, TooMany, question},
     store::{Environment, record::Change},
 };
 
@@ -120,7 +120,7 @@ impl<E: Environment> Node<E> {
     pub(super) async fn remove(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<Status, Status> {
         let request = Remove::parse(payload)?;
         let an = request.key.an();
-        if !self.has_locker(request.key).await? {
+        if !self.has_locker(request.key).await {
             return Ok(Status::ALL_FAIL);
         }
         let records = request.records().map(|(coin, new)| {
@@ -141,13 +141,9 @@ impl<E: Environment> Node<E> {
         Ok(answer.finish(Bitmap::Always))
     }
 
-    async fn has_locker(&self, key: LockerKey) -> Result<bool, Status> {
+    async fn has_locker(&self, key: LockerKey) -> bool {
         let home = self.shard().locker_home(key.an().locker_prefix());
-        match self.mesh.ask(home, Request::HasLocker(key.an())).await {
-            Ok(Reply::Is(is)) => Ok(is),
-            Ok(other) => unreachable!("a shard says whether there is a locker, not {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
-        }
+        self.mesh.ask(home, question::HasLocker(key.an())).await
     }
 
     /// The coins under a key, in the order stored, and the room that is taken for them.
@@ -163,15 +159,13 @@ impl<E: Environment> Node<E> {
         let (mut most, mut room) = (RECORDS_A_TURN, None);
         // Others may put coins in between two questions: not for ever.
         for _ in 0..LISTING_TRIES {
-            match self.mesh.ask(home, Request::LockerCoins(key, most)).await {
-                Ok(Reply::Coins(coins)) => return Ok((coins, room)),
-                Ok(Reply::TooMany(count)) => {
+            match self.mesh.ask(home, question::LockerCoins(key, most)).await {
+                Ok(coins) => return Ok((coins, room)),
+                Err(TooMany(count)) => {
                     drop(room.take());
                     room = Some(self.room_for(count, listed)?);
                     most = count;
                 }
-                Ok(other) => unreachable!("a shard lists coins, not {other:?}"),
-                Err(_) => return Err(Status::UNAVAILABLE),
             }
         }
         Err(Status::OUT_OF_MEMORY)

@@ -47,7 +47,9 @@ use crate::{
         AdminKey, Command, Rules, Status, header::KeySource, healing::in_dialect,
         status_group::SoftwareVersion,
     },
-    shard::{ChangeCounts, Counters, IndexCounts, NotChanged, Shard, Stranger, TradeCounts},
+    shard::{
+        ChangeCounts, Counters, IndexCounts, NotChanged, Shard, Stranger, TradeCounts, Unavailable,
+    },
     store::Environment,
 };
 
@@ -72,6 +74,12 @@ pub const SOFTWARE_VERSION: SoftwareVersion = match SoftwareVersion::new(*b"raid
 };
 
 /// What a request is told whose change was not made.
+impl From<Unavailable> for Status {
+    fn from(_: Unavailable) -> Status {
+        Status::UNAVAILABLE
+    }
+}
+
 impl From<NotChanged> for Status {
     fn from(why: NotChanged) -> Status {
         match why {
@@ -382,7 +390,7 @@ impl<E: Environment> Node<E> {
             Command::Echo => Ok(self.echo()),
             Command::Version => Ok(self.version(out)),
             Command::Stats => self.stats(payload, out).await,
-            Command::Audit => self.audit(out).await,
+            Command::Audit => Ok(self.audit(out).await),
             Command::Detect => self.detect(payload, out).await,
             Command::DetectSum => self.detect_sum(payload).await,
             Command::Pown => self.pown(payload, out).await,

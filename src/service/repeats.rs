@@ -18,7 +18,8 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{
-        Begun, CarriedOut, ChangeName, Details, EndedChange, Given, Outcome, Reply, Request, Sender,
+        Begun, CarriedOut, ChangeName, Details, EndedChange, Given, NotChanged, Outcome, Sender,
+        question::BeginChange,
     },
     store::Environment,
 };
@@ -60,31 +61,28 @@ impl<E: Environment> Node<E> {
             || ShardId::new(name.modulo(self.mesh.shards())),
             |coin| coin.page().owner(self.mesh.shards()),
         );
-        let begin = || {
-            self.mesh
-                .ask(home, Request::BeginChange(name, sender.waits))
-        };
+        let waits = sender.waits;
+        let begin = || self.mesh.ask(home, BeginChange { name, waits });
         let mut begun = begin().await;
-        if matches!(begun, Ok(Reply::Begun(Begun::UnderWay))) && home == self.shard().id {
+        if matches!(begun, Ok(Begun::UnderWay)) && home == self.shard().id {
             // Another core may have answered it, and word of that be here already.
             self.mesh.look_up();
             begun = begin().await;
         }
         let known = match begun {
-            Ok(Reply::Begun(Begun::New(known))) => known,
-            Ok(Reply::Begun(Begun::UnderWay)) => {
+            Ok(Begun::New(known)) => known,
+            Ok(Begun::UnderWay) => {
                 self.shard()
                     .count(|counters| counters.repeats_unanswered += 1);
                 return None;
             }
-            Ok(Reply::Begun(Begun::Ended(Outcome { status, payload }))) => {
+            Ok(Begun::Ended(Outcome { status, payload })) => {
                 self.shard().count(|counters| counters.repeats += 1);
                 out.extend_from_slice(&payload);
                 return Some(status);
             }
-            Ok(Reply::Crowded) => return Some(self.crowded(command)),
-            Ok(other) => unreachable!("a request begins or not, and is not {other:?}"),
-            Err(_) => return Some(Status::UNAVAILABLE),
+            Err(NotChanged::Crowded) => return Some(self.crowded(command)),
+            Err(NotChanged::Unavailable) => return Some(Status::UNAVAILABLE),
         };
         let start = out.len();
         let again = match &known {

@@ -6,7 +6,7 @@ use super::Node;
 use crate::{
     coin::{Coin, ShardId},
     protocol::Status,
-    shard::{Exchange, Reply, Request, Unavailable},
+    shard::{Exchange, Question, Unavailable},
     store::Environment,
 };
 
@@ -52,35 +52,37 @@ impl<E: Environment> Node<E> {
     ///
     /// # Errors
     /// 194 where a shard cannot answer now; `pass` has been told all the same what passed elsewhere.
-    pub(super) async fn gather<R>(
+    pub(super) async fn gather<R, Q>(
         &self,
         scattered: Scattered<R>,
-        request: impl Fn(Vec<R>) -> Request,
+        question: impl Fn(Vec<R>) -> Q,
         mut pass: impl FnMut(usize),
-    ) -> Result<(), Status> {
+    ) -> Result<(), Status>
+    where
+        Q: Question<Answer = Result<Vec<bool>, Unavailable>>,
+    {
         let mut outcome = Ok(());
-        let mut tell = |indices: Vec<usize>, reply: Result<Reply, Unavailable>| match reply {
-            Ok(Reply::Passed(passed)) => {
+        let mut tell = |indices: Vec<usize>, passed: Q::Answer| match passed {
+            Ok(passed) => {
                 let records = indices.into_iter().zip(passed);
                 let passing = records.filter(|(_, passed)| *passed);
                 passing.for_each(|(record, _)| pass(record));
             }
-            Ok(other) => unreachable!("a shard says of records which passed, not {other:?}"),
             Err(Unavailable) => outcome = Err(Status::UNAVAILABLE),
         };
         let mut by_shard = scattered.by_shard;
         if by_shard.len() == 1
             && let Some((shard, (indices, records))) = by_shard.pop_first()
         {
-            tell(indices, self.mesh.ask(shard, request(records)).await);
+            tell(indices, self.mesh.ask(shard, question(records)).await);
             return outcome;
         }
         let asked = by_shard.into_iter().map(|(shard, (indices, records))| {
-            let reply = self.mesh.ask(shard, request(records));
-            async move { (indices, reply.await) }
+            let passed = self.mesh.ask(shard, question(records));
+            async move { (indices, passed.await) }
         });
-        for (indices, reply) in join_all(asked).await {
-            tell(indices, reply);
+        for (indices, passed) in join_all(asked).await {
+            tell(indices, passed);
         }
         outcome
     }

@@ -6,7 +6,7 @@ use crate::{
         Status,
         status_group::{Audit, NodeStats, Stats},
     },
-    shard::{Reply, Request},
+    shard::question,
     store::Environment,
 };
 
@@ -25,10 +25,7 @@ impl<E: Environment> Node<E> {
         let request = Stats::parse(payload)?;
         self.check_admin(&request.key)?;
         let (mut stats, mut value_powned) = (NodeStats::default(), 0u128);
-        for reply in self.ask_all(|| Request::Counters).await? {
-            let Reply::Counters(counters, _) = reply else {
-                unreachable!("a shard answers counters with counters");
-            };
+        for (counters, _) in self.mesh.ask_all(|| question::Count).await {
             stats.echoes += counters.echoes;
             stats.coins_powned += counters.coins_powned;
             value_powned += counters.value_powned;
@@ -40,27 +37,14 @@ impl<E: Environment> Node<E> {
         Ok(Status::SUCCESS)
     }
 
-    pub(super) async fn audit(&self, out: &mut Vec<u8>) -> Result<Status, Status> {
+    pub(super) async fn audit(&self, out: &mut Vec<u8>) -> Status {
         let mut audit = Audit::default();
-        for reply in self.ask_all(|| Request::Circulating).await? {
-            let Reply::Circulating(counts) = reply else {
-                unreachable!("a shard answers circulating with counts");
-            };
+        for counts in self.mesh.ask_all(|| question::Circulating).await {
             for (total, count) in audit.0.iter_mut().zip(counts) {
                 *total += count;
             }
         }
         audit.write(out);
-        Ok(Status::SUCCESS)
-    }
-
-    pub(super) async fn ask_all(
-        &self,
-        request: impl Fn() -> Request,
-    ) -> Result<Vec<Reply>, Status> {
-        self.mesh
-            .ask_all(request)
-            .await
-            .map_err(|_| Status::UNAVAILABLE)
+        Status::SUCCESS
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     coin::{An, Coin},
     mesh::Held,
     protocol::Status,
-    shard::{Reply, Request},
+    shard::question,
     store::Environment,
 };
 
@@ -67,14 +67,11 @@ impl<E: Environment> Node<E> {
             let records = some.iter().map(|&coin| Some((coin, coin)));
             let scattered = scatter(self.mesh.shards(), records);
             let asked = scattered.into_shards().map(|(shard, indices, coins)| {
-                let reply = self.mesh.ask(shard, Request::Numbers(coins));
-                async move { (indices, reply.await) }
+                let numbers = self.mesh.ask(shard, question::Numbers(coins));
+                async move { (indices, numbers.await) }
             });
-            for (indices, reply) in join_all(asked).await {
-                let Reply::Numbers(found) = reply.map_err(|_| Status::UNAVAILABLE)? else {
-                    unreachable!("a shard answers numbers with numbers");
-                };
-                for (index, an) in indices.into_iter().zip(found) {
+            for (indices, numbers) in join_all(asked).await {
+                for (index, an) in indices.into_iter().zip(numbers?) {
                     circulating += usize::from(an.is_some());
                     these[index] = an.unwrap_or(An::ZERO);
                 }

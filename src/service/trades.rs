@@ -26,8 +26,8 @@ use crate::{
         },
     },
     shard::{
-        Buyer, FoundSale, NotChanged, OnOffer, PaymentState, Put, RECORDS_A_TURN, Reply, Request,
-        SaleId, SaleRefused, Stranger, Taken, Taker, payment_prefix, question_home,
+        Buyer, FoundSale, Named, OnOffer, PaymentState, Put, RECORDS_A_TURN, SaleId, SaleRefused,
+        Stranger, Taken, Taker, TooMany, payment_prefix, question, question_home,
     },
     store::{
         Environment,
@@ -184,30 +184,24 @@ impl<E: Environment> Node<E> {
         ];
         for (taken, (shard, put)) in puts.into_iter().enumerate() {
             if let Err(refusal) = self.acquire_put(shard, put).await {
-                self.release_puts(&puts[..taken]).await?;
+                self.release_puts(&puts[..taken]).await;
                 return Err(refusal);
             }
         }
         let put_up = self.put_alone(&request, &proven, offer, caller.account);
         let put_up = put_up.await;
-        self.release_puts(&puts).await?;
+        self.release_puts(&puts).await;
         put_up
     }
 
     async fn acquire_put(&self, shard: ShardId, put: Put) -> Result<(), Status> {
-        match self.mesh.ask(shard, Request::AcquirePut(put)).await {
-            Ok(Reply::Done) => Ok(()),
-            Ok(Reply::Crowded) => Err(NotChanged::Crowded.into()),
-            Ok(other) => unreachable!("a shard answers who puts up with {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
-        }
+        Ok(self.mesh.ask(shard, question::AcquirePut(put)).await?)
     }
 
-    async fn release_puts(&self, puts: &[(ShardId, Put)]) -> Result<(), Status> {
+    async fn release_puts(&self, puts: &[(ShardId, Put)]) {
         for &(shard, put) in puts {
-            self.tell(shard, Request::ReleasePut(put)).await?;
+            self.mesh.ask(shard, question::ReleasePut(put)).await;
         }
-        Ok(())
     }
 
     async fn put_alone(
@@ -218,10 +212,8 @@ impl<E: Environment> Node<E> {
         account: AccountId,
     ) -> Result<Status, Status> {
         let (key, coins) = (request.key.an(), &proven.coins);
-        let is_offered = self.ask_all(|| Request::IsOffered(offer)).await?;
-        let is_offered = is_offered
-            .iter()
-            .any(|reply| matches!(reply, Reply::Is(true)));
+        let is_offered = self.mesh.ask_all(|| question::IsOffered(offer)).await;
+        let is_offered = is_offered.contains(&true);
         // Where there are more, one of them is another: which one is not asked.
         let listed = Listed {
             most: coins.len(),
@@ -264,16 +256,8 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let request = ListForSale::parse(payload)?;
         let most = usize::from(request.most);
-        let mut on_offer: Vec<OnOffer> = Vec::new();
-        for reply in self
-            .ask_all(|| Request::ListOffers(request.currency, most))
-            .await?
-        {
-            let Reply::OnOffer(more) = reply else {
-                unreachable!("a shard lists offers");
-            };
-            on_offer.extend(more);
-        }
+        let list = || question::ListOffers(request.currency, most);
+        let mut on_offer: Vec<OnOffer> = self.mesh.ask_all(list).await.concat();
         on_offer.sort_unstable_by_key(|on| (on.moment, on.id.to_bytes()));
         let listed = on_offer.into_iter().map(|on| (on.id, on.offer.value));
         Ok(request.answer(listed, self.rules.get().dialect, out))
@@ -287,27 +271,22 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let PeekTrade { name, asks_for } = PeekTrade::parse(payload)?;
         if asks_for == TradePart::Address {
-            let replies = self.ask_all(|| Request::Seller(name)).await?;
-            let mut sellers = replies.into_iter().filter_map(|reply| match reply {
-                Reply::Seller(address) => address,
-                other => unreachable!("a shard says where an offer is paid, not {other:?}"),
-            });
-            return Ok(PeekTrade::answer_address(sellers.next().as_deref(), out));
+            let sellers = self.mesh.ask_all(|| question::SellerOf(name)).await;
+            let seller = sellers.into_iter().flatten().next();
+            return Ok(PeekTrade::answer_address(seller.as_deref(), out));
         }
         // Those of several shards come together in one list.
         let listed = Listed::answered(caller, size_of::<Coin>() + Coin::SIZE);
         let (mut most, mut _room) = (RECORDS_A_TURN / usize::from(self.mesh.shards()), None);
         for _ in 0..LISTING_TRIES {
             let (mut of_id, mut of_key, mut too_many) = (None, Vec::new(), 0);
-            let replies = self.ask_all(|| Request::PeekTrade(name, most)).await?;
-            for reply in replies {
-                match reply {
-                    Reply::Named(id, key) => {
-                        of_id = of_id.or(id);
-                        of_key.extend(key);
+            for named in self.mesh.ask_all(|| question::PeekTrade(name, most)).await {
+                match named {
+                    Ok(Named { as_id, as_key }) => {
+                        of_id = of_id.or(as_id);
+                        of_key.extend(as_key);
                     }
-                    Reply::TooMany(count) => too_many += count,
-                    other => unreachable!("a shard says what is called so, not {other:?}"),
+                    Err(TooMany(count)) => too_many += count,
                 }
             }
             if too_many == 0 {
@@ -330,13 +309,13 @@ impl<E: Environment> Node<E> {
     ) -> Result<Status, Status> {
         let RemoveTrade { key, into } = RemoveTrade::parse(payload)?;
         let home = self.shard().locker_home(key.an().locker_prefix());
-        if !self.is(home, Request::HasLocker(key.an())).await? {
+        if !self.mesh.ask(home, question::HasLocker(key.an())).await {
             return Ok(Status::ALL_FAIL);
         }
         let put = Put::under(key);
         self.acquire_put(home, put).await?;
         let removed = self.remove_alone(home, key, into, caller).await;
-        self.tell(home, Request::ReleasePut(put)).await?;
+        self.mesh.ask(home, question::ReleasePut(put)).await;
         removed
     }
 
@@ -347,7 +326,8 @@ impl<E: Environment> Node<E> {
         into: Option<LockerKey>,
         caller: Caller,
     ) -> Result<Status, Status> {
-        let taken = match self.take_sale(home, Taker::Seller(key)).await? {
+        let take = question::TakeSale(Taker::Seller(key));
+        let taken = match self.mesh.ask(home, take).await {
             Ok(taken) => taken,
             Err(_) => return Err(Status::PAYMENT_PENDING),
         };
@@ -380,7 +360,9 @@ impl<E: Environment> Node<E> {
             Err(status) => Err(status),
         };
         if let Some(Taken { sale, .. }) = taken {
-            self.tell(home, Request::GiveBackSale(sale, None)).await?;
+            self.mesh
+                .ask(home, question::GiveBackSale(sale, None))
+                .await;
         }
         let (moved, coins) = moved?;
         if moved > 0 {
@@ -403,30 +385,24 @@ impl<E: Environment> Node<E> {
             digest: digest(&request),
         };
         let registrar = self.shard().locker_home(payment_prefix(&payment));
-        let begun = Request::BeginPayment(buyer);
-        if let Some(outcome) = self.payment(registrar, begun, buyer).await? {
+        let known = self.mesh.ask(registrar, question::BeginPayment(buyer));
+        if let Some(outcome) = self.outcome_of(known.await, buyer)? {
             return Ok(outcome);
         }
         let bought = self.buy_alone(&request, registrar, buyer, caller).await;
-        self.tell(registrar, Request::EndPayment(buyer)).await?;
+        self.mesh.ask(registrar, question::EndPayment(buyer)).await;
         bought
     }
 
-    /// Asks what is known of a payment; nothing where it is this buyer's now.
-    async fn payment(
-        &self,
-        registrar: ShardId,
-        asked: Request,
-        buyer: Buyer,
-    ) -> Result<Option<Status>, Status> {
-        match self.mesh.ask(registrar, asked).await {
-            Ok(Reply::Payment(PaymentState::New)) => Ok(None),
-            Ok(Reply::Payment(PaymentState::Used(of))) if of == buyer.digest => {
-                Ok(Some(Status::ALL_PASS))
-            }
-            Ok(Reply::Payment(PaymentState::Used(_))) => Err(Status::PAYMENT_REFUSED),
-            Ok(Reply::Payment(PaymentState::UnderWay)) => Err(Status::PAYMENT_PENDING),
-            Ok(Reply::Payment(PaymentState::TooMany)) => {
+    /// What comes of a purchase with a payment of which this is known; nothing yet where the payment is this
+    /// buyer's now.
+    fn outcome_of(&self, known: PaymentState, buyer: Buyer) -> Result<Option<Status>, Status> {
+        match known {
+            PaymentState::New => Ok(None),
+            PaymentState::Used(of) if of == buyer.digest => Ok(Some(Status::ALL_PASS)),
+            PaymentState::Used(_) => Err(Status::PAYMENT_REFUSED),
+            PaymentState::UnderWay => Err(Status::PAYMENT_PENDING),
+            PaymentState::TooMany => {
                 if !self.payments_are_full.replace(true) {
                     tracing::error!(
                         "no more payments can be remembered, and so nothing can be bought: raise trade.payments and start again"
@@ -434,8 +410,6 @@ impl<E: Environment> Node<E> {
                 }
                 Err(Status::UNAVAILABLE)
             }
-            Ok(other) => unreachable!("a shard says what it knows of a payment, not {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
         }
     }
 
@@ -452,33 +426,24 @@ impl<E: Environment> Node<E> {
         let from = caller.stranger();
         match self.settled(request, found, caller).await? {
             Settled::Paid => {
-                let used = Request::UsePayment(buyer);
-                if let Some(outcome) = self.payment(registrar, used, buyer).await? {
+                let known = self.mesh.ask(registrar, question::UsePayment(buyer));
+                if let Some(outcome) = self.outcome_of(known.await, buyer)? {
                     return Ok(outcome);
                 }
                 self.hand_over(request, home, sale, buyer, caller).await
             }
             Settled::Seen => {
-                match self
-                    .mesh
-                    .ask(home, Request::HoldSale(sale, buyer, from))
-                    .await
-                {
-                    Ok(Reply::Held(Ok(is_kept))) => {
-                        self.lockers.count(|counts| match is_kept {
-                            true => counts.payments_seen += 1,
-                            false => counts.holds_refused += 1,
-                        });
-                        Err(Status::PAYMENT_PENDING)
-                    }
-                    Ok(Reply::Held(Err(refused))) => Err(status_of(refused)),
-                    Ok(other) => unreachable!("a shard keeps or refuses, and says no {other:?}"),
-                    Err(_) => Err(Status::UNAVAILABLE),
-                }
+                let hold = question::HoldSale(sale, buyer, from);
+                let is_kept = self.mesh.ask(home, hold).await.map_err(status_of)?;
+                self.lockers.count(|counts| match is_kept {
+                    true => counts.payments_seen += 1,
+                    false => counts.holds_refused += 1,
+                });
+                Err(Status::PAYMENT_PENDING)
             }
             Settled::Pending => Err(Status::PAYMENT_PENDING),
             Settled::Refused => {
-                self.tell(home, Request::LetSaleGo(sale, buyer)).await?;
+                self.mesh.ask(home, question::LetSaleGo(sale, buyer)).await;
                 Err(Status::PAYMENT_REFUSED)
             }
             Settled::NotSetUp => Err(Status::NO_SETTLEMENT),
@@ -505,13 +470,11 @@ impl<E: Environment> Node<E> {
             let everybody = (caller.transport == Transport::Udp).then_some(Stranger::Datagrams);
             for stranger in [Some(one), everybody].into_iter().flatten() {
                 let home = question_home(stranger, self.mesh.shards());
-                match self.is(home, Request::BeginQuestion(stranger)).await {
-                    Ok(true) => counted.push((home, stranger)),
-                    refused => {
-                        self.end_questions(counted).await?;
-                        return Err(refused.err().unwrap_or(Status::TOO_MANY_REQUESTS));
-                    }
+                if !self.mesh.ask(home, question::BeginQuestion(stranger)).await {
+                    self.end_questions(counted).await;
+                    return Err(Status::TOO_MANY_REQUESTS);
                 }
+                counted.push((home, stranger));
             }
         }
         let settled = settlement.ask(Purchase {
@@ -523,15 +486,14 @@ impl<E: Environment> Node<E> {
             locker: found.id,
         });
         let settled = settled.await;
-        self.end_questions(counted).await?;
+        self.end_questions(counted).await;
         Ok(settled)
     }
 
-    async fn end_questions(&self, counted: Vec<(ShardId, Stranger)>) -> Result<(), Status> {
+    async fn end_questions(&self, counted: Vec<(ShardId, Stranger)>) {
         for (home, stranger) in counted {
-            self.tell(home, Request::EndQuestion(stranger)).await?;
+            self.mesh.ask(home, question::EndQuestion(stranger)).await;
         }
-        Ok(())
     }
 
     /// Hands a trade locker over, where it is for sale still as it was found and nobody else's.
@@ -544,7 +506,8 @@ impl<E: Environment> Node<E> {
         caller: Caller,
     ) -> Result<Status, Status> {
         let from = caller.stranger();
-        let coins = match self.take_sale(home, Taker::Buyer(buyer, sale)).await? {
+        let take = question::TakeSale(Taker::Buyer(buyer, sale));
+        let coins = match self.mesh.ask(home, take).await {
             Ok(Some(Taken { coins, .. })) => coins,
             Ok(None) => return Err(Status::NO_SUCH_OFFER),
             Err(refused) => return Err(status_of(refused)),
@@ -553,7 +516,9 @@ impl<E: Environment> Node<E> {
         let kept = Some((buyer, from));
         let bytes = coins.len() * (size_of::<Coin>() + CHANGED);
         let Ok(_room) = self.budget.take(caller.account, bytes) else {
-            self.tell(home, Request::GiveBackSale(sale, kept)).await?;
+            self.mesh
+                .ask(home, question::GiveBackSale(sale, kept))
+                .await;
             return Err(Status::OUT_OF_MEMORY);
         };
         let key = sale.key.an();
@@ -571,14 +536,17 @@ impl<E: Environment> Node<E> {
         let becomes = |coin| Change { coin, an, mfs };
         let moved = self.move_all(key, coins, becomes, notes).await;
         let keep = kept.filter(|_| moved.is_err());
-        self.tell(home, Request::GiveBackSale(sale, keep)).await?;
+        self.mesh
+            .ask(home, question::GiveBackSale(sale, keep))
+            .await;
         let moved = moved?;
         if moved == 0 {
             return Err(Status::NO_SUCH_OFFER);
         }
         if self.trading.settlement.takes_time() {
             // While it was looked at for something else, that may have been kept for it too.
-            self.ask_all(|| Request::EndHolds(buyer.payment)).await?;
+            let end = || question::EndHolds(buyer.payment);
+            self.mesh.ask_all(end).await;
         }
         self.lockers.count(|counts| {
             counts.purchases += 1;
@@ -591,30 +559,14 @@ impl<E: Environment> Node<E> {
     async fn find_sale(&self, offer: Offer, buyer: Buyer) -> Result<(ShardId, FoundSale), Status> {
         let mut found = None;
         for home in (0..self.mesh.shards()).map(ShardId::new) {
-            match self.mesh.ask(home, Request::FindSale(offer, buyer)).await {
-                Ok(Reply::FoundSale(Ok(sale))) if sale.is_kept => return Ok((home, sale)),
-                Ok(Reply::FoundSale(Ok(sale))) => found = found.or(Some((home, sale))),
-                Ok(Reply::FoundSale(Err(SaleRefused::NotOffered | SaleRefused::Taken))) => {}
-                Ok(Reply::FoundSale(Err(SaleRefused::OtherBuyer))) => {
-                    return Err(Status::PAYMENT_REFUSED);
-                }
-                Ok(other) => unreachable!("a shard finds or refuses, and does not say {other:?}"),
-                Err(_) => return Err(Status::UNAVAILABLE),
+            match self.mesh.ask(home, question::FindSale(offer, buyer)).await {
+                Ok(sale) if sale.is_kept => return Ok((home, sale)),
+                Ok(sale) => found = found.or(Some((home, sale))),
+                Err(SaleRefused::NotOffered | SaleRefused::Taken) => {}
+                Err(SaleRefused::OtherBuyer) => return Err(Status::PAYMENT_REFUSED),
             }
         }
         found.ok_or(Status::NO_SUCH_OFFER)
-    }
-
-    async fn take_sale(
-        &self,
-        home: ShardId,
-        taker: Taker,
-    ) -> Result<Result<Option<Taken>, SaleRefused>, Status> {
-        match self.mesh.ask(home, Request::TakeSale(taker)).await {
-            Ok(Reply::Taken(taken)) => Ok(taken),
-            Ok(other) => unreachable!("a shard lets a sale be taken or not, and says no {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
-        }
     }
 
     /// Changes coins that lie under a trade key, in this order, together, and gives how many they were:
@@ -650,19 +602,6 @@ impl<E: Environment> Node<E> {
         let mut bytes = Vec::with_capacity(Offer::SIZE);
         offer.write(&mut bytes);
         ShardId::new((crc32c::crc32c(&bytes) % u32::from(self.mesh.shards())) as u16)
-    }
-
-    async fn tell(&self, shard: ShardId, request: Request) -> Result<(), Status> {
-        let told = self.mesh.ask(shard, request).await;
-        told.map(drop).map_err(|_| Status::UNAVAILABLE)
-    }
-
-    async fn is(&self, shard: ShardId, request: Request) -> Result<bool, Status> {
-        match self.mesh.ask(shard, request).await {
-            Ok(Reply::Is(is)) => Ok(is),
-            Ok(other) => unreachable!("a shard says yes or no, not {other:?}"),
-            Err(_) => Err(Status::UNAVAILABLE),
-        }
     }
 }
 

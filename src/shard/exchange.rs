@@ -1,8 +1,40 @@
-use super::message::{Exchange, Replacement};
 use crate::{
     coin::{An, Coin, Mfs},
     store::record::Change,
 };
+
+/// A coin's new value, where its owner proved to be one.
+#[derive(Clone, Copy, Debug)]
+pub enum Replacement {
+    /// This AN, and the current month.
+    An(An),
+    /// Out of circulation, with an AN that nobody knows.
+    Free,
+}
+
+/// One record of a request that changes each coin by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// The coin.
+    pub coin: Coin,
+    /// What its AN must be.
+    pub an: An,
+    /// What it becomes.
+    pub becomes: Replacement,
+}
+
+impl Exchange {
+    /// Whether the coin comes out of a locker or goes into one, if this is its AN: then others have to
+    /// hear of it, and it is no change that its shard makes [by itself](super::question::ExchangeEach).
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        let goes = match &self.becomes {
+            Replacement::An(an) => an.is_marked(),
+            Replacement::Free => false,
+        };
+        goes || self.an.is_marked()
+    }
+}
 
 /// What becomes of coins that are held.
 #[derive(Debug)]

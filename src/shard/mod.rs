@@ -5,14 +5,20 @@
 //! It answers from memory at once where it can, and otherwise waits for pages to load, for its turn
 //! on a coin, and for its log.
 
+mod ask;
 mod blocks;
 mod changed;
+mod checkpoints;
+mod circulation;
+mod coins;
 mod coins_once;
 mod exchange;
+mod exchanging;
+mod healing;
 mod listed;
+mod locker_questions;
 mod lockers;
 mod locks;
-mod message;
 mod moments;
 mod offers;
 mod owner;
@@ -27,16 +33,18 @@ mod ticket_coins;
 mod ticket_index;
 mod ticket_shares;
 mod tickets;
+mod transaction;
 mod used_tickets;
 
+pub use ask::{Answered, Question};
 pub use changed::FixLook;
-pub use exchange::{Exchanged, exchange};
+pub use exchange::{Exchange, Exchanged, Replacement, exchange};
+pub use locker_questions::{Named, TooMany};
 pub use lockers::{
     Buyer, FoundSale, IndexCounts, KeyUpdate, KeysOf, OnOffer, PaymentState, SaleId, SaleRefused,
     Taken, Taker, TradeCounts, TradeSettings, Update, payment_prefix,
 };
 pub use locks::{EXCHANGES_MAX, TASKS_MAX};
-pub use message::{ChangedBy, Exchange, Locked, Replacement, Reply, Request, TransactionId};
 pub use offers::Put;
 pub use owner::{Counters, NotChanged, RECORDS_A_TURN, Shard, ShardSettings, Unavailable};
 pub use questions::question_home;
@@ -49,4 +57,24 @@ pub use stall::StallListener;
 pub use stranger::Stranger;
 pub use sum::{Sum, SumSeeds};
 pub use tickets::{ClaimRefused, NotIssued, PoolIsFull, TicketSettings, ticket_owner};
+pub use transaction::{ChangedBy, Locked, TransactionId};
 pub use used_tickets::used_ticket;
+
+/// What a shard can be asked, a type for each question.
+pub mod question {
+    pub use super::{
+        checkpoints::{Checkpoint, CheckpointFailed, Flush, Mark, Recycle, WantCheckpoint},
+        circulation::{Circulating, Circulation, Count, Reserve},
+        coins::{Detect, DetectForTicket, Find, NumberOf, Numbers, Unchanged, UnchangedForTicket},
+        exchanging::ExchangeEach,
+        healing::{Claim, GiveBackTickets, RememberUsed, UseTickets, WithdrawClaim},
+        locker_questions::{
+            AcquirePut, AreOnSale, BeginPayment, BeginQuestion, EndHolds, EndPayment, EndQuestion,
+            FindSale, GiveBackSale, HasLocker, HoldSale, IsOffered, LetSaleGo, ListOffers,
+            LockerCoins, LockerKeys, PeekTrade, ReleasePut, SellerOf, TakeSale, UpdateLockers,
+            UsePayment,
+        },
+        repeats::BeginChange,
+        transaction::{Apply, Lock, LookForFix, Newest, Release},
+    };
+}

@@ -1,6 +1,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
+    future::Future,
     hash::Hasher,
     rc::Rc,
     time::Duration,
@@ -9,11 +10,15 @@ use std::{
 use foldhash::fast::FixedState;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::{NotChanged, Stranger, locks::TASKS_MAX};
+use super::{
+    NotChanged, Shard, Stranger,
+    ask::{Answered, Question},
+    locks::TASKS_MAX,
+};
 use crate::{
     coin::{An, Coin},
     protocol::{Command, Status},
-    store::{HUGE_PAGE_BYTES, LINE_BYTES, Signal, prefetch, wants_huge_pages},
+    store::{Environment, HUGE_PAGE_BYTES, LINE_BYTES, Signal, prefetch, wants_huge_pages},
 };
 
 /// For so long a request that comes again is known (docs/protocol.md, "Repeats").
@@ -105,6 +110,36 @@ pub enum Begun {
     UnderWay,
     /// The same was under way, and this came of it.
     Ended(Outcome),
+}
+
+/// Begin a request that changes something, which this shard is the home of; where the same is under way,
+/// wait for that or not. Refused where too many wait for that.
+#[derive(Debug)]
+pub struct BeginChange {
+    /// Its name.
+    pub name: ChangeName,
+    /// Whether its sender waits for the same one.
+    pub waits: bool,
+}
+
+impl Question for BeginChange {
+    type Answer = Result<Begun, NotChanged>;
+
+    fn begin<E: Environment>(
+        self,
+        shard: &Rc<Shard<E>>,
+    ) -> Answered<Self::Answer, impl Future<Output = Self::Answer> + 'static> {
+        let now = shard.environment.monotonic();
+        let begun = shard.repeats.borrow_mut().begin(self.name, now);
+        match begun {
+            Ok(known) => Answered::Now(Ok(Begun::New(known))),
+            Err(_) if !self.waits => Answered::Now(Ok(Begun::UnderWay)),
+            Err(under_way) if under_way.is_crowded() => Answered::Now(Err(NotChanged::Crowded)),
+            Err(under_way) => {
+                Answered::Later(async move { Ok(Begun::Ended(under_way.outcome().await)) })
+            }
+        }
+    }
 }
 
 /// Which requests that change something are under way, and which were carried out lately: those that

@@ -318,13 +318,10 @@ fn what_is_refused_leaves_no_wallet_behind_and_shows_no_secret() {
     );
     let buy = format!("trade buy {TERMS} --worth 2 {payment}");
     let bought = network.run(&buy);
-    assert_eq!(bought.status, Some(2), "{}", bought.err);
-    assert!(bought.err.contains("no server was told"), "{}", bought.err);
-    assert!(
-        !bought.out.contains("the locker's secret"),
-        "{}",
-        bought.out
-    );
+    assert_eq!(bought.status, Some(1), "{}", bought.err);
+    let says = "no server was told of the payment";
+    assert!(bought.out.contains(says), "{}", bought.out);
+    assert!(!bought.out.contains("the locker's secret"));
     assert!(!network.path("made").exists());
     // An earlier run may have been paid: whoever names its locker asks all the same.
     let again = network.run(&format!("{buy} --key @secret"));
@@ -1124,7 +1121,7 @@ fn coins_are_bought_into_a_wallet_at_once() {
     ));
     assert_done(&bought);
     assert!(
-        bought.out.starts_with("the locker's secret: "),
+        bought.out.contains("same coins\nthe locker's secret: "),
         "{}",
         bought.out
     );
@@ -1569,7 +1566,11 @@ fn liars_cost_a_peek_little_memory() {
     assert!(megabytes < 256, "{megabytes} MB");
     let peek: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert_eq!((&peek["agree"], &peek["worth"]), (&13.into(), &"2".into()));
-    assert_eq!(peek["differ"][0]["extra"].as_array().unwrap().len(), 99_998);
+    // What a liar invents is not printed whole: 25 of them would fill a disk.
+    let differs = &peek["differ"][0];
+    assert_eq!(differs["extra"].as_array().unwrap().len(), 1_000);
+    assert_eq!(differs["extra_count"], 99_998);
+    assert!(peek["servers"][0]["coins"].is_null());
     assert_eq!(peek["servers"][24]["coins"].as_array().unwrap().len(), 2);
 }
 

@@ -30,7 +30,7 @@ use raida::{
         DatagramRules, Healing, KeyHealing, NoVote, Others, Outcome, Purchase, Rate, Service,
         Settle, Settled, Trading, Transport,
     },
-    shard::{EXCHANGES_MAX, Reply, Request, TASKS_MAX, TransactionId},
+    shard::{EXCHANGES_MAX, TASKS_MAX, TransactionId, question},
     store::{Environment, book::Notes, record::Change},
 };
 
@@ -232,20 +232,24 @@ impl Trial {
         };
         let mesh = self.meshes[0].clone();
         let lock = async move {
-            let held = mesh
-                .ask(owner, Request::Lock(id(0), vec![coin], None))
-                .await;
-            matches!(held, Ok(Reply::Locked(_)))
+            let lock = question::Lock {
+                id: id(0),
+                coins: vec![coin],
+                session: None,
+            };
+            mesh.ask(owner, lock).await.is_ok()
         };
         assert_eq!(self.world.run(STEPS, lock), Ok(true));
         for waiter in 1..=TASKS_MAX as u64 {
             let mesh = self.meshes[0].clone();
             self.world.spawn(async move {
-                let lock = Request::Lock(id(waiter), vec![coin], None);
-                let held = mesh.ask(owner, lock).await;
-                assert!(matches!(held, Ok(Reply::Locked(_))));
-                let released = mesh.ask(owner, Request::Release(id(waiter))).await;
-                assert!(matches!(released, Ok(Reply::Done)));
+                let lock = question::Lock {
+                    id: id(waiter),
+                    coins: vec![coin],
+                    session: None,
+                };
+                assert!(mesh.ask(owner, lock).await.is_ok());
+                mesh.ask(owner, question::Release(id(waiter))).await;
             });
         }
         id(0)
@@ -254,8 +258,8 @@ impl Trial {
     fn release(&self, coin: Coin, id: TransactionId) {
         let mesh = self.meshes[0].clone();
         let owner = coin.page().owner(self.meshes.len() as u16);
-        let release = async move { mesh.ask(owner, Request::Release(id)).await.is_ok() };
-        assert_eq!(self.world.run(STEPS, release), Ok(true));
+        let release = async move { mesh.ask(owner, question::Release(id)).await };
+        assert_eq!(self.world.run(STEPS, release), Ok(()));
     }
 
     /// Lets all that can go on go on.

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use raida::{
     coin::{An, Coin, Mfs, PageId, ShardId},
     mesh::Decision,
-    shard::{NotChanged, Request},
+    shard::{NotChanged, question::Detect},
     store::{
         LOG_FOLDER, SLOT_BYTES, Slot,
         book::Notes,
@@ -422,8 +422,8 @@ fn value(world: &Rc<World>, node: &Node, coin: Coin) -> Lookup {
 fn is_served(world: &Rc<World>, node: &Node, coin: Coin) -> bool {
     let mesh = node.meshes[0].clone();
     let asked = async move {
-        let request = Request::Detect(vec![(coin, an(1))]);
-        mesh.ask(ShardId::new(0), request).await.is_ok()
+        let detect = Detect(vec![(coin, an(1))]);
+        mesh.ask(ShardId::new(0), detect).await.is_ok()
     };
     world.run(STEPS, asked).unwrap()
 }

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use raida::{
     coin::{COINS_PER_PAGE, Coin, Denomination, Mfs, PageId, ShardId, locker_home},
     mesh::{Decision, Mesh},
-    shard::{Exchange, KeysOf, NotChanged, Replacement, Reply, Request, Sender, Single, Stranger},
+    shard::{Exchange, KeysOf, NotChanged, Replacement, Sender, Single, Stranger, question},
     store::{
         LOG_FOLDER, PAGE_FOLDER,
         book::Notes,
@@ -491,13 +491,8 @@ async fn check_derived(
         }
         for key in lockers.iter().flat_map(|keys| keys.keys()) {
             let prefix = key.to_be_bytes()[..5].try_into().expect("five bytes");
-            let asked = mesh.ask(
-                ShardId::new(shard as u16),
-                Request::LockerKeys(prefix, KeysOf::All),
-            );
-            let Ok(Reply::Keys(found)) = asked.await else {
-                return Err("locker keys are not told".to_owned());
-            };
+            let keys = question::LockerKeys(prefix, KeysOf::All);
+            let found = mesh.ask(ShardId::new(shard as u16), keys).await;
             let found: Vec<u128> = found.into_iter().map(model::number).collect();
             let mut lie = Vec::new();
             let an = model::an(*key);
@@ -585,8 +580,8 @@ impl Client {
             records.push((coin, an));
         }
         let asked = records.iter().map(|&(c, an)| (self.coin(c), model::an(an)));
-        let request = Request::Detect(asked.collect());
-        let Ok(Reply::Passed(passed)) = self.mesh.ask(owner, request).await else {
+        let detect = question::Detect(asked.collect());
+        let Ok(passed) = self.mesh.ask(owner, detect).await else {
             return self.was_unavailable();
         };
         let mut model = self.model.borrow_mut();

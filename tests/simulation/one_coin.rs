@@ -15,8 +15,8 @@ use raida::{
     coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId, ShardId},
     mesh::Decision,
     shard::{
-        EXCHANGES_MAX, Exchange, NotChanged, Replacement, Reply, Request, Single, Stranger,
-        TASKS_MAX, TransactionId,
+        EXCHANGES_MAX, Exchange, NotChanged, Replacement, Single, Stranger, TASKS_MAX,
+        TransactionId, question,
     },
     store::{
         book::Notes,
@@ -104,13 +104,16 @@ impl Trial {
                 number: u64::MAX,
             };
             let owner = held.page().owner(mesh.shards());
-            let locked = mesh.ask(owner, Request::Lock(id, vec![held], None)).await;
-            assert!(matches!(locked, Ok(Reply::Locked(_))));
+            let lock = question::Lock {
+                id,
+                coins: vec![held],
+                session: None,
+            };
+            assert!(mesh.ask(owner, lock).await.is_ok());
             let asked = meanwhile();
             // What is asked of another core is on its way.
             world.sleep(Duration::from_millis(100)).await;
-            let released = mesh.ask(owner, Request::Release(id)).await;
-            assert!(matches!(released, Ok(Reply::Done)));
+            mesh.ask(owner, question::Release(id)).await;
             then(asked).await
         })
     }
@@ -385,7 +388,11 @@ fn no_more_wait_for_a_coin_than_may_and_the_others_change_nothing() {
                     number: u64::MAX,
                 };
                 let owner_id = ShardId::new(owner as u16);
-                let lock = Request::Lock(id, vec![coin(0)], None);
+                let lock = question::Lock {
+                    id,
+                    coins: vec![coin(0)],
+                    session: None,
+                };
                 mesh.ask(owner_id, lock).await.unwrap();
                 let waits = begin(waits);
                 let tasks: Vec<_> = tasks.into_iter().map(begin).collect();
@@ -402,7 +409,7 @@ fn no_more_wait_for_a_coin_than_may_and_the_others_change_nothing() {
                 assert_eq!(of_one, Err(refused));
                 assert_eq!(shard.change_counts().waiting, most);
                 assert_eq!(shard.change_counts().refused, 3 + 4);
-                mesh.ask(owner_id, Request::Release(id)).await.unwrap();
+                mesh.ask(owner_id, question::Release(id)).await;
                 (waits.await, more, join_all(tasks).await)
             })
         };

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use raida::{
     coin::{Mfs, ShardId},
     mesh::Decision,
-    shard::{Exchange, Replacement, Reply, Request},
+    shard::{Exchange, Replacement, question},
     store::book::Notes,
     store::record::{Change, PageSequence},
 };
@@ -85,7 +85,7 @@ fn a_mark_waits_for_every_shard_of_a_change() {
         while mesh.shard().log.counts().records == 0 {
             waiter.sleep(Duration::from_millis(1)).await;
         }
-        mesh.ask(ShardId::new(0), Request::Mark).await
+        mesh.ask(ShardId::new(0), question::Mark).await
     });
     assert_eq!(marked.map(drop), Err(Cut::Hang));
 }
@@ -166,11 +166,11 @@ fn a_page_takes_more_changes_at_once_than_a_slot_lists() {
                 an: an(1),
                 becomes: Replacement::An(an(2)),
             };
-            mesh.ask(ShardId::new(0), Request::Exchange(vec![exchange]))
+            mesh.ask(ShardId::new(0), question::ExchangeEach(vec![exchange]))
         });
         futures_util::future::join_all(exchanges).await
     });
-    for reply in passed.unwrap() {
-        assert!(matches!(reply, Ok(Reply::Passed(passed)) if passed == [true]));
+    for passed in passed.unwrap() {
+        assert_eq!(passed, Ok(vec![true]));
     }
 }

@@ -103,7 +103,7 @@ pub enum Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read the configuration {file}: {cause}; give another one with --config, or none for a development node{next}", file = .0.shown(), cause = .1, next = remedy(.1))]
+    #[error("cannot read the configuration {file}: {cause}; name another one{next}", file = .0.shown(), cause = .1, next = remedy(.1))]
     Unreadable(PathBuf, std::io::Error),
     /// Something in it is wrong; everything that is, in the order it was found, at least one.
     #[error("{}", several(.0))]

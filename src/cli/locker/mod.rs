@@ -11,6 +11,9 @@ pub use take::take_into;
 
 use super::CliError;
 use super::output::Answer;
+use super::{AGAIN, AGAIN_WITH_KEY};
+
+const AGAIN_WITH_TARGET: &str = "interrupted: nothing is lost; where it showed a secret, the same command with that secret as --to goes on, and where it did not, nothing was sent";
 
 /// Put coins into lockers, look into lockers, and take coins out.
 ///
@@ -38,9 +41,14 @@ enum What {
 }
 
 impl LockerCommand {
-    /// Whether it does more than to ask.
-    pub fn changes(&self) -> bool {
-        !matches!(self.what, What::Peek(_))
+    /// What is said to somebody who interrupts it, where something may be half done.
+    pub fn when_interrupted(&self) -> Option<&'static str> {
+        match &self.what {
+            What::Peek(_) => None,
+            What::Put(command) if !command.has_key() => Some(AGAIN_WITH_KEY),
+            What::Move(command) if !command.has_target() => Some(AGAIN_WITH_TARGET),
+            What::Put(_) | What::Take(_) | What::Move(_) => Some(AGAIN),
+        }
     }
 
     /// Carries the command out.

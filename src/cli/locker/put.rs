@@ -103,6 +103,11 @@ impl FromWalletArgs {
 }
 
 impl PutCommand {
+    /// Whether the locker was named.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Carries the command out.
     ///
     /// # Errors

@@ -42,6 +42,11 @@ pub struct MoveCommand {
 }
 
 impl MoveCommand {
+    /// Whether the locker that the coins go to was named.
+    pub fn has_target(&self) -> bool {
+        self.to.is_some()
+    }
+
     /// Carries the command out.
     ///
     /// # Errors

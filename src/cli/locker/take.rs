@@ -147,7 +147,7 @@ impl TakeCommand {
         let secret = self.key.locker_secret("--key")?;
         let only: BTreeSet<Coin> = self.coin.iter().copied().collect();
         let only = (!only.is_empty()).then_some(&only);
-        let mut wallet = Wallet::open(folder, Access::Create)?;
+        let mut wallet = Wallet::open(folder, Access::CreateToUse)?;
         wallet.keep_only(raidas.coin_id);
         let bar = waiting();
         take_into(

@@ -80,6 +80,11 @@ pub struct BuyCommand {
 }
 
 impl BuyCommand {
+    /// Whether the locker was named.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether it says that an offer is paid.
     pub fn pays(&self) -> bool {
         self.transaction.is_some()
@@ -149,6 +154,9 @@ impl BuyCommand {
         })?;
         match self.json {
             true => print_json(&json!({ "purchase": name(purchase) }))?,
+            false if purchase == Purchase::NoSettlement => print(
+                "no settlement: this server takes no payments (its operator has not set trade.settlement), so nothing was bought and nothing lies in the locker\n",
+            )?,
             false => print(&format!("{}\n", sentence(purchase)))?,
         }
         Ok(match purchase {
@@ -165,7 +173,7 @@ impl BuyCommand {
         // That the wallet cannot be had is better known before the coins are bought.
         let wallet = match &self.wallet {
             Some(folder) => {
-                let mut wallet = Wallet::open(folder, Access::Create)?;
+                let mut wallet = Wallet::open(folder, Access::CreateToUse)?;
                 wallet.keep_only(raidas.coin_id);
                 Some((wallet, folder))
             }
@@ -185,7 +193,11 @@ impl BuyCommand {
                 .iter()
                 .any(|(_, said)| matches!(said, Ok(coins) if !coins.is_empty()))
             {
-                return Err(CliError::Unfinished("no server that answers has such an offer, so no server was told of the payment, and no locker was made up; if an earlier run of this command was interrupted, give it again with the --key that it showed".to_owned()));
+                bar.finish_and_clear();
+                print(
+                    "no server that answers has such an offer, so no server was told of the payment, and no locker was made up; if an earlier run of this command was interrupted, give it again with the --key that it showed\n",
+                )?;
+                return Ok(Answer::No);
             }
             bar.suspend(|| tell("the locker's secret", &secret.expose()))?;
         }
@@ -240,7 +252,7 @@ impl BuyCommand {
         let lines = said.iter().map(|(raida, said)| {
             let line = match said {
                 Ok(purchase) => format!(" {}", sentence(*purchase)),
-                Err(error) => format!(" {error}"),
+                Err(error) => format!(" {}", error.what()),
             };
             (raida, line)
         });

@@ -19,6 +19,9 @@ use crate::protocol::healing::VOTES_NEEDED;
 /// command can be given again. Exit status 0 if it was taken back (with --network or --hosts: on 13
 /// servers or more; with --wallet, if the coins are in the wallet), else 1.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "raida trade cancel --key <HEX|@FILE> (--into <HEX|@FILE> | --free) [OPTIONS]\n       raida trade cancel --key <HEX|@FILE> (--network <DIR> | --hosts <FILE>) (--wallet <DIR> | --into <HEX|@FILE> | --free) [OPTIONS]"
+)]
 #[command(group(clap::ArgGroup::new("to").args(["wallet", "into", "free"]).required(true)))]
 #[command(after_help = "Examples:
   raida trade cancel --network raida-network --key @offer --wallet wallet
@@ -85,7 +88,7 @@ impl CancelCommand {
         };
         let wallet = match &self.wallet {
             Some(folder) => {
-                let mut wallet = Wallet::open(folder, Access::Create)?;
+                let mut wallet = Wallet::open(folder, Access::CreateToUse)?;
                 wallet.keep_only(raidas.coin_id);
                 Some((wallet, folder))
             }

@@ -9,6 +9,7 @@ mod terms;
 
 use super::CliError;
 use super::output::Answer;
+use super::{AGAIN, AGAIN_WITH_KEY};
 
 /// Offer coins for sale, look at what is on offer, buy, and take offers back.
 ///
@@ -38,12 +39,14 @@ enum What {
 }
 
 impl TradeCommand {
-    /// Whether it does more than to ask.
-    pub fn changes(&self) -> bool {
+    /// What is said to somebody who interrupts it, where something may be half done.
+    pub fn when_interrupted(&self) -> Option<&'static str> {
         match &self.what {
-            What::List(_) | What::Show(_) => false,
-            What::Buy(command) => command.pays(),
-            What::Offer(_) | What::Cancel(_) => true,
+            What::List(_) | What::Show(_) => None,
+            What::Buy(command) if !command.pays() => None,
+            What::Buy(command) if !command.has_key() => Some(AGAIN_WITH_KEY),
+            What::Offer(command) if !command.has_key() => Some(AGAIN_WITH_KEY),
+            What::Buy(_) | What::Offer(_) | What::Cancel(_) => Some(AGAIN),
         }
     }
 

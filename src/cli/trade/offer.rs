@@ -55,6 +55,11 @@ pub struct OfferCommand {
 }
 
 impl OfferCommand {
+    /// Whether the offer's secret was named.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Carries the command out.
     ///
     /// # Errors

@@ -15,6 +15,9 @@ use crate::protocol::lockers::{Currency, Offer, Price, TradeName, Value};
 /// Exit status 1 if there is no such offer or, with --network or --hosts, fewer than 13 servers agree on
 /// what is in it.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "raida trade show (--id <HEX> | --key <HEX|@FILE>) [OPTIONS]\n       raida trade show (--network <DIR> | --hosts <FILE>) (--key <HEX|@FILE> | --currency <NAME> --worth <WORTH> --price <N>) [OPTIONS]"
+)]
 #[command(group(clap::ArgGroup::new("terms").args(["currency", "worth", "price"]).multiple(true).requires_all(["currency", "worth", "price"])))]
 #[command(group(clap::ArgGroup::new("which").args(["id", "key", "currency"]).required(true)))]
 #[command(after_help = "Examples:
@@ -28,7 +31,8 @@ pub struct ShowCommand {
     /// The offer's key or, with --network or --hosts, its secret: 32 hex digits, or @FILE that holds them
     #[arg(long, value_name = "HEX|@FILE", conflicts_with_all = ["id", "terms"])]
     key: Option<SecretText>,
-    /// What is to be paid in: cloudcoin, bitcoin or monero
+    /// What is to be paid in: cloudcoin, bitcoin or monero; with --network or --hosts only: one node is
+    /// asked by --id or --key
     #[arg(long, value_name = "NAME", value_parser = currency, requires = "servers")]
     currency: Option<Currency>,
     /// What the coins are worth together

@@ -59,7 +59,7 @@ pub enum LockerError {
     NotInWallet(Coin),
     /// An earlier run has put coins into the locker.
     #[error(
-        "coins of this wallet were put there before ({coins}, worth {worth}), so that this may be the same once more: look with `raida locker peek` or `raida trade show`; `raida locker put --more` puts more into a locker"
+        "coins of this wallet were put there before ({coins}, worth {worth}), so that this may be the same once more: look what is there, with the same --key and servers (`raida locker peek`, `raida trade show`); with --more this command puts more into a locker"
     )]
     PutBefore {
         /// How many.

@@ -70,6 +70,6 @@ pub struct Said {
 fn said(error: &ClientError) -> Said {
     Said {
         done: 0,
-        why: Some(error.to_string()),
+        why: Some(error.what()),
     }
 }

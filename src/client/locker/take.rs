@@ -4,7 +4,7 @@ use super::settle::{Sent, settle};
 use super::under_way::UnderWay;
 use super::{LockerError, LockerSecret, Peeked, Said, Stage, peek, said};
 use crate::client::wallet::{CoinFile, Filed, Folder, Grade, Mark, PownString, Wallet};
-use crate::client::{Outcome, PerRaida, Raidas};
+use crate::client::{ClientError, Outcome, PerRaida, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, VOTES_NEEDED};
@@ -295,7 +295,7 @@ fn server(
     let lacks = || "it has not all of the coins in the locker".to_owned();
     Said {
         done,
-        why: Some(error.map_or_else(lacks, ToString::to_string)),
+        why: Some(error.map_or_else(lacks, ClientError::what)),
     }
 }
 

@@ -71,6 +71,8 @@ pub enum Access {
     Change,
     /// As `Change`; a wallet that is not there is made.
     Create,
+    /// As `Create`; where nothing was put into it, a wallet that was made goes again.
+    CreateToUse,
 }
 
 /// A coin in a wallet.
@@ -150,6 +152,16 @@ pub enum WalletError {
         /// Files that may hold coins of this attempt.
         left: Vec<PathBuf>,
     },
+    /// It cannot be opened, or made. Nothing was done.
+    #[error("cannot {doing} {file}: {cause}{next}; nothing was done", file = file.shown(), next = remedy(cause))]
+    NotOpened {
+        /// What was tried.
+        doing: &'static str,
+        /// Of which file or folder.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
     /// The disk fails or is full. Every coin is still in a whole file.
     #[error("cannot {doing} {file}: {cause}{next}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.shown(), next = remedy(cause))]
     Disk {
@@ -181,18 +193,17 @@ pub struct Wallet {
     coins: Vec<Filed>,
     left_alone: Vec<LeftAlone>,
     lock: Option<Locked>,
-    /// Folders that were not there before it was opened, each after the one that it is in.
+    /// Folders that go again where nothing is in them, each after the one that it is in.
     made: Vec<PathBuf>,
 }
 
 impl Drop for Wallet {
-    /// A wallet that was made for nothing goes again: whoever was refused finds no folders.
     fn drop(&mut self) {
         let is_empty = |folder: &PathBuf| {
             let inside = std::fs::read_dir(folder).into_iter().flatten();
             inside.flatten().all(|one| self.made.contains(&one.path()))
         };
-        if self.made.iter().all(is_empty) {
+        if !self.made.is_empty() && is_empty(&self.root) && self.made.iter().all(is_empty) {
             for folder in self.made.iter().rev() {
                 let _ = std::fs::remove_dir(folder);
             }
@@ -211,12 +222,16 @@ impl Wallet {
             .iter()
             .any(|folder| root.join(folder.name()).is_dir());
         let made = match access {
-            Access::Create => make_folders(root)?,
+            Access::Create => {
+                make_folders(root)?;
+                vec![]
+            }
+            Access::CreateToUse => make_folders(root)?,
             Access::Look | Access::Change if is_there => vec![],
             Access::Look | Access::Change => {
                 // Its folders may be there, and this user may not see them.
                 return Err(match root.join(Folder::OWN[0].name()).try_exists() {
-                    Err(cause) => WalletError::Disk {
+                    Err(cause) => WalletError::NotOpened {
                         doing: "read",
                         file: root.to_owned(),
                         cause,
@@ -367,8 +382,7 @@ impl Wallet {
             moves.push(Filing::relocate(from, target, filed.file.to_bytes()));
             filed.folder = folder;
         }
-        let made = make_folders(&self.root)?;
-        self.made.extend(made);
+        make_folders(&self.root)?;
         carry_out(&moves)
     }
 
@@ -688,7 +702,11 @@ fn make_folders(root: &Path) -> Result<Vec<PathBuf>, WalletError> {
         if !path.is_dir() {
             let mut private = DirBuilder::new();
             let created = private.recursive(true).mode(0o700).create(&path);
-            created.map_err(|cause| disk("make", &path, cause))?;
+            created.map_err(|cause| WalletError::NotOpened {
+                doing: "make",
+                file: path.clone(),
+                cause,
+            })?;
             made.push(path);
         }
     }
