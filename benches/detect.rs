@@ -15,6 +15,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use glommio::LocalExecutor;
+use raida::runtime::{Live, keep_awake};
 use raida::{
     coin::{An, Coin},
     mesh::{Mesh, inboxes},
@@ -24,7 +25,6 @@ use raida::{
     },
     service::{DatagramRules, Outcome, Service, Session, Trading, Transport},
     shard::Shard,
-    store::{Live, keep_awake},
 };
 use real_core::{
     Folder, PAGES, coin_on, executor, healing, recovered, rules, set_pace, shard_settings,

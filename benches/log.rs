@@ -9,12 +9,11 @@ use std::{cell::Cell, rc::Rc, time::Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
+use raida::runtime::{Live, Signal, keep_awake};
 use raida::{
     coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId, ShardId},
     store::{
-        Live, Signal,
         book::{BookFile, Entry, Notes, Stamp},
-        keep_awake,
         log::Log,
         record::{Change, PageSequence, encode, encoded_bytes},
     },

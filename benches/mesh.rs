@@ -20,11 +20,12 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, timer::sleep};
+use raida::runtime::{Live, keep_awake, turn};
 use raida::{
     coin::ShardId,
     mesh::{Inbox, Mesh, inboxes},
     shard::{Shard, question},
-    store::{Live, keep_awake, recovery::Recovered, turn},
+    store::recovery::Recovered,
 };
 use real_core::{Folder, PAGES, executor, recovered, set_pace, shard_settings};
 
@@ -52,7 +53,7 @@ impl Cores {
             let (inboxes, is_over) = (inboxes.clone(), is_over.clone());
             let (recovered, path) = (recovered.clone(), folder.at.path().to_owned());
             let core = move || async move {
-                let disk = raida::store::Disk::new(&path);
+                let disk = raida::runtime::Disk::new(&path);
                 let mesh = join(disk, 1, inboxes, &recovered, is_busy).await;
                 ready.send(()).expect("the first core waits");
                 while !is_over.load(Ordering::Relaxed) {
@@ -82,7 +83,7 @@ impl Cores {
 }
 
 async fn join(
-    disk: raida::store::Disk,
+    disk: raida::runtime::Disk,
     shard: u16,
     inboxes: Arc<[Inbox<Live>]>,
     recovered: &Recovered,

@@ -1,9 +1,9 @@
 //! A folder that one process at a time works in.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -52,21 +52,18 @@ impl Locked {
     /// # Errors
     /// Where the file system fails, or has no locks.
     pub fn take(file: File) -> io::Result<Option<Locked>> {
-        // SAFETY: flock takes a descriptor, which `file` keeps open, and no memory.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-            return Ok(Some(Locked(file)));
-        }
-        match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            error => Err(error),
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Locked(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // SAFETY: as in `take`. Where it fails, closing is all that is left to do.
-        unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };
+        // Where it fails, closing is all that is left to do.
+        let _ = self.0.unlock();
     }
 }
 

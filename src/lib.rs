@@ -8,9 +8,11 @@
 //! | module | what it is | does no |
 //! |---|---|---|
 //! | [`coin`] | denominations, serial numbers, authenticity numbers, page and shard arithmetic | I/O |
+//! | [`hex`] | bytes as hexadecimal digits | I/O |
 //! | [`folder_lock`] | a folder that one process at a time works in | knowledge of what is in it |
 //! | [`plain_file`] | files that are opened only where they are plain, and read up to a bound | knowledge of what is in them |
 //! | [`shown`] | names of files, and what the system refuses, as a person sees them | I/O |
+//! | [`runtime`] | the executor, and what works around it: tasks, files, sockets, clocks | knowledge of coins |
 //! | [`protocol`] | headers, bodies, statuses, ciphers, one file a command group | I/O, state |
 //! | [`store`] | pages, page files, log, checkpoint, recovery, free-coin bitmap | knowledge of commands |
 //! | [`shard`] | the owner of a part of the pages, fed by messages | sockets |
@@ -33,6 +35,7 @@ pub mod cli;
 pub mod client;
 pub mod coin;
 pub mod folder_lock;
+pub mod hex;
 pub mod load;
 pub mod mesh;
 pub mod net;
@@ -41,6 +44,7 @@ pub mod node;
 pub mod peer;
 pub mod plain_file;
 pub mod protocol;
+pub mod runtime;
 pub mod service;
 pub mod settlement;
 pub mod shard;

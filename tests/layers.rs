@@ -22,11 +22,18 @@ fn layers(library: &str) -> Vec<String> {
 const APART: [(&str, &[&str]); 3] = [
     (
         "client",
-        &["coin", "folder_lock", "plain_file", "protocol", "shown"],
+        &[
+            "coin",
+            "folder_lock",
+            "hex",
+            "plain_file",
+            "protocol",
+            "shown",
+        ],
     ),
     (
         "load",
-        &["coin", "plain_file", "protocol", "shown", "client"],
+        &["coin", "hex", "plain_file", "protocol", "shown", "client"],
     ),
     (
         "network",
@@ -156,6 +163,36 @@ fn no_module_uses_one_below_it() {
         "only {looked_at} uses were found: the search is broken"
     );
     assert!(wrong.is_empty(), "layers broken:\n{}", wrong.join("\n"));
+}
+
+/// What knows the executor; beside it a whole node and tests do.
+const EXECUTOR: [&str; 2] = ["runtime", "node"];
+
+#[test]
+fn one_room_knows_the_executor() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    let mut known = 0;
+    for path in sources(&root) {
+        let source = fs::read_to_string(&path).unwrap();
+        let path = path.strip_prefix(&root).unwrap();
+        let module = path.components().next().unwrap().as_os_str();
+        let (code, _tests) = source
+            .split_once("#[cfg(test)]\nmod tests")
+            .unwrap_or((&source, ""));
+        let names = |line: &&str| line.split("//").next().unwrap().contains("glommio");
+        let lines = code.lines().filter(names).count();
+        match EXECUTOR.iter().any(|room| module == *room) {
+            true => known += lines,
+            false if lines > 0 => wrong.push(path.display().to_string()),
+            false => {}
+        }
+    }
+    assert!(
+        known > 10,
+        "only {known} lines name glommio: the search is broken"
+    );
+    assert!(wrong.is_empty(), "these name glommio: {wrong:?}");
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use criterion::{BenchmarkGroup, measurement::WallTime};
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use raida::runtime::Disk;
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, ShardId},
     protocol::{Dialect, RaidaId, ResponseCounter, Rules},
     service::{Healing, KeyHealing, NoOthers, Rate},
     shard::{ShardSettings, TicketSettings, TradeSettings},
     store::{
-        DataFolder, Disk, NodeSecret,
+        DataFolder, NodeSecret,
         import::{Import, OnConflict},
         log::{Durability, LogSettings},
         offline::OfflineFolder,

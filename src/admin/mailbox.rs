@@ -11,13 +11,13 @@ use std::{
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 
+use crate::runtime::Environment;
 use crate::{
     protocol::Command,
     service::{
         DatagramCounts, HealingCounts, LockerCounts, Measured, Service, budget::BudgetCounts,
     },
     shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
-    store::Environment,
 };
 
 /// Questions that wait for one core, at most: more come only where the core is stuck.

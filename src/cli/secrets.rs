@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use super::CliError;
 use super::output::print;
-use crate::client::from_hex;
 use crate::client::locker::{LockerSecret, NotASecret, TradeSecret};
 use crate::coin::An;
+use crate::hex;
 use crate::plain_file;
 use crate::protocol::lockers::{Currency, LockerKey, Price, TradeKey};
 use crate::shown::{Shown, remedy};
@@ -103,7 +103,7 @@ impl SecretText {
     /// # Errors
     /// It is none.
     pub fn number(&self, flag: &'static str) -> Result<[u8; 16], SecretError> {
-        from_hex(&self.text(flag)?).ok_or(SecretError::NotANumber(flag))
+        hex::read(&self.text(flag)?).ok_or(SecretError::NotANumber(flag))
     }
 
     /// The key of a locker on one server.
@@ -111,7 +111,7 @@ impl SecretText {
     /// # Errors
     /// It is none.
     pub fn locker_key(&self, flag: &'static str) -> Result<LockerKey, SecretError> {
-        from_hex(&self.text(flag)?)
+        hex::read(&self.text(flag)?)
             .and_then(|bytes| LockerKey::new(An::new(bytes)))
             .ok_or(SecretError::NotALockerKey(flag))
     }
@@ -121,7 +121,7 @@ impl SecretText {
     /// # Errors
     /// It is none.
     pub fn trade_key(&self, flag: &'static str) -> Result<TradeKey, SecretError> {
-        from_hex(&self.text(flag)?)
+        hex::read(&self.text(flag)?)
             .and_then(|bytes| TradeKey::new(An::new(bytes)))
             .ok_or(SecretError::NotATradeKey(flag))
     }
@@ -149,10 +149,7 @@ pub fn draw_trade_key(price: Price, currency: Currency) -> Result<TradeKey, CliE
 
 /// The digits of a number, for its owner's eyes alone.
 pub fn hex_of(an: An) -> String {
-    an.expose()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::write(an.expose())
 }
 
 /// Tells a person a secret that was made up, the one time that it is told: before anything is sent, so

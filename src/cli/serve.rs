@@ -17,11 +17,11 @@ use crate::net;
 use crate::node::{Adjustable, Control, Durability, Ended, Node, OnLoss, Settings, Summary};
 use crate::peer::{PeerSettings, Server};
 use crate::protocol::{Dialect, RaidaId, ResponseCounter, Rules, lockers::Currency};
+use crate::runtime::WallClock;
 use crate::service::{DatagramRules, QuestionRates, Rate, budget::BudgetLimits};
 use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::shown::Shown;
-use crate::store::WallClock;
 
 /// Purchases that wait for their turn to be settled. At one a second and place, as fast as a program
 /// that asks a server can be, the last of them waits a minute; more would only wait in vain.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use zeroize::Zeroize;
 
-use super::from_hex;
 use crate::coin::{An, Coin, Denomination, Mfs, SerialNumber};
 use crate::folder_lock::Locked;
+use crate::hex;
 use crate::plain_file;
 use crate::shown::{Shown, remedy};
 
@@ -261,7 +261,7 @@ fn parse(line: &StringRecord, columns: usize) -> Result<CoinRecord, Fault> {
     let serial_number = (line[1].parse().ok())
         .and_then(SerialNumber::new)
         .ok_or_else(|| Fault::SerialNumber(line[1].to_owned()))?;
-    let an = from_hex(&line[2])
+    let an = hex::read(&line[2])
         .map(An::new)
         .ok_or_else(|| Fault::AuthenticityNumber(line[2].chars().count()))?;
     let mfs = match line.get(3) {

@@ -20,7 +20,6 @@ mod commands;
 mod connection;
 pub mod heal;
 mod healing;
-mod hex;
 mod host_port;
 pub mod key_healing;
 pub mod locker;
@@ -35,7 +34,6 @@ pub use coin_list::{
 pub use commands::{Client, Outcome};
 pub use connection::{ClientError, Connection, NotAList, Options, Reply, Transport};
 pub use healing::{FixOrder, Tickets, draw_generator};
-pub use hex::from_hex;
 pub use host_port::{HostPort, NotHostPort};
 pub use lockers::{LISTED_COINS_MAX, Purchase, draw_an};
 pub use per_raida::PerRaida;

@@ -1,3 +1,5 @@
+use jiff::{SignedDuration, civil};
+
 /// When a coin was last changed: months from start, counted from February 2023 in UTC
 /// (docs/protocol.md section 1). 0 means the coin is free, not in circulation.
 ///
@@ -23,8 +25,10 @@ impl Mfs {
     /// The month that holds this second since 1970; never [`Mfs::FREE`], and never past what a byte
     /// holds, so that a wrong clock cannot take a coin out of circulation.
     pub fn at_unix_seconds(seconds: u64) -> Mfs {
-        let (year, month) = civil_month(seconds / 86_400);
-        let months = (year - 2023) * 12 + (month - 2);
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let date = civil::date(1970, 1, 1).to_datetime(civil::Time::midnight());
+        let date = date.saturating_add(SignedDuration::from_secs(seconds));
+        let months = (i32::from(date.year()) - 2023) * 12 + (i32::from(date.month()) - 2);
         Mfs(months.clamp(1, 255) as u8)
     }
 
@@ -39,24 +43,6 @@ impl Mfs {
     pub fn is_free(self) -> bool {
         self.0 == 0
     }
-}
-
-/// Year and month of a day counted from 1970-01-01, in the proleptic Gregorian calendar: years are
-/// taken to start in March, so that the leap day comes last.
-fn civil_month(days: u64) -> (i64, i64) {
-    let days = days as i64 + 719_468; // from 0000-03-01 to 1970-01-01
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + i64::from(month <= 2), month)
 }
 
 #[cfg(test)]

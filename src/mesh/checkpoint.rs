@@ -3,10 +3,11 @@ use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
 use futures_util::future::{join_all, select};
 
 use super::link::Mesh;
+use crate::runtime::{Environment, Signal};
 use crate::{
     coin::ShardId,
     shard::question::{Checkpoint, CheckpointFailed, Mark, Recycle, WantCheckpoint},
-    store::{Environment, Signal, Trouble, pages::CheckpointCounts},
+    store::{Trouble, pages::CheckpointCounts},
 };
 
 /// After a failed checkpoint, the time to the next try.

@@ -5,10 +5,8 @@ use std::{
 
 use futures_util::future::LocalBoxFuture;
 
-use crate::{
-    shard::{Answered, Question, Shard},
-    store::Environment,
-};
+use crate::runtime::Environment;
+use crate::shard::{Answered, Question, Shard};
 
 /// A question on its way to another core, which knows where its answer is to be put.
 pub(super) trait Errand<E: Environment>: Send {

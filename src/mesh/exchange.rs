@@ -3,13 +3,14 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 
 use super::{link::Mesh, together::Decision};
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, ShardId},
     shard::{
         Exchange, NotChanged, Unavailable, exchange,
         question::{Detect, ExchangeEach},
     },
-    store::{Environment, book::Notes},
+    store::book::Notes,
 };
 
 impl<E: Environment> Mesh<E> {

@@ -10,10 +10,10 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::SegQueue;
 
 use super::errand::Errand;
+use crate::runtime::Environment;
 use crate::{
     coin::ShardId,
     shard::{EndedChange, NotChanged, Single},
-    store::Environment,
 };
 
 /// A message on its way from one shard's core to another's.

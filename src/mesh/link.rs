@@ -13,6 +13,7 @@ use super::{
     errand::Slot,
     inbox::{Envelope, Inbox},
 };
+use crate::runtime::Environment;
 use crate::{
     coin::ShardId,
     protocol::Status,
@@ -21,7 +22,6 @@ use crate::{
         Shard, Single,
         question::{BeginChange, Detect, ExchangeEach, Flush, NumberOf},
     },
-    store::Environment,
 };
 
 /// Messages handled before the core's other tasks get their turn.

@@ -3,6 +3,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 use futures_util::future::{join, join_all};
 
 use super::{link::Mesh, moves::moves};
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
     protocol::key_healing::Minute,
@@ -11,7 +12,6 @@ use crate::{
         question::{Apply, AreOnSale, Lock, LookForFix, Newest, Release, UpdateLockers},
     },
     store::{
-        Environment,
         book::Notes,
         record::{Change, PageSequence},
     },

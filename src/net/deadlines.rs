@@ -3,7 +3,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use glommio::timer::Timer;
+use crate::runtime::Timer;
 
 /// How often deadlines are looked at, and so how late a time-out may be. There is no timer of the
 /// kernel's a connection, let alone a request.
@@ -67,7 +67,7 @@ impl Deadlines {
         drop(entries);
         if !self.sweeping.replace(true) {
             self.look_at_the_clock();
-            glommio::spawn_local(Rc::clone(self).sweep()).detach();
+            crate::runtime::spawn_local(Rc::clone(self).sweep()).detach();
         }
         Deadline {
             deadlines: Rc::clone(self),

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 
+use crate::runtime::{Line, LinePlace};
 use crate::shard::Stranger;
-use crate::store::{Line, LinePlace};
 
 /// Connections of one address that have a turn before all others of the core have had one.
 const OF_ONE: usize = 8;

@@ -25,8 +25,6 @@ mod lines;
 mod listen;
 mod parked;
 mod pipeline;
-mod readiness;
-mod rings;
 mod seats;
 mod serve;
 mod settings;

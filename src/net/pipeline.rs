@@ -205,7 +205,7 @@ impl Pipeline {
             slots.last_number()
         };
         let pipeline = Rc::clone(self);
-        glommio::spawn_local(async move {
+        crate::runtime::spawn_local(async move {
             let answer = later.await;
             if is_alone {
                 pipeline.is_alone.set(false);

@@ -4,18 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::net::UdpSocket;
-use glommio::timer::Timer;
+use crate::runtime::{Timer, UdpSocket};
 
 use super::deadlines::Deadlines;
 use super::inbound::Buffers;
 use super::lines::Lines;
 use super::listen::stop_listening;
 use super::parked::Parked;
-use super::readiness::{Interest, Readiness};
-use super::rings::Rings;
 use super::udp::Outbox;
 use super::{Handler, Limits, Sockets, Stop, tcp, udp};
+use crate::runtime::Rings;
+use crate::runtime::{Interest, Readiness};
 use crate::service::budget::Budget;
 
 /// How often a core that stops looks whether it is done.
@@ -63,7 +62,10 @@ pub async fn serve<H: Handler>(
     let worker = Rc::new(Worker {
         limits,
         stop,
-        rings: Rings::new(Rc::clone(&budget)),
+        rings: Rings::new({
+            let budget = Rc::clone(&budget);
+            move || budget.waiting()
+        }),
         lines: Rc::default(),
         budget,
         parked: Rc::default(),
@@ -79,19 +81,19 @@ pub async fn serve<H: Handler>(
     // SAFETY: `into_raw_fd` gives the descriptor of an open, bound socket away, to this owner.
     let socket = Rc::new(unsafe { UdpSocket::from_raw_fd(sockets.udp.into_raw_fd()) });
 
-    let watching = glommio::spawn_local(readiness.run(Rc::clone(&worker.rings)));
+    let watching = crate::runtime::spawn_local(readiness.run(Rc::clone(&worker.rings)));
     let outbox = Rc::new(Outbox::default());
-    let sending = glommio::spawn_local(udp::send(
+    let sending = crate::runtime::spawn_local(udp::send(
         Rc::clone(&socket),
         Rc::clone(&worker),
         Rc::clone(&outbox),
     ));
-    let releasing = glommio::spawn_local(
+    let releasing = crate::runtime::spawn_local(
         Rc::clone(&worker.parked).release(handler.clone(), Rc::clone(&outbox)),
     );
     let accepting =
-        glommio::spawn_local(tcp::accept(listener, Rc::clone(&worker), handler.clone()));
-    let receiving = glommio::spawn_local(udp::receive(
+        crate::runtime::spawn_local(tcp::accept(listener, Rc::clone(&worker), handler.clone()));
+    let receiving = crate::runtime::spawn_local(udp::receive(
         socket,
         address,
         handler,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use glommio::timer::Timer;
+use crate::runtime::Timer;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
@@ -15,14 +15,14 @@ use super::inbound::{Inbound, KEPT_BYTES, READ_BYTES};
 use super::limits::{Admission, Busy};
 use super::parked::Place;
 use super::pipeline::Pipeline;
-use super::readiness::{Interest, Watched};
-use super::rings::TASK_WORK;
 use super::serve::Worker;
 use super::told::Told;
 use super::{HEADER_BYTES_MAX, Handled, Handler, Origin, Session, Split, Transport};
+use crate::runtime::TASK_WORK;
+use crate::runtime::turn;
+use crate::runtime::{Interest, Watched};
 use crate::service::budget::{Account, NoKeeping, Scarce, Share, Waits};
 use crate::shard::Stranger;
-use crate::store::turn;
 
 /// Connections accepted before others get a turn.
 const ACCEPTS_A_TURN: usize = 16;
@@ -116,7 +116,7 @@ fn start<H: Handler>(stream: TcpStream, worker: &Rc<Worker>, handler: &H, told: 
         transport: Transport::Tcp,
         peer,
     });
-    glommio::spawn_local(run(stream, session, peer, admission, Rc::clone(worker))).detach();
+    crate::runtime::spawn_local(run(stream, session, peer, admission, Rc::clone(worker))).detach();
 }
 
 /// One connection, from its first byte to its last.

@@ -10,17 +10,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use glommio::net::UdpSocket;
-use glommio::timer::Timer;
+use crate::runtime::{Timer, UdpSocket};
 
 use super::datagrams::{Address, BATCH, Received, Sending};
 use super::parked::Place;
-use super::rings::Rings;
 use super::serve::Worker;
 use super::stop::Stopped;
 use super::{Handled, Handler, Later, Origin, Session, Transport};
+use crate::runtime::Rings;
+use crate::runtime::turn;
 use crate::service::budget::Made;
-use crate::store::turn;
 
 /// The longest answer a datagram can carry, bytes: 65,535 less the IPv4 and UDP headers.
 const ANSWER_BYTES_MAX: usize = 65_507;
@@ -211,7 +210,7 @@ async fn wait(socket: &UdpSocket, stopped: &mut Stopped, rings: &Rings) {
 fn answer_later(later: Later, peer: Address, worker: &Worker, outbox: &Rc<Outbox>) {
     let outbox = Rc::clone(outbox);
     let limits = Arc::clone(&worker.limits);
-    glommio::spawn_local(async move {
+    crate::runtime::spawn_local(async move {
         let answer = later.await;
         if answer.bytes.len() > ANSWER_BYTES_MAX {
             limits.counters().answers_dropped.fetch_add(1, Relaxed);

@@ -18,6 +18,7 @@ use super::{
     memory::{self, Load, Tide},
     settle::Cashier,
 };
+use crate::runtime::{Disk, Environment, Live, WallClock, quiet};
 use crate::{
     admin::{self, Mailbox},
     coin::ShardId,
@@ -28,7 +29,7 @@ use crate::{
     service::{DatagramRules, Healing, KeyHealing, QuestionRates, Rate, Service, Trading},
     settlement::Settlement,
     shard::{Shard, ShardSettings},
-    store::{Disk, Environment, Live, WallClock, quiet, recovery::Recovered},
+    store::recovery::Recovered,
 };
 
 /// The last checkpoint of a node that stops may take so long, and the end of its logs once more;

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::net::{Handled, Handler, Origin, Release, Session, Split, Transport};
+use crate::runtime::Environment;
 use crate::{
     protocol::Frame,
     service::{
         self, Outcome, Service,
         budget::{Budget, Needs},
     },
-    store::Environment,
 };
 
 /// A session of the service, with the transport that it came by.

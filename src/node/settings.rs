@@ -1,5 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
+use crate::runtime::WallClock;
 use crate::{
     net,
     peer::{PeerSettings, Server},
@@ -7,7 +8,6 @@ use crate::{
     service::{DatagramRules, QuestionRates, Rate},
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
-    store::WallClock,
 };
 
 pub use crate::store::{log::Durability, recovery::OnLoss};

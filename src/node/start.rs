@@ -17,6 +17,7 @@ use super::{
     key_file::{self, KeysError},
     meeting::Meeting,
 };
+use crate::runtime::{Disk, Live, run_awake};
 use crate::{
     admin::{self, Mailbox, mailboxes},
     coin::{Denomination, PageId, ShardId},
@@ -30,10 +31,10 @@ use crate::{
     shard::ShardSettings,
     shown::{Shown, remedy},
     store::{
-        DataFolder, Disk, FolderError, Live, NodeIdentity, from_hex,
+        DataFolder, FolderError, NodeIdentity,
         log::LogSettings,
         recovery::{Recovered, RecoveryError, recover_with},
-        run_awake, write_secret,
+        write_secret,
     },
 };
 
@@ -521,7 +522,7 @@ fn admin_key(path: &Path, folder: &Path) -> Result<(AdminKey, Option<PathBuf>), 
     }
     let text = plain_file::read_own_text(path, plain_file::SECRET_BYTES_MAX);
     let text = text.map_err(refused)?;
-    let bytes = from_hex(text.trim())
+    let bytes = crate::hex::read(text.trim())
         .ok_or_else(|| failed("must hold 32 hexadecimal digits and nothing else".to_owned()))?;
     if let Ok(metadata) = fs::metadata(path)
         && metadata.permissions().mode() & 0o077 != 0

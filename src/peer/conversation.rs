@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::runtime::{TcpStream, Timer};
 use futures_util::io::{AsyncRead, AsyncWrite};
-use glommio::{net::TcpStream, timer::Timer};
 
 use super::{Lost, PeerSettings, call::Asked};
 use crate::{

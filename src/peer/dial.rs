@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::runtime::{TcpStream, Timer};
 use futures_util::{
     future::{Either, select},
     io::AsyncWrite,
 };
-use glommio::{net::TcpStream, timer::Timer};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connects to the first of a server's addresses that accepts, within `timeout` over all of them: each

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use glommio::timer::sleep;
+use crate::runtime::sleep;
 
 use super::{
     Lost, PeerSettings,
@@ -21,7 +21,8 @@ use super::{
     counters::Counting,
     dial::{dial, within},
 };
-use crate::{protocol::RaidaId, store::turn};
+use crate::protocol::RaidaId;
+use crate::runtime::turn;
 
 /// What all servers have in common on a core.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl Peer {
             Standing::Unused => {
                 self.waiting.borrow_mut().push_back(asked);
                 self.standing.set(Standing::InUse);
-                glommio::spawn_local(keep(self.clone())).detach();
+                crate::runtime::spawn_local(keep(self.clone())).detach();
             }
         }
     }

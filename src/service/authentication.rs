@@ -1,6 +1,7 @@
 //! Group 1: detect, detect sum, pown, pown sum, pown derive.
 
 use super::{Caller, Node, healing::HASHED_A_TURN, scatter::scatter, stored::noted};
+use crate::runtime::Environment;
 use crate::{
     coin::{Coin, Worth},
     mesh::Decision,
@@ -10,7 +11,7 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{Exchange, Given, RECORDS_A_TURN, Replacement, Single, question},
-    store::{Environment, book::Notes, record::Change},
+    store::{book::Notes, record::Change},
 };
 
 /// Numbers that go into a proof before others get their turn: some 100 µs.

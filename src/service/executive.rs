@@ -2,6 +2,7 @@
 //! the admin key.
 
 use super::{Caller, Node};
+use crate::runtime::Environment;
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin, Mfs, SerialNumber, ShardId},
     mesh::Decision,
@@ -14,7 +15,7 @@ use crate::{
         pass_fail::Bitmap,
     },
     shard::{Exchange, Replacement, question},
-    store::{Environment, book::Notes, record::Change},
+    store::{book::Notes, record::Change},
 };
 
 /// Free serial numbers shown of a denomination, at most (docs/protocol.md, "Group 3: executive").

@@ -14,6 +14,7 @@ use super::{
     stored::stored,
     trail::{Fixed, FixesRefused, Refused, Servers},
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{AnTag, Coin},
     mesh::Decision,
@@ -29,7 +30,7 @@ use crate::{
     shard::{
         ClaimRefused, FixLook, RECORDS_A_TURN, TicketSettings, Unavailable, question, ticket_owner,
     },
-    store::{Environment, record::Change},
+    store::record::Change,
 };
 
 /// The other servers of the network, as far as healing has to do with them.

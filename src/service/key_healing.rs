@@ -8,6 +8,7 @@ use super::{
     stored::stored,
     trail::{KeyFixed, NotFixed, NotVouched, Servers},
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, ShardId},
     mesh::Decision,
@@ -20,7 +21,7 @@ use crate::{
         },
     },
     shard::{question, used_ticket},
-    store::{Environment, Thing, record::Change},
+    store::{Thing, record::Change},
 };
 
 /// A ticket that one of the others made, and that is good but for having been used, perhaps.

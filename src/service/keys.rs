@@ -1,11 +1,11 @@
 //! Finding the key that a request is encrypted with.
 
 use super::Node;
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin},
     protocol::{Dialect, Encryption, Key, RequestHeader, Status, header::KeySource, try_challenge},
     shard::{KeysOf, question},
-    store::Environment,
 };
 
 impl<E: Environment> Node<E> {

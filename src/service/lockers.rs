@@ -6,6 +6,7 @@ use super::{
     budget::{AccountId, Share},
     stored::noted,
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin},
     mesh::Decision,
@@ -16,7 +17,7 @@ use crate::{
         response::RESPONSE_PAYLOAD_MAX,
     },
     shard::{Exchange, RECORDS_A_TURN, Replacement, TooMany, question},
-    store::{Environment, record::Change},
+    store::record::Change,
 };
 
 impl<E: Environment> Node<E> {

@@ -41,6 +41,7 @@ use std::{
 
 use slab::Slab;
 
+use crate::runtime::Environment;
 use crate::{
     mesh::Mesh,
     protocol::{
@@ -50,7 +51,6 @@ use crate::{
     shard::{
         ChangeCounts, Counters, IndexCounts, NotChanged, Shard, Stranger, TradeCounts, Unavailable,
     },
-    store::Environment,
 };
 
 use budget::{AccountId, Budget, BudgetCounts};

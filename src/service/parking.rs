@@ -15,10 +15,10 @@ use super::{
     latency::Latency,
     order::{Order, Place},
 };
+use crate::runtime::Environment;
 use crate::{
     protocol::{Command, Encryption, Status, complete},
     shard::{NotChanged, Shard},
-    store::Environment,
 };
 
 /// Requests about one coin whose answers wait for the coin's owner: composed but for the status, and

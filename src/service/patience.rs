@@ -9,7 +9,7 @@ use super::{
     Node, Outcome,
     budget::{self, Made},
 };
-use crate::store::Environment;
+use crate::runtime::Environment;
 
 /// How often answers are looked for that have waited too long, at most and at least.
 const LOOK_MAX: Duration = Duration::from_secs(1);

@@ -7,6 +7,7 @@
 //! once never comes here: the owner looks after its repeats by itself.
 
 use super::{Caller, Node, Transport, healing::HASHED_A_TURN};
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, ShardId},
     protocol::{
@@ -21,7 +22,6 @@ use crate::{
         Begun, CarriedOut, ChangeName, Details, EndedChange, Given, NotChanged, Outcome, Sender,
         question::BeginChange,
     },
-    store::Environment,
 };
 
 /// Bytes of a payload that are hashed before others get their turn: some 50 µs.

@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 
 use super::Node;
+use crate::runtime::Environment;
 use crate::{
     coin::{Coin, ShardId},
     protocol::Status,
     shard::{Exchange, Question, Unavailable},
-    store::Environment,
 };
 
 /// The records of a request, grouped by the shard that owns their coin; records of coins that cannot

@@ -14,6 +14,7 @@ use super::{
     order::{Footprint, Gone, Order, Place},
     parking, patience,
 };
+use crate::runtime::Environment;
 use crate::{
     coin::Coin,
     protocol::{
@@ -22,7 +23,6 @@ use crate::{
         header::KeySource, healing::in_dialect, open, refuse, response::RESPONSE_NONCE_SIZE,
     },
     shard::{Asked, Exchange, Replacement, Single},
-    store::Environment,
 };
 
 /// How a request came, as far as its answer depends on it.

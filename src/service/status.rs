@@ -1,13 +1,13 @@
 //! Group 0: echo, version, stats, audit.
 
 use super::{Node, SOFTWARE_VERSION};
+use crate::runtime::Environment;
 use crate::{
     protocol::{
         Status,
         status_group::{Audit, NodeStats, Stats},
     },
     shard::question,
-    store::Environment,
 };
 
 impl<E: Environment> Node<E> {

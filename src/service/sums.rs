@@ -4,12 +4,12 @@
 use futures_util::future::join_all;
 
 use super::{Node, scatter::scatter, stored::ranked};
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin},
     mesh::Held,
     protocol::Status,
     shard::question,
-    store::Environment,
 };
 
 /// Coins whose numbers are asked for, or added up, before others get their turn.

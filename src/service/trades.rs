@@ -15,6 +15,7 @@ use super::{
     stored::{noted, stored},
     sums::Proven,
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
     mesh::Decision,
@@ -30,7 +31,6 @@ use crate::{
         Stranger, Taken, Taker, TooMany, payment_prefix, question, question_home,
     },
     store::{
-        Environment,
         book::{Notes, Payment, PaymentId, Sale},
         record::Change,
     },

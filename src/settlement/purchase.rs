@@ -1,3 +1,4 @@
+use crate::hex;
 use std::fmt;
 
 use serde_json::json;
@@ -40,19 +41,19 @@ impl Purchase {
             "value": self.value,
             "price": self.price,
             "seller": text(&self.seller),
-            "seller_hex": hex(&self.seller),
-            "transaction_id": hex(&self.transaction_id),
-            "receipt_id": hex(&self.receipt_id),
+            "seller_hex": hex::write(&self.seller),
+            "transaction_id": hex::write(&self.transaction_id),
+            "receipt_id": hex::write(&self.receipt_id),
             "memo": text(&self.memo),
-            "memo_hex": hex(&self.memo),
-            "locker": hex(&self.locker),
+            "memo_hex": hex::write(&self.memo),
+            "locker": hex::write(&self.locker),
         });
         object.to_string() + "\n"
     }
 
     /// The locker's public id, as reports and logs have it.
     pub fn locker(&self) -> String {
-        hex(&self.locker)
+        hex::write(&self.locker)
     }
 }
 
@@ -70,10 +71,6 @@ impl fmt::Debug for Purchase {
 
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Shard;
-use crate::store::Environment;
+use crate::runtime::Environment;
 
 /// A question to a shard. The coins in it are the shard's own.
 pub trait Question: Sized + Send + 'static {

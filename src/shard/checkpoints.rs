@@ -9,8 +9,9 @@ use super::{
     ask::{Answered, Question, Short},
     lockers::Cursor,
 };
+use crate::runtime::Environment;
 use crate::store::{
-    Checkpointed, Environment,
+    Checkpointed,
     book::Entry,
     log::{Durability, Position},
     pages::CheckpointCounts,

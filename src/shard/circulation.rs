@@ -1,9 +1,10 @@
 //! What of a shard is in circulation, what is free, and what it has done.
 
 use super::{Counters, Shard, ask::Short};
+use crate::runtime::Environment;
 use crate::{
     coin::{COINS_PER_PAGE, Denomination, PAGES_PER_DENOMINATION, PageId, SerialNumber},
-    store::{Environment, log::LogCounts},
+    store::log::LogCounts,
 };
 
 /// Coins in circulation, by denomination index.

@@ -10,10 +10,11 @@ use super::{
     owner::RECORDS_A_TURN,
     sum::Sum,
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, AnTag, Coin, Mfs, PageId},
     protocol::healing::Found,
-    store::{Environment, pages::Lookup},
+    store::pages::Lookup,
 };
 
 /// Pages loaded at once for one request.

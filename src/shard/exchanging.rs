@@ -8,9 +8,10 @@ use super::{
     exchange::exchange,
     owner::RECORDS_A_TURN,
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin},
-    store::{Environment, book::Notes, pages::Lookup, record::Change},
+    store::{book::Notes, pages::Lookup, record::Change},
 };
 
 /// Change every coin whose AN is right: which were, when that is durable. None of them is

@@ -10,6 +10,7 @@ use super::{
     stranger::Stranger,
     tickets::{ClaimRefused, NotIssued, PoolIsFull},
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{AnTag, Coin},
     protocol::{
@@ -17,7 +18,7 @@ use crate::{
         healing::TicketId,
         key_healing::{Minute, Verdict},
     },
-    store::{Environment, Thing},
+    store::Thing,
 };
 
 /// Claim a ticket of this shard in a server's name: its coins.

@@ -12,11 +12,12 @@ use super::{
     offers::Put,
     owner::RECORDS_A_TURN,
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, LockerPrefix, ShardId, locker_home},
     protocol::lockers::{Currency, Offer, PublicIdKey, TradeName},
     store::{
-        Environment, NodeSecret,
+        NodeSecret,
         book::{Book, PaymentId},
     },
 };

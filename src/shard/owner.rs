@@ -26,10 +26,11 @@ use super::{
     transaction::{ChangedBy, Held, TransactionId},
     used_tickets::{UsedTickets, latest_minute},
 };
+use crate::runtime::{Environment, Signal};
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId, ShardId},
     store::{
-        Environment, NodeSecret, Signal, Trouble, UsedFile,
+        NodeSecret, Trouble, UsedFile,
         book::BookFile,
         log::{Durability, Log, LogSettings, Refusal},
         pages::Pages,

@@ -15,10 +15,11 @@ use super::{
     ask::{Answered, Question},
     locks::TASKS_MAX,
 };
+use crate::runtime::{Environment, LINE_BYTES, Signal, prefetch};
 use crate::{
     coin::{An, Coin},
     protocol::{Command, Status},
-    store::{Environment, HUGE_PAGE_BYTES, LINE_BYTES, Signal, prefetch, wants_huge_pages},
+    store::{HUGE_PAGE_BYTES, wants_huge_pages},
 };
 
 /// For so long a request that comes again is known (docs/protocol.md, "Repeats").

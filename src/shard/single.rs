@@ -8,10 +8,10 @@ use super::{
     locks::{Crowded, Link, Next, Riders, Verdict},
     repeats::{BegunSingle, ChangeName, Place},
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
     store::{
-        Environment,
         log::{Appended, Durability, Refusal},
         pages::Lookup,
         record::{Change, PageSequence},

@@ -12,10 +12,8 @@ use std::{
 };
 
 use super::{Shard, Unavailable};
-use crate::{
-    coin::ShardId,
-    store::{Environment, Signal, Trouble},
-};
+use crate::runtime::{Environment, Signal};
+use crate::{coin::ShardId, store::Trouble};
 
 /// How often it is looked whether the disk answers, at most and at least.
 const LOOK_MAX: Duration = Duration::from_secs(1);

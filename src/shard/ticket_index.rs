@@ -1,4 +1,4 @@
-use crate::store::prefetch;
+use crate::runtime::prefetch;
 
 /// Finds tickets by their numbers, which are random. A number belongs to one set of eight entries, a
 /// cache line, and is in it or nowhere; where all eight are taken, the ticket gets another number. An

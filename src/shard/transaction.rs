@@ -10,11 +10,11 @@ use super::{
     locks::{Crowded, Entered},
     owner::{RECORDS_A_TURN, now},
 };
+use crate::runtime::Environment;
 use crate::{
     coin::{An, Coin, Mfs, ShardId},
     protocol::key_healing::Minute,
     store::{
-        Environment,
         pages::Lookup,
         record::{Change, PageSequence},
     },

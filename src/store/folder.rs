@@ -1,5 +1,5 @@
 use std::{
-    fmt::{self, Display, Formatter, Write as _},
+    fmt::{self, Display, Formatter},
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt,
@@ -9,11 +9,13 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, disk, round::ROUND_FILE,
+    BOOK_FOLDER, LOG_FOLDER, NodeSecret, PAGE_FOLDER, round::ROUND_FILE,
     segment_list::SEGMENTS_FILE,
 };
 use crate::folder_lock::{FolderLock, LockRefused};
+use crate::hex;
 use crate::plain_file;
+use crate::runtime::remove_scratch;
 use crate::shown::{Shown, remedy};
 
 /// A data folder that this process alone works on, for as long as this value lives. The lock is the
@@ -163,7 +165,7 @@ impl DataFolder {
         if created && has_served(path) {
             return Err(lost());
         }
-        disk::remove_scratch(path).map_err(|error| FolderError::Io {
+        remove_scratch(path).map_err(|error| FolderError::Io {
             path: path.to_owned(),
             error,
         })?;
@@ -236,7 +238,7 @@ impl DataFolder {
             path: path.clone(),
             error,
         })?;
-        let bytes = from_hex(text.trim()).ok_or(FolderError::Secret { path })?;
+        let bytes = hex::read(text.trim()).ok_or(FolderError::Secret { path })?;
         Ok(NodeSecret::new(bytes))
     }
 }
@@ -264,12 +266,8 @@ fn make(folder: &Path) -> Result<(), FolderError> {
 /// # Errors
 /// As the file system gives them.
 pub fn write_secret(path: &Path, bytes: &[u8; 16]) -> io::Result<()> {
-    let mut digits = Zeroizing::new(String::with_capacity(33));
-    for byte in bytes {
-        write!(digits, "{byte:02x}").expect("a text takes what is written");
-    }
-    digits.push('\n');
-    write_whole(path, &digits)
+    let digits = Zeroizing::new(hex::write(bytes));
+    write_whole(path, &Zeroizing::new(format!("{}\n", *digits)))
 }
 
 /// Writes a file that only its owner can read, durably and under its name only when it is whole.
@@ -288,20 +286,6 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// Reads 32 hexadecimal digits.
-pub fn from_hex(text: &str) -> Option<[u8; 16]> {
-    let digits = text.as_bytes();
-    if digits.len() != 32 {
-        return None;
-    }
-    let mut bytes = [0u8; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |c: u8| (c as char).to_digit(16);
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::{
     ptr::NonNull,
 };
 
-use super::{prefetch::prefetch, slot::PageImage};
+use super::slot::PageImage;
+use crate::runtime::prefetch;
 
 /// A huge page, bytes, as x86-64 and most ARM have it. Where the size is another, or the system has
 /// none to give, the memory is there all the same.

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
-    environment::{File, Storage},
     page_file::{Extents, PageFiles, Slot},
     recovery::{self, PageSummary, RecoveryError},
     round,
@@ -17,6 +16,7 @@ use super::{
     slot::{self, PageImage},
 };
 use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, Mfs, PageId};
+use crate::runtime::{File, Storage};
 
 /// Pages read or written at once.
 const PARALLEL: usize = 64;

@@ -33,13 +33,12 @@ use slab::Slab;
 
 use super::{
     book::Notes,
-    environment::{BLOCK_BYTES, Environment, File, Storage},
     record::{self, Change, PageSequence},
     segment::{self, BATCH_HEAD_BYTES, FIRST_BATCH_OFFSET, SegmentHeader},
     segment_list::{Checkpointed, Listed, SegmentList},
-    signal::Signal,
     trouble::{Over, Trouble},
 };
+use crate::runtime::{BLOCK_BYTES, Environment, File, Signal, Storage};
 
 /// Segments a log may have; at this many, changes wait for a checkpoint to free one, and are refused
 /// where it fails.

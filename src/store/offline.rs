@@ -2,13 +2,11 @@
 
 use std::{cell::OnceCell, io, path::Path};
 
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use crate::runtime::{LocalExecutor, LocalExecutorBuilder, Placement};
 
 use super::{
-    disk::Disk,
     folder::{DataFolder, FolderError},
     import::{self, Import, OnConflict, Outcome},
-    pulse::run_awake,
     rebuild::{self, Rebuilt},
     recovery::RecoveryError,
     secret::NodeSecret,
@@ -17,6 +15,7 @@ use super::{
     verify::{self, Report},
 };
 use crate::coin::{Denomination, PageId};
+use crate::runtime::{Disk, run_awake};
 use crate::shown::{Shown, remedy};
 
 /// A data folder that this process alone works on, and serves to nobody.

@@ -2,11 +2,9 @@
 
 use std::io;
 
-use super::{
-    environment::{File, Storage},
-    slot::{self, HeadFault, PageImage, SLOT_BYTES, SLOT_META_BYTES, SlotMeta},
-};
+use super::slot::{self, HeadFault, PageImage, SLOT_BYTES, SLOT_META_BYTES, SlotMeta};
 use crate::coin::{Denomination, PAGES, PAGES_PER_DENOMINATION, PageId};
+use crate::runtime::{File, Storage};
 
 /// One of a page's two slots. A checkpoint writes the one that holds the older image, so that a
 /// write cut short never costs the newer.

@@ -17,18 +17,17 @@ use foldhash::fast::FixedState;
 use futures_util::stream::{self, StreamExt};
 
 use super::{
-    environment::{Environment, Storage},
     frames::Frames,
     page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset},
     record::Change,
     recovery::PageSummary,
     secret::NodeSecret,
     segment_list::Checkpointed,
-    signal::Signal,
     slot::{self, MISSING_MAX, PageImage, SLOT_META_BYTES},
     trouble::Trouble,
 };
 use crate::coin::{An, COINS_PER_PAGE, Coin, Denomination, Mfs, PAGES, PageId, ShardId};
+use crate::runtime::{Environment, Signal, Storage};
 
 /// Page writes under way at once in a checkpoint: enough to keep a device busy, few enough that a
 /// commit's write does not queue behind many.

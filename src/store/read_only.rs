@@ -1,6 +1,6 @@
 use std::{cell::Cell, io, rc::Rc};
 
-use super::environment::{File, Storage};
+use crate::runtime::{File, Storage};
 
 /// A data folder that nothing is changed in, whatever is asked: every attempt is refused. Counts
 /// what is read.

@@ -5,7 +5,6 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
     book::{Gathered, Losses},
-    environment::Storage,
     page_file::{page_file_name, slot_offset},
     recovery::{self, Fault, OnLoss, RecoveryError},
     secret::NodeSecret,
@@ -13,6 +12,7 @@ use super::{
     verify::miscount,
 };
 use crate::coin::PageId;
+use crate::runtime::Storage;
 
 /// Pages read at once.
 const PARALLEL: usize = 64;

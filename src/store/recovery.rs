@@ -18,7 +18,6 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::{
     LOG_FOLDER,
     book::{self, Book, BookSurvey, Gathered, Placed},
-    environment::{BLOCK_BYTES, File, Storage, is_blank},
     log,
     page_file::{Extents, PageFiles, Slot, page_file_name, slot_offset},
     record::{self, Change},
@@ -26,12 +25,12 @@ use super::{
     secret::NodeSecret,
     segment::{self, FIRST_BATCH_OFFSET, Header, SegmentHeader},
     segment_list::{self, Checkpointed, Listed, Region, Regions, SEGMENTS_FILE},
-    signal::yield_now,
     slot::{self, PageImage, SLOT_META_BYTES, SlotMeta},
     used::{self, Used},
     window::Window,
 };
 use crate::coin::{COINS_PER_PAGE, Coin, Denomination, PAGES, PageId};
+use crate::runtime::{BLOCK_BYTES, File, Storage, is_blank, yield_now};
 
 /// Reads and writes under way at once.
 const PARALLEL: usize = 64;
@@ -1040,14 +1039,15 @@ impl SurveyedPage {
 
 #[cfg(test)]
 mod tests {
-    use glommio::{LocalExecutorBuilder, Placement};
+    use crate::runtime::{LocalExecutorBuilder, Placement};
 
     use super::*;
+    use crate::runtime::Disk;
+    use crate::runtime::run_awake;
     use crate::store::book::Notes;
-    use crate::store::run_awake;
     use crate::{
         coin::{An, Mfs},
-        store::{BOOK_FOLDER, Disk, PAGE_FOLDER, record::PageSequence},
+        store::{BOOK_FOLDER, PAGE_FOLDER, record::PageSequence},
     };
 
     /// A data folder of nothing but folders.

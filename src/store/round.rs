@@ -7,9 +7,9 @@
 
 use std::io;
 
-use super::environment::{BLOCK_BYTES, File, Storage, is_blank};
 use super::page_file::Extents;
 use crate::coin::Denomination;
+use crate::runtime::{BLOCK_BYTES, File, Storage, is_blank};
 
 /// The highest round that is gone on from. One a second takes longer than 100 billion years to get
 /// there, and then there are three times as many that a node can still count before its numbers

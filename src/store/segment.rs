@@ -8,7 +8,7 @@
 //! the batch before it. What an earlier use of the segment left behind, or a write that failed,
 //! therefore never reads as a continuation.
 
-use super::environment::{BLOCK_BYTES, is_blank};
+use crate::runtime::{BLOCK_BYTES, is_blank};
 
 /// Bytes before a batch's records.
 pub const BATCH_HEAD_BYTES: usize = 40;

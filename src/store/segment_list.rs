@@ -11,12 +11,9 @@
 
 use std::{cell::Cell, io};
 
-use super::{
-    Storage,
-    environment::{BLOCK_BYTES, File, is_blank},
-    page_file::Extents,
-};
+use super::page_file::Extents;
 use crate::coin::Denomination;
+use crate::runtime::{BLOCK_BYTES, File, Storage, is_blank};
 
 /// The file, relative to the data folder.
 pub(super) const SEGMENTS_FILE: &str = "segments";

@@ -11,8 +11,8 @@
 //! readable, and a write cut short by a power failure shows as a head whose checksums do not fit
 //! what follows.
 
-use super::environment::is_blank;
 use crate::coin::{An, COINS_PER_PAGE, Mfs, PageId};
+use crate::runtime::is_blank;
 
 /// Bytes a slot takes on disk.
 pub const SLOT_BYTES: usize = 20_480;

@@ -4,7 +4,6 @@
 use futures_util::stream::{self, StreamExt};
 
 use super::{
-    environment::Storage,
     page_file::PageFiles,
     read_only::{ReadOnly, ReadOnlyFile},
     recovery::{self, RecoveryError, SurveyedPage},
@@ -12,6 +11,7 @@ use super::{
     slot::PageImage,
 };
 use crate::coin::{Denomination, PageId};
+use crate::runtime::Storage;
 
 /// Pages read ahead of the one that is looked at.
 const PARALLEL: usize = 32;

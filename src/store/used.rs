@@ -9,10 +9,7 @@ use std::{
     io,
 };
 
-use super::{
-    environment::{BLOCK_BYTES, File, Storage, is_blank},
-    signal::Signal,
-};
+use crate::runtime::{BLOCK_BYTES, File, Signal, Storage, is_blank};
 
 /// The file, relative to the data folder. There is none before anything was used. It has two blocks,
 /// which are written in turns: one that is cut short leaves the other.

@@ -8,7 +8,6 @@ use futures_util::stream::{self, StreamExt};
 use super::{
     BOOK_FOLDER, LOG_FOLDER, PAGE_FOLDER,
     book::{self, Book, Placed, Stamp},
-    environment::{File, Storage, is_blank},
     log,
     page_file::{PageFiles, Slot, page_file_name, slot_offset},
     read_only::ReadOnly,
@@ -21,6 +20,7 @@ use super::{
     used::{self, USED_FILE, Used},
 };
 use crate::coin::{Denomination, Mfs, PAGES, PageId};
+use crate::runtime::{File, Storage, is_blank};
 
 /// Pages whose slots are read at once: 640 KB.
 const PAGES_AT_ONCE: usize = 16;

@@ -1,6 +1,6 @@
 use std::io;
 
-use super::environment::{BLOCK_BYTES, File};
+use crate::runtime::{BLOCK_BYTES, File};
 
 /// A part of a file kept in memory, so that what is looked at piece by piece is read in large ones.
 pub(super) struct Window<'a, F> {

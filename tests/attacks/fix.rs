@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use raida::runtime::{Moved, WallClock};
 use raida::{
     admin::ask_counts,
     coin::{An, Coin, Mfs},
@@ -23,7 +24,6 @@ use raida::{
         healing::{Fix, GetTicket, PartialGenerator, TicketId},
         lockers::{LockerKey, StoreSum},
     },
-    store::{Moved, WallClock},
 };
 
 use crate::numbers::{an, coin, number};

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::node_process::{Serve, admin_key, mint, moved_clock::MovedClock};
+use raida::runtime::{Moved, WallClock};
 use raida::{
     coin::{An, Coin, Denomination, Mfs},
     node::Settings,
@@ -24,7 +25,6 @@ use raida::{
         },
         lockers::{LockerKey, StoreSum},
     },
-    store::{Moved, WallClock},
 };
 
 use crate::numbers::{an, coin, number};

@@ -33,13 +33,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use raida::runtime::{Moved, WallClock};
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId},
     protocol::{Command, Dialect, ResponseCounter, Status, status_group::NodeStats},
     service::DatagramRules,
     settlement::Method,
     store::{
-        Moved, PageImage, WallClock,
+        PageImage,
         offline::{OfflineError, OfflineFolder},
     },
 };

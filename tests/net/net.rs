@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use raida::coin::PageId;
+use raida::runtime::run_awake;
 use raida::service::budget::{Budget, BudgetLimits, Made, Needs, Place};
 use raida::shard::Stranger;
-use raida::store::run_awake;
 
 use raida::net::{
     Drained, Handled, Handler, Limits, Origin, Release, Session, Settings, Sockets, Split, Stop,

@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use raida::runtime::{Moved, WallClock};
 use raida::{
     coin::{An, Coin, Mfs, PageId},
     node::Settings,
@@ -22,7 +23,6 @@ use raida::{
         },
         lockers::{Address, Currency, LockerKey, Price, PutForSale, StoreSum, TradeKey},
     },
-    store::{Moved, WallClock},
 };
 
 use crate::real_node::{

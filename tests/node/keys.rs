@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::node_process::moved_clock::MovedClock;
 use crate::node_process::{Serve, admin_key, mint, options, raida};
-use raida::client::{Client, ClientError, Options, Transport, from_hex};
+use raida::client::{Client, ClientError, Options, Transport};
 use raida::coin::An;
 use raida::protocol::key_healing::{
     GetEncryptionTicket, Half, Minute, Presented, SharedSecret, Verdict, Voucher, split,
@@ -145,7 +145,7 @@ fn a_nodes_log_holds_no_secret_no_ticket_and_no_number() {
 
     let text = fs::read_to_string(&keys).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let secret = |raida: usize| from_hex(lines[raida]).unwrap();
+    let secret = |raida: usize| raida::hex::read(lines[raida]).unwrap();
     let new = An::new(std::array::from_fn(|i| 0xa0 + i as u8));
     let [first, second] = split(new);
     let asked = GetEncryptionTicket {

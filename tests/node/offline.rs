@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use raida::coin::{An, Coin, Denomination, Mfs, PageId};
+use raida::runtime::{Disk, Live, run_awake};
 use raida::store::book::Notes;
 use raida::store::log::{Durability, Log, LogSettings};
 use raida::store::offline::{OfflineError, OfflineFolder};
 use raida::store::record::{Change, PageSequence};
-use raida::store::{DataFolder, Disk, Live, PageImage, SLOT_BYTES, Slot, run_awake, slot_offset};
+use raida::store::{DataFolder, PageImage, SLOT_BYTES, Slot, slot_offset};
 use serde_json::Value;
 
 const PAGE_FILE_BYTES: usize = 17_408;

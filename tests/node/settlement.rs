@@ -16,12 +16,12 @@ use crate::node_process::Serve;
 use crate::real_node::RealNode;
 use futures_util::future::join_all;
 use glommio::{LocalExecutorBuilder, Placement};
+use raida::runtime::run_awake;
 use raida::{
     protocol::RaidaId,
     settlement::{
         Answer, Desk, Method, NotSetUp, Program, Purchase, Settlement, Variables, Verdict,
     },
-    store::run_awake,
 };
 use tempfile::TempDir;
 

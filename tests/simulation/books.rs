@@ -11,10 +11,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use raida::runtime::Signal;
 use raida::{
     coin::{An, Coin, Mfs, PageId, ShardId},
     store::{
-        Checkpointed, Signal,
+        Checkpointed,
         book::{Book, BookFile, Entry, Notes, Payment, PaymentId, Placed, Sale, Stamp},
         log::{Durability, Log, LogSettings},
         pages::Pages,

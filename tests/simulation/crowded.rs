@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
+use raida::runtime::Environment;
 use raida::{
     coin::{An, Coin, Denomination, Mfs, PageId, SerialNumber},
     mesh::Decision,
@@ -31,7 +32,7 @@ use raida::{
         Settle, Settled, Trading, Transport,
     },
     shard::{EXCHANGES_MAX, TASKS_MAX, TransactionId, question},
-    store::{Environment, book::Notes, record::Change},
+    store::{book::Notes, record::Change},
 };
 
 use crate::{

@@ -14,7 +14,8 @@ use std::{
     task::{Poll, Waker},
 };
 
-use raida::store::{BLOCK_BYTES, File, SLOT_BYTES, Storage};
+use raida::runtime::{BLOCK_BYTES, File, Storage};
+use raida::store::SLOT_BYTES;
 
 use crate::{random::Random, world::World};
 

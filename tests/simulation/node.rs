@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
+use raida::runtime::{Environment, Signal};
 use raida::{
     coin::{Denomination, ShardId},
     mesh::{Checkpoints, Mesh, inboxes},
     shard::{Asked, NotChanged, Shard, ShardSettings, Single, TicketSettings, TradeSettings},
     store::{
-        Environment, NodeSecret, Signal,
+        NodeSecret,
         log::{Durability, LogSettings},
         recovery::{OnLoss, Recovered, RecoveryError, recover, recover_with},
     },

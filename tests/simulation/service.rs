@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::future::{Either, join_all, select};
+use raida::runtime::Signal;
 use raida::{
     coin::{An, Coin, Mfs, ShardId},
     mesh::{Decision, Mesh},
@@ -28,7 +29,7 @@ use raida::{
         Trading, Transport,
     },
     shard::{TransactionId, question},
-    store::{Signal, book::Notes, record::Change},
+    store::{book::Notes, record::Change},
 };
 
 use crate::{

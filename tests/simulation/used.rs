@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use raida::runtime::BLOCK_BYTES;
 use raida::store::{
-    BLOCK_BYTES, Thing, Used, UsedFile,
+    Thing, Used, UsedFile,
     recovery::Recovered,
     verify::{Report, verify},
 };

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use raida::store::Environment;
+use raida::runtime::Environment;
 use slab::Slab;
 
 use crate::{

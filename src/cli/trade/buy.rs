@@ -13,7 +13,8 @@ use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
 use crate::client::locker::{Agreement, LockerSecret, Order, Peeked, ShownBy, buy, is_begun, show};
 use crate::client::wallet::{Access, Wallet};
-use crate::client::{Client, ClientError, PerRaida, Purchase, Raidas, from_hex};
+use crate::client::{Client, ClientError, PerRaida, Purchase, Raidas};
+use crate::hex;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::protocol::lockers::{
@@ -345,7 +346,7 @@ fn sentence(purchase: Purchase) -> &'static str {
 }
 
 fn transaction(text: &str) -> Result<TransactionId, String> {
-    from_hex(text)
+    hex::read(text)
         .map(TransactionId::new)
         .ok_or_else(|| "a transaction id is 64 hex digits".to_owned())
 }

@@ -4,8 +4,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::client::from_hex;
 use crate::coin::An;
+use crate::hex;
 use crate::protocol::RaidaId;
 use crate::protocol::lockers::{Currency, LockerKey, Price, TradeKey};
 
@@ -53,12 +53,12 @@ impl LockerSecret {
     /// What the locker can be told by, which opens nothing: 32 hexadecimal digits of the
     /// HMAC-SHA-256 of `raida locker name` under the secret.
     pub fn name(&self) -> String {
-        hex(&derive::<16>(&self.0, LockerSecret::NAME_LABEL, &[]))
+        hex::write(&derive::<16>(&self.0, LockerSecret::NAME_LABEL, &[]))
     }
 
     /// 32 hexadecimal digits, for its owner's eyes alone.
     pub fn expose(&self) -> String {
-        hex(&self.0)
+        hex::write(&self.0)
     }
 }
 
@@ -72,7 +72,7 @@ impl FromStr for LockerSecret {
     type Err = NotASecret;
 
     fn from_str(text: &str) -> Result<LockerSecret, NotASecret> {
-        from_hex(text).map(LockerSecret).ok_or(NotASecret::Locker)
+        hex::read(text).map(LockerSecret).ok_or(NotASecret::Locker)
     }
 }
 
@@ -125,7 +125,7 @@ impl TradeSecret {
 
     /// 32 hexadecimal digits, for its owner's eyes alone.
     pub fn expose(&self) -> String {
-        hex(self.0.an().expose())
+        hex::write(self.0.an().expose())
     }
 }
 
@@ -139,7 +139,7 @@ impl FromStr for TradeSecret {
     type Err = NotASecret;
 
     fn from_str(text: &str) -> Result<TradeSecret, NotASecret> {
-        from_hex(text)
+        hex::read(text)
             .and_then(|bytes| TradeKey::new(An::new(bytes)))
             .map(TradeSecret)
             .ok_or(NotASecret::Trade)
@@ -168,10 +168,6 @@ fn derive<const N: usize>(secret: &[u8], label: &[u8], of: &[u8]) -> [u8; N] {
     std::array::from_fn(|i| hash[i])
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,13 +181,13 @@ mod tests {
     fn keys_are_derived_as_documented() {
         let text = "000102030405060708090a0b0c0d0e0f";
         let secret: LockerSecret = text.parse().unwrap();
-        assert_eq!(hex(secret.key(raida(0)).an().expose()), LOCKER_0);
-        assert_eq!(hex(secret.key(raida(24)).an().expose()), LOCKER_24);
+        assert_eq!(hex::write(secret.key(raida(0)).an().expose()), LOCKER_0);
+        assert_eq!(hex::write(secret.key(raida(24)).an().expose()), LOCKER_24);
         assert_eq!(secret.expose(), text);
 
         let text = "000102030405060708000004d201eeee";
         let secret: TradeSecret = text.parse().unwrap();
-        assert_eq!(hex(secret.key(raida(7)).an().expose()), TRADE_7);
+        assert_eq!(hex::write(secret.key(raida(7)).an().expose()), TRADE_7);
         assert_eq!(secret.way_back().expose(), WAY_BACK);
         assert_eq!(secret.expose(), text);
         assert_eq!(secret.price(), Price::new(1_234));

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A time to the second, in UTC; shows itself as RFC 3339 has it.
+use jiff::{SignedDuration, civil};
+
+/// A time to the second, in UTC; shows itself as RFC 3339 has it, which ends with the year 9999.
 ///
 /// ```
 /// use raida::load::report::Utc;
@@ -26,26 +28,10 @@ impl Utc {
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In closed form (Howard Hinnant, "chrono-compatible low-level date algorithms"), so that a huge
-        // number costs no more than any other. Years begin in March there, which puts the leap day last;
-        // eras are the 400 years after which the calendar repeats, the first one from March of year 0.
-        let days = self.0 / 86_400 + 719_468;
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let leap_days = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
-        let year_of_era = (day_of_era - leap_days) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let months_since_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
-        let (month, is_next_year) = match months_since_march {
-            0..10 => (months_since_march + 3, 0),
-            _ => (months_since_march - 9, 1),
-        };
-        let year = 400 * era + year_of_era + is_next_year;
-        let (hours, minutes, seconds) = (self.0 / 3_600 % 24, self.0 / 60 % 60, self.0 % 60);
-        write!(
-            f,
-            "{year}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}Z"
-        )
+        let seconds = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let time = civil::date(1970, 1, 1).to_datetime(civil::Time::midnight());
+        let time = time.saturating_add(SignedDuration::from_secs(seconds));
+        write!(f, "{}", time.strftime("%Y-%m-%dT%H:%M:%SZ"))
     }
 }
 
@@ -91,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_second_that_can_be_counted_has_a_date_at_once() {
+    fn a_time_after_the_year_9999_shows_as_the_last_before() {
         let shown = Utc::at_unix_seconds(u64::MAX).to_string();
-        assert_eq!(shown, "584554051223-11-09T07:00:15Z");
+        assert_eq!(shown, "9999-12-31T23:59:59Z");
     }
 }

@@ -1,4 +1,5 @@
 use super::{LockerKey, Offer};
+use crate::hex;
 use crate::{coin::An, protocol::Status};
 
 /// Names a payment in its currency's own ledger. It is no secret: everyone can read it there.
@@ -25,7 +26,7 @@ impl TransactionId {
 /// 64 hexadecimal digits.
 impl std::fmt::Display for TransactionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::write(&self.0))
     }
 }
 

@@ -10,13 +10,8 @@ use super::{
     Entry,
     layout::{self, CHUNK_BYTES, Chunk, Counts, FIRST_CHUNK_OFFSET, Header},
 };
-use crate::{
-    coin::ShardId,
-    store::{
-        BLOCK_BYTES, BOOK_FOLDER,
-        environment::{Environment, File, Storage},
-    },
-};
+use crate::runtime::{BLOCK_BYTES, Environment, File, Storage};
+use crate::{coin::ShardId, store::BOOK_FOLDER};
 
 /// One of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

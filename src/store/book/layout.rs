@@ -32,9 +32,10 @@
 //! is the one that was written, or all zeros, or damaged.
 
 use super::{Entry, Payment, PaymentId, Sale, Stamp};
+use crate::runtime::{BLOCK_BYTES, is_blank};
 use crate::{
     coin::{An, COINS_PER_PAGE, Coin, PageId},
-    store::{BLOCK_BYTES, environment::is_blank, round::ROUND_MAX},
+    store::round::ROUND_MAX,
 };
 
 /// Bytes of a chunk, at most: what is encoded in one go, and written with one write.

@@ -12,13 +12,9 @@ use super::{
     gathered::Gathered,
     layout::{self, CHUNK_BYTES, FIRST_CHUNK_OFFSET, Header, HeaderFault},
 };
+use crate::runtime::{BLOCK_BYTES, File, Storage};
 use crate::store::{
-    BLOCK_BYTES, BOOK_FOLDER,
-    environment::{File, Storage},
-    recovery::Fault,
-    round::CompleteRound,
-    segment_list::Checkpointed,
-    window::Window,
+    BOOK_FOLDER, recovery::Fault, round::CompleteRound, segment_list::Checkpointed, window::Window,
 };
 
 /// The book files of a data folder.

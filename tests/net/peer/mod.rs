@@ -16,6 +16,7 @@ use futures_util::{
     future::{Either, join_all, select},
 };
 use glommio::{LocalExecutorBuilder, Placement, timer::sleep};
+use raida::runtime::run_awake;
 use raida::{
     client::{Connection, Options, Transport},
     coin::{An, Coin, Mfs, PageId},
@@ -24,7 +25,6 @@ use raida::{
         Command, RaidaId, Status,
         healing::{GetTicket, TicketAnswer, TicketId},
     },
-    store::run_awake,
 };
 
 use self::server::{Line, Server};

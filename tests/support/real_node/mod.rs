@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use raida::runtime::WallClock;
 use raida::{
     client::{CoinListReader, CoinRecord, Months},
     coin::{An, Coin, Mfs},
@@ -21,7 +22,6 @@ use raida::{
     settlement::Method,
     shard::{TicketSettings, TradeSettings},
     store::{
-        WallClock,
         import::{Import, OnConflict, Outcome},
         offline::OfflineFolder,
     },

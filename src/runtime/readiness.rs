@@ -20,7 +20,7 @@ use rustix::event::{Timespec, epoll};
 use slab::Slab;
 
 use super::rings::Rings;
-use crate::store::{turn, yield_now};
+use super::{signal::yield_now, turn::turn};
 
 /// Sockets looked at with one call.
 const EVENTS: usize = 256;
@@ -32,7 +32,7 @@ const AT_ONCE: Timespec = Timespec {
 
 /// What is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interest {
+pub enum Interest {
     /// That something has come.
     Read,
     /// That, and that there is room again to send.
@@ -41,7 +41,7 @@ pub(super) enum Interest {
 
 /// The sockets of one core. [`run`](Readiness::run) it for as long as any is in use.
 #[derive(Debug)]
-pub(super) struct Readiness {
+pub struct Readiness {
     epoll: OwnedFd,
     sources: RefCell<Slab<Source>>,
 }
@@ -61,7 +61,7 @@ struct Source {
 /// A socket whose readiness is known. It is tried first and then waited for: at first it counts as
 /// ready, and from when a call said that it is not, until the kernel says that it is.
 #[derive(Debug)]
-pub(super) struct Watched<S: AsFd> {
+pub struct Watched<S: AsFd> {
     socket: S,
     readiness: Rc<Readiness>,
     key: usize,
@@ -72,7 +72,7 @@ impl Readiness {
     ///
     /// # Errors
     /// There is no file descriptor left.
-    pub(super) fn new() -> io::Result<Rc<Readiness>> {
+    pub fn new() -> io::Result<Rc<Readiness>> {
         Ok(Rc::new(Readiness {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             sources: RefCell::default(),
@@ -83,7 +83,7 @@ impl Readiness {
     ///
     /// # Errors
     /// The system's limit of watched sockets (`fs.epoll.max_user_watches`) is reached.
-    pub(super) fn watch<S: AsFd>(
+    pub fn watch<S: AsFd>(
         self: &Rc<Readiness>,
         socket: S,
         interest: Interest,
@@ -110,7 +110,7 @@ impl Readiness {
     }
 
     /// Wakes whoever waits for a socket that became ready, until dropped.
-    pub(super) async fn run(self: Rc<Readiness>, rings: Rc<Rings>) {
+    pub async fn run(self: Rc<Readiness>, rings: Rc<Rings>) {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS);
         loop {
             if self.collect(&mut events) == 0 {
@@ -171,43 +171,43 @@ impl Readiness {
 impl<S: AsFd> Watched<S> {
     /// The socket.
     #[inline]
-    pub(super) fn socket(&self) -> &S {
+    pub fn socket(&self) -> &S {
         &self.socket
     }
 
     /// Ready where reading may give something; otherwise the task is woken when it may.
     #[inline]
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll(cx, |source| source.readable)
     }
 
     /// Ready where there may be room to send; otherwise the task is woken when there may.
     #[inline]
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll(cx, |source| source.writable)
     }
 
     /// Whether the other side has gone, and takes no answer any more.
     #[inline]
-    pub(super) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.readiness.sources.borrow()[self.key].is_gone
     }
 
     /// Says that a read took everything that had come.
     #[inline]
-    pub(super) fn is_drained(&self) {
+    pub fn is_drained(&self) {
         let mut sources = self.readiness.sources.borrow_mut();
         let source = &mut sources[self.key];
         source.readable = source.is_over;
     }
 
     /// Says that there was nothing to read.
-    pub(super) fn is_empty(&self) {
+    pub fn is_empty(&self) {
         self.readiness.sources.borrow_mut()[self.key].readable = false;
     }
 
     /// Says that there was no room to send.
-    pub(super) fn is_full(&self) {
+    pub fn is_full(&self) {
         self.readiness.sources.borrow_mut()[self.key].writable = false;
     }
 

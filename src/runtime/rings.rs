@@ -4,8 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::service::budget::Budget;
-use crate::store::turn;
+use super::turn::turn;
 
 /// How long the executor may go without a look at its own rings while sockets keep it busy. What is
 /// found there: the log's writes and other cores' messages, which answers wait for; timers; for the
@@ -25,19 +24,24 @@ const LOOK_FOR_EACH: Duration = Duration::from_nanos(250);
 const WORK_MAX: u32 = 2_048;
 
 /// The work of a request that a task answers, in those that are answered at once.
-pub(super) const TASK_WORK: u32 = 32;
+pub const TASK_WORK: u32 = 32;
 
 /// The rings of one core, for all that keep it busy.
-#[derive(Debug)]
-pub(super) struct Rings {
-    budget: Rc<Budget>,
+pub struct Rings {
+    waiting: Box<dyn Fn() -> usize>,
     last_look: Cell<Instant>,
     work: Cell<u32>,
     turning: Cell<usize>,
 }
 
+impl std::fmt::Debug for Rings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rings")
+    }
+}
+
 /// A connection that goes on at the next look, until dropped.
-pub(super) struct Turning(Rc<Rings>);
+pub struct Turning(Rc<Rings>);
 
 impl Drop for Turning {
     fn drop(&mut self) {
@@ -46,10 +50,10 @@ impl Drop for Turning {
 }
 
 impl Rings {
-    /// `budget` knows how many requests of this core wait for their answers.
-    pub(super) fn new(budget: Rc<Budget>) -> Rc<Rings> {
+    /// `waiting` says how many requests of this core wait for their answers.
+    pub fn new(waiting: impl Fn() -> usize + 'static) -> Rc<Rings> {
         Rc::new(Rings {
-            budget,
+            waiting: Box::new(waiting),
             last_look: Cell::new(Instant::now()),
             work: Cell::new(0),
             turning: Cell::new(0),
@@ -57,38 +61,38 @@ impl Rings {
     }
 
     /// The executor had nothing to do a moment ago, so it looked.
-    pub(super) fn were_seen(&self) {
+    pub fn were_seen(&self) {
         self.last_look.set(Instant::now());
         self.work.set(0);
     }
 
     /// Counts a connection that goes on at the next look.
-    pub(super) fn wait_for_turn(self: &Rc<Rings>) -> Turning {
+    pub fn wait_for_turn(self: &Rc<Rings>) -> Turning {
         self.turning.set(self.turning.get() + 1);
         Turning(Rc::clone(self))
     }
 
     /// How many such there are now.
     #[inline]
-    pub(super) fn turning(&self) -> usize {
+    pub fn turning(&self) -> usize {
         self.turning.get()
     }
 
     /// Counts work of a connection.
     #[inline]
-    pub(super) fn worked(&self, work: u32) {
+    pub fn worked(&self, work: u32) {
         self.work.set(self.work.get().saturating_add(work));
     }
 
     /// Whether so much work was done since the last look that the next is due before any more.
     #[inline]
-    pub(super) fn are_overdue(&self) -> bool {
+    pub fn are_overdue(&self) -> bool {
         self.work.get() >= WORK_MAX
     }
 
     /// Has the executor look at its rings where that is due; says whether it was.
-    pub(super) async fn look_if_due(&self) -> bool {
-        let look = match self.budget.waiting() {
+    pub async fn look_if_due(&self) -> bool {
+        let look = match (self.waiting)() {
             0 => LOOK,
             waiting => (LOOK_FOR_EACH * waiting as u32).clamp(LOOK_IN_FLIGHT, LOOK),
         };

@@ -32,10 +32,10 @@ use glommio::{
 };
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
-use super::{
-    LOG_FOLDER,
-    environment::{BLOCK_BYTES, File, Storage},
-};
+use super::environment::{BLOCK_BYTES, File, Storage};
+
+/// The folder of a disk in which each write is synced: of logs.
+pub const SYNCED_FOLDER: &str = "log";
 
 /// A folder on a real file system. Use it on a glommio executor only.
 #[derive(Clone)]
@@ -235,14 +235,14 @@ fn has_direct_io(folder: &Path) -> bool {
 
 /// Whether every write to a file is followed by a sync, so that it is best done with it.
 fn is_log(name: &str) -> bool {
-    Path::new(name).starts_with(LOG_FOLDER)
+    Path::new(name).starts_with(SYNCED_FOLDER)
 }
 
 /// How the names of files begin that are removed at once.
 const SCRATCH: &str = ".direct-io-";
 
 /// Removes what a killed process had no time to remove. For whoever has the folder alone.
-pub(super) fn remove_scratch(folder: &Path) -> io::Result<()> {
+pub fn remove_scratch(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
@@ -493,7 +493,7 @@ mod tests {
     use glommio::{LocalExecutorBuilder, Placement};
 
     use super::*;
-    use crate::store::run_awake;
+    use crate::runtime::run_awake;
 
     #[test]
     fn data_is_read_after_a_sparse_file_was_opened_first() {

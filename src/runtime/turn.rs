@@ -126,7 +126,7 @@ mod tests {
     use glommio::{LocalExecutorBuilder, Placement};
 
     use super::*;
-    use crate::store::run_awake;
+    use crate::runtime::run_awake;
 
     #[test]
     fn of_many_at_long_work_one_goes_on_at_a_time_and_those_behind_one_that_is_gone_too() {

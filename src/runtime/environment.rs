@@ -7,7 +7,7 @@ use super::signal::yield_now;
 pub const BLOCK_BYTES: usize = 4_096;
 
 /// Whether there are only zeros in this, as where nothing was ever written.
-pub(super) fn is_blank(bytes: &[u8]) -> bool {
+pub fn is_blank(bytes: &[u8]) -> bool {
     const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
     let mut pieces = bytes.chunks(BLOCK_BYTES);
     pieces.all(|piece| *piece == ZEROS[..piece.len()])
