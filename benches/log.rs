@@ -1,7 +1,7 @@
 //! The log: what a record costs to encode, and what durable changes cost when so many wait at the
 //! same time, on the disk under target/tmp. One waiting is the disk's own time for a write and a
-//! sync; the more wait, the more share it. And a start: how long a recovery takes that finds a million
-//! lockers of two coins each, spread over all 15,000 pages, with a book of them or without.
+//! sync; the more wait, the more share it. And a start: how long a recovery takes that finds a
+//! million lockers of two coins each, spread over all 15,000 pages, with a book of them or without.
 
 mod real_core;
 

@@ -1,5 +1,5 @@
-//! Bytes in, bytes out: what a request costs before anyone looks at a coin, and what the ciphers add,
-//! by size. Composing is the client's half, opening the server's.
+//! Bytes in, bytes out: what a request costs before anyone looks at a coin, and what the ciphers
+//! add, by size. Composing is the client's half, opening the server's.
 
 mod real_core;
 
@@ -107,8 +107,8 @@ fn seal(out: &mut Vec<u8>, header: &RequestHeader) {
     });
 }
 
-/// Type 1 is CTR alone, type 4 is CTR and HMAC; a header and a plain body of the same size cost what
-/// "parse" above says.
+/// Type 1 is CTR alone, type 4 is CTR and HMAC; a header and a plain body of the same size cost
+/// what "parse" above says.
 fn encrypted(c: &mut Criterion) {
     let (coin, an): (Coin, An) = coin_on(0, 0);
     let types = [

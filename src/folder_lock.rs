@@ -11,8 +11,9 @@ use crate::plain_file;
 
 /// A file or folder that is locked for as long as this value lives.
 ///
-/// A program that this process starts has a copy of the descriptor until it is executed, and the lock
-/// goes with the last copy. So the end of this value takes the lock off and does not only close.
+/// A program that this process starts has a copy of the descriptor until it is executed, and the
+/// lock goes with the last copy. So the end of this value takes the lock off and does not only
+/// close.
 #[derive(Debug)]
 pub struct Locked(File);
 

@@ -1,8 +1,8 @@
-//! Bytes as hexadecimal digits, two a byte, written in lower case and read in either; in constant time,
-//! since secrets are written so.
+//! Bytes as hexadecimal digits, two a byte, written in lower case and read in either; in constant
+//! time, since secrets are written so.
 
-/// The bytes that digits stand for; `None` where there are more or fewer, or something else stands among
-/// them.
+/// The bytes that digits stand for; `None` where there are more or fewer, or something else stands
+/// among them.
 ///
 /// ```
 /// assert_eq!(raida::hex::read("0aFF"), Some([0x0a, 0xff]));

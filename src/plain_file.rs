@@ -1,5 +1,5 @@
-//! Plain files, read up to a bound. A name that somebody gives may stand for something else: a FIFO that
-//! nobody writes to would hang whoever opens it, a device or a file full of holes has no end.
+//! Plain files, read up to a bound. A name that somebody gives may stand for something else: a FIFO
+//! that nobody writes to would hang whoever opens it, a device or a file full of holes has no end.
 
 use std::{
     fs::{File, FileType, Metadata, OpenOptions},
@@ -8,7 +8,8 @@ use std::{
     path::Path,
 };
 
-/// The longest file that holds a key or another secret, bytes: its digits, and some space around them.
+/// The longest file that holds a key or another secret, bytes: its digits, and some space around
+/// them.
 pub const SECRET_BYTES_MAX: usize = 4 << 10;
 /// The longest configuration, list of hosts or other text that a person writes, bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -31,8 +32,8 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a file that only its owner can read, in place of what stands there: of a run that did not end, or
-/// of somebody who wants what is written, as a link to a file of his.
+/// Makes a file that only its owner can read, in place of what stands there: of a run that did not
+/// end, or of somebody who wants what is written, as a link to a file of his.
 ///
 /// # Errors
 /// What stands there cannot be removed, or no file can be made.

@@ -10,8 +10,8 @@ use std::{
 
 /// What can be shown safely.
 pub trait Shown {
-    /// The name on one line, with an escape for every character that is not to be seen, and in quotes
-    /// where a shell would not take it as one word.
+    /// The name on one line, with an escape for every character that is not to be seen, and in
+    /// quotes where a shell would not take it as one word.
     fn shown(&self) -> Escaped<'_>;
 
     /// The same without quotes: for a value that is no word of a command.
@@ -58,8 +58,8 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// A text of several lines without what is not to be seen: for what is printed last, wherever it came
-/// from.
+/// A text of several lines without what is not to be seen: for what is printed last, wherever it
+/// came from.
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -117,7 +117,8 @@ pub fn who_has(port: u16, outgoing: &str) -> String {
 }
 
 /// Whether a character does something else than to be seen: control characters, those that turn the
-/// direction of writing or end a line, and those that take no room, by which two texts look the same.
+/// direction of writing or end a line, and those that take no room, by which two texts look the
+/// same.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -1,5 +1,5 @@
-//! What the node asks of the allocator while it serves requests about one coin: nothing. Every turn of
-//! a core's loop takes some of glommio's (a wait for sockets, a write to the log), however many
+//! What the node asks of the allocator while it serves requests about one coin: nothing. Every turn
+//! of a core's loop takes some of glommio's (a wait for sockets, a write to the log), however many
 //! requests the turn answers; so rounds of many requests are compared with rounds of one.
 
 #[path = "support/real_node/mod.rs"]
@@ -21,8 +21,8 @@ use raida::protocol::{Command, Protection, RaidaId, Request, Status};
 
 use real_node::{COIN_ID, PATIENCE, RAIDA, RealNode};
 
-/// Requests sent at once in a round of many: what a connection may have waiting, and no more than one
-/// packet of the loopback.
+/// Requests sent at once in a round of many: what a connection may have waiting, and no more than
+/// one packet of the loopback.
 const MANY: usize = 64;
 const ROUNDS: u64 = 500;
 
@@ -113,8 +113,8 @@ fn requests(command: Command, count: usize, round: u64) -> Vec<u8> {
     bytes
 }
 
-/// The fewest allocations of the node in a round of `count` requests: the round that took the fewest
-/// turns.
+/// The fewest allocations of the node in a round of `count` requests: the round that took the
+/// fewest turns.
 fn fewest(stream: &mut TcpStream, command: Command, count: usize) -> u64 {
     let rounds = [0, 1].map(|round| requests(command, count, round));
     let (size, status) = match command {

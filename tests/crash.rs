@@ -1,8 +1,8 @@
-//! What a node answered outlives any crash: the real program, killed at random moments under a load of
-//! powns, of everything that lockers and trades can be asked, and of fixes of encryption.
+//! What a node answered outlives any crash: the real program, killed at random moments under a load
+//! of powns, of everything that lockers and trades can be asked, and of fixes of encryption.
 //!
-//! `RAIDA_CRASH_ROUNDS` sets how often (20 by default), `RAIDA_CRASH_SEED` repeats the choices of an
-//! earlier run; moments and answers vary all the same.
+//! `RAIDA_CRASH_ROUNDS` sets how often (20 by default), `RAIDA_CRASH_SEED` repeats the choices of
+//! an earlier run; moments and answers vary all the same.
 
 #[path = "support/node_process/mod.rs"]
 mod node_process;

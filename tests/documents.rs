@@ -66,7 +66,8 @@ fn headings(document: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What a citation says behind the document's name: a heading in quotes, or the number of a section.
+/// What a citation says behind the document's name: a heading in quotes, or the number of a
+/// section.
 fn cited(behind: &str) -> Vec<String> {
     let quoted = |text: &str| {
         let (heading, rest) = text.strip_prefix('"')?.split_once('"')?;

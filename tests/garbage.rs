@@ -1,8 +1,9 @@
-//! Any header, any body, any length, split at any byte, over TCP and UDP: the status of docs/protocol.md
-//! or silence, and nobody else notices.
+//! Any header, any body, any length, split at any byte, over TCP and UDP: the status of
+//! docs/protocol.md or silence, and nobody else notices.
 //!
 //! What is sent is random, or a right request that was damaged. A few lines here say after
-//! docs/protocol.md which answers are possible; meanwhile other clients have all their right answers.
+//! docs/protocol.md which answers are possible; meanwhile other clients have all their right
+//! answers.
 //!
 //! `RAIDA_GARBAGE_SEED=<number>` sends the same again.
 
@@ -218,7 +219,8 @@ fn judge(bytes: &[u8], dialect: Dialect, is_datagram: bool) -> Option<Verdict> {
     Some(verdict)
 }
 
-/// docs/protocol.md sections 3 and 5, for a body that is whole. Whether a key is right is not looked at.
+/// docs/protocol.md sections 3 and 5, for a body that is whole. Whether a key is right is not
+/// looked at.
 fn body_statuses(command: Command, kind: u8, dialect: Dialect, body: &[u8]) -> Vec<Status> {
     let unread = match kind {
         0 => vec![],

@@ -1,5 +1,5 @@
-//! The generator itself allocates nothing while it asks: an allocation now and then would show in the
-//! latencies, and cost a request as much as the node's own work.
+//! The generator itself allocates nothing while it asks: an allocation now and then would show in
+//! the latencies, and cost a request as much as the node's own work.
 
 #[path = "support/small_node/mod.rs"]
 mod small_node;
@@ -202,8 +202,8 @@ fn the_generator_allocates_nothing_for_a_request_of_one_coin() {
             let outcome = plan.run(vec![Box::new(watched)]).unwrap();
             let (rows, allocating) = (outcome.kinds[0].right, outcome.kinds[1].right);
             assert!(rows > 8, "{kind} by {io:?}: {rows} rows");
-            // The one in which the turn changes from settling to counting, and one more where a buffer
-            // grows a last time.
+            // The one in which the turn changes from settling to counting, and one more where a
+            // buffer grows a last time.
             assert!(
                 allocating <= 2,
                 "{kind} by {io:?}: {allocating} of {rows} rows"

@@ -1,6 +1,6 @@
-//! What strangers make the real program hold in memory: requests that wait, answers that nobody takes,
-//! requests that were announced and never come. However they try, the process stays within a bound, gives
-//! back what it took, and serves an honest client meanwhile.
+//! What strangers make the real program hold in memory: requests that wait, answers that nobody
+//! takes, requests that were announced and never come. However they try, the process stays within a
+//! bound, gives back what it took, and serves an honest client meanwhile.
 
 #[path = "support/node_process/mod.rs"]
 mod node_process;
@@ -111,8 +111,8 @@ impl Attacked {
         stream
     }
 
-    /// Runs an attack beside an honest client, for as long as it is told to; what it gives is dropped at
-    /// its end.
+    /// Runs an attack beside an honest client, for as long as it is told to; what it gives is
+    /// dropped at its end.
     fn bears<T>(&self, name: &str, attack: impl FnOnce(&dyn Fn() -> bool) -> T) {
         // The peak counts from here on (proc(5), clear_refs).
         std::fs::write(format!("/proc/{}/clear_refs", self.node.id()), "5").unwrap();
@@ -132,7 +132,8 @@ impl Attacked {
                 }
                 longest
             });
-            // How fast others are served is measured by perf/attacks, on a build and a machine for that.
+            // How fast others are served is measured by perf/attacks, on a build and a machine for
+            // that.
             let start = Instant::now();
             let held = attack(&|| match honest.load(SeqCst) {
                 ..=HONEST_MIN => start.elapsed() < PATIENCE,
@@ -221,7 +222,8 @@ fn wrong_pown(count: usize) -> Vec<u8> {
     request(Command::Pown, &payload)
 }
 
-/// Sends the same bytes over many connections for a while, as much as the node takes, and reads nothing.
+/// Sends the same bytes over many connections for a while, as much as the node takes, and reads
+/// nothing.
 fn pour(streams: &[TcpStream], bytes: &[u8], most: usize, goes_on: &dyn Fn() -> bool) {
     let mut sent = vec![0; streams.len()];
     for stream in streams {
@@ -292,7 +294,8 @@ impl Attacked {
         );
     }
 
-    /// The largest answer and the largest request, over a new connection of an address that has no other.
+    /// The largest answer and the largest request, over a new connection of an address that has no
+    /// other.
     fn asks_for_much(&self) {
         let mut stream = self.connect(100);
         stream.write_all(&peek(1)).unwrap();

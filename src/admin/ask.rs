@@ -11,8 +11,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{ADDRESS, Address, COUNTS, Counts, LATENCY, LatencyReport, socket_path};
 
-/// The node has so long to take a question, and so long to answer it: longer than it gives its cores
-/// and those who ask before.
+/// The node has so long to take a question, and so long to answer it: longer than it gives its
+/// cores and those who ask before.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer, at most: all commands on more shards than there can be are less.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;

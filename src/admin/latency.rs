@@ -32,8 +32,8 @@ pub struct CommandLatency {
     pub by_shard: Vec<ShardLatency>,
 }
 
-/// How long requests of one command took on the core of one shard: the one that received them, which
-/// may have asked others.
+/// How long requests of one command took on the core of one shard: the one that received them,
+/// which may have asked others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardLatency {
     /// Its number.

@@ -71,8 +71,8 @@ impl Mailbox {
         }
     }
 
-    /// Asks the core how long requests took. The channel is closed without an answer where there will
-    /// be none.
+    /// Asks the core how long requests took. The channel is closed without an answer where there
+    /// will be none.
     pub(super) fn ask_latency(&self) -> Receiver<CoreLatency> {
         self.ask(Question::Latency)
     }
@@ -125,7 +125,8 @@ pub async fn answer<E: Environment>(
                 for command in Command::all() {
                     if let Some(measured) = service.latency(command) {
                         answer.push((command, measured));
-                        // A copy is 30 KB: a few microseconds, after which requests have their turn.
+                        // A copy is 30 KB: a few microseconds, after which requests have their
+                        // turn.
                         environment.turn().await;
                     }
                 }

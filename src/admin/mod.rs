@@ -1,6 +1,6 @@
-//! What a node tells its operator about itself: a Unix socket in the data folder, served by a thread
-//! that is none of the node's cores. It asks them through a mailbox each; nothing on a request's way
-//! knows of it.
+//! What a node tells its operator about itself: a Unix socket in the data folder, served by a
+//! thread that is none of the node's cores. It asks them through a mailbox each; nothing on a
+//! request's way knows of it.
 
 mod ask;
 mod counts;

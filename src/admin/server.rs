@@ -59,8 +59,8 @@ enum Waited {
 }
 
 impl Server {
-    /// Starts to serve. The caller has the data folder to itself, so a socket that is there already was
-    /// left by a node that was killed, and is replaced.
+    /// Starts to serve. The caller has the data folder to itself, so a socket that is there already
+    /// was left by a node that was killed, and is replaced.
     ///
     /// # Errors
     /// Where the socket cannot be made.

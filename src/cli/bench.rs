@@ -44,91 +44,97 @@ const MINT_MAX: usize = 2_000_000;
 
 /// Put a load on a node, and say how many right answers came a second and how long they took.
 ///
-/// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about coins;
-/// one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back and forth
-/// between two authenticity numbers of each coin; pown-derive gives numbers that the node derives from
-/// those before, pown-sum is for one coin a request. A coin is in one request at a time, so the right
-/// answer to each is known. find asks which of two numbers coins have: the first, the second or, now
-/// and then, neither. ticket asks for tickets, one request in 64 with a wrong number in it; validate
-/// asks for one and claims it in the names of all 25 servers. A node keeps each ticket for
-/// tickets.lifetime_s and has room for tickets.pool of them on each shard, for one address an eighth of
-/// that and for one coin 128: start it with --set tickets.shares=1 --set tickets.per_coin=0 where it is
-/// to give out more. It believes whoever claims
-/// only without a list of peers, or with peers.verify_source = false. encryption-ticket asks for
-/// tickets that vouch for one coin each to another server, one request in 64 with a wrong number; the
-/// node needs the secrets that it shares with the others (raida keys new, and its file in keys.file)
-/// and gives tickets only under encryption: type 4 unless --encryption says otherwise. Of one address
-/// it takes limits.healing_per_s of find, tickets and fix on each core, 1000 unless set, and refuses
-/// the rest ("too many requests"): start it with --set limits.healing_per_s=0. Over UDP it sends few
-/// refusals, and of encryption tickets one in 64 is to be refused: start it with --set
-/// limits.udp_refusals_per_s=0 too. Every answer is checked: its length, its challenge answer or HMAC,
-/// its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have their own
-/// numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv. With
-/// --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
+/// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about
+/// coins; one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back
+/// and forth between two authenticity numbers of each coin; pown-derive gives numbers that the node
+/// derives from those before, pown-sum is for one coin a request. A coin is in one request at a
+/// time, so the right answer to each is known. find asks which of two numbers coins have: the
+/// first, the second or, now and then, neither. ticket asks for tickets, one request in 64 with a
+/// wrong number in it; validate asks for one and claims it in the names of all 25 servers. A node
+/// keeps each ticket for tickets.lifetime_s and has room for tickets.pool of them on each shard,
+/// for one address an eighth of that and for one coin 128: start it with --set tickets.shares=1
+/// --set tickets.per_coin=0 where it is to give out more. It believes whoever claims only without a
+/// list of peers, or with peers.verify_source = false. encryption-ticket asks for tickets that
+/// vouch for one coin each to another server, one request in 64 with a wrong number; the node needs
+/// the secrets that it shares with the others (raida keys new, and its file in keys.file) and gives
+/// tickets only under encryption: type 4 unless --encryption says otherwise. Of one address it
+/// takes limits.healing_per_s of find, tickets and fix on each core, 1000 unless set, and refuses
+/// the rest ("too many requests"): start it with --set limits.healing_per_s=0. Over UDP it sends
+/// few refusals, and of encryption tickets one in 64 is to be refused: start it with --set
+/// limits.udp_refusals_per_s=0 too. Every answer is checked: its length, its challenge answer or
+/// HMAC, its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have
+/// their own numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv.
+/// With --encryption 1 or 4 some of the coins are kept aside for keys, with 2 in a locker each.
 ///
-/// LOCKERS AND TRADES, always of --coins coins. put stores coins that lie in no locker, each request in
-/// one of its own under a new key. peek looks into lockers that were filled before the first slice, and
-/// has to be shown their coins in the order in which they were stored; one request in 64 is about a
-/// locker that does not exist. Over UDP a node answers peek and list with at most three times the bytes
-/// of the request: start it with --set network.udp_amplification=10000 for more. If all coins of
-/// --coins-file lie in lockers already, these are looked into as they are. take gives all coins of a
-/// locker new numbers. offer puts coins up for sale (in cloudcoin), at a price that nothing else has.
-/// list asks for 255 lockers that are for sale, and puts up as many before the first slice. buy buys
-/// with a new transaction id each time, on a node with trade.settlement = "trusted". What put, take,
-/// offer and buy use up is made ready before each slice, of all coins there are, over a connection of
-/// its own: stored for take, up for sale for buy, and for put and offer out of the lockers of the slice
-/// before, each coin under its own number again, since a node takes no sum for a proof where coins of
-/// one locker are in it in pairs. A slice ends when it is used up: more coins (--mint) make longer
-/// slices. Offers are taken back in the end.
+/// LOCKERS AND TRADES, always of --coins coins. put stores coins that lie in no locker, each
+/// request in one of its own under a new key. peek looks into lockers that were filled before the
+/// first slice, and has to be shown their coins in the order in which they were stored; one request
+/// in 64 is about a locker that does not exist. Over UDP a node answers peek and list with at most
+/// three times the bytes of the request: start it with --set network.udp_amplification=10000 for
+/// more. If all coins of --coins-file lie in lockers already, these are looked into as they are.
+/// take gives all coins of a locker new numbers. offer puts coins up for sale (in cloudcoin), at a
+/// price that nothing else has. list asks for 255 lockers that are for sale, and puts up as many
+/// before the first slice. buy buys with a new transaction id each time, on a node with
+/// trade.settlement = "trusted". What put, take, offer and buy use up is made ready before each
+/// slice, of all coins there are, over a connection of its own: stored for take, up for sale for
+/// buy, and for put and offer out of the lockers of the slice before, each coin under its own
+/// number again, since a node takes no sum for a proof where coins of one locker are in it in
+/// pairs. A slice ends when it is used up: more coins (--mint) make longer slices. Offers are taken
+/// back in the end.
 ///
-/// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida repair
-/// coins, and measures that alone. Coins are made on all nodes that answer and deleted again in the
-/// end. Tickets of the others are got before each slice, about twice as many as one has taken so far;
-/// within a slice only when three quarters are used up, and a WARNING says when a fix had to wait for
-/// them. Take more --slices where one takes more than 3,000 fixes. A node has room for tickets.pool
-/// tickets of 64 coins on each shard, for one address an eighth of that (tickets.shares), of which 128
-/// may list the same coin (tickets.per_coin), and they stay for tickets.lifetime_s: start the network with
-/// --set tickets.per_coin=0, and there is room for 5,000 fixes of 100 coins in 300 s. Of others that are down,
-/// 11 at most, each fix names a ticket that was never given out, so that the node tries to claim from
-/// all 24. With 12 or more of them down no fix succeeds: --expect-refusal measures how long a node
-/// takes to say that. limits.healing_per_s bounds fixes as well (`raida network --set`). A fix counts
-/// as lost after 40 s, or --timeout-ms where that is more.
+/// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida
+/// repair coins, and measures that alone. Coins are made on all nodes that answer and deleted again
+/// in the end. Tickets of the others are got before each slice, about twice as many as one has
+/// taken so far; within a slice only when three quarters are used up, and a WARNING says when a fix
+/// had to wait for them. Take more --slices where one takes more than 3,000 fixes. A node has room
+/// for tickets.pool tickets of 64 coins on each shard, for one address an eighth of that
+/// (tickets.shares), of which 128 may list the same coin (tickets.per_coin), and they stay for
+/// tickets.lifetime_s: start the network with --set tickets.per_coin=0, and there is room for 5,000
+/// fixes of 100 coins in 300 s. Of others that are down, 11 at most, each fix names a ticket that
+/// was never given out, so that the node tries to claim from all 24. With 12 or more of them down
+/// no fix succeeds: --expect-refusal measures how long a node takes to say that.
+/// limits.healing_per_s bounds fixes as well (`raida network --set`). A fix counts as lost after 40
+/// s, or --timeout-ms where that is more.
 ///
-/// CLOSED LOOP (unless --rate or --sweep is given). A request goes out when an earlier one is answered,
-/// so that --in-flight (UDP) or --connections times --depth (TCP) requests are always under way. This
-/// is for throughput: the rate is what the node can do with so many at a time. Its latencies are those
-/// of this load only: while the node stalls nothing is asked, and what would have waited is missing
-/// (coordinated omission). Do not quote them as what a client sees.
+/// CLOSED LOOP (unless --rate or --sweep is given). A request goes out when an earlier one is
+/// answered, so that --in-flight (UDP) or --connections times --depth (TCP) requests are always
+/// under way. This is for throughput: the rate is what the node can do with so many at a time. Its
+/// latencies are those of this load only: while the node stalls nothing is asked, and what would
+/// have waited is missing (coordinated omission). Do not quote them as what a client sees.
 ///
-/// OPEN LOOP (--rate). Each request is due at a time drawn beforehand, whatever became of earlier ones:
-/// at random like people who know nothing of each other (--spacing poisson), or evenly. Latency counts
-/// from when a request was DUE to when its answer was read, also when it went out later because the
-/// node, or this program, was behind. Requests that cannot be sent for --timeout-ms are lost. This is
-/// for latency; take a rate that the node can do, as half of its peak. --sweep goes through rising
-/// rates, --seconds each, until the node is saturated: less than 95 % of the rate is reached, or p99 is
-/// 20 times the best one so far and over 5 ms. auto takes 10 % to 110 % of the closed loop's peak.
+/// OPEN LOOP (--rate). Each request is due at a time drawn beforehand, whatever became of earlier
+/// ones: at random like people who know nothing of each other (--spacing poisson), or evenly.
+/// Latency counts from when a request was DUE to when its answer was read, also when it went out
+/// later because the node, or this program, was behind. Requests that cannot be sent for
+/// --timeout-ms are lost. This is for latency; take a rate that the node can do, as half of its
+/// peak. --sweep goes through rising rates, --seconds each, until the node is saturated: less than
+/// 95 % of the rate is reached, or p99 is 20 times the best one so far and over 5 ms. auto takes 10
+/// % to 110 % of the closed loop's peak.
 ///
-/// WHAT IS COUNTED. right: as it must be, in time. wrong: what cannot be, or cannot be read; one of them
-/// makes the exit status 1. refused: the node said that it did not do it. late: right, but later than
-/// --late-ms after it was due; no part of the rate, but of the latencies. lost: no answer within
-/// --timeout-ms; no part of the latencies, so look at both. stray: datagrams nobody waited for. Warm-up
-/// and the first tenth of each slice are checked but not part of rates and latencies.
+/// WHAT IS COUNTED. right: as it must be, in time. wrong: what cannot be, or cannot be read; one of
+/// them makes the exit status 1. refused: the node said that it did not do it. late: right, but
+/// later than --late-ms after it was due; no part of the rate, but of the latencies. lost: no
+/// answer within --timeout-ms; no part of the latencies, so look at both. stray: datagrams nobody
+/// waited for. Warm-up and the first tenth of each slice are checked but not part of rates and
+/// latencies.
 ///
-/// BASELINES run in the same program run, in slices that take turns with the node's, so that whatever
-/// else the machine does hits both; compare ratios. echo: a server that sends back what it gets, by
-/// recvmmsg and sendmmsg (UDP) or epoll (TCP). echo-uring: the same by io_uring. redis: redis-server
-/// from PATH, with the same connections and depth; GET of 16 bytes beside requests that read, SET with
-/// appendfsync always beside those that change (MGET and MSET for several coins), each answer checked;
-/// no persistence where nothing changes. disk: 4 KiB written and synced, one after the other.
+/// BASELINES run in the same program run, in slices that take turns with the node's, so that
+/// whatever else the machine does hits both; compare ratios. echo: a server that sends back what it
+/// gets, by recvmmsg and sendmmsg (UDP) or epoll (TCP). echo-uring: the same by io_uring. redis:
+/// redis-server from PATH, with the same connections and depth; GET of 16 bytes beside requests
+/// that read, SET with appendfsync always beside those that change (MGET and MSET for several
+/// coins), each answer checked; no persistence where nothing changes. disk: 4 KiB written and
+/// synced, one after the other.
 ///
-/// A FAIR TEST. Keep the node and this program on CPUs of their own (raida serve with shards.pin = true;
-/// --cpus here, --node-cpus for the baselines to have the node's). Give --node-pid: then the cost in CPU
-/// time is told, which other programs disturb less than the rate, and whether the node or this program
-/// was at its limit. A warning says when this program was: then add --threads and --cpus. Its own cost
-/// is printed beside each contender. Take slices enough to see the spread.
+/// A FAIR TEST. Keep the node and this program on CPUs of their own (raida serve with shards.pin =
+/// true; --cpus here, --node-cpus for the baselines to have the node's). Give --node-pid: then the
+/// cost in CPU time is told, which other programs disturb less than the rate, and whether the node
+/// or this program was at its limit. A warning says when this program was: then add --threads and
+/// --cpus. Its own cost is printed beside each contender. Take slices enough to see the spread.
 ///
-/// Exit status 1 if any answer was wrong, any request was refused, none was right, or a coin was not what
-/// the answers made it. Ctrl-C ends a run: coins that were made are taken out of circulation.
+/// Exit status 1 if any answer was wrong, any request was refused, none was right, or a coin was
+/// not what the answers made it. Ctrl-C ends a run: coins that were made are taken out of
+/// circulation.
 #[derive(clap::Args, Debug)]
 #[command(group = ArgGroup::new("load").required(true).args(["kind", "mix", "plot"]))]
 #[command(after_help = "Examples:
@@ -166,7 +172,8 @@ pub struct BenchCommand {
     /// For fix, with 12 or more of the others down: the right answer is that nothing was repaired
     #[arg(long)]
     expect_refusal: bool,
-    /// Encryption type of every request: 0 none; 1 AES-128; 2 AES-128 by locker; 4 AES-256 with HMAC
+    /// Encryption type of every request: 0 none; 1 AES-128; 2 AES-128 by locker; 4 AES-256 with
+    /// HMAC
     /// [default: 0; with encryption-ticket 4]
     #[arg(long, value_name = "TYPE", value_parser = encryption_type)]
     encryption: Option<u8>,
@@ -185,8 +192,9 @@ pub struct BenchCommand {
     /// Coins a request
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = coins_a_request)]
     coins: usize,
-    /// Which coins: all alike; some far more often (zipf); of one page; of one shard; each request's
-    /// from one shard after the other (across). With several threads each has its part of the coins
+    /// Which coins: all alike; some far more often (zipf); of one page; of one shard; each
+    /// request's from one shard after the other (across). With several threads each has its part of
+    /// the coins
     #[arg(long, value_name = "HOW", default_value = "uniform")]
     choose: Choose,
     /// The k-th most asked about coin comes in proportion to 1 / k^S
@@ -198,8 +206,8 @@ pub struct BenchCommand {
     /// CSV of the coins to ask about
     #[arg(long, value_name = "FILE.csv")]
     coins_file: Option<PathBuf>,
-    /// Without a file: coins to mint, evenly of all denominations [default: 15360; for fix, no more than that: those of
-    /// twice as many requests as are under way]
+    /// Without a file: coins to mint, evenly of all denominations [default: 15360; for fix, no more
+    /// than that: those of twice as many requests as are under way]
     #[arg(long, value_name = "N", value_parser = coins_to_mint)]
     mint: Option<usize>,
     #[command(flatten)]
@@ -231,8 +239,8 @@ pub struct BenchCommand {
     /// CPUs of the generator's threads, the first thread on the first
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     cpus: Vec<usize>,
-    /// How the generator speaks to the kernel: by calls, which cost it less over UDP, or by io_uring
-    /// (Linux 6.1), which costs it less over TCP with many requests on a connection
+    /// How the generator speaks to the kernel: by calls, which cost it less over UDP, or by
+    /// io_uring (Linux 6.1), which costs it less over TCP with many requests on a connection
     #[arg(long, value_name = "HOW", default_value = "syscalls")]
     io: IoName,
     /// What to measure beside the node in the same run
@@ -251,8 +259,8 @@ pub struct BenchCommand {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Folder for what is left of the run: result.json; of each contender its percentiles (.hgrm, for
-    /// HdrHistogram's plotter) and its latencies over time (.hlog); pictures (.svg)
+    /// Folder for what is left of the run: result.json; of each contender its percentiles (.hgrm,
+    /// for HdrHistogram's plotter) and its latencies over time (.hlog); pictures (.svg)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// No line that follows the run on the terminal
@@ -708,7 +716,8 @@ impl BenchCommand {
         load.expect("the parser asks for one of them")
     }
 
-    /// The encryption type of every request. Nodes give encryption tickets to nobody who asks without.
+    /// The encryption type of every request. Nodes give encryption tickets to nobody who asks
+    /// without.
     fn encryption(&self) -> u8 {
         let default = match self.load() {
             Load::Mix(mix) if mix.asks_for(EncryptionTicketKind::NAME) => 4,
@@ -911,8 +920,8 @@ impl BenchCommand {
         Err(LoadError::Plan(what).into())
     }
 
-    /// Whether the coins of a file are fit for a load: it must not lose them, and what lies in a locker
-    /// is known only where all of it is in the file.
+    /// Whether the coins of a file are fit for a load: it must not lose them, and what lies in a
+    /// locker is known only where all of it is in the file.
     fn check_file(&self, file: &Path, load: &Mix, purse: &Purse) -> Result<(), CliError> {
         let lockers = purse.locker_sizes();
         let in_lockers = lockers.is_some();

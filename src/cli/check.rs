@@ -29,8 +29,8 @@ const SHOWN: usize = 20;
 pub struct CheckCommand {
     #[command(flatten)]
     folder: FolderArgs,
-    /// Write anew what follows from something else: the book of lockers and trades from the pages, the
-    /// log and what of it can be read, and counts in pages' heads. Says what could not be saved
+    /// Write anew what follows from something else: the book of lockers and trades from the pages,
+    /// the log and what of it can be read, and counts in pages' heads. Says what could not be saved
     #[arg(long)]
     rebuild: bool,
     /// One JSON object instead of text

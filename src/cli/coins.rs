@@ -11,8 +11,8 @@ use crate::client::{CoinListReader, CoinRecord, Months};
 use crate::coin::{An, Coin};
 use crate::shown::Shown;
 
-/// Why a server may take no sum for a proof of the coins of a CSV: several have one number. In pairs it
-/// leaves nothing in the sum (docs/protocol.md, "Sums").
+/// Why a server may take no sum for a proof of the coins of a CSV: several have one number. In
+/// pairs it leaves nothing in the sum (docs/protocol.md, "Sums").
 #[derive(Debug, thiserror::Error)]
 pub enum SharedKey {
     /// They lie in a locker.

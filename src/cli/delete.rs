@@ -15,12 +15,14 @@ use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
 
-/// Take coins out of circulation on a node, for good: those of a CSV that have the numbers in it there.
+/// Take coins out of circulation on a node, for good: those of a CSV that have the numbers in it
+/// there.
 ///
-/// It takes the node's admin key. With --whatever-number coins go whose number is another one by now as
-/// well, or one that the file does not say (32 zeros), whoever owns them: those of a bench or mint that
-/// was killed, whose list is removed then. Nobody may have made coins of these serial numbers since. With --network, which goes with
-/// it, they go on all 25 nodes. Exit status 1 if coins of the file are in circulation afterwards.
+/// It takes the node's admin key. With --whatever-number coins go whose number is another one by
+/// now as well, or one that the file does not say (32 zeros), whoever owns them: those of a bench
+/// or mint that was killed, whose list is removed then. Nobody may have made coins of these serial
+/// numbers since. With --network, which goes with it, they go on all 25 nodes. Exit status 1 if
+/// coins of the file are in circulation afterwards.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida delete coins.csv --data raida-data

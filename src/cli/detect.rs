@@ -13,9 +13,10 @@ use crate::shown::Shown;
 
 /// Ask a node which coins of a CSV are authentic; or with --all, all 25 servers about a wallet's.
 ///
-/// Exit status 1 if any is not, or, with --all, was left alone. There a coin has a letter for each server,
-/// RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that is of no use, u not asked. With 13 p and more it is authentic, or fracked where any fails; with 13 f and
-/// more counterfeit; else in limbo.
+/// Exit status 1 if any is not, or, with --all, was left alone. There a coin has a letter for each
+/// server, RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that is of no use, u
+/// not asked. With 13 p and more it is authentic, or fracked where any fails; with 13 f and more
+/// counterfeit; else in limbo.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida detect <FILE.csv> [OPTIONS]\n       raida detect --all (--network <DIR> | --hosts <FILE>) <WALLET|COIN.bin> [OPTIONS]"
@@ -31,8 +32,8 @@ pub struct DetectCommand {
     /// CSV of coins; the months column may be missing. With --all: a wallet or a coin file
     file: PathBuf,
     /// Ask all 25 servers at the same time, and show what each says of each coin; no file is
-    /// changed. With --encryption 1 or 4 each is asked under a coin of the wallet that passes there.
-    /// Not needed where --hosts or --network is given
+    /// changed. With --encryption 1 or 4 each is asked under a coin of the wallet that passes
+    /// there. Not needed where --hosts or --network is given
     #[arg(long, requires = "servers")]
     all: bool,
     #[command(flatten)]

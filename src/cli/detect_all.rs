@@ -16,11 +16,11 @@ use crate::shown::Shown;
 const LINES_MAX: usize = 25;
 const LEGEND: &str = "a letter a server, RAIDA 0 first: p passes, f fails, n no answer, e an answer of no use, u not asked\n";
 
-/// Asks all servers at the same time about the coins of a wallet or of one coin file, and shows a POWN
-/// string a coin. The answer is yes where every coin is authentic.
+/// Asks all servers at the same time about the coins of a wallet or of one coin file, and shows a
+/// POWN string a coin. The answer is yes where every coin is authentic.
 ///
-/// Under encryption type 1 or 4 each server is asked under one of the coins, so that its answer proves
-/// that it has the client's number of that coin.
+/// Under encryption type 1 or 4 each server is asked under one of the coins, so that its answer
+/// proves that it has the client's number of that coin.
 ///
 /// # Errors
 /// The coins cannot be read, or fewer than 13 servers answer.
@@ -127,8 +127,9 @@ fn passes_everywhere(filed: &Filed) -> bool {
     filed.file.pown.count(Mark::Passed) == RaidaId::COUNT
 }
 
-/// What each server is asked under: the first coin that is said to pass there. Where none is, the first of
-/// which there is one number, and in the worst case the first: whether it is right, the server says.
+/// What each server is asked under: the first coin that is said to pass there. Where none is, the
+/// first of which there is one number, and in the worst case the first: whether it is right, the
+/// server says.
 fn protection(coins: &[Filed], encryption: u8) -> Result<PerRaida<Protection>, CliError> {
     let under: fn(Coin, An) -> Protection = match encryption {
         0 => |_, _| Protection::None,

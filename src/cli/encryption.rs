@@ -141,7 +141,8 @@ fn fault_outcome(fault: &HelperFault) -> &'static str {
     }
 }
 
-/// What came of a question in a word or two, which stays the same whatever the server and the system say.
+/// What came of a question in a word or two, which stays the same whatever the server and the
+/// system say.
 fn outcome(error: &ClientError) -> &'static str {
     match error {
         ClientError::TimedOut(..) => "timed out",

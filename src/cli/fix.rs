@@ -20,8 +20,8 @@ use crate::shown::{Shown, remedy};
 /// Have a node repair coins that it lost, on the word of other servers.
 ///
 /// Get a ticket for the coins from at least 13 others first (`raida ticket`). The new authenticity
-/// numbers are written to --out before anything is sent, so that none is ever lost. Exit status 1 if
-/// any coin is not repaired. For a whole wallet use `raida heal`.
+/// numbers are written to --out before anything is sent, so that none is ever lost. Exit status 1
+/// if any coin is not repaired. For a whole wallet use `raida heal`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida fix lost.csv --out fixed.csv --raida 7 --host raida7.example.com:50007 --ticket 0=1893742 --ticket 1=99120034 (and 11 more)")]

@@ -12,15 +12,16 @@ use crate::client::draw_an;
 use crate::client::key_healing::{COOL_DOWN_MAX, EncryptionHealth, FAILURES_MAX, mend};
 use crate::client::wallet::{Access, Wallet};
 
-/// Mend the servers that have lost every number of a wallet's coins, so that they cannot even be talked
-/// to in private: for each, two others, drawn at random, vouch for half a new number of one coin.
+/// Mend the servers that have lost every number of a wallet's coins, so that they cannot even be
+/// talked to in private: for each, two others, drawn at random, vouch for half a new number of one
+/// coin.
 ///
-/// Asks all servers about the coins first, and notes in the wallet which of them are broken. A new number
-/// is in the coin's file before a server can have it, so that the command can be interrupted at any time
-/// and given again. The other coins are then a matter for `raida heal`, which does this first by itself.
-/// A server on which the coin changed lately, or that started lately, takes no tickets for three minutes: the
-/// command waits for it, twice at most, and says so.
-/// Exit status 0 if no server is broken afterwards, 1 if some are, 2 if too few servers answer, or another
+/// Asks all servers about the coins first, and notes in the wallet which of them are broken. A new
+/// number is in the coin's file before a server can have it, so that the command can be interrupted
+/// at any time and given again. The other coins are then a matter for `raida heal`, which does this
+/// first by itself. A server on which the coin changed lately, or that started lately, takes no
+/// tickets for three minutes: the command waits for it, twice at most, and says so. Exit status 0
+/// if no server is broken afterwards, 1 if some are, 2 if too few servers answer, or another
 /// network's.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
@@ -38,8 +39,8 @@ pub struct FixEncryptionCommand {
     /// The servers' coin id; 6 is CloudCoin. Coins of another one are left alone
     #[arg(long, value_name = "N", default_value_t = 6)]
     coin_id: u16,
-    /// How long a server that failed too often is left alone after each attempt, in seconds; kept in the
-    /// wallet for later [at first 1800; a year at most]
+    /// How long a server that failed too often is left alone after each attempt, in seconds; kept
+    /// in the wallet for later [at first 1800; a year at most]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=COOL_DOWN_MAX.as_secs()))]
     cool_down_s: Option<u64>,
     /// After how many attempts in a row that failed a server is left alone for that time
@@ -56,8 +57,8 @@ impl FixEncryptionCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The wallet, what it knows of the servers or the list of hosts cannot be read; fewer than 13 servers
-    /// answer, or servers of another network; the disk fails.
+    /// The wallet, what it knows of the servers or the list of hosts cannot be read; fewer than 13
+    /// servers answer, or servers of another network; the disk fails.
     pub fn run(self) -> Result<Answer, CliError> {
         let raidas = self.network.raidas(self.coin_id, self.timeout_ms)?;
         let mut wallet = Wallet::open(&self.wallet, Access::Change)?;

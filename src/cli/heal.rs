@@ -25,9 +25,9 @@ use crate::shown::Shown;
 /// Coins that are shown a line each, at most.
 const LINES_MAX: usize = 25;
 
-/// Heal a wallet: mend the servers that have lost all its numbers, find out which numbers of its limbo
-/// coins are in force, have servers that lost a coin repair it on the word of the others, and file each
-/// coin by its grade.
+/// Heal a wallet: mend the servers that have lost all its numbers, find out which numbers of its
+/// limbo coins are in force, have servers that lost a coin repair it on the word of the others, and
+/// file each coin by its grade.
 ///
 /// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and
 /// Grade, and judges what lies in Counterfeit again. A new number is in the coin's file before a

@@ -15,15 +15,15 @@ use crate::client::wallet::{Access, LeftAlone, Wallet};
 use crate::protocol::RaidaId;
 use crate::shown::Shown;
 
-/// Show which of the 25 servers have lost every number of a wallet's coins, what was tried about it, and
-/// when it will be tried again.
+/// Show which of the 25 servers have lost every number of a wallet's coins, what was tried about
+/// it, and when it will be tried again.
 ///
 /// From the wallet's files alone: what the servers said when they were last asked, and
-/// encryption-health.json. With --network or --hosts the servers are asked first, and what they say is
-/// kept, as `raida heal` does: which servers are broken in encryption-health.json, what each said of each
-/// coin in the coin files, which stay where they are. A server is broken that passes no coin of Bank and
-/// Fracked and fails some; unknown, where it was silent and nothing is noted. Exit status 0 if none is
-/// broken, 1 if some are.
+/// encryption-health.json. With --network or --hosts the servers are asked first, and what they say
+/// is kept, as `raida heal` does: which servers are broken in encryption-health.json, what each
+/// said of each coin in the coin files, which stay where they are. A server is broken that passes
+/// no coin of Bank and Fracked and fails some; unknown, where it was silent and nothing is noted.
+/// Exit status 0 if none is broken, 1 if some are.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida health wallet
@@ -49,8 +49,8 @@ impl HealthCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The wallet, what it knows of the servers or the list of hosts cannot be read; fewer than 13 servers
-    /// answer, or servers of another network; the disk fails.
+    /// The wallet, what it knows of the servers or the list of hosts cannot be read; fewer than 13
+    /// servers answer, or servers of another network; the disk fails.
     pub fn run(self) -> Result<Answer, CliError> {
         let access = match &self.network {
             Some(_) => Access::Change,

@@ -10,8 +10,9 @@ use crate::shown::Shown;
 
 /// Make the secrets that servers share to vouch for clients to each other.
 ///
-/// A client that has lost a coin's number on one server gets a new one there on the word of two others.
-/// They give it in tickets that are encrypted with a secret which only the two servers know.
+/// A client that has lost a coin's number on one server gets a new one there on the word of two
+/// others. They give it in tickets that are encrypted with a secret which only the two servers
+/// know.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:
   raida keys new --out keys")]
@@ -27,8 +28,8 @@ enum What {
 
 /// Make a set of secrets for all 25 servers, a file for each.
 ///
-/// The files are raida0.keys to raida24.keys, readable by their owner only. No file that is there is ever
-/// written over.
+/// The files are raida0.keys to raida24.keys, readable by their owner only. No file that is there
+/// is ever written over.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:
   raida keys new --out keys

@@ -15,14 +15,15 @@ use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
 
-/// Create coins and write them to a CSV; or with --network, the same coins on all 25 nodes, and file
-/// them in a wallet.
+/// Create coins and write them to a CSV; or with --network, the same coins on all 25 nodes, and
+/// file them in a wallet.
 ///
-/// Each batch of coins is written down before the node is asked for it, in a file beside the CSV, and
-/// with its numbers before the next one; coins that cannot be written are taken out of circulation again.
-/// Where the command is interrupted, give it again: it takes over the coins that were made, makes what is
-/// missing, and says which coins may be in circulation although nobody knows their numbers. For a wallet it
-/// says that too, and makes all that it is asked for: what was filed is in the wallet.
+/// Each batch of coins is written down before the node is asked for it, in a file beside the CSV,
+/// and with its numbers before the next one; coins that cannot be written are taken out of
+/// circulation again. Where the command is interrupted, give it again: it takes over the coins that
+/// were made, makes what is missing, and says which coins may be in circulation although nobody
+/// knows their numbers. For a wallet it says that too, and makes all that it is asked for: what was
+/// filed is in the wallet.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida mint --count <N> --denomination <DN>... (--out <FILE.csv> | --network <DIR> --wallet <WALLET>) [OPTIONS]"
@@ -161,8 +162,8 @@ impl MintCommand {
         Ok(Answer::Yes)
     }
 
-    /// Leaves coins in a file of their own that an interrupted mint asked for and whose numbers nobody
-    /// knows.
+    /// Leaves coins in a file of their own that an interrupted mint asked for and whose numbers
+    /// nobody knows.
     fn tell_unknown(&self, out: &Path, unknown: &[Coin]) -> Result<(), CliError> {
         if unknown.is_empty() {
             return Ok(());
@@ -216,7 +217,8 @@ struct Minting<'a> {
     made: Vec<Coin>,
 }
 
-/// How long pages stay reserved for a session (docs/protocol.md section 5), less some time on the way.
+/// How long pages stay reserved for a session (docs/protocol.md section 5), less some time on the
+/// way.
 pub const RESERVED: Duration = Duration::from_secs(14);
 
 impl Minting<'_> {
@@ -259,8 +261,8 @@ impl Minting<'_> {
         Ok(())
     }
 
-    /// Takes over what a mint that was interrupted left: coins with their numbers go into the new file and
-    /// off what is missing. Those without are given back, where they are in circulation.
+    /// Takes over what a mint that was interrupted left: coins with their numbers go into the new
+    /// file and off what is missing. Those without are given back, where they are in circulation.
     fn take_over(
         &mut self,
         part: &Path,

@@ -40,8 +40,8 @@ impl MintNetwork {
         Ok(minting)
     }
 
-    /// Says which coins an interrupted mint for this wallet asked for that it did not file, and that are
-    /// in circulation.
+    /// Says which coins an interrupted mint for this wallet asked for that it did not file, and
+    /// that are in circulation.
     fn tell_left_over(&self, network: &Path) -> Result<(), CliError> {
         for (part, lock) in CoinListWriter::left_over(&self.journal())? {
             if lock.is_none() {

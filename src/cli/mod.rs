@@ -193,7 +193,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A value that begins with `-` and is a number is a value: whoever reads it says what is wrong with it.
+/// A value that begins with `-` and is a number is a value: whoever reads it says what is wrong
+/// with it.
 fn taking_negative_numbers(command: clap::Command) -> clap::Command {
     let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
     command
@@ -204,7 +205,8 @@ fn taking_negative_numbers(command: clap::Command) -> clap::Command {
         .mut_subcommands(taking_negative_numbers)
 }
 
-/// The examples of the command that these words name: a command that has several forms shows each there.
+/// The examples of the command that these words name: a command that has several forms shows each
+/// there.
 fn examples(words: impl Iterator<Item = String>) -> Option<String> {
     let mut command = CommandLine::command();
     for word in words.skip(1) {

@@ -20,9 +20,9 @@ use crate::shown::Shown;
 
 /// Run all 25 nodes of a network on this machine, for trials and tests.
 ///
-/// Each node is a process of its own, with its data, its configuration and its log in DIR/raidaN; a node
-/// that ends by itself is started again. DIR/hosts lists where they are. Ctrl-C stops all nodes in
-/// order. Until then, the commands below work from another terminal.
+/// Each node is a process of its own, with its data, its configuration and its log in DIR/raidaN; a
+/// node that ends by itself is started again. DIR/hosts lists where they are. Ctrl-C stops all
+/// nodes in order. Until then, the commands below work from another terminal.
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
@@ -75,7 +75,8 @@ enum What {
     #[command(after_help = "Example:
   raida network start 3,7,11")]
     Start(NodesArgs),
-    /// Show the nodes of the network that runs; exit status 1 if one that is not down does not answer
+    /// Show the nodes of the network that runs; exit status 1 if one that is not down does not
+    /// answer
     #[command(after_help = "Example:
   raida network status --json")]
     Status {
@@ -158,7 +159,8 @@ impl RunArgs {
             dir: &self.folder.dir,
             stage: Stage::Starting,
         };
-        // What cannot be printed is no reason to stop 25 nodes; `raida network status` tells it too.
+        // What cannot be printed is no reason to stop 25 nodes; `raida network status` tells it
+        // too.
         let mut tell = |event: Event| drop(voice.say(&event));
         let ended = Supervisor::new(&settings, signals, &mut tell)?.run()?;
         print(&match ended.cut_off.len() {

@@ -6,8 +6,8 @@ use crate::client::{ClientError, CoinListWriter, CoinRecord, Existing, Outcome};
 use crate::coin::Mfs;
 use crate::shown::Shown;
 
-/// A CSV of the numbers that coins are about to get: written before a node is sent any of them, so that
-/// none is ever lost, and left with those that are, or may be, in force.
+/// A CSV of the numbers that coins are about to get: written before a node is sent any of them, so
+/// that none is ever lost, and left with those that are, or may be, in force.
 pub struct NewNumbers<'a> {
     out: &'a Path,
     coins: Vec<CoinRecord>,
@@ -23,9 +23,9 @@ impl<'a> NewNumbers<'a> {
         Ok(NewNumbers { out, coins })
     }
 
-    /// Leaves in the file the coins whose new number is, or may be, in force, by what became of each;
-    /// `error` is what ended the sending. What the file held before is safe, so a failure here loses
-    /// nothing, but has to be told.
+    /// Leaves in the file the coins whose new number is, or may be, in force, by what became of
+    /// each; `error` is what ended the sending. What the file held before is safe, so a failure
+    /// here loses nothing, but has to be told.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -23,8 +23,8 @@ const HOST_VARIABLE: &str = "RAIDA_HOST";
 /// Which node a command talks to, and how.
 #[derive(clap::Args, Debug)]
 pub struct NodeArgs {
-    /// The node; without it the one that runs on the folder of --data, where a command has that, then
-    /// the one that RAIDA_HOST in the environment names, then 127.0.0.1:50000
+    /// The node; without it the one that runs on the folder of --data, where a command has that,
+    /// then the one that RAIDA_HOST in the environment names, then 127.0.0.1:50000
     #[arg(long, value_name = "HOST:PORT")]
     host: Option<HostPort>,
     /// Its RAIDA number, 0 without it; a node answers to no other
@@ -102,7 +102,8 @@ impl NodeArgs {
         self.raida.unwrap_or(DEFAULT_RAIDA)
     }
 
-    /// Names the node that runs on the folder that is named for its admin key, where no node is named.
+    /// Names the node that runs on the folder that is named for its admin key, where no node is
+    /// named.
     ///
     /// # Errors
     /// No node runs there.
@@ -137,7 +138,8 @@ impl NodeArgs {
         host.unwrap_or_default() + &format!(" --raida {}", self.raida())
     }
 
-    /// Those of them that another command needs which is given here: what it finds by itself is left out.
+    /// Those of them that another command needs which is given here: what it finds by itself is
+    /// left out.
     pub fn flags_needed(&self) -> String {
         let host = (self.host.iter()).filter(|host| host.to_string() != DEFAULT_HOST);
         let raida = (self.raida.iter()).filter(|&&raida| raida != DEFAULT_RAIDA);

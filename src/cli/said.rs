@@ -122,8 +122,8 @@ pub fn is_agreed(agreement: &Agreement) -> bool {
     agreement.servers >= VOTES_NEEDED && !agreement.coins.is_empty()
 }
 
-/// Coins that a server has and most have not, or the other way round, that a report names. A server that
-/// invents coins is not to fill a disk.
+/// Coins that a server has and most have not, or the other way round, that a report names. A server
+/// that invents coins is not to fill a disk.
 const DIFFERENCES_MAX: usize = 1_000;
 
 /// What was peeked at, for a program.

@@ -9,8 +9,8 @@ use crate::coin::{An, Coin, Denomination};
 use crate::protocol::executive::SessionId;
 use crate::protocol::{AdminKey, RaidaId};
 
-/// The same coins made on several nodes of a network, whose folder is on this machine: the same serial
-/// numbers on each, an authenticity number from each.
+/// The same coins made on several nodes of a network, whose folder is on this machine: the same
+/// serial numbers on each, an authenticity number from each.
 pub struct SameCoins {
     raidas: Raidas,
     /// Of the nodes that are to have the coins.
@@ -52,8 +52,8 @@ impl SameCoins {
         })
     }
 
-    /// Coins whose numbers are free on every node, and reserved from now on: as many as are wanted, or
-    /// as the nodes offer.
+    /// Coins whose numbers are free on every node, and reserved from now on: as many as are wanted,
+    /// or as the nodes offer.
     ///
     /// # Errors
     /// A node gives no answer, or refuses; a denomination has none.
@@ -89,8 +89,8 @@ impl SameCoins {
         Ok(coins)
     }
 
-    /// Makes these coins on every node and hands over their numbers there, or makes them nowhere: also
-    /// where what they are handed to fails.
+    /// Makes these coins on every node and hands over their numbers there, or makes them nowhere:
+    /// also where what they are handed to fails.
     ///
     /// # Errors
     /// A node gives no answer, or refuses, or `keep` fails; and what became of the coins then.

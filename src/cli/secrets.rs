@@ -152,8 +152,8 @@ pub fn hex_of(an: An) -> String {
     hex::write(an.expose())
 }
 
-/// Tells a person a secret that was made up, the one time that it is told: before anything is sent, so
-/// that it is known wherever the program ends.
+/// Tells a person a secret that was made up, the one time that it is told: before anything is sent,
+/// so that it is known wherever the program ends.
 ///
 /// # Errors
 /// It cannot be written, and then nothing is to be sent.

@@ -23,8 +23,9 @@ use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::shown::Shown;
 
-/// Purchases that wait for their turn to be settled. At one a second and place, as fast as a program
-/// that asks a server can be, the last of them waits a minute; more would only wait in vain.
+/// Purchases that wait for their turn to be settled. At one a second and place, as fast as a
+/// program that asks a server can be, the last of them waits a minute; more would only wait in
+/// vain.
 const WAITING_MAX: usize = 256;
 
 /// Lost files that are named; more are counted.
@@ -42,13 +43,14 @@ const ACCEPTED_TOLD: usize = 20;
 pub struct ServeCommand {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Start although log segments, page files or books are gone or the log is damaged, with what is left
-    /// of them, and never mind it from then on.
+    /// Start although log segments, page files or books are gone or the log is damaged, with what
+    /// is left of them, and never mind it from then on.
     ///
-    /// Changes that the node has answered are lost with them: such coins have earlier numbers again, or
-    /// none. Their owners can heal them (`raida heal`) with the votes of 13 other servers; earlier owners
-    /// know the earlier numbers until then. Used payments may count a second time. A backup of the whole
-    /// folder, if there is one, loses less. `raida check` says beforehand what is gone
+    /// Changes that the node has answered are lost with them: such coins have earlier numbers
+    /// again, or none. Their owners can heal them (`raida heal`) with the votes of 13 other
+    /// servers; earlier owners know the earlier numbers until then. Used payments may count a
+    /// second time. A backup of the whole folder, if there is one, loses less. `raida check` says
+    /// beforehand what is gone
     #[arg(long)]
     accept_loss: bool,
 }
@@ -61,7 +63,8 @@ impl ServeCommand {
     pub fn run(self) -> Result<Answer, CliError> {
         let config = self.settings.load()?;
         let logging = Logging::start(&config.log)?;
-        // Where the log is JSON, so is what a node says that cannot start: its readers read nothing else.
+        // Where the log is JSON, so is what a node says that cannot start: its readers read nothing
+        // else.
         let is_json = config.log.format == LogFormat::Json && tracing::enabled!(Level::ERROR);
         match self.serve(config, logging) {
             Err(error) if is_json => {

@@ -24,8 +24,8 @@ pub struct CoinRecord {
 }
 
 impl CoinRecord {
-    /// Stands for a number that nobody knows: the server was asked to make the coin, and its answer is
-    /// not in the file.
+    /// Stands for a number that nobody knows: the server was asked to make the coin, and its answer
+    /// is not in the file.
     pub const UNKNOWN_AN: An = An::ZERO;
 
     /// Whether the file does not say the coin's number.
@@ -282,7 +282,8 @@ fn parse(line: &StringRecord, columns: usize) -> Result<CoinRecord, Fault> {
     })
 }
 
-/// The coins met so far, a bit each; a denomination's 128,000 bytes are there from its first coin on.
+/// The coins met so far, a bit each; a denomination's 128,000 bytes are there from its first coin
+/// on.
 #[derive(Default)]
 struct SeenCoins {
     denominations: [Vec<u8>; Denomination::COUNT],
@@ -303,8 +304,8 @@ impl SeenCoins {
     }
 }
 
-/// Writes a CSV of coins so that it is either there as a whole or not at all: into a file beside it,
-/// readable by its owner only (who knows an authenticity number owns the coin), which takes the
+/// Writes a CSV of coins so that it is either there as a whole or not at all: into a file beside
+/// it, readable by its owner only (who knows an authenticity number owns the coin), which takes the
 /// final name in [`CoinListWriter::finish`].
 ///
 /// What [`CoinListWriter::sync`] was called for is kept whatever happens, in that file; what comes
@@ -361,8 +362,8 @@ impl CoinListWriter {
         })
     }
 
-    /// Finds what writers of `file` left that did not end: the files beside it. One that a process writes
-    /// has no lock here; the others are this process's for as long as their locks live.
+    /// Finds what writers of `file` left that did not end: the files beside it. One that a process
+    /// writes has no lock here; the others are this process's for as long as their locks live.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -393,8 +394,8 @@ impl CoinListWriter {
         Ok(found)
     }
 
-    /// Reads what is [left over](CoinListWriter::left_over): whole lines. One that was cut short says
-    /// nothing that anybody was asked for.
+    /// Reads what is [left over](CoinListWriter::left_over): whole lines. One that was cut short
+    /// says nothing that anybody was asked for.
     ///
     /// # Errors
     /// The file cannot be read, or is no CSV of coins.
@@ -413,8 +414,8 @@ impl CoinListWriter {
         CoinListReader::new(text.as_slice(), part, Months::Required)?.collect()
     }
 
-    /// Writes down coins that a server is about to be asked to make, without their numbers, and waits
-    /// until that is on disk.
+    /// Writes down coins that a server is about to be asked to make, without their numbers, and
+    /// waits until that is on disk.
     ///
     /// # Errors
     /// As [`CoinListWriter::sync`].
@@ -432,7 +433,8 @@ impl CoinListWriter {
         Ok(())
     }
 
-    /// Writes down coins without their numbers, which nobody adds later, and waits until that is on disk.
+    /// Writes down coins without their numbers, which nobody adds later, and waits until that is on
+    /// disk.
     ///
     /// # Errors
     /// As [`CoinListWriter::sync`].
@@ -478,8 +480,8 @@ impl CoinListWriter {
         Ok(())
     }
 
-    /// Takes the coins that were asked for out of the file: no server has made them, or they are written
-    /// down elsewhere.
+    /// Takes the coins that were asked for out of the file: no server has made them, or they are
+    /// written down elsewhere.
     ///
     /// # Errors
     /// The disk fails: they may be in the file.

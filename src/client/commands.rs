@@ -157,8 +157,8 @@ impl Client {
     /// [derived](crate::protocol::authentication::derived_an) from its own and `delta`, if all those given
     /// are right: all coins or none, one request. Whether it was done.
     ///
-    /// `delta` is to be random, and another one for every server and request. Write it down first, as
-    /// the numbers before: once the coins have changed, nothing else claims them.
+    /// `delta` is to be random, and another one for every server and request. Write it down first,
+    /// as the numbers before: once the coins have changed, nothing else claims them.
     ///
     /// # Errors
     /// No answer, or a refusal. Without an answer it may have been done.
@@ -173,8 +173,9 @@ impl Client {
     /// Changes every coin's authenticity number by `delta`, if `sum` is their XOR: all coins or
     /// none, one request. Whether it was done.
     ///
-    /// Servers of the `spec` dialect take one coin, others any number. The XOR of an even number of coins
-    /// stays as it was, so their former owner still knows it: [`Client::pown_derive`] is for several.
+    /// Servers of the `spec` dialect take one coin, others any number. The XOR of an even number of
+    /// coins stays as it was, so their former owner still knows it: [`Client::pown_derive`] is for
+    /// several.
     ///
     /// # Errors
     /// No answer, or a refusal. Without an answer it may have been done.
@@ -378,11 +379,11 @@ impl Client {
         (outcomes, error)
     }
 
-    /// Sends a list in requests of `batch` records, some of them under way at a time, and hands over
-    /// which records each answer is for: `None` where a request was sent and has no usable answer.
-    /// Nothing is handed over for what was not sent, or refused. `take` says `None` where the answer
-    /// makes no sense. After an error nothing more is sent, but what is under way is waited for. The
-    /// first error.
+    /// Sends a list in requests of `batch` records, some of them under way at a time, and hands
+    /// over which records each answer is for: `None` where a request was sent and has no usable
+    /// answer. Nothing is handed over for what was not sent, or refused. `take` says `None` where
+    /// the answer makes no sense. After an error nothing more is sent, but what is under way is
+    /// waited for. The first error.
     pub(super) fn in_batches<T>(
         &mut self,
         command: Command,

@@ -48,8 +48,8 @@ impl Options {
     }
 }
 
-/// The longest body of an answer that is read, bytes. The longest that a client asks for is the list of
-/// a locker, 500,000 bytes; 25 servers that lie take 25 times as much.
+/// The longest body of an answer that is read, bytes. The longest that a client asks for is the
+/// list of a locker, 500,000 bytes; 25 servers that lie take 25 times as much.
 const ANSWER_BYTES_MAX: usize = 2 << 20;
 
 /// Why there is no answer, or none that can be used.

@@ -37,8 +37,8 @@ pub struct FixOrder {
     pub tickets: PerRaida<Option<TicketId>>,
 }
 
-/// Draws what the new numbers of a fix on a server are derived from, so that none of them puts a coin
-/// into a locker, or up for sale.
+/// Draws what the new numbers of a fix on a server are derived from, so that none of them puts a
+/// coin into a locker, or up for sale.
 ///
 /// # Errors
 /// The system has no random numbers to give.
@@ -62,8 +62,8 @@ const FIX_FIXED: usize = PartialGenerator::SIZE + RaidaId::COUNT * TicketId::SIZ
 
 /// Groups 2 and 4.
 impl Client {
-    /// Asks for tickets by which other servers learn that these coins are mine. Any number of coins:
-    /// as many tickets as it takes.
+    /// Asks for tickets by which other servers learn that these coins are mine. Any number of
+    /// coins: as many tickets as it takes.
     ///
     /// # Errors
     /// No answer to one of the requests, or a refusal, as where the server has no tickets left.
@@ -155,8 +155,8 @@ impl Client {
         })
     }
 
-    /// Asks for a ticket by which another server, which has lost a coin, learns that it is mine. In the
-    /// short layout the coin has to be what the request is encrypted under.
+    /// Asks for a ticket by which another server, which has lost a coin, learns that it is mine. In
+    /// the short layout the coin has to be what the request is encrypted under.
     ///
     /// # Errors
     /// No answer, or a refusal, as where the two servers share no secret.
@@ -169,9 +169,9 @@ impl Client {
         self.some(Command::EncryptionTicket, ticket)
     }
 
-    /// Presents tickets for a coin's new authenticity number: what the server says of each, in the order
-    /// given. The coin has the number if both halves of it were accepted, on tickets of two servers; else
-    /// nothing was changed. A ticket that was accepted is used up either way.
+    /// Presents tickets for a coin's new authenticity number: what the server says of each, in the
+    /// order given. The coin has the number if both halves of it were accepted, on tickets of two
+    /// servers; else nothing was changed. A ticket that was accepted is used up either way.
     ///
     /// Write the new number down first: once the coin has it, nothing else claims it.
     ///

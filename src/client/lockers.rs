@@ -10,8 +10,8 @@ use crate::protocol::lockers::{
 };
 use crate::protocol::{Command, Status};
 
-/// Coins of a locker or an offer that are read of one server. Who puts more there has to take them out by
-/// other means than a list.
+/// Coins of a locker or an offer that are read of one server. Who puts more there has to take them
+/// out by other means than a list.
 pub const LISTED_COINS_MAX: usize = 100_000;
 
 /// How a purchase stands on a server that looked at it.
@@ -19,8 +19,8 @@ pub const LISTED_COINS_MAX: usize = 100_000;
 pub enum Purchase {
     /// It is paid: the coins lie in the buyer's locker.
     Paid,
-    /// The payment is not confirmed yet: ask again. Nobody else can buy the coins meanwhile where the server
-    /// has seen it.
+    /// The payment is not confirmed yet: ask again. Nobody else can buy the coins meanwhile where
+    /// the server has seen it.
     Pending,
     /// The payment is not what it should be, or has paid for something else before.
     Refused,
@@ -49,7 +49,8 @@ pub fn draw_an() -> Result<An, getrandom::Error> {
 /// Group 8.
 impl Client {
     /// Puts coins into a locker. Any number of coins: as many requests as it takes, each of which
-    /// stores all of its coins or none. Each coin's outcome in the order given, and the first error.
+    /// stores all of its coins or none. Each coin's outcome in the order given, and the first
+    /// error.
     pub fn store_sum(
         &mut self,
         coins: &[(Coin, An)],
@@ -120,8 +121,8 @@ impl Client {
     /// Puts coins up for sale, all or none, one request. Whether it was done.
     ///
     /// # Errors
-    /// No answer, or a refusal, as where the same is on offer there already. Without an answer it may
-    /// have been done.
+    /// No answer, or a refusal, as where the same is on offer there already. Without an answer it
+    /// may have been done.
     pub fn put_for_sale(
         &mut self,
         coins: &[(Coin, An)],
@@ -135,7 +136,8 @@ impl Client {
         self.some(Command::PutForSale, all_or_none(reply.status))
     }
 
-    /// Asks what is on offer in a currency: the first so many, in the order in which they were offered.
+    /// Asks what is on offer in a currency: the first so many, in the order in which they were
+    /// offered.
     ///
     /// # Errors
     /// No answer, or a refusal.
@@ -164,8 +166,8 @@ impl Client {
             .map_err(|why| self.not_a_list(why))
     }
 
-    /// Asks where an offer is to be paid; `None` where there is none, or the server does not know the
-    /// question.
+    /// Asks where an offer is to be paid; `None` where there is none, or the server does not know
+    /// the question.
     ///
     /// # Errors
     /// No answer, or a refusal.
@@ -181,9 +183,9 @@ impl Client {
         }
     }
 
-    /// Asks where offers are to be paid, in their order; `None` where there is no such offer, or the
-    /// server does not know the question, as other programs do not. Answers that come later than `until`
-    /// are not waited for. The first error: what is known by then is no less true.
+    /// Asks where offers are to be paid, in their order; `None` where there is no such offer, or
+    /// the server does not know the question, as other programs do not. Answers that come later
+    /// than `until` are not waited for. The first error: what is known by then is no less true.
     pub fn trade_addresses(
         &mut self,
         names: &[TradeName],
@@ -205,8 +207,8 @@ impl Client {
         (addresses, error.filter(|error| !knows_not(error)))
     }
 
-    /// Says that a trade locker is paid for, and asks for its coins. The same may be asked again, until
-    /// it is paid or refused.
+    /// Says that a trade locker is paid for, and asks for its coins. The same may be asked again,
+    /// until it is paid or refused.
     ///
     /// # Errors
     /// No answer, or a refusal of another kind than [`Purchase`] has.
@@ -228,12 +230,12 @@ impl Client {
         self.some(Command::Buy, is_paid.then_some(Purchase::Paid))
     }
 
-    /// Takes a trade locker back: its coins go into a locker, or out of circulation. Whether there was
-    /// one.
+    /// Takes a trade locker back: its coins go into a locker, or out of circulation. Whether there
+    /// was one.
     ///
     /// # Errors
-    /// No answer, or a refusal, as while somebody's purchase is pending. Without an answer it may have
-    /// been done.
+    /// No answer, or a refusal, as while somebody's purchase is pending. Without an answer it may
+    /// have been done.
     pub fn remove_trade(
         &mut self,
         key: TradeKey,

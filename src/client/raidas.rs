@@ -107,8 +107,8 @@ impl Raidas {
     }
 
     /// Asks the servers for which `question` gives something, all at the same time, each over a
-    /// connection of its own; `None` where nothing was asked. Servers that are down cost one time-out
-    /// together.
+    /// connection of its own; `None` where nothing was asked. Servers that are down cost one
+    /// time-out together.
     pub fn ask<Q: Send, T: Send>(
         &self,
         timeout: Duration,

@@ -43,9 +43,9 @@ impl An {
         self.0[12..] == [0xff; 4]
     }
 
-    /// Whether the number has the form of a trade locker's key: its last two bytes are EE, and the one
-    /// before them is a currency's, 0 to 2 (docs/protocol.md, "Group 8: lockers"). One random number in
-    /// 5.6 million has.
+    /// Whether the number has the form of a trade locker's key: its last two bytes are EE, and the
+    /// one before them is a currency's, 0 to 2 (docs/protocol.md, "Group 8: lockers"). One random
+    /// number in 5.6 million has.
     #[inline]
     pub fn is_trade_key(&self) -> bool {
         self.0[14..] == [0xee; 2] && self.0[13] <= 2
@@ -83,8 +83,8 @@ impl An {
     }
 }
 
-/// Tells whether a coin still has the authenticity number that it had: four bytes that stand for it.
-/// Another number has the same ones one time in four billion. Printing it shows nothing.
+/// Tells whether a coin still has the authenticity number that it had: four bytes that stand for
+/// it. Another number has the same ones one time in four billion. Printing it shows nothing.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnTag(u32);
 

@@ -3,8 +3,8 @@ use std::str::FromStr;
 
 use super::Coin;
 
-/// An amount of money in the smallest unit (0.00000001), shown as coins' worth: whole numbers first,
-/// no zeros at the end.
+/// An amount of money in the smallest unit (0.00000001), shown as coins' worth: whole numbers
+/// first, no zeros at the end.
 ///
 /// All coins there can be are worth over 1.1e20 units, more than 64 bits hold.
 ///

@@ -25,8 +25,8 @@ enum By {
         group_of: Vec<u16>,
         next: usize,
     },
-    /// Any, the favourites more often. One that is under way is passed over, so the most asked about
-    /// comes as often as its answers let it.
+    /// Any, the favourites more often. One that is under way is passed over, so the most asked
+    /// about comes as often as its answers let it.
     Zipf {
         zipf: Zipf,
         ranks: Vec<u32>,

@@ -72,9 +72,10 @@ impl Batch {
             let name = ptr::from_mut(name).cast();
             self.headers.push(header(name, name_length, iovec));
         }
-        // SAFETY: `headers` are BATCH initialised headers; each points at a name of the length given
-        // and at one iovec, which points at DATAGRAM_BYTES_MAX bytes of its own place. All of that
-        // is owned by `self` and not moved until the call is over; the kernel writes nowhere else.
+        // SAFETY: `headers` are BATCH initialised headers; each points at a name of the length
+        // given and at one iovec, which points at DATAGRAM_BYTES_MAX bytes of its own place. All of
+        // that is owned by `self` and not moved until the call is over; the kernel writes nowhere
+        // else.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),

@@ -17,15 +17,15 @@ const EVENTS: usize = 64;
 /// How soon to look again for a port.
 const PORT_WAIT: Duration = Duration::from_millis(1);
 
-/// Requests over TCP, each on a connection of its own: connect, ask, read the answer, close. A slot is
-/// a connection at a time.
+/// Requests over TCP, each on a connection of its own: connect, ask, read the answer, close. A slot
+/// is a connection at a time.
 ///
 /// Connections are closed as any client closes them, by this side, which keeps their ports for a
-/// minute (TIME_WAIT). Cutting them off (SO_LINGER of 0) would keep none, but it spares both sides the
-/// handshake at the end, and so measures another thing. Where the kernel has no port left, a request
-/// waits for one and its latency grows; how often that happened is told. Between addresses of this
-/// machine Linux gives a port away again after a second (`net.ipv4.tcp_tw_reuse` = 2, as it is unless
-/// changed), so that about as many connections a second are possible as there are ports.
+/// minute (TIME_WAIT). Cutting them off (SO_LINGER of 0) would keep none, but it spares both sides
+/// the handshake at the end, and so measures another thing. Where the kernel has no port left, a
+/// request waits for one and its latency grows; how often that happened is told. Between addresses
+/// of this machine Linux gives a port away again after a second (`net.ipv4.tcp_tw_reuse` = 2, as it
+/// is unless changed), so that about as many connections a second are possible as there are ports.
 pub(super) struct Each {
     address: SocketAddr,
     slots: Vec<Connection>,

@@ -18,14 +18,14 @@ use crate::protocol::{
     datagram, frame, open_response,
 };
 
-/// The most requests a thread can have under way: an answer names its request by two bytes, and what
-/// is left of them tells an answer that comes late from one to a newer request.
+/// The most requests a thread can have under way: an answer names its request by two bytes, and
+/// what is left of them tells an answer that comes late from one to a newer request.
 pub(super) const SLOTS_MAX: usize = 1 << SLOT_BITS;
 
 const SLOT_BITS: u32 = 10;
 
-/// A request that goes out so long after it was due, though nothing but this program held it up, shows
-/// that this program does not get its CPU.
+/// A request that goes out so long after it was due, though nothing but this program held it up,
+/// shows that this program does not get its CPU.
 const BEHIND: Duration = Duration::from_micros(200);
 
 /// The sleep while a request waits for what its kind makes ready: nothing that is waited for tells.
@@ -227,14 +227,14 @@ impl Flight {
 
     /// Time went by looking for something to do.
     pub(super) fn spun(&mut self, time: Duration) {
-        // The end of a disk's write, the node's too, may be the work of a kernel thread on this very
-        // CPU: a thread that spins would have it wait for a time slice, 3 ms.
+        // The end of a disk's write, the node's too, may be the work of a kernel thread on this
+        // very CPU: a thread that spins would have it wait for a time slice, 3 ms.
         rustix::thread::sched_yield();
         self.recorder.spun(time);
     }
 
-    /// Puts the next request that is due into a free slot, and says which. `None` where none is due,
-    /// no slot is free, or the kind has nothing to ask.
+    /// Puts the next request that is due into a free slot, and says which. `None` where none is
+    /// due, no slot is free, or the kind has nothing to ask.
     #[inline]
     pub(super) fn begin(&mut self, now: Instant) -> Option<usize> {
         let mut due = self.due.due(now).filter(|_| !self.stop.is_asked())?;

@@ -1,8 +1,8 @@
 use crate::coin::{An, Coin};
 use crate::protocol::{Encryption, Protection};
 
-/// How requests are encrypted, and the coins or lockers that are keys, in turns: a node has to look up a key for
-/// each request, as it does for each client.
+/// How requests are encrypted, and the coins or lockers that are keys, in turns: a node has to look
+/// up a key for each request, as it does for each client.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     encryption: Encryption,

@@ -5,8 +5,8 @@ use super::{PurseError, Stop};
 use crate::client::{CoinListError, CoinListWriter, Existing};
 use crate::coin::{Coin, Mfs};
 
-/// The coins that a run makes, in a file of their own until they are out of circulation again: who finds
-/// it after the program was killed knows what to delete.
+/// The coins that a run makes, in a file of their own until they are out of circulation again: who
+/// finds it after the program was killed knows what to delete.
 pub struct MintJournal {
     file: CoinListWriter,
     coins: Vec<Coin>,
@@ -49,7 +49,8 @@ impl MintJournal {
         Ok(())
     }
 
-    /// These are out of circulation again: whoever has made others of these serial numbers since keeps them.
+    /// These are out of circulation again: whoever has made others of these serial numbers since
+    /// keeps them.
     pub fn gone(&mut self, coins: &[Coin]) {
         let gone: HashSet<Coin> = coins.iter().copied().collect();
         self.coins.retain(|coin| !gone.contains(coin));

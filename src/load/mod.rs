@@ -1,12 +1,12 @@
 //! A load generator: asks a node over and over, checks every answer, and says how many came back a
-//! second and how long each took. Nothing of the server is used here but what both sides share, `coin`
-//! and `protocol`.
+//! second and how long each took. Nothing of the server is used here but what both sides share,
+//! `coin` and `protocol`.
 //!
-//! In a *closed loop* a request goes out when the answer to an earlier one has come, so that a number
-//! of requests is always under way. That finds out how much a node can do. It does not find out how
-//! long a client waits who asks when it likes: while the node stalls, nothing is asked, and nothing
-//! that would have waited is counted. In an *open loop* each request is due at a time that was drawn
-//! beforehand, and its latency counts from then, whenever it went out.
+//! In a *closed loop* a request goes out when the answer to an earlier one has come, so that a
+//! number of requests is always under way. That finds out how much a node can do. It does not find
+//! out how long a client waits who asks when it likes: while the node stalls, nothing is asked, and
+//! nothing that would have waited is counted. In an *open loop* each request is due at a time that
+//! was drawn beforehand, and its latency counts from then, whenever it went out.
 //!
 //! | room | what it is |
 //! |---|---|

@@ -37,14 +37,14 @@ pub struct OwnCost {
     /// Who was asked.
     pub contender: Contender,
     /// CPU time of its threads a request, microseconds, in user and kernel mode; without that spent
-    /// on waiting for a request's time. On loopback the kernel carries what is sent to the receiver's
-    /// door in the sender's time.
+    /// on waiting for a request's time. On loopback the kernel carries what is sent to the
+    /// receiver's door in the sender's time.
     pub cpu_us_per_request: f64,
     /// The part of its threads' time that was spent on a CPU, 0 to 1; without waiting as well.
     pub cpu_share: f64,
     /// The part of the requests of an open loop that went out more than 0.2 ms after they were due
-    /// though neither the node nor the plan held them up, 0 to 1. Their latencies count from when they
-    /// were due all the same.
+    /// though neither the node nor the plan held them up, 0 to 1. Their latencies count from when
+    /// they were due all the same.
     pub behind_share: f64,
     /// How often a request that was due had to wait for what its kind makes ready.
     pub waited: u64,

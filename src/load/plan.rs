@@ -89,7 +89,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Parts of that time, in turns with the other contenders'.
     pub slices: u32,
-    /// After this an answer counts as missing; as long may a request be overdue that cannot be sent.
+    /// After this an answer counts as missing; as long may a request be overdue that cannot be
+    /// sent.
     pub timeout: Duration,
     /// Where to tell how the run goes, with as many threads as `cpus`.
     pub progress: Option<Arc<Progress>>,

@@ -9,14 +9,15 @@ use crate::coin::{An, Coin, Denomination};
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 
-/// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one: a load that
-/// powns goes back and forth between the two, so that at no moment a coin has a number that was not
-/// written down before the load began. The XOR of the two is the same for all coins, since that is how
-/// a pown by sum changes several at once. Loads of fixes, lockers and trades give coins numbers that
-/// are drawn on the way; only coins that were minted for them are to be asked about then.
+/// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one: a load
+/// that powns goes back and forth between the two, so that at no moment a coin has a number that
+/// was not written down before the load began. The XOR of the two is the same for all coins, since
+/// that is how a pown by sum changes several at once. Loads of fixes, lockers and trades give coins
+/// numbers that are drawn on the way; only coins that were minted for them are to be asked about
+/// then.
 ///
-/// Coins that lie in one locker go everywhere together, so that whoever looks into it knows all that
-/// is there.
+/// Coins that lie in one locker go everywhere together, so that whoever looks into it knows all
+/// that is there.
 pub struct Purse {
     coins: Vec<Held>,
     /// Coins that no load asks about: keys, and what the choice of coins leaves out.
@@ -80,8 +81,8 @@ impl Held {
         }
     }
 
-    /// The number that it had before the load began: no other coin of its purse has the same, unless
-    /// they lay in one locker then.
+    /// The number that it had before the load began: no other coin of its purse has the same,
+    /// unless they lay in one locker then.
     #[inline]
     pub(super) fn own_an(&self) -> An {
         self.own
@@ -160,11 +161,12 @@ impl Purse {
         })
     }
 
-    /// Has a node make coins: up to `count`, evenly of all denominations. All that it may have made are in
-    /// the journal.
+    /// Has a node make coins: up to `count`, evenly of all denominations. All that it may have made
+    /// are in the journal.
     ///
     /// # Errors
-    /// The node refuses, or has no serial numbers free; the journal cannot be written; the run is to end.
+    /// The node refuses, or has no serial numbers free; the journal cannot be written; the run is
+    /// to end.
     pub fn mint(
         client: &mut Client,
         key: &AdminKey,
@@ -206,9 +208,9 @@ impl Purse {
         self.aside.extend(choice.rule_out(&mut self.coins));
     }
 
-    /// Puts up to `count` coins aside that requests can be encrypted with, evenly from all there are,
-    /// and gives them back with their numbers, which stay as they are while a load goes on. One that
-    /// lies in a locker takes along what else is there.
+    /// Puts up to `count` coins aside that requests can be encrypted with, evenly from all there
+    /// are, and gives them back with their numbers, which stay as they are while a load goes on.
+    /// One that lies in a locker takes along what else is there.
     pub fn keys(&mut self, count: usize) -> Vec<(Coin, An)> {
         let mut groups = Groups::default();
         let of: Vec<usize> = self.coins.iter().map(|held| groups.of(held)).collect();
@@ -228,8 +230,8 @@ impl Purse {
         keys
     }
 
-    /// As [`Purse::keys`], and each of the keys lies in a locker afterwards: one that does not is put
-    /// into one by itself.
+    /// As [`Purse::keys`], and each of the keys lies in a locker afterwards: one that does not is
+    /// put into one by itself.
     ///
     /// # Errors
     /// The node does not do it.
@@ -271,8 +273,8 @@ impl Purse {
         self.all().map(|held| (held.coin, held.spare))
     }
 
-    /// How many coins lie in each locker that there is among those to ask about; nothing where a coin
-    /// lies in none.
+    /// How many coins lie in each locker that there is among those to ask about; nothing where a
+    /// coin lies in none.
     pub fn locker_sizes(&self) -> Option<Vec<usize>> {
         let mut groups = Groups::default();
         let mut sizes = Vec::new();
@@ -287,8 +289,8 @@ impl Purse {
         Some(sizes)
     }
 
-    /// Whether some of the coins to ask about share a number, so that a sum of their numbers may prove
-    /// nothing (docs/protocol.md, "Sums").
+    /// Whether some of the coins to ask about share a number, so that a sum of their numbers may
+    /// prove nothing (docs/protocol.md, "Sums").
     pub fn share_a_number(&self) -> bool {
         let mut numbers = HashSet::new();
         let mut held = self.coins.iter();

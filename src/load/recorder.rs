@@ -9,7 +9,8 @@ use super::tally::{Tally, no_latencies};
 
 /// About how long an interval is.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The most intervals of a turn, longer ones where the turn is: each takes half a megabyte a thread.
+/// The most intervals of a turn, longer ones where the turn is: each takes half a megabyte a
+/// thread.
 const INTERVALS_MAX: u32 = 120;
 
 /// Counts what comes of one thread's requests in one turn. An answer costs one look at a histogram;
@@ -75,8 +76,8 @@ impl Recorder {
         self.last_answer = begun;
     }
 
-    /// The turn is over: what came of it. Where it is because nothing was left to ask, it ended with
-    /// its last answer.
+    /// The turn is over: what came of it. Where it is because nothing was left to ask, it ended
+    /// with its last answer.
     pub(super) fn end(&mut self, is_spent: bool) -> Slice {
         let end = match is_spent {
             true => self.last_answer,

@@ -1,4 +1,5 @@
-//! What a Redis server is asked, byte by byte (RESP2, <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+//! What a Redis server is asked, byte by byte (RESP2,
+//! <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
 use rand::RngExt;
 use rand::rngs::SmallRng;

@@ -74,17 +74,17 @@ fn next_step(status: Status) -> &'static str {
 impl SideDoor {
     /// Requests under way at a time: enough that a node has many changes for each of its commits.
     pub(super) const IN_FLIGHT_MAX: usize = 64;
-    /// Connections that they are spread over: a node carries out what one of them asks one after the
-    /// other where it changes coins of several shards.
+    /// Connections that they are spread over: a node carries out what one of them asks one after
+    /// the other where it changes coins of several shards.
     const CONNECTIONS_MAX: usize = 16;
 
     /// Asks for each of these, so many at a time. `take` hears what came of each, in their order:
-    /// `None` where there is no usable answer, so that it may have been done. Of those that were never
-    /// sent it hears nothing. After an error nothing more is sent.
+    /// `None` where there is no usable answer, so that it may have been done. Of those that were
+    /// never sent it hears nothing. After an error nothing more is sent.
     ///
     /// # Errors
-    /// The first request without an answer, or with a status other than 241 for which `take` says that
-    /// the chore was not done.
+    /// The first request without an answer, or with a status other than 241 for which `take` says
+    /// that the chore was not done.
     pub(super) fn ask<T>(
         &self,
         chore: Chore,
@@ -105,7 +105,8 @@ impl SideDoor {
         let mut clients = clients.map_err(failed)?;
         let mut error = None;
         let mut payload = Vec::new();
-        // Each connection answers in order, and each has its turn: so answers come in the order of tasks.
+        // Each connection answers in order, and each has its turn: so answers come in the order of
+        // tasks.
         let mut under_way: VecDeque<(&T, usize)> = VecDeque::with_capacity(at_once);
         let mut tasks = tasks.iter().zip((0..count).cycle());
         loop {

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether a run is to end early: it sends nothing more, waits for what is under way, and leaves coins as
-/// it does in the end.
+/// Whether a run is to end early: it sends nothing more, waits for what is under way, and leaves
+/// coins as it does in the end.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 

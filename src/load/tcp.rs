@@ -121,8 +121,9 @@ impl Answers {
     }
 }
 
-/// Whether the other end has closed a connection on which nothing is under way, as a server does with one
-/// that is silent for too long: what kinds make ready before a turn may take longer than that.
+/// Whether the other end has closed a connection on which nothing is under way, as a server does
+/// with one that is silent for too long: what kinds make ready before a turn may take longer than
+/// that.
 pub(super) fn has_ended(stream: &TcpStream) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     match recv(stream, &mut [0; 1], flags) {

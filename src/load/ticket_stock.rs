@@ -14,23 +14,23 @@ use crate::protocol::{Command, RaidaId, Status};
 const FRESH: Duration = Duration::from_secs(240);
 /// Fixes that there are tickets for at first.
 const AT_FIRST: usize = 256;
-/// Fixes that there are tickets for, at most; and coins on the tickets of one server, at most, which is
-/// a tenth of what a shard has room for unless set (65,536 tickets of 64 coins). What is left over in
-/// the end takes up that room for 300 s.
+/// Fixes that there are tickets for, at most; and coins on the tickets of one server, at most,
+/// which is a tenth of what a shard has room for unless set (65,536 tickets of 64 coins). What is
+/// left over in the end takes up that room for 300 s.
 const FIXES_MAX: usize = 4_096;
 const COINS_MAX: usize = 419_430;
 /// The pause after a server has said that it was asked too much.
 const RATE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Tickets of other servers, got before the fixes that take them: what a fix costs is to be measured,
-/// not what its tickets do. A ticket is claimed once, and the same coins can be on any number of
-/// tickets, so a few groups of coins have many tickets each in stock.
+/// Tickets of other servers, got before the fixes that take them: what a fix costs is to be
+/// measured, not what its tickets do. A ticket is claimed once, and the same coins can be on any
+/// number of tickets, so a few groups of coins have many tickets each in stock.
 ///
 /// One thread gets them, for one fix at a time from all servers at once. Before a turn it fills the
-/// stock, which grows to twice of what a turn before it took; in a turn it gets new ones only when three
-/// quarters of the stock are used up, so that a turn that takes less is measured with nothing beside it.
-/// What it gets beside a turn shows: it made the median of fixes of 100 coins 25 % longer on a machine
-/// with two cores.
+/// stock, which grows to twice of what a turn before it took; in a turn it gets new ones only when
+/// three quarters of the stock are used up, so that a turn that takes less is measured with nothing
+/// beside it. What it gets beside a turn shows: it made the median of fixes of 100 coins 25 %
+/// longer on a machine with two cores.
 pub struct TicketStock {
     shared: Arc<Shared>,
     clerk: Option<JoinHandle<()>>,
@@ -41,16 +41,16 @@ pub struct TicketStock {
 pub struct Vouched {
     /// The coins.
     pub coins: Vec<Coin>,
-    /// Their numbers on each server, in the same order; `None` for servers that are not asked, on all
-    /// groups alike.
+    /// Their numbers on each server, in the same order; `None` for servers that are not asked, on
+    /// all groups alike.
     pub ans: PerRaida<Option<Vec<An>>>,
 }
 
 /// What one fix takes beside its coins.
 #[derive(Clone, Copy, Debug)]
 pub struct FixTickets {
-    /// A ticket of every other server: of one that is not asked, a number that nobody has given out.
-    /// The node under test does not know that, and tries to claim it all the same.
+    /// A ticket of every other server: of one that is not asked, a number that nobody has given
+    /// out. The node under test does not know that, and tries to claim it all the same.
     pub tickets: PerRaida<Option<TicketId>>,
     /// What the coins' new numbers are derived from.
     pub generator: PartialGenerator,
@@ -242,7 +242,8 @@ impl FixTickets {
 }
 
 impl Shared {
-    /// Every change of the state is whole when its lock is given back, also by a thread that panics.
+    /// Every change of the state is whole when its lock is given back, also by a thread that
+    /// panics.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

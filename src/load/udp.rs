@@ -49,8 +49,8 @@ pub(super) fn connect_socket(address: SocketAddr) -> io::Result<UdpSocket> {
 pub(super) fn dropped(socket: &UdpSocket) -> io::Result<u64> {
     let mut numbers = [0u32; MEMINFO_NUMBERS];
     let mut length = size_of_val(&numbers) as libc::socklen_t;
-    // SAFETY: the kernel writes up to `length` bytes where the pointer leads, which is an array of as
-    // many, and the length it wrote.
+    // SAFETY: the kernel writes up to `length` bytes where the pointer leads, which is an array of
+    // as many, and the length it wrote.
     let read = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -91,8 +91,8 @@ impl Udp {
         self.sending.send(&self.socket, requests)
     }
 
-    /// Takes the answers that there are. With none, waits for the first one for as long as no request
-    /// is due: in a closed loop in the same call.
+    /// Takes the answers that there are. With none, waits for the first one for as long as no
+    /// request is due: in a closed loop in the same call.
     fn receive(&mut self, flight: &mut Flight, now: Instant) -> io::Result<usize> {
         if !flight.is_open() {
             return self.batch.receive(&self.socket, Wait::ForOne);

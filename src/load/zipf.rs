@@ -8,7 +8,8 @@ pub(super) struct Zipf {
     cells: Vec<Cell>,
 }
 
-/// All cells are drawn alike. Each is two ranks': its own below the limit, the other one's above it.
+/// All cells are drawn alike. Each is two ranks': its own below the limit, the other one's above
+/// it.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     limit: u32,

@@ -14,13 +14,13 @@ use crate::{
 };
 
 impl<E: Environment> Mesh<E> {
-    /// Changes every coin whose AN is right, each by itself; records of the same coin see each other in
-    /// the order they stand in. Those that pass change together: after a crash all of them have, or
-    /// none. Gives which passed.
+    /// Changes every coin whose AN is right, each by itself; records of the same coin see each
+    /// other in the order they stand in. Those that pass change together: after a crash all of them
+    /// have, or none. Gives which passed.
     ///
     /// # Errors
-    /// Where a shard or the log cannot do it now, or too many wait for one of the coins; nothing has
-    /// changed.
+    /// Where a shard or the log cannot do it now, or too many wait for one of the coins; nothing
+    /// has changed.
     pub async fn exchange(&self, records: Vec<Exchange>) -> Result<Vec<bool>, NotChanged> {
         let owner = |record: &Exchange| record.coin.page().owner(self.shards());
         let Some(first) = records.first().map(owner) else {

@@ -32,8 +32,8 @@ pub(super) enum Envelope<E: Environment> {
         id: usize,
         single: Single,
     },
-    /// The answer to the question about one coin that the receiver asked under `id`; `None` where there
-    /// is none.
+    /// The answer to the question about one coin that the receiver asked under `id`; `None` where
+    /// there is none.
     Passed {
         id: usize,
         passed: Option<Result<bool, NotChanged>>,

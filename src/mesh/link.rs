@@ -37,9 +37,9 @@ pub struct Mesh<E: Environment> {
     is_stopped: Cell<bool>,
 }
 
-/// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once, by
-/// the number they were asked under: whether the coin passed. `None` where the same is under way for
-/// another request, and this one is to get no answer.
+/// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once,
+/// by the number they were asked under: whether the coin passed. `None` where the same is under way
+/// for another request, and this one is to get no answer.
 pub type PassedListener = Box<dyn Fn(usize, Option<Result<bool, NotChanged>>)>;
 
 /// A question that another core has.
@@ -209,8 +209,8 @@ impl<E: Environment> Mesh<E> {
         }
     }
 
-    /// Answers a question about one of this shard's coins, however long it takes; `None` where it is to
-    /// get no answer.
+    /// Answers a question about one of this shard's coins, however long it takes; `None` where it
+    /// is to get no answer.
     async fn answer_one(&self, single: Single) -> Option<Result<bool, NotChanged>> {
         let (exchange, sender) = match single {
             Single::Detect(coin, an) => {

@@ -6,8 +6,9 @@ use crate::{
     store::{book::Notes, record::Change},
 };
 
-/// What changes mean for lockers, by the shard that keeps track of them. `values` are what the `coins`
-/// (rising) were before; `changes` are in the order of the coins, and the ranks of `notes` in theirs.
+/// What changes mean for lockers, by the shard that keeps track of them. `values` are what the
+/// `coins` (rising) were before; `changes` are in the order of the coins, and the ranks of `notes`
+/// in theirs.
 pub(super) fn moves(
     shards: u16,
     coins: &[Coin],

@@ -22,8 +22,8 @@ const COINS_A_TURN: usize = 8_192;
 
 /// What to do with coins that are held, once their values are known.
 pub enum Decision<R> {
-    /// Make these changes, in the order of the coins; a coin that is not among them stays as it is. The
-    /// notes go with them; their moment is given when it is known.
+    /// Make these changes, in the order of the coins; a coin that is not among them stays as it is.
+    /// The notes go with them; their moment is given when it is known.
     Change(Vec<Change>, Notes),
     /// Change nothing, for this reason.
     Refuse(R),
@@ -69,8 +69,8 @@ impl Held<'_> {
         !self.on_sale.is_empty()
     }
 
-    /// The values, without those of coins that lie under the key of something for sale: whoever knows
-    /// that key proves nothing by it.
+    /// The values, without those of coins that lie under the key of something for sale: whoever
+    /// knows that key proves nothing by it.
     pub fn movable(&self) -> Cow<'_, [Option<(An, Mfs)>]> {
         match self.any_on_sale() {
             false => Cow::Borrowed(self.values),
@@ -82,10 +82,10 @@ impl Held<'_> {
 }
 
 impl<E: Environment> Mesh<E> {
-    /// Changes several coins together: all or nothing, over shards and crashes (docs/architecture.md,
-    /// "A request's way"). Holds the coins shard by shard in rising order, decides, writes one record into
-    /// this core's log, and when that is durable tells the lockers that coins come out of or go into,
-    /// each once, and puts the changes into all pages.
+    /// Changes several coins together: all or nothing, over shards and crashes
+    /// (docs/architecture.md, "A request's way"). Holds the coins shard by shard in rising order,
+    /// decides, writes one record into this core's log, and when that is durable tells the lockers
+    /// that coins come out of or go into, each once, and puts the changes into all pages.
     ///
     /// `coins` are rising, each once. `decide` gets them [held](Held), their pages reserved for
     /// `session` or not.
@@ -107,8 +107,8 @@ impl<E: Environment> Mesh<E> {
             .await
     }
 
-    /// The same of one coin, where `decide` depends on when it last changed: the minute of that too is
-    /// looked at while the coin is held.
+    /// The same of one coin, where `decide` depends on when it last changed: the minute of that too
+    /// is looked at while the coin is held.
     ///
     /// # Errors
     /// As [`Mesh::change_together`].
@@ -123,8 +123,8 @@ impl<E: Environment> Mesh<E> {
             .await
     }
 
-    /// The same by a fix that came at this moment: what stands against it is looked at, coin by coin, when
-    /// all of them are held.
+    /// The same by a fix that came at this moment: what stands against it is looked at, coin by
+    /// coin, when all of them are held.
     ///
     /// # Errors
     /// As [`Mesh::change_together`].
@@ -271,8 +271,8 @@ impl<E: Environment> Mesh<E> {
             log.settle(appended);
             return Err(refusal.into());
         }
-        // The lockers first: whoever changes one of these coins next has waited for the pages, and so
-        // its word comes to the same lockers later.
+        // The lockers first: whoever changes one of these coins next has waited for the pages, and
+        // so its word comes to the same lockers later.
         let own = moves.remove(&core);
         own.into_iter()
             .for_each(|update| self.shard().update_lockers(&update));

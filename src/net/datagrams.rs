@@ -1,5 +1,5 @@
-//! Many datagrams with one call to the kernel: `recvmmsg` and `sendmmsg` (recvmmsg(2), sendmmsg(2)),
-//! never waiting.
+//! Many datagrams with one call to the kernel: `recvmmsg` and `sendmmsg` (recvmmsg(2),
+//! sendmmsg(2)), never waiting.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -68,8 +68,8 @@ impl Address {
     const NONE: Address = unsafe { MaybeUninit::zeroed().assume_init() };
 
     fn family(&self) -> libc::sa_family_t {
-        // SAFETY: both variants are structs of numbers that begin with the family, and all bytes are
-        // initialised from the start (`NONE`), so either may be read.
+        // SAFETY: both variants are structs of numbers that begin with the family, and all bytes
+        // are initialised from the start (`NONE`), so either may be read.
         unsafe { self.v4.sin_family }
     }
 
@@ -137,8 +137,8 @@ impl Received {
         self.count = 0;
         // SAFETY: `headers` are BATCH initialised headers; each points at an address of the length
         // given and at one iovec, which points at DATAGRAM_BYTES_MAX bytes of its own place. All of
-        // that is on the heap and owned by `self`, which nobody else uses until the call is over; the
-        // kernel writes nowhere else.
+        // that is on the heap and owned by `self`, which nobody else uses until the call is over;
+        // the kernel writes nowhere else.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd() as RawFd,
@@ -293,9 +293,10 @@ impl Sending {
     }
 }
 
-/// Whether the kernel may send what is too long for its way in pieces. Where it may, it numbers every
-/// datagram, whole ones too, which takes 4 % of the time of an answer; so it may only for those that
-/// turned out to be too long. The kernel finds out by itself how long that is (ip(7), IP_MTU_DISCOVER).
+/// Whether the kernel may send what is too long for its way in pieces. Where it may, it numbers
+/// every datagram, whole ones too, which takes 4 % of the time of an answer; so it may only for
+/// those that turned out to be too long. The kernel finds out by itself how long that is (ip(7),
+/// IP_MTU_DISCOVER).
 ///
 /// # Errors
 /// What the kernel says of the socket.
@@ -335,7 +336,8 @@ mod tests {
     const LONG: usize = 1_500;
     const MTU: libc::c_int = 576;
 
-    /// Gives this thread a network of its own, whose loopback takes no packet longer than [`MTU`] whole.
+    /// Gives this thread a network of its own, whose loopback takes no packet longer than [`MTU`]
+    /// whole.
     ///
     /// # Errors
     /// It takes the rights of root.

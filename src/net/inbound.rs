@@ -3,8 +3,8 @@ use std::cell::RefCell;
 /// What one read takes at most, and the size of the buffers that connections share, bytes.
 pub(super) const READ_BYTES: usize = 32 * 1024;
 
-/// A beginning of a request up to this size, bytes, is kept in memory of just its size: thousands of
-/// clients that send a byte and wait cost next to nothing.
+/// A beginning of a request up to this size, bytes, is kept in memory of just its size: thousands
+/// of clients that send a byte and wait cost next to nothing.
 pub(super) const KEPT_BYTES: usize = 2 * 1024;
 
 /// Buffers that are kept for the next connection, each way. All connections of a core run one after

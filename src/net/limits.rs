@@ -43,8 +43,8 @@ pub struct Counters {
     pub accepted: AtomicU64,
     /// TCP connections closed at once because `max_connections` were open, and none of them idle.
     pub refused_full: AtomicU64,
-    /// TCP connections closed at once because their address had `max_connections_per_address`, and none
-    /// of them idle.
+    /// TCP connections closed at once because their address had `max_connections_per_address`, and
+    /// none of them idle.
     pub refused_address: AtomicU64,
     /// Idle connections closed to make room for others.
     pub evicted: AtomicU64,

@@ -1,5 +1,5 @@
-//! Turns of connections, shared out by address: whoever has many connections has no more of them than
-//! whoever has a few.
+//! Turns of connections, shared out by address: whoever has many connections has no more of them
+//! than whoever has a few.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -13,8 +13,8 @@ use crate::shown::{self, OUTGOING_PORTS_FILE};
 /// Connections that may wait to be accepted, a shard; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
 
-/// What the kernel may hold for a shard's datagrams, bytes each way: thousands of requests that come
-/// while the core is busy for some milliseconds.
+/// What the kernel may hold for a shard's datagrams, bytes each way: thousands of requests that
+/// come while the core is busy for some milliseconds.
 const DATAGRAM_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Ports to try when any will do: the one that TCP got may be taken for UDP.

@@ -1,6 +1,7 @@
 //! Sockets: TCP and UDP on one port, connections, limits, and the kernel's steering of datagrams to
 //! the shard that owns their coin. Bytes come in here and answers go out; what a request means is
-//! for the [`Handler`] to say, so nothing in this folder knows a command, a status or a coin's state.
+//! for the [`Handler`] to say, so nothing in this folder knows a command, a status or a coin's
+//! state.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -52,8 +53,8 @@ pub use stop::{Stop, Stopped};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// The beginning of a request. `needed` bytes, counted from the request's first, are enough to
-    /// say more: more than there are now. While it is at most [`HEADER_BYTES_MAX`] the header time-out
-    /// runs, after that the body time-out.
+    /// say more: more than there are now. While it is at most [`HEADER_BYTES_MAX`] the header
+    /// time-out runs, after that the body time-out.
     Incomplete {
         /// Bytes from the request's first; more than [`HEADER_BYTES_MAX`] are the whole request.
         needed: usize,
@@ -74,8 +75,8 @@ pub enum Split {
     },
 }
 
-/// The longest header there is, bytes (docs/protocol.md section 3, encryption types 4 and 5). A stream's
-/// request may be this much longer than the body limit.
+/// The longest header there is, bytes (docs/protocol.md section 3, encryption types 4 and 5). A
+/// stream's request may be this much longer than the body limit.
 pub const HEADER_BYTES_MAX: usize = 48;
 
 /// How a request came in.
@@ -96,10 +97,10 @@ pub struct Origin {
     pub peer: SocketAddr,
 }
 
-/// An answer that takes longer than this turn, with a copy of whatever it needs. It is run to its end
-/// whatever becomes of the connection, since it may be a change that others already see as made; one
-/// that has not begun when its session is dropped ends by itself. An empty answer is none, without
-/// which a stream cannot go on: it closes.
+/// An answer that takes longer than this turn, with a copy of whatever it needs. It is run to its
+/// end whatever becomes of the connection, since it may be a change that others already see as
+/// made; one that has not begun when its session is dropped ends by itself. An empty answer is
+/// none, without which a stream cannot go on: it closes.
 pub type Later = Pin<Box<dyn Future<Output = Made>>>;
 
 /// What became of a request.
@@ -129,8 +130,8 @@ pub trait Handler: Clone + 'static {
     /// A new connection, or the start of the core's datagrams.
     fn session(&self, origin: Origin) -> Self::Session;
 
-    /// Waits until [parked](Handled::Parked) responses may be sent, and puts word of them in place of
-    /// what is in `released`. Polled by one task of the core.
+    /// Waits until [parked](Handled::Parked) responses may be sent, and puts word of them in place
+    /// of what is in `released`. Polled by one task of the core.
     fn poll_released(&self, cx: &mut Context<'_>, released: &mut Vec<Self::Release>) -> Poll<()>;
 }
 
@@ -170,11 +171,12 @@ pub trait Session: 'static {
     }
 
     /// Handles one whole request, the one that the stream was last [found](Session::split) to start
-    /// with, or one whole datagram (possibly malformed). May decrypt it in place. Appends the response to
-    /// `out`, which may hold earlier responses.
+    /// with, or one whole datagram (possibly malformed). May decrypt it in place. Appends the
+    /// response to `out`, which may hold earlier responses.
     fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled;
 
-    /// Appends the answer to a request that there is no room for. `header` is as much of it as has come.
+    /// Appends the answer to a request that there is no room for. `header` is as much of it as has
+    /// come.
     fn refuse_for_room(&mut self, header: &[u8], out: &mut Vec<u8>);
 
     /// Appends the answer to a [`Split::Refused`]. `header` is as much of the request as has come.

@@ -219,8 +219,8 @@ impl Pipeline {
         .detach();
     }
 
-    /// Moves answers whose turn has come to `out`, until there are `most` bytes or more in it, and their
-    /// shares to `share`.
+    /// Moves answers whose turn has come to `out`, until there are `most` bytes or more in it, and
+    /// their shares to `share`.
     pub(super) fn collect(&self, out: &mut Vec<u8>, most: usize, share: &mut Option<Share>) {
         let mut slots = self.slots.borrow_mut();
         let slots = &mut *slots;

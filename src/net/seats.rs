@@ -8,8 +8,8 @@ use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
 
-/// Seats of an address that are looked at for one that can be freed, at most: each connection that comes
-/// while all are taken costs so much, however many there are.
+/// Seats of an address that are looked at for one that can be freed, at most: each connection that
+/// comes while all are taken costs so much, however many there are.
 const LOOKS_MAX: usize = 64;
 
 /// Addresses that are looked at, those with most connections first.
@@ -32,8 +32,9 @@ pub(super) struct Seats {
 #[derive(Debug, Default)]
 struct Client {
     open: usize,
-    /// Its seats, the one first that was used longest ago as far as is known: a seat that was used since
-    /// it was put in is put in again when it comes to the front. Some are of connections that have ended.
+    /// Its seats, the one first that was used longest ago as far as is known: a seat that was used
+    /// since it was put in is put in again when it comes to the front. Some are of connections that
+    /// have ended.
     seats: BinaryHeap<Waiting>,
 }
 
@@ -121,9 +122,9 @@ impl Seats {
         self.open
     }
 
-    /// A seat for a connection of this address, and whether another was freed for it: the one that has
-    /// been idle longest of the address itself, where that has as many as it may, else of the address
-    /// that has most.
+    /// A seat for a connection of this address, and whether another was freed for it: the one that
+    /// has been idle longest of the address itself, where that has as many as it may, else of the
+    /// address that has most.
     pub(super) fn take(
         &mut self,
         network: Network,

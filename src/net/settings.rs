@@ -9,8 +9,8 @@ use crate::service::budget::BudgetLimits;
 pub struct Settings {
     /// Where to listen, TCP and UDP. Port 0: any port that is free for both.
     pub listen: SocketAddr,
-    /// TCP connections at a time, all cores together. Where all are there, one that is idle makes room
-    /// for the next.
+    /// TCP connections at a time, all cores together. Where all are there, one that is idle makes
+    /// room for the next.
     pub max_connections: usize,
     /// TCP connections at a time from one IPv4 address or one IPv6 /64 network.
     pub max_connections_per_address: usize,
@@ -19,8 +19,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// What requests and answers that wait may take of each core.
     pub waiting: BudgetLimits,
-    /// From the first byte of a request to the end of its header; for the first request of a connection,
-    /// from when that was accepted.
+    /// From the first byte of a request to the end of its header; for the first request of a
+    /// connection, from when that was accepted.
     pub header_timeout: Duration,
     /// From the end of the header to the end of the body.
     pub body_timeout: Duration,

@@ -1,7 +1,7 @@
-//! The kernel's part in sharding: a classic BPF program that picks, for each datagram, the socket of
-//! the shard that owns the datagram's coin, or the ticket that it claims. It is a hint and nothing more:
-//! a request that arrives at another shard works the same, one message slower. So what cannot be told is
-//! spread at random.
+//! The kernel's part in sharding: a classic BPF program that picks, for each datagram, the socket
+//! of the shard that owns the datagram's coin, or the ticket that it claims. It is a hint and
+//! nothing more: a request that arrives at another shard works the same, one message slower. So
+//! what cannot be told is spread at random.
 
 use std::io;
 use std::net::UdpSocket;
@@ -64,8 +64,8 @@ pub(super) fn attach(socket: &UdpSocket, shards: u16) -> io::Result<()> {
     }
 }
 
-/// The program: (page number + denomination index) mod shards, as `PageId::owner` has it; of a claim,
-/// the ticket's number mod shards.
+/// The program: (page number + denomination index) mod shards, as `PageId::owner` has it; of a
+/// claim, the ticket's number mod shards.
 ///
 /// A load beyond the datagram's end ends the program with 0, which would send every short datagram
 /// to shard 0: so the length is looked at before every load.

@@ -35,9 +35,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const REQUESTS_A_TURN: usize = 256;
 const REQUESTS_A_TURN_MIN: usize = 8;
 
-/// Requests that all connections together have handled before the executor looks at its rings, unless
-/// very many addresses have more to do: a quarter of a millisecond to half of one. Whoever sends one
-/// request at a time waits so long for each.
+/// Requests that all connections together have handled before the executor looks at its rings,
+/// unless very many addresses have more to do: a quarter of a millisecond to half of one. Whoever
+/// sends one request at a time waits so long for each.
 const REQUESTS_A_ROUND: usize = 256;
 
 /// So many bytes of an answer that is made at once are as much work as a request.
@@ -50,9 +50,9 @@ const WAITING_MAX: usize = 256;
 /// go beyond this.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// How long a client may take to close after our last answer, or to send more that is thrown away. To
-/// close while bytes of the client's are on their way would reset the connection, and could take the
-/// answer from it.
+/// How long a client may take to close after our last answer, or to send more that is thrown away.
+/// To close while bytes of the client's are on their way would reset the connection, and could take
+/// the answer from it.
 const LINGER_MS: u64 = 500;
 
 /// How long a client may go on sending what is thrown away.
@@ -131,7 +131,8 @@ async fn run<S: Session>(
     admission.wake_by(&waker);
     let account = worker.budget.account(Stranger::of(peer.ip()));
     let line = worker.lines.of(peer.ip());
-    // First: on a core without connections nobody has looked at the clock for as long as that was so.
+    // First: on a core without connections nobody has looked at the clock for as long as that was
+    // so.
     let deadline = worker.deadlines.enter(waker.clone());
     let first_due_ms = worker.deadlines.after_ms(worker.limits.header_timeout_ms());
     let mut connection = Connection {
@@ -262,8 +263,8 @@ enum Next {
 impl<S: Session> Connection<S> {
     /// Does what can be done without waiting. Everything that the connection waits for wakes it.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        // One that lingers is gone when both sides have said their last: what the client sent before
-        // that has to be read all the same.
+        // One that lingers is gone when both sides have said their last: what the client sent
+        // before that has to be read all the same.
         let is_gone = self.state != State::Lingering && self.stream.is_gone();
         if self.worker.cut.get() || is_gone {
             return Poll::Ready(Next::Close);
@@ -413,8 +414,8 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// More of the request at the front has to come: why nothing else is done now, unless there was no
-    /// room for it and it was refused.
+    /// More of the request at the front has to come: why nothing else is done now, unless there was
+    /// no room for it and it was refused.
     fn starve(&mut self, waker: &Waker) -> Option<Halt> {
         if self.needed <= KEPT_BYTES.max(self.reserved) || self.state != State::Open {
             return Some(Halt::Starved);
@@ -432,8 +433,8 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// Takes room for the long request at the front: for all of it before most of it comes, so that of
-    /// many that come at the same time some can come to their end.
+    /// Takes room for the long request at the front: for all of it before most of it comes, so that
+    /// of many that come at the same time some can come to their end.
     fn reserve(&mut self) -> Result<(), NoKeeping> {
         let more = self.needed.saturating_sub(self.kept.bytes());
         if more > 0 {
@@ -468,8 +469,8 @@ impl<S: Session> Connection<S> {
         self.pipeline.is_empty() && self.out.is_empty()
     }
 
-    /// Tells those who look for a connection to close. `progress` says whether it has completed a request
-    /// or taken an answer.
+    /// Tells those who look for a connection to close. `progress` says whether it has completed a
+    /// request or taken an answer.
     fn say_how_busy(&self, progress: bool) {
         let busy = match (self.pipeline.waiting(), self.is_at_rest()) {
             (1.., _) => Busy::WithRequests,
@@ -551,8 +552,8 @@ impl<S: Session> Connection<S> {
         self.state = State::Finishing;
     }
 
-    /// Whether so many answers wait that no request may be taken on. An answer or a write ends it, which
-    /// wakes the connection.
+    /// Whether so many answers wait that no request may be taken on. An answer or a write ends it,
+    /// which wakes the connection.
     fn is_paused(&self) -> bool {
         let unsent = self.out.len() - self.out_sent;
         unsent >= self.unsent_max

@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 /// How often what goes on failing in the same way is told.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What was told last of something that fails again and again: the same is told once, then each minute
-/// with how often it was.
+/// What was told last of something that fails again and again: the same is told once, then each
+/// minute with how often it was.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     last: Option<(i32, Instant)>,

@@ -70,8 +70,8 @@ pub(super) enum Outcome {
 }
 
 impl Control {
-    /// Starts to listen. The caller has the folder to itself, so a socket that is there already was left
-    /// by a supervisor that was killed, and is replaced.
+    /// Starts to listen. The caller has the folder to itself, so a socket that is there already was
+    /// left by a supervisor that was killed, and is replaced.
     pub(super) fn open(folder: &Path) -> io::Result<Control> {
         let path = control_socket(folder);
         match fs::remove_file(&path) {
@@ -203,8 +203,8 @@ impl Client {
         (now >= *until).then(|| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Whether the answer could be given. It fits into an empty socket's buffer, so a client that cannot
-    /// take it has gone.
+    /// Whether the answer could be given. It fits into an empty socket's buffer, so a client that
+    /// cannot take it has gone.
     fn answer(&mut self, answer: &serde_json::Value) -> bool {
         let line = answer.to_string() + "\n";
         self.stream.write_all(line.as_bytes()).is_ok()

@@ -77,16 +77,17 @@ impl Folder {
         replace(&hosts_file(&self.path), &(hosts.join("\n") + "\n"))
     }
 
-    /// The folder of the secrets that the nodes share. It is beside the nodes' folders, since a node whose
-    /// folder was removed has to know what the others know. The set that is there is kept; where a file
-    /// of it is missing all are made anew: what is lost is tickets under way, and they last ten minutes.
+    /// The folder of the secrets that the nodes share. It is beside the nodes' folders, since a
+    /// node whose folder was removed has to know what the others know. The set that is there is
+    /// kept; where a file of it is missing all are made anew: what is lost is tickets under way,
+    /// and they last ten minutes.
     fn keys(&self) -> Result<PathBuf, NetworkError> {
         let keys = self.path.join("keys");
         if RaidaId::all().all(|raida| key_file(&keys, raida).exists()) {
             return Ok(keys);
         }
-        // Files of one set never stand beside those of another, nor beside half of a file, wherever this
-        // ends: the old ones go first, and each new one comes whole.
+        // Files of one set never stand beside those of another, nor beside half of a file, wherever
+        // this ends: the old ones go first, and each new one comes whole.
         let partial = self.path.join("keys.partial");
         remove_keys(&partial)?;
         remove_keys(&keys)?;
@@ -170,7 +171,8 @@ fn make(folder: &Path) -> Result<(), NetworkError> {
     made.map_err(|error| at(folder, error))
 }
 
-/// Removes the files of a set, however many there are, and nothing else: the folder may be somebody's.
+/// Removes the files of a set, however many there are, and nothing else: the folder may be
+/// somebody's.
 fn remove_keys(folder: &Path) -> Result<(), NetworkError> {
     for raida in RaidaId::all() {
         let path = key_file(folder, raida);

@@ -1,5 +1,5 @@
-//! The secrets that the servers of a network share, two by two, and the files that they are handed out
-//! in, one a server.
+//! The secrets that the servers of a network share, two by two, and the files that they are handed
+//! out in, one a server.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -69,8 +69,8 @@ impl KeySet {
         Ok(KeySet(secrets))
     }
 
-    /// Writes a file a server into a folder, which is made where it is missing, and waits until all are on
-    /// disk. No file that is there is touched, and after an error none of the 25 is left.
+    /// Writes a file a server into a folder, which is made where it is missing, and waits until all
+    /// are on disk. No file that is there is touched, and after an error none of the 25 is left.
     ///
     /// # Errors
     /// One of them is there already, or cannot be written.

@@ -12,8 +12,8 @@ const TAIL_BYTES: u64 = 4 << 10;
 /// How many last lines are shown of a node that ended.
 const TAIL_LINES: usize = 5;
 
-/// What a node writes. One run of the node, and the one before beside it: an end that was followed by
-/// a new start can still be looked into.
+/// What a node writes. One run of the node, and the one before beside it: an end that was followed
+/// by a new start can still be looked into.
 #[derive(Debug)]
 pub(super) struct NodeLog {
     path: PathBuf,

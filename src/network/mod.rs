@@ -1,6 +1,6 @@
-//! All 25 nodes of a network on this machine, for trials and tests: each a process of its own with its
-//! own data folder and port, started, watched and stopped together. It knows nothing of the protocol
-//! but that a node which serves answers echo, and asks that as any client does.
+//! All 25 nodes of a network on this machine, for trials and tests: each a process of its own with
+//! its own data folder and port, started, watched and stopped together. It knows nothing of the
+//! protocol but that a node which serves answers echo, and asks that as any client does.
 //!
 //! | room | what it is |
 //! |---|---|

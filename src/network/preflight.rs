@@ -11,17 +11,18 @@ use super::NetworkError;
 use crate::plain_file::{self, TEXT_BYTES_MAX};
 use crate::shown::{self, OUTGOING_PORTS_FILE};
 
-/// Descriptors that a process of the network must be allowed. Measured, at rest: a node of one shard
-/// has 52, the supervisor of 25 has 37; the rest is for clients and peers.
+/// Descriptors that a process of the network must be allowed. Measured, at rest: a node of one
+/// shard has 52, the supervisor of 25 has 37; the rest is for clients and peers.
 const DESCRIPTORS_MIN: u64 = 256;
 
-/// The kernel takes the io_uring rings of a killed process apart, and with them its sockets, some tens of
-/// milliseconds after it is gone: a network that is started again at once finds its ports taken.
+/// The kernel takes the io_uring rings of a killed process apart, and with them its sockets, some
+/// tens of milliseconds after it is gone: a network that is started again at once finds its ports
+/// taken.
 const PORT_WAIT: Duration = Duration::from_secs(2);
 const PORT_LOOK: Duration = Duration::from_millis(20);
 
-/// Allows this process, and the nodes that come from it, as many descriptors as the system lets them
-/// have.
+/// Allows this process, and the nodes that come from it, as many descriptors as the system lets
+/// them have.
 ///
 /// # Errors
 /// Where that is too few.
@@ -106,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_with_what_uses_it() {
-        // Below those that Linux gives to outgoing connections, one of which could have it over TCP.
+        // Below those that Linux gives to outgoing connections, one of which could have it over
+        // TCP.
         let first = 10_000 + std::process::id() as u16 % 20_000;
         let addresses = (first..).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let mut free = addresses.filter(|&address| refused(address).is_none());

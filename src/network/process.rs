@@ -27,8 +27,8 @@ pub(super) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts `program serve --config config`; what it writes goes to `log`. To be called from a thread
-    /// that lives as long as the node is to.
+    /// Starts `program serve --config config`; what it writes goes to `log`. To be called from a
+    /// thread that lives as long as the node is to.
     pub(super) fn start(program: &Path, config: &Path, log: File) -> io::Result<NodeProcess> {
         let mut command = Command::new(program);
         command
@@ -38,8 +38,8 @@ impl NodeProcess {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A group of its own: Ctrl-C is for the supervisor, which then stops the nodes in order. A
-            // node that got both would take the second for "at once".
+            // A group of its own: Ctrl-C is for the supervisor, which then stops the nodes in
+            // order. A node that got both would take the second for "at once".
             .process_group(0);
         // What the environment sets for nodes stands in their configurations already, and would
         // otherwise stand above what is each node's own.
@@ -47,8 +47,8 @@ impl NodeProcess {
             command.env_remove(name);
         }
         let parent = getpid();
-        // SAFETY: between fork and exec of a process with threads only what is safe in a signal handler
-        // may run: this makes system calls and neither allocates nor takes a lock.
+        // SAFETY: between fork and exec of a process with threads only what is safe in a signal
+        // handler may run: this makes system calls and neither allocates nor takes a lock.
         unsafe { command.pre_exec(move || die_with(parent)) };
         let mut child = command.spawn()?;
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
@@ -105,9 +105,9 @@ fn is_setting(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b"RAIDA__")
 }
 
-/// Has the kernel kill this process when its parent dies, so that nothing is left of a network whose
-/// supervisor was killed. SIGKILL, as a node loses nothing by it, and one that hangs would outlive
-/// anything else.
+/// Has the kernel kill this process when its parent dies, so that nothing is left of a network
+/// whose supervisor was killed. SIGKILL, as a node loses nothing by it, and one that hangs would
+/// outlive anything else.
 fn die_with(parent: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have died before that was set.

@@ -17,8 +17,8 @@ use crate::{
     protocol::RaidaId,
 };
 
-/// A node has so long for one echo; a node whose port is bound and that does not serve yet takes the
-/// connection and answers later.
+/// A node has so long for one echo; a node whose port is bound and that does not serve yet takes
+/// the connection and answers later.
 const ECHO_MAX: Duration = Duration::from_secs(1);
 /// From one refused connection to the next try: short against a start, which takes 30 ms alone and
 /// about 2 s as one of 25 on 2 cores.

@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::RaidaId;
 
-/// What a network can be asked while it runs: one line of JSON, whose answer is one line of JSON, the
-/// network's status or `{"error": TEXT}`.
+/// What a network can be asked while it runs: one line of JSON, whose answer is one line of JSON,
+/// the network's status or `{"error": TEXT}`.
 ///
 /// ```text
 /// {"do":"stop","raidas":[3,7]}

@@ -26,8 +26,8 @@ use crate::protocol::RaidaId;
 /// How often logs are looked at that grow.
 const LOG_LOOK: Duration = Duration::from_secs(60);
 
-/// Runs the nodes of one network. It sleeps until a node ends or answers, somebody asks or a time is
-/// over; then it looks at everything, which for 25 nodes takes microseconds.
+/// Runs the nodes of one network. It sleeps until a node ends or answers, somebody asks or a time
+/// is over; then it looks at everything, which for 25 nodes takes microseconds.
 pub struct Supervisor<'a> {
     folder: Folder,
     down: Vec<RaidaId>,
@@ -83,8 +83,8 @@ impl<'a> Supervisor<'a> {
             .filter(is_up)
             .map(|raida| settings.listens(raida))
             .collect();
-        // A folder may be in use, which says more than the ports of who uses it. One that was not there is
-        // not left behind by a start that comes to nothing.
+        // A folder may be in use, which says more than the ports of who uses it. One that was not
+        // there is not left behind by a start that comes to nothing.
         let is_new = !settings.folder.exists();
         let folder = Folder::open(&settings.folder)?;
         if let Err(error) = preflight::ports_are_free(&listens) {
@@ -118,7 +118,8 @@ impl<'a> Supervisor<'a> {
     /// Starts the nodes and watches them until it is asked to stop, and they have.
     ///
     /// # Errors
-    /// Where not one node comes to serve, or nodes cannot be watched any more. All are stopped then.
+    /// Where not one node comes to serve, or nodes cannot be watched any more. All are stopped
+    /// then.
     ///
     /// # Panics
     /// When it is not called from the process's main thread: the kernel kills nodes when the thread

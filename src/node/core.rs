@@ -195,8 +195,8 @@ impl Core {
     }
 }
 
-/// Takes over changed settings, and gives back memory that a flood of requests took, for as long as the
-/// node runs.
+/// Takes over changed settings, and gives back memory that a flood of requests took, for as long as
+/// the node runs.
 async fn follow(
     adjustable: Arc<Mutex<Adjustable>>,
     limits: Arc<Limits>,

@@ -3,11 +3,11 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::Settings;
 use crate::settlement::Method;
 
-/// Files of a process whatever it does: standard streams, the data folder and its lock, signals, the
-/// admin socket and its clients, what is read and written by name now and then.
+/// Files of a process whatever it does: standard streams, the data folder and its lock, signals,
+/// the admin socket and its clients, what is read and written by name now and then.
 const OF_A_PROCESS: usize = 64;
-/// Files of a shard: its sockets, the rings and events of its executor, its log's segments, the page
-/// files, what a checkpoint writes.
+/// Files of a shard: its sockets, the rings and events of its executor, its log's segments, the
+/// page files, what a checkpoint writes.
 const OF_A_SHARD: usize = 128;
 /// Connections of a shard to the network's other servers.
 const PEERS: usize = 24;

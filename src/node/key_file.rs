@@ -24,7 +24,8 @@ const ROOT: u32 = 0;
 /// Access for the group and for all others.
 const OTHERS: u32 = 0o077;
 
-/// Why a node cannot have the secrets that it shares with the others. Says nothing of what they are.
+/// Why a node cannot have the secrets that it shares with the others. Says nothing of what they
+/// are.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read.

@@ -1,7 +1,8 @@
 //! When freed memory goes back to the system.
 //!
-//! The C library gives back the free end of a heap and long blocks by itself. What a flood of requests
-//! took and left lies between blocks in use, and stays with the process unless it is asked for.
+//! The C library gives back the free end of a heap and long blocks by itself. What a flood of
+//! requests took and left lies between blocks in use, and stays with the process unless it is asked
+//! for.
 
 /// How much a core has to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,12 +27,13 @@ pub(super) struct Tide {
 /// A flood is at least so large.
 const FLOOD_BYTES: usize = 4 << 20;
 const FLOOD_CONNECTIONS: usize = 64;
-/// Looks between two times that memory is given back, at least: it keeps the other threads waiting for
-/// some milliseconds when they allocate.
+/// Looks between two times that memory is given back, at least: it keeps the other threads waiting
+/// for some milliseconds when they allocate.
 const LOOKS_LEAST: u32 = 5;
 
 impl Tide {
-    /// Whether less than half is left of the most that there was, and memory is to be given back now.
+    /// Whether less than half is left of the most that there was, and memory is to be given back
+    /// now.
     pub fn is_out(&mut self, load: Load) -> bool {
         self.bytes = self.bytes.max(load.most_bytes);
         self.connections = self.connections.max(load.connections);
@@ -52,7 +54,8 @@ impl Tide {
 
 /// Gives all free pages of all heaps back to the system. Takes milliseconds: not on a core.
 pub(super) fn give_back() {
-    // SAFETY: malloc_trim takes a number and no memory, and may run beside anything (malloc_trim(3)).
+    // SAFETY: malloc_trim takes a number and no memory, and may run beside anything
+    // (malloc_trim(3)).
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);

@@ -12,8 +12,8 @@ use std::{
 use super::Server;
 use crate::protocol::RaidaId;
 
-/// The shortest time between two look-ups of a name: a server that is down, or a stranger who claims
-/// in its name, is no reason to keep asking where it is.
+/// The shortest time between two look-ups of a name: a server that is down, or a stranger who
+/// claims in its name, is no reason to keep asking where it is.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// Addresses of a name, at most.
 const ADDRESSES_MAX: usize = 8;
@@ -21,8 +21,8 @@ const ADDRESSES_MAX: usize = 8;
 /// Where the network's servers are, by their numbers; shared by all cores.
 ///
 /// Names are looked up by threads that last as long as the look-up does, one a name at most: the
-/// system's resolver blocks, for tens of seconds where a name server is silent, and one name must not
-/// hold up the others. An address that is written as one needs no thread.
+/// system's resolver blocks, for tens of seconds where a name server is silent, and one name must
+/// not hold up the others. An address that is written as one needs no thread.
 #[derive(Clone, Debug)]
 pub struct Book(Arc<Shared>);
 
@@ -123,8 +123,8 @@ impl Book {
         self.0.edition.load(Ordering::Acquire)
     }
 
-    /// Starts a look-up, unless one is under way, the last one was less than `interval` ago, or there
-    /// is nothing to look up.
+    /// Starts a look-up, unless one is under way, the last one was less than `interval` ago, or
+    /// there is nothing to look up.
     fn look_up(&self, raida: RaidaId, interval: Duration) {
         let mut contents = self.0.contents();
         let Some(entry) = contents.entries.get_mut(usize::from(raida.get())) else {

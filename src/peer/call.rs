@@ -13,8 +13,8 @@ use crate::{coin::Coin, protocol::healing::TicketId};
 /// What becomes of a claim.
 type Outcome = Result<Vec<Coin>, Lost>;
 
-/// A claim under way, as its caller holds it. It goes on by itself; dropping it gives the answer up,
-/// not the claim, which the server may have seen.
+/// A claim under way, as its caller holds it. It goes on by itself; dropping it gives the answer
+/// up, not the claim, which the server may have seen.
 #[must_use = "a claim's answer comes to whoever awaits it"]
 #[derive(Debug)]
 pub struct Call(Rc<Slot>);

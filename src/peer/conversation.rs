@@ -55,8 +55,8 @@ pub(super) struct Conversation {
     alarm: Alarm,
 }
 
-/// A call without an answer. It stays, and so does its deadline, when its caller has given it up: its
-/// answer still comes before those to later calls.
+/// A call without an answer. It stays, and so does its deadline, when its caller has given it up:
+/// its answer still comes before those to later calls.
 #[derive(Debug)]
 struct Awaited {
     sent: Sent,
@@ -184,8 +184,8 @@ impl Conversation {
         });
     }
 
-    /// Sends what is to be sent, takes what has come, and looks at the clock. When it is over, calls
-    /// that have no answer are lost.
+    /// Sends what is to be sent, takes what has come, and looks at the clock. When it is over,
+    /// calls that have no answer are lost.
     pub fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if let Err(error) = self.write(context) {
             return self.over(End::Broken(error));
@@ -293,8 +293,8 @@ impl Conversation {
         }))
     }
 
-    /// Ends it, and with it all calls without an answer: an oldest one that ran out of time has held up
-    /// the others; a wrong answer is its own alone, and leaves theirs out of reach.
+    /// Ends it, and with it all calls without an answer: an oldest one that ran out of time has
+    /// held up the others; a wrong answer is its own alone, and leaves theirs out of reach.
     fn over(&mut self, end: End) -> Poll<Step> {
         let (oldest, others) = match end {
             End::TimedOut => (Lost::TimedOut, Lost::TimedOut),
@@ -312,7 +312,8 @@ impl Conversation {
     }
 }
 
-/// Whether an answer with this header can be that to the call: the rest is checked when it is there.
+/// Whether an answer with this header can be that to the call: the rest is checked when it is
+/// there.
 fn check(sent: &Sent, header: &ResponseHeader) -> Result<(), End> {
     if header.raida != Some(sent.to) {
         return Err(ResponseError::WrongRaida.into());

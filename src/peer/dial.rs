@@ -14,9 +14,9 @@ use futures_util::{
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Connects to the first of a server's addresses that accepts, within `timeout` over all of them: each
-/// has an equal share of what is left. Says which one it was. Comes from the address `from`, where that
-/// can reach the server.
+/// Connects to the first of a server's addresses that accepts, within `timeout` over all of them:
+/// each has an equal share of what is left. Says which one it was. Comes from the address `from`,
+/// where that can reach the server.
 ///
 /// # Errors
 /// The last address's; none has none.

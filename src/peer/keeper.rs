@@ -179,8 +179,8 @@ impl Peer {
     }
 }
 
-/// Keeps the connection with a server while there is use for it, and tries the server again and again
-/// while it is down.
+/// Keeps the connection with a server while there is use for it, and tries the server again and
+/// again while it is down.
 async fn keep(peer: Rc<Peer>) {
     let Common {
         settings,
@@ -226,7 +226,8 @@ async fn keep(peer: Rc<Peer>) {
                 "a server is down: it gives no votes until it answers again"
             ),
         }
-        // After the standing has changed: whoever hears of it and asks again at once is told the same.
+        // After the standing has changed: whoever hears of it and asks again at once is told the
+        // same.
         peer.lose(lost);
         book.look_again(peer.raida);
         sleep(back_off.failed()).await;

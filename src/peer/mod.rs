@@ -1,8 +1,8 @@
 //! This node as a client of the network's other servers: it claims tickets from them. Each core has
 //! its own connections, and the only thing that cores share is the [`Book`] of addresses.
 //!
-//! A server that is down costs its callers nothing: once it has failed, calls of it fail at once, and
-//! it is tried in the background until it answers. Whatever a server sends, late, malformed or
+//! A server that is down costs its callers nothing: once it has failed, calls of it fail at once,
+//! and it is tried in the background until it answers. Whatever a server sends, late, malformed or
 //! without end, costs at most the call's time and the memory of one answer.
 //!
 //! | file | what it is |

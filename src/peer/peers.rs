@@ -21,8 +21,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// The servers of this book, for the glommio executor that this runs on: what they were once asked
-    /// for goes on in tasks of its own, which end with the executor.
+    /// The servers of this book, for the glommio executor that this runs on: what they were once
+    /// asked for goes on in tasks of its own, which end with the executor.
     pub fn new(settings: PeerSettings, book: Book) -> Rc<Peers> {
         let common = Rc::new(Common {
             settings,
@@ -38,8 +38,8 @@ impl Peers {
         })
     }
 
-    /// Claims a ticket that a server issued, in this node's name ("validate"; docs/protocol.md section 5).
-    /// Gives its coins. It is asked at once, whether or not the result is awaited.
+    /// Claims a ticket that a server issued, in this node's name ("validate"; docs/protocol.md
+    /// section 5). Gives its coins. It is asked at once, whether or not the result is awaited.
     ///
     /// # Errors
     /// [`Lost`]: there is no such vote.

@@ -21,8 +21,8 @@ pub struct PeerSettings {
     /// The address that connections come from, where the system is not to choose it: others take a
     /// claim only from the address that they know this node by.
     pub from: Option<IpAddr>,
-    /// How long a connection may take to come about, over all addresses of a name, and how long what
-    /// was sent on it may stay unacknowledged.
+    /// How long a connection may take to come about, over all addresses of a name, and how long
+    /// what was sent on it may stay unacknowledged.
     pub connect_timeout: Duration,
     /// How long an answer may take, from the call to its last byte.
     pub reply_timeout: Duration,
@@ -55,8 +55,9 @@ impl PeerSettings {
             back_off_max: Duration::from_secs(30),
             verify_source: true,
             calls_per_server_max: 256,
-            // Some slow servers leave room for the others. An answer in hand is up to 32 KiB of coins:
-            // 128 MiB, if the longest there are came at the same moment and nobody counted them.
+            // Some slow servers leave room for the others. An answer in hand is up to 32 KiB of
+            // coins: 128 MiB, if the longest there are came at the same moment and nobody counted
+            // them.
             calls_max: 4_096,
         }
     }

@@ -89,8 +89,8 @@ impl<'a> DetectSum<'a> {
     }
 }
 
-/// Pown: give these coins new authenticity numbers, each whose old one is right. n x (DN SN AN PAN),
-/// 37n bytes. Answered as [`Detect`]; an impossible coin just fails.
+/// Pown: give these coins new authenticity numbers, each whose old one is right. n x (DN SN AN
+/// PAN), 37n bytes. Answered as [`Detect`]; an impossible coin just fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Pown<'a> {
     records: Records<'a, (Claimed, An, An)>,
@@ -251,8 +251,8 @@ impl<'a> PownDerive<'a> {
     }
 }
 
-/// The proof of a [`PownDerive`]: the first 16 bytes of SHA-256(`raida derive`, RAIDA (1), delta, then
-/// DN SN AN of each coin in the order of the request).
+/// The proof of a [`PownDerive`]: the first 16 bytes of SHA-256(`raida derive`, RAIDA (1), delta,
+/// then DN SN AN of each coin in the order of the request).
 #[derive(Clone)]
 pub struct DeriveProof(Sha256);
 
@@ -280,8 +280,8 @@ impl DeriveProof {
 }
 
 /// What becomes of a coin's authenticity number by a [`PownDerive`]: the first 16 bytes of
-/// SHA-256(`raida number`, AN, delta, DN, SN); the last byte is 0 where they have the form of a locker's
-/// or trade locker's key.
+/// SHA-256(`raida number`, AN, delta, DN, SN); the last byte is 0 where they have the form of a
+/// locker's or trade locker's key.
 pub fn derived_an(coin: Coin, an: An, delta: An) -> An {
     let hash = Sha256::new()
         .chain_update(b"raida number")

@@ -43,10 +43,10 @@ impl Encryption {
     }
 }
 
-/// The checks of a body that need no key: no body where one is needed (36), a length other
-/// than the header's or over the limit (16), too short (16), no trailer (33). [`open`] makes them
-/// too; a node makes them first, so that a body which is wrong anyway costs no search for a key, and
-/// gets the same status whether the key exists or not.
+/// The checks of a body that need no key: no body where one is needed (36), a length other than the
+/// header's or over the limit (16), too short (16), no trailer (33). [`open`] makes them too; a
+/// node makes them first, so that a body which is wrong anyway costs no search for a key, and gets
+/// the same status whether the key exists or not.
 #[inline]
 pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result<(), BodyRefusal> {
     if header.body_length == 0 && body.is_empty() {
@@ -82,8 +82,8 @@ pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result
 /// not found, is refused with [`RequestHeader::missing_key_status`], also where there is no body to
 /// decrypt, since the response could not be encrypted either.
 ///
-/// Checks run in the order of docs/protocol.md section 3. A ciphertext whose HMAC is wrong is left as it
-/// is.
+/// Checks run in the order of docs/protocol.md section 3. A ciphertext whose HMAC is wrong is left
+/// as it is.
 #[inline(always)]
 pub fn open<'a>(
     header: &RequestHeader,
@@ -131,11 +131,11 @@ impl std::fmt::Debug for Opened<'_> {
 
 /// Whether a request may come without a body.
 ///
-/// Version and audit may not under types 1 and 2, which docs/protocol.md section 3 does not say. Nothing
-/// in such a request shows that the client knows the key, and the answer, whose plain text anyone can
-/// ask for under type 0, would show it the key stream of a nonce of its own choosing. A second
-/// request with that nonce and a made-up body is answered with the challenge as decrypted XOR the
-/// key; so two datagrams would tell a stranger the authenticity number of any coin.
+/// Version and audit may not under types 1 and 2, which docs/protocol.md section 3 does not say.
+/// Nothing in such a request shows that the client knows the key, and the answer, whose plain text
+/// anyone can ask for under type 0, would show it the key stream of a nonce of its own choosing. A
+/// second request with that nonce and a made-up body is answered with the challenge as decrypted
+/// XOR the key; so two datagrams would tell a stranger the authenticity number of any coin.
 #[inline]
 fn may_be_bare(header: &RequestHeader) -> bool {
     let answer_shows_key_stream = matches!(

@@ -3,8 +3,8 @@
 use super::Key;
 
 /// Twelve random bytes and their CRC-32: the front of every body of types 0, 1 and 2. A right CRC
-/// shows that the body was decrypted with the right key; the answer shows the client that the server
-/// knows the key (docs/protocol.md sections 3 and 4).
+/// shows that the body was decrypted with the right key; the answer shows the client that the
+/// server knows the key (docs/protocol.md sections 3 and 4).
 ///
 /// The answer to an encrypted challenge is the challenge XOR the key and travels in the clear: who
 /// learns the challenge has the key. So printing one shows nothing of it.

@@ -11,8 +11,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Bytes of an HMAC-SHA-256.
 pub const HMAC_SIZE: usize = 32;
 
-/// What a request and its response are encrypted with (docs/protocol.md section 3). Wiped from memory
-/// when dropped, and printing one shows nothing of it.
+/// What a request and its response are encrypted with (docs/protocol.md section 3). Wiped from
+/// memory when dropped, and printing one shows nothing of it.
 #[derive(Clone, Default)]
 pub enum Key {
     /// Type 0: no key.

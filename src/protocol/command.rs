@@ -1,7 +1,7 @@
 //! Which command groups and commands there are.
 
-/// What a request asks for: the command group and the command within it, bytes 4 and 5 of its header
-/// (docs/protocol.md section 5).
+/// What a request asks for: the command group and the command within it, bytes 4 and 5 of its
+/// header (docs/protocol.md section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// 0/0: are you there?
@@ -69,7 +69,8 @@ pub enum Command {
 /// The highest command group there can be; over it a request is refused with status 5.
 pub const GROUP_MAX: u8 = 15;
 
-/// Commands that clients also ask for under another group than their own (docs/protocol.md section 6).
+/// Commands that clients also ask for under another group than their own (docs/protocol.md section
+/// 6).
 const ALSO: [(Command, u8, u8); 2] = [
     (Command::EncryptionTicket, 2, 44),
     (Command::FixEncryption, 2, 45),

@@ -1,10 +1,10 @@
-//! Group 3: putting coins into circulation and taking them out (docs/protocol.md section 5). Sizes here
-//! are of the payload: the page's less the 18 bytes of challenge and trailer.
+//! Group 3: putting coins into circulation and taking them out (docs/protocol.md section 5). Sizes
+//! here are of the payload: the page's less the 18 bytes of challenge and trailer.
 //!
 //! Every request carries the admin key. Parsing checks no more than that the shortest request is
 //! there (16): the node compares the key first (38), and only then asks for the list, which is when
-//! a wrong list is refused (39, 40). A stranger learns nothing about the rest and costs no more than
-//! the comparison.
+//! a wrong list is refused (39, 40). A stranger learns nothing about the rest and costs no more
+//! than the comparison.
 
 use super::{
     AdminKey, Status,

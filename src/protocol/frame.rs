@@ -58,8 +58,8 @@ pub enum Datagram {
     },
 }
 
-/// Looks at the front of a stream (docs/protocol.md sections 2 and 3). Nothing is consumed: call again
-/// with more bytes until the answer is no longer [`Frame::Incomplete`].
+/// Looks at the front of a stream (docs/protocol.md sections 2 and 3). Nothing is consumed: call
+/// again with more bytes until the answer is no longer [`Frame::Incomplete`].
 ///
 /// ```
 /// use raida::protocol::{Dialect, Frame, RaidaId, ResponseCounter, Rules, frame};
@@ -109,8 +109,9 @@ pub fn frame(bytes: &[u8], rules: &Rules) -> Frame {
 /// ones that are answered are echo, version and audit without one.
 pub const REFUSED_BYTES_MIN: usize = RequestHeader::SIZE_MIN + EMPTY_BODY_SIZE;
 
-/// Looks at a datagram (docs/protocol.md sections 2, 3 and 5). One that is longer than the request in it
-/// is taken for that request and the rest ignored: the page has a status for a short one only.
+/// Looks at a datagram (docs/protocol.md sections 2, 3 and 5). One that is longer than the request
+/// in it is taken for that request and the rest ignored: the page has a status for a short one
+/// only.
 ///
 /// The source of a datagram is easily forged, and a refusal would go there. So there is none to a
 /// version that is not ours, to what is shorter than [`REFUSED_BYTES_MIN`], and to what another

@@ -78,8 +78,8 @@ pub enum KeySource {
     TwoCoins(Option<Coin>, Option<Coin>),
 }
 
-/// A request's header that passed every check of docs/protocol.md section 3. Printing one shows nothing of
-/// a locker's key.
+/// A request's header that passed every check of docs/protocol.md section 3. Printing one shows
+/// nothing of a locker's key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestHeader {
     /// What is asked for.
@@ -92,8 +92,8 @@ pub struct RequestHeader {
     pub body_length: usize,
     /// DN and SN of the key coin, or the first five bytes of the locker's key, as they came.
     pub(super) key_field: [u8; 5],
-    /// The header from byte 24 to its end: 8 bytes for types 0 to 2 (the rest stays 0), 24 for types
-    /// 4 and 5. Its last two bytes are the echo bytes.
+    /// The header from byte 24 to its end: 8 bytes for types 0 to 2 (the rest stays 0), 24 for
+    /// types 4 and 5. Its last two bytes are the echo bytes.
     pub(super) nonce: [u8; 24],
 }
 
@@ -243,8 +243,8 @@ impl RequestHeader {
         })
     }
 
-    /// Appends the header as a client sends it. The long form of the length takes bytes 24-27, which
-    /// then are no longer random: the nonce keeps those of this header.
+    /// Appends the header as a client sends it. The long form of the length takes bytes 24-27,
+    /// which then are no longer random: the nonce keeps those of this header.
     ///
     /// A body of 65,535 bytes or more must not be given with types 4 and 5: their length has no
     /// long form.

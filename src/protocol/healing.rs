@@ -1,8 +1,8 @@
-//! Group 2: tickets, find and fix (docs/protocol.md section 5). Sizes here are of the payload: the page's
-//! less the 18 bytes of challenge and trailer.
+//! Group 2: tickets, find and fix (docs/protocol.md section 5). Sizes here are of the payload: the
+//! page's less the 18 bytes of challenge and trailer.
 //!
-//! Parsing refuses with the statuses of the `raidax` dialect; [`in_dialect`] turns any status of the
-//! group, and of group 4, into the node's own.
+//! Parsing refuses with the statuses of the `raidax` dialect; [`in_dialect`] turns any status of
+//! the group, and of group 4, into the node's own.
 
 use md5::{Digest, Md5};
 
@@ -166,8 +166,8 @@ impl<'a> TicketAnswer<'a> {
     }
 }
 
-/// Validate: a server claims a ticket in its own name. Its number (1), ticket (4): 5 bytes. Answered
-/// with the coins of the ticket.
+/// Validate: a server claims a ticket in its own name. Its number (1), ticket (4): 5 bytes.
+/// Answered with the coins of the ticket.
 #[derive(Clone, Copy, Debug)]
 pub struct Validate {
     /// In whose name.
@@ -201,7 +201,8 @@ impl Validate {
         write(coins.into_iter().map(Some), out);
     }
 
-    /// Reads the answer: the coins of the ticket. `None` where it is no list of coins that can exist.
+    /// Reads the answer: the coins of the ticket. `None` where it is no list of coins that can
+    /// exist.
     pub fn read(payload: &[u8]) -> Option<Coins<'_>> {
         Records::<Claimed>::parse(payload).ok()?.all_possible().ok()
     }
@@ -218,8 +219,8 @@ pub enum Found {
     Pan = 2,
 }
 
-/// Find: which of two numbers has each coin, its old one or the one it was to get? n x (DN SN AN PAN),
-/// 37n bytes.
+/// Find: which of two numbers has each coin, its old one or the one it was to get? n x (DN SN AN
+/// PAN), 37n bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Find<'a> {
     records: Records<'a, (Claimed, An, An)>,
@@ -268,8 +269,8 @@ impl<'a> Find<'a> {
     }
 }
 
-/// Composes the answer to [`Find`]. Records may be reported in any order; one that is never reported
-/// has neither number.
+/// Composes the answer to [`Find`]. Records may be reported in any order; one that is never
+/// reported has neither number.
 #[derive(Debug)]
 pub struct FindAnswer<'b> {
     payload: &'b mut Vec<u8>,
@@ -303,8 +304,8 @@ impl<'b> FindAnswer<'b> {
         self.pans += usize::from(found == Found::Pan);
     }
 
-    /// Ends the answer: 209 where all have their AN, 210 where all have their PAN, 208 where all have
-    /// neither, else 211 and a byte a record.
+    /// Ends the answer: 209 where all have their AN, 210 where all have their PAN, 208 where all
+    /// have neither, else 211 and a byte a record.
     #[inline]
     pub fn finish(self) -> Status {
         let records = self.payload.len() - self.start;

@@ -1,6 +1,7 @@
 //! The secrets that a server shares with the others, as they stand in its file: 25 lines of 32
-//! hexadecimal digits, RAIDA 0's first. Lines that are empty or begin with `#` do not count. A line of
-//! zeros is no secret: a server has none with itself, and a key that everybody knows must never work.
+//! hexadecimal digits, RAIDA 0's first. Lines that are empty or begin with `#` do not count. A line
+//! of zeros is no secret: a server has none with itself, and a key that everybody knows must never
+//! work.
 
 use zeroize::{Zeroize, Zeroizing};
 
@@ -24,8 +25,8 @@ pub type SecretBytes = [u8; SharedSecret::SIZE];
 pub struct KeyFile {
     /// The secrets.
     pub secrets: SharedSecrets,
-    /// Whether something stands in the server's own line. It is not used, but the file may be that of
-    /// another server.
+    /// Whether something stands in the server's own line. It is not used, but the file may be that
+    /// of another server.
     pub has_own: bool,
 }
 
@@ -109,8 +110,8 @@ pub fn compose(own: RaidaId, secrets: &[SecretBytes; RaidaId::COUNT]) -> Zeroizi
     text
 }
 
-/// Reads digits in place, so that there is no copy to wipe. `None` where they are not as many as the
-/// bytes need, or are none.
+/// Reads digits in place, so that there is no copy to wipe. `None` where they are not as many as
+/// the bytes need, or are none.
 fn read_hex(text: &[u8], bytes: &mut SecretBytes) -> Option<()> {
     let (pairs, rest) = text.as_chunks::<2>();
     if pairs.len() != bytes.len() || !rest.is_empty() {

@@ -1,6 +1,6 @@
-//! Group 4: a client that has lost a server's authenticity number of a coin gets a new one there by the
-//! word of two others (docs/protocol.md section 6). Sizes here are of the payload: the page's less the 18
-//! bytes of challenge and trailer.
+//! Group 4: a client that has lost a server's authenticity number of a coin gets a new one there by
+//! the word of two others (docs/protocol.md section 6). Sizes here are of the payload: the page's
+//! less the 18 bytes of challenge and trailer.
 //!
 //! Parsing refuses with the statuses of the `raidax` dialect, as in `healing`, whose `in_dialect`
 //! knows this group's too.
@@ -24,7 +24,8 @@ pub const CLOCK_AHEAD_MINUTES_MAX: u64 = 1;
 /// Tickets that one fix may present: what the count of the short layout can say.
 pub const TICKETS_PRESENTED_MAX: usize = u8::MAX as usize;
 
-/// What a ticket's last byte is, before encryption: nothing else was decrypted with the right secret.
+/// What a ticket's last byte is, before encryption: nothing else was decrypted with the right
+/// secret.
 const MARK: u8 = 0xff;
 /// What the denomination of a key id is.
 const KEY_ID_DENOMINATION: u8 = 1;
@@ -75,7 +76,8 @@ impl Half {
     }
 }
 
-/// When a ticket was issued: minutes since 1970 in UTC, of which a ticket has room for the low 16 bits.
+/// When a ticket was issued: minutes since 1970 in UTC, of which a ticket has room for the low 16
+/// bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Minute(pub u64);
 
@@ -92,7 +94,8 @@ impl Minute {
         self.0 as u16
     }
 
-    /// The minute that a ticket with these low bits was issued in, if it is good in this one: at most
+    /// The minute that a ticket with these low bits was issued in, if it is good in this one: at
+    /// most
     /// [`TICKET_AGE_MINUTES_MAX`] old, and no more than [`CLOCK_AHEAD_MINUTES_MAX`] ahead.
     pub fn of_good_ticket(self, low: u16) -> Option<Minute> {
         let latest = self.0 + CLOCK_AHEAD_MINUTES_MAX;
@@ -101,9 +104,9 @@ impl Minute {
         is_good.then(|| Minute(latest.saturating_sub(before_latest)))
     }
 
-    /// Whether a ticket of this minute is certain to be from after a coin's newest change, which was in
-    /// that one: the change may be from any moment of its minute, and the helper's clock may be a minute
-    /// ahead (docs/protocol.md section 6).
+    /// Whether a ticket of this minute is certain to be from after a coin's newest change, which
+    /// was in that one: the change may be from any moment of its minute, and the helper's clock may
+    /// be a minute ahead (docs/protocol.md section 6).
     pub const fn is_good_since(self, newest: Minute) -> bool {
         self.0 > newest.0 + CLOCK_AHEAD_MINUTES_MAX
     }
@@ -121,8 +124,8 @@ pub struct Voucher {
     pub minute: u16,
 }
 
-/// A voucher as the client carries it from the helper to the broken server: one AES-128 block, which
-/// nobody but the two can read or make. Printing it shows nothing.
+/// A voucher as the client carries it from the helper to the broken server: one AES-128 block,
+/// which nobody but the two can read or make. Printing it shows nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EncryptionTicket([u8; EncryptionTicket::SIZE]);
 
@@ -148,8 +151,8 @@ impl EncryptionTicket {
     }
 }
 
-/// The secret that two servers share, ready to encrypt tickets with. Wiped from memory when dropped,
-/// and printing it shows nothing.
+/// The secret that two servers share, ready to encrypt tickets with. Wiped from memory when
+/// dropped, and printing it shows nothing.
 #[derive(Clone)]
 pub struct SharedSecret(Aes128);
 
@@ -199,8 +202,8 @@ impl SharedSecret {
     }
 }
 
-/// The secrets that a server shares with the others. Each is in memory once, whatever number of cores
-/// there are.
+/// The secrets that a server shares with the others. Each is in memory once, whatever number of
+/// cores there are.
 #[derive(Debug)]
 pub struct SharedSecrets([Option<SharedSecret>; RaidaId::COUNT]);
 
@@ -217,8 +220,8 @@ impl SharedSecrets {
     }
 }
 
-/// Get encryption ticket: vouch for me at a server that has lost my coin. Two layouts, 14 and 34 bytes.
-/// Answered with an [`EncryptionTicket`].
+/// Get encryption ticket: vouch for me at a server that has lost my coin. Two layouts, 14 and 34
+/// bytes. Answered with an [`EncryptionTicket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetEncryptionTicket {
     /// The server that is to read the ticket.
@@ -227,8 +230,8 @@ pub struct GetEncryptionTicket {
     pub coin: Coin,
     /// The half of its new authenticity number.
     pub part: KeyPart,
-    /// The coin's authenticity number here; `None` in the short layout, where the coin is the request's
-    /// key.
+    /// The coin's authenticity number here; `None` in the short layout, where the coin is the
+    /// request's key.
     pub an: Option<An>,
 }
 
@@ -238,8 +241,8 @@ impl GetEncryptionTicket {
     /// Bytes of the long layout: key id (5), key part (8), DN SN, AN (16).
     pub const LONG: usize = Coin::SIZE + KeyPart::SIZE + Coin::SIZE + An::SIZE;
 
-    /// Reads a payload: 16 where it has another size, 18 where there is no such server, 40 where the
-    /// coin cannot exist, or the key id is none.
+    /// Reads a payload: 16 where it has another size, 18 where there is no such server, 40 where
+    /// the coin cannot exist, or the key id is none.
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<GetEncryptionTicket, Status> {
         let server = |number| RaidaId::new(number).ok_or(Status::RAIDA_OUT_OF_RANGE);
@@ -305,8 +308,9 @@ fn read_part(bytes: &[u8]) -> Result<KeyPart, Status> {
 }
 
 /// Fix encryption: helpers vouch for these halves of a coin's new authenticity number. Two layouts:
-/// DN SN, n (1), n x (helper (1), half (1), 0, ticket (16)), 6 + 19n bytes; and DN SN, n x (helper (1),
-/// coin id (2), half (1), shard (1), DN SN, ticket (16)), 5 + 26n bytes. Answered with n bytes, each a
+/// DN SN, n (1), n x (helper (1), half (1), 0, ticket (16)), 6 + 19n bytes; and DN SN, n x (helper
+/// (1), coin id (2), half (1), shard (1), DN SN, ticket (16)), 5 + 26n bytes. Answered with n
+/// bytes, each a
 /// [`Verdict`].
 #[derive(Clone, Copy, Debug)]
 pub struct FixEncryption<'a> {
@@ -332,9 +336,9 @@ pub enum Verdict {
     Refused,
     /// Accepted. The ticket is used up.
     Accepted,
-    /// Good but for the minute rule: the coin may have changed since the ticket was issued. The ticket
-    /// is not used up. One that is issued [`TOO_EARLY_WAIT`] later is not refused for this reason,
-    /// unless the coin changes again.
+    /// Good but for the minute rule: the coin may have changed since the ticket was issued. The
+    /// ticket is not used up. One that is issued [`TOO_EARLY_WAIT`] later is not refused for this
+    /// reason, unless the coin changes again.
     TooEarly,
 }
 
@@ -414,14 +418,15 @@ impl<'a> FixEncryption<'a> {
         self.tickets.len()
     }
 
-    /// The tickets in their order; `None` in place of one that can be no good: of a server or a half
-    /// that there is not, or of another coin.
+    /// The tickets in their order; `None` in place of one that can be no good: of a server or a
+    /// half that there is not, or of another coin.
     pub fn tickets(&self) -> impl ExactSizeIterator<Item = Option<Presented>> + use<'a> {
         let (coin, tickets) = (self.coin, self.tickets);
         (0..tickets.len()).map(move |index| tickets.get(index, coin))
     }
 
-    /// Reads the answer to a request of so many tickets: the verdict on each. `None` where it is none.
+    /// Reads the answer to a request of so many tickets: the verdict on each. `None` where it is
+    /// none.
     pub fn read(payload: &[u8], tickets: usize) -> Option<Vec<Verdict>> {
         let verdicts = payload.get(..tickets)?.iter();
         verdicts.map(|&byte| Verdict::of_byte(byte)).collect()
@@ -429,9 +434,9 @@ impl<'a> FixEncryption<'a> {
 }
 
 impl<'a> Layout<'a> {
-    /// The layout of what follows the coin. Lengths that fit both (of 15 and 11 tickets, of 41 and 30
-    /// and so on) are told apart by the count, and where that could be a helper by what stands in the
-    /// first ticket.
+    /// The layout of what follows the coin. Lengths that fit both (of 15 and 11 tickets, of 41 and
+    /// 30 and so on) are told apart by the count, and where that could be a helper by what stands
+    /// in the first ticket.
     fn of(rest: &'a [u8]) -> Option<Layout<'a>> {
         let (long, is_long) = match rest.as_chunks() {
             (tickets, []) => (tickets, true),

@@ -58,8 +58,8 @@ pub use status::Status;
 /// What every request and every response body ends with: `>>` (docs/protocol.md section 3).
 pub const TRAILER: [u8; 2] = *b">>";
 
-/// Which of two published families of statuses and versions a node speaks (docs/protocol.md sections 3
-/// and 5).
+/// Which of two published families of statuses and versions a node speaks (docs/protocol.md
+/// sections 3 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Dialect {
     /// As the specification says: the default.
@@ -69,14 +69,15 @@ pub enum Dialect {
     Raidax,
 }
 
-/// Where the key stream of a response of encryption types 1 and 2 begins (docs/protocol.md section 4).
+/// Where the key stream of a response of encryption types 1 and 2 begins (docs/protocol.md section
+/// 4).
 ///
 /// `Restart` uses the same key stream for the response as for the request. Who sees both learns the
 /// XOR of the two plain texts; and since the challenge answer is the challenge XOR the key, who can
-/// also guess the first 16 bytes of the response ("audit", say) learns **the key itself**: answer XOR
-/// the challenge's ciphertext XOR the response's ciphertext XOR the guess. It is the default only
-/// because published clients expect it. `Continue` has neither weakness, and types 4 and 5 have a
-/// nonce of their own in each direction and no challenge answer.
+/// also guess the first 16 bytes of the response ("audit", say) learns **the key itself**: answer
+/// XOR the challenge's ciphertext XOR the response's ciphertext XOR the guess. It is the default
+/// only because published clients expect it. `Continue` has neither weakness, and types 4 and 5
+/// have a nonce of their own in each direction and no challenge answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ResponseCounter {
     /// Again at the initial counter block, as published clients expect.

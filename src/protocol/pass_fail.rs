@@ -2,9 +2,9 @@
 
 use super::Status;
 
-/// Composes the answer "which records passed": a status, and a bitmap with bit i (byte i/8, bit i%8,
-/// low bit first) for record i (docs/protocol.md section 4). Records may be reported in any order, as
-/// their shards answer; one that is never reported has failed.
+/// Composes the answer "which records passed": a status, and a bitmap with bit i (byte i/8, bit
+/// i%8, low bit first) for record i (docs/protocol.md section 4). Records may be reported in any
+/// order, as their shards answer; one that is never reported has failed.
 ///
 /// ```
 /// use raida::protocol::{PassFail, Status, pass_fail::Bitmap};

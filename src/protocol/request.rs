@@ -103,8 +103,8 @@ pub struct RequestTooLong {
 }
 
 impl Request<'_> {
-    /// Appends the request to `out`, encrypted (docs/protocol.md section 3). A body over 65,534 bytes of
-    /// types 0 to 2 gets the long form of the length.
+    /// Appends the request to `out`, encrypted (docs/protocol.md section 3). A body over 65,534
+    /// bytes of types 0 to 2 gets the long form of the length.
     pub fn compose(&self, out: &mut Vec<u8>) -> Result<Sent, RequestTooLong> {
         let encryption = self.protection.encryption();
         let body_bytes = self

@@ -7,8 +7,9 @@ use super::{
     header::{self, PRESENTATION, PRESENTED},
 };
 
-// Offsets in a response's header. Types 4 and 5 keep the execution time and the echo bytes elsewhere
-// (see [`Places`]), and the key coin and the nonce where the others have the challenge answer.
+// Offsets in a response's header. Types 4 and 5 keep the execution time and the echo bytes
+// elsewhere (see [`Places`]), and the key coin and the nonce where the others have the challenge
+// answer.
 const RAIDA: usize = 0;
 const ZERO: usize = 1;
 const STATUS: usize = 2;
@@ -51,8 +52,8 @@ impl Places {
     }
 }
 
-/// A response being composed where it will be sent from: at the end of a buffer that may hold earlier
-/// responses. The payload is appended by the command, then sealed in place.
+/// A response being composed where it will be sent from: at the end of a buffer that may hold
+/// earlier responses. The payload is appended by the command, then sealed in place.
 ///
 /// Dropping it without [`Response::finish`] leaves a header of zeros behind.
 pub struct Response<'b> {
@@ -74,8 +75,8 @@ pub struct Sealing<'a> {
     pub challenge_answer: [u8; 16],
     /// How long the request took, in microseconds.
     pub execution_micros: u32,
-    /// Fresh random bytes for types 4 and 5, never used twice with a key: a repeated nonce tells who
-    /// listens the XOR of two payloads. Types 0 to 2 ignore them.
+    /// Fresh random bytes for types 4 and 5, never used twice with a key: a repeated nonce tells
+    /// who listens the XOR of two payloads. Types 0 to 2 ignore them.
     pub nonce: [u8; RESPONSE_NONCE_SIZE],
 }
 
@@ -118,15 +119,15 @@ impl<'b> Response<'b> {
         self.out.truncate(self.start + self.request.header_size());
     }
 
-    /// Takes the whole response out of the buffer, its header too: there is none, another, or one that
-    /// comes later.
+    /// Takes the whole response out of the buffer, its header too: there is none, another, or one
+    /// that comes later.
     #[inline]
     pub fn withdraw(self) {
         self.out.truncate(self.start);
     }
 
-    /// Encrypts the payload in place, adds HMAC and trailer, and fills in the header (docs/protocol.md
-    /// section 4). Without a payload there is no body.
+    /// Encrypts the payload in place, adds HMAC and trailer, and fills in the header
+    /// (docs/protocol.md section 4). Without a payload there is no body.
     ///
     /// # Panics
     /// When there is a payload and the key is of another kind than the request's encryption (it
@@ -252,8 +253,8 @@ pub fn can_be_answer(datagram: &[u8]) -> bool {
 }
 
 /// Appends the answer to a request whose header is refused: `header_bytes` is what there is of it.
-/// The command group is 0 and there is no body. It has 48 bytes for a request that is known to be of
-/// type 4 or 5, else 32; the echo bytes are the request's where they are there, else 0.
+/// The command group is 0 and there is no body. It has 48 bytes for a request that is known to be
+/// of type 4 or 5, else 32; the echo bytes are the request's where they are there, else 0.
 pub fn refuse(
     out: &mut Vec<u8>,
     header_bytes: &[u8],
@@ -437,8 +438,9 @@ pub enum ResponseError {
 ///
 /// A response to another request or from another server is an error; so is one that reports an
 /// outcome, or carries a body, under a wrong challenge answer. A refusal under a wrong challenge
-/// answer is passed on with `proven` false: a server that could not read the challenge cannot answer
-/// it. The echo bytes of a refused header are not compared, since published servers send others.
+/// answer is passed on with `proven` false: a server that could not read the challenge cannot
+/// answer it. The echo bytes of a refused header are not compared, since published servers send
+/// others.
 pub fn open_response<'a>(
     sent: &Sent,
     header: &ResponseHeader,

@@ -116,8 +116,8 @@ statuses! {
     /// The body is shorter or longer than the command, the datagram or the limits allow.
     INVALID_LENGTH = 16, "invalid length",
         "invalid length: the request is too short or too long for what it asks";
-    /// Validate, encryption tickets, `raidax`: a server's number is over 24, or no secret is shared with
-    /// it.
+    /// Validate, encryption tickets, `raidax`: a server's number is over 24, or no secret is shared
+    /// with it.
     RAIDA_OUT_OF_RANGE = 18, "raida out of range",
         "no such RAIDA: servers have the numbers 0 to 24, and for keys the two have to share a secret";
     /// Types 4 and 5: the key coin cannot exist or is not known here.

@@ -1,5 +1,5 @@
-//! Group 0: how a node is doing (docs/protocol.md section 5). Echo, version and audit ask for nothing:
-//! whatever their payload is, it is ignored.
+//! Group 0: how a node is doing (docs/protocol.md section 5). Echo, version and audit ask for
+//! nothing: whatever their payload is, it is ignored.
 
 use super::{AdminKey, Status};
 use crate::coin::Denomination;

@@ -139,14 +139,15 @@ impl Disk {
     /// Lets glommio find out from real data whether the device can be polled.
     ///
     /// It finds out once a thread, by a polled read of the first bytes of whatever file is opened
-    /// first, and takes any success for a yes. Where these bytes were never written, as at the start
-    /// of a sparse page file, the file system answers without asking the device, and on a device that
-    /// cannot be polled every later read of real data would fail with `EOPNOTSUPP`.
+    /// first, and takes any success for a yes. Where these bytes were never written, as at the
+    /// start of a sparse page file, the file system answers without asking the device, and on a
+    /// device that cannot be polled every later read of real data would fail with `EOPNOTSUPP`.
     async fn probe(&self) -> io::Result<()> {
         let path = scratch(&self.folder);
         let written = path.clone();
         let write = move || {
-            // A whole block and not zeros: nothing that a file system keeps elsewhere than in a block.
+            // A whole block and not zeros: nothing that a file system keeps elsewhere than in a
+            // block.
             std::fs::write(&written, [0xa5; BLOCK_BYTES])?;
             std::fs::File::open(&written)?.sync_all()
         };

@@ -14,8 +14,8 @@ pub fn is_blank(bytes: &[u8]) -> bool {
 }
 
 /// Everything the store and the shards take from outside: files, time, randomness and somewhere to
-/// run a task. A node on glommio and a node in a simulator differ in this alone (docs/architecture.md,
-/// "Rules that always hold", 8).
+/// run a task. A node on glommio and a node in a simulator differ in this alone
+/// (docs/architecture.md, "Rules that always hold", 8).
 pub trait Environment: Clone + 'static {
     /// Where the data folder's files live.
     type Storage: Storage;
@@ -31,8 +31,8 @@ pub trait Environment: Clone + 'static {
         yield_now()
     }
 
-    /// As [`turn`](Environment::turn), for long work on one request: of all that wait here only one goes
-    /// on each time.
+    /// As [`turn`](Environment::turn), for long work on one request: of all that wait here only one
+    /// goes on each time.
     fn turn_in_line(&self) -> impl Future<Output = ()> {
         self.turn()
     }

@@ -1,5 +1,5 @@
-//! Everything that knows the executor or works around it: tasks and their turns, files and sockets, clocks,
-//! signals between tasks. Beside it only [`node`](crate::node) and tests name glommio.
+//! Everything that knows the executor or works around it: tasks and their turns, files and sockets,
+//! clocks, signals between tasks. Beside it only [`node`](crate::node) and tests name glommio.
 
 mod disk;
 mod environment;

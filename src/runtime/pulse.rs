@@ -29,8 +29,8 @@ const fn pulse(period_ms: u64, phase_ms: u64) -> Pulse {
     }
 }
 
-/// Two by turns each 20 ms: 50 wake-ups a second, less than 0.1 % of a core. The others are for a machine
-/// that stood still for so long that both went off at once.
+/// Two by turns each 20 ms: 50 wake-ups a second, less than 0.1 % of a core. The others are for a
+/// machine that stood still for so long that both went off at once.
 const PULSES: [Pulse; 5] = [
     pulse(40, 0),
     pulse(40, 20),
@@ -42,10 +42,11 @@ const PULSES: [Pulse; 5] = [
 /// Keeps this thread's executor from sleeping over work that it has, for as long as it lives.
 ///
 /// glommio 0.9.0 parks after a turn in which it ran no task, also where the reason was that its
-/// preemption timer went off, an old one's cancellation was over, or another thread's notice came, before
-/// it ran the first one. On a busy machine that happens. What can run then waits for the next event, and
-/// where there is none, as while a shard opens, for ever. So there always is one: a timer that went off
-/// before such a turn is no event any more until its task has run, but then another one is to come.
+/// preemption timer went off, an old one's cancellation was over, or another thread's notice came,
+/// before it ran the first one. On a busy machine that happens. What can run then waits for the
+/// next event, and where there is none, as while a shard opens, for ever. So there always is one: a
+/// timer that went off before such a turn is no event any more until its task has run, but then
+/// another one is to come.
 pub fn keep_awake() {
     for pulse in pulses() {
         pulse.detach();
@@ -73,11 +74,12 @@ const NUDGE: Duration = Duration::from_millis(20);
 /// Runs an executor of this thread that is [kept awake](keep_awake) from the first moment on, until
 /// the work is done and the disk is [quiet].
 ///
-/// There is no timer before the first task runs, and glommio may park before that as well: 100 ms in which
-/// a busy machine does not run this thread are enough. Nothing but a signal ends such a sleep. So another
-/// thread sends some until the first task runs.
+/// There is no timer before the first task runs, and glommio may park before that as well: 100 ms
+/// in which a busy machine does not run this thread are enough. Nothing but a signal ends such a
+/// sleep. So another thread sends some until the first task runs.
 pub fn run_awake<T>(executor: &LocalExecutor, work: impl Future<Output = T>) -> T {
-    // A signal that does nothing still interrupts a call to the kernel, as one that is ignored does not.
+    // A signal that does nothing still interrupts a call to the kernel, as one that is ignored does
+    // not.
     static HANDLED: Once = Once::new();
     HANDLED.call_once(|| {
         // SAFETY: the handler does nothing, which it may at any moment.
@@ -121,8 +123,8 @@ impl Pulse {
         }
     }
 
-    /// How long after this it goes off the next time. Pulses that went off late, and so together, are
-    /// apart again from then on.
+    /// How long after this it goes off the next time. Pulses that went off late, and so together,
+    /// are apart again from then on.
     fn next(&self, now: Duration) -> Duration {
         let Some(since_first) = now.checked_sub(self.phase) else {
             return self.phase - now;
@@ -138,8 +140,9 @@ mod tests {
 
     use super::*;
 
-    /// So many threads that some do not run for a while where the preemption timer is set and no task has
-    /// run, here far longer than that timer takes. One hangs at once where nobody nudges it.
+    /// So many threads that some do not run for a while where the preemption timer is set and no
+    /// task has run, here far longer than that timer takes. One hangs at once where nobody nudges
+    /// it.
     #[test]
     fn an_executor_that_parks_before_its_first_task_runs_is_woken() {
         let run = || {

@@ -3,8 +3,8 @@
 //!
 //! glommio waits for each socket by a request of its own to the kernel, whose completion interrupts
 //! the core while it runs: with 64 connections under load that took a third of the core's time. An
-//! epoll collects what became ready while the core ran, and hands it over in one call. The one socket
-//! for datagrams is not among them: there the detour costs more than it saves.
+//! epoll collects what became ready while the core ran, and hands it over in one call. The one
+//! socket for datagrams is not among them: there the detour costs more than it saves.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -8,19 +8,19 @@ use super::turn::turn;
 
 /// How long the executor may go without a look at its own rings while sockets keep it busy. What is
 /// found there: the log's writes and other cores' messages, which answers wait for; timers; for the
-/// datagrams that there is something on the streams, and the other way round. A look takes 2 to 8 µs,
-/// the time of four requests.
+/// datagrams that there is something on the streams, and the other way round. A look takes 2 to 8
+/// µs, the time of four requests.
 const LOOK: Duration = Duration::from_micros(200);
 /// The same while answers wait, at least. At 100,000 changes a second, one every 10 µs, they would
 /// otherwise wait many times as long as the 20 µs that their write takes.
 const LOOK_IN_FLIGHT: Duration = Duration::from_micros(20);
-/// So much longer for each answer that waits: a quarter of what each takes. Where 1,000 wait the last
-/// of them waits for a millisecond, whenever the core looks.
+/// So much longer for each answer that waits: a quarter of what each takes. Where 1,000 wait the
+/// last of them waits for a millisecond, whenever the core looks.
 const LOOK_FOR_EACH: Duration = Duration::from_nanos(250);
 
-/// Work between two looks, at most, as [`Rings::worked`] counts it: some 2 ms. Tasks that wake each other
-/// without end, such as connections whose requests wait for nothing but their turn, would otherwise keep
-/// the executor from looking until its own alarm, after 100 ms.
+/// Work between two looks, at most, as [`Rings::worked`] counts it: some 2 ms. Tasks that wake each
+/// other without end, such as connections whose requests wait for nothing but their turn, would
+/// otherwise keep the executor from looking until its own alarm, after 100 ms.
 const WORK_MAX: u32 = 2_048;
 
 /// The work of a request that a task answers, in those that are answered at once.

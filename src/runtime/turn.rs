@@ -34,8 +34,8 @@ pub async fn turn() {
     .await;
 }
 
-/// Tasks of one core that wait for something, in the order in which they came; only the first few may
-/// go on.
+/// Tasks of one core that wait for something, in the order in which they came; only the first few
+/// may go on.
 #[derive(Debug)]
 pub struct Line {
     width: usize,
@@ -111,9 +111,9 @@ thread_local! {
     static LONG_WORK: Rc<Line> = Line::new(1);
 }
 
-/// As [`turn`], for long work on one request: of all tasks of this core that wait here only one goes on
-/// each time, in the order in which they came. So whoever asks for little waits for one slice of such
-/// work, however many ask for much.
+/// As [`turn`], for long work on one request: of all tasks of this core that wait here only one
+/// goes on each time, in the order in which they came. So whoever asks for little waits for one
+/// slice of such work, however many ask for much.
 pub async fn turn_in_line() {
     let place = LONG_WORK.with(Line::enter);
     place.is_up().await;

@@ -8,16 +8,18 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What month and what minute it is. Moments, by which changes are ordered, are the machine's always.
+/// What month and what minute it is. Moments, by which changes are ordered, are the machine's
+/// always.
 #[derive(Clone, Debug, Default)]
 pub enum WallClock {
     /// The machine's.
     #[default]
     Machine,
-    /// Seconds since 1970 in UTC, as somebody sets them: for trials at other times than now. No other
-    /// clock moves with it: time that passes there is a clock that somebody sets forward.
+    /// Seconds since 1970 in UTC, as somebody sets them: for trials at other times than now. No
+    /// other clock moves with it: time that passes there is a clock that somebody sets forward.
     Set(Arc<AtomicU64>),
-    /// The machine's, or one that stands still, and what a trial adds to it and to the monotonic clock.
+    /// The machine's, or one that stands still, and what a trial adds to it and to the monotonic
+    /// clock.
     Moved(Arc<Moved>),
     /// The same, as a file says.
     #[cfg(debug_assertions)]
@@ -61,10 +63,11 @@ impl Moved {
 }
 
 impl WallClock {
-    /// Names a file that moves the clocks of a real process, in builds with debug assertions only: 8
-    /// bytes, the seconds that pass on all clocks beside those of the machine, and 8 bytes, the seconds
-    /// by which the clock on the wall is set forward (or back, where negative). Both are little-endian.
-    /// The file is read at every look at a clock; the first number must never become smaller.
+    /// Names a file that moves the clocks of a real process, in builds with debug assertions only:
+    /// 8 bytes, the seconds that pass on all clocks beside those of the machine, and 8 bytes, the
+    /// seconds by which the clock on the wall is set forward (or back, where negative). Both are
+    /// little-endian. The file is read at every look at a clock; the first number must never become
+    /// smaller.
     #[cfg(debug_assertions)]
     pub const FILE_VARIABLE: &str = "RAIDA_MOVED_CLOCK";
 

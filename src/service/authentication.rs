@@ -160,8 +160,8 @@ impl<E: Environment> Node<E> {
         Ok(verdict(changed.is_ok()))
     }
 
-    /// Gives coins numbers that are derived from those in force, where a proof is right. Everything is
-    /// computed before the coins are held, from the numbers that they have then.
+    /// Gives coins numbers that are derived from those in force, where a proof is right. Everything
+    /// is computed before the coins are held, from the numbers that they have then.
     pub(super) async fn pown_derive(
         &self,
         payload: &[u8],

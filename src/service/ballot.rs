@@ -1,7 +1,7 @@
 use crate::{coin::Coin, protocol::healing::VOTES_NEEDED};
 
-/// The votes of the other servers on the coins of a fix: which of them each has heard, from the coin's
-/// owner, to be right.
+/// The votes of the other servers on the coins of a fix: which of them each has heard, from the
+/// coin's owner, to be right.
 #[derive(Debug)]
 pub(super) struct Ballot {
     /// Rising, each once.

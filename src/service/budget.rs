@@ -2,10 +2,10 @@
 //! may: each [`crate::shard::Stranger`], so what comes as datagrams, which may bear any address,
 //! takes nothing from the connections of the address.
 //!
-//! A request that is answered at once takes nothing. One that waits takes a place and the bytes that
-//! it is going to need, before it takes any memory; its answer keeps its bytes until they have left.
-//! What a connection keeps between its turns (a part of a request, answers that the client has not
-//! taken) counts too.
+//! A request that is answered at once takes nothing. One that waits takes a place and the bytes
+//! that it is going to need, before it takes any memory; its answer keeps its bytes until they have
+//! left. What a connection keeps between its turns (a part of a request, answers that the client
+//! has not taken) counts too.
 
 use std::{
     cell::{Cell, RefCell},
@@ -27,9 +27,9 @@ pub struct BudgetLimits {
     /// requests that change something three quarters of either.
     pub requests: usize,
     /// Bytes of requests and answers that wait. An address has a quarter of them for requests and
-    /// answers that are being made, and an eighth for what its connections keep; less where others have
-    /// more than an eighth, the more they have. The last eighth is left to addresses
-    /// that hold little.
+    /// answers that are being made, and an eighth for what its connections keep; less where others
+    /// have more than an eighth, the more they have. The last eighth is left to addresses that hold
+    /// little.
     pub bytes: usize,
 }
 
@@ -42,8 +42,8 @@ impl Default for BudgetLimits {
     }
 }
 
-/// A request that is going to need no more than this, bytes, counts as one of many alike: an address's
-/// places bound them, its bytes do not.
+/// A request that is going to need no more than this, bytes, counts as one of many alike: an
+/// address's places bound them, its bytes do not.
 pub const SMALL: usize = 8 << 10;
 
 impl BudgetLimits {
@@ -62,9 +62,9 @@ impl BudgetLimits {
         self.bytes / 8
     }
 
-    /// What is left of an address's `share` where others have so many bytes: all of it up to an eighth of
-    /// the core's, then the share times the cube of what they leave. So however many addresses take what
-    /// they can, a new one finds room.
+    /// What is left of an address's `share` where others have so many bytes: all of it up to an
+    /// eighth of the core's, then the share times the cube of what they leave. So however many
+    /// addresses take what they can, a new one finds room.
     #[inline]
     fn part(&self, share: usize, others: usize) -> usize {
         let freely = self.bytes / 8;
@@ -85,8 +85,8 @@ impl BudgetLimits {
         self.bytes / 64
     }
 
-    /// Bytes up to which an address has hardly anything under way, or kept, and may have something of any
-    /// size besides.
+    /// Bytes up to which an address has hardly anything under way, or kept, and may have something
+    /// of any size besides.
     fn hardly(&self) -> usize {
         self.bytes / 256
     }
@@ -195,8 +195,8 @@ struct Accounts {
     by_owner: HashMap<Owner, usize, FixedState>,
 }
 
-/// Whose use is counted together: an IPv4 address, or an IPv6 /64, since a single client commonly has
-/// all 2^64 addresses of one.
+/// Whose use is counted together: an IPv4 address, or an IPv6 /64, since a single client commonly
+/// has all 2^64 addresses of one.
 type Owner = u64;
 
 /// What one address has in use.
@@ -219,15 +219,15 @@ impl Ledger {
         self.working + self.kept
     }
 
-    /// Whether bytes can be had for a request or an answer, where all addresses have `used`. One of any
-    /// size may go beyond the share where the address has hardly anything else under way.
+    /// Whether bytes can be had for a request or an answer, where all addresses have `used`. One of
+    /// any size may go beyond the share where the address has hardly anything else under way.
     fn fits(&self, bytes: usize, used: usize, limits: &BudgetLimits) -> bool {
         let most = || limits.part(limits.working_of_one(), used - self.bytes());
         bytes <= SMALL || self.working <= limits.hardly() || self.working + bytes <= most()
     }
 
-    /// Whether connections may keep so many bytes more: a request of any size where they keep hardly
-    /// anything.
+    /// Whether connections may keep so many bytes more: a request of any size where they keep
+    /// hardly anything.
     fn keeps(&self, bytes: usize, used: usize, limits: &BudgetLimits) -> bool {
         let most = || limits.part(limits.kept_of_one(), used - self.bytes());
         self.kept <= limits.hardly() || self.kept + bytes <= most()
@@ -351,8 +351,8 @@ impl Budget {
         self.count(|counts| counts.dropped += 1);
     }
 
-    /// More bytes for a request that has a place, whose account this is: for what turns out to be there
-    /// when it looks.
+    /// More bytes for a request that has a place, whose account this is: for what turns out to be
+    /// there when it looks.
     ///
     /// # Errors
     /// Where there is no room for them.
@@ -398,8 +398,8 @@ impl Account {
         AccountId(self.key)
     }
 
-    /// What the address has too little of for such a request, if anything: to wait for that, rather than
-    /// to have the request refused.
+    /// What the address has too little of for such a request, if anything: to wait for that, rather
+    /// than to have the request refused.
     #[inline]
     pub fn lacks(&self, needs: &Needs) -> Option<Scarce> {
         let limits = self.budget.limits.get();

@@ -35,8 +35,8 @@ use crate::{
 
 /// The other servers of the network, as far as healing has to do with them.
 pub trait Others {
-    /// Claims a ticket that a server issued; gives its coins. Giving the future up does no harm; the
-    /// claim may be made nevertheless.
+    /// Claims a ticket that a server issued; gives its coins. Giving the future up does no harm;
+    /// the claim may be made nevertheless.
     fn claim(
         &self,
         issuer: RaidaId,
@@ -68,7 +68,8 @@ pub enum NoVote {
 /// How this node takes part in the healing of keys.
 #[derive(Clone, Debug, Default)]
 pub struct KeyHealing {
-    /// The secrets that it shares with the others; without them it neither vouches nor is vouched to.
+    /// The secrets that it shares with the others; without them it neither vouches nor is vouched
+    /// to.
     pub secrets: Option<Arc<SharedSecrets>>,
     /// Whether it vouches for clients that ask for it without encryption.
     pub allows_unencrypted: bool,
@@ -79,7 +80,8 @@ pub struct KeyHealing {
 pub struct Healing {
     /// Coins of a ticket and of a fix, at most.
     pub max_coins: usize,
-    /// Requests of one address, on each core; what other servers claim in their own name does not count.
+    /// Requests of one address, on each core; what other servers claim in their own name does not
+    /// count.
     pub rate: Rate,
     /// Wrong claims in the name of a server from one address a minute, on each core, where the
     /// other servers are known; 0 for any number.
@@ -90,7 +92,8 @@ pub struct Healing {
     pub others: Rc<dyn Others>,
 }
 
-/// No other servers are known: whoever claims in a server's name is believed, and nothing can be fixed.
+/// No other servers are known: whoever claims in a server's name is believed, and nothing can be
+/// fixed.
 #[derive(Clone, Copy, Debug)]
 pub struct NoOthers;
 
@@ -133,7 +136,8 @@ impl<E: Environment> Node<E> {
         is_admitted
     }
 
-    /// Answers a command of the group or of group 4, however long it takes; statuses are those of `raidax`.
+    /// Answers a command of the group or of group 4, however long it takes; statuses are those of
+    /// `raidax`.
     pub(super) async fn heal(
         &self,
         command: Command,
@@ -291,8 +295,8 @@ impl<E: Environment> Node<E> {
 
     /// Validate, where the ticket and its coins are this shard's, and in memory.
     ///
-    /// A ticket says that its coins were the client's when it was issued. What has another number since
-    /// may be another's, who must not lose it to an old ticket: it is left out.
+    /// A ticket says that its coins were the client's when it was issued. What has another number
+    /// since may be another's, who must not lose it to an old ticket: it is left out.
     #[inline]
     pub(super) fn validate_now(
         &self,
@@ -511,8 +515,8 @@ impl<E: Environment> Node<E> {
         Ok(answer.finish())
     }
 
-    /// Asks every server that gave the client a ticket, and repairs what 13 of them vouch for: with one
-    /// record in the log, so that after a crash all of it is repaired or nothing.
+    /// Asks every server that gave the client a ticket, and repairs what 13 of them vouch for: with
+    /// one record in the log, so that after a crash all of it is repaired or nothing.
     async fn fix(
         &self,
         payload: &[u8],
@@ -558,8 +562,8 @@ impl<E: Environment> Node<E> {
         Ok(answer.finish(Bitmap::IfMixed))
     }
 
-    /// Claims the tickets of a fix, all at the same time, until the ballot is decided: who voted, and who
-    /// did not.
+    /// Claims the tickets of a fix, all at the same time, until the ballot is decided: who voted,
+    /// and who did not.
     async fn collect(
         &self,
         ballot: &mut Ballot,
@@ -624,10 +628,11 @@ impl<E: Environment> Node<E> {
         (voted, no_vote)
     }
 
-    /// Gives coins, rising, the numbers that a generator says, and gives those that it could, rising.
+    /// Gives coins, rising, the numbers that a generator says, and gives those that it could,
+    /// rising.
     ///
-    /// While the votes were collected anything may have happened to the coins. So all that stands against
-    /// the fix is looked at when they are held (docs/protocol.md, "Fix").
+    /// While the votes were collected anything may have happened to the coins. So all that stands
+    /// against the fix is looked at when they are held (docs/protocol.md, "Fix").
     async fn repair(
         &self,
         coins: &[Coin],

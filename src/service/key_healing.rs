@@ -130,8 +130,8 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Status {
-        // Under a trade key lies what is for sale. Its seller knows the number and does not own the coin
-        // as others do: tickets would take it back from who buys it meanwhile.
+        // Under a trade key lies what is for sale. Its seller knows the number and does not own the
+        // coin as others do: tickets would take it back from who buys it meanwhile.
         let is_owner = real.is_some_and(|real| match asked.an {
             _ if real.is_trade_key() => false,
             None => proves(caller.key, asked.coin),
@@ -159,9 +159,10 @@ impl<E: Environment> Node<E> {
     /// Gives a coin the number whose halves two other servers vouch for.
     ///
     /// Every ticket that is accepted is used up, whether or not a number comes of it: in memory at
-    /// once, and on disk before the number is, so that no later owner of the coin loses it to a ticket
-    /// of an earlier one. Nor to one that was not used: a ticket from before the coin's newest change is not
-    /// accepted, which is looked at twice, at first and while the coin is held.
+    /// once, and on disk before the number is, so that no later owner of the coin loses it to a
+    /// ticket of an earlier one. Nor to one that was not used: a ticket from before the coin's
+    /// newest change is not accepted, which is looked at twice, at first and while the coin is
+    /// held.
     pub(super) async fn fix_encryption(
         &self,
         payload: &[u8],
@@ -273,8 +274,8 @@ impl<E: Environment> Node<E> {
         good.collect()
     }
 
-    /// Writes a number down that these tickets, which are used up, vouch for; not where the coin is for
-    /// sale, which moves only to its buyer, or back.
+    /// Writes a number down that these tickets, which are used up, vouch for; not where the coin is
+    /// for sale, which moves only to its buyer, or back.
     async fn put_key(&self, coin: Coin, good: &[Good], caller: Caller) -> Result<KeyPut, Status> {
         let first = ShardId::new(0);
         let used = good.iter().map(|good| good.used).collect();
@@ -285,8 +286,8 @@ impl<E: Environment> Node<E> {
             if held.any_on_sale() {
                 return Decision::Refuse(KeyPut::ForSale);
             }
-            // It may have changed since the tickets were looked at: while they were written down, or
-            // while others held the coin.
+            // It may have changed since the tickets were looked at: while they were written down,
+            // or while others held the coin.
             let is_good = |good: &&Good| good.minute().is_good_since(newest);
             let Some([first, second]) = pair(good.iter().filter(is_good)) else {
                 return Decision::Refuse(KeyPut::Changed(newest));

@@ -91,8 +91,8 @@ impl<E: Environment> Node<E> {
     }
 }
 
-/// Of the keys of lockers, the one under which the challenge is right. Where none is, any of them: the
-/// request is then refused for its challenge.
+/// Of the keys of lockers, the one under which the challenge is right. Where none is, any of them:
+/// the request is then refused for its challenge.
 fn among(header: &RequestHeader, body: &[u8], keys: Vec<An>) -> Result<Key, Status> {
     let mut found = Err(header.missing_key_status());
     for an in keys {

@@ -12,21 +12,22 @@ const SHORTEST_NS: u64 = 1;
 const LONGEST_NS: u64 = 60_000_000_000;
 /// Digits of a time that are kept: 1 %, for 30 KB a command.
 const DIGITS: u8 = 2;
-/// So many requests of a command that are answered at once are measured each, so that a rare command
-/// is known exactly.
+/// So many requests of a command that are answered at once are measured each, so that a rare
+/// command is known exactly.
 const MEASURED_EACH: u32 = 1_000;
-/// From then on one is measured in so many. Two looks at the clock take 50 ns, and a detect that came
-/// with others takes 180 ns in all: one in 64 adds less than 1 ns to each.
+/// From then on one is measured in so many. Two looks at the clock take 50 ns, and a detect that
+/// came with others takes 180 ns in all: one in 64 adds less than 1 ns to each.
 const ONE_IN: u8 = 64;
 
 /// How long one core's requests took, by command.
 ///
-/// A request that has to wait is always measured. Of those that are answered at once, once there have
-/// been enough, one in every [`ONE_IN`] stands for all of them: which one is drawn anew each time, for
-/// clients that send 64 requests at a time would otherwise have always the first measured, the slowest.
+/// A request that has to wait is always measured. Of those that are answered at once, once there
+/// have been enough, one in every [`ONE_IN`] stands for all of them: which one is drawn anew each
+/// time, for clients that send 64 requests at a time would otherwise have always the first
+/// measured, the slowest.
 pub(super) struct Latency {
-    /// By command: requests answered at once that come before the next one to be measured. Apart from
-    /// the rest because every request looks here.
+    /// By command: requests answered at once that come before the next one to be measured. Apart
+    /// from the rest because every request looks here.
     passed_over: [Cell<u8>; Command::COUNT],
     recorders: RefCell<[Recorder; Command::COUNT]>,
 }
@@ -36,8 +37,8 @@ pub(super) struct Latency {
 pub struct Measured {
     /// All of them.
     pub requests: u64,
-    /// In nanoseconds. What stands for others counts as often, so the number of times is that of the
-    /// requests but for those that the next or last one measured stands for.
+    /// In nanoseconds. What stands for others counts as often, so the number of times is that of
+    /// the requests but for those that the next or last one measured stands for.
     pub times_ns: Histogram<u64>,
 }
 
@@ -117,7 +118,8 @@ impl Latency {
     pub fn of(&self, command: Command) -> Option<Measured> {
         let recorder = &self.recorders.borrow()[command.index()];
         let times_ns = recorder.times_ns.clone()?;
-        // Each one measured counts as a whole ONE_IN, and the next one is `drawn` requests after those.
+        // Each one measured counts as a whole ONE_IN, and the next one is `drawn` requests after
+        // those.
         let left = self.passed_over[command.index()].get();
         let requests = times_ns.len() + u64::from(recorder.drawn) - u64::from(left);
         Some(Measured { requests, times_ns })
@@ -223,8 +225,8 @@ mod tests {
                 answer(&latency, Command::Echo, nanos);
             });
         }
-        // Where one in 64 is measured, chance moves a quantile besides: at 250,000 measured, the rank
-        // by up to 0.3 % (three deviations at the median), which is 4 % of the time here.
+        // Where one in 64 is measured, chance moves a quantile besides: at 250,000 measured, the
+        // rank by up to 0.3 % (three deviations at the median), which is 4 % of the time here.
         for (command, off_max) in [(Command::Pown, 0.01), (Command::Echo, 0.05)] {
             let times = latency.of(command).unwrap().times_ns;
             for quantile in [0.1, 0.5, 0.9, 0.99, 0.999] {

@@ -36,12 +36,13 @@ pub struct LockerCounts {
 /// Requests about lockers and trades that were refused, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusals {
-    /// Their size or a parameter is not right, or they name a coin that cannot exist (16, 39, 40, 198).
+    /// Their size or a parameter is not right, or they name a coin that cannot exist (16, 39, 40,
+    /// 198).
     pub malformed: u64,
     /// A key without the mark of its kind (199).
     pub wrong_key: u64,
-    /// Stores and offers whose sum is wrong, or whose coins cannot be stored (242; of a request with
-    /// several lockers, only where none was stored).
+    /// Stores and offers whose sum is wrong, or whose coins cannot be stored (242; of a request
+    /// with several lockers, only where none was stored).
     pub wrong_sum: u64,
     /// No such locker or trade locker (242).
     pub no_locker: u64,

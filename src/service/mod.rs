@@ -3,8 +3,8 @@
 //!
 //! A request that memory can answer is answered in one go, with no wait, no copy and no allocation
 //! (`now` in each group's file). One about a single coin that waits for the log, or for another
-//! shard, has its answer composed at once and held back (`parking`). Everything else is answered by a
-//! task of its own (`later`).
+//! shard, has its answer composed at once and held back (`parking`). Everything else is answered by
+//! a task of its own (`later`).
 
 mod authentication;
 mod ballot;
@@ -253,18 +253,19 @@ impl<E: Environment> Service<E> {
         self.node.budget.counts()
     }
 
-    /// How long requests of this command took on this core, from being handed over to the answer being
-    /// there to send: what the sockets and the network add is not in it. `None` where none was answered
-    /// yet. A request that is refused for its header or its length alone is not counted.
+    /// How long requests of this command took on this core, from being handed over to the answer
+    /// being there to send: what the sockets and the network add is not in it. `None` where none
+    /// was answered yet. A request that is refused for its header or its length alone is not
+    /// counted.
     ///
-    /// Of requests that are answered at once, the first 1,000 of a command are measured and then one
-    /// in 64, which counts as 64; those that have to wait are all measured.
+    /// Of requests that are answered at once, the first 1,000 of a command are measured and then
+    /// one in 64, which counts as 64; those that have to wait are all measured.
     pub fn latency(&self, command: Command) -> Option<Measured> {
         self.node.latency.of(command)
     }
 
-    /// What this core has done since the start: of all commands, of healing, and how many tickets its
-    /// shard keeps now; and how many encryption tickets it remembers as used.
+    /// What this core has done since the start: of all commands, of healing, and how many tickets
+    /// its shard keeps now; and how many encryption tickets it remembers as used.
     pub fn counts(&self) -> (Counters, HealingCounts, usize, usize) {
         let shard = self.node.shard();
         let healing = self.node.trail.counts();
@@ -286,8 +287,8 @@ impl<E: Environment> Service<E> {
         self.node.shard().repeats_kept()
     }
 
-    /// What this core has done about lockers and trades since the start, and what its shard keeps track of
-    /// now.
+    /// What this core has done about lockers and trades since the start, and what its shard keeps
+    /// track of now.
     pub fn locker_counts(&self) -> (LockerCounts, IndexCounts, TradeCounts) {
         let (index, trades) = self.node.shard().locker_counts();
         (self.node.lockers.get(), index, trades)
@@ -298,8 +299,8 @@ impl<E: Environment> Service<E> {
         self.node.shard().change_counts()
     }
 
-    /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in place
-    /// of what is in `released`. To be polled by one task.
+    /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in
+    /// place of what is in `released`. To be polled by one task.
     pub fn poll_released(
         &self,
         context: &mut Context<'_>,

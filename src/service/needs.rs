@@ -3,19 +3,20 @@
 use super::budget::Needs;
 use crate::protocol::{Command, RequestHeader};
 
-/// Bytes that a request takes which waits, however short it is: its task, with what its command keeps
-/// from one wait to the next, and its place in the order of its connection.
+/// Bytes that a request takes which waits, however short it is: its task, with what its command
+/// keeps from one wait to the next, and its place in the order of its connection.
 const TASK: usize = 4 << 10;
 /// Bytes of the first 1,024 coins that a shard lists, and of an answer with them.
 const FIRST_COINS: usize = 16 << 10;
 
-/// Bytes that a coin takes which is looked at: itself with its number and its record's number, and what
-/// its shard says of it.
+/// Bytes that a coin takes which is looked at: itself with its number and its record's number, and
+/// what its shard says of it.
 const LOOKED_AT: usize = 80;
-/// Bytes that a coin takes which changes together with others: itself and its rank, sorted and in the
-/// order asked; its lock; its value before and after, in memory and on its way to the log.
+/// Bytes that a coin takes which changes together with others: itself and its rank, sorted and in
+/// the order asked; its lock; its value before and after, in memory and on its way to the log.
 pub(super) const CHANGED: usize = 240;
-/// Bytes that a coin takes which others vouch for: 24 lists that it can be on, in pieces as they come.
+/// Bytes that a coin takes which others vouch for: 24 lists that it can be on, in pieces as they
+/// come.
 const VOUCHED_FOR: usize = 24 * 16;
 
 /// Bytes of a coin on the wire; with one number; with two.
@@ -24,8 +25,8 @@ const WITH_NUMBER: usize = 21;
 const WITH_NUMBERS: usize = 37;
 
 impl Needs {
-    /// What such a request takes at most, but for what only comes out when it is looked at: coins that it
-    /// does not name.
+    /// What such a request takes at most, but for what only comes out when it is looked at: coins
+    /// that it does not name.
     #[inline]
     pub(crate) fn of(header: &RequestHeader) -> Needs {
         let command = header.command;

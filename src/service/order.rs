@@ -26,8 +26,8 @@ const QUEUED_MAX: usize = EXCHANGES_MAX / 2;
 /// and one of them changes it, the later waits for the earlier: so a client that sends on without
 /// waiting for answers sees what it would have seen one request at a time.
 ///
-/// Exchanges of one coin alone, of this core's shard, do not wait here for each other: they do in the
-/// coin's queue, which keeps their order.
+/// Exchanges of one coin alone, of this core's shard, do not wait here for each other: they do in
+/// the coin's queue, which keeps their order.
 #[derive(Default)]
 pub(super) struct Order {
     /// Requests under way, in the order they came.
@@ -42,8 +42,8 @@ pub(super) struct Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// Which coins a request touches, and whether it changes them. Two footprints of one coin each share
-/// it or do not. Others that share no bit share no coin; now and then two share a bit only.
+/// Which coins a request touches, and whether it changes them. Two footprints of one coin each
+/// share it or do not. Others that share no bit share no coin; now and then two share a bit only.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Footprint {
     mask: [u64; MASK_WORDS],
@@ -92,9 +92,9 @@ impl Order {
         self.under_way.borrow().is_empty()
     }
 
-    /// How many earlier requests one that needs these coins would have to wait for now. Asked of every
-    /// request that comes while others are under way. `exchanges` is its only coin, where it is an
-    /// exchange of that alone.
+    /// How many earlier requests one that needs these coins would have to wait for now. Asked of
+    /// every request that comes while others are under way. `exchanges` is its only coin, where it
+    /// is an exchange of that alone.
     #[inline]
     pub fn in_the_way(&self, needs: Footprint, exchanges: Option<Coin>) -> usize {
         let (mut in_the_way, mut queued) = (0, 0);
@@ -120,8 +120,8 @@ impl Order {
         self.push(needs, touches, None, waits_for)
     }
 
-    /// Puts a request about one coin alone behind all that came before it, none of which is in its way.
-    /// `exchanges` is the coin, where the request changes it and waits in the coin's queue.
+    /// Puts a request about one coin alone behind all that came before it, none of which is in its
+    /// way. `exchanges` is the coin, where the request changes it and waits in the coin's queue.
     #[inline]
     pub fn enter_free(&self, footprint: Footprint, exchanges: Option<Coin>) -> Place {
         self.push(footprint, footprint, exchanges, 0)
@@ -251,8 +251,8 @@ impl Footprint {
         stores_anywhere: false,
     };
 
-    /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in the
-    /// locker.
+    /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in
+    /// the locker.
     pub const ANY_COIN: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
         only: MUCH,
@@ -382,7 +382,8 @@ impl Footprint {
         self.mark(number.into());
     }
 
-    /// A locker, or what is on offer, if this is the key of one: coins that come there keep their order.
+    /// A locker, or what is on offer, if this is the key of one: coins that come there keep their
+    /// order.
     #[inline]
     fn add_place(&mut self, new: &An) {
         if !new.is_marked() {

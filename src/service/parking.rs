@@ -21,9 +21,9 @@ use crate::{
     shard::{NotChanged, Shard},
 };
 
-/// Requests about one coin whose answers wait for the coin's owner: composed but for the status, and
-/// kept by whoever sends them. They take a place here instead of a task, a future and a copy of the
-/// request each.
+/// Requests about one coin whose answers wait for the coin's owner: composed but for the status,
+/// and kept by whoever sends them. They take a place here instead of a task, a future and a copy of
+/// the request each.
 pub(super) struct Parking<E: Environment> {
     shard: Rc<Shard<E>>,
     latency: Rc<Latency>,
@@ -114,7 +114,8 @@ impl<E: Environment> Parking<E> {
         }
     }
 
-    /// Ends a request: its coin passed, or did not, or its owner cannot say; or it is to get no answer.
+    /// Ends a request: its coin passed, or did not, or its owner cannot say; or it is to get no
+    /// answer.
     pub fn end(&self, id: usize, passed: Option<Result<bool, NotChanged>>) {
         let mut requests = self.requests.borrow_mut();
         let parked = &mut requests[id];
@@ -145,8 +146,9 @@ impl<E: Environment> Parking<E> {
         self.wake();
     }
 
-    /// Gives up the answers of requests that began before this and wait still. Their numbers are free
-    /// for others once their coins' owners have said what became of them. Gives how many there were.
+    /// Gives up the answers of requests that began before this and wait still. Their numbers are
+    /// free for others once their coins' owners have said what became of them. Gives how many there
+    /// were.
     pub fn give_up(&self, before: Duration) -> usize {
         let mut requests = self.requests.borrow_mut();
         let mut released = self.released.borrow_mut();
@@ -179,8 +181,8 @@ impl<E: Environment> Parking<E> {
         }
     }
 
-    /// Waits until requests have ended, and puts word of them in place of what is in `released`. From
-    /// then on their numbers are free for others.
+    /// Waits until requests have ended, and puts word of them in place of what is in `released`.
+    /// From then on their numbers are free for others.
     pub fn poll_released(
         &self,
         context: &mut Context<'_>,

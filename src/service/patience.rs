@@ -1,5 +1,5 @@
-//! How long answers are waited for while the disk does not answer: a client that waits for ever keeps
-//! its place for ever.
+//! How long answers are waited for while the disk does not answer: a client that waits for ever
+//! keeps its place for ever.
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
@@ -15,13 +15,14 @@ use crate::runtime::Environment;
 const LOOK_MAX: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
-/// Answers that nobody waits for any more and that are run to their ends. With more, requests that have to
-/// wait get no answer at once: nothing says how long the disk will be silent, and each takes memory.
+/// Answers that nobody waits for any more and that are run to their ends. With more, requests that
+/// have to wait get no answer at once: nothing says how long the disk will be silent, and each
+/// takes memory.
 const ORPHANS_MAX: usize = 1_024;
 
-/// An answer that comes later, to a request that began at `start` and has this place among those that
-/// wait; or none, where the disk has kept it too long. What makes the answer is run to its end all the
-/// same, without a place.
+/// An answer that comes later, to a request that began at `start` and has this place among those
+/// that wait; or none, where the disk has kept it too long. What makes the answer is run to its end
+/// all the same, without a place.
 pub(super) fn later<E: Environment>(
     node: &Rc<Node<E>>,
     start: Duration,

@@ -17,8 +17,8 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// Addresses share so many accounts: those that fall on the same one share what it allows. An account
-/// takes 16 bytes, 64 KiB together, however many addresses there are. A power of two.
+/// Addresses share so many accounts: those that fall on the same one share what it allows. An
+/// account takes 16 bytes, 64 KiB together, however many addresses there are. A power of two.
 const ACCOUNTS: usize = 4_096;
 
 /// What each address has sent lately, on one core.
@@ -133,10 +133,10 @@ impl WrongClaims {
     }
 }
 
-/// Claims that this node makes because strangers ask for fixes, on one core. The other servers count
-/// the wrong ones in its name ([`WrongClaims`]) and beyond a limit take no claim of it at all: a
-/// stranger with invented tickets would stop everybody's fixes. So where many were wrong lately, it
-/// claims only for strangers that have brought no wrong ticket lately.
+/// Claims that this node makes because strangers ask for fixes, on one core. The other servers
+/// count the wrong ones in its name ([`WrongClaims`]) and beyond a limit take no claim of it at
+/// all: a stranger with invented tickets would stop everybody's fixes. So where many were wrong
+/// lately, it claims only for strangers that have brought no wrong ticket lately.
 pub(super) struct OwnClaims {
     /// From one wrong claim to the next; zero for any number.
     interval: Duration,

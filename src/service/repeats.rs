@@ -2,9 +2,9 @@
 //! datagram, a retry after a time-out, a replay. What was carried out lately is answered as it was,
 //! while its coins still have the numbers that it gave them; what is under way is not begun twice.
 //!
-//! One shard is the home of a request, whichever core it reaches: the owner of the first coin that it
-//! names. That shard remembers it ([`EndedChange`]). A pown of one coin that its owner can begin at
-//! once never comes here: the owner looks after its repeats by itself.
+//! One shard is the home of a request, whichever core it reaches: the owner of the first coin that
+//! it names. That shard remembers it ([`EndedChange`]). A pown of one coin that its owner can begin
+//! at once never comes here: the owner looks after its repeats by itself.
 
 use super::{Caller, Node, Transport, healing::HASHED_A_TURN};
 use crate::runtime::Environment;
@@ -44,8 +44,8 @@ impl<E: Environment> Node<E> {
         self.shard().repeat_key.sender(caller.stranger(), waits)
     }
 
-    /// Answers a request that changes something, and carries it out unless it is a repeat; `None` where
-    /// there is to be no answer.
+    /// Answers a request that changes something, and carries it out unless it is a repeat; `None`
+    /// where there is to be no answer.
     pub(super) async fn once(
         &self,
         command: Command,
@@ -103,7 +103,8 @@ impl<E: Environment> Node<E> {
                 let change = self.changes.borrow_mut().insert(Change::default());
                 caller.change = Some(change);
                 let answered = match command {
-                    // The most frequent; the others are in a box, so that it has not to carry their size.
+                    // The most frequent; the others are in a box, so that it has not to carry their
+                    // size.
                     Command::Pown => self.pown(payload, out).await,
                     _ => Box::pin(self.rarely(command, payload, caller, out)).await,
                 };
@@ -146,8 +147,8 @@ impl<E: Environment> Node<E> {
         naming.finish(first)
     }
 
-    /// A request gave coins these numbers, and its payload does not tell: to be said when the change is
-    /// in force.
+    /// A request gave coins these numbers, and its payload does not tell: to be said when the
+    /// change is in force.
     pub(super) fn gave(&self, caller: Caller, given: Given) {
         self.note(caller, |change| change.given = Some(given));
     }
@@ -235,8 +236,8 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Answers a request as the one before it that was the same, where its coins still have the numbers
-    /// that it gave them.
+    /// Answers a request as the one before it that was the same, where its coins still have the
+    /// numbers that it gave them.
     ///
     /// # Errors
     /// 194 where a shard cannot answer now.

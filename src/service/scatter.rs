@@ -10,8 +10,8 @@ use crate::{
     shard::{Exchange, Question, Unavailable},
 };
 
-/// The records of a request, grouped by the shard that owns their coin; records of coins that cannot
-/// exist are left out.
+/// The records of a request, grouped by the shard that owns their coin; records of coins that
+/// cannot exist are left out.
 pub(super) struct Scattered<R> {
     by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<R>)>,
 }
@@ -51,7 +51,8 @@ impl<E: Environment> Node<E> {
     /// Asks every shard about its records, all at the same time, and tells `pass` which passed.
     ///
     /// # Errors
-    /// 194 where a shard cannot answer now; `pass` has been told all the same what passed elsewhere.
+    /// 194 where a shard cannot answer now; `pass` has been told all the same what passed
+    /// elsewhere.
     pub(super) async fn gather<R, Q>(
         &self,
         scattered: Scattered<R>,
@@ -87,12 +88,12 @@ impl<E: Environment> Node<E> {
         outcome
     }
 
-    /// Changes coins that each pass or fail by themselves, and tells `pass` which passed. Those that
-    /// pass change together: after a crash all of them have, or none.
+    /// Changes coins that each pass or fail by themselves, and tells `pass` which passed. Those
+    /// that pass change together: after a crash all of them have, or none.
     ///
     /// # Errors
-    /// 194 where a shard cannot answer now, 254 where too many wait for one of the coins; nothing was
-    /// changed.
+    /// 194 where a shard cannot answer now, 254 where too many wait for one of the coins; nothing
+    /// was changed.
     pub(super) async fn exchange(
         &self,
         records: impl Iterator<Item = Option<Exchange>>,

@@ -40,15 +40,15 @@ pub enum Outcome {
     Answered,
     /// There is no response.
     Silent,
-    /// The response was appended, but for what [completes](super::Release::complete) it: it may go when
-    /// that is [released](super::Service::poll_released) under this number, whatever becomes of the
-    /// client.
+    /// The response was appended, but for what [completes](super::Release::complete) it: it may go
+    /// when that is [released](super::Service::poll_released) under this number, whatever becomes
+    /// of the client.
     Parked(usize),
     /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins. What has not begun when the session is dropped ends by itself. An empty
-    /// one is none: over UDP the request may be one that is under way or refused without a word;
-    /// otherwise there never will be one, since nobody knows what becomes of the request while the disk
-    /// does not answer.
+    /// change that holds coins. What has not begun when the session is dropped ends by itself. An
+    /// empty one is none: over UDP the request may be one that is under way or refused without a
+    /// word; otherwise there never will be one, since nobody knows what becomes of the request
+    /// while the disk does not answer.
     Later(Pin<Box<dyn Future<Output = Made>>>),
 }
 
@@ -68,8 +68,8 @@ pub struct Session<E: Environment> {
 const GROUP: usize = 4;
 
 /// A plain request with a body of at most this many bytes, 45 coins in a detect, is answered from
-/// memory in less than a microsecond. That is not worth two looks at the clock, which take a tenth of
-/// it: the response says 0.
+/// memory in less than a microsecond. That is not worth two looks at the clock, which take a tenth
+/// of it: the response says 0.
 const UNTIMED_BODY_BYTES_MAX: usize = 1_000;
 
 /// Of plain requests, most of all: in its place, since moving a key costs more than the rest of it.
@@ -305,8 +305,8 @@ impl<E: Environment> Session<E> {
         outcome
     }
 
-    /// Answers a request that is to be measured if it is answered in one go. Apart, so that the many
-    /// that are not do not carry the looks at the clock.
+    /// Answers a request that is to be measured if it is answered in one go. Apart, so that the
+    /// many that are not do not carry the looks at the clock.
     #[cold]
     #[inline(never)]
     fn measure(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
@@ -452,8 +452,8 @@ impl<E: Environment> Session<E> {
         let waits = self.account().place(changes)?;
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
-            // Only where it cannot be overtaken: on its way to another shard it may turn out to be one that
-            // was asked before, which takes a task there.
+            // Only where it cannot be overtaken: on its way to another shard it may turn out to be
+            // one that was asked before, which takes a task there.
             let is_queued = changes && node.shard().owns(coin.page());
             let place = order.enter_free(footprint, is_queued.then_some(coin));
             (order.clone(), place)

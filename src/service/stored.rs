@@ -11,8 +11,8 @@ const PARTS: usize = 4_096;
 /// Coins that a part can hold, each once.
 const PART_COINS: usize = (PAGES * COINS_PER_PAGE).div_ceil(PARTS);
 
-/// The coins of a request, rising, each with its place in the request; `None` where one is named twice.
-/// Where they are many, `let_others` gives other tasks their turn now and then.
+/// The coins of a request, rising, each with its place in the request; `None` where one is named
+/// twice. Where they are many, `let_others` gives other tasks their turn now and then.
 pub(super) async fn ranked(
     request: &[Coin],
     let_others: impl AsyncFn(),
@@ -64,8 +64,8 @@ pub(super) async fn ranked(
     Some(ranks.map(|rank| (request[rank as usize], rank)).unzip())
 }
 
-/// The notes of changes of all the coins of a request, both rising: the places that those have which
-/// enter lockers. `ranks` says which place each coin has in the request.
+/// The notes of changes of all the coins of a request, both rising: the places that those have
+/// which enter lockers. `ranks` says which place each coin has in the request.
 pub(super) fn noted(changes: &[Change], ranks: &[u32]) -> Notes {
     let entering = changes.iter().zip(ranks);
     let entering = entering.filter(|(change, _)| change.an.is_marked());
@@ -75,8 +75,8 @@ pub(super) fn noted(changes: &[Change], ranks: &[u32]) -> Notes {
     }
 }
 
-/// The notes of changes that may put coins into lockers: which place each had in the request. `changes`
-/// are rising; `request` names their coins, each once, and may name others.
+/// The notes of changes that may put coins into lockers: which place each had in the request.
+/// `changes` are rising; `request` names their coins, each once, and may name others.
 pub(super) fn stored(changes: &[Change], request: impl Iterator<Item = Coin>) -> Notes {
     let mut notes = Notes::default();
     if !changes.iter().any(|change| change.an.is_marked()) {

@@ -83,8 +83,8 @@ impl<E: Environment> Node<E> {
         Ok((numbers, circulating))
     }
 
-    /// The numbers of these coins, where each is named once and this sum [proves] that who names them
-    /// knows them.
+    /// The numbers of these coins, where each is named once and this sum [proves] that who names
+    /// them knows them.
     ///
     /// # Errors
     /// 194 where a shard cannot answer now.
@@ -117,8 +117,8 @@ impl<E: Environment> Node<E> {
         Ok(is_proven.then_some(numbers))
     }
 
-    /// Looks whether a sum proves that who names these coins owns them; what is held afterwards must
-    /// be [looked at again](Node::still_proves).
+    /// Looks whether a sum proves that who names these coins owns them; what is held afterwards
+    /// must be [looked at again](Node::still_proves).
     ///
     /// # Errors
     /// 194 where a shard cannot answer now.
@@ -148,7 +148,8 @@ impl<E: Environment> Node<E> {
 
     /// Whether a sum that was proven proves the same of the coins now that they are held.
     pub(super) fn still_proves(&self, proven: &Proven, held: &Held<'_>, sum: An) -> bool {
-        // Seldom: somebody changed one of them meanwhile, and perhaps the sum is right all the same.
+        // Seldom: somebody changed one of them meanwhile, and perhaps the sum is right all the
+        // same.
         held.are(&proven.numbers) || {
             let mut known = self.shard().sum_of(held.values.len());
             let mut values = held.values.iter().copied();

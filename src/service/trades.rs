@@ -154,8 +154,8 @@ impl Trading {
 }
 
 impl<E: Environment> Node<E> {
-    /// Puts coins under a trade key, and that up for sale. Whoever is about to make the same offer waits
-    /// until this is done.
+    /// Puts coins under a trade key, and that up for sale. Whoever is about to make the same offer
+    /// waits until this is done.
     pub(super) async fn put_for_sale(
         &self,
         payload: &[u8],
@@ -300,8 +300,8 @@ impl<E: Environment> Node<E> {
         Err(Status::OUT_OF_MEMORY)
     }
 
-    /// Takes an offer back; not while somebody's payment for it is under way. Nothing is put up under the
-    /// key, and nobody buys what is, from the look at it until it is moved.
+    /// Takes an offer back; not while somebody's payment for it is under way. Nothing is put up
+    /// under the key, and nobody buys what is, from the look at it until it is moved.
     pub(super) async fn remove_trade(
         &self,
         payload: &[u8],
@@ -374,9 +374,9 @@ impl<E: Environment> Node<E> {
 
     /// Buys what is on offer, where it has been paid.
     ///
-    /// Nothing is kept from others while that is found out. So what was seen before the question is looked
-    /// at again after the answer, by the shards that it belongs to, and is the buyer's alone from then
-    /// until it is written: first the payment, then the trade locker.
+    /// Nothing is kept from others while that is found out. So what was seen before the question is
+    /// looked at again after the answer, by the shards that it belongs to, and is the buyer's alone
+    /// from then until it is written: first the payment, then the trade locker.
     pub(super) async fn buy(&self, payload: &[u8], caller: Caller) -> Result<Status, Status> {
         let request = Buy::parse(payload)?;
         let payment = *request.transaction.as_bytes();
@@ -394,8 +394,8 @@ impl<E: Environment> Node<E> {
         bought
     }
 
-    /// What comes of a purchase with a payment of which this is known; nothing yet where the payment is this
-    /// buyer's now.
+    /// What comes of a purchase with a payment of which this is known; nothing yet where the
+    /// payment is this buyer's now.
     fn outcome_of(&self, known: PaymentState, buyer: Buyer) -> Result<Option<Status>, Status> {
         match known {
             PaymentState::New => Ok(None),
@@ -450,8 +450,8 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Asks whether a purchase is paid, where its stranger asks not too often and has not too many such
-    /// questions under way.
+    /// Asks whether a purchase is paid, where its stranger asks not too often and has not too many
+    /// such questions under way.
     async fn settled(
         &self,
         request: &Buy<'_>,
@@ -569,8 +569,8 @@ impl<E: Environment> Node<E> {
         found.ok_or(Status::NO_SUCH_OFFER)
     }
 
-    /// Changes coins that lie under a trade key, in this order, together, and gives how many they were:
-    /// none where they do not lie there any more.
+    /// Changes coins that lie under a trade key, in this order, together, and gives how many they
+    /// were: none where they do not lie there any more.
     async fn move_all(
         &self,
         key: An,

@@ -28,7 +28,8 @@ pub struct HealingCounts {
     pub claims: u64,
     /// Claims that came from another address than the claiming server's.
     pub claims_from_elsewhere: u64,
-    /// Claims of tickets that there are not, or not any more, or whose coins all have other numbers now.
+    /// Claims of tickets that there are not, or not any more, or whose coins all have other numbers
+    /// now.
     pub claims_unknown: u64,
     /// Claims of tickets that the same server had claimed before.
     pub claims_again: u64,
@@ -44,11 +45,11 @@ pub struct HealingCounts {
     pub coins_repaired: u64,
     /// Coins that were not, for whatever reason.
     pub coins_not_repaired: u64,
-    /// Those of them that servers enough vouched for, and that something but a fix had changed less than
-    /// 300 s before, or something since the fix came.
+    /// Those of them that servers enough vouched for, and that something but a fix had changed less
+    /// than 300 s before, or something since the fix came.
     pub coins_changed_lately: u64,
-    /// Those of them that servers enough vouched for, and that a ticket of this node listed with the number
-    /// in force.
+    /// Those of them that servers enough vouched for, and that a ticket of this node listed with
+    /// the number in force.
     pub coins_vouched_here: u64,
     /// Servers that voted, of all fixes.
     pub votes: u64,
@@ -56,20 +57,23 @@ pub struct HealingCounts {
     pub votes_missing: u64,
     /// Encryption tickets given.
     pub encryption_tickets: u64,
-    /// Encryption tickets refused: without encryption, proof, or a secret shared with who was to read it.
+    /// Encryption tickets refused: without encryption, proof, or a secret shared with who was to
+    /// read it.
     pub encryption_tickets_refused: u64,
     /// Fixes of encryption.
     pub encryption_fixes: u64,
-    /// Fixes of encryption that were not looked at: the node shares no secrets, or remembers as many used
-    /// tickets as it can.
+    /// Fixes of encryption that were not looked at: the node shares no secrets, or remembers as
+    /// many used tickets as it can.
     pub encryption_fixes_refused: u64,
     /// Coins that got the number which two others vouched for.
     pub keys_fixed: u64,
     /// Encryption tickets that were accepted, of all fixes.
     pub encryption_tickets_accepted: u64,
-    /// Encryption tickets that were not: altered, of another coin, too old, or used before; or too early.
+    /// Encryption tickets that were not: altered, of another coin, too old, or used before; or too
+    /// early.
     pub encryption_tickets_not_accepted: u64,
-    /// Those of them that may be from before the coin changed, or the node started, and are good but for that.
+    /// Those of them that may be from before the coin changed, or the node started, and are good
+    /// but for that.
     pub encryption_tickets_too_early: u64,
 }
 
@@ -131,12 +135,13 @@ pub(super) enum NotFixed {
 }
 
 /// The trail of healing, for whoever has to find out later what happened: all of it in numbers; in
-/// the log what was refused and repaired, and by whose votes, at level info; each ticket and each claim at debug. No line has a
-/// ticket's number, an authenticity number or what one is derived from in it.
+/// the log what was refused and repaired, and by whose votes, at level info; each ticket and each
+/// claim at debug. No line has a ticket's number, an authenticity number or what one is derived
+/// from in it.
 ///
-/// Strangers decide how much is refused, and a line costs much more than a refusal: of refusals, and of
-/// fixes that repaired nothing, each core tells [so many](REFUSALS_A_SECOND) a second, and how many more
-/// there were.
+/// Strangers decide how much is refused, and a line costs much more than a refusal: of refusals,
+/// and of fixes that repaired nothing, each core tells [so many](REFUSALS_A_SECOND) a second, and
+/// how many more there were.
 pub(super) struct Trail {
     /// The second that the next two are about.
     second: Cell<u64>,
@@ -161,8 +166,8 @@ pub(super) struct Fixed {
     pub(super) refused: FixesRefused,
     /// Tickets that it brought.
     pub(super) tickets: usize,
-    /// Those who voted, and those who were down, slow, or refused. The others were not waited for: it
-    /// was decided before.
+    /// Those who voted, and those who were down, slow, or refused. The others were not waited for:
+    /// it was decided before.
     pub(super) voted: Servers,
     pub(super) no_vote: Servers,
 }

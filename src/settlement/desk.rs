@@ -124,8 +124,8 @@ impl Settlement {
         matches!(self.0, Way::Command(_))
     }
 
-    /// Asks whether a purchase has been paid. Blocks nobody; the answer wakes the task that waits for
-    /// it, within twice the program's time.
+    /// Asks whether a purchase has been paid. Blocks nobody; the answer wakes the task that waits
+    /// for it, within twice the program's time.
     pub fn ask(&self, purchase: Purchase) -> Answer {
         match &self.0 {
             Way::None => Answer::known(Err(NotSetUp)),
@@ -138,8 +138,8 @@ impl Settlement {
         }
     }
 
-    /// Has programs that run be killed, and everything be pending from now on: a node that stops has
-    /// no time for them, and whoever buys can ask again. Waits for nothing.
+    /// Has programs that run be killed, and everything be pending from now on: a node that stops
+    /// has no time for them, and whoever buys can ask again. Waits for nothing.
     pub fn stop(&self) {
         if let Way::Command(queue) = &self.0 {
             queue.close();

@@ -2,10 +2,10 @@
 //! program of the operator's. Knows nothing of lockers: it takes a [`Purchase`] and gives a
 //! [`Verdict`].
 //!
-//! Any core can ask, and none is held up: programs are started and watched on a thread of their own,
-//! which wakes whoever asked. Whatever a program does, or does not, costs at most its time, a few
-//! kilobytes of what it says, and one of the places that programs have. Coins are given away only to a
-//! plain "paid": all that is unclear counts as not paid yet, and is logged.
+//! Any core can ask, and none is held up: programs are started and watched on a thread of their
+//! own, which wakes whoever asked. Whatever a program does, or does not, costs at most its time, a
+//! few kilobytes of what it says, and one of the places that programs have. Coins are given away
+//! only to a plain "paid": all that is unclear counts as not paid yet, and is logged.
 //!
 //! | file | what it is |
 //! |---|---|

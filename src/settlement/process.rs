@@ -42,9 +42,9 @@ impl Process {
         drop(question);
         let (output, says) = io::pipe()?;
         ioctl_fionbio(&output, true)?;
-        // Nothing here may make the standard library fork (a closure to run before exec does): forking
-        // copies the page tables of a node with all its pages, and then has every core fault. As it is,
-        // it calls posix_spawn, which copies nothing.
+        // Nothing here may make the standard library fork (a closure to run before exec does):
+        // forking copies the page tables of a node with all its pages, and then has every core
+        // fault. As it is, it calls posix_spawn, which copies nothing.
         let child = Command::new(&program.path)
             .args(&program.arguments)
             // The node's own environment may hold secrets that the program has no need of.

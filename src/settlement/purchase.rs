@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::protocol::RaidaId;
 
-/// A purchase as whoever settles it needs to see it. There is no key in it: what it says lets nobody
-/// take coins.
+/// A purchase as whoever settles it needs to see it. There is no key in it: what it says lets
+/// nobody take coins.
 ///
 /// Printing it leaves out what its buyer said, which with some currencies is worth money.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub struct Purchase {
 }
 
 impl Purchase {
-    /// One object of JSON on one line, and the line's end. Bytes are there in hexadecimal; the address
-    /// and the memo also as text, or as null where they are not UTF-8.
+    /// One object of JSON on one line, and the line's end. Bytes are there in hexadecimal; the
+    /// address and the memo also as text, or as null where they are not UTF-8.
     pub fn line(&self) -> String {
         let object = json!({
             "raida": self.raida.get(),

@@ -18,8 +18,8 @@ pub(super) struct Question {
     asker: AtomicWaker,
 }
 
-/// The verdict on a purchase, once there is one. Giving it up does no harm: a program that runs for it
-/// goes on to its end, one that has not started is not started any more.
+/// The verdict on a purchase, once there is one. Giving it up does no harm: a program that runs for
+/// it goes on to its end, one that has not started is not started any more.
 #[must_use = "nobody hears of the verdict otherwise"]
 pub struct Answer(State);
 

@@ -12,7 +12,8 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Verdict, question::Question};
 
-/// Questions on their way from cores to the thread, first come first served. Cores take no lock here.
+/// Questions on their way from cores to the thread, first come first served. Cores take no lock
+/// here.
 pub(super) struct Queue {
     questions: ArrayQueue<Arc<Question>>,
     /// Those without a verdict, waiting and running.
@@ -49,7 +50,8 @@ impl Queue {
             self.end(&question, Verdict::Pending);
         }
         self.ring();
-        // After the push: either the one who closed sees the question, or this sees that it is closed.
+        // After the push: either the one who closed sees the question, or this sees that it is
+        // closed.
         if self.is_closed() {
             self.empty();
         }

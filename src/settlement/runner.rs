@@ -22,8 +22,8 @@ use super::{
     queue::Queue,
 };
 
-/// At the end, processes that were killed have so long to go. One that hangs in the kernel is left to
-/// whoever comes after this process.
+/// At the end, processes that were killed have so long to go. One that hangs in the kernel is left
+/// to whoever comes after this process.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// How often at most it is said that there is no room: a stranger can cause it.
 const FULL_INTERVAL: Duration = Duration::from_secs(10);
@@ -43,8 +43,8 @@ pub(super) struct Runner {
 
 struct Run {
     process: Process,
-    /// `None` where the verdict was given before the process had ended: it was killed, and keeps its
-    /// place until it is gone.
+    /// `None` where the verdict was given before the process had ended: it was killed, and keeps
+    /// its place until it is gone.
     question: Option<Arc<Question>>,
     due: Instant,
 }

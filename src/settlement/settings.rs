@@ -12,8 +12,8 @@ pub enum Method {
 }
 
 /// A program that says whether a purchase has been paid: it reads one line of JSON
-/// ([`Purchase`](super::Purchase)) to its end and exits with 0 for paid, 1 for pending (nothing is seen of
-/// the payment), 2 for refused, 4 for seen (the payment is right, and not confirmed yet).
+/// ([`Purchase`](super::Purchase)) to its end and exits with 0 for paid, 1 for pending (nothing is
+/// seen of the payment), 2 for refused, 4 for seen (the payment is right, and not confirmed yet).
 ///
 /// It is started once a purchase, in the node's working folder and with no other environment than
 /// [`environment`](Program::environment). Anything else that it does counts as pending and is

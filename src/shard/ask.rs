@@ -1,5 +1,5 @@
-//! How a shard is asked. A question is a type of its own, which says of what type its answer is; it stands
-//! with what it is about.
+//! How a shard is asked. A question is a type of its own, which says of what type its answer is; it
+//! stands with what it is about.
 
 use std::{
     future::{Future, Ready},

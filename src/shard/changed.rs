@@ -11,12 +11,12 @@ use crate::{
     protocol::key_healing::{Minute, TICKET_AGE_MINUTES_MAX},
 };
 
-/// When each coin last got another number, for as long as somebody's word from before that may still
-/// turn up: an encryption ticket, or a fix (docs/protocol.md, "Fix").
+/// When each coin last got another number, for as long as somebody's word from before that may
+/// still turn up: an encryption ticket, or a fix (docs/protocol.md, "Fix").
 ///
-/// The clock on the wall may be set, by which tickets are dated. The monotonic clock says then what the
-/// clock on the wall, as it is now, would have said at the time of a change. The later of the two
-/// readings counts, so that no void ticket becomes good.
+/// The clock on the wall may be set, by which tickets are dated. The monotonic clock says then what
+/// the clock on the wall, as it is now, would have said at the time of a change. The later of the
+/// two readings counts, so that no void ticket becomes good.
 pub(super) struct Changed {
     moments: Moments<Change>,
     opened: Reading,
@@ -42,7 +42,8 @@ pub enum FixLook {
     ChangedLately,
     /// Something changed the coin since the fix came.
     ChangedMeanwhile,
-    /// A ticket that this node issued, and that is not over, lists the coin with the number in force.
+    /// A ticket that this node issued, and that is not over, lists the coin with the number in
+    /// force.
     VouchedHere,
 }
 
@@ -63,13 +64,13 @@ struct Reading {
 /// Beyond this age a change makes no ticket void that is not too old by itself: a ticket bears the
 /// minute after the change's at most then.
 const KEEP: Duration = Duration::from_secs(60 * (TICKET_AGE_MINUTES_MAX + 2));
-/// How exactly times are known of changes that no fix made; of fixes a third as exactly. In 12 minutes
-/// that makes 132 and 60 eras at most.
+/// How exactly times are known of changes that no fix made; of fixes a third as exactly. In 12
+/// minutes that makes 132 and 60 eras at most.
 const STEP: Duration = Duration::from_secs(6);
 const STEPS_OF_FIXES: u32 = 3;
-/// A clock that is set back by up to so much makes no ticket good that was void. Where the clock shows
-/// a time that is more behind a change's than that, the change's was wrong: else one wrong time would
-/// stop the healing of keys for as long as it was ahead.
+/// A clock that is set back by up to so much makes no ticket good that was void. Where the clock
+/// shows a time that is more behind a change's than that, the change's was wrong: else one wrong
+/// time would stop the healing of keys for as long as it was ahead.
 const CLOCK_BACK_MINUTES_MAX: u64 = 24 * 60;
 /// A fix changes no coin that something else changed so short a time before the fix came.
 pub(super) const FIX_AFTER: Duration = Duration::from_secs(300);
@@ -97,8 +98,8 @@ impl Now {
 }
 
 impl Reading {
-    /// The minute of then as far as tickets may be from before it: what the clock showed, or what it
-    /// would have shown if it had always gone as it does now, whichever is later.
+    /// The minute of then as far as tickets may be from before it: what the clock showed, or what
+    /// it would have shown if it had always gone as it does now, whichever is later.
     fn minute(self, now: Now) -> Minute {
         let ago = now.monotonic.saturating_sub(self.at);
         // Rounded up, so that a clock that nobody sets gives the minute that was read.
@@ -160,8 +161,8 @@ impl Changed {
 
     /// A coin has another number from now on, by a fix.
     pub(super) fn note_fix(&mut self, coin: Coin, now: Now) {
-        // What else changed it lately is not forgotten for it: a byte says one thing only, and this is
-        // the one that refuses more.
+        // What else changed it lately is not forgotten for it: a byte says one thing only, and this
+        // is the one that refuses more.
         let is_hidden = (self.moments.of(coin))
             .is_some_and(|era| !era.what.by_fix && era.last + FIX_AFTER > now.monotonic);
         let era = self.era_of(now, !is_hidden);
@@ -169,8 +170,8 @@ impl Changed {
         self.latest_fixes.note(coin, now.monotonic);
     }
 
-    /// In which minute the coin got its number, for whoever compares it with a ticket's: that of the start
-    /// where it is not known to have changed since.
+    /// In which minute the coin got its number, for whoever compares it with a ticket's: that of
+    /// the start where it is not known to have changed since.
     pub(super) fn minute(&self, coin: Coin, now: Now) -> Minute {
         if let Some(era) = self.moments.of(coin) {
             let (minute, at) = (era.what.minute, era.last);
@@ -204,23 +205,24 @@ impl Changed {
         }
     }
 
-    /// A fix with enough votes is refused because something changed the coin lately, and for no other
-    /// reason.
+    /// A fix with enough votes is refused because something changed the coin lately, and for no
+    /// other reason.
     pub(super) fn refuse(&mut self, coin: Coin, now: Duration) {
         self.refused.note(coin, now);
     }
 }
 
 impl Reading {
-    /// Whether the clock was so far ahead of this minute, which it shows at least as late, that it can
-    /// only have been wrong.
+    /// Whether the clock was so far ahead of this minute, which it shows at least as late, that it
+    /// can only have been wrong.
     fn is_wrong(self, minute: Minute) -> bool {
         self.minute.0 > minute.0 + CLOCK_BACK_MINUTES_MAX
     }
 }
 
-/// When coins were fixed, exactly, for as long as another fix may wait that came before: its votes take
-/// some seconds at most. In two parts, of which the older is given up when the younger is full.
+/// When coins were fixed, exactly, for as long as another fix may wait that came before: its votes
+/// take some seconds at most. In two parts, of which the older is given up when the younger is
+/// full.
 #[derive(Default)]
 struct LatestFixes {
     young: HashMap<Coin, Duration, FixedState>,
@@ -244,7 +246,8 @@ impl LatestFixes {
         self.young.insert(coin, now);
     }
 
-    /// Whether the coin was fixed after a moment, where its last fix was at another one or before that.
+    /// Whether the coin was fixed after a moment, where its last fix was at another one or before
+    /// that.
     fn is_after(&self, coin: Coin, moment: Duration, last: Duration) -> bool {
         if last <= moment {
             return false;
@@ -260,7 +263,8 @@ impl LatestFixes {
 /// Coins whose fix was refused for one reason alone: something but a fix had changed them lately. A
 /// former owner who changes a coin every few minutes could keep it broken for ever otherwise.
 ///
-/// Each takes the votes of 13 servers, and an hour at most. Where there are too many, the oldest goes.
+/// Each takes the votes of 13 servers, and an hour at most. Where there are too many, the oldest
+/// goes.
 #[derive(Default)]
 struct Refused {
     /// The first time, of those that count.

@@ -118,7 +118,8 @@ impl<E: Environment> Shard<E> {
         assert!(first, "a shard is part of one mesh");
     }
 
-    /// Makes its part of a checkpoint, and tells the operator where that fails, and where it works again.
+    /// Makes its part of a checkpoint, and tells the operator where that fails, and where it works
+    /// again.
     async fn checkpoint_told(&self, round: u64) -> Result<CheckpointCounts, Unavailable> {
         let flush = async || {
             if let Some(flush) = self.flush_all.get() {

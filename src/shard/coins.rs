@@ -179,8 +179,9 @@ impl Question for NumberOf {
 
 impl<E: Environment> Shard<E> {
     /// Tells `pass` which records have the right AN, as far as memory knows; `None` where a page
-    /// would have to be loaded, and what was told does not count. `an` gives what a record says: asked
-    /// only when its coin is looked at, because carrying the numbers there costs more than the look.
+    /// would have to be loaded, and what was told does not count. `an` gives what a record says:
+    /// asked only when its coin is looked at, because carrying the numbers there costs more than
+    /// the look.
     #[inline]
     pub fn compare_now(
         &self,
@@ -222,8 +223,9 @@ impl<E: Environment> Shard<E> {
         outcome
     }
 
-    /// Tells `found` which of two numbers each record's coin has, as far as memory knows; `None` where a
-    /// page would have to be loaded, and what was told does not count. `numbers` gives a record's.
+    /// Tells `found` which of two numbers each record's coin has, as far as memory knows; `None`
+    /// where a page would have to be loaded, and what was told does not count. `numbers` gives a
+    /// record's.
     #[inline]
     pub fn find_now(
         &self,
@@ -278,8 +280,8 @@ impl<E: Environment> Shard<E> {
         Sum::new(self.sum_seeds, room)
     }
 
-    /// The AN of one of this shard's coins (`None` within where it is free); `None` where its page would
-    /// have to be loaded.
+    /// The AN of one of this shard's coins (`None` within where it is free); `None` where its page
+    /// would have to be loaded.
     #[inline]
     pub fn an_now(&self, coin: Coin) -> Option<Result<Option<An>, Unavailable>> {
         match self.pages.lookup(coin) {

@@ -24,8 +24,9 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Whether the coin comes out of a locker or goes into one, if this is its AN: then others have to
-    /// hear of it, and it is no change that its shard makes [by itself](super::question::ExchangeEach).
+    /// Whether the coin comes out of a locker or goes into one, if this is its AN: then others have
+    /// to hear of it, and it is no change that its shard makes [by
+    /// itself](super::question::ExchangeEach).
     #[inline]
     pub fn is_marked(&self) -> bool {
         let goes = match &self.becomes {
@@ -49,13 +50,13 @@ pub struct Exchanged {
     pub ranks: Vec<u32>,
 }
 
-/// Judges records one after the other: each that names the right AN changes its coin, and records of
-/// the same coin see each other in the order they stand in. `coins` are rising, each once, and `values`
-/// what they are worth now (`None` for a free coin); records of other coins are wrong. `unknown_an`
-/// gives an AN that nobody knows.
+/// Judges records one after the other: each that names the right AN changes its coin, and records
+/// of the same coin see each other in the order they stand in. `coins` are rising, each once, and
+/// `values` what they are worth now (`None` for a free coin); records of other coins are wrong.
+/// `unknown_an` gives an AN that nobody knows.
 ///
-/// A record that names the AN and months which its coin has already passes and changes nothing. Only
-/// where that AN is [marked](An::is_marked) it is a change: of the coin's place in its locker.
+/// A record that names the AN and months which its coin has already passes and changes nothing.
+/// Only where that AN is [marked](An::is_marked) it is a change: of the coin's place in its locker.
 pub fn exchange(
     records: &[Exchange],
     coins: &[Coin],

@@ -32,8 +32,8 @@ impl Question for ExchangeEach {
 }
 
 impl<E: Environment> Shard<E> {
-    /// As [`Shard::exchange`], and several records hold only coins of which one of them says the right
-    /// AN: whoever does not know it waits for nobody, and keeps nobody waiting.
+    /// As [`Shard::exchange`], and several records hold only coins of which one of them says the
+    /// right AN: whoever does not know it waits for nobody, and keeps nobody waiting.
     async fn exchange_known(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
         if records.len() == 1 {
             return self.exchange(records).await;
@@ -146,8 +146,8 @@ impl<E: Environment> Shard<E> {
     }
 }
 
-/// The records, with their numbers, of coins of which one says the right AN; `is_right` says which do.
-/// Another of the same coin may be right after that one.
+/// The records, with their numbers, of coins of which one says the right AN; `is_right` says which
+/// do. Another of the same coin may be right after that one.
 fn known_coins(records: &[Exchange], is_right: &[bool]) -> (Vec<usize>, Vec<Exchange>) {
     let right = records.iter().zip(is_right);
     let right = right.filter(|(_, is_right)| **is_right);

@@ -29,8 +29,8 @@ pub struct Claim(pub TicketId, pub RaidaId);
 #[derive(Debug)]
 pub struct WithdrawClaim(pub TicketId, pub RaidaId);
 
-/// Use up these encryption tickets for a coin, but for those from before it may have changed: which are
-/// accepted, and used up now.
+/// Use up these encryption tickets for a coin, but for those from before it may have changed: which
+/// are accepted, and used up now.
 #[derive(Debug)]
 pub struct UseTickets(pub Coin, pub Vec<Thing>);
 
@@ -38,8 +38,8 @@ pub struct UseTickets(pub Coin, pub Vec<Thing>);
 #[derive(Debug)]
 pub struct GiveBackTickets(pub Vec<Thing>);
 
-/// Remember, for the next start, that these were used: asked of the first shard only. The answer comes when
-/// it is durable.
+/// Remember, for the next start, that these were used: asked of the first shard only. The answer
+/// comes when it is durable.
 #[derive(Debug)]
 pub struct RememberUsed(pub Vec<Thing>);
 
@@ -88,8 +88,8 @@ impl Question for RememberUsed {
 }
 
 impl<E: Environment> Shard<E> {
-    /// Issues a ticket of this shard to somebody for coins whose ANs were right, `count` of them. It
-    /// lives from before they were looked at.
+    /// Issues a ticket of this shard to somebody for coins whose ANs were right, `count` of them.
+    /// It lives from before they were looked at.
     ///
     /// # Errors
     /// As many are issued as there can be, or as this one may have.
@@ -124,8 +124,8 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow_mut().withdraw(ticket, claimant);
     }
 
-    /// Whether it is noted from now on when coins change and which are on tickets, for whoever asks to use
-    /// encryption tickets or to fix coins: where nobody can, it need not be.
+    /// Whether it is noted from now on when coins change and which are on tickets, for whoever asks
+    /// to use encryption tickets or to fix coins: where nobody can, it need not be.
     pub fn note_changes(&self, is_noted: bool) {
         self.notes_changes.set(is_noted);
         if !is_noted {
@@ -133,8 +133,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// A ticket of this node that lives from `since` at most lists these coins, whose ANs were found right in
-    /// the same turn: before anything else could change them.
+    /// A ticket of this node that lives from `since` at most lists these coins, whose ANs were
+    /// found right in the same turn: before anything else could change them.
     #[inline]
     pub fn list(&self, since: Duration, coins: impl IntoIterator<Item = Coin>) {
         if self.notes_changes.get() {

@@ -3,17 +3,18 @@ use std::time::Duration;
 use super::moments::{Moments, What};
 use crate::coin::Coin;
 
-/// The coins of this shard that a ticket of this node lists which is not over, whichever shard issued
-/// it, each as long as it has the number that the ticket was issued for.
+/// The coins of this shard that a ticket of this node lists which is not over, whichever shard
+/// issued it, each as long as it has the number that the ticket was issued for.
 ///
-/// The number is looked at and the coin put down here in one go, before the ticket is issued; and what
-/// gives a coin another number takes it away from here in one go as well. So a change that looks here
-/// while it holds the coin misses no ticket that the number in force was good for: one that is asked for
-/// after the look is issued for a number that is about to go, and is worth nothing when it has gone.
+/// The number is looked at and the coin put down here in one go, before the ticket is issued; and
+/// what gives a coin another number takes it away from here in one go as well. So a change that
+/// looks here while it holds the coin misses no ticket that the number in force was good for: one
+/// that is asked for after the look is issued for a number that is about to go, and is worth
+/// nothing when it has gone.
 ///
-/// A ticket lives from the moment that its coins were looked at, and a coin is here for as long, and
-/// up to a hundredth of that longer. A ticket that was not issued in the end, for want of room, leaves
-/// its coins here all the same.
+/// A ticket lives from the moment that its coins were looked at, and a coin is here for as long,
+/// and up to a hundredth of that longer. A ticket that was not issued in the end, for want of room,
+/// leaves its coins here all the same.
 pub(super) struct Listed {
     moments: Moments<Ticket>,
     lifetime: Duration,

@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// How often a long locker is listed anew because something changed meanwhile; then it is listed in one
-/// go.
+/// How often a long locker is listed anew because something changed meanwhile; then it is listed in
+/// one go.
 const LISTING_TRIES: usize = 3;
 
 /// There are so many coins, more than were to be listed.
@@ -43,8 +43,8 @@ pub struct Named {
 #[derive(Debug)]
 pub struct LockerCoins(pub An, pub usize);
 
-/// The coins that are called so: as a public id of this shard, or as a key of it, where there are not more
-/// than so many.
+/// The coins that are called so: as a public id of this shard, or as a key of it, where there are
+/// not more than so many.
 #[derive(Debug)]
 pub struct PeekTrade(pub TradeName, pub usize);
 
@@ -64,8 +64,8 @@ pub struct HasLocker(pub An);
 #[derive(Debug)]
 pub struct AreOnSale(pub Vec<An>);
 
-/// Take up what a durable change means for this shard's lockers, in the order in which shards send it:
-/// what comes next to these lockers builds on it.
+/// Take up what a durable change means for this shard's lockers, in the order in which shards send
+/// it: what comes next to these lockers builds on it.
 #[derive(Debug)]
 pub struct UpdateLockers(pub Update);
 
@@ -93,7 +93,8 @@ pub struct LetSaleGo(pub SaleId, pub Buyer);
 #[derive(Debug)]
 pub struct EndHolds(pub PaymentId);
 
-/// Let nobody else move its coins until [`GiveBackSale`]; none where nothing is for sale under the key.
+/// Let nobody else move its coins until [`GiveBackSale`]; none where nothing is for sale under the
+/// key.
 #[derive(Debug)]
 pub struct TakeSale(pub Taker);
 
@@ -122,8 +123,8 @@ pub struct UsePayment(pub Buyer);
 #[derive(Debug)]
 pub struct EndPayment(pub Buyer);
 
-/// Count a question to the settlement, asked of the stranger's [home](crate::shard::question_home): whether
-/// it may be asked now, until [`EndQuestion`].
+/// Count a question to the settlement, asked of the stranger's [home](crate::shard::question_home):
+/// whether it may be asked now, until [`EndQuestion`].
 #[derive(Debug)]
 pub struct BeginQuestion(pub Stranger);
 

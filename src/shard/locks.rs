@@ -12,8 +12,8 @@ use super::{Exchange, single::Party};
 use crate::coin::Coin;
 
 /// Exchanges of one coin alone that may wait for the coin or, with others, for the log. Those who
-/// wait beyond this know the coin's number as well as its owner does: they are one client that sends
-/// faster than a disk writes.
+/// wait beyond this know the coin's number as well as its owner does: they are one client that
+/// sends faster than a disk writes.
 pub const EXCHANGES_MAX: usize = 48;
 
 /// Requests about several coins that may wait for one of them. They have places of their own, so

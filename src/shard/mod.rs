@@ -1,6 +1,6 @@
 //! The owner of a part of the pages, fed by messages. One a core; no other thread touches it. What
-//! it does depends on its messages and its [environment](crate::runtime::Environment) alone, so that
-//! a whole node runs in a simulator.
+//! it does depends on its messages and its [environment](crate::runtime::Environment) alone, so
+//! that a whole node runs in a simulator.
 //!
 //! It answers from memory at once where it can, and otherwise waits for pages to load, for its turn
 //! on a coin, and for its log.

@@ -2,12 +2,14 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::coin::{COINS_PER_PAGE, Coin, PAGES};
 
-/// When something last happened to each coin, for as long as that matters: one byte a coin, in pages
-/// that are there only while something in them matters, 15 MB if that is every page there can be.
+/// When something last happened to each coin, for as long as that matters: one byte a coin, in
+/// pages that are there only while something in them matters, 15 MB if that is every page there can
+/// be.
 ///
 /// A byte is the number of an [`Era`]: a stretch of time in which the same was so, at most a `step`
-/// long, or some of them. What is older than `keep` is forgotten. Before the number of a forgotten era is
-/// used again, a sweep over the pages takes it out of all bytes, some pages each time that an era begins.
+/// long, or some of them. What is older than `keep` is forgotten. Before the number of a forgotten
+/// era is used again, a sweep over the pages takes it out of all bytes, some pages each time that
+/// an era begins.
 pub(super) struct Moments<T> {
     keep: Duration,
     step: Duration,
@@ -35,8 +37,8 @@ pub(super) struct Era<T> {
 
 /// What is so in an era.
 pub(super) trait What: Copy + PartialEq {
-    /// What may be said of a moment when one of the two was so: where there are more eras than numbers,
-    /// two become one.
+    /// What may be said of a moment when one of the two was so: where there are more eras than
+    /// numbers, two become one.
     fn or(self, other: Self) -> Self;
 
     /// How many steps an era lasts in which this is so, 1 to [`STEPS_MAX`].
@@ -81,8 +83,8 @@ impl EraNumber {
 }
 
 impl<T: What> Moments<T> {
-    /// Moments that matter for so long. Eras should be so long that 190 numbers are enough for what is
-    /// kept: the others are on their way out.
+    /// Moments that matter for so long. Eras should be so long that 190 numbers are enough for what
+    /// is kept: the others are on their way out.
     pub(super) fn new(keep: Duration, step: Duration) -> Moments<T> {
         Moments {
             keep,

@@ -14,7 +14,8 @@ use crate::{
     protocol::lockers::{Offer, TradeKey},
 };
 
-/// What only one request at a time may be about to do. Whoever needs both kinds takes the key first.
+/// What only one request at a time may be about to do. Whoever needs both kinds takes the key
+/// first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Put {
     /// Put coins under this trade key up for sale.

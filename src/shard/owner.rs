@@ -69,7 +69,8 @@ pub struct ShardSettings {
     pub disk_timeout: Duration,
 }
 
-/// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing changed.
+/// The shard cannot do this now: the disk is full or failing, or a page is damaged. Nothing
+/// changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the storage cannot do this now")]
 pub struct Unavailable;
@@ -308,8 +309,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// A moment after all that this shard knows of and after `others`, which is not given out again:
-    /// what the clock says where that is later.
+    /// A moment after all that this shard knows of and after `others`, which is not given out
+    /// again: what the clock says where that is later.
     pub fn next_moment(&self, others: u64) -> u64 {
         let known = self.moment.get().max(others);
         let moment = self.environment.unix_micros().max(known + 1);
@@ -351,12 +352,12 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Puts durable changes (rising) into their pages: those of coins that changed `together`, by a fix or
-    /// by something else, or of each by itself. They are noted as of `now`, if they are.
+    /// Puts durable changes (rising) into their pages: those of coins that changed `together`, by a
+    /// fix or by something else, or of each by itself. They are noted as of `now`, if they are.
     ///
     /// # Panics
-    /// When a coin comes out of a locker or goes into one by itself: where it is with others, the locker
-    /// is told by whoever runs that.
+    /// When a coin comes out of a locker or goes into one by itself: where it is with others, the
+    /// locker is told by whoever runs that.
     pub(super) fn put(
         &self,
         pages: &[PageSequence],

@@ -5,7 +5,8 @@ use foldhash::fast::{FixedState, RandomState};
 use super::Stranger;
 use crate::coin::ShardId;
 
-/// How many questions to the settlement may be under way, since each takes a process of the operator's.
+/// How many questions to the settlement may be under way, since each takes a process of the
+/// operator's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Questions {
     /// Of one address.

@@ -25,8 +25,8 @@ use crate::{
 /// For so long a request that comes again is known (docs/protocol.md, "Repeats").
 pub const REMEMBERED: Duration = Duration::from_secs(10);
 
-/// Stands for a request that changes something: two with the same name are the same command with the same
-/// decrypted payload. A keyed hash, so that nobody can make up two that share a name.
+/// Stands for a request that changes something: two with the same name are the same command with
+/// the same decrypted payload. A keyed hash, so that nobody can make up two that share a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChangeName {
     hash: u128,
@@ -39,9 +39,9 @@ pub struct ChangeName {
 pub struct RepeatKey {
     /// For what may be long.
     sip: [u64; 2],
-    /// For a pown of one coin, which has to cost next to nothing: the key of an NH hash (Black et al.,
-    /// UMAC, 1999). Whatever two payloads somebody chooses who does not know it, they collide with a
-    /// probability of 2^-64.
+    /// For a pown of one coin, which has to cost next to nothing: the key of an NH hash (Black et
+    /// al., UMAC, 1999). Whatever two payloads somebody chooses who does not know it, they collide
+    /// with a probability of 2^-64.
     nh: [u64; 6],
 }
 
@@ -104,8 +104,9 @@ pub struct EndedChange {
 /// What a request that begins is told.
 #[derive(Debug)]
 pub enum Begun {
-    /// It is under way from now on, until [`EndedChange`]. It is the same as one that was carried out
-    /// lately, where there is one: whether the coins still have the numbers is the asker's to look at.
+    /// It is under way from now on, until [`EndedChange`]. It is the same as one that was carried
+    /// out lately, where there is one: whether the coins still have the numbers is the asker's to
+    /// look at.
     New(Option<CarriedOut>),
     /// The same is under way, and its sender does not wait.
     UnderWay,
@@ -113,8 +114,8 @@ pub enum Begun {
     Ended(Outcome),
 }
 
-/// Begin a request that changes something, which this shard is the home of; where the same is under way,
-/// wait for that or not. Refused where too many wait for that.
+/// Begin a request that changes something, which this shard is the home of; where the same is under
+/// way, wait for that or not. Refused where too many wait for that.
 #[derive(Debug)]
 pub struct BeginChange {
     /// Its name.
@@ -143,12 +144,12 @@ impl Question for BeginChange {
     }
 }
 
-/// Which requests that change something are under way, and which were carried out lately: those that
-/// this shard is the home of.
+/// Which requests that change something are under way, and which were carried out lately: those
+/// that this shard is the home of.
 ///
 /// What was carried out takes 24 bytes in a table of fixed size. A name belongs to one bucket of
-/// eight; where all are taken, the address that has most of them loses its oldest. So whoever changes
-/// much pushes out what others need only where others have no less.
+/// eight; where all are taken, the address that has most of them loses its oldest. So whoever
+/// changes much pushes out what others need only where others have no less.
 pub(super) struct Repeats {
     buckets: Buckets,
     under_way: HashMap<ChangeName, Rc<UnderWay>, FixedState>,
@@ -159,16 +160,16 @@ pub(super) struct Repeats {
     kept: usize,
 }
 
-/// A bucket, in three cache lines: eight tags; for each entry, when it was made and by whom; and the
-/// numbers that it gave. Of a change of one coin these follow from its name, so the last line is not
-/// touched.
+/// A bucket, in three cache lines: eight tags; for each entry, when it was made and by whom; and
+/// the numbers that it gave. Of a change of one coin these follow from its name, so the last line
+/// is not touched.
 type Words = [u64; 3 * ENTRIES];
 
 const ENTRIES: usize = 8;
 
-/// Plain numbers, since the system gives zeros for these in pages that take no memory before they are
-/// used. Many of them ask for huge pages: each change looks at a place of its own, and to find out
-/// where a small page is takes as long as to fetch what is there.
+/// Plain numbers, since the system gives zeros for these in pages that take no memory before they
+/// are used. Many of them ask for huge pages: each change looks at a place of its own, and to find
+/// out where a small page is takes as long as to fetch what is there.
 struct Buckets {
     words: Box<[u64]>,
     /// Where the first bucket is: at the start of a cache line, or of a huge page.
@@ -456,7 +457,8 @@ impl Repeats {
         }
     }
 
-    /// Entries that are in use, those included that are older than [`REMEMBERED`] and not replaced yet.
+    /// Entries that are in use, those included that are older than [`REMEMBERED`] and not replaced
+    /// yet.
     pub(super) fn len(&self) -> usize {
         self.kept
     }
@@ -600,8 +602,8 @@ impl Repeats {
         Some((Place::new(at, index), Entry::from_words(words, index)))
     }
 
-    /// Puts an entry into its bucket, in place of one with the same name, a free one, or the one to be
-    /// given up first. One that is under way stays.
+    /// Puts an entry into its bucket, in place of one with the same name, a free one, or the one to
+    /// be given up first. One that is under way stays.
     #[inline]
     fn put(&mut self, name: ChangeName, new: Entry) -> Put {
         let (at, tag) = (self.bucket(name), name.tag());
@@ -984,8 +986,8 @@ mod tests {
         let mut repeats = Repeats::new(256);
         (0..32).for_each(|of| end(&mut repeats, of, 1, None, SECOND));
         (1_000..50_000).for_each(|of| end(&mut repeats, of, 2, None, SECOND * 2));
-        // 32 buckets, and one of the first address's in each on average: where it has two, the other
-        // may have no more.
+        // 32 buckets, and one of the first address's in each on average: where it has two, the
+        // other may have no more.
         let known = (0..32)
             .filter(|&of| knows(&mut repeats, of, SECOND * 3))
             .count();

@@ -64,13 +64,13 @@ pub(super) struct Party {
 /// Hears what became of questions that were under way, each once.
 pub type ExchangeListener = Box<dyn Fn(Asker, Result<bool, NotChanged>)>;
 
-/// Changes of one coin that wait for the log, and for nothing else: the most frequent changes, and the
-/// reason that they need neither a task nor an allocation each.
+/// Changes of one coin that wait for the log, and for nothing else: the most frequent changes, and
+/// the reason that they need neither a task nor an allocation each.
 ///
-/// An exchange that finds its coin held waits in the coin's queue. When its turn comes, it is judged
-/// together with the exchanges next to it, one after the other in memory, and all of them share one
-/// record, with the last number. So a coin that is changed again and again costs a write to the log
-/// for each turn of its queue, not for each change.
+/// An exchange that finds its coin held waits in the coin's queue. When its turn comes, it is
+/// judged together with the exchanges next to it, one after the other in memory, and all of them
+/// share one record, with the last number. So a coin that is changed again and again costs a write
+/// to the log for each turn of its queue, not for each change.
 #[derive(Default)]
 pub(super) struct Singles {
     under_way: Slab<UnderWay>,
@@ -150,8 +150,8 @@ impl Single {
 }
 
 impl<E: Environment> Shard<E> {
-    /// Answers a question about one of this shard's coins as far as that takes no task. Exchanges of
-    /// a coin take effect in the order in which they are asked for.
+    /// Answers a question about one of this shard's coins as far as that takes no task. Exchanges
+    /// of a coin take effect in the order in which they are asked for.
     pub fn ask_one(&self, single: &Single, asker: Asker) -> Asked {
         match single {
             Single::Detect(coin, an) => match self.pages.lookup(*coin) {
@@ -252,8 +252,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Refuses an exchange while the disk does not answer, unless the same is under way: what becomes of
-    /// that nobody knows.
+    /// Refuses an exchange while the disk does not answer, unless the same is under way: what
+    /// becomes of that nobody knows.
     #[cold]
     fn refuse_over_stall(&self, exchange: &Exchange, sender: Sender) -> Asked {
         match self.begin_exchange(exchange, sender) {
@@ -279,8 +279,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// The same of an exchange of a coin whose number is not known yet: what may be a repeat has to be
-    /// compared with that number, which takes a task.
+    /// The same of an exchange of a coin whose number is not known yet: what may be a repeat has to
+    /// be compared with that number, which takes a task.
     fn begin_unseen(&self, exchange: &Exchange, sender: Sender) -> Result<Place, Asked> {
         let (name, now) = (self.name_of(exchange), self.environment.monotonic());
         if self.repeats.borrow().was_carried_out(name, now) {
@@ -325,8 +325,9 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Whether an exchange names neither the number in force nor one that its coin, which is held, can
-    /// have by the time of its turn. Those who do not know a coin's number take no place in its queue.
+    /// Whether an exchange names neither the number in force nor one that its coin, which is held,
+    /// can have by the time of its turn. Those who do not know a coin's number take no place in its
+    /// queue.
     fn surely_fails(&self, exchange: &Exchange) -> bool {
         let coin = exchange.coin;
         let Some(ticket) = self.locks.change(coin).get() else {
@@ -372,7 +373,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Lets the exchanges at the front of a coin's queue have their turn. The coin is held for them.
+    /// Lets the exchanges at the front of a coin's queue have their turn. The coin is held for
+    /// them.
     #[cold]
     fn go_on(&self, coin: Coin) {
         loop {
@@ -451,8 +453,8 @@ impl<E: Environment> Shard<E> {
         Turn::UnderWay
     }
 
-    /// Has a task see to the turn of the exchanges at the front of a coin's queue. The coin is held for
-    /// them.
+    /// Has a task see to the turn of the exchanges at the front of a coin's queue. The coin is held
+    /// for them.
     fn spawn_turn(&self, coin: Coin) {
         let shard = self
             .myself
@@ -474,8 +476,8 @@ impl<E: Environment> Shard<E> {
         });
     }
 
-    /// Judges the exchanges at the front of a coin's queue, one after the other. Gives what they make of
-    /// the coin, where any of them changes it.
+    /// Judges the exchanges at the front of a coin's queue, one after the other. Gives what they
+    /// make of the coin, where any of them changes it.
     fn judge_turn(&self, coin: Coin, before: Option<(An, Mfs)>) -> Option<Change> {
         let month = self.month();
         let (mut value, mut changes) = (before, false);
@@ -520,8 +522,8 @@ impl<E: Environment> Shard<E> {
         assert!(taken.is_none(), "what changes nothing waits for nothing");
     }
 
-    /// Tells exchanges that were judged what is known already. Gives who makes the change that the others
-    /// wait for, and those.
+    /// Tells exchanges that were judged what is known already. Gives who makes the change that the
+    /// others wait for, and those.
     fn take_those_who_wait(&self, coin: Coin) -> (Party, Riders) {
         let taken = self
             .locks
@@ -633,8 +635,8 @@ impl<E: Environment> Shard<E> {
         (self.repeat_key).name_pown(exchange.coin, exchange.an, proposed)
     }
 
-    /// Whether the same was carried out lately and the coin, which has this number, still has the one
-    /// that it got. Who does not know that number asks in vain, and costs no look.
+    /// Whether the same was carried out lately and the coin, which has this number, still has the
+    /// one that it got. Who does not know that number asks in vain, and costs no look.
     pub fn was_carried_out(&self, exchange: &Exchange, an: An) -> bool {
         let has_proposed = matches!(exchange.becomes, Replacement::An(proposed) if proposed == an);
         if !has_proposed {

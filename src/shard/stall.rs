@@ -1,8 +1,8 @@
 //! A disk that does not answer: known by what waits for it, and told to all shards.
 //!
-//! While it is so, no change is taken on, and who waits for one that is under way is sent away without
-//! an answer (by the layers above): nobody knows what will become of it. Its coins stay held until the
-//! disk says so, however late.
+//! While it is so, no change is taken on, and who waits for one that is under way is sent away
+//! without an answer (by the layers above): nobody knows what will become of it. Its coins stay
+//! held until the disk says so, however late.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -88,8 +88,8 @@ impl<E: Environment> Shard<E> {
         &self.stalls.changed
     }
 
-    /// Has `listener` told whether this shard's disk answers, to tell the other shards. To be called
-    /// once.
+    /// Has `listener` told whether this shard's disk answers, to tell the other shards. To be
+    /// called once.
     pub fn listen_to_stalls(&self, listener: StallListener) {
         let first = self.stalls.listener.set(listener).is_ok();
         assert!(first, "a shard has one listener to stalls");

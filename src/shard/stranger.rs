@@ -8,8 +8,8 @@ pub enum Stranger {
     V4(u32),
     /// The 2^64 addresses of IPv6 that start alike: whoever has one of them has all.
     V6(u64),
-    /// The same two, as datagrams bear them. They may come from anybody, and take nothing from who has the
-    /// address and connects from it.
+    /// The same two, as datagrams bear them. They may come from anybody, and take nothing from who
+    /// has the address and connects from it.
     DatagramsOfV4(u32),
     /// See [`Stranger::DatagramsOfV4`].
     DatagramsOfV6(u64),
@@ -37,9 +37,9 @@ impl Stranger {
         }
     }
 
-    /// A number that is the stranger's alone. What is no address of IPv6 that anybody has stands for the
-    /// others: of ::/32 nothing is assigned, the upper half of all begins with fc00::/6, of which only
-    /// fc00::/7, fe80::/10 and ff00::/8 are in use, and 4000:: to 7fff:: is not.
+    /// A number that is the stranger's alone. What is no address of IPv6 that anybody has stands
+    /// for the others: of ::/32 nothing is assigned, the upper half of all begins with fc00::/6, of
+    /// which only fc00::/7, fe80::/10 and ff00::/8 are in use, and 4000:: to 7fff:: is not.
     #[inline]
     pub const fn number(self) -> u64 {
         match self {

@@ -3,12 +3,12 @@ use crate::coin::{An, Coin};
 /// The XOR of the authenticity numbers of some coins: what a client proves to know instead of each.
 ///
 /// A number that occurs an even number of times leaves nothing in the XOR. Whoever names two coins
-/// that share a number, of one locker or not, would prove nothing about them, and could take them. So
-/// a sum is [no proof](Sum::proves) where any number is in it an even number of times
+/// that share a number, of one locker or not, would prove nothing about them, and could take them.
+/// So a sum is [no proof](Sum::proves) where any number is in it an even number of times
 /// (docs/protocol.md, "Sums").
 ///
-/// Numbers are told apart by a keyed hash of 62 bits. Two that differ count as one in 1 of 4 x 10^18
-/// pairs, and the sum is refused then: the error is on the safe side.
+/// Numbers are told apart by a keyed hash of 62 bits. Two that differ count as one in 1 of 4 x
+/// 10^18 pairs, and the sum is refused then: the error is on the safe side.
 #[derive(Debug)]
 pub struct Sum {
     seeds: SumSeeds,
@@ -84,7 +84,8 @@ impl Sum {
         }
     }
 
-    /// Counts a coin as if it were a number: [`has_equal`](Sum::has_equal) tells whether one came twice.
+    /// Counts a coin as if it were a number: [`has_equal`](Sum::has_equal) tells whether one came
+    /// twice.
     #[inline]
     pub fn add_coin(&mut self, coin: Coin) {
         let bytes = coin.to_bytes();

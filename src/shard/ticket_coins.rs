@@ -4,16 +4,17 @@ use foldhash::quality::FixedState;
 
 use crate::coin::AnTag;
 
-/// Each coin has a count in every row, and the least of them is what it has at most. Coins share a count of a
-/// row by chance, which the seed decides, so that nobody can choose to be beside another's; two that share
-/// all of theirs are not found: while 32,768 coins are at their bound, one of a million others is.
+/// Each coin has a count in every row, and the least of them is what it has at most. Coins share a
+/// count of a row by chance, which the seed decides, so that nobody can choose to be beside
+/// another's; two that share all of theirs are not found: while 32,768 coins are at their bound,
+/// one of a million others is.
 const ROWS: usize = 4;
 const COUNTS_A_ROW: usize = 1 << 20;
 
-/// How many tickets list each coin with each of its numbers, so that whoever knows the number of one coin
-/// cannot fill a pool with it, from however many addresses. A coin that got another number is another coin
-/// here: the tickets of its former owner, which are void, take nothing from its owner. 8 MiB, of which the
-/// system gives what is used.
+/// How many tickets list each coin with each of its numbers, so that whoever knows the number of
+/// one coin cannot fill a pool with it, from however many addresses. A coin that got another number
+/// is another coin here: the tickets of its former owner, which are void, take nothing from its
+/// owner. 8 MiB, of which the system gives what is used.
 pub(super) struct TicketCoins {
     most: u16,
     hash: FixedState,
@@ -22,8 +23,8 @@ pub(super) struct TicketCoins {
 }
 
 impl TicketCoins {
-    /// A coin may be in `most` tickets, in any number where that is 0; `seed` is a number that nobody
-    /// knows.
+    /// A coin may be in `most` tickets, in any number where that is 0; `seed` is a number that
+    /// nobody knows.
     pub(super) fn new(most: u16, seed: u64) -> TicketCoins {
         let rows = if most == 0 { 0 } else { ROWS };
         TicketCoins {
@@ -33,8 +34,8 @@ impl TicketCoins {
         }
     }
 
-    /// Counts a ticket that lists this coin with this number; `false`, and nothing is counted, where as many
-    /// do as may.
+    /// Counts a ticket that lists this coin with this number; `false`, and nothing is counted,
+    /// where as many do as may.
     #[inline]
     pub(super) fn list(&mut self, coin: (u32, AnTag)) -> bool {
         if self.counts.is_empty() {

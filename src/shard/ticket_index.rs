@@ -1,8 +1,8 @@
 use crate::runtime::prefetch;
 
-/// Finds tickets by their numbers, which are random. A number belongs to one set of eight entries, a
-/// cache line, and is in it or nowhere; where all eight are taken, the ticket gets another number. An
-/// entry is free again as soon as its ticket is over, so that nothing has to be removed.
+/// Finds tickets by their numbers, which are random. A number belongs to one set of eight entries,
+/// a cache line, and is in it or nowhere; where all eight are taken, the ticket gets another
+/// number. An entry is free again as soon as its ticket is over, so that nothing has to be removed.
 pub(super) struct TicketIndex {
     sets: Box<[Set]>,
 }
@@ -18,7 +18,8 @@ struct Set {
 
 const ENTRIES: usize = 8;
 
-/// With a pool that is full, half of the entries are taken, and one number in twenty finds its set full.
+/// With a pool that is full, half of the entries are taken, and one number in twenty finds its set
+/// full.
 const ENTRIES_A_TICKET: usize = 2;
 
 impl TicketIndex {

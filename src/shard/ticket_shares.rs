@@ -66,12 +66,13 @@ impl Shares {
         Account((hash % ACCOUNTS) as u16)
     }
 
-    /// Coins that another ticket of this account may have, where so much is free; `None` where it may
-    /// have no other ticket.
+    /// Coins that another ticket of this account may have, where so much is free; `None` where it
+    /// may have no other ticket.
     ///
-    /// That is a share while others have little of the pool, then a share times the cube of the part that
-    /// others do not have. So however many accounts take what they can, a new one finds room: 8 leave half
-    /// of the pool, 100 a fifth. An account that has nothing may have a ticket as long as there is one.
+    /// That is a share while others have little of the pool, then a share times the cube of the
+    /// part that others do not have. So however many accounts take what they can, a new one finds
+    /// room: 8 leave half of the pool, 100 a fifth. An account that has nothing may have a ticket
+    /// as long as there is one.
     #[inline]
     pub(super) fn left(&self, account: Account, free: Free) -> Option<usize> {
         let Share { tickets, coins } = self.accounts[usize::from(account.0)];

@@ -16,14 +16,14 @@ use crate::{
 /// How many tickets a shard keeps, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TicketSettings {
-    /// Tickets at the same time. A shard sets aside [`TicketSettings::BYTES_A_TICKET`] for each as it
-    /// is used, and never more.
+    /// Tickets at the same time. A shard sets aside [`TicketSettings::BYTES_A_TICKET`] for each as
+    /// it is used, and never more.
     pub pool: usize,
     /// From being issued to its end.
     pub lifetime: Duration,
     /// The pool has so many shares, and one stranger has at most one of them: of its tickets, and
-    /// of the coins that they list; the less of it, the more others have. 1 or more; with 1 a stranger
-    /// may have all.
+    /// of the coins that they list; the less of it, the more others have. 1 or more; with 1 a
+    /// stranger may have all.
     pub shares: usize,
     /// Tickets that list the same coin at the same time; 0 for any number.
     pub per_coin: u16,
@@ -33,7 +33,8 @@ impl TicketSettings {
     /// Coins that all tickets together list at most, for each ticket of the pool.
     pub const COINS_A_TICKET: usize = 64;
 
-    /// Memory of a full pool, bytes a ticket: the ticket itself, what finds it, and that many coins.
+    /// Memory of a full pool, bytes a ticket: the ticket itself, what finds it, and that many
+    /// coins.
     pub const BYTES_A_TICKET: usize = size_of::<Ticket>()
         + TicketIndex::BYTES_A_TICKET
         + size_of::<(u32, AnTag)>() * Self::COINS_A_TICKET;
@@ -81,8 +82,8 @@ pub(super) struct Tickets {
     /// How many were taken from the front of `issued` since the start, the low half of it.
     gone: u32,
     index: TicketIndex,
-    /// The coins of all tickets, each as one number and what stands for its authenticity number then;
-    /// those of one ticket after those of the one before.
+    /// The coins of all tickets, each as one number and what stands for its authenticity number
+    /// then; those of one ticket after those of the one before.
     coins: Blocks<(u32, AnTag)>,
     /// How many of them were taken from the front since the start, the low half of it.
     coins_gone: u32,
@@ -107,8 +108,8 @@ struct Ticket {
     account: Account,
 }
 
-/// Tickets at their end that are removed when one with few coins is issued, at most: more than come in,
-/// and few enough that nobody waits for it.
+/// Tickets at their end that are removed when one with few coins is issued, at most: more than come
+/// in, and few enough that nobody waits for it.
 const REMOVED_A_TURN: usize = 4;
 /// The same where there would be no room: after a quiet time all may be at their end. Some 50 µs.
 const REMOVED_FOR_ROOM: usize = 4_096;
@@ -120,7 +121,8 @@ struct Room {
     beyond: NotIssued,
 }
 
-/// Numbers from the system's random source, some at a time: each costs a call to the kernel otherwise.
+/// Numbers from the system's random source, some at a time: each costs a call to the kernel
+/// otherwise.
 struct RandomNumbers {
     bytes: [u8; 1_024],
     used: usize,
@@ -251,8 +253,8 @@ impl Tickets {
         Ok(listed)
     }
 
-    /// Claims a ticket in a server's name: gives its coins, once for each server, with what stood for
-    /// their authenticity numbers when it was issued.
+    /// Claims a ticket in a server's name: gives its coins, once for each server, with what stood
+    /// for their authenticity numbers when it was issued.
     pub(super) fn claim(
         &mut self,
         now: Duration,

@@ -1,5 +1,5 @@
-//! Coins of this shard that change together with others, also of other shards: they are held until the
-//! change is durable, or given up.
+//! Coins of this shard that change together with others, also of other shards: they are held until
+//! the change is durable, or given up.
 
 use std::{future::Future, rc::Rc, time::Duration};
 
@@ -51,8 +51,8 @@ pub struct Locked {
     pub moment: u64,
 }
 
-/// Hold these coins (rising, each once) for a transaction; with a session, say whether their pages are its
-/// own.
+/// Hold these coins (rising, each once) for a transaction; with a session, say whether their pages
+/// are its own.
 #[derive(Debug)]
 pub struct Lock {
     /// The transaction.
@@ -80,13 +80,13 @@ pub struct Apply {
 #[derive(Debug)]
 pub struct Release(pub TransactionId);
 
-/// In which minute a coin got its number, as far as encryption tickets may be from before; the start's
-/// where that is not known.
+/// In which minute a coin got its number, as far as encryption tickets may be from before; the
+/// start's where that is not known.
 #[derive(Debug)]
 pub struct Newest(pub Coin);
 
-/// Whether a fix that came at this moment, and has votes enough, may change these coins, which it holds: by
-/// coin.
+/// Whether a fix that came at this moment, and has votes enough, may change these coins, which it
+/// holds: by coin.
 #[derive(Debug)]
 pub struct LookForFix(pub Vec<Coin>, pub Duration);
 
@@ -236,8 +236,9 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Whether a fix that came then may change these coins, which it holds. What is refused for being
-    /// changed lately, and for nothing else, is remembered: the fix has all the votes that it needs.
+    /// Whether a fix that came then may change these coins, which it holds. What is refused for
+    /// being changed lately, and for nothing else, is remembered: the fix has all the votes that it
+    /// needs.
     fn look_for_fix(&self, coins: &[Coin], came: Duration) -> Vec<FixLook> {
         let now = self.environment.monotonic();
         let (mut changed, listed) = (self.changed.borrow_mut(), self.listed.borrow());

@@ -14,11 +14,12 @@ use crate::{
     store::Thing,
 };
 
-/// The encryption tickets that were used here and could be used again if nobody remembered them. Each
-/// is forgotten when it has become too old; a whole minute's at a time, so nobody searches for them.
+/// The encryption tickets that were used here and could be used again if nobody remembered them.
+/// Each is forgotten when it has become too old; a whole minute's at a time, so nobody searches for
+/// them.
 ///
-/// A ticket is remembered by its first eight bytes: they are an encryption's, so that two have the same
-/// ones as often as two random numbers.
+/// A ticket is remembered by its first eight bytes: they are an encryption's, so that two have the
+/// same ones as often as two random numbers.
 pub(super) struct UsedTickets {
     most: usize,
     most_of_coin: u32,
@@ -35,18 +36,19 @@ pub(super) struct UsedTickets {
 
 /// Fewer cannot be remembered: as many as the last run can leave, and some.
 const LEAST: usize = 512;
-/// Nor more: a table of these grows in some milliseconds, which is as long as a core may stand still.
+/// Nor more: a table of these grows in some milliseconds, which is as long as a core may stand
+/// still.
 const MOST: usize = 1 << 17;
 /// Tickets too old that go when others come, beside as many as come.
 const LEAVE_A_TURN: usize = 512;
-/// One in so many may be of the same coin, whose owner can have any number of them: else one owner could
-/// keep all others from healing their keys.
+/// One in so many may be of the same coin, whose owner can have any number of them: else one owner
+/// could keep all others from healing their keys.
 const SHARE_OF_COIN: usize = 64;
 /// But so many always.
 const LEAST_OF_COIN: usize = 512;
 
-/// The latest minute that a ticket can be from which was issued until now, by a helper whose clock is
-/// ahead.
+/// The latest minute that a ticket can be from which was issued until now, by a helper whose clock
+/// is ahead.
 pub(super) fn latest_minute(unix_seconds: u64) -> u64 {
     Minute::of_unix_seconds(unix_seconds).0 + CLOCK_AHEAD_MINUTES_MAX
 }
@@ -61,8 +63,8 @@ pub fn used_ticket(ticket: &EncryptionTicket, minute: Minute) -> Thing {
 }
 
 impl UsedTickets {
-    /// Remembers so many at most, and knows which were used in earlier runs: all until a moment, and
-    /// those since.
+    /// Remembers so many at most, and knows which were used in earlier runs: all until a moment,
+    /// and those since.
     pub(super) fn new(most: usize, (until, since): (u64, &[Thing])) -> UsedTickets {
         let most = most.clamp(LEAST, MOST);
         let mut tickets = UsedTickets {

@@ -40,8 +40,8 @@ impl Frames {
             // A node with few pages does not need a huge one for them.
             self.chunks.push(Chunk::new(chunk > 0));
         }
-        // SAFETY: the chunk has room for CHUNK_PAGES images, aligned as they have to be, and `index`
-        // is below that; nobody has a reference into it while `self` is borrowed mutably.
+        // SAFETY: the chunk has room for CHUNK_PAGES images, aligned as they have to be, and
+        // `index` is below that; nobody has a reference into it while `self` is borrowed mutably.
         unsafe { self.chunks[chunk].0.add(index).write(image.clone()) };
         self.count += 1;
     }
@@ -135,8 +135,8 @@ impl Drop for Chunk {
 /// The memory is the caller's.
 pub unsafe fn wants_huge_pages(memory: *mut u8, bytes: usize) {
     let advice = rustix::mm::Advice::LinuxHugepage;
-    // SAFETY: this advice does not change what memory holds. A system without huge pages refuses it,
-    // which changes nothing either.
+    // SAFETY: this advice does not change what memory holds. A system without huge pages refuses
+    // it, which changes nothing either.
     let _ = unsafe { rustix::mm::madvise(memory.cast(), bytes, advice) };
 }
 

@@ -1,8 +1,8 @@
 //! Coins from elsewhere into a data folder that no node serves.
 //!
-//! Every page that changes is written anew into the slot that holds its older image, in a checkpoint
-//! round of its own: a crash at any moment leaves each page as it was or as it is to be, and the same
-//! import again does the rest.
+//! Every page that changes is written anew into the slot that holds its older image, in a
+//! checkpoint round of its own: a crash at any moment leaves each page as it was or as it is to be,
+//! and the same import again does the rest.
 
 use std::collections::BTreeMap;
 

@@ -11,8 +11,8 @@
 //!
 //! A segment is listed (`segment_list`) before the first answer that rests on it. Where it is
 //! removed, or moved, while the node runs, whatever follows would be gone at the next start: so
-//! changes are refused from then on, until the node is started again. What was answered is in memory
-//! still, and the next checkpoint saves it.
+//! changes are refused from then on, until the node is started again. What was answered is in
+//! memory still, and the next checkpoint saves it.
 //!
 //! In the periodic mode requests are answered before that. Then a batch that cannot be written is
 //! tried until it can, and new requests are refused meanwhile.
@@ -40,8 +40,8 @@ use super::{
 };
 use crate::runtime::{BLOCK_BYTES, Environment, File, Signal, Storage};
 
-/// Segments a log may have; at this many, changes wait for a checkpoint to free one, and are refused
-/// where it fails.
+/// Segments a log may have; at this many, changes wait for a checkpoint to free one, and are
+/// refused where it fails.
 pub const SEGMENTS_MAX: usize = 16;
 /// Segments in use from which a checkpoint is asked for.
 const SEGMENTS_CHECKPOINT: usize = 6;
@@ -49,8 +49,8 @@ const SEGMENTS_CHECKPOINT: usize = 6;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Records that may wait to be written, in bytes; beyond it, appending waits.
 pub const BACKLOG_BYTES_MAX: usize = 16 << 20;
-/// Records that may wait for room in the backlog; beyond it, they are refused. Each has its changes in
-/// memory, and holds their coins.
+/// Records that may wait for room in the backlog; beyond it, they are refused. Each has its changes
+/// in memory, and holds their coins.
 pub const ROOM_WAITERS_MAX: usize = 256;
 /// Memory of the backlog that is kept while nothing waits, in bytes.
 const BACKLOG_BYTES_KEPT: usize = 2 << 20;
@@ -166,8 +166,8 @@ pub type TicketListener = Box<dyn Fn(&[usize], Result<(), Refusal>)>;
 type FileOf<E> = <<E as Environment>::Storage as Storage>::File;
 
 struct State<F> {
-    /// Encoded records that wait, back to back from `backlog_start` on, with each one's length, position
-    /// and listener.
+    /// Encoded records that wait, back to back from `backlog_start` on, with each one's length,
+    /// position and listener.
     backlog: Vec<u8>,
     backlog_start: usize,
     queue: VecDeque<Queued>,
@@ -399,7 +399,8 @@ impl<E: Environment> Log<E> {
     }
 
     /// Puts a record in line without waiting; `None` where it would have to wait, and nothing has
-    /// happened. Whether it became durable is told to the [listener](Log::listen) under `ticket`; with
+    /// happened. Whether it became durable is told to the [listener](Log::listen) under `ticket`;
+    /// with
     /// [`Durability::Periodic`] nobody is told.
     ///
     /// # Errors
@@ -446,8 +447,8 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Whether the log takes changes at all: not while a write that failed is being undone, and not when
-    /// it ends.
+    /// Whether the log takes changes at all: not while a write that failed is being undone, and not
+    /// when it ends.
     pub fn takes_changes(&self) -> bool {
         self.state.borrow().takes_changes()
     }
@@ -663,9 +664,9 @@ impl<E: Environment> Log<E> {
         self.state.borrow().batch.map(|(since, _)| since)
     }
 
-    /// Says whether the disk does not answer. Then no change is put in line, and those that have only
-    /// waited for their turn are refused: nothing of them is on the disk. What is being written goes
-    /// on, and its end is told whenever it comes.
+    /// Says whether the disk does not answer. Then no change is put in line, and those that have
+    /// only waited for their turn are refused: nothing of them is on the disk. What is being
+    /// written goes on, and its end is told whenever it comes.
     pub fn set_stalled(&self, is_stalled: bool) {
         let mut state = self.state.borrow_mut();
         state.is_stalled = is_stalled;
@@ -1254,8 +1255,8 @@ impl<F> State<F> {
         taken
     }
 
-    /// Gives up the oldest bytes of the backlog. Those behind them move seldom: not for each batch of a
-    /// long line.
+    /// Gives up the oldest bytes of the backlog. Those behind them move seldom: not for each batch
+    /// of a long line.
     fn drop_from_backlog(&mut self, bytes: usize) {
         self.backlog_start += bytes;
         if self.backlog_start == self.backlog.len() {

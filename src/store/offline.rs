@@ -20,8 +20,8 @@ use crate::shown::{Shown, remedy};
 
 /// A data folder that this process alone works on, and serves to nobody.
 ///
-/// Its methods block until they are done. They run an executor on the calling thread, which must not
-/// be one already.
+/// Its methods block until they are done. They run an executor on the calling thread, which must
+/// not be one already.
 pub struct OfflineFolder {
     folder: DataFolder,
     secret: NodeSecret,

@@ -1,8 +1,9 @@
 //! The pages of a shard: which are in memory, which on disk, and the way between.
 //!
-//! Memory never holds a value that is not durable (docs/architecture.md, "Rules that always hold", 3): a
-//! change gets its sequence number first, is written to the log, and only then [`apply`](Pages::apply)ed.
-//! A page with changes under way, or with changes that no checkpoint holds yet, stays in memory.
+//! Memory never holds a value that is not durable (docs/architecture.md, "Rules that always hold",
+//! 3): a change gets its sequence number first, is written to the log, and only then
+//! [`apply`](Pages::apply)ed. A page with changes under way, or with changes that no checkpoint
+//! holds yet, stays in memory.
 
 use std::{
     cell::{Cell, RefCell},

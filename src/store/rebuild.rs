@@ -1,5 +1,5 @@
-//! Writes anew what follows from something else: the book from pages, logs and whatever of the book files
-//! can be read, and heads of pages that count wrong.
+//! Writes anew what follows from something else: the book from pages, logs and whatever of the book
+//! files can be read, and heads of pages that count wrong.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -26,14 +26,15 @@ pub struct Rebuilt {
     pub losses: Option<Losses>,
 }
 
-/// Brings a data folder in order as a recovery does, though its book is damaged or heads count wrong.
+/// Brings a data folder in order as a recovery does, though its book is damaged or heads count
+/// wrong.
 ///
-/// A crash on the way leaves a folder that is still damaged, and no less can be read in it; only that a
-/// book file is missing is not told a second time.
+/// A crash on the way leaves a folder that is still damaged, and no less can be read in it; only
+/// that a book file is missing is not told a second time.
 ///
 /// # Errors
-/// Where the storage fails, or where something is damaged that follows from nothing else: the logs, pages
-/// that they change, page files that are gone. Where a newer program wrote the book.
+/// Where the storage fails, or where something is damaged that follows from nothing else: the logs,
+/// pages that they change, page files that are gone. Where a newer program wrote the book.
 pub async fn rebuild<S: Storage>(
     storage: &S,
     secret: &NodeSecret,

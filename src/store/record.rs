@@ -1,5 +1,5 @@
-//! A log record: the new values of the coins that one request changed together, page by page, and what
-//! is to be remembered beside them.
+//! A log record: the new values of the coins that one request changed together, page by page, and
+//! what is to be remembered beside them.
 //!
 //! | bytes | content (little-endian) |
 //! |---|---|
@@ -20,8 +20,8 @@
 //! | 16 | a sale ends: trade key |
 //! | 32, 16 | a payment is used up: its name, its digest |
 //!
-//! The sale and the payment are of the record's moment. Checksums are the batch's (see `log`): a batch
-//! is whole or is not there.
+//! The sale and the payment are of the record's moment. Checksums are the batch's (see `log`): a
+//! batch is whole or is not there.
 
 use super::book::{Notes, Payment, PaymentId, Sale, Stamp};
 use crate::coin::{An, COINS_PER_PAGE, Coin, Mfs, PageId};

@@ -1,15 +1,16 @@
 //! From what a crash left behind to pages that hold every answered change.
 //!
 //! Every log of whatever shards there were is read; what the page images lack is applied in the
-//! order of each page's sequence numbers; the images are written anew. What is to be remembered beside
-//! the pages is put together from books and logs, and written as one [book]. Then the logs
-//! are given up, and with them the books of shards. A crash anywhere in this leads back to its start.
+//! order of each page's sequence numbers; the images are written anew. What is to be remembered
+//! beside the pages is put together from books and logs, and written as one [book]. Then the logs
+//! are given up, and with them the books of shards. A crash anywhere in this leads back to its
+//! start.
 //!
 //! What may be cut short is told from damage by checkpoint rounds: a segment's header names the
 //! newest round that was complete when the segment was taken into use. A slot of that round or an
-//! older one was made durable; it must be whole. A slot of a younger round may be torn, and then the
-//! other slot and the logs have everything. Where no segment is in use, recovery once ended, and
-//! since then no change and so no page was written: then every slot must be whole.
+//! older one was made durable; it must be whole. A slot of a younger round may be torn, and then
+//! the other slot and the logs have everything. Where no segment is in use, recovery once ended,
+//! and since then no change and so no page was written: then every slot must be whole.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt, io};
 
@@ -101,9 +102,9 @@ pub struct PageSummary {
 }
 
 impl PageSummary {
-    /// The coins of this page, which the summary is of, that a log named which the start read. Some may
-    /// have changed long before the node stopped; all that changed since its last checkpoint are among
-    /// them.
+    /// The coins of this page, which the summary is of, that a log named which the start read. Some
+    /// may have changed long before the node stopped; all that changed since its last checkpoint
+    /// are among them.
     pub fn logged_coins(&self, page: PageId) -> impl Iterator<Item = Coin> + '_ {
         let words = self
             .logged
@@ -159,8 +160,8 @@ pub(super) struct Survey {
     pub faults: Vec<Fault>,
     /// Damage in the logs.
     pub log_faults: Vec<Fault>,
-    /// What is gone: log segments with changes that the pages may lack, page files, or the files that
-    /// tell what has to be there.
+    /// What is gone: log segments with changes that the pages may lack, page files, or the files
+    /// that tell what has to be there.
     pub lost: Vec<Fault>,
     /// Segments whose headers cannot be read.
     unreadable: Vec<String>,
@@ -274,7 +275,8 @@ pub(super) fn next_round(newest: u64) -> Result<u64, RecoveryError> {
     )))
 }
 
-/// Makes pages and book what the survey and all that was gathered say, and gives up everything else.
+/// Makes pages and book what the survey and all that was gathered say, and gives up everything
+/// else.
 pub(super) async fn bring_in_order<S: Storage>(
     storage: &S,
     secret: &NodeSecret,
@@ -501,9 +503,9 @@ fn known(regions: &[Region]) -> impl Iterator<Item = (u16, &Listed)> {
         })
 }
 
-/// Files that are gone or cut short: those that tell what has to be there, and page files, which only
-/// ever grow. These are too short for the images that a recovery, or a checkpoint for which log records
-/// were given up, left in them.
+/// Files that are gone or cut short: those that tell what has to be there, and page files, which
+/// only ever grow. These are too short for the images that a recovery, or a checkpoint for which
+/// log records were given up, left in them.
 async fn lost_files<F: File>(
     files: &PageFiles<F>,
     last: &CompleteRound,
@@ -547,8 +549,8 @@ async fn lost_files<F: File>(
     Ok(lost)
 }
 
-/// What the page files held at least when a recovery, or a checkpoint for which log records were given up,
-/// had left them.
+/// What the page files held at least when a recovery, or a checkpoint for which log records were
+/// given up, had left them.
 fn left(last: &CompleteRound, regions: &[Region]) -> Extents {
     let mut left = match last {
         CompleteRound::Known { extents, .. } => *extents,
@@ -749,8 +751,8 @@ async fn read_logs<F: File>(
         let mut before: Option<(&SegmentFile<F>, u64)> = None;
         for (i, segment) in log.iter().enumerate() {
             let header = segment.header;
-            // Where there is a gap the reading goes on behind it: whoever accepts the loss wants what
-            // is left.
+            // Where there is a gap the reading goes on behind it: whoever accepts the loss wants
+            // what is left.
             if header.number != next.0 {
                 read.faults.push(Fault {
                     file: segment.name.clone(),

@@ -2,8 +2,9 @@
 //!
 //! A page slot of a complete round is durable, so one that is not whole is damage; a slot of a
 //! younger round may have been cut short by a crash. Logs in use name the round in their headers;
-//! once recovery has given them up, this file does. Without it a damaged page of a folder with empty
-//! logs would pass for one that was never written, and so would the pages of a file cut short.
+//! once recovery has given them up, this file does. Without it a damaged page of a folder with
+//! empty logs would pass for one that was never written, and so would the pages of a file cut
+//! short.
 
 use std::io;
 
@@ -42,10 +43,11 @@ pub(super) enum CompleteRound {
     Known {
         /// Every slot of this round or an older one is durable.
         round: u64,
-        /// What the page files held at least: their durable images. A file may have been longer by a
-        /// write that no power failure has to keep.
+        /// What the page files held at least: their durable images. A file may have been longer by
+        /// a write that no power failure has to keep.
         extents: Extents,
-        /// The round of the [book](super::book) that a recovery left; `None` where none has left one.
+        /// The round of the [book](super::book) that a recovery left; `None` where none has left
+        /// one.
         book: Option<u64>,
         /// There is a [list of log segments](super::segment_list).
         has_list: bool,
@@ -63,8 +65,8 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<CompleteRound> {
     }
 }
 
-/// Says, durably, that all slots of `round` and of older rounds are durable, in page files that hold at
-/// least this, that there is a book of the round `book` or a later one, and a list of log
+/// Says, durably, that all slots of `round` and of older rounds are durable, in page files that
+/// hold at least this, that there is a book of the round `book` or a later one, and a list of log
 /// segments.
 pub(super) async fn write<S: Storage>(
     storage: &S,

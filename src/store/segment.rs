@@ -1,11 +1,11 @@
 //! How a log segment lies on disk: a block of header, then batches, each starting on a block.
 //!
-//! The header stands twice, in the first two sectors, so that a header can be told from one that was
-//! being written when the power went: sectors are written whole or not at all, so two sound headers
-//! that differ are a segment on its way to a new use, and an unsound one is damage.
+//! The header stands twice, in the first two sectors, so that a header can be told from one that
+//! was being written when the power went: sectors are written whole or not at all, so two sound
+//! headers that differ are a segment on its way to a new use, and an unsound one is damage.
 //!
-//! A batch names its segment's use (a random number), its own number in the log, and the checksum of
-//! the batch before it. What an earlier use of the segment left behind, or a write that failed,
+//! A batch names its segment's use (a random number), its own number in the log, and the checksum
+//! of the batch before it. What an earlier use of the segment left behind, or a write that failed,
 //! therefore never reads as a continuation.
 
 use crate::runtime::{BLOCK_BYTES, is_blank};
@@ -41,8 +41,8 @@ pub struct SegmentHeader {
     pub chain: u32,
     /// The newest checkpoint round known complete when the segment was taken into use.
     pub round: u64,
-    /// Whether there is a [list of segments](super::segment_list) that names it, once anybody rests on
-    /// it. Not so for segments of the format's first version.
+    /// Whether there is a [list of segments](super::segment_list) that names it, once anybody rests
+    /// on it. Not so for segments of the format's first version.
     pub has_list: bool,
 }
 

@@ -1,13 +1,13 @@
 //! Which log segments hold answered changes that the pages may lack: the list that makes a lost one
 //! known.
 //!
-//! It is a file beside the folders, so that it still tells when one of them is gone. Every shard has
-//! two blocks in it, which are written in turns: one that is cut short leaves the other.
+//! It is a file beside the folders, so that it still tells when one of them is gone. Every shard
+//! has two blocks in it, which are written in turns: one that is cut short leaves the other.
 //!
 //! A segment is listed, durably, before the first answer that rests on it, and is taken off before
-//! its file is used for another. In between, its file has to be there, whole. What a checkpoint wrote
-//! before segments were taken off is listed too: how long the page files are, how many pages they have
-//! and which shards have books, since no log has it any more.
+//! its file is used for another. In between, its file has to be there, whole. What a checkpoint
+//! wrote before segments were taken off is listed too: how long the page files are, how many pages
+//! they have and which shards have books, since no log has it any more.
 
 use std::{cell::Cell, io};
 
@@ -73,7 +73,8 @@ pub(super) struct Listed {
     pub segment_bytes: u64,
     /// The number of the oldest.
     pub first: u64,
-    /// The numbers in their files' names, the oldest first: segments have rising numbers without a gap.
+    /// The numbers in their files' names, the oldest first: segments have rising numbers without a
+    /// gap.
     pub files: Vec<u64>,
     /// What the log's records before these were given up for.
     pub checkpointed: Checkpointed,
@@ -121,8 +122,8 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<Option<Regions>>
     }))
 }
 
-/// Makes the file where there is none. From then on the first shard's part can always be read, and a
-/// folder without the file, or with a part of it, has lost it.
+/// Makes the file where there is none. From then on the first shard's part can always be read, and
+/// a folder without the file, or with a part of it, has lost it.
 pub(super) async fn make<S: Storage>(storage: &S) -> io::Result<()> {
     let file = storage.open(SEGMENTS_FILE, true).await?;
     if file.length().await? < FILE_BYTES {
@@ -136,9 +137,10 @@ pub(super) async fn make<S: Storage>(storage: &S) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes durable what the file says. A process that was killed, or whose sync failed, leaves a block
-/// behind that a power failure would still undo; what that block says must be on the disk before the
-/// next one takes the place of the one before. It is written again, the same bytes to the same place.
+/// Makes durable what the file says. A process that was killed, or whose sync failed, leaves a
+/// block behind that a power failure would still undo; what that block says must be on the disk
+/// before the next one takes the place of the one before. It is written again, the same bytes to
+/// the same place.
 pub(super) async fn make_durable<S: Storage>(storage: &S) -> io::Result<()> {
     let Some(regions) = read(storage).await? else {
         return Ok(());
@@ -216,7 +218,8 @@ impl SegmentList {
         }
     }
 
-    /// Writes down, durably, which segments have to be there. To be waited for before the next call.
+    /// Writes down, durably, which segments have to be there. To be waited for before the next
+    /// call.
     ///
     /// # Errors
     /// As the storage gives them: either this list or the one before it counts then.
@@ -224,7 +227,8 @@ impl SegmentList {
         let file = match storage.open(SEGMENTS_FILE, false).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Somebody removed it under the node. Every shard puts its part in anew when it writes.
+                // Somebody removed it under the node. Every shard puts its part in anew when it
+                // writes.
                 self.version.set(0);
                 let file = storage.open(SEGMENTS_FILE, true).await?;
                 file.set_length(FILE_BYTES).await?;
@@ -238,8 +242,8 @@ impl SegmentList {
                 .await?;
             let version = match decode(&blocks, self.shard) {
                 Region::Known(known, version) => {
-                    // The sync of a try before may have failed. Until this block is durable, the next
-                    // one must not be written over the other.
+                    // The sync of a try before may have failed. Until this block is durable, the
+                    // next one must not be written over the other.
                     let block = encode(self.shard, version, &known);
                     file.write_at(&block, place(self.shard, version)).await?;
                     file.sync().await?;

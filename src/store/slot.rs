@@ -93,8 +93,8 @@ pub struct SlotHead {
     pub round: u64,
     /// Coins in circulation whose AN is a locker's key.
     pub locker_coins: u16,
-    /// Coins in circulation whose AN has the form of a trade locker's key; `None` where the slot is of
-    /// the first version of the format, which did not count them.
+    /// Coins in circulation whose AN has the form of a trade locker's key; `None` where the slot is
+    /// of the first version of the format, which did not count them.
     pub trade_coins: Option<u16>,
     missing: u16,
     meta_crc: u32,
@@ -116,14 +116,16 @@ pub struct SlotMeta {
 }
 
 impl SlotMeta {
-    /// Whether the missing sequences are as they were once written: rising, and none above the head's.
+    /// Whether the missing sequences are as they were once written: rising, and none above the
+    /// head's.
     pub fn is_in_order(&self) -> bool {
         let last = self.missing.last();
         self.missing.is_sorted_by(|a, b| a < b) && last.is_none_or(|&s| s <= self.head.sequence)
     }
 }
 
-/// Why a slot's head cannot be read. The device writes a head whole or not at all, so this is damage.
+/// Why a slot's head cannot be read. The device writes a head whole or not at all, so this is
+/// damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadFault {
     /// The first bytes are not those of a slot.

@@ -4,8 +4,8 @@ use std::{cell::Cell, io, time::Duration};
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Trouble that is met again and again: told when it begins and whenever it is another, then each
-/// minute with how often it was met, and once when it is over. Otherwise a dead disk fills the log of
-/// the node with ten lines a second.
+/// minute with how often it was met, and once when it is over. Otherwise a dead disk fills the log
+/// of the node with ten lines a second.
 #[derive(Debug, Default)]
 pub struct Trouble(Cell<Option<Met>>);
 
@@ -30,8 +30,8 @@ pub struct Over {
 }
 
 impl Trouble {
-    /// Notes that it was met at this time. Gives how often since it was last told, this one included,
-    /// where it is to be told now.
+    /// Notes that it was met at this time. Gives how often since it was last told, this one
+    /// included, where it is to be told now.
     #[must_use]
     pub fn met(&self, now: Duration, error: &io::Error) -> Option<u64> {
         let error = (error.kind(), error.raw_os_error());

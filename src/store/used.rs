@@ -1,8 +1,9 @@
 //! What may be used once only, and was: so much of it as the next start has to know.
 //!
-//! While a node runs it remembers in memory what was used, for as long as it would be taken at all. A
-//! start has forgotten that. This file says up to which moment everything counts as used, and what was
-//! used since, which is little: where it becomes more than a block holds, the moment moves on.
+//! While a node runs it remembers in memory what was used, for as long as it would be taken at all.
+//! A start has forgotten that. This file says up to which moment everything counts as used, and
+//! what was used since, which is little: where it becomes more than a block holds, the moment moves
+//! on.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,8 +12,8 @@ use std::{
 
 use crate::runtime::{BLOCK_BYTES, File, Signal, Storage, is_blank};
 
-/// The file, relative to the data folder. There is none before anything was used. It has two blocks,
-/// which are written in turns: one that is cut short leaves the other.
+/// The file, relative to the data folder. There is none before anything was used. It has two
+/// blocks, which are written in turns: one that is cut short leaves the other.
 pub(super) const USED_FILE: &str = "used";
 
 const MAGIC: [u8; 8] = *b"RAIDAUSD";
@@ -46,8 +47,8 @@ pub enum Used {
 }
 
 impl Used {
-    /// Until which moment everything was used, and what since; where nobody knows, until `latest` and
-    /// nothing since.
+    /// Until which moment everything was used, and what since; where nobody knows, until `latest`
+    /// and nothing since.
     pub fn or_until(&self, latest: u64) -> (u64, &[Thing]) {
         match self {
             Used::Known(until, since) => (*until, since),
@@ -75,11 +76,11 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<(Used, u64)> {
     }
 }
 
-/// Reads the file for a node that goes on from it, and makes what it says durable. A process that was
-/// killed, or whose sync failed, leaves a block behind that a power failure would still undo; what that
-/// block says must be on the disk before the next one takes the place of the one before. It is written
-/// again, the same bytes to the same place: however that is cut short, it costs nothing that is on the
-/// disk.
+/// Reads the file for a node that goes on from it, and makes what it says durable. A process that
+/// was killed, or whose sync failed, leaves a block behind that a power failure would still undo;
+/// what that block says must be on the disk before the next one takes the place of the one before.
+/// It is written again, the same bytes to the same place: however that is cut short, it costs
+/// nothing that is on the disk.
 pub(super) async fn take_over<S: Storage>(storage: &S) -> io::Result<(Used, u64)> {
     let (used, version) = read(storage).await?;
     if version > 0 {
@@ -109,8 +110,8 @@ impl UsedFile {
         }
     }
 
-    /// Makes durable that these things were used. Callers that come while another's are being written
-    /// go into the next block together.
+    /// Makes durable that these things were used. Callers that come while another's are being
+    /// written go into the next block together.
     ///
     /// # Errors
     /// As the storage gives them; the things may count as used after the next start.

@@ -32,8 +32,8 @@ const PARALLEL: usize = 8;
 pub struct Report {
     /// Damage: something that was durable and is not what it was.
     pub faults: Vec<Fault>,
-    /// How many of the faults a [rebuild](super::rebuild) puts right: what is damaged there follows from
-    /// something else, or as much of it as can be saved.
+    /// How many of the faults a [rebuild](super::rebuild) puts right: what is damaged there follows
+    /// from something else, or as much of it as can be saved.
     pub rebuildable: u64,
     /// How many of the faults, the first of them, are files that are gone or cut short.
     pub lost: u64,

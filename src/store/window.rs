@@ -23,7 +23,8 @@ impl<'a, F: File> Window<'a, F> {
         }
     }
 
-    /// What lies there, before the file's end, where `length` may reach to the end of its last block.
+    /// What lies there, before the file's end, where `length` may reach to the end of its last
+    /// block.
     pub async fn at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset + length as u64 > end {

@@ -383,9 +383,9 @@ fn a_short_datagram_is_answered_only_where_it_is_a_right_echo_version_or_audit()
     }
 }
 
-/// Datagrams that are refused, each for another reason and by another part of the node. Those that would
-/// change something differ from round to round: of the same again there is no answer while it is under
-/// way.
+/// Datagrams that are refused, each for another reason and by another part of the node. Those that
+/// would change something differ from round to round: of the same again there is no answer while it
+/// is under way.
 fn refused(held: &[(Coin, An, Mfs)], round: u8) -> Vec<Vec<u8>> {
     let mut wrong_raida = compose(Command::Detect, Protection::None, Some(&[0; 21]), 5).bytes;
     wrong_raida[2] = 3;

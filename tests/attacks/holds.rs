@@ -1,6 +1,6 @@
-//! Purchases by strangers who do not pay, and purchases that others overtake while the settlement is
-//! asked: who has paid gets the coins, once, and nobody keeps an offer for nothing (docs/protocol.md,
-//! "Group 8: lockers").
+//! Purchases by strangers who do not pay, and purchases that others overtake while the settlement
+//! is asked: who has paid gets the coins, once, and nobody keeps an offer for nothing
+//! (docs/protocol.md, "Group 8: lockers").
 
 use std::{
     fs,
@@ -450,7 +450,8 @@ fn a_payment_that_was_seen_keeps_one_offer_also_from_who_has_paid_and_ends_when_
             let pending = buy(&mut client, wanted, locker(0x41), 1);
             assert_eq!(pending, Status::PAYMENT_PENDING);
         }
-        // A seller who pays himself with what was confirmed before cannot have both coins and payment.
+        // A seller who pays himself with what was confirmed before cannot have both coins and
+        // payment.
         assert_eq!(
             buy(&mut client, wanted, locker(0x42), 2),
             Status::NO_SUCH_OFFER
@@ -532,8 +533,8 @@ fn one_address_has_few_purchases_looked_at_and_others_are_not_kept_waiting() {
             );
             assert_eq!(ledger.asked(0xb0 + number), 0);
         }
-        // Datagrams bear whatever address their sender likes: those of this one count by themselves, and
-        // all together have a share too.
+        // Datagrams bear whatever address their sender likes: those of this one count by
+        // themselves, and all together have a share too.
         for (number, last) in [(0, 2), (1, 2), (2, 12)] {
             if number == 2 {
                 let mut wire = from(&node, 2, false);

@@ -1,5 +1,5 @@
-//! Fixes with invented tickets: each has the node make wrong claims in its own name at the other servers,
-//! which take no more of its claims once too many were wrong.
+//! Fixes with invented tickets: each has the node make wrong claims in its own name at the other
+//! servers, which take no more of its claims once too many were wrong.
 
 use std::process::Command as Process;
 

@@ -1,5 +1,6 @@
 //! Tickets for a lost key that a former owner of a coin has kept: none of them takes the coin back,
-//! whenever it was issued, whatever changed the coin, and whatever became of the server or its clock.
+//! whenever it was issued, whatever changed the coin, and whatever became of the server or its
+//! clock.
 
 use std::{
     fs,
@@ -167,8 +168,8 @@ fn a_ticket_of_the_minute_of_a_sale_or_the_next_does_not_undo_it() {
     everywhere(|mut trial| {
         for (index, minutes_later) in [(0, 0), (1, 1), (2, 9)] {
             let sale = trial.now;
-            // The seller is vouched for in the minute of the sale, also by a helper whose clock is a
-            // minute ahead, or long before.
+            // The seller is vouched for in the minute of the sale, also by a helper whose clock is
+            // a minute ahead, or long before.
             trial.pown(index, an(index), number(1));
             trial.pass(minutes_later);
             for minute in [sale - 1, sale, sale + 1] {

@@ -1,4 +1,5 @@
-//! A dishonest server that is handed the tickets of a wallet: none of the others gives it the coins.
+//! A dishonest server that is handed the tickets of a wallet: none of the others gives it the
+//! coins.
 
 use std::process::Command;
 use std::thread;
@@ -40,8 +41,8 @@ fn who_is_handed_24_tickets_takes_no_coin_at_any_of_the_servers_that_gave_them()
             .collect()
     };
 
-    // The liar has failed all coins, and the wallet has it repaired: it is handed tickets of all others,
-    // by the numbers and by their sum in turns.
+    // The liar has failed all coins, and the wallet has it repaired: it is handed tickets of all
+    // others, by the numbers and by their sum in turns.
     let mut tickets = PerRaida::from_fn(|_| None);
     let honest: Vec<RaidaId> = RaidaId::all().filter(|raida| raida.get() != LIAR).collect();
     for &raida in &honest {

@@ -1,6 +1,6 @@
-//! Nobody stops a node with one coin: the real program, flooded with changes of one coin by datagrams
-//! and by many connections, serves others meanwhile and has few of the changes wait; and what it
-//! answered outlives a kill.
+//! Nobody stops a node with one coin: the real program, flooded with changes of one coin by
+//! datagrams and by many connections, serves others meanwhile and has few of the changes wait; and
+//! what it answered outlives a kill.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -117,8 +117,8 @@ fn answer(stream: &mut TcpStream, echo: u16) -> Status {
     Status::new(answer[2])
 }
 
-/// Someone who has nothing to do with the flood: detects and powns coins of their own, one after the
-/// other, until it ends. Gives how many requests were answered.
+/// Someone who has nothing to do with the flood: detects and powns coins of their own, one after
+/// the other, until it ends. Gives how many requests were answered.
 fn others(address: SocketAddr, coins: &[(Coin, An)], is_over: &AtomicBool) -> (usize, usize) {
     let mut stream = connect(address);
     let mut coins = coins.to_vec();
@@ -200,8 +200,8 @@ fn chain(from: An, links: usize) -> Vec<An> {
     std::iter::once(from).chain(fresh).collect()
 }
 
-/// Sends datagrams, 10,000 a second, until it is told to end; `burst` says what, and is told which of
-/// the last have been answered, and how.
+/// Sends datagrams, 10,000 a second, until it is told to end; `burst` says what, and is told which
+/// of the last have been answered, and how.
 fn flood_by_datagrams(
     address: SocketAddr,
     ends: &AtomicBool,

@@ -1,5 +1,5 @@
-//! Coins whose numbers cancel out (docs/protocol.md, "Sums") on a real node: whoever names two coins
-//! that share a number proves nothing about them, however they came to share it.
+//! Coins whose numbers cancel out (docs/protocol.md, "Sums") on a real node: whoever names two
+//! coins that share a number proves nothing about them, however they came to share it.
 
 use crate::real_node::{ADMIN_KEY, RealNode, plain::Client};
 use raida::{

@@ -164,8 +164,8 @@ fn a_ticket_names_a_coin_once_however_often_it_is_asked_for() {
     }
 }
 
-/// Addresses share 4,096 accounts, which the node draws: one in some hundred that comes is on that of another
-/// that has its share already. So many of a few may be, once in 100,000 runs more.
+/// Addresses share 4,096 accounts, which the node draws: one in some hundred that comes is on that
+/// of another that has its share already. So many of a few may be, once in 100,000 runs more.
 const SHARERS: usize = 3;
 
 #[test]
@@ -283,7 +283,8 @@ fn many_addresses_do_not_fill_the_pool_with_one_coin() {
         // The coin in a list of others is no way around it.
         let mut other = Stranger::at(40, &node);
         assert_eq!(other.take_all(&held[..3], POOL), 0);
-        // Who has other coins does not notice, though there is no room for this one's in the whole pool.
+        // Who has other coins does not notice, though there is no room for this one's in the whole
+        // pool.
         assert_eq!(other.take_all(&held[1..], POOL), OF_A_COIN);
         let healing = counts(&node).healing;
         assert_eq!(

@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 use crate::network_process::{Network, NetworkProcess};
 use serde_json::Value;
 
-/// Nodes that take any number of requests from one address, and give out any number of tickets for a coin.
+/// Nodes that take any number of requests from one address, and give out any number of tickets for
+/// a coin.
 fn network() -> Network {
     let network = Network::new().with("limits.healing_per_s", 0);
     network.with("tickets.per_coin", 0)

@@ -41,8 +41,8 @@ fn bench_for(seconds: u32, node: &NodeProcess, data: &Path, words: &[&str]) -> O
         .unwrap()
 }
 
-/// Nothing but right answers, every one of them timed (at a rate some may be late), and every coin as the
-/// answers made it.
+/// Nothing but right answers, every one of them timed (at a rate some may be late), and every coin
+/// as the answers made it.
 fn assert_all_right(output: &Output, words: &[&str]) -> Value {
     assert!(output.status.success(), "{words:?}: {output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

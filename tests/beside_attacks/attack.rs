@@ -9,8 +9,8 @@ use crate::machine::Cpus;
 use crate::site::Site;
 use crate::wire::Owned;
 
-/// What an honest client does meanwhile that the attack is about: once a call, asked again and again.
-/// The error says what it got instead.
+/// What an honest client does meanwhile that the attack is about: once a call, asked again and
+/// again. The error says what it got instead.
 pub type Victim = Box<dyn FnMut() -> Result<(), String> + Send>;
 
 /// What an attack has to do with memory.
@@ -65,8 +65,8 @@ pub trait Attack {
     /// Those who attack.
     fn attackers(&self, site: &Site) -> Box<dyn Crowd>;
 
-    /// As many who ask for what they own, over the same transport: as often as the attackers did, and
-    /// with as much in a request.
+    /// As many who ask for what they own, over the same transport: as often as the attackers did,
+    /// and with as much in a request.
     fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd>;
 
     /// What the owner of the coins, or whoever else it is about, does meanwhile.
@@ -84,8 +84,8 @@ pub trait Attack {
         None
     }
 
-    /// Whether the attack is on memory: then that of a node as it comes, with a shard for each CPU, is
-    /// looked at as well.
+    /// Whether the attack is on memory: then that of a node as it comes, with a shard for each CPU,
+    /// is looked at as well.
     fn on_memory(&self) -> OnMemory {
         OnMemory::No
     }

@@ -120,8 +120,8 @@ impl Pace {
         }
     }
 
-    /// How many are due now. What has been due for long is given up: a crowd that was held up does not
-    /// make up for it.
+    /// How many are due now. What has been due for long is given up: a crowd that was held up does
+    /// not make up for it.
     pub fn due(&mut self, now: Instant) -> usize {
         let start = *self.start.get_or_insert(now);
         let by_now = now.duration_since(start).as_secs_f64() * self.per_second;

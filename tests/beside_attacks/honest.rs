@@ -122,8 +122,8 @@ impl Honest {
         right
     }
 
-    /// Sends each request when it is due, whatever became of those before. Gives how long each took in
-    /// microseconds, or was waited for in vain.
+    /// Sends each request when it is due, whatever became of those before. Gives how long each took
+    /// in microseconds, or was waited for in vain.
     fn on_time(&self, manner: Manner, time: Duration, unanswered: &mut u64) -> Vec<u64> {
         let per_second = manner.paced_per_second();
         let count = (time.as_secs_f64() * f64::from(per_second)) as usize;
@@ -175,8 +175,8 @@ impl Honest {
             .collect()
     }
 
-    /// The same with a connection for each request, one at a time: one that takes long makes those behind
-    /// it late as well.
+    /// The same with a connection for each request, one at a time: one that takes long makes those
+    /// behind it late as well.
     fn visit_on_time(&self, time: Duration, unanswered: &mut u64) -> Vec<u64> {
         let per_second = Manner::Visits.paced_per_second();
         let count = (time.as_secs_f64() * f64::from(per_second)) as u32;

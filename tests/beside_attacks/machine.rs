@@ -18,7 +18,8 @@ pub struct Cpus {
 }
 
 impl Cpus {
-    /// Gives the first CPU to the node and the last to the clients, this thread and those that it starts.
+    /// Gives the first CPU to the node and the last to the clients, this thread and those that it
+    /// starts.
     pub fn share() -> Cpus {
         let all = sched_getaffinity(None).expect("the CPUs that this thread may use");
         let mut numbers = (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu));
@@ -56,8 +57,8 @@ fn keep_to(cpus: &CpuSet) {
     sched_setaffinity(None, cpus).expect("this thread may choose its CPU");
 }
 
-/// Has this thread run as soon as it can, whatever else wants its CPU: the honest client is not to wait
-/// for the attackers that share its CPU. Gives whether that is allowed.
+/// Has this thread run as soon as it can, whatever else wants its CPU: the honest client is not to
+/// wait for the attackers that share its CPU. Gives whether that is allowed.
 pub fn run_first() -> bool {
     let priority = libc::sched_param { sched_priority: 1 };
     // SAFETY: sched_setscheduler reads the structure, which lives until it returns.
@@ -96,8 +97,8 @@ pub fn load_average() -> String {
     text.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
-/// Bytes that TCP's buffers take of the kernel's memory, of the whole machine: no process is charged with
-/// them.
+/// Bytes that TCP's buffers take of the kernel's memory, of the whole machine: no process is
+/// charged with them.
 pub fn socket_buffers() -> u64 {
     let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
     let pages = text.lines().find(|line| line.starts_with("TCP:"));

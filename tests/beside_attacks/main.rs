@@ -1,13 +1,14 @@
-//! One honest client beside each attack that a stranger can make who has only read the protocol: what it
-//! still gets of the node, what memory the node takes, and what those get whom the attack is about.
+//! One honest client beside each attack that a stranger can make who has only read the protocol:
+//! what it still gets of the node, what memory the node takes, and what those get whom the attack
+//! is about.
 //!
-//! `perf/attacks` runs it on the release build; see there. The node runs on the first CPU, everything
-//! else on the last one, and the honest client before the attackers, so that it is the node that is
-//! measured and not who asks it.
+//! `perf/attacks` runs it on the release build; see there. The node runs on the first CPU,
+//! everything else on the last one, and the honest client before the attackers, so that it is the
+//! node that is measured and not who asks it.
 //!
-//! `RAIDA_ATTACKS` names the attacks to be measured, `RAIDA_ATTACKS_ALL=1` takes their relatives as well,
-//! `RAIDA_ATTACKS_ROUNDS` sets how often each,
-//! `RAIDA_ATTACKS_QUICK=1` only shows that they work, `RAIDA_ATTACKS_OUT` names the file for the page.
+//! `RAIDA_ATTACKS` names the attacks to be measured, `RAIDA_ATTACKS_ALL=1` takes their relatives as
+//! well, `RAIDA_ATTACKS_ROUNDS` sets how often each, `RAIDA_ATTACKS_QUICK=1` only shows that they
+//! work, `RAIDA_ATTACKS_OUT` names the file for the page.
 
 mod attack;
 mod crowd;
@@ -69,8 +70,8 @@ fn one_honest_client_beside_each_attack() {
     assert!(broken.is_empty(), "does not hold:\n{}", broken.join("\n"));
 }
 
-/// The attacks that `RAIDA_ATTACKS` names, or all: without those that are relatives of others, unless
-/// `RAIDA_ATTACKS_ALL` is set.
+/// The attacks that `RAIDA_ATTACKS` names, or all: without those that are relatives of others,
+/// unless `RAIDA_ATTACKS_ALL` is set.
 fn chosen() -> Vec<Box<dyn Attack>> {
     let all = rows::all();
     let names = var("RAIDA_ATTACKS").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Measuring one attack: rounds in which the honest client is served beside it and, in turn, beside as
-//! many honest requests.
+//! Measuring one attack: rounds in which the honest client is served beside it and, in turn, beside
+//! as many honest requests.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};

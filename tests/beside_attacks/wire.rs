@@ -216,7 +216,8 @@ pub fn begin_to_connect(source: Ipv4Addr, node: SocketAddr) -> io::Result<TcpStr
     Ok(socket.into())
 }
 
-/// A socket that leaves no port behind when it is closed: thousands of them are, one after the other.
+/// A socket that leaves no port behind when it is closed: thousands of them are, one after the
+/// other.
 fn from(source: Ipv4Addr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;

@@ -30,7 +30,8 @@ enum Fate {
     Late,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
-    /// Carried out; and with the tickets the server has the coin fixed on all others, to numbers of its own.
+    /// Carried out; and with the tickets the server has the coin fixed on all others, to numbers of
+    /// its own.
     Steals,
     /// Nothing is carried out, and the server says that it was.
     Lies,
@@ -762,8 +763,8 @@ fn fixing_ends_when_a_round_has_not_helped() {
     let healed = trial.heal().unwrap();
     assert_eq!((healed.rounds, trial.fixes().len()), (1, 1));
     assert_eq!(healed.coins[1].after.grade(), Grade::Fracked);
-    // That the server had neither number when it was asked does not say that the fix will never take
-    // effect: it may wait for the others' votes for 32 s.
+    // That the server had neither number when it was asked does not say that the fix will never
+    // take effect: it may wait for the others' votes for 32 s.
     assert!(healed.coins[1].in_doubt);
 }
 

@@ -1,5 +1,5 @@
-//! Keys of broken servers mended against 25 servers that vouch and are vouched for in this process: who
-//! is asked for what, and what is on disk whenever it may count.
+//! Keys of broken servers mended against 25 servers that vouch and are vouched for in this process:
+//! who is asked for what, and what is on disk whenever it may count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -268,7 +268,8 @@ impl Network for Fake {
     }
 }
 
-/// The same servers as healing sees them: all answer, list what they know, and take what they are told.
+/// The same servers as healing sees them: all answer, list what they know, and take what they are
+/// told.
 impl heal::Network for Fake {
     fn look(
         &self,
@@ -418,8 +419,8 @@ impl Trial {
         self.fix_at(NOW)
     }
 
-    /// As `raida heal` does: looks, mends keys, and then what 13 others vouch for. What became of the
-    /// keys; [`Trial::healed`] has what was fixed after it.
+    /// As `raida heal` does: looks, mends keys, and then what 13 others vouch for. What became of
+    /// the keys; [`Trial::healed`] has what was fixed after it.
     fn heal_at(&self, now: UnixSeconds) -> Vec<(RaidaId, KeyFix)> {
         self.network.state.lock().unwrap().healed.clear();
         let (mut wallet, mut health) = (self.wallet(), self.health());
@@ -756,8 +757,8 @@ fn a_lost_request_leaves_both_numbers_and_the_same_one_is_asked_for_again() {
     assert!(is_fixed(&trial.fix_one()));
     assert!(trial.is_right(3));
     assert_eq!(trial.network.on_disk(coin(0)).an(raida(3)), proposed);
-    // It was looked first whether the number had come into force meanwhile, and other coins were left
-    // alone.
+    // It was looked first whether the number had come into force meanwhile, and other coins were
+    // left alone.
     let old = An::new([4; 16]);
     let asked = [(3, proposed), (3, old)];
     assert_eq!(trial.finds(), [asked, asked].concat());
@@ -810,7 +811,8 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
     let lost = Fate::RequestLost;
     let unavailable = Fate::Refuses(Status::UNAVAILABLE);
     let no_help = Helper::Refuses(Status::KEY_NOT_FOUND);
-    // What happens to a fix of keys before, to the one that healing begins with, and who helps then.
+    // What happens to a fix of keys before, to the one that healing begins with, and who helps
+    // then.
     for (before, fate, helper) in [
         (None, lost, None),
         (None, unavailable, None),
@@ -980,8 +982,8 @@ fn twelve_broken_servers_are_mended_by_the_other_thirteen_all_at_once() {
 
 #[test]
 fn no_server_vouches_twice_for_one_coin_where_there_are_others() {
-    // 18 can vouch to 7, and four of them are left for the last one. Of 17 to 8 there are three. By 13, one
-    // coin can serve five of the 12 in this way.
+    // 18 can vouch to 7, and four of them are left for the last one. Of 17 to 8 there are three. By
+    // 13, one coin can serve five of the 12 in this way.
     for (broken, coins_used) in [(7, 1), (8, 2), (12, 3)] {
         // By number, and as it is drawn.
         for is_drawn in [false, true, true, true] {

@@ -210,7 +210,8 @@ fn coins_of_a_lost_fix_are_found_again_whether_or_not_it_was_done() {
         let mut kind = FixKind::new(raida, Repair::All, Arc::new(stock), vec![(0, held)], 1);
         kind.prepare();
         let rng = &mut SmallRng::seed_from_u64(1);
-        // One that is answered, so that the number before the lost one is not the coin's own either.
+        // One that is answered, so that the number before the lost one is not the coin's own
+        // either.
         for is_answered in [true, false] {
             let mut payload = vec![];
             assert_eq!(kind.request(0, rng, &mut payload), Some(Command::Fix));
@@ -438,8 +439,8 @@ fn latency_counts_from_when_a_request_was_due_not_from_when_it_was_sent() {
         // 40 ms of settling, then 400 ms.
         assert_eq!(measured.whole().right, 20 + 200);
         let whole = measured.whole().latency_ns;
-        // Counted from when they were sent, one would have waited. How long the rest takes to catch up
-        // depends on the machine.
+        // Counted from when they were sent, one would have waited. How long the rest takes to catch
+        // up depends on the machine.
         let waited = whole.count_between(50_000_000, 5_000_000_000);
         assert!(waited >= 70, "{waited} waited for the stalled node");
         assert!(whole.max() >= 290_000_000);

@@ -1,6 +1,6 @@
-//! The way of coins into lockers, up for sale and back, as a person goes it: with the program, from a CSV
-//! on one small server, and from a wallet on 25 of them that refuse, disagree or are down, and with the
-//! program killed on its way.
+//! The way of coins into lockers, up for sale and back, as a person goes it: with the program, from
+//! a CSV on one small server, and from a wallet on 25 of them that refuse, disagree or are down,
+//! and with the program killed on its way.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -108,8 +108,8 @@ impl Network {
         assert_ne!(run.status, Some(2), "{}", run.err);
     }
 
-    /// Runs the program until it has sent so many requests of this command, to all servers together, and
-    /// kills it then. Whether it came to that.
+    /// Runs the program until it has sent so many requests of this command, to all servers
+    /// together, and kills it then. Whether it came to that.
     fn kill_at(&self, words: &str, command: Command, number: usize) -> bool {
         let (seen, pid) = (AtomicUsize::new(0), Arc::new(AtomicU32::new(0)));
         let killed = Arc::new(Mutex::new(false));
@@ -128,8 +128,8 @@ impl Network {
             }
             *done.lock().unwrap() = true;
             let pid = victim.load(Ordering::SeqCst) as i32;
-            // SAFETY: plain system call. The process is a child of this test that has not been waited
-            // for, so that the number is its own still.
+            // SAFETY: plain system call. The process is a child of this test that has not been
+            // waited for, so that the number is its own still.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         };
         let watch: crate::small_node::Watch = Arc::new(watch);
@@ -537,7 +537,8 @@ fn a_request_that_is_carried_out_after_it_was_given_up_brings_no_unknown_number_
             assert_eq!(folder, Folder::Limbo);
             assert_eq!(network.known(&file), 25);
         }
-        // The rest while the next run is at work: after it has looked, before it asks for the change.
+        // The rest while the next run is at work: after it has looked, before it asks for the
+        // change.
         let seen = AtomicUsize::new(0);
         let states: Vec<_> = network
             .nodes
@@ -1498,8 +1499,8 @@ fn coins_of_a_csv_are_offered_shown_bought_and_taken_back_on_one_server() {
 
 /// The most memory, in MB, that a run of the program takes, and what it prints into `out`.
 ///
-/// Read while it runs: what a process is said to have taken when it has ended counts the program that
-/// started it as well.
+/// Read while it runs: what a process is said to have taken when it has ended counts the program
+/// that started it as well.
 fn most_memory(process: &mut Process, out: &Path) -> (i32, u64) {
     let child = process.stdout(std::fs::File::create(out).unwrap()).spawn();
     let mut child = child.unwrap();
@@ -1630,7 +1631,8 @@ fn a_wallet_is_its_owners_alone_and_links_that_stand_in_it_are_not_followed() {
         assert_eq!(mode(&network.path(folder)), 0o700, "{folder}");
     }
     assert_eq!(mode(&network.path("new/Bank/0.0.bin")), 0o600);
-    // Somebody else's file under the name that a coin has before it is whole, and one that all can read.
+    // Somebody else's file under the name that a coin has before it is whole, and one that all can
+    // read.
     let (victim, wide) = (
         network.path("victim"),
         network.path("new/Bank/.0.1.bin.part"),

@@ -14,7 +14,8 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/settle-bitcoi
 const SELLER: &str = "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq";
 const STRANGER: &str = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
 const SATOSHIS: u32 = 70_000;
-/// The header of Bitcoin's first block, and the block's name: the one hash that everybody can check.
+/// The header of Bitcoin's first block, and the block's name: the one hash that everybody can
+/// check.
 const FIRST_HEADER: &str = "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c";
 const FIRST_BLOCK: &str = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f";
 
@@ -124,8 +125,8 @@ impl Core {
         let question: Value = serde_json::from_slice(&body).unwrap();
         let (status, body) = if is_known {
             match self.answer(question["method"].as_str().unwrap(), &question["params"]) {
-                // An amount as Bitcoin Core writes it has eight digits; as a number of this library it
-                // would lose them.
+                // An amount as Bitcoin Core writes it has eight digits; as a number of this library
+                // it would lose them.
                 Ok(result) => {
                     let text = format!(r#"{{"result":{result},"error":null,"id":"settle"}}"#);
                     ("200 OK", text.replace("\"BTC ", "").replace(" BTC\"", ""))

@@ -97,8 +97,8 @@ pub enum Layout {
     Long,
 }
 
-/// A ticket as it is presented: whose it is said to be and which half is said to be in it, which may be
-/// none.
+/// A ticket as it is presented: whose it is said to be and which half is said to be in it, which
+/// may be none.
 #[derive(Clone, Copy)]
 pub struct Presented {
     pub helper: u8,
@@ -388,7 +388,8 @@ fn some(coin: Named) -> Coin {
     coin.unwrap_or_else(|| Coin::from_bytes(&[0; Coin::SIZE]).expect("coin 0 of denomination 0"))
 }
 
-/// Makes the denominations of coins that cannot exist impossible: records of `size` bytes, from `at`.
+/// Makes the denominations of coins that cannot exist impossible: records of `size` bytes, from
+/// `at`.
 fn spoil(payload: &mut [u8], at: usize, size: usize, coins: impl Iterator<Item = Named>) {
     for (record, coin) in coins.enumerate() {
         if coin.is_none() {

@@ -1,5 +1,5 @@
-//! What a node has to know of the encryption tickets of one client's coins: which helper made each and
-//! for what, which were used, and which may be from before the coin's newest change.
+//! What a node has to know of the encryption tickets of one client's coins: which helper made each
+//! and for what, which were used, and which may be from before the coin's newest change.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,11 +11,11 @@ use crate::other_servers::{Part, Ticket, Voucher, seal, shares_a_secret};
 const AGE_MAX: u64 = 10;
 /// and before it, where the helper's clock is ahead.
 const AHEAD_MAX: u64 = 1;
-/// From so many seconds on the node may have forgotten that a coin changed: it knows for 720, and a test
-/// takes some by itself.
+/// From so many seconds on the node may have forgotten that a coin changed: it knows for 720, and a
+/// test takes some by itself.
 const FORGOTTEN_S: u64 = 600;
-/// Of the tickets that a node has written down as used, those of so many minutes before the latest are
-/// told apart after a restart; whatever is older counts as used.
+/// Of the tickets that a node has written down as used, those of so many minutes before the latest
+/// are told apart after a restart; whatever is older counts as used.
 const LISTED: u64 = 2;
 
 /// The tickets, and the clock.
@@ -23,8 +23,8 @@ const LISTED: u64 = 2;
 pub struct Keys {
     /// The node's minute.
     now: u64,
-    /// The latest that it has been since the start. When the clock goes back, what was too old then may be
-    /// forgotten, with all of its minute: that hangs on what others have used.
+    /// The latest that it has been since the start. When the clock goes back, what was too old then
+    /// may be forgotten, with all of its minute: that hangs on what others have used.
     latest_now: u64,
     /// Every ticket that a helper made.
     made: HashMap<Ticket, (u8, Voucher)>,
@@ -132,8 +132,8 @@ impl Keys {
         self.may_be_changed.insert(coin, self.now);
     }
 
-    /// The latest minute of those so long ago that the node may have forgotten what changed then: it takes
-    /// that for the minute of all coins that it knows no change of.
+    /// The latest minute of those so long ago that the node may have forgotten what changed then:
+    /// it takes that for the minute of all coins that it knows no change of.
     fn latest_forgotten(&self) -> Option<u64> {
         let (now, _) = *self.past.last()?;
         let forgotten = self
@@ -195,8 +195,8 @@ impl Keys {
         minutes.max()
     }
 
-    /// The node was started again: it knows what was written down, of all clients the latest in this
-    /// minute.
+    /// The node was started again: it knows what was written down, of all clients the latest in
+    /// this minute.
     pub fn node_has_restarted(&mut self, latest_written: Option<u64>) {
         self.latest_now = self.now;
         self.used = self.written.clone();

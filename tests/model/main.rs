@@ -7,11 +7,13 @@
 //! node stops and starts with another number of shards. Its cache holds far fewer pages than are
 //! touched.
 //!
-//! Lockers and trades are among it: each client has keys, prices and payments of its own, so that what
-//! lies in its lockers, in which order, and what of its own a listing shows, is predicted as well.
+//! Lockers and trades are among it: each client has keys, prices and payments of its own, so that
+//! what lies in its lockers, in which order, and what of its own a listing shows, is predicted as
+//! well.
 //!
-//! The model plays the other servers as well: it makes encryption tickets of every kind for the node, and
-//! reads those that the node makes. It also has the clock on the node's wall, and sets it.
+//! The model plays the other servers as well: it makes encryption tickets of every kind for the
+//! node, and reads those that the node makes. It also has the clock on the node's wall, and sets
+//! it.
 //!
 //! `RAIDA_MODEL_SEED=<number>` repeats a conversation, save for how its clients interleave.
 
@@ -489,7 +491,8 @@ fn hold(spoken: (ResponseCounter, Dialect), phases: &[u16]) {
     for &shards in phases {
         println!("{shards} shards");
         if network.node.settings().shards != shards {
-            // Seldom useful and never the default: in one phase the node vouches for who asks in plain.
+            // Seldom useful and never the default: in one phase the node vouches for who asks in
+            // plain.
             network.restart(shards, shards == 3);
             compare(&mut network);
             // Most tickets of the minutes about the restart count as used.

@@ -1,5 +1,5 @@
-//! The other servers, which the model plays: what each shares with the node, and the tickets that it
-//! makes for the node and reads from it, byte by byte as docs/protocol.md section 6 has them.
+//! The other servers, which the model plays: what each shares with the node, and the tickets that
+//! it makes for the node and reads from it, byte by byte as docs/protocol.md section 6 has them.
 
 use aes::{
     Aes128,

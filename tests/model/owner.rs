@@ -118,8 +118,9 @@ impl Owner {
         }
     }
 
-    /// The node was started again: it has forgotten reservations, what was carried out, and counts, and
-    /// of encryption tickets those that it has not written down, the latest of them of this minute.
+    /// The node was started again: it has forgotten reservations, what was carried out, and counts,
+    /// and of encryption tickets those that it has not written down, the latest of them of this
+    /// minute.
     pub fn node_has_restarted(&mut self, latest_written: Option<u64>) {
         self.world.keys.node_has_restarted(latest_written);
         self.time_passes();
@@ -473,8 +474,8 @@ impl Owner {
         })
     }
 
-    /// A server: mostly one that shares a secret with the node, now and then the stranger or the node
-    /// itself, or none.
+    /// A server: mostly one that shares a secret with the node, now and then the stranger or the
+    /// node itself, or none.
     fn server(&mut self) -> u8 {
         match self.random.random_range(0..40) {
             0 => self.random.random_range(SERVERS..=u8::MAX),
@@ -799,8 +800,8 @@ impl Owner {
         An::new(bytes)
     }
 
-    /// How a request is encrypted, under this coin where it is under one, and the status where the node
-    /// cannot read it.
+    /// How a request is encrypted, under this coin where it is under one, and the status where the
+    /// node cannot read it.
     fn protection(&mut self, coin: Option<Coin>) -> (Protection, Option<Status>) {
         let any = *self.pool.choose(&mut self.random).expect("some");
         let coin = coin.unwrap_or(any);

@@ -1,6 +1,6 @@
 //! Encryption tickets that every client has, of coins that belong to all. Nobody can predict who is
-//! first, but each ticket is taken from one of them, once; and a coin has a number that came of both
-//! halves in one request, or the one that it had.
+//! first, but each ticket is taken from one of them, once; and a coin has a number that came of
+//! both halves in one request, or the one that it had.
 
 use std::{
     collections::HashSet,
@@ -78,8 +78,8 @@ impl Races {
         });
     }
 
-    /// Nobody talks: helpers make tickets in this minute, for two numbers of each coin, on a node that was
-    /// started in that one.
+    /// Nobody talks: helpers make tickets in this minute, for two numbers of each coin, on a node
+    /// that was started in that one.
     pub fn begin(&self, minute: u64, started: u64, random: &mut StdRng) {
         for race in self.races().iter_mut() {
             let coin = race.coin;
@@ -174,8 +174,8 @@ impl Races {
         }
     }
 
-    /// Nobody talks: whatever was presented was taken once, or came when the coin had got its number. Gives
-    /// each coin and the numbers of which it has one.
+    /// Nobody talks: whatever was presented was taken once, or came when the coin had got its
+    /// number. Gives each coin and the numbers of which it has one.
     pub fn end(&self) -> Vec<(Coin, Vec<An>)> {
         let mut races = self.races();
         let ended = races.iter_mut().map(|race| {

@@ -74,8 +74,8 @@ struct CarriedOut {
     /// What it made of its coins.
     given: Vec<(Coin, Option<Value>)>,
     answer: (Status, Vec<u8>),
-    /// Whether the node may not know it: a pown of one coin to the number in force is carried out again
-    /// and counted again, unless the coin had to be waited for.
+    /// Whether the node may not know it: a pown of one coin to the number in force is carried out
+    /// again and counted again, unless the coin had to be waited for.
     is_in_doubt: bool,
 }
 
@@ -219,8 +219,8 @@ impl World {
         given.all(|&(coin, value)| self.value(coin) == value)
     }
 
-    /// What the answer to request `id` is, and what it changes, where it is not the same as one that
-    /// was carried out lately.
+    /// What the answer to request `id` is, and what it changes, where it is not the same as one
+    /// that was carried out lately.
     pub fn answer(&mut self, ask: &Ask, id: u64, denominations: &[Denomination]) -> Expected {
         if !ask.command().is_carried_out_once() || ask.command() == Command::Buy {
             return self.carry_out(ask, id, denominations);
@@ -281,7 +281,8 @@ impl World {
         }
     }
 
-    /// The month that a coin has; `None` where it has been what it is since before the conversation.
+    /// The month that a coin has; `None` where it has been what it is since before the
+    /// conversation.
     pub fn mfs(&self, coin: Coin) -> Option<Mfs> {
         self.months.get(&coin).copied()
     }
@@ -672,8 +673,8 @@ impl World {
         Ok(())
     }
 
-    /// Judges records one after the other; those of a coin see each other. What passes changes at the
-    /// end, in the order of the records.
+    /// Judges records one after the other; those of a coin see each other. What passes changes at
+    /// the end, in the order of the records.
     fn exchange(
         &mut self,
         records: impl Iterator<Item = (Named, An, Option<An>)>,
@@ -801,8 +802,8 @@ impl World {
         }
     }
 
-    /// Whether this is the XOR of the ANs: where all are in circulation and known, none is named twice,
-    /// and none cancels out.
+    /// Whether this is the XOR of the ANs: where all are in circulation and known, none is named
+    /// twice, and none cancels out.
     fn proves(&self, coins: &[Coin], sum: An) -> bool {
         let ans: Option<Vec<An>> = coins.iter().map(|&coin| self.an(coin)).collect();
         let Some(ans) = ans.filter(|_| !has_twice(coins)) else {

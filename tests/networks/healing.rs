@@ -50,8 +50,8 @@ impl Healthy {
         }
     }
 
-    /// Has the broken server hold numbers that nobody else knows, and waits until it repairs them; gives
-    /// them.
+    /// Has the broken server hold numbers that nobody else knows, and waits until it repairs them;
+    /// gives them.
     fn lose(&self, coins: &[CoinFile]) -> Vec<(Coin, An)> {
         let lost = An::new(rand::rng().random());
         let raida = RaidaId::new(BROKEN).unwrap();

@@ -1,6 +1,7 @@
-//! Broken servers that take no tickets yet, since they started or their coin changed a moment ago, as a
-//! person meets them who does not wait (docs/protocol.md section 6), on 25 real nodes that share
-//! secrets. The waits themselves are in `key_healing_client`, where a clock passes that nobody waits for.
+//! Broken servers that take no tickets yet, since they started or their coin changed a moment ago,
+//! as a person meets them who does not wait (docs/protocol.md section 6), on 25 real nodes that
+//! share secrets. The waits themselves are in `key_healing_client`, where a clock passes that
+//! nobody waits for.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -98,8 +99,8 @@ fn who_does_not_wait_is_told_when_to_come_back_and_the_server_is_mended_then() {
     let said: Value = serde_json::from_str(&fix.out).expect("an object");
     assert_eq!(said["servers"][0]["outcome"], "fixed", "{said}");
     assert_eq!(said["waited_s"], 0);
-    // The other coin has a number in doubt there, which a fix of keys may still bring into force by the
-    // wallet's clock, which has not passed: it is kept and said, and so it is each time.
+    // The other coin has a number in doubt there, which a fix of keys may still bring into force by
+    // the wallet's clock, which has not passed: it is kept and said, and so it is each time.
     let heal = "heal wallet --network network --no-wait";
     for _ in 0..2 {
         let heal = run(&network, heal);

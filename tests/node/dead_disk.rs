@@ -115,8 +115,8 @@ fn send(node: &NodeProcess, request: &[u8]) -> TcpStream {
     stream
 }
 
-/// Whether it was refused. What was being written is closed without an answer, since nobody knows what
-/// becomes of it; what had only waited in line may be refused, and then is not changed.
+/// Whether it was refused. What was being written is closed without an answer, since nobody knows
+/// what becomes of it; what had only waited in line may be refused, and then is not changed.
 fn was_refused(mut stream: TcpStream) -> bool {
     let mut answer = [0; 32];
     match stream.read(&mut answer).unwrap() {

@@ -1,5 +1,5 @@
-//! File descriptors: the real program takes as many as it may have, admits the connections that leave
-//! room for its own files, and says so.
+//! File descriptors: the real program takes as many as it may have, admits the connections that
+//! leave room for its own files, and says so.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

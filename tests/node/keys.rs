@@ -34,7 +34,8 @@ impl Trial {
         self.folder.path().join(name)
     }
 
-    /// Runs `raida keys new --out FOLDER FLAGS`; gives exit status, standard output and standard error.
+    /// Runs `raida keys new --out FOLDER FLAGS`; gives exit status, standard output and standard
+    /// error.
     fn keys_new(&self, out: &Path, flags: &[&str]) -> (i32, String, String) {
         let mut words = ["keys", "new", "--out"].map(OsStr::new).to_vec();
         words.push(out.as_os_str());

@@ -1,5 +1,5 @@
-//! Lockers (docs/protocol.md, "Group 8: lockers") on a real node: what lies where, in which order, and
-//! what happens when two want the same.
+//! Lockers (docs/protocol.md, "Group 8: lockers") on a real node: what lies where, in which order,
+//! and what happens when two want the same.
 
 use std::thread;
 
@@ -40,8 +40,8 @@ fn an(number: u8) -> An {
     An::new([number; 16])
 }
 
-/// The number that a coin starts with: each has another, since numbers that coins share prove nothing in
-/// a sum.
+/// The number that a coin starts with: each has another, since numbers that coins share prove
+/// nothing in a sum.
 fn own(coin: Coin) -> An {
     let mut bytes = [1; 16];
     bytes[..Coin::SIZE].copy_from_slice(&coin.to_bytes());

@@ -1,5 +1,5 @@
-//! Files of a data folder that go missing, at rest and under a running node, and two programs on one
-//! folder: the real program says so, and serves from nothing that has lost an answered change.
+//! Files of a data folder that go missing, at rest and under a running node, and two programs on
+//! one folder: the real program says so, and serves from nothing that has lost an answered change.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! Import, export, check and audit of data folders that no node serves: the program as a person runs
-//! it, on real files.
+//! Import, export, check and audit of data folders that no node serves: the program as a person
+//! runs it, on real files.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -606,7 +606,8 @@ fn a_file_that_does_not_belong_there_is_a_warning() {
     );
 }
 
-/// Three coins in two lockers, one under a trade key, and two elsewhere; then all is as after a start.
+/// Three coins in two lockers, one under a trade key, and two elsewhere; then all is as after a
+/// start.
 fn import_lockers(trial: &Trial) {
     let coin = |sn: u32, an: &str| format!("1,{sn},{an},40\n");
     let [one, two] = ['a', 'b'].map(|digit| digit.to_string().repeat(24) + "ffffffff");

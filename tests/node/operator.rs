@@ -32,8 +32,8 @@ fn raida(folder: &Path) -> Command {
 fn refusal(command: &mut Command) -> String {
     let output = loop {
         match command.output() {
-            // A program that another test just started has a copy of the descriptor by which this one was
-            // written, until it is executed.
+            // A program that another test just started has a copy of the descriptor by which this
+            // one was written, until it is executed.
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
             output => break output.unwrap(),
         }

@@ -1,5 +1,5 @@
-//! Pown derive (docs/protocol.md, "Group 1: authentication") on a real node: several coins get numbers
-//! that nobody can know who did not know theirs before.
+//! Pown derive (docs/protocol.md, "Group 1: authentication") on a real node: several coins get
+//! numbers that nobody can know who did not know theirs before.
 
 use crate::real_node::{ADMIN_KEY, RAIDA, RealNode, plain::Client};
 use raida::{

@@ -1,7 +1,7 @@
-//! A recorded conversation with an existing server, `tests/data/conversation.jsonl`, held again with
-//! a node that starts from the same coins, `tests/data/coins.csv`. A step's fields: name; transport
-//! (udp, or tcp with one connection a step); request (hex, `${x}` stands for bytes saved earlier);
-//! response (hex, `??` is not compared); save {"x": [offset, length]}.
+//! A recorded conversation with an existing server, `tests/data/conversation.jsonl`, held again
+//! with a node that starts from the same coins, `tests/data/coins.csv`. A step's fields: name;
+//! transport (udp, or tcp with one connection a step); request (hex, `${x}` stands for bytes saved
+//! earlier); response (hex, `??` is not compared); save {"x": [offset, length]}.
 
 use std::{
     collections::HashMap,

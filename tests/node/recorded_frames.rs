@@ -1,7 +1,7 @@
 //! Frames, bodies and responses against a recorded conversation with an existing server:
 //! `tests/data/recorded_frames.jsonl` holds the steps whose outcome needs no coins, and those that
-//! are encrypted under the keys below. The server was RAIDA 14 for coin id 6. No recorded response is
-//! both encrypted and has a payload, so the recording does not tell where its key stream begins.
+//! are encrypted under the keys below. The server was RAIDA 14 for coin id 6. No recorded response
+//! is both encrypted and has a payload, so the recording does not tell where its key stream begins.
 
 use raida::coin::{An, Coin};
 use raida::protocol::{
@@ -84,8 +84,9 @@ fn assert_as_recorded(step: &Step, response: &[u8]) {
     );
 }
 
-/// A node that holds nothing but the two keys: it refuses as the protocol says, and otherwise answers
-/// with the status and payload that were recorded, so that what is compared is everything else.
+/// A node that holds nothing but the two keys: it refuses as the protocol says, and otherwise
+/// answers with the status and payload that were recorded, so that what is compared is everything
+/// else.
 fn answer(step: &Step) -> Vec<u8> {
     let rules = rules();
     let mut out = Vec::new();

@@ -1,7 +1,7 @@
 //! Lockers and the marketplace against the recorded conversation with an existing server,
 //! `tests/data/conversation.jsonl`: the steps of group 8, in their order, answered from coins in
-//! memory (`tests/data/coins.csv`), so that what is compared is how requests are read and answers are
-//! composed. The same steps are composed and read again as a client does.
+//! memory (`tests/data/coins.csv`), so that what is compared is how requests are read and answers
+//! are composed. The same steps are composed and read again as a client does.
 
 use std::collections::HashMap;
 

@@ -104,8 +104,8 @@ impl Client {
     }
 }
 
-/// Every command that changes coins and is carried out once, and the status that it has then. Each on
-/// coins of its own, but that the last ones use what those before made.
+/// Every command that changes coins and is carried out once, and the status that it has then. Each
+/// on coins of its own, but that the last ones use what those before made.
 fn changes(node: &RealNode) -> Vec<(Command, Vec<u8>, Status)> {
     let all = coins();
     let mut changes = vec![];
@@ -416,7 +416,8 @@ fn a_repeat_leaves_the_order_of_a_locker() {
     }
 }
 
-/// A program that waits until a file is there, and then says that it was paid; it notes each question.
+/// A program that waits until a file is there, and then says that it was paid; it notes each
+/// question.
 fn slow_program(folder: &Path) -> Method {
     let path = folder.join("settle");
     let script = format!(

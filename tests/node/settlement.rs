@@ -47,8 +47,8 @@ impl Script {
         let file = folder.path().join("settle.sh");
         let cd = format!("cd '{}'\n", folder.path().display());
         fs::write(&file, cd + text).unwrap();
-        // The shell is given the file, since a file that was just written cannot be executed while a
-        // process that another test starts still has it open.
+        // The shell is given the file, since a file that was just written cannot be executed while
+        // a process that another test starts still has it open.
         let program = Program {
             path: "/bin/sh".into(),
             arguments: vec![file.into()],
@@ -522,8 +522,8 @@ fn a_node_stops_in_time_whatever_its_programs_do() {
     wait_until_gone(&pids);
 }
 
-/// With the data folder's lock in a program's hands a node could not start again, and with its files
-/// a program could change coins.
+/// With the data folder's lock in a program's hands a node could not start again, and with its
+/// files a program could change coins.
 #[test]
 fn a_program_is_handed_nothing_that_the_node_has_open() {
     let script = Script::new("ls -l /proc/$$/fd > open");

@@ -1,5 +1,5 @@
-//! How long a node's requests took, as it tells on the socket in its data folder: the real program, its
-//! sockets and its ends.
+//! How long a node's requests took, as it tells on the socket in its data folder: the real program,
+//! its sockets and its ends.
 
 use std::ffi::OsStr;
 use std::fs;

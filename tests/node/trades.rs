@@ -1,5 +1,5 @@
-//! The marketplace (docs/protocol.md, "Group 8: lockers") on a real node: who can take what, and what a
-//! payment buys.
+//! The marketplace (docs/protocol.md, "Group 8: lockers") on a real node: who can take what, and
+//! what a payment buys.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread, time::Duration};
 
@@ -81,8 +81,8 @@ fn an(number: u8) -> An {
     An::new([number; 16])
 }
 
-/// The number that a coin starts with: each has another, since numbers that coins share prove nothing in
-/// a sum.
+/// The number that a coin starts with: each has another, since numbers that coins share prove
+/// nothing in a sum.
 fn own(coin: Coin) -> An {
     let mut bytes = [1; 16];
     bytes[..Coin::SIZE].copy_from_slice(&coin.to_bytes());

@@ -1,5 +1,5 @@
-//! What is remembered beside the pages, one case at a time: orders, sales and payments, across restarts with
-//! other shards and checkpoints in between or not.
+//! What is remembered beside the pages, one case at a time: orders, sales and payments, across
+//! restarts with other shards and checkpoints in between or not.
 
 use std::rc::Rc;
 

@@ -19,7 +19,8 @@ use crate::{
     world::World,
 };
 
-/// A folder whose book says something of everything, in the files of several shards, and its history.
+/// A folder whose book says something of everything, in the files of several shards, and its
+/// history.
 fn written(shards: u16) -> History {
     for seed in 0.. {
         let mut history = History::new(seed, &Rc::default());

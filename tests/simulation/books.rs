@@ -1,6 +1,6 @@
-//! What is remembered beside the pages, under random histories: changes with notes, checkpoints that
-//! write books meanwhile, a disk that fails, and the power. After each start the book is that of all
-//! changes that were answered, and of the one under way or not.
+//! What is remembered beside the pages, under random histories: changes with notes, checkpoints
+//! that write books meanwhile, a disk that fails, and the power. After each start the book is that
+//! of all changes that were answered, and of the one under way or not.
 
 use std::{
     cell::{Cell, RefCell},
@@ -538,7 +538,8 @@ fn crash(world: &World, random: &mut Random) {
     }
 }
 
-/// A folder's history: what its last run knew, and what it would have known after the change under way.
+/// A folder's history: what its last run knew, and what it would have known after the change under
+/// way.
 pub struct History {
     pub world: Rc<World>,
     pub random: Random,

@@ -222,8 +222,8 @@ impl Trial {
         }
     }
 
-    /// Holds a coin and has as many requests about several coins wait for it as may, until the number
-    /// that this gives is released.
+    /// Holds a coin and has as many requests about several coins wait for it as may, until the
+    /// number that this gives is released.
     fn crowd(&self, coin: Coin, number: u64) -> TransactionId {
         let core = self.meshes[0].shard().id;
         let owner = coin.page().owner(self.meshes.len() as u16);
@@ -440,7 +440,8 @@ fn every_command_is_refused_at_once_where_too_many_wait_for_a_coin() {
                 assert_eq!(trial.status(core, command, &payload), Status::ALL_PASS);
             }
 
-            // Tickets for a key that are from before a change, or from before the start, are no good.
+            // Tickets for a key that are from before a change, or from before the start, are no
+            // good.
             (0..16).for_each(|_| trial.sleep(Duration::from_secs(50)));
             let reserved = payload(|out| {
                 let one = Denomination::from_index(0);

@@ -225,8 +225,9 @@ impl History {
         }
     }
 
-    /// Takes some files away, or parts of them, and starts. Where that is refused they come back and
-    /// there is no node; where it is not, they held nothing that counts, which the caller finds out.
+    /// Takes some files away, or parts of them, and starts. Where that is refused they come back
+    /// and there is no node; where it is not, they held nothing that counts, which the caller finds
+    /// out.
     fn lose_files(&mut self, setup: &Setup) -> Result<Option<Node>, String> {
         let rest = self.world.disk.borrow().rest();
         let taken = self.take_files_away();

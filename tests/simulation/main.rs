@@ -1,8 +1,8 @@
 //! The store, the shards and the mesh on a disk that fails in every way its contract allows.
 //!
 //! `RAIDA_SIMULATION_SEED=N cargo test --test simulation` lives through one history again;
-//! `RAIDA_SIMULATION_HISTORIES=N` sets how many there are (2,000 without; with `--release` many more take
-//! no longer).
+//! `RAIDA_SIMULATION_HISTORIES=N` sets how many there are (2,000 without; with `--release` many
+//! more take no longer).
 
 mod book_cases;
 mod book_damage;
@@ -157,8 +157,8 @@ fn assert_worth(total: &Counts, histories: u64) {
     }
 }
 
-/// Each start of a node fills and frees megabytes: giving them back to the system in between takes a
-/// third of the time.
+/// Each start of a node fills and frees megabytes: giving them back to the system in between takes
+/// a third of the time.
 fn keep_freed_memory() {
     // SAFETY: mallopt takes two numbers, and may be called at any time.
     unsafe {

@@ -115,8 +115,8 @@ impl Model {
         self.attempt(coin, What::Exchange(records))
     }
 
-    /// Whether nobody has asked to free the coin by this AN. The same once more is a repeat, which is
-    /// answered as the first and changes nothing.
+    /// Whether nobody has asked to free the coin by this AN. The same once more is a repeat, which
+    /// is answered as the first and changes nothing.
     pub fn frees_first(&mut self, coin: usize, an: u128) -> bool {
         self.freed.insert((coin, an))
     }
@@ -173,7 +173,8 @@ impl Model {
     }
 
     /// From here to the next start, what was answered may be lost: a crash in the periodic mode. A
-    /// change that rests on a lost one may be there all the same, since logs are written one by one.
+    /// change that rests on a lost one may be there all the same, since logs are written one by
+    /// one.
     pub fn loosen(&mut self) {
         self.is_loose = true;
     }

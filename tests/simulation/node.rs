@@ -68,8 +68,8 @@ impl Singles {
         singles
     }
 
-    /// Whether the coin passed; `None` where that takes a task, and nothing has happened, or where the
-    /// same is under way.
+    /// Whether the coin passed; `None` where that takes a task, and nothing has happened, or where
+    /// the same is under way.
     pub async fn ask(&self, single: Single) -> Option<Result<bool, NotChanged>> {
         let id = self.next.get();
         self.next.set(id + 1);

@@ -315,7 +315,8 @@ fn requests_about_several_coins_have_their_turn_among_those_about_one() {
         let (first, had, batch, last) = trial.hold(
             coin(0),
             move || {
-                // Each asks when the one before is in line: what another core is asked takes a while.
+                // Each asks when the one before is in line: what another core is asked takes a
+                // while.
                 let (sleep, asks) = (world.clone(), world.clone());
                 let in_turn = async move {
                     let first = begin(first);

@@ -1,5 +1,5 @@
-//! The commands themselves in the simulator: what they wait for and what they do not, while somebody
-//! holds coins, and what they say to a request that comes again.
+//! The commands themselves in the simulator: what they wait for and what they do not, while
+//! somebody holds coins, and what they say to a request that comes again.
 
 use std::{
     cell::RefCell,

@@ -1,5 +1,5 @@
-//! What was used stays used: the file of it under random histories of several writers at a time, moments
-//! that move on, back and far ahead, a disk that fails or is full, and the power.
+//! What was used stays used: the file of it under random histories of several writers at a time,
+//! moments that move on, back and far ahead, a disk that fails or is full, and the power.
 
 use std::{
     cell::{Cell, RefCell},

@@ -63,8 +63,9 @@ type Answers = PerRaida<Option<Vec<An>>>;
 impl FixPlan<'_> {
     /// Finds out who is there, makes coins on all of them, and opens a stock of tickets.
     ///
-    /// Where fixes are to succeed, the coins come to the node to be measured by a fix as well: a node
-    /// fixes no coin that something else changed less than 300 s before (docs/protocol.md, "Fix").
+    /// Where fixes are to succeed, the coins come to the node to be measured by a fix as well: a
+    /// node fixes no coin that something else changed less than 300 s before (docs/protocol.md,
+    /// "Fix").
     ///
     /// # Errors
     /// Fixes would have another outcome than is expected; a node refuses. Coins that were made are
@@ -189,8 +190,8 @@ impl FixPlan<'_> {
         }
     }
 
-    /// Has the node to be measured fix coins that all others have, a thousand at a time, and adds their
-    /// numbers there. Whether it fixed all.
+    /// Has the node to be measured fix coins that all others have, a thousand at a time, and adds
+    /// their numbers there. Whether it fixed all.
     fn bring(&self, coins: &[Coin], ans: &mut Answers) -> Result<bool, CliError> {
         let raida = self.raida;
         let failed = |error| {
@@ -243,8 +244,8 @@ impl FixPlan<'_> {
             Denomination::all().map(|dn| (dn, u32::MAX)).collect();
         let reserved = Instant::now();
         let offered = nodes.offered(&offered)?;
-        // Side by side, so that few pages are read; not the first ones each time, which the run before
-        // had.
+        // Side by side, so that few pages are read; not the first ones each time, which the run
+        // before had.
         let of_denomination = offered.chunk_by(|one, next| one.denomination == next.denomination);
         let free: Vec<Coin> = of_denomination
             .flat_map(|offered| {

@@ -671,7 +671,8 @@ impl Rule {
     }
 
     /// Reads a value from plain text, as the environment and flags have it. A list is separated by
-    /// commas, with or without the brackets and quotes that the file wants. `None` where the text is not of the right type; the range is not looked at.
+    /// commas, with or without the brackets and quotes that the file wants. `None` where the text
+    /// is not of the right type; the range is not looked at.
     pub fn read(&self, text: &str) -> Option<Value> {
         match self {
             Rule::Whole { .. } => text.replace('_', "").parse().ok().map(Value::Whole),

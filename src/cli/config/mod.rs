@@ -246,7 +246,8 @@ macro_rules! choice {
 }
 
 choice! {
-    /// When an answer that reports a change may leave (docs/architecture.md, "Rules that always hold", 1).
+    /// When an answer that reports a change may leave (docs/architecture.md, "Rules that always
+    /// hold", 1).
     Durability {
         /// When the change is on disk.
         Commit = "commit",
@@ -256,7 +257,8 @@ choice! {
 }
 
 choice! {
-    /// Whose statuses and layouts are spoken where implementations differ (docs/protocol.md section 5).
+    /// Whose statuses and layouts are spoken where implementations differ (docs/protocol.md section
+    /// 5).
     Dialect {
         /// The published specification's.
         Spec = "spec",

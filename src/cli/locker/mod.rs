@@ -17,11 +17,11 @@ const AGAIN_WITH_TARGET: &str = "interrupted: nothing is lost; where it showed a
 
 /// Put coins into lockers, look into lockers, and take coins out.
 ///
-/// A locker is coins that all have one number, its key: whoever knows the key can take them. On one node
-/// --key is the key itself, 32 hex digits of which the last eight are f. With --network or --hosts it is
-/// a secret of 32 hex digits, from which the key on each of the 25 servers is derived: the first 12 bytes
-/// of HMAC-SHA-256, under the secret, of "raida locker key" and the RAIDA number, then ffffffff. So no
-/// server can open the locker on another one.
+/// A locker is coins that all have one number, its key: whoever knows the key can take them. On one
+/// node --key is the key itself, 32 hex digits of which the last eight are f. With --network or
+/// --hosts it is a secret of 32 hex digits, from which the key on each of the 25 servers is
+/// derived: the first 12 bytes of HMAC-SHA-256, under the secret, of "raida locker key" and the
+/// RAIDA number, then ffffffff. So no server can open the locker on another one.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker put --network raida-network --wallet wallet --amount 250

@@ -12,8 +12,8 @@ use crate::coin::{Coin, Worth};
 
 /// Look into a locker, on one node or on all 25 servers; nothing is changed.
 ///
-/// Exit status 1 if nothing lies in it or, with --network or --hosts, fewer than 13 servers agree on what
-/// does; 2 if fewer than 13 answer.
+/// Exit status 1 if nothing lies in it or, with --network or --hosts, fewer than 13 servers agree
+/// on what does; 2 if fewer than 13 answer.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker peek --key @key --host raida7.example.com:50007 --raida 7

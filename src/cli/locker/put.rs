@@ -20,10 +20,11 @@ use crate::shown::Shown;
 
 /// Put coins into a locker: those of a CSV on one node, or a wallet's on all 25 servers.
 ///
-/// From a wallet, the new numbers are in the coins' files before anything is sent. Coins that at least 13
-/// servers have in the locker then go to the wallet's folder Lockers, which keeps their numbers but does
-/// not count them. Where the command is interrupted, give it again with the same --key: it ends what was
-/// begun, and begins nothing else. Exit status 1 if a coin is not in the locker afterwards.
+/// From a wallet, the new numbers are in the coins' files before anything is sent. Coins that at
+/// least 13 servers have in the locker then go to the wallet's folder Lockers, which keeps their
+/// numbers but does not count them. Where the command is interrupted, give it again with the same
+/// --key: it ends what was begun, and begins nothing else. Exit status 1 if a coin is not in the
+/// locker afterwards.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida locker put <FILE.csv> [OPTIONS]\n       raida locker put --wallet <DIR> (--network <DIR> | --hosts <FILE>) (--all | --amount <WORTH> | --coin <DN.SN>...) [OPTIONS]"
@@ -36,8 +37,8 @@ pub struct PutCommand {
     /// CSV of coins; the months column may be missing
     #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
     file: Option<PathBuf>,
-    /// The locker: 32 hex digits, or @FILE that holds them. Without it one is made up, and shown before
-    /// anything is sent
+    /// The locker: 32 hex digits, or @FILE that holds them. Without it one is made up, and shown
+    /// before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     key: Option<SecretText>,
     #[command(flatten)]
@@ -111,8 +112,8 @@ impl PutCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The coins cannot be read, or share a key; the node gives no answer, or refuses; fewer than 13
-    /// servers answer; the disk fails.
+    /// The coins cannot be read, or share a key; the node gives no answer, or refuses; fewer than
+    /// 13 servers answer; the disk fails.
     pub fn run(self) -> Result<Answer, CliError> {
         match (self.servers.open()?, &self.file) {
             (Servers::One(client), Some(file)) => self.on_one(client, file),

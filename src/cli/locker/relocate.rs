@@ -13,12 +13,12 @@ use crate::client::{Client, Outcome, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// Move coins from one locker into another, on one node or on all 25 servers: whoever knows the first key
-/// alone cannot take them any more.
+/// Move coins from one locker into another, on one node or on all 25 servers: whoever knows the
+/// first key alone cannot take them any more.
 ///
-/// No wallet is needed, and an interrupted command can be given again. Exit status 1 if nothing is to be
-/// moved, or a coin is not in the other locker afterwards. With --network or --hosts a coin counts that 13
-/// servers have in either locker, and has to be in the other one on 13 servers.
+/// No wallet is needed, and an interrupted command can be given again. Exit status 1 if nothing is
+/// to be moved, or a coin is not in the other locker afterwards. With --network or --hosts a coin
+/// counts that 13 servers have in either locker, and has to be in the other one on 13 servers.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker move --key @old --to @new --host raida7.example.com:50007 --raida 7

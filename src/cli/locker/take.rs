@@ -19,8 +19,8 @@ use crate::coin::{An, Coin};
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::shown::Shown;
 
-/// Take coins out of a locker: into a CSV from one node, or into a wallet from all 25 servers. Each gets
-/// new random numbers.
+/// Take coins out of a locker: into a CSV from one node, or into a wallet from all 25 servers. Each
+/// gets new random numbers.
 ///
 /// The new numbers are on disk before anything is sent: in --out, or in files in the wallet's
 /// folder Limbo, from where the coins go to Bank or Fracked. Into a wallet, give the command again
@@ -161,8 +161,8 @@ impl TakeCommand {
     }
 }
 
-/// Takes the coins of a locker, or those of them alone that are named, into a wallet in a folder of this
-/// name, and says what became of them.
+/// Takes the coins of a locker, or those of them alone that are named, into a wallet in a folder of
+/// this name, and says what became of them.
 ///
 /// # Errors
 /// Fewer than 13 servers answer; the disk fails; it cannot be printed.

@@ -66,8 +66,8 @@ pub struct BuyCommand {
     /// For whoever settles the payment: 1 to 254 bytes
     #[arg(long, value_name = "TEXT", value_parser = memo, requires = "transaction")]
     memo: Option<String>,
-    /// The locker that the coins are to go into: 32 hex digits, or @FILE that holds them. Without it one
-    /// is made up, and shown before anything is sent
+    /// The locker that the coins are to go into: 32 hex digits, or @FILE that holds them. Without
+    /// it one is made up, and shown before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     key: Option<SecretText>,
     /// Take the coins out of the locker into this wallet, at once; made where there is none

@@ -13,11 +13,12 @@ use crate::client::wallet::{Access, Wallet};
 use crate::client::{Client, ClientError, PerRaida, Raidas};
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// Take an offer back, on one node or on all 25 servers: its coins go into a locker, or into a wallet.
+/// Take an offer back, on one node or on all 25 servers: its coins go into a locker, or into a
+/// wallet.
 ///
-/// Into a wallet they go by way of a locker that follows from the offer's secret, so that an interrupted
-/// command can be given again. Exit status 0 if it was taken back (with --network or --hosts: on 13
-/// servers or more; with --wallet, if the coins are in the wallet), else 1.
+/// Into a wallet they go by way of a locker that follows from the offer's secret, so that an
+/// interrupted command can be given again. Exit status 0 if it was taken back (with --network or
+/// --hosts: on 13 servers or more; with --wallet, if the coins are in the wallet), else 1.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida trade cancel --key <HEX|@FILE> (--into <HEX|@FILE> | --free) [OPTIONS]\n       raida trade cancel --key <HEX|@FILE> (--network <DIR> | --hosts <FILE>) (--wallet <DIR> | --into <HEX|@FILE> | --free) [OPTIONS]"

@@ -18,9 +18,9 @@ const FEW_SHOWN: usize = 10;
 
 /// List what is on offer and where it is to be paid, on one node or on all 25 servers.
 ///
-/// Shows at most 255 offers of a server, the oldest first. Each server calls an offer by a name of its own,
-/// which opens nothing. Exit status 1 if nothing is on offer (with --network or --hosts: on 13 servers or
-/// more).
+/// Shows at most 255 offers of a server, the oldest first. Each server calls an offer by a name of
+/// its own, which opens nothing. Exit status 1 if nothing is on offer (with --network or --hosts:
+/// on 13 servers or more).
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida trade list --currency bitcoin --host raida7.example.com:50007 --raida 7

@@ -13,12 +13,13 @@ use super::{AGAIN, AGAIN_WITH_KEY};
 
 /// Offer coins for sale, look at what is on offer, buy, and take offers back.
 ///
-/// An offer is coins that all have one number, its key, which also says price and currency: whoever knows
-/// the key can take the coins back. On one node --key is the key itself: 32 hex digits, the last ten of
-/// which are price (8), currency (00 cloudcoin, 01 bitcoin, 02 monero) and eeee. With --network or --hosts
-/// it is a secret of the same form, from which the key on each of the 25 servers is derived: the first 9
-/// bytes of HMAC-SHA-256, under the secret, of "raida trade key" and the RAIDA number, then the secret's
-/// last 7. The coins are sold to whoever the servers say has paid: see [trade] settlement.
+/// An offer is coins that all have one number, its key, which also says price and currency: whoever
+/// knows the key can take the coins back. On one node --key is the key itself: 32 hex digits, the
+/// last ten of which are price (8), currency (00 cloudcoin, 01 bitcoin, 02 monero) and eeee. With
+/// --network or --hosts it is a secret of the same form, from which the key on each of the 25
+/// servers is derived: the first 9 bytes of HMAC-SHA-256, under the secret, of "raida trade key"
+/// and the RAIDA number, then the secret's last 7. The coins are sold to whoever the servers say
+/// has paid: see [trade] settlement.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida trade offer --network raida-network --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh

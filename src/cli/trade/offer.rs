@@ -20,10 +20,10 @@ use crate::shown::Shown;
 /// Put coins up for sale: those of a CSV on one node, or a wallet's on all 25 servers.
 ///
 /// Coins on offer move only when they are bought or the offer is taken back. From a wallet, the new
-/// numbers are in the coins' files before anything is sent; coins that at least 13 servers have on offer
-/// then go to the wallet's folder Lockers, which keeps their numbers but does not count them. Where the
-/// command is interrupted, give it again with the same --key. Exit status 1 if a coin is not on offer
-/// afterwards.
+/// numbers are in the coins' files before anything is sent; coins that at least 13 servers have on
+/// offer then go to the wallet's folder Lockers, which keeps their numbers but does not count them.
+/// Where the command is interrupted, give it again with the same --key. Exit status 1 if a coin is
+/// not on offer afterwards.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida trade offer coins.csv --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh --host raida7.example.com:50007 --raida 7
@@ -41,8 +41,8 @@ pub struct OfferCommand {
     /// Where it is to be paid: 16 to 120 bytes
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     address: Box<Address>,
-    /// The offer: 32 hex digits, or @FILE that holds them. Without it one is made up, and shown before
-    /// anything is sent
+    /// The offer: 32 hex digits, or @FILE that holds them. Without it one is made up, and shown
+    /// before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     key: Option<SecretText>,
     #[command(flatten)]
@@ -63,8 +63,8 @@ impl OfferCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The coins cannot be read, or share a key; the node gives no answer, or refuses; fewer than 13
-    /// servers answer; the disk fails.
+    /// The coins cannot be read, or share a key; the node gives no answer, or refuses; fewer than
+    /// 13 servers answer; the disk fails.
     pub fn run(self) -> Result<Answer, CliError> {
         match (self.servers.open()?, &self.file) {
             (Servers::One(client), Some(file)) => self.on_one(client, file),

@@ -8,12 +8,11 @@ use crate::client::locker::{Seller, Shown, ShownBy, addresses, show};
 use crate::client::{PerRaida, Raidas};
 use crate::protocol::lockers::{Currency, Offer, Price, TradeName, Value};
 
-/// Show which coins an offer has and where it is to be paid, on one node or on all 25 servers; nothing is
-/// changed.
+/// Show which coins an offer has and where it is to be paid, on one node or on all 25 servers;
+/// nothing is changed.
 ///
-/// On all servers, pay where at least 13 of them say: one alone may lie.
-/// Exit status 1 if there is no such offer or, with --network or --hosts, fewer than 13 servers agree on
-/// what is in it.
+/// On all servers, pay where at least 13 of them say: one alone may lie. Exit status 1 if there is
+/// no such offer or, with --network or --hosts, fewer than 13 servers agree on what is in it.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida trade show (--id <HEX> | --key <HEX|@FILE>) [OPTIONS]\n       raida trade show (--network <DIR> | --hosts <FILE>) (--key <HEX|@FILE> | --currency <NAME> --worth <WORTH> --price <N>) [OPTIONS]"
@@ -28,11 +27,12 @@ pub struct ShowCommand {
     /// What the node's list calls it
     #[arg(long, value_name = "HEX", conflicts_with_all = ["servers", "terms"])]
     id: Option<SecretText>,
-    /// The offer's key or, with --network or --hosts, its secret: 32 hex digits, or @FILE that holds them
+    /// The offer's key or, with --network or --hosts, its secret: 32 hex digits, or @FILE that
+    /// holds them
     #[arg(long, value_name = "HEX|@FILE", conflicts_with_all = ["id", "terms"])]
     key: Option<SecretText>,
-    /// What is to be paid in: cloudcoin, bitcoin or monero; with --network or --hosts only: one node is
-    /// asked by --id or --key
+    /// What is to be paid in: cloudcoin, bitcoin or monero; with --network or --hosts only: one
+    /// node is asked by --id or --key
     #[arg(long, value_name = "NAME", value_parser = currency, requires = "servers")]
     currency: Option<Currency>,
     /// What the coins are worth together

@@ -58,7 +58,8 @@ pub fn raw(address: &Address) -> String {
     String::from_utf8_lossy(address.as_bytes()).into_owned()
 }
 
-/// Where something is to be paid, on one line, with an escape for every character that is not to be seen.
+/// Where something is to be paid, on one line, with an escape for every character that is not to be
+/// seen.
 pub fn written(address: &Address) -> String {
     Path::new(&raw(address)).escaped().to_string()
 }

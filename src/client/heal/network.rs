@@ -60,8 +60,8 @@ pub trait Network: Sync {
     fn fix(&self, raida: RaidaId, order: &FixOrder) -> Fixed;
 }
 
-/// A server that fixes waits for the others (`[peers] reply_timeout_s`: 5 s, and 32 s with older ones):
-/// whoever gives up earlier does not know what came of it.
+/// A server that fixes waits for the others (`[peers] reply_timeout_s`: 5 s, and 32 s with older
+/// ones): whoever gives up earlier does not know what came of it.
 pub const FIX_TIMEOUT: Duration = Duration::from_secs(40);
 
 impl Network for Raidas {

@@ -3,8 +3,9 @@ use crate::client::wallet::{Mark, PownString};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// Which of some coins each server is to fix: those that it fails and at least 13 others have listed
-/// on their tickets. `marks` has what the servers said of each coin, `listed` whose tickets list it.
+/// Which of some coins each server is to fix: those that it fails and at least 13 others have
+/// listed on their tickets. `marks` has what the servers said of each coin, `listed` whose tickets
+/// list it.
 ///
 /// A server that did not say whether it knows a coin is sent no fix: it would hold everybody up for
 /// nothing if it is down, and leave two numbers in doubt where it had the right one. It is asked

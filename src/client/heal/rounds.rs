@@ -56,8 +56,8 @@ pub struct Healed {
     pub lost: Vec<Lost>,
 }
 
-/// A coin that servers do not know any more which knew it a moment before: somebody changed its number
-/// there, or they lie.
+/// A coin that servers do not know any more which knew it a moment before: somebody changed its
+/// number there, or they lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The coin.
@@ -66,8 +66,8 @@ pub struct Lost {
     pub passed_before: Vec<RaidaId>,
     /// Those that said that they had fixed it.
     pub fixed_before: Vec<RaidaId>,
-    /// Those that were to fix it, and so have had the tickets for it, by which anybody can have it fixed
-    /// elsewhere.
+    /// Those that were to fix it, and so have had the tickets for it, by which anybody can have it
+    /// fixed elsewhere.
     pub had_tickets: Vec<RaidaId>,
 }
 
@@ -158,9 +158,9 @@ pub enum HealError {
     NoRandomness(#[from] getrandom::Error),
 }
 
-/// Asks the servers about all coins: which of two numbers each has where that is in doubt, whether it
-/// knows the one number where not. Sets marks and settles doubts in memory only. Gives why servers
-/// did not answer.
+/// Asks the servers about all coins: which of two numbers each has where that is in doubt, whether
+/// it knows the one number where not. Sets marks and settles doubts in memory only. Gives why
+/// servers did not answer.
 ///
 /// # Errors
 /// Fewer than 13 servers answer.
@@ -178,8 +178,8 @@ pub fn look(
     }
 }
 
-/// How many servers answered, and what came of the first that did not, where they are too few to say
-/// anything about a coin.
+/// How many servers answered, and what came of the first that did not, where they are too few to
+/// say anything about a coin.
 fn too_few(silent: &PerRaida<Option<String>>) -> Option<(usize, String)> {
     let answered = silent.count(Option::is_none);
     let mut reasons = (silent.iter()).filter_map(|(raida, why)| Some((raida, why.as_ref()?)));
@@ -187,9 +187,9 @@ fn too_few(silent: &PerRaida<Option<String>>) -> Option<(usize, String)> {
     Some((answered, format!("RAIDA {raida}: {why}")))
 }
 
-/// Whether these servers, which were just asked, are those that passed the coins in Bank and Fracked
-/// before. One coin alone may be counterfeit; that all of several became so is less likely than that
-/// the wrong servers were asked.
+/// Whether these servers, which were just asked, are those that passed the coins in Bank and
+/// Fracked before. One coin alone may be counterfeit; that all of several became so is less likely
+/// than that the wrong servers were asked.
 ///
 /// # Errors
 /// They fail all of them, and pass no other coin either.
@@ -211,7 +211,8 @@ pub struct Looked {
     pub before: Vec<PownString>,
     /// Why servers did not answer.
     pub silent: PerRaida<Option<String>>,
-    /// Coins that were changed since on some server, and of which it is to be seen what came of that.
+    /// Coins that were changed since on some server, and of which it is to be seen what came of
+    /// that.
     pub changed: BTreeSet<Coin>,
 }
 
@@ -234,24 +235,25 @@ impl Looked {
     }
 }
 
-/// Heals a wallet: limbo coins by finding which numbers are in force, then coins that servers fail by
-/// tickets and fixes, in rounds while that helps; then the coins are graded and filed.
+/// Heals a wallet: limbo coins by finding which numbers are in force, then coins that servers fail
+/// by tickets and fixes, in rounds while that helps; then the coins are graded and filed.
 ///
-/// A new number is on disk in the coin's file, beside the old one, before the request that brings it
-/// into force is sent, and either leaves the file only when the server has said that it has the other,
-/// or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any moment loses neither,
-/// and the next run finds out which one counts. Where a fix takes effect after it was given up, the next round's wants the same number: coins stay in the
-/// group that they were first fixed in, and a group keeps what its numbers are derived from.
+/// A new number is on disk in the coin's file, beside the old one, before the request that brings
+/// it into force is sent, and either leaves the file only when the server has said that it has the
+/// other, or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any
+/// moment loses neither, and the next run finds out which one counts. Where a fix takes effect
+/// after it was given up, the next round's wants the same number: coins stay in the group that they
+/// were first fixed in, and a group keeps what its numbers are derived from.
 ///
 /// `draw` gives that for a server and some coins; [`draw_generator`](crate::client::draw_generator)
 /// does.
 ///
-/// In the end all servers are asked once more about every coin that was to be fixed: one that fixes has
-/// the tickets of all others, and what they say then is what the coins are graded by.
+/// In the end all servers are asked once more about every coin that was to be fixed: one that fixes
+/// has the tickets of all others, and what they say then is what the coins are graded by.
 ///
 /// # Errors
-/// Fewer than 13 servers answer at first, or they are probably another network's, and then nothing is
-/// changed; fewer than 13 answer in the end; the disk fails.
+/// Fewer than 13 servers answer at first, or they are probably another network's, and then nothing
+/// is changed; fewer than 13 answer in the end; the disk fails.
 pub fn heal(
     wallet: &mut Wallet,
     network: &impl Network,
@@ -272,10 +274,10 @@ pub fn heal(
     )
 }
 
-/// The same for a wallet that was looked at a moment ago. No number in doubt is replaced where `spared`
-/// says so: something else than tickets may be about to bring it into force there, such as a fix of keys
-/// ([`under_way`](crate::client::key_healing::under_way())), and if that came last, nobody would know the
-/// number any more.
+/// The same for a wallet that was looked at a moment ago. No number in doubt is replaced where
+/// `spared` says so: something else than tickets may be about to bring it into force there, such as
+/// a fix of keys ([`under_way`](crate::client::key_healing::under_way())), and if that came last,
+/// nobody would know the number any more.
 ///
 /// `so_far` says which servers left a fix unanswered earlier in the same run: they get no further
 /// one.
@@ -361,8 +363,8 @@ pub fn heal_looked(
     })
 }
 
-/// Asks all servers about these coins as if nothing were known of them, and gives what they do not know
-/// any more that they knew before.
+/// Asks all servers about these coins as if nothing were known of them, and gives what they do not
+/// know any more that they knew before.
 fn look_again(
     coins: &mut [Filed],
     orders: &BTreeMap<usize, &Orders>,
@@ -443,8 +445,8 @@ fn sick(coins: &[Filed], spared: &BTreeSet<(RaidaId, Coin)>, so_far: &FixesSoFar
         .collect()
 }
 
-/// A coin's marks as a round goes by them: where a number in doubt is spared, the server has not said its
-/// last word yet.
+/// A coin's marks as a round goes by them: where a number in doubt is spared, the server has not
+/// said its last word yet.
 pub(super) fn last_words(file: &CoinFile, spared: &BTreeSet<(RaidaId, Coin)>) -> PownString {
     let mut marks = file.pown;
     let is_spared =
@@ -461,8 +463,8 @@ fn passes(coins: &[Filed]) -> usize {
     coins.iter().map(passes).sum()
 }
 
-/// Asks each server about the coins of which it has not said anything yet, and again about those for
-/// which it had neither of two numbers: a fix that was given up may have taken effect since.
+/// Asks each server about the coins of which it has not said anything yet, and again about those
+/// for which it had neither of two numbers: a fix that was given up may have taken effect since.
 fn ask_unknown(coins: &mut [Filed], network: &impl Network) -> PerRaida<Option<String>> {
     let unknown = PerRaida::from_fn(|raida| -> Vec<usize> {
         let said = |file: &CoinFile| match file.pown.0[raida] {

@@ -18,13 +18,13 @@ pub enum Standing {
     Unknown,
 }
 
-/// What the marks of the coins in Bank and Fracked make of each server. One whole coin, which all servers
-/// pass, shows that none is broken.
+/// What the marks of the coins in Bank and Fracked make of each server. One whole coin, which all
+/// servers pass, shows that none is broken.
 ///
-/// A coin that most servers fail says nothing, nor does one that fewer servers pass than fail, however many
-/// were silent: it is somebody else's by now, and those that still pass it were down when it changed hands.
-/// Taken at its word, a wallet of such a coin alone would have the new owner's number replaced on all other
-/// servers, for which two that lag behind would do.
+/// A coin that most servers fail says nothing, nor does one that fewer servers pass than fail,
+/// however many were silent: it is somebody else's by now, and those that still pass it were down
+/// when it changed hands. Taken at its word, a wallet of such a coin alone would have the new
+/// owner's number replaced on all other servers, for which two that lag behind would do.
 pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
     let mut standing = PerRaida::from_fn(|_| Standing::Unknown);
     for filed in coins.iter().filter(|filed| is_evidence(filed)) {
@@ -56,8 +56,8 @@ pub fn observe(health: &mut EncryptionHealth, coins: &[Filed]) {
     }
 }
 
-/// How many servers that vouch for a coin to nobody yet are enough: two to be asked, and as many to stand in
-/// for them.
+/// How many servers that vouch for a coin to nobody yet are enough: two to be asked, and as many to
+/// stand in for them.
 const IDLE_WANTED: usize = 4;
 
 /// By which coin a broken server is to be mended, and who can vouch for it.
@@ -69,17 +69,18 @@ pub struct Chosen {
     pub helpers: Vec<RaidaId>,
 }
 
-/// The coin for a broken server: one that it fails and two or more working servers pass. Of several the
-/// one that most servers pass, and of those one with a number in doubt there, so that the doubt has an
-/// end. `None` where there is none.
+/// The coin for a broken server: one that it fails and two or more working servers pass. Of several
+/// the one that most servers pass, and of those one with a number in doubt there, so that the doubt
+/// has an end. `None` where there is none.
 ///
-/// `others` are choices made already, for other servers. Another coin comes first where few of a coin's
-/// servers are left that vouch for it to none of those. For a ticket does not say which way it goes: with
-/// two tickets of one helper for one coin, both of which are on the wire in plain, anybody can go to the
-/// helper itself as if the two broken servers had vouched to it, and it takes a number of two halves that
-/// do not belong together, which destroys the one that it had.
+/// `others` are choices made already, for other servers. Another coin comes first where few of a
+/// coin's servers are left that vouch for it to none of those. For a ticket does not say which way
+/// it goes: with two tickets of one helper for one coin, both of which are on the wire in plain,
+/// anybody can go to the helper itself as if the two broken servers had vouched to it, and it takes
+/// a number of two halves that do not belong together, which destroys the one that it had.
 ///
-/// One whose number in doubt is the key of a locker or an offer will not do: it was on its way there.
+/// One whose number in doubt is the key of a locker or an offer will not do: it was on its way
+/// there.
 pub fn choose(
     coins: &[Filed],
     health: &EncryptionHealth,
@@ -332,8 +333,8 @@ mod tests {
             places.push(chosen.place);
             others.push(chosen);
         }
-        // The second one finds two idle servers with the first coin and three with the other, the third
-        // two and one, the fourth none and one, and the fifth none at all.
+        // The second one finds two idle servers with the first coin and three with the other, the
+        // third two and one, the fourth none and one, and the fifth none at all.
         assert_eq!(places, [0, 1, 0, 1, 0]);
     }
 

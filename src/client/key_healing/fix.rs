@@ -16,12 +16,13 @@ use crate::protocol::key_healing::{
 };
 use crate::protocol::{RaidaId, Status};
 
-/// Requests under way at a time, each on a thread: what 12 broken servers need, the most that coins which
-/// are not counterfeit can have, with two helpers each.
+/// Requests under way at a time, each on a thread: what 12 broken servers need, the most that coins
+/// which are not counterfeit can have, with two helpers each.
 pub const REQUESTS_AT_ONCE: usize = 24;
 
-/// Pairs of tickets of which a broken server accepted neither, at most: it accepts nobody's for this coin
-/// then, as for one that is for sale there, and to ask all others in vain holds everybody up.
+/// Pairs of tickets of which a broken server accepted neither, at most: it accepts nobody's for
+/// this coin then, as for one that is for sale there, and to ask all others in vain holds everybody
+/// up.
 pub const PAIRS_IN_VAIN_MAX: usize = 4;
 
 /// How servers are mended.
@@ -53,8 +54,8 @@ pub enum KeyFix {
     Fixed {
         /// The coin.
         coin: Coin,
-        /// Who vouched for the first half, and for the second; `None` where the server turned out to have
-        /// one of two numbers that the coin's file held for it.
+        /// Who vouched for the first half, and for the second; `None` where the server turned out
+        /// to have one of two numbers that the coin's file held for it.
         helpers: Option<[RaidaId; 2]>,
     },
     /// It was tried too often, and failed, to be tried before that time.
@@ -64,8 +65,8 @@ pub enum KeyFix {
     },
     /// No coin fails there and passes on two working servers.
     NoSuitableCoin,
-    /// The coin changed there lately, or the server started lately: tickets of now may be from before, and it
-    /// takes none. Nothing was changed, and it is no failure.
+    /// The coin changed there lately, or the server started lately: tickets of now may be from
+    /// before, and it takes none. Nothing was changed, and it is no failure.
     TooEarly {
         /// The coin.
         coin: Coin,
@@ -86,8 +87,8 @@ pub enum KeyFix {
         /// What it says.
         status: Status,
     },
-    /// The broken server gave no answer in time, or none that can be used. Where it may have the new
-    /// number, the coin's file holds both, and the next look finds out.
+    /// The broken server gave no answer in time, or none that can be used. Where it may have the
+    /// new number, the coin's file holds both, and the next look finds out.
     NoAnswer {
         /// The coin.
         coin: Coin,
@@ -150,16 +151,17 @@ pub enum KeyHealingError {
     NoRandomness(#[from] getrandom::Error),
 }
 
-/// Mends the broken servers of a wallet, all at the same time: for each a coin that it fails gets a new
-/// number there, on the word of two others that pass it. What the marks of the coins and `health` say has
-/// to be fresh: a [`look`](crate::client::heal::look) and [`observe`](super::observe). What became of each
-/// server that was broken, by rising number, is in the marks and in `health` afterwards, both on disk.
+/// Mends the broken servers of a wallet, all at the same time: for each a coin that it fails gets a
+/// new number there, on the word of two others that pass it. What the marks of the coins and
+/// `health` say has to be fresh: a [`look`](crate::client::heal::look) and
+/// [`observe`](super::observe). What became of each server that was broken, by rising number, is in
+/// the marks and in `health` afterwards, both on disk.
 ///
-/// The new number is in the coin's file, beside the old one, before the broken server is sent the tickets
-/// for it, and nothing replaces it there until that server says which one it has, or a fix by those tickets
-/// can no longer take effect ([`under_way`](super::under_way())). So a crash at any moment
-/// loses neither; a number that is in the file already is asked for again rather than another, so that it
-/// does not matter which of two requests takes effect.
+/// The new number is in the coin's file, beside the old one, before the broken server is sent the
+/// tickets for it, and nothing replaces it there until that server says which one it has, or a fix
+/// by those tickets can no longer take effect ([`under_way`](super::under_way())). So a crash at
+/// any moment loses neither; a number that is in the file already is asked for again rather than
+/// another, so that it does not matter which of two requests takes effect.
 ///
 /// `draw` gives new numbers; [`draw_an`](crate::client::draw_an) does.
 ///
@@ -207,7 +209,8 @@ pub(super) fn fix_servers(
     }
     for (broken, result) in Round::new(wallet, cases, settings.now).carry_out(network)? {
         match &result {
-            // Not even noted as an attempt: that would put off the next one where a cool-down is on.
+            // Not even noted as an attempt: that would put off the next one where a cool-down is
+            // on.
             KeyFix::TooEarly { .. } => {}
             KeyFix::Fixed { .. } => {
                 health.mark_tried(broken, settings.now);
@@ -248,8 +251,8 @@ struct Case {
 }
 
 impl Case {
-    /// What the file already holds beside the old number is the new one, else it is drawn. It is told to
-    /// nobody yet.
+    /// What the file already holds beside the old number is the new one, else it is drawn. It is
+    /// told to nobody yet.
     fn new(
         broken: RaidaId,
         file: &CoinFile,
@@ -354,8 +357,9 @@ fn find(
     })
 }
 
-/// All cases of a run. One thread decides and writes, what comes from the servers wakes it up: so no
-/// server waits for another, and numbers that are to be sent at about the same time go to disk together.
+/// All cases of a run. One thread decides and writes, what comes from the servers wakes it up: so
+/// no server waits for another, and numbers that are to be sent at about the same time go to disk
+/// together.
 struct Round<'a> {
     wallet: &'a mut Wallet,
     cases: Vec<Case>,
@@ -513,8 +517,8 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The broken server has said no to all that it was sent: it has not the new number, and will not get
-    /// it by these tickets, so the file need not keep it and a fix of coins need not wait.
+    /// The broken server has said no to all that it was sent: it has not the new number, and will
+    /// not get it by these tickets, so the file need not keep it and a fix of coins need not wait.
     fn withdraw(&mut self, number: usize) {
         let Case {
             broken,
@@ -575,8 +579,8 @@ impl<'a> Round<'a> {
                 self.withdraw(number);
             }
             Ok(verdicts) => {
-                // The ticket that was accepted is used up, and the same helper would give the very same
-                // one again within the minute: two others, for the same number.
+                // The ticket that was accepted is used up, and the same helper would give the very
+                // same one again within the minute: two others, for the same number.
                 let case = &mut self.cases[number];
                 case.in_vain += usize::from(!verdicts.contains(&Verdict::Accepted));
                 for (ticket, verdict) in tickets.iter().zip(verdicts) {
@@ -594,7 +598,8 @@ impl<'a> Round<'a> {
             }
             Err(ClientError::Refused(_, status)) => {
                 self.cases[number].result = Some(KeyFix::Refused { coin, status });
-                // A server whose storage failed may find the number in its log when it starts again.
+                // A server whose storage failed may find the number in its log when it starts
+                // again.
                 if status != Status::UNAVAILABLE {
                     self.withdraw(number);
                 }
@@ -644,8 +649,8 @@ impl<'a> Round<'a> {
                 self.file(number).settle(broken, Found::Neither);
                 return self.ask_helpers(number);
             }
-            // A fix that was given up may be under way still: both numbers stay, and nobody takes what the
-            // server has now for its last word.
+            // A fix that was given up may be under way still: both numbers stay, and nobody takes
+            // what the server has now for its last word.
             (Ok(Found::Neither | Found::An), Some(error)) => {
                 self.file(number).pown.0[broken] = Mark::NoAnswer;
                 KeyFix::NoAnswer { coin, error }

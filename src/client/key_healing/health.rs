@@ -13,10 +13,10 @@
 //! }
 //! ```
 //!
-//! All 25 servers are in it, by rising number. `state` is `working` (or not known to be anything else),
-//! `broken` or `persistently broken`; `failures` counts attempts since the last one that went well, and
-//! `last_attempt` is in seconds since 1970 in UTC, up to the end of the year 9999. `cool_down_s` is a year
-//! at most.
+//! All 25 servers are in it, by rising number. `state` is `working` (or not known to be anything
+//! else), `broken` or `persistently broken`; `failures` counts attempts since the last one that
+//! went well, and `last_attempt` is in seconds since 1970 in UTC, up to the end of the year 9999.
+//! `cool_down_s` is a year at most.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ pub const HEALTH_FILE: &str = "encryption-health.json";
 pub const COOL_DOWN: Duration = Duration::from_secs(30 * 60);
 /// The most that a cool-down can be: a year of 365 days.
 pub const COOL_DOWN_MAX: Duration = Duration::from_secs(365 * 86_400);
-/// After how many attempts in a row that failed a server is persistently broken, where nothing else was
-/// asked for.
+/// After how many attempts in a row that failed a server is persistently broken, where nothing else
+/// was asked for.
 pub const FAILURES_MAX: u32 = 3;
 
 const FORMAT: u64 = 1;
@@ -50,7 +50,8 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 pub struct UnixSeconds(pub u64);
 
 impl UnixSeconds {
-    /// The end of the year 9999, the last one that dates have four digits for. A later time is a mistake.
+    /// The end of the year 9999, the last one that dates have four digits for. A later time is a
+    /// mistake.
     pub const MAX: UnixSeconds = UnixSeconds(253_402_300_799);
 
     /// The machine's time.
@@ -103,8 +104,8 @@ pub struct ServerHealth {
 /// passed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncryptionHealth {
-    /// How long a persistently broken server is left alone after each attempt; [`COOL_DOWN_MAX`] at most
-    /// is kept.
+    /// How long a persistently broken server is left alone after each attempt; [`COOL_DOWN_MAX`] at
+    /// most is kept.
     pub cool_down: Duration,
     servers: PerRaida<ServerHealth>,
 }
@@ -164,8 +165,8 @@ impl EncryptionHealth {
         self.servers[raida].last_attempt = Some(now);
     }
 
-    /// Takes note that an attempt to mend a server failed now, after `max_failures` in a row for good
-    /// until its cool-down is over.
+    /// Takes note that an attempt to mend a server failed now, after `max_failures` in a row for
+    /// good until its cool-down is over.
     pub fn mark_failed(&mut self, raida: RaidaId, now: UnixSeconds, max_failures: u32) {
         self.mark_tried(raida, now);
         let server = &mut self.servers[raida];
@@ -176,17 +177,18 @@ impl EncryptionHealth {
         };
     }
 
-    /// Whether a server may be tried: one that is not persistently broken at any time, one that is once
-    /// its cool-down has passed. An attempt that lies ahead of the clock was noted by another clock, or
-    /// before this one was set back: waiting for that time could take for ever, so it is over too.
+    /// Whether a server may be tried: one that is not persistently broken at any time, one that is
+    /// once its cool-down has passed. An attempt that lies ahead of the clock was noted by another
+    /// clock, or before this one was set back: waiting for that time could take for ever, so it is
+    /// over too.
     pub fn can_retry(&self, raida: RaidaId, now: UnixSeconds) -> bool {
         let server = &self.servers[raida];
         let until = self.next_retry(raida);
         until.is_none_or(|until| now >= until || server.last_attempt.is_some_and(|at| at > now))
     }
 
-    /// From when on a persistently broken server may be tried again; `None` where there is nothing to
-    /// wait for.
+    /// From when on a persistently broken server may be tried again; `None` where there is nothing
+    /// to wait for.
     pub fn next_retry(&self, raida: RaidaId) -> Option<UnixSeconds> {
         let server = &self.servers[raida];
         let last = (server.last_attempt).filter(|_| server.state == State::PersistentlyBroken)?;
@@ -210,8 +212,8 @@ impl EncryptionHealth {
         }
     }
 
-    /// Writes it into the wallet's folder, durably: a crash leaves the old file or the new one. Nothing
-    /// is written where `known` is what the file says already.
+    /// Writes it into the wallet's folder, durably: a crash leaves the old file or the new one.
+    /// Nothing is written where `known` is what the file says already.
     ///
     /// # Errors
     /// The disk fails or is full.

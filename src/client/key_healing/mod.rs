@@ -1,11 +1,12 @@
-//! Healing of keys: a server whose authenticity numbers a client has lost, so that it cannot even be
-//! talked to in private, takes a new one for a coin by the word of two others (docs/protocol.md section 6).
-//! Here is what brings one coin back on each such server; the others' numbers are then a matter of
+//! Healing of keys: a server whose authenticity numbers a client has lost, so that it cannot even
+//! be talked to in private, takes a new one for a coin by the word of two others (docs/protocol.md
+//! section 6). Here is what brings one coin back on each such server; the others' numbers are then
+//! a matter of
 //! [`heal`](crate::client::heal).
 //!
-//! Who reads along learns nothing of the new number from what is sent here. The look that commands begin
-//! with, and [`heal`](crate::client::heal) afterwards, are not encrypted and show every number of the coins
-//! to whoever reads along there, the new one too from the next look on.
+//! Who reads along learns nothing of the new number from what is sent here. The look that commands
+//! begin with, and [`heal`](crate::client::heal) afterwards, are not encrypted and show every
+//! number of the coins to whoever reads along there, the new one too from the next look on.
 //!
 //! | room | what it is |
 //! |---|---|

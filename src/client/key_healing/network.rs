@@ -28,8 +28,8 @@ pub trait Network: Sync {
         tickets: &[Presented],
     ) -> Result<Vec<Verdict>, ClientError>;
 
-    /// Asks a server whether this is a coin's number there, so that who reads along does not learn the
-    /// number; nothing is changed.
+    /// Asks a server whether this is a coin's number there, so that who reads along does not learn
+    /// the number; nothing is changed.
     ///
     /// # Errors
     /// No answer, or a refusal.
@@ -37,14 +37,15 @@ pub trait Network: Sync {
 }
 
 impl Network for Raidas {
-    /// The request is of type 4, under the coin itself, which is the proof that the client owns it. Not
-    /// of type 1: where a server starts its key stream again for the answer, as by default, who reads
-    /// along and then sees the ticket go to the broken server in plain has that stream, by it the
-    /// request's challenge, and by that the helper's number of the coin, which is the answer's challenge
-    /// XOR its own.
+    /// The request is of type 4, under the coin itself, which is the proof that the client owns it.
+    /// Not of type 1: where a server starts its key stream again for the answer, as by default, who
+    /// reads along and then sees the ticket go to the broken server in plain has that stream, by it
+    /// the request's challenge, and by that the helper's number of the coin, which is the answer's
+    /// challenge XOR its own.
     ///
-    /// That keeps the new number secret, and adds nothing to what was known of the helper's: what commands
-    /// ask before they mend anything ([`Looked`](crate::client::heal::Looked)) goes to the servers as
+    /// That keeps the new number secret, and adds nothing to what was known of the helper's: what
+    /// commands ask before they mend anything ([`Looked`](crate::client::heal::Looked)) goes to the
+    /// servers as
     /// [`Raidas::protection`] has it, which is in plain for those that `raida` has.
     fn ticket(
         &self,
@@ -57,8 +58,8 @@ impl Network for Raidas {
         client.get_encryption_ticket(asked)
     }
 
-    /// Not encrypted: there is no key for it. The tickets show their helpers and the coin's serial number,
-    /// and of the new number nothing.
+    /// Not encrypted: there is no key for it. The tickets show their helpers and the coin's serial
+    /// number, and of the new number nothing.
     fn fix(
         &self,
         broken: RaidaId,
@@ -69,9 +70,9 @@ impl Network for Raidas {
         client.fix_encryption(coin, tickets)
     }
 
-    /// The number itself is the request's key: a server that has another one, or none, cannot read the
-    /// request, and says so. Under no other key could a server be asked that has lost all numbers that the
-    /// client knows, save for the one that this is about.
+    /// The number itself is the request's key: a server that has another one, or none, cannot read
+    /// the request, and says so. Under no other key could a server be asked that has lost all
+    /// numbers that the client knows, save for the one that this is about.
     fn has(&self, raida: RaidaId, coin: Coin, an: An) -> Result<bool, ClientError> {
         let key = Protection::CoinHmac(coin, an);
         let mut client = self.connect_under(raida, self.timeout, key)?;

@@ -11,8 +11,9 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::key_healing::TOO_EARLY_WAIT;
 
-/// How often servers are waited for that take no tickets yet. One wait is enough unless the coin changes
-/// there again, or the server starts again; and a server that lies could have a client wait for ever.
+/// How often servers are waited for that take no tickets yet. One wait is enough unless the coin
+/// changes there again, or the server starts again; and a server that lies could have a client wait
+/// for ever.
 pub const WAITS_MAX: usize = 2;
 
 /// Time, as far as it is waited for.
@@ -20,19 +21,19 @@ pub trait Patience {
     /// What time it is.
     fn now(&mut self) -> UnixSeconds;
 
-    /// Lets so much time pass, which these servers need before they take new tickets. Whether it has: else
-    /// they are given up for this time.
+    /// Lets so much time pass, which these servers need before they take new tickets. Whether it
+    /// has: else they are given up for this time.
     fn wait(&mut self, servers: &[RaidaId], time: Duration) -> bool;
 }
 
-/// Looks at a wallet, mends its broken servers as [`fix_encryption`](super::fix_encryption) does, and has
-/// `then` heal what is left; where it is too early for a server that is still broken then, waits and does
-/// all of it again, at most [`WAITS_MAX`] times, for those servers alone. What is known before a wait is on
-/// disk, so that it can be broken off at any time.
+/// Looks at a wallet, mends its broken servers as [`fix_encryption`](super::fix_encryption) does,
+/// and has `then` heal what is left; where it is too early for a server that is still broken then,
+/// waits and does all of it again, at most [`WAITS_MAX`] times, for those servers alone. What is
+/// known before a wait is on disk, so that it can be broken off at any time.
 ///
-/// `then` gets the look, its marks of before the first attempt, and where no number in doubt must be
-/// replaced ([`under_way`](super::under_way())). Its last result is given, and for each server that was
-/// broken what became of it last.
+/// `then` gets the look, its marks of before the first attempt, and where no number in doubt must
+/// be replaced ([`under_way`](super::under_way())). Its last result is given, and for each server
+/// that was broken what became of it last.
 ///
 /// # Errors
 /// As [`Looked::at`], [`fix_encryption`](super::fix_encryption) and `then` give them.

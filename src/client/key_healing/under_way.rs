@@ -7,19 +7,20 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::key_healing::{CLOCK_AHEAD_MINUTES_MAX, TICKET_AGE_MINUTES_MAX};
 
-/// How long after an attempt began its number may come into force: tickets grow no older, and as long
-/// again for the attempt itself.
+/// How long after an attempt began its number may come into force: tickets grow no older, and as
+/// long again for the attempt itself.
 const UNDER_WAY_MAX: Duration =
     Duration::from_secs(2 * 60 * (TICKET_AGE_MINUTES_MAX + CLOCK_AHEAD_MINUTES_MAX));
 
-/// Where a fix of keys may be under way still, so that no other number must replace the one in doubt: on
-/// servers that were tried a short time ago, for each coin whose file has two numbers for them. A server
-/// that said no, or has neither number, may have the fix before it yet: requests overtake each other, and
-/// a server that is unavailable may have written the number down before it was.
+/// Where a fix of keys may be under way still, so that no other number must replace the one in
+/// doubt: on servers that were tried a short time ago, for each coin whose file has two numbers for
+/// them. A server that said no, or has neither number, may have the fix before it yet: requests
+/// overtake each other, and a server that is unavailable may have written the number down before it
+/// was.
 ///
-/// A number that [`heal`](crate::client::heal) proposed there is spared as well where it is in doubt: the
-/// file does not say which of the two it was, and to wait does no harm. The key of a locker or an offer
-/// is not; no fix of keys has such a number.
+/// A number that [`heal`](crate::client::heal) proposed there is spared as well where it is in
+/// doubt: the file does not say which of the two it was, and to wait does no harm. The key of a
+/// locker or an offer is not; no fix of keys has such a number.
 pub fn under_way(
     coins: &[Filed],
     health: &EncryptionHealth,

@@ -22,19 +22,20 @@ pub enum Choice {
 pub enum Chosen {
     /// As it was asked for.
     AsAsked,
-    /// An earlier run was interrupted: the coins that it had begun with and the wallet still has, and no
-    /// others, whatever was asked for.
+    /// An earlier run was interrupted: the coins that it had begun with and the wallet still has,
+    /// and no others, whatever was asked for.
     Unfinished,
 }
 
-/// Chooses the coins that are to go to a place, and leaves all others out of what is done to the wallet
-/// from here on.
+/// Chooses the coins that are to go to a place, and leaves all others out of what is done to the
+/// wallet from here on.
 ///
-/// A run that was interrupted may have chosen the same amount before, and part of its coins may be where
-/// they were to go: choosing once more would send more than was meant.
+/// A run that was interrupted may have chosen the same amount before, and part of its coins may be
+/// where they were to go: choosing once more would send more than was meant.
 ///
 /// # Errors
-/// The wallet has not what is asked for; or coins of it were put there before and `more` is not said.
+/// The wallet has not what is asked for; or coins of it were put there before and `more` is not
+/// said.
 pub fn choose(
     wallet: &mut Wallet,
     place: &Place,
@@ -104,8 +105,9 @@ pub fn check_place(coins: usize, before: usize) -> Result<(), LockerError> {
 
 /// Coins that are worth just this; `None` where there are none such, or for nothing at all.
 ///
-/// From the highest denomination down, as many as there are and fit: each denomination divides the next
-/// higher one, so that what the lower ones make together without a higher one could only be more coins.
+/// From the highest denomination down, as many as there are and fit: each denomination divides the
+/// next higher one, so that what the lower ones make together without a higher one could only be
+/// more coins.
 fn amount(have: &[Coin], wanted: Worth) -> Option<BTreeSet<Coin>> {
     let mut left = wanted.0;
     let mut by_worth: Vec<Coin> = have.to_vec();

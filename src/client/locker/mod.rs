@@ -1,6 +1,6 @@
-//! Lockers and offers on all 25 servers (docs/protocol.md, "Group 8: lockers"), and the way of a wallet's
-//! coins into them and back. Every number is on disk before a server may have it, so that a program
-//! killed at any moment loses no coin: the same command again goes on where it was.
+//! Lockers and offers on all 25 servers (docs/protocol.md, "Group 8: lockers"), and the way of a
+//! wallet's coins into them and back. Every number is on disk before a server may have it, so that
+//! a program killed at any moment loses no coin: the same command again goes on where it was.
 //!
 //! | room | what it is |
 //! |---|---|

@@ -6,8 +6,8 @@ use crate::coin::Coin;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// What the servers say lies in a locker, or in an offer: on each the coins in the order in which they
-/// were stored there.
+/// What the servers say lies in a locker, or in an offer: on each the coins in the order in which
+/// they were stored there.
 #[derive(Debug)]
 pub struct Peeked(pub PerRaida<Result<Vec<Coin>, ClientError>>);
 

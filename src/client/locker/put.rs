@@ -15,8 +15,8 @@ use crate::protocol::lockers::Address;
 pub enum Place {
     /// Into a locker.
     Locker(LockerSecret),
-    /// Up for sale, paid to this address. On each server all of the coins or none, since less would be
-    /// another offer.
+    /// Up for sale, paid to this address. On each server all of the coins or none, since less would
+    /// be another offer.
     Sale(TradeSecret, Box<Address>),
 }
 
@@ -78,12 +78,12 @@ impl PutCoin {
     }
 }
 
-/// Puts the wallet's coins into a locker, or up for sale, on every server that passes them. Which coins
-/// those are is for [`choose`](super::choose()) to say.
+/// Puts the wallet's coins into a locker, or up for sale, on every server that passes them. Which
+/// coins those are is for [`choose`](super::choose()) to say.
 ///
-/// The new numbers are in the files, beside the old ones, before anything is sent. Coins that at least
-/// 13 servers have there then move to the folder Lockers; the others stay, with the number in their file
-/// that each server has.
+/// The new numbers are in the files, beside the old ones, before anything is sent. Coins that at
+/// least 13 servers have there then move to the folder Lockers; the others stay, with the number in
+/// their file that each server has.
 ///
 /// # Errors
 /// Fewer than 13 servers answer, or pass a coin, and then nothing is changed; the disk fails.

@@ -22,8 +22,8 @@ pub struct RelocatedCoin {
     pub coin: Coin,
     /// On how many servers it lies in the second locker now.
     pub servers: usize,
-    /// On how many it lay in one of the two, before or after. A coin of fewer than 13 is worth nothing
-    /// there: a server that is wrong can name any.
+    /// On how many it lay in one of the two, before or after. A coin of fewer than 13 is worth
+    /// nothing there: a server that is wrong can name any.
     pub known_on: usize,
 }
 
@@ -34,8 +34,8 @@ impl RelocatedCoin {
     }
 }
 
-/// Moves what lies in a locker into another one, on every server, whatever it has there. `only` says
-/// which coins, where not all.
+/// Moves what lies in a locker into another one, on every server, whatever it has there. `only`
+/// says which coins, where not all.
 ///
 /// Nothing needs to be written down: every number follows from one of the two secrets. What an
 /// interrupted run has not moved the next one does.

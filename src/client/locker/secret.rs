@@ -107,8 +107,9 @@ impl TradeSecret {
         TradeKey::of(secret, self.price(), self.currency())
     }
 
-    /// The locker that coins go through on their way from the offer back into a wallet. It is derived
-    /// too, so that whoever has this secret can go on where an earlier way back was interrupted.
+    /// The locker that coins go through on their way from the offer back into a wallet. It is
+    /// derived too, so that whoever has this secret can go on where an earlier way back was
+    /// interrupted.
     pub fn way_back(&self) -> LockerSecret {
         LockerSecret(derive(self.0.an().expose(), TradeSecret::LOCKER_LABEL, &[]))
     }

@@ -35,9 +35,9 @@ impl Seller {
     }
 }
 
-/// Asks every server where some of what is for sale there is to be paid: offer by offer, as they are named
-/// there; nothing where it does not say. A server has twice the time of one answer for all of it, however
-/// much it has for sale.
+/// Asks every server where some of what is for sale there is to be paid: offer by offer, as they
+/// are named there; nothing where it does not say. A server has twice the time of one answer for
+/// all of it, however much it has for sale.
 pub fn addresses(
     named: &PerRaida<Vec<TradeName>>,
     raidas: &Raidas,

@@ -14,14 +14,14 @@ pub(super) struct Sent {
     pub error: Option<ClientError>,
 }
 
-/// Asks which of their two numbers coins have that servers were to change, and takes note of it. What a
-/// server says that it did is not enough: the number before is the only one that is good where it did
-/// nothing. Where it does not answer, it is believed once 13 others have shown that they have the new
-/// number.
+/// Asks which of their two numbers coins have that servers were to change, and takes note of it.
+/// What a server says that it did is not enough: the number before is the only one that is good
+/// where it did nothing. Where it does not answer, it is believed once 13 others have shown that
+/// they have the new number.
 ///
-/// Where it is the old one still, `is_over` says whether the change is known not to be under way any
-/// more: then the new number is dropped. Else both stay in the file, since a request that was given up
-/// may be carried out yet.
+/// Where it is the old one still, `is_over` says whether the change is known not to be under way
+/// any more: then the new number is dropped. Else both stay in the file, since a request that was
+/// given up may be carried out yet.
 pub(super) fn settle(
     coins: &mut [Filed],
     sent: &PerRaida<Option<Sent>>,

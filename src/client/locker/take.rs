@@ -40,8 +40,8 @@ pub struct LeftIn {
     pub coin: Coin,
     /// On how many servers it lies in the locker.
     pub servers: usize,
-    /// Whether the wallet has a file of it with other numbers than the locker's. Otherwise it is on too
-    /// few servers to be worth anything.
+    /// Whether the wallet has a file of it with other numbers than the locker's. Otherwise it is on
+    /// too few servers to be worth anything.
     pub has_other_file: bool,
 }
 
@@ -52,8 +52,8 @@ impl LeftIn {
     }
 }
 
-/// Takes coins out of a locker into a wallet: each server gives them numbers that nobody else knows.
-/// `only` says which, where not all.
+/// Takes coins out of a locker into a wallet: each server gives them numbers that nobody else
+/// knows. `only` says which, where not all.
 ///
 /// The new numbers are in files in Limbo, beside the locker's key, before anything is sent. A run
 /// that was interrupted is ended by the next one with the same secret: it sends the very numbers
@@ -61,8 +61,8 @@ impl LeftIn {
 /// had not filed, and gives those coins too. They are no longer known as begun with when the caller
 /// has told of them: [`forget_begun`](super::forget_begun).
 ///
-/// A coin that fewer than 13 servers have in the locker stays there, unless an earlier run had begun with
-/// it.
+/// A coin that fewer than 13 servers have in the locker stays there, unless an earlier run had
+/// begun with it.
 ///
 /// # Errors
 /// Fewer than 13 servers say what lies in the locker, and then nothing is changed; the disk fails.
@@ -196,8 +196,8 @@ fn sort_out(
 }
 
 /// A file of a coin as it lies in the locker, with the number that each server is to give it. Of a
-/// server that has it not there, or did not say, the locker's key is as good a guess as any: what it
-/// cannot know, healing repairs.
+/// server that has it not there, or did not say, the locker's key is as good a guess as any: what
+/// it cannot know, healing repairs.
 fn new_file(
     coin: Coin,
     coin_id: u16,

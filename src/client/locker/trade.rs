@@ -47,7 +47,8 @@ pub fn show(by: &ShownBy, raidas: &Raidas) -> Shown {
             ShownBy::Offer(offer) => offer,
         };
         let listed = client.list_for_sale(offer.currency, LISTED_MAX)?;
-        // A server of the `raidax` dialect lists no ids, and without one nobody but the seller can ask.
+        // A server of the `raidax` dialect lists no ids, and without one nobody but the seller can
+        // ask.
         let Some(id) = (listed.iter().find(|listed| listed.offer == *offer)).and_then(|l| l.id)
         else {
             return Ok((vec![], None));
@@ -83,8 +84,8 @@ pub struct Order {
     pub memo: Vec<u8>,
 }
 
-/// Tells every server that an offer is paid, and has its coins put into a locker. The same may be asked
-/// again, with the same locker: servers that were paid say so once more.
+/// Tells every server that an offer is paid, and has its coins put into a locker. The same may be
+/// asked again, with the same locker: servers that were paid say so once more.
 ///
 /// # Panics
 /// When the memo is empty, or longer than [`Memo::LENGTH_MAX`].
@@ -105,8 +106,8 @@ pub fn buy(
     })
 }
 
-/// Takes an offer back on every server: its coins go into a locker, or out of circulation. Whether each
-/// had it.
+/// Takes an offer back on every server: its coins go into a locker, or out of circulation. Whether
+/// each had it.
 pub fn cancel(
     secret: &TradeSecret,
     into: Option<&LockerSecret>,

@@ -10,8 +10,8 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::Found;
 
-/// One coin as a wallet keeps it: its authenticity number on each server, and, where it is not known
-/// which of two is in force, a proposed one beside it.
+/// One coin as a wallet keeps it: its authenticity number on each server, and, where it is not
+/// known which of two is in force, a proposed one beside it.
 ///
 /// What of a file means nothing here (password hash, split, shard) is written as it was read.
 #[derive(Clone, PartialEq, Eq)]
@@ -199,8 +199,8 @@ impl CoinFile {
     }
 
     /// Takes note of what a server says, which ends the doubt about it where it has one of the
-    /// numbers. Where it has neither, both stay: it may be another network's, or still at work on the
-    /// fix that brings the proposed one into force, and then nobody else knows that number.
+    /// numbers. Where it has neither, both stay: it may be another network's, or still at work on
+    /// the fix that brings the proposed one into force, and then nobody else knows that number.
     pub fn settle(&mut self, raida: RaidaId, found: Found) {
         if let Some(pans) = &mut self.pans {
             match found {

@@ -80,8 +80,9 @@ impl Filing {
         &self.target
     }
 
-    /// Takes a new file back, after however many steps: no later run is to take it, or what is written
-    /// of it, for a coin. What somebody else put there stays. The folder is yet to be synced.
+    /// Takes a new file back, after however many steps: no later run is to take it, or what is
+    /// written of it, for a coin. What somebody else put there stays. The folder is yet to be
+    /// synced.
     ///
     /// # Errors
     /// A file cannot be read or removed.
@@ -160,8 +161,8 @@ pub fn take_back_all(filings: &[Filing]) -> Vec<PathBuf> {
     left.iter().map(|filing| filing.target.clone()).collect()
 }
 
-/// Removes a file that holds what is asked for; none and something else than a file are left as they
-/// are.
+/// Removes a file that holds what is asked for; none and something else than a file are left as
+/// they are.
 fn remove_if(file: &Path, holds: impl Fn(&[u8]) -> bool) -> io::Result<()> {
     match file.symlink_metadata() {
         Ok(found) if found.is_file() => {}

@@ -28,8 +28,9 @@ pub enum Folder {
     Suspect,
     /// Coins that most servers fail.
     Counterfeit,
-    /// Coins put into a locker or up for sale: whoever has its secret can take them, so they are the
-    /// wallet's no more. The numbers are kept for as long as nobody has. Made when it is needed.
+    /// Coins put into a locker or up for sale: whoever has its secret can take them, so they are
+    /// the wallet's no more. The numbers are kept for as long as nobody has. Made when it is
+    /// needed.
     Lockers,
 }
 
@@ -43,8 +44,8 @@ impl Folder {
         Folder::Suspect,
         Folder::Counterfeit,
     ];
-    /// Those whose coins are the wallet's own. To grade a coin in Suspect would be to count as one's
-    /// own what its giver can still spend, and what is in Counterfeit was judged already.
+    /// Those whose coins are the wallet's own. To grade a coin in Suspect would be to count as
+    /// one's own what its giver can still spend, and what is in Counterfeit was judged already.
     pub const OWN: [Folder; 4] = [Folder::Bank, Folder::Fracked, Folder::Limbo, Folder::Grade];
 
     /// What it is called on disk.
@@ -181,12 +182,12 @@ fn list(files: &[PathBuf]) -> String {
 
 /// A wallet's own coins ([`Folder::OWN`]), one file each.
 ///
-/// A file is changed by writing a new one beside it that takes its name, and put into another folder
-/// by writing it there before it is removed here; its content never changes on that way. So after a
-/// crash there is at worst a second copy of the same bytes, and it does not matter which one goes:
-/// the one that stays is where the coin's marks say it belongs, which finishes the move. Two files
-/// of a coin that differ come from somewhere else, as from a restored backup; either may hold numbers
-/// that the other has not, so both are left alone.
+/// A file is changed by writing a new one beside it that takes its name, and put into another
+/// folder by writing it there before it is removed here; its content never changes on that way. So
+/// after a crash there is at worst a second copy of the same bytes, and it does not matter which
+/// one goes: the one that stays is where the coin's marks say it belongs, which finishes the move.
+/// Two files of a coin that differ come from somewhere else, as from a restored backup; either may
+/// hold numbers that the other has not, so both are left alone.
 #[derive(Debug)]
 pub struct Wallet {
     root: PathBuf,
@@ -292,9 +293,9 @@ impl Wallet {
         self.coins.retain(|filed| kept(filed));
     }
 
-    /// Counts the coins in Counterfeit to the wallet's own from here on, to be judged again: what most
-    /// servers failed once they may pass now, as where some lied. Of a coin that the wallet has a file of
-    /// elsewhere, what lies in Counterfeit stays there.
+    /// Counts the coins in Counterfeit to the wallet's own from here on, to be judged again: what
+    /// most servers failed once they may pass now, as where some lied. Of a coin that the wallet
+    /// has a file of elsewhere, what lies in Counterfeit stays there.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -386,8 +387,8 @@ impl Wallet {
         carry_out(&moves)
     }
 
-    /// Puts new coins into a folder, durably: all of them or none, so that whoever made them can unmake
-    /// them where this fails.
+    /// Puts new coins into a folder, durably: all of them or none, so that whoever made them can
+    /// unmake them where this fails.
     ///
     /// # Errors
     /// There is a file of that name in it, or the disk fails; what could not be taken back then is
@@ -414,8 +415,8 @@ impl Wallet {
         Ok(())
     }
 
-    /// Saves, and moves coins that are in a locker now out of the wallet's own, into the folder Lockers.
-    /// An older file of theirs there was of another locker, which they have left since.
+    /// Saves, and moves coins that are in a locker now out of the wallet's own, into the folder
+    /// Lockers. An older file of theirs there was of another locker, which they have left since.
     ///
     /// # Errors
     /// As [`Wallet::save`]; a coin may be in its old folder, the new one, or both.
@@ -441,8 +442,8 @@ impl Wallet {
         Ok(())
     }
 
-    /// Writes a file that is no coin into the wallet's folder itself, durably: at every moment there is
-    /// the old one or the new one.
+    /// Writes a file that is no coin into the wallet's folder itself, durably: at every moment
+    /// there is the old one or the new one.
     ///
     /// # Errors
     /// The disk fails or is full.
@@ -488,7 +489,8 @@ impl Wallet {
         Ok(names.iter().filter_map(read).collect())
     }
 
-    /// Removes files of the folder Lockers whose coins have left their locker: the wallet has them back.
+    /// Removes files of the folder Lockers whose coins have left their locker: the wallet has them
+    /// back.
     ///
     /// # Errors
     /// The disk fails.
@@ -521,7 +523,8 @@ impl Wallet {
     /// Reads what is in the folders; gives the files that were never finished.
     fn read_folders(&mut self) -> Result<Vec<Unfinished>, WalletError> {
         let mut found = vec![];
-        // What is in Counterfeit is not the wallet's to grade, but a move to there may have stopped.
+        // What is in Counterfeit is not the wallet's to grade, but a move to there may have
+        // stopped.
         for folder in Folder::OWN.into_iter().chain([Folder::Counterfeit]) {
             let path = self.root.join(folder.name());
             for name in names(&path)? {
@@ -585,9 +588,9 @@ impl Wallet {
         Ok(())
     }
 
-    /// Ends what a crash interrupted before the file had its name. Where the coin has a file, nothing
-    /// was ever done that only the unfinished one knows of, since that waits for the name. Where it
-    /// has none, as in minting, the unfinished one is all there is of it.
+    /// Ends what a crash interrupted before the file had its name. Where the coin has a file,
+    /// nothing was ever done that only the unfinished one knows of, since that waits for the name.
+    /// Where it has none, as in minting, the unfinished one is all there is of it.
     fn finish(&mut self, unfinished: Unfinished, change: bool) -> Result<(), WalletError> {
         let Unfinished {
             file,
@@ -691,7 +694,8 @@ impl CoinFile {
     }
 }
 
-/// Makes what there is not of a wallet's folders: those that it made, each after the one that it is in.
+/// Makes what there is not of a wallet's folders: those that it made, each after the one that it is
+/// in.
 fn make_folders(root: &Path) -> Result<Vec<PathBuf>, WalletError> {
     // A folder that is made is durable once the folder that it is in is synced.
     let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();

@@ -83,8 +83,8 @@ fn parts(bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
     has_all.then(|| (NAME_AT..NAME_AT + name_length, DATAGRAM_AT..bytes.len()))
 }
 
-/// A stream and what is still to be sent back on it: one piece at a time, for two could overtake each
-/// other.
+/// A stream and what is still to be sent back on it: one piece at a time, for two could overtake
+/// each other.
 struct Echoed {
     stream: TcpStream,
     waiting: VecDeque<Received>,

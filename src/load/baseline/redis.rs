@@ -188,8 +188,8 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // Nothing in it is of any use, so it need not be asked. One that has ended is waited for all
-        // the same.
+        // Nothing in it is of any use, so it need not be asked. One that has ended is waited for
+        // all the same.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);

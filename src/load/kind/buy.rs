@@ -12,9 +12,9 @@ use crate::load::side_door::{ChoreError, SideDoor};
 use crate::protocol::lockers::{Buy, LockerKey, Memo, ReceiptId, TransactionId};
 use crate::protocol::{Command, Status};
 
-/// Buys lockers, each with a payment of its own, into a locker of its own. Before each turn what was
-/// bought in the one before is taken out of there and put up for sale again; a turn is over when all is
-/// bought, and what was not bought is taken back after the last one.
+/// Buys lockers, each with a payment of its own, into a locker of its own. Before each turn what
+/// was bought in the one before is taken out of there and put up for sale again; a turn is over
+/// when all is bought, and what was not bought is taken back after the last one.
 ///
 /// Needs a node for which every purchase counts as paid (`trade.settlement = "trusted"`).
 pub struct BuyKind {

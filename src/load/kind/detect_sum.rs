@@ -8,8 +8,8 @@ use crate::load::purse::Held;
 use crate::protocol::authentication::DetectSum;
 use crate::protocol::{Command, Status};
 
-/// Asks whether the numbers of some coins have the XOR that they have. One request in 64 names a wrong
-/// one.
+/// Asks whether the numbers of some coins have the XOR that they have. One request in 64 names a
+/// wrong one.
 pub struct DetectSumKind {
     drawn: Drawn,
     once: Once,

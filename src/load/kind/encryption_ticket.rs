@@ -9,12 +9,12 @@ use crate::load::purse::Held;
 use crate::protocol::key_healing::{EncryptionTicket, GetEncryptionTicket, split};
 use crate::protocol::{Command, RaidaId, Status};
 
-/// Asks for encryption tickets, with which a client gets a new number for a coin at another server: for
-/// one coin each, which it proves by its number here. One request in 64 names a wrong number, and must
-/// get none.
+/// Asks for encryption tickets, with which a client gets a new number for a coin at another server:
+/// for one coin each, which it proves by its number here. One request in 64 names a wrong number,
+/// and must get none.
 ///
-/// Only the two servers can read a ticket. What can be seen from here: it is sixteen bytes, and other
-/// ones than the ticket before, since each request wishes another number.
+/// Only the two servers can read a ticket. What can be seen from here: it is sixteen bytes, and
+/// other ones than the ticket before, since each request wishes another number.
 pub struct EncryptionTicketKind {
     drawn: Drawn,
     spoilt: Spoilt,
@@ -103,8 +103,8 @@ impl Kind for EncryptionTicketKind {
 
     fn withdraw(&mut self, _: usize) {}
 
-    /// A node that gives no ticket at all may still notice wrong numbers, which then look like right
-    /// answers: so that is an error.
+    /// A node that gives no ticket at all may still notice wrong numbers, which then look like
+    /// right answers: so that is an error.
     fn finish(&mut self) -> Result<(), LoadError> {
         match (self.last, self.refused) {
             (None, Some(status)) => Err(LoadError::NoEncryptionTicket(status)),

@@ -7,8 +7,8 @@ use crate::load::purse::Held;
 use crate::protocol::healing::{Find, FindAnswer, Found};
 use crate::protocol::{Command, Status};
 
-/// Asks which of two numbers coins have: for half of the requests the first is right, for most others
-/// the second, and for some neither.
+/// Asks which of two numbers coins have: for half of the requests the first is right, for most
+/// others the second, and for some neither.
 pub struct FindKind {
     drawn: Drawn,
     /// By slot: what is to be found for each coin.

@@ -11,7 +11,8 @@ use crate::protocol::healing::{Fix, PartialGenerator};
 use crate::protocol::{Command, RaidaId, Status};
 
 /// Has a node repair coins, on tickets that were got before. The coins are in fixed groups, one of
-/// which is in one request at a time, so that it is known at every moment which numbers are in force.
+/// which is in one request at a time, so that it is known at every moment which numbers are in
+/// force.
 pub struct FixKind {
     raida: RaidaId,
     repair: Repair,
@@ -29,9 +30,9 @@ struct Group {
     /// Its number in the stock.
     number: usize,
     coins: Vec<Held>,
-    /// What the numbers in force were derived from by the last fix, and by one of which nobody knows
-    /// whether it was done. The numbers themselves are derived when the load is over: a hundred of
-    /// them take as long as many a request.
+    /// What the numbers in force were derived from by the last fix, and by one of which nobody
+    /// knows whether it was done. The numbers themselves are derived when the load is over: a
+    /// hundred of them take as long as many a request.
     fixed: Option<PartialGenerator>,
     may_be_fixed: Option<PartialGenerator>,
 }

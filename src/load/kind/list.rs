@@ -11,10 +11,10 @@ use crate::load::side_door::SideDoor;
 use crate::protocol::lockers::{ListForSale, Listing, Offer};
 use crate::protocol::{Command, Status};
 
-/// Asks which lockers are for sale, for as many as one answer holds. So many are put up before the first
-/// turn, or as many as there are coins for, and taken back after the last one. Each answer has to show
-/// them in their order; those of others may stand among them, and in front of them so many that some
-/// or all have no room.
+/// Asks which lockers are for sale, for as many as one answer holds. So many are put up before the
+/// first turn, or as many as there are coins for, and taken back after the last one. Each answer
+/// has to show them in their order; those of others may stand among them, and in front of them so
+/// many that some or all have no room.
 pub struct ListKind {
     lots: Lots,
     door: SideDoor,

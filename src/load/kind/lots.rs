@@ -10,8 +10,8 @@ use crate::load::side_door::{Chore, ChoreError, SideDoor};
 use crate::protocol::lockers::{LockerKey, Remove, StoreSum};
 use crate::protocol::{Command, Status};
 
-/// Coins in lots of a request's size, each for a locker of its own. Coins that lie in lockers already
-/// are lots as they lie; others are put together as they are chosen.
+/// Coins in lots of a request's size, each for a locker of its own. Coins that lie in lockers
+/// already are lots as they lie; others are put together as they are chosen.
 pub(in crate::load) struct Lots {
     /// Lot after lot, then what is left over.
     coins: Vec<Held>,
@@ -138,11 +138,11 @@ impl Lots {
         asked
     }
 
-    /// Takes lots out of their lockers, each coin under its own number again, and says which of these
-    /// lots lie in no locker now, those that lay in none among them.
+    /// Takes lots out of their lockers, each coin under its own number again, and says which of
+    /// these lots lie in no locker now, those that lay in none among them.
     ///
-    /// A node takes no sum for a proof where coins that lie in one locker are in it in pairs: out of
-    /// there they can be neither stored nor put up for sale.
+    /// A node takes no sum for a proof where coins that lie in one locker are in it in pairs: out
+    /// of there they can be neither stored nor put up for sale.
     pub(super) fn take_out(
         &mut self,
         lots: impl IntoIterator<Item = usize>,

@@ -15,8 +15,8 @@ use crate::protocol::{Command, Status};
 /// What offers are to be paid in.
 pub(super) const CURRENCY: Currency = Currency::CloudCoin;
 
-/// No two offers of this program have the same price, so that none has the same terms as another one
-/// that is there. Where the prices begin is drawn, for there may be offers of other programs.
+/// No two offers of this program have the same price, so that none has the same terms as another
+/// one that is there. Where the prices begin is drawn, for there may be offers of other programs.
 static NEXT_PRICE: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::rng().next_u32()));
 
 /// A lot that is up for sale, or may be.
@@ -24,8 +24,8 @@ static NEXT_PRICE: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::r
 pub(super) struct Sale {
     pub(super) lot: usize,
     pub(super) key: TradeKey,
-    /// The number that the lot's coins have if it turns out that the offer is not there; `None` where
-    /// they have kept theirs then.
+    /// The number that the lot's coins have if it turns out that the offer is not there; `None`
+    /// where they have kept theirs then.
     pub(super) or_else: Option<An>,
 }
 
@@ -106,8 +106,8 @@ pub(super) fn put_up(
     asked
 }
 
-/// Takes offers back: their coins go into lockers. Of an offer that is not there nothing is in doubt
-/// any more afterwards.
+/// Takes offers back: their coins go into lockers. Of an offer that is not there nothing is in
+/// doubt any more afterwards.
 pub(super) fn take_back(
     lots: &mut Lots,
     sales: &[Sale],

@@ -6,22 +6,23 @@ use crate::load::LoadError;
 use crate::load::purse::{Held, deal};
 use crate::protocol::{Command, Status};
 
-/// Kinds with their shares, as a person writes them: `detect=90,pown=10`. One kind alone is a mix too.
+/// Kinds with their shares, as a person writes them: `detect=90,pown=10`. One kind alone is a mix
+/// too.
 #[derive(Clone, Debug)]
 pub struct Mix {
     parts: Vec<(&'static KindEntry, u32)>,
 }
 
-/// Requests of several kinds, drawn at random by their shares. Each kind has coins of its own, for a
-/// request that changes a coin makes it unknown what another one about the same coin must answer.
+/// Requests of several kinds, drawn at random by their shares. Each kind has coins of its own, for
+/// a request that changes a coin makes it unknown what another one about the same coin must answer.
 pub struct MixKind {
     parts: Vec<Part>,
     /// The sum of all shares.
     shares: u32,
     /// By slot: the part whose request it is.
     part_of: Vec<usize>,
-    /// The part that was drawn and had nothing to ask: it is its turn still, or the shares would not
-    /// be what they were to be.
+    /// The part that was drawn and had nothing to ask: it is its turn still, or the shares would
+    /// not be what they were to be.
     waits: Option<usize>,
 }
 
@@ -99,8 +100,8 @@ impl Mix {
         share(&mut changing) / share(&mut self.parts.iter())
     }
 
-    /// The kind of it for which coins get numbers that are drawn on the way; `in_lockers` tells whether
-    /// the coins lie in lockers already.
+    /// The kind of it for which coins get numbers that are drawn on the way; `in_lockers` tells
+    /// whether the coins lie in lockers already.
     pub fn drawing(&self, in_lockers: bool) -> Option<&'static str> {
         let draws = |numbers| match numbers {
             Numbers::Known | Numbers::KnownBySum => false,
@@ -112,8 +113,8 @@ impl Mix {
         drawing.next().map(|entry| entry.name)
     }
 
-    /// The kind of it that proves coins by a sum of their numbers, and so cannot be about several of a
-    /// locker at a time.
+    /// The kind of it that proves coins by a sum of their numbers, and so cannot be about several
+    /// of a locker at a time.
     pub fn summing(&self) -> Option<&'static str> {
         let mut entries = self.parts.iter().map(|&(entry, _)| entry);
         let summing = entries.find(|entry| entry.numbers == Numbers::KnownBySum);

@@ -1,5 +1,5 @@
-//! What a load asks, and what the answer must be: one file a kind, one interface. A new kind is a file
-//! here and a line in [`KINDS`].
+//! What a load asks, and what the answer must be: one file a kind, one interface. A new kind is a
+//! file here and a line in [`KINDS`].
 
 mod buy;
 mod detect;
@@ -54,8 +54,8 @@ use crate::protocol::{Command, Status};
 
 /// A kind of request. Each thread has its own; `slot` names one of the requests it has under way.
 pub trait Kind: Send {
-    /// Appends the payload of a new request, and says what it asks for. `None` where there is nothing
-    /// left to ask: every coin that could be asked about is under way already, or in doubt.
+    /// Appends the payload of a new request, and says what it asks for. `None` where there is
+    /// nothing left to ask: every coin that could be asked about is under way already, or in doubt.
     fn request(
         &mut self,
         slot: usize,
@@ -84,8 +84,8 @@ pub trait Kind: Send {
         false
     }
 
-    /// Whether there was nothing to ask the last time because all that was made ready for this turn is
-    /// used up, or could not be made ready: the turn is over then, and no longer than it took.
+    /// Whether there was nothing to ask the last time because all that was made ready for this turn
+    /// is used up, or could not be made ready: the turn is over then, and no longer than it took.
     fn is_spent(&self) -> bool {
         false
     }

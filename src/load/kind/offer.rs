@@ -10,8 +10,9 @@ use crate::load::purse::Held;
 use crate::load::side_door::{ChoreError, SideDoor};
 use crate::protocol::{Command, Status};
 
-/// Puts coins up for sale, each lot at a price of its own. Before each turn the offers of the one before
-/// are taken back, and their coins taken out of lockers; a turn is over when all coins are up for sale.
+/// Puts coins up for sale, each lot at a price of its own. Before each turn the offers of the one
+/// before are taken back, and their coins taken out of lockers; a turn is over when all coins are
+/// up for sale.
 pub struct OfferKind {
     lots: Lots,
     door: SideDoor,

@@ -12,11 +12,11 @@ use crate::load::side_door::SideDoor;
 use crate::protocol::lockers::{LockerKey, Peek};
 use crate::protocol::{Command, Status};
 
-/// Looks into lockers, which has to show just the coins that lie there in the order in which they were
-/// stored. One request in 64 names a key that no locker has.
+/// Looks into lockers, which has to show just the coins that lie there in the order in which they
+/// were stored. One request in 64 names a key that no locker has.
 ///
-/// Coins that lie in lockers already stay there as they are, and the first answer says in which order;
-/// all others have to say the same. Others are put into lockers before the first turn.
+/// Coins that lie in lockers already stay there as they are, and the first answer says in which
+/// order; all others have to say the same. Others are put into lockers before the first turn.
 pub struct PeekKind {
     lots: Lots,
     draw: Draw,

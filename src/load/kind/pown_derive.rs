@@ -8,7 +8,8 @@ use crate::load::purse::Held;
 use crate::protocol::authentication::{PownDerive, derived_an};
 use crate::protocol::{Command, RaidaId, Status};
 
-/// Gives coins numbers that are derived from those in force and a delta that is drawn for each request.
+/// Gives coins numbers that are derived from those in force and a delta that is drawn for each
+/// request.
 pub struct PownDeriveKind {
     coins: UnderWay,
     raida: RaidaId,

@@ -8,8 +8,8 @@ use crate::protocol::authentication::PownSum;
 use crate::protocol::{Command, Status};
 
 /// Gives coins their other authenticity number by a sum. All coins of a purse have the same XOR of
-/// their two numbers, so that one delta takes any of them to its other one, whichever it has. A node of
-/// the `spec` dialect takes one coin a request: [`super::PownDeriveKind`] is for several.
+/// their two numbers, so that one delta takes any of them to its other one, whichever it has. A
+/// node of the `spec` dialect takes one coin a request: [`super::PownDeriveKind`] is for several.
 pub struct PownSumKind(UnderWay);
 
 impl PownSumKind {

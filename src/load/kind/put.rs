@@ -10,8 +10,8 @@ use crate::load::side_door::SideDoor;
 use crate::protocol::lockers::{LockerKey, StoreSum};
 use crate::protocol::{Command, Status};
 
-/// Puts coins into lockers, each lot into one of its own under a new key. Before each turn the lots of
-/// the one before are taken out again; a turn is over when all coins lie in lockers.
+/// Puts coins into lockers, each lot into one of its own under a new key. Before each turn the lots
+/// of the one before are taken out again; a turn is over when all coins lie in lockers.
 pub struct PutKind {
     lots: Lots,
     door: SideDoor,

@@ -12,8 +12,8 @@ use crate::load::side_door::SideDoor;
 use crate::protocol::lockers::{LockerKey, Remove, Removed};
 use crate::protocol::{Command, Status};
 
-/// Takes all coins of a locker out, giving each a new number. The lockers are made ready before each
-/// turn, which is over when all of them are empty.
+/// Takes all coins of a locker out, giving each a new number. The lockers are made ready before
+/// each turn, which is over when all of them are empty.
 pub struct TakeKind {
     lots: Lots,
     door: SideDoor,

@@ -6,11 +6,11 @@ use crate::load::purse::Held;
 use crate::protocol::healing::{GetTicket, TicketAnswer};
 use crate::protocol::{Command, Status};
 
-/// Asks for tickets for coins. One request in 64 names a wrong authenticity number for its first coin,
-/// which must not get into the ticket.
+/// Asks for tickets for coins. One request in 64 names a wrong authenticity number for its first
+/// coin, which must not get into the ticket.
 ///
-/// A node keeps each ticket for 300 s unless told otherwise: its pool has to hold what is asked for in
-/// that time (`tickets.pool`, `tickets.lifetime_s`), of which one address may have an eighth
+/// A node keeps each ticket for 300 s unless told otherwise: its pool has to hold what is asked for
+/// in that time (`tickets.pool`, `tickets.lifetime_s`), of which one address may have an eighth
 /// (`tickets.shares`) and one coin 128 tickets (`tickets.per_coin`), or the rest is refused.
 pub struct TicketKind {
     drawn: Drawn,

@@ -7,8 +7,8 @@ use crate::load::at_rest::AtRest;
 use crate::load::purse::Held;
 
 /// Coins whose numbers requests change, each in one request at a time, so that it is known at every
-/// moment which number is in force: a node that forgets a change, or makes one that it did not tell,
-/// fails a later request.
+/// moment which number is in force: a node that forgets a change, or makes one that it did not
+/// tell, fails a later request.
 pub(super) struct UnderWay {
     coins: Vec<Held>,
     coins_per_request: usize,

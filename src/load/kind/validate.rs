@@ -7,8 +7,9 @@ use crate::load::purse::Held;
 use crate::protocol::healing::{GetTicket, TicketAnswer, TicketId, Validate};
 use crate::protocol::{Command, RaidaId, Status};
 
-/// Claims tickets in the names of all 25 servers, one after the other: for each ticket a request that
-/// asks for it, and 25 that claim it. Every claim must give the coins of the ticket, in their order.
+/// Claims tickets in the names of all 25 servers, one after the other: for each ticket a request
+/// that asks for it, and 25 that claim it. Every claim must give the coins of the ticket, in their
+/// order.
 ///
 /// Needs a node that believes whoever claims: one without a list of peers, or with
 /// `peers.verify_source = false`.
@@ -87,8 +88,8 @@ impl Kind for ValidateKind {
         }
     }
 
-    /// The server in whose name it was counts as having claimed; a ticket that was asked for is given
-    /// up.
+    /// The server in whose name it was counts as having claimed; a ticket that was asked for is
+    /// given up.
     fn lost(&mut self, _: usize) {}
 
     fn withdraw(&mut self, slot: usize) {

@@ -25,8 +25,8 @@ pub struct Stored {
     pub traces: Vec<Trace>,
 }
 
-/// Writes everything there is of a run that began at `start`; makes the folder. `steps` are the rates
-/// of a sweep one by one: percentiles over all of them would be of no load at all.
+/// Writes everything there is of a run that began at `start`; makes the folder. `steps` are the
+/// rates of a sweep one by one: percentiles over all of them would be of no load at all.
 ///
 /// # Errors
 /// A file cannot be written, or a picture not drawn.

@@ -72,8 +72,8 @@ mod tests {
     use super::*;
     use crate::load::Tally;
 
-    /// As the plotter reads it: lines of four columns that do not begin with '#', of which the first
-    /// and the last are numbers.
+    /// As the plotter reads it: lines of four columns that do not begin with '#', of which the
+    /// first and the last are numbers.
     fn plotted(text: &str) -> Vec<(f64, f64)> {
         let rows = text.lines().filter(|line| !line.starts_with('#'));
         let columns = rows.map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -1,4 +1,5 @@
-//! Latencies over time, as HdrHistogram's log tools read them (format 1.3, V2 histograms, deflated).
+//! Latencies over time, as HdrHistogram's log tools read them (format 1.3, V2 histograms,
+//! deflated).
 
 use std::io::Read;
 use std::time::SystemTime;
@@ -57,7 +58,8 @@ const COUNTS_MAX: u32 = 4 << 20;
 /// The longest time, in seconds, that a log says: some 30 years.
 const SECONDS_MAX: f64 = 1e9;
 
-/// Whether the times at the front of a line are times: the reader of the log takes any number for one.
+/// Whether the times at the front of a line are times: the reader of the log takes any number for
+/// one.
 fn check_times(line: &str) -> Result<(), String> {
     if line.starts_with(['#', '"']) {
         return Ok(());

@@ -88,8 +88,8 @@ pub struct ContenderReport {
     /// The same of each slice.
     #[serde(default)]
     pub latency_us_by_slice: Vec<LatencyMicros>,
-    /// Slices that ended before their time because all that was made ready for them was used up; rates
-    /// are of the time they took.
+    /// Slices that ended before their time because all that was made ready for them was used up;
+    /// rates are of the time they took.
     #[serde(default)]
     pub slices_cut_short: usize,
     /// Requests of the slices.
@@ -228,8 +228,8 @@ impl Report {
     }
 }
 
-/// Numbers of a result are 0 or within these, whatever they count or measure: an axis can be drawn for
-/// them.
+/// Numbers of a result are 0 or within these, whatever they count or measure: an axis can be drawn
+/// for them.
 const NUMBERS: RangeInclusive<f64> = 1e-9..=1e18;
 const SHARDS_MAX: usize = u16::MAX as usize;
 

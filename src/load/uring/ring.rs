@@ -62,8 +62,8 @@ pub(in crate::load) struct Completion {
     pub(in crate::load) goes_on: bool,
 }
 
-/// A buffer that is this program's until it is given back. There is one of it for each time that the
-/// kernel filled the buffer.
+/// A buffer that is this program's until it is given back. There is one of it for each time that
+/// the kernel filled the buffer.
 #[derive(Debug)]
 pub(in crate::load) struct Received {
     buffer: u16,
@@ -103,8 +103,8 @@ impl Ring {
         })
     }
 
-    /// Receives from a connected socket, again and again until a completion says that it does not go
-    /// on.
+    /// Receives from a connected socket, again and again until a completion says that it does not
+    /// go on.
     pub(in crate::load) fn receive(&mut self, socket: RawFd, token: u64) -> io::Result<()> {
         let entry = opcode::RecvMulti::new(Fd(socket), GROUP).build();
         // SAFETY: it writes only into the ring's own buffers.
@@ -148,7 +148,8 @@ impl Ring {
     }
 
     /// Sends a part of what was received, to whom another part of it names, if any does. The buffer
-    /// goes back to the kernel when that is done, and the completion has the token, which has 40 bits.
+    /// goes back to the kernel when that is done, and the completion has the token, which has 40
+    /// bits.
     pub(in crate::load) fn send_received(
         &mut self,
         socket: RawFd,
@@ -173,8 +174,8 @@ impl Ring {
         unsafe { self.push(send.build().user_data(token)) }
     }
 
-    /// Hands over what is to be done, and waits for something to have come besides the ends of sends;
-    /// not at all for zero.
+    /// Hands over what is to be done, and waits for something to have come besides the ends of
+    /// sends; not at all for zero.
     pub(in crate::load) fn wait(&mut self, patience: Duration) -> io::Result<()> {
         if patience.is_zero() {
             let is_idle = {
@@ -316,8 +317,8 @@ impl Buffers {
         entry.set_len(self.buffer_bytes as u32);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `list` is the first entry of the list, whose `resv` field is the tail; it is aligned
-        // for two bytes, and only this thread writes it.
+        // SAFETY: `list` is the first entry of the list, whose `resv` field is the tail; it is
+        // aligned for two bytes, and only this thread writes it.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(list).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }

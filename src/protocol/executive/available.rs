@@ -4,8 +4,8 @@ use crate::coin::{Denomination, SerialNumber};
 const LISTED_MAX: usize = 1_024;
 /// Ranges of one denomination, at most, and singles: their counts have one byte each.
 const KIND_MAX: usize = 255;
-/// A run of this many serial numbers is cheaper as a range (8 bytes) than one by one (4 bytes each);
-/// a run of two costs the same, and stays two singles.
+/// A run of this many serial numbers is cheaper as a range (8 bytes) than one by one (4 bytes
+/// each); a run of two costs the same, and stays two singles.
 const RANGE_RUN_MIN: u32 = 3;
 
 /// Appends one denomination of the answer to "get available SNs": DN, ranges (1), singles (1), each
@@ -42,8 +42,8 @@ pub fn write_free_sns(
     list.listed
 }
 
-/// What is listed so far. The counts come before the numbers on the wire, and ranges before singles,
-/// so both wait here until all are known: 3 kB of stack.
+/// What is listed so far. The counts come before the numbers on the wire, and ranges before
+/// singles, so both wait here until all are known: 3 kB of stack.
 struct List {
     ranges: [(u32, u32); KIND_MAX],
     ranges_len: usize,

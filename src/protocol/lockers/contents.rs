@@ -33,8 +33,8 @@ impl Peek {
 /// Peek trade locker: which coins are for sale there? Its key or its public id: 16 bytes. Answered
 /// with [`Contents`].
 ///
-/// An addition of this node: with a byte 1 after the name, where is it to be paid? Answered with the
-/// seller's [`Address`].
+/// An addition of this node: with a byte 1 after the name, where is it to be paid? Answered with
+/// the seller's [`Address`].
 #[derive(Clone, Copy, Debug)]
 pub struct PeekTrade {
     /// The trade locker.
@@ -55,8 +55,8 @@ pub enum TradePart {
 impl PeekTrade {
     const ADDRESS: u8 = 1;
 
-    /// Reads a payload: 16 where it has another size or asks for nothing known, 242 where no trade locker
-    /// is called so.
+    /// Reads a payload: 16 where it has another size or asks for nothing known, 242 where no trade
+    /// locker is called so.
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<PeekTrade, Status> {
         let (name, asks_for) = match payload {
@@ -113,8 +113,8 @@ pub enum Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// Appends the answer: the coins in the order in which they were stored, 5n bytes with 241; none
-    /// with 242.
+    /// Appends the answer: the coins in the order in which they were stored, 5n bytes with 241;
+    /// none with 242.
     #[inline]
     pub fn answer(coins: impl IntoIterator<Item = Coin>, out: &mut Vec<u8>) -> Status {
         let start = out.len();
@@ -147,10 +147,11 @@ impl<'a> Contents<'a> {
     }
 }
 
-/// Remove: give these coins of a locker new authenticity numbers, by which they leave it. Its key, n x
-/// (DN SN, new AN): 16 + 21n bytes. Answered by [`PassFail`](crate::protocol::PassFail) with
+/// Remove: give these coins of a locker new authenticity numbers, by which they leave it. Its key,
+/// n x (DN SN, new AN): 16 + 21n bytes. Answered by [`PassFail`](crate::protocol::PassFail) with
 /// [`Bitmap::Always`](crate::protocol::pass_fail::Bitmap::Always), or with 242 and no payload where
-/// there is no such locker. A coin that is not in the locker just fails, also one that cannot exist.
+/// there is no such locker. A coin that is not in the locker just fails, also one that cannot
+/// exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Remove<'a> {
     /// The locker.
@@ -159,8 +160,8 @@ pub struct Remove<'a> {
 }
 
 impl<'a> Remove<'a> {
-    /// Reads a payload: 16 where it is too short, 39 where it does not divide, 242 where no locker has
-    /// such a key.
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide, 242 where no locker
+    /// has such a key.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Remove<'a>, Status> {
         let (key, list) = payload.split_first_chunk().ok_or(Status::INVALID_LENGTH)?;

@@ -120,9 +120,9 @@ impl std::fmt::Debug for TradeKey {
     }
 }
 
-/// What a node derives public ids with: 32 random bytes that it keeps, so that ids stay the same, and
-/// shows nobody. Who has them can try keys against a listing, which takes 2^72 tries where the key's
-/// owner chose well.
+/// What a node derives public ids with: 32 random bytes that it keeps, so that ids stay the same,
+/// and shows nobody. Who has them can try keys against a listing, which takes 2^72 tries where the
+/// key's owner chose well.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct PublicIdKey([u8; PublicIdKey::SIZE]);
 
@@ -154,8 +154,8 @@ impl std::fmt::Debug for PublicIdKey {
     }
 }
 
-/// What a listing calls a trade locker. Everyone may know it: it opens nothing. It has the form of a
-/// trade key, price and currency included.
+/// What a listing calls a trade locker. Everyone may know it: it opens nothing. It has the form of
+/// a trade key, price and currency included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicId {
     bytes: [u8; PublicId::SIZE],
@@ -207,11 +207,11 @@ impl std::fmt::Debug for PublicId {
     }
 }
 
-/// Names a trade locker in a request: its key or its public id, which nothing tells apart. Printing it
-/// shows nothing.
+/// Names a trade locker in a request: its key or its public id, which nothing tells apart. Printing
+/// it shows nothing.
 ///
-/// Look it up [as an id](TradeName::as_public_id) first: whoever has a listing can offer coins under a
-/// key that equals another's id, but nobody can make a key whose id is another's key.
+/// Look it up [as an id](TradeName::as_public_id) first: whoever has a listing can offer coins
+/// under a key that equals another's id, but nobody can make a key whose id is another's key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TradeName(TradeKey);
 
@@ -310,7 +310,8 @@ mod tests {
         }
     }
 
-    /// As Python's `hmac.new(bytes([7] * 32), b"public id of a trade locker" + key, "sha256")` has it.
+    /// As Python's `hmac.new(bytes([7] * 32), b"public id of a trade locker" + key, "sha256")` has
+    /// it.
     #[test]
     fn a_public_id_is_a_keyed_hash_and_the_terms() {
         let id = key().public_id(&PublicIdKey::new([7; 32]));

@@ -29,9 +29,9 @@ impl ListForSale {
         out.extend_from_slice(&[self.currency.to_byte(), self.most]);
     }
 
-    /// Appends the answer, of as many of these trade lockers as were asked for, and gives its status.
-    /// `spec`: public id (16), currency (1), value (8), price (4), 29 bytes each. `raidax`: 13 bytes
-    /// each, without the public id.
+    /// Appends the answer, of as many of these trade lockers as were asked for, and gives its
+    /// status. `spec`: public id (16), currency (1), value (8), price (4), 29 bytes each. `raidax`:
+    /// 13 bytes each, without the public id.
     pub fn answer(
         &self,
         lockers: impl IntoIterator<Item = (PublicId, Value)>,
@@ -77,9 +77,9 @@ const SPEC_SIZE: usize = PublicId::SIZE + Offer::SIZE;
 impl<'a> Listing<'a> {
     /// Reads the answer to a request for lockers paid in this currency; `None` where it is none.
     ///
-    /// The dialects differ in length, save where 29 and 13 both divide it. Then it is `spec` where it
-    /// reads as that, each id with the terms that follow it: for a list of the other dialect to do
-    /// so, its second offer would have to be worth half of all the coins there can be.
+    /// The dialects differ in length, save where 29 and 13 both divide it. Then it is `spec` where
+    /// it reads as that, each id with the terms that follow it: for a list of the other dialect to
+    /// do so, its second offer would have to be worth half of all the coins there can be.
     pub fn read(status: Status, payload: &'a [u8], asked: Currency) -> Option<Listing<'a>> {
         if status != Status::ALL_PASS {
             return None;

@@ -94,9 +94,9 @@ impl std::fmt::Debug for Memo<'_> {
     }
 }
 
-/// Buy: I have paid for the trade locker with just this offer, put its coins into this locker. Locker
-/// key (16), currency (1), value (8), price (4), transaction id (32), receipt id (16), memo (1-254):
-/// 77 bytes and the memo. Answered with 241, 51, 150, 180 or 203, and no payload.
+/// Buy: I have paid for the trade locker with just this offer, put its coins into this locker.
+/// Locker key (16), currency (1), value (8), price (4), transaction id (32), receipt id (16), memo
+/// (1-254): 77 bytes and the memo. Answered with 241, 51, 150, 180 or 203, and no payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Buy<'a> {
     /// The locker that the coins are to go into.
@@ -112,8 +112,8 @@ pub struct Buy<'a> {
 }
 
 impl<'a> Buy<'a> {
-    /// Reads a payload: 16 where it is too short, 198 where the key is no locker's, 50 where there is
-    /// no such currency, 198 where the memo is too long.
+    /// Reads a payload: 16 where it is too short, 198 where the key is no locker's, 50 where there
+    /// is no such currency, 198 where the memo is too long.
     pub fn parse(payload: &'a [u8]) -> Result<Buy<'a>, Status> {
         const SHORT: Status = Status::INVALID_LENGTH;
         let (into, rest) = payload.split_first_chunk().ok_or(SHORT)?;

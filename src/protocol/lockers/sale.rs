@@ -58,8 +58,9 @@ impl std::fmt::Debug for Address {
 }
 
 /// Put for sale: put these coins into a trade locker, if this is the XOR of their authenticity
-/// numbers. n x (DN SN), XOR (16), trade key (16), address length (1), address (128, padded): 161 + 5n
-/// bytes. Answered with 241 or 242 and no payload, or with 148 where such an offer is there already.
+/// numbers. n x (DN SN), XOR (16), trade key (16), address length (1), address (128, padded): 161 +
+/// 5n bytes. Answered with 241 or 242 and no payload, or with 148 where such an offer is there
+/// already.
 #[derive(Clone, Copy, Debug)]
 pub struct PutForSale<'a> {
     coins: Coins<'a>,
@@ -72,9 +73,10 @@ pub struct PutForSale<'a> {
 }
 
 impl<'a> PutForSale<'a> {
-    /// Reads a payload: 16 where it is too short, 39 where it does not divide; then 50 where the key
-    /// names no currency there is, 199 where it has not the mark of a trade key, 198 where the address
-    /// is too short or too long; then 40 where a coin cannot exist. What pads the address is ignored.
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide; then 50 where the
+    /// key names no currency there is, 199 where it has not the mark of a trade key, 198 where the
+    /// address is too short or too long; then 40 where a coin cannot exist. What pads the address
+    /// is ignored.
     pub fn parse(payload: &'a [u8]) -> Result<PutForSale<'a>, Status> {
         const SHORT: Status = Status::INVALID_LENGTH;
         let (rest, padded) = payload

@@ -8,8 +8,8 @@ use crate::{
     },
 };
 
-/// Store sum: put these coins into a locker, if this is the XOR of their authenticity numbers: all or
-/// none. n x (DN SN), XOR (16), locker key (16): 32 + 5n bytes. Answered with 241 or 242 and no
+/// Store sum: put these coins into a locker, if this is the XOR of their authenticity numbers: all
+/// or none. n x (DN SN), XOR (16), locker key (16): 32 + 5n bytes. Answered with 241 or 242 and no
 /// payload.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreSum<'a> {
@@ -21,8 +21,8 @@ pub struct StoreSum<'a> {
 }
 
 impl<'a> StoreSum<'a> {
-    /// Reads a payload: 16 where it is too short, 39 where it does not divide, 199 where the key is no
-    /// locker's, 40 where a coin cannot exist.
+    /// Reads a payload: 16 where it is too short, 39 where it does not divide, 199 where the key is
+    /// no locker's, 40 where a coin cannot exist.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<StoreSum<'a>, Status> {
         let (rest, key) = payload.split_last_chunk().ok_or(Status::INVALID_LENGTH)?;
@@ -55,8 +55,8 @@ impl<'a> StoreSum<'a> {
     }
 }
 
-/// Store multiple: lockers (1), then each as in [`StoreSum`] with its number of coins (2) before it.
-/// Each locker is stored by itself, all of its coins or none. Answered by [`StoreAnswer`].
+/// Store multiple: lockers (1), then each as in [`StoreSum`] with its number of coins (2) before
+/// it. Each locker is stored by itself, all of its coins or none. Answered by [`StoreAnswer`].
 #[derive(Clone, Copy, Debug)]
 pub struct StoreMultiple<'a> {
     lockers: u8,
@@ -69,7 +69,8 @@ impl<'a> StoreMultiple<'a> {
     /// Coins for one locker, at most.
     pub const COINS_MAX: usize = u16::MAX as usize;
 
-    /// Reads a payload: 198 where there are no lockers, 16 where it is shorter or longer than they say.
+    /// Reads a payload: 198 where there are no lockers, 16 where it is shorter or longer than they
+    /// say.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<StoreMultiple<'a>, Status> {
         let (&lockers, list) = payload.split_first().ok_or(Status::INVALID_LENGTH)?;
@@ -86,8 +87,8 @@ impl<'a> StoreMultiple<'a> {
         }
     }
 
-    /// Appends the payload: for each locker its coins, the XOR of their authenticity numbers and its
-    /// key.
+    /// Appends the payload: for each locker its coins, the XOR of their authenticity numbers and
+    /// its key.
     ///
     /// # Panics
     /// When there are no lockers or over [`StoreMultiple::LOCKERS_MAX`], or over
@@ -122,9 +123,9 @@ impl<'a> StoreMultiple<'a> {
         usize::from(self.lockers)
     }
 
-    /// The lockers, in the order of the request. One that could not be stored by itself either is its
-    /// refusal, and no reason not to store the others: it has no coins (16), its key is no locker's
-    /// (199), or one of its coins cannot exist (40).
+    /// The lockers, in the order of the request. One that could not be stored by itself either is
+    /// its refusal, and no reason not to store the others: it has no coins (16), its key is no
+    /// locker's (199), or one of its coins cannot exist (40).
     #[inline]
     pub fn lockers(&self) -> impl Iterator<Item = Result<StoreSum<'a>, Status>> + Clone + use<'a> {
         let mut rest = self.list;
@@ -139,8 +140,8 @@ impl<'a> StoreMultiple<'a> {
 /// Bytes of the number of coins before each locker.
 const COUNT_SIZE: usize = 2;
 
-/// What [`StoreSum`] reads of the first locker of a list, and the rest of the list; `None` where the
-/// list ends before the locker does.
+/// What [`StoreSum`] reads of the first locker of a list, and the rest of the list; `None` where
+/// the list ends before the locker does.
 #[inline]
 fn split_locker(list: &[u8]) -> Option<(&[u8], &[u8])> {
     let (count, rest) = list.split_first_chunk::<COUNT_SIZE>()?;
@@ -150,8 +151,8 @@ fn split_locker(list: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Composes the answer to [`StoreMultiple`]: 241 where all lockers were stored, 242 where none was,
 /// 243 otherwise. In the `spec` dialect a byte a locker follows, 1 stored, 0 not; in the `raidax`
-/// dialect 243 has a bitmap and the others have no payload. Lockers may be reported in any order; one
-/// that is never reported was not stored.
+/// dialect 243 has a bitmap and the others have no payload. Lockers may be reported in any order;
+/// one that is never reported was not stored.
 #[derive(Debug)]
 pub struct StoreAnswer<'b>(Form<'b>);
 
@@ -236,9 +237,9 @@ pub enum Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    /// Reads the answer to a request of this many lockers; `None` where it is none. One dialect cannot
-    /// be taken for the other: a bitmap has fewer bytes than there are lockers, save where there is one
-    /// locker, and then the answer is never mixed.
+    /// Reads the answer to a request of this many lockers; `None` where it is none. One dialect
+    /// cannot be taken for the other: a bitmap has fewer bytes than there are lockers, save where
+    /// there is one locker, and then the answer is never mixed.
     pub fn read(status: Status, payload: &'a [u8], lockers: usize) -> Option<Stored<'a>> {
         if payload.is_empty() || payload.len() != lockers {
             return Passed::read(status, payload, lockers).map(Stored::Bits);

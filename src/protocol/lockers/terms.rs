@@ -48,8 +48,8 @@ impl std::fmt::Display for Currency {
     }
 }
 
-/// How much of a currency a trade locker costs, in the unit that buyer and seller mean: the protocol
-/// names none.
+/// How much of a currency a trade locker costs, in the unit that buyer and seller mean: the
+/// protocol names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Price(u32);
 
@@ -90,8 +90,8 @@ impl Value {
         self.0
     }
 
-    /// What these coins are worth together; `None` where eight bytes do not hold it, which takes over
-    /// 184,467 coins of the highest denomination: such a locker cannot be on offer.
+    /// What these coins are worth together; `None` where eight bytes do not hold it, which takes
+    /// over 184,467 coins of the highest denomination: such a locker cannot be on offer.
     pub fn of(coins: impl IntoIterator<Item = Coin>) -> Option<Value> {
         let worth = |coin: Coin| coin.denomination.worth_units();
         let mut coins = coins.into_iter();

@@ -9,15 +9,16 @@ use crate::{
     store::book::Stamp,
 };
 
-/// From so many coins on, a locker is kept so that one of them is found without a look at the others.
+/// From so many coins on, a locker is kept so that one of them is found without a look at the
+/// others.
 const BIG: usize = 4_096;
 /// A big locker is kept as a small one again when no more are left.
 const SMALL: usize = 1_024;
 
 /// The coins under one key, in the order stored.
 ///
-/// Nearly all lockers hold few coins, and are looked into, filled and emptied as a whole: those are one
-/// run of memory, 16 bytes a coin.
+/// Nearly all lockers hold few coins, and are looked into, filled and emptied as a whole: those are
+/// one run of memory, 16 bytes a coin.
 #[derive(Debug)]
 pub(super) enum Contents {
     /// Rising.

@@ -10,13 +10,13 @@ use crate::{
     store::book::Stamp,
 };
 
-/// Which coins lie under which marked number, in the order stored. A key is found in constant time, and
-/// so are the keys that start with five bytes.
+/// Which coins lie under which marked number, in the order stored. A key is found in constant time,
+/// and so are the keys that start with five bytes.
 pub(super) struct Index {
     lockers: Arena<Locker>,
     by_key: Table,
-    /// By kind, the oldest of the lockers that share a prefix; they are a ring, trade lockers apart: so
-    /// whoever looks for keys of one kind never has to pass over many of the other.
+    /// By kind, the oldest of the lockers that share a prefix; they are a ring, trade lockers
+    /// apart: so whoever looks for keys of one kind never has to pass over many of the other.
     by_prefix: [Table; 2],
     counts: IndexCounts,
     /// Bytes of what lies in lockers.
@@ -140,8 +140,8 @@ impl Index {
         items.next().map(|_| Place { locker, last })
     }
 
-    /// The keys of a kind that start with these bytes, the oldest locker first: the one that coins have
-    /// lain under for longest.
+    /// The keys of a kind that start with these bytes, the oldest locker first: the one that coins
+    /// have lain under for longest.
     #[inline]
     pub(super) fn keys(&self, prefix: LockerPrefix, kind: Kind) -> impl Iterator<Item = An> {
         let oldest = self.oldest(prefix, kind);
@@ -204,9 +204,9 @@ impl Index {
         }
     }
 
-    /// Calls `each` for coins from a place on, at least for some of those left, and gives the place to go
-    /// on from; `None` at the end. Whoever goes on with turns of others in between misses none that
-    /// stayed where it was all the time.
+    /// Calls `each` for coins from a place on, at least for some of those left, and gives the place
+    /// to go on from; `None` at the end. Whoever goes on with turns of others in between misses
+    /// none that stayed where it was all the time.
     pub(super) fn visit(
         &self,
         from: Place,

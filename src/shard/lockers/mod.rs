@@ -1,6 +1,7 @@
-//! What a shard keeps track of beside its pages: the lockers and trade lockers that hash to it, what is
-//! for sale in them, and which payments were used. It hears of every change that concerns it before the
-//! change is answered; everything in it but orders, sales and payments can be found in the pages again.
+//! What a shard keeps track of beside its pages: the lockers and trade lockers that hash to it,
+//! what is for sale in them, and which payments were used. It hears of every change that concerns
+//! it before the change is answered; everything in it but orders, sales and payments can be found
+//! in the pages again.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -36,8 +37,8 @@ pub use sales::{Buyer, FoundSale, OnOffer, SaleId, SaleRefused, Taken, Taker, Tr
 use sales::{HoldLimits, Sales};
 pub use update::{KeyUpdate, Update};
 
-/// Keys of a kind that are tried for a request under encryption type 2: those who store coins choose the
-/// keys, and could have many start alike.
+/// Keys of a kind that are tried for a request under encryption type 2: those who store coins
+/// choose the keys, and could have many start alike.
 const KEYS_TRIED_MAX: usize = 16;
 
 /// The lockers, sales and payments that one shard keeps track of.
@@ -64,8 +65,8 @@ pub struct TradeSettings {
     pub questions_per_address: usize,
     /// Those that all datagrams together may, which bear any address.
     pub questions_by_datagram: usize,
-    /// Used payments that it remembers, at most; each takes some 70 bytes. A payment beyond them is not
-    /// taken.
+    /// Used payments that it remembers, at most; each takes some 70 bytes. A payment beyond them is
+    /// not taken.
     pub payments_max: usize,
 }
 
@@ -124,8 +125,8 @@ impl Lockers {
         }
     }
 
-    /// Takes up those of the recovered coins, sales and payments that are this shard's, giving others
-    /// their turn by `turn` now and then.
+    /// Takes up those of the recovered coins, sales and payments that are this shard's, giving
+    /// others their turn by `turn` now and then.
     pub async fn take_over(
         &mut self,
         book: &Book,
@@ -193,8 +194,8 @@ impl Lockers {
         self.index.coins(key)
     }
 
-    /// Appends the next coins under a key, from a place on that an earlier call gave; gives the place to
-    /// go on from. It is good until the next update.
+    /// Appends the next coins under a key, from a place on that an earlier call gave; gives the
+    /// place to go on from. It is good until the next update.
     pub fn stretch(&self, key: &An, from: Place, out: &mut Vec<Coin>) -> Option<Place> {
         self.index.stretch(key, from, STRETCH, out)
     }
@@ -204,7 +205,8 @@ impl Lockers {
         self.version
     }
 
-    /// The oldest keys that start with these bytes: of lockers, and of trade lockers where those count.
+    /// The oldest keys that start with these bytes: of lockers, and of trade lockers where those
+    /// count.
     #[inline]
     pub fn keys(&self, prefix: LockerPrefix, of: KeysOf) -> impl Iterator<Item = An> {
         let oldest = |kind| self.index.keys(prefix, kind).take(KEYS_TRIED_MAX);
@@ -259,8 +261,8 @@ impl Lockers {
         self.sales.end_holds(payment);
     }
 
-    /// Lets nobody else move the coins of a trade locker until it is given back; none where the seller
-    /// has nothing for sale under the key.
+    /// Lets nobody else move the coins of a trade locker until it is given back; none where the
+    /// seller has nothing for sale under the key.
     ///
     /// # Errors
     /// It is not for sale any more, or somebody else is buying it.
@@ -335,8 +337,8 @@ impl Lockers {
         self.is_changed = true;
     }
 
-    /// Appends what comes next in a book, some thousand entries; none where `cursor` has come to the
-    /// end. What changes between two calls may be in the book as it was or as it is.
+    /// Appends what comes next in a book, some thousand entries; none where `cursor` has come to
+    /// the end. What changes between two calls may be in the book as it was or as it is.
     pub fn entries(&self, cursor: &mut Cursor, out: &mut Vec<Entry>) {
         let mut left = ENTRIES_A_TURN;
         while left > 0 && (cursor.payments as usize) < self.payments.len() {

@@ -9,8 +9,8 @@ use crate::store::book::{Payment, PaymentId};
 pub(super) struct Payments {
     used: Arena<Used>,
     by_id: Table,
-    /// Looked at: a payment's name is no secret, so that others than who made it may name it as well, and
-    /// must not keep him from it.
+    /// Looked at: a payment's name is no secret, so that others than who made it may name it as
+    /// well, and must not keep him from it.
     asked: HashSet<Buyer, RandomState>,
     /// Being used up, and for what.
     in_use: HashMap<PaymentId, [u8; 16], RandomState>,
@@ -48,7 +48,8 @@ impl Payments {
         }
     }
 
-    /// Says what is known of a payment, and lets the asker look at it where nobody does for the same.
+    /// Says what is known of a payment, and lets the asker look at it where nobody does for the
+    /// same.
     pub(super) fn begin(&mut self, buyer: Buyer) -> PaymentState {
         if let Some(used) = self.find(&buyer.payment) {
             return PaymentState::Used(self.used.get(used).digest);

@@ -15,10 +15,10 @@ use crate::{
 
 /// What is for sale, and for whose payment it is kept.
 ///
-/// Nothing is kept while it is found out whether a purchase is paid, nor for a payment that nobody has
-/// seen: to ask costs nothing, and would keep all others out. A payment that was seen keeps out everybody
-/// else, those included who have paid: else a seller could buy his own coins with a payment of his own
-/// that is confirmed already, while a buyer's is still under way to him.
+/// Nothing is kept while it is found out whether a purchase is paid, nor for a payment that nobody
+/// has seen: to ask costs nothing, and would keep all others out. A payment that was seen keeps out
+/// everybody else, those included who have paid: else a seller could buy his own coins with a
+/// payment of his own that is confirmed already, while a buyer's is still under way to him.
 pub(super) struct Sales {
     public_ids: PublicIdKey,
     limits: HoldLimits,
@@ -58,8 +58,8 @@ pub struct TradeCounts {
 struct OnSale {
     key: TradeKey,
     id: PublicId,
-    /// The coins that came under the key at this moment are for sale. Others that come later are not,
-    /// whoever puts them there: a purchase that is under way must not change.
+    /// The coins that came under the key at this moment are for sale. Others that come later are
+    /// not, whoever puts them there: a purchase that is under way must not change.
     moment: u64,
     address: Box<[u8]>,
     value: Value,
@@ -92,8 +92,8 @@ impl std::fmt::Debug for Buyer {
     }
 }
 
-/// A sale as somebody found it: under the same key another one may begin later, of other coins or for
-/// another address.
+/// A sale as somebody found it: under the same key another one may begin later, of other coins or
+/// for another address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaleId {
     /// The key of the trade locker.
@@ -221,7 +221,8 @@ impl Sales {
         self.by_key.contains_key(key.expose())
     }
 
-    /// Puts these coins up, which came under the key at the sale's moment; a sale that was there ends.
+    /// Puts these coins up, which came under the key at the sale's moment; a sale that was there
+    /// ends.
     pub(super) fn begin(&mut self, sale: Sale, coins: impl Iterator<Item = Coin>) {
         let (Some(key), Some(value)) = (TradeKey::new(sale.key), Value::of(coins)) else {
             debug_assert!(
@@ -268,7 +269,8 @@ impl Sales {
         number.map(|&number| self.sales[number].moment)
     }
 
-    /// Coins have left a key: these are left of what is for sale under it. Without any the sale ends.
+    /// Coins have left a key: these are left of what is for sale under it. Without any the sale
+    /// ends.
     pub(super) fn reduce(&mut self, key: &An, left: impl Iterator<Item = Coin>) {
         let Some(&number) = self.by_key.get(key.expose()) else {
             return;
@@ -318,9 +320,9 @@ impl Sales {
         })
     }
 
-    /// Keeps a trade locker for a buyer whose payment was seen, until it has had its time. Whether it is
-    /// kept: not where one has just had his time, nor for a payment that keeps another one, nor beyond the
-    /// limits.
+    /// Keeps a trade locker for a buyer whose payment was seen, until it has had its time. Whether
+    /// it is kept: not where one has just had his time, nor for a payment that keeps another one,
+    /// nor beyond the limits.
     pub(super) fn hold(
         &mut self,
         sale: &SaleId,
@@ -368,8 +370,9 @@ impl Sales {
         of_it.into_iter().for_each(|number| self.end_hold(number));
     }
 
-    /// Lets nobody else move the coins of a trade locker, until it is [given back](Sales::give_back) or
-    /// its sale ends; none where the seller has nothing for sale under the key. The coins are left out.
+    /// Lets nobody else move the coins of a trade locker, until it is [given
+    /// back](Sales::give_back) or its sale ends; none where the seller has nothing for sale under
+    /// the key. The coins are left out.
     pub(super) fn take(
         &mut self,
         taker: &Taker,

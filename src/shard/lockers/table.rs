@@ -3,12 +3,13 @@ use std::hash::{BuildHasher, Hash};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// Parts that a table grows by: so that growing, which goes through all of a part, never holds a core
-/// up for long.
+/// Parts that a table grows by: so that growing, which goes through all of a part, never holds a
+/// core up for long.
 const PARTS: usize = 256;
 
-/// Finds numbers of an [`Arena`](super::arena::Arena) by what lies there. Its hashes are seeded at random,
-/// because whoever stores coins chooses the keys: nothing that anybody sees depends on them.
+/// Finds numbers of an [`Arena`](super::arena::Arena) by what lies there. Its hashes are seeded at
+/// random, because whoever stores coins chooses the keys: nothing that anybody sees depends on
+/// them.
 pub(super) struct Table {
     parts: Box<[HashTable<u32>]>,
     seed: RandomState,

@@ -5,8 +5,8 @@ use crate::{
 
 use super::Lockers;
 
-/// What a durable change means for the lockers of one shard: taken up as a whole, so that nobody sees
-/// half of a store.
+/// What a durable change means for the lockers of one shard: taken up as a whole, so that nobody
+/// sees half of a store.
 #[derive(Debug, Default)]
 pub struct Update {
     /// The change's moment.

@@ -2,8 +2,8 @@ use crate::coin::{An, Coin};
 
 /// When a coin came under the number it has: what lists are ordered by.
 ///
-/// Moments are microseconds since 1970 as far as the clock says so, and rise along the changes of each
-/// coin whatever it says.
+/// Moments are microseconds since 1970 as far as the clock says so, and rise along the changes of
+/// each coin whatever it says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// The moment of the request; 0 where nobody knows, for a coin that was imported.
@@ -22,11 +22,11 @@ impl Stamp {
 pub struct Notes {
     /// The record's moment; 0 where it has nothing to say.
     pub moment: u64,
-    /// For each change to a [marked](An::is_marked) number, in the order of the record: the coin's place
-    /// in the request.
+    /// For each change to a [marked](An::is_marked) number, in the order of the record: the coin's
+    /// place in the request.
     pub ranks: Vec<u32>,
-    /// The sale that begins, at the record's moment: with the coins that the record puts under its key.
-    /// They stay there, and none is stored there again, until it ends.
+    /// The sale that begins, at the record's moment: with the coins that the record puts under its
+    /// key. They stay there, and none is stored there again, until it ends.
     pub sale: Option<Sale>,
     /// The trade key whose sale ends: all coins that came with it leave with the record.
     pub ended: Option<An>,
@@ -65,7 +65,8 @@ pub struct Sale {
     pub key: An,
     /// When it was offered.
     pub moment: u64,
-    /// Where the seller wants to be paid, as the seller wrote it: up to [`Sale::ADDRESS_MAX`] bytes.
+    /// Where the seller wants to be paid, as the seller wrote it: up to [`Sale::ADDRESS_MAX`]
+    /// bytes.
     pub address: Box<[u8]>,
 }
 

@@ -1,8 +1,9 @@
 //! A shard's two book files, written in turns.
 //!
-//! The one that does not hold the newest book is written: its header is overwritten with zeros, then its
-//! chunks are written, then its header, each made durable before the next. So a header that is whole
-//! says that everything behind it is durable, and a write cut short anywhere leaves the other file.
+//! The one that does not hold the newest book is written: its header is overwritten with zeros,
+//! then its chunks are written, then its header, each made durable before the next. So a header
+//! that is whole says that everything behind it is durable, and a write cut short anywhere leaves
+//! the other file.
 
 use std::{cell::Cell, io};
 
@@ -79,8 +80,9 @@ impl BookName {
 #[derive(Debug)]
 pub struct BookFile {
     name: BookName,
-    /// The file to write next, once that is known: the one without the newest durable book. A write that
-    /// failed may have left a header that reads as whole and is not durable, so it does not change this.
+    /// The file to write next, once that is known: the one without the newest durable book. A write
+    /// that failed may have left a header that reads as whole and is not durable, so it does not
+    /// change this.
     next: Cell<Option<Half>>,
     is_written: Cell<bool>,
 }
@@ -104,17 +106,18 @@ impl BookFile {
         self.is_written.get()
     }
 
-    /// Writes a book: everything there is to remember of the shard's lockers, as of a checkpoint round,
-    /// which is later than any before. To be waited for to its end.
+    /// Writes a book: everything there is to remember of the shard's lockers, as of a checkpoint
+    /// round, which is later than any before. To be waited for to its end.
     ///
-    /// `next` appends some entries to an empty list, a few thousand at most since that is done in one go,
-    /// and none when there are no more. The core's other tasks run in between and may change what it
-    /// reads: what was so all the time has to be told, and what has changed since the checkpoint began is
-    /// in the log as well. `durable` is waited for once all is told and before the book counts, where
-    /// what was told may not be in a log on the disk yet.
+    /// `next` appends some entries to an empty list, a few thousand at most since that is done in
+    /// one go, and none when there are no more. The core's other tasks run in between and may
+    /// change what it reads: what was so all the time has to be told, and what has changed since
+    /// the checkpoint began is in the log as well. `durable` is waited for once all is told and
+    /// before the book counts, where what was told may not be in a log on the disk yet.
     ///
     /// # Errors
-    /// As the storage gives them; the book before it is as it was then, and the logs are still needed.
+    /// As the storage gives them; the book before it is as it was then, and the logs are still
+    /// needed.
     pub async fn write<E: Environment>(
         &self,
         environment: &E,
@@ -174,8 +177,8 @@ pub(in crate::store) async fn write_book<S: Storage, T: Future<Output = ()>>(
     turn: &impl Fn() -> T,
 ) -> io::Result<()> {
     let file = storage.open(&name.path(), false).await?;
-    // A damaged header says already that what follows does not count, and has to say so until the end: a
-    // crash before that must not make it pass for a write cut short.
+    // A damaged header says already that what follows does not count, and has to say so until the
+    // end: a crash before that must not make it pass for a write cut short.
     if layout::decode_header(&file.read_at(0, BLOCK_BYTES).await?).is_ok() {
         give_up(&file).await?;
     }

@@ -1,9 +1,9 @@
 //! What book files and log records say, put together with what the pages hold.
 //!
-//! Logs reach back further than they have to, each as far as it likes: the record that began a sale may
-//! still be there when that which ended it is written over. So a sale counts only where a coin that came
-//! under its key with it is still there: they came with the same record, hence the same moment, and they
-//! leave when it ends, so that one that is there again has a later stamp.
+//! Logs reach back further than they have to, each as far as it likes: the record that began a sale
+//! may still be there when that which ended it is written over. So a sale counts only where a coin
+//! that came under its key with it is still there: they came with the same record, hence the same
+//! moment, and they leave when it ends, so that one that is there again has a later stamp.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -13,8 +13,8 @@ use crate::{
     store::{record::Record, slot::PageImage},
 };
 
-/// What log records say of coins is thinned out to the newest a coin when this many have collected, and
-/// then each time it has doubled.
+/// What log records say of coins is thinned out to the newest a coin when this many have collected,
+/// and then each time it has doubled.
 const THIN_OUT: usize = 1 << 20;
 
 /// Everything that was said, in no order until it is [arranged](Gathered::arrange).
@@ -106,8 +106,8 @@ impl Gathered {
         self.moment = self.moment.max(moment);
     }
 
-    /// Says that there was more, which cannot be read any more. Sales then count where a coin is under
-    /// their key that nobody knows the stamp of, and such coins are of the sale.
+    /// Says that there was more, which cannot be read any more. Sales then count where a coin is
+    /// under their key that nobody knows the stamp of, and such coins are of the sale.
     pub fn is_in_part(&mut self) {
         self.is_in_part = true;
     }
@@ -125,8 +125,8 @@ impl Gathered {
         self.noted.dedup_by_key(|(since, tag)| (since.coin, *tag));
     }
 
-    /// Adds a page's coins that are in circulation under marked numbers, each with the newest stamp that
-    /// is known for it.
+    /// Adds a page's coins that are in circulation under marked numbers, each with the newest stamp
+    /// that is known for it.
     pub fn place(&self, page: PageId, image: &PageImage, coins: &mut Vec<Placed>) {
         let first = page.coin(0).number();
         let end = first + COINS_PER_PAGE as u32;

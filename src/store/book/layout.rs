@@ -28,8 +28,8 @@
 //! | 16, n | sale alone: trade key, address |
 //! | 32, 16 | payment alone: name, digest |
 //!
-//! All that a header says is in its first sector, which a device writes whole or not at all: so a header
-//! is the one that was written, or all zeros, or damaged.
+//! All that a header says is in its first sector, which a device writes whole or not at all: so a
+//! header is the one that was written, or all zeros, or damaged.
 
 use super::{Entry, Payment, PaymentId, Sale, Stamp};
 use crate::runtime::{BLOCK_BYTES, is_blank};

@@ -1,15 +1,16 @@
 //! What a node has to remember of lockers and trades beside the coins' values: in which order coins
-//! came under the numbers they have, what is for sale and where the seller wants to be paid, and which
-//! payments have been used. Pages have no room for it.
+//! came under the numbers they have, what is for sale and where the seller wants to be paid, and
+//! which payments have been used. Pages have no room for it.
 //!
-//! It goes into the log with the changes that it belongs to ([`Notes`]), and at each checkpoint into a
+//! It goes into the log with the changes that it belongs to ([`Notes`]), and at each checkpoint
+//! into a
 //! [file](BookFile) a shard, so that the logs can be given up. Everything else about lockers is found in
 //! the pages.
 //!
-//! A recovery puts it together again: for each coin the newest stamp, for each key the newest sale whose
-//! coins are still there, and every payment. What a log and a book both say does no harm, nor what they
-//! have said too long, so a book may be written while things change, and a recovery that is cut short may
-//! begin anew.
+//! A recovery puts it together again: for each coin the newest stamp, for each key the newest sale
+//! whose coins are still there, and every payment. What a log and a book both say does no harm, nor
+//! what they have said too long, so a book may be written while things change, and a recovery that
+//! is cut short may begin anew.
 
 mod entry;
 mod file;
@@ -37,7 +38,8 @@ pub(super) fn is_name(name: &str) -> bool {
 /// What a recovery found, or a node's shards know together.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    /// The coins in circulation whose numbers are [marked](crate::coin::An::is_marked), in no order.
+    /// The coins in circulation whose numbers are [marked](crate::coin::An::is_marked), in no
+    /// order.
     pub coins: Vec<Placed>,
     /// What is for sale. There is at least one coin under each key.
     pub sales: Vec<Sale>,
@@ -48,7 +50,8 @@ pub struct Book {
 }
 
 impl Book {
-    /// What a book file has to say, some at a time. A coin that nobody knows the stamp of needs no entry.
+    /// What a book file has to say, some at a time. A coin that nobody knows the stamp of needs no
+    /// entry.
     pub(super) fn entries(&self) -> impl FnMut(&mut Vec<Entry>) {
         let stamped = |placed: &&Placed| placed.stamp != Stamp::default();
         let coins = self.coins.iter().filter(stamped);

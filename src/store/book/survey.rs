@@ -1,8 +1,8 @@
 //! Which book files there are in a data folder, which of them count, and what they say.
 //!
-//! Of a shard's two files the newer counts; one of a round before the newest recovery's says nothing that
-//! the book of that recovery does not say. A file that counts and is damaged, or is gone, is told: what it
-//! said of payments is said nowhere else.
+//! Of a shard's two files the newer counts; one of a round before the newest recovery's says
+//! nothing that the book of that recovery does not say. A file that counts and is damaged, or is
+//! gone, is told: what it said of payments is said nowhere else.
 
 use std::io;
 
@@ -53,8 +53,8 @@ pub struct Losses {
 }
 
 impl BookSurvey {
-    /// Reads the headers of all book files. Changes nothing. `left` is what checkpoints left, for which
-    /// log records were given up.
+    /// Reads the headers of all book files. Changes nothing. `left` is what checkpoints left, for
+    /// which log records were given up.
     pub async fn of<S: Storage>(
         storage: &S,
         complete: &CompleteRound,
@@ -191,8 +191,8 @@ impl BookSurvey {
     }
 
     /// Makes durable the headers of the books that count: a process that was killed, or whose sync
-    /// failed, may have left one that reads as whole and that a power failure would still take. What
-    /// follows it was durable before it was written.
+    /// failed, may have left one that reads as whole and that a power failure would still take.
+    /// What follows it was durable before it was written.
     pub async fn make_durable<S: Storage>(&self, storage: &S) -> io::Result<()> {
         for found in self.with(Standing::Newest) {
             let file = storage.open(&found.name.path(), false).await?;
@@ -204,7 +204,8 @@ impl BookSurvey {
     }
 
     /// Removes all books but that of the recovery, which is durable and has all they say. A damaged
-    /// header is made to say nothing first: a removed file may be there again after a power failure.
+    /// header is made to say nothing first: a removed file may be there again after a power
+    /// failure.
     pub async fn give_up<S: Storage>(&self, storage: &S) -> io::Result<()> {
         let target = self.recovery_target();
         for found in self.files.iter().filter(|found| found.name != target) {
@@ -257,8 +258,8 @@ impl BookSurvey {
         Ok(told)
     }
 
-    /// Adds whatever can be read in any of the files, where [`read`](BookSurvey::read) finds damage: what
-    /// an older book says is not wrong, only not all.
+    /// Adds whatever can be read in any of the files, where [`read`](BookSurvey::read) finds
+    /// damage: what an older book says is not wrong, only not all.
     pub async fn salvage<S: Storage>(
         &self,
         storage: &S,
@@ -361,7 +362,8 @@ impl Found {
         Ok((!is_all).then(|| self.fault(0, "the book's header does not fit what follows it")))
     }
 
-    /// The entries of all chunks that are whole, whatever lies between them, each with its chunk's round.
+    /// The entries of all chunks that are whole, whatever lies between them, each with its chunk's
+    /// round.
     async fn whole_chunks<S: Storage>(&self, storage: &S) -> io::Result<Vec<(u64, Entry)>> {
         let file = storage.open(&self.name.path(), false).await?;
         let length = file.length().await?;

@@ -38,8 +38,8 @@ struct Place {
 }
 
 impl Held {
-    /// `count` connections from each of these addresses. Each says the same, so many bytes a second all
-    /// together, and then nothing more.
+    /// `count` connections from each of these addresses. Each says the same, so many bytes a second
+    /// all together, and then nothing more.
     pub fn new(
         node: SocketAddr,
         sources: Vec<Ipv4Addr>,
@@ -63,8 +63,8 @@ impl Held {
         }
     }
 
-    /// Counts as sent how often the node was sent as many bytes as one connection says, and not how many
-    /// connections were opened.
+    /// Counts as sent how often the node was sent as many bytes as one connection says, and not how
+    /// many connections were opened.
     pub fn counting_whole_requests(mut self) -> Held {
         self.counts_requests = true;
         self

@@ -67,8 +67,8 @@ impl Reader {
 }
 
 impl Streams {
-    /// These requests in turn over `count` connections from each of these addresses, with up to `depth`
-    /// on a connection that have no answer yet.
+    /// These requests in turn over `count` connections from each of these addresses, with up to
+    /// `depth` on a connection that have no answer yet.
     pub fn new(
         node: SocketAddr,
         sources: &[Ipv4Addr],

@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const NAMED: u8 = 1;
 /// Another server, which claims what is its own.
 const HONEST: u8 = 2;
-/// Guesses that may be looked up while the attack is measured: what `limits.wrong_claims_per_min` allows in
-/// two minutes by default.
+/// Guesses that may be looked up while the attack is measured: what `limits.wrong_claims_per_min`
+/// allows in two minutes by default.
 const LOOKED_UP_MAX: u64 = 12_000;
 
 fn address_of(raida: u8) -> Ipv4Addr {

@@ -177,8 +177,8 @@ impl Reflection {
         }
     }
 
-    /// Every request that a stranger, or the operator, can send in a datagram and that is answered at
-    /// length. Not the vote, which is exempt.
+    /// Every request that a stranger, or the operator, can send in a datagram and that is answered
+    /// at length. Not the vote, which is exempt.
     fn requests(node: SocketAddr, admin_key: &[u8; 16]) -> Vec<(&'static str, Vec<u8>)> {
         let all = coins();
         let own = &all.attacker;

@@ -5,7 +5,8 @@ use crate::crowd::{Crowd, Datagrams};
 use crate::site::{Site, coins};
 use crate::wire::{DETECT, Number, Owned, detect, header};
 
-/// Requests under the key of one of very many lockers that share the five bytes by which it is found.
+/// Requests under the key of one of very many lockers that share the five bytes by which it is
+/// found.
 pub struct SharedFiveBytes;
 
 impl SharedFiveBytes {

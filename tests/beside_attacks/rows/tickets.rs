@@ -13,8 +13,8 @@ const DEPTH: usize = 16;
 const LONG_PER_SECOND: f64 = 300.0;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// An honest client asks for a ticket of three coins: of others each time, since each is in few tickets at a
-/// time.
+/// An honest client asks for a ticket of three coins: of others each time, since each is in few
+/// tickets at a time.
 fn wants_a_ticket(site: &Site) -> Victim {
     let node = site.address();
     let mut coins = coins().aimed_at.chunks_exact(3).cycle();
@@ -121,8 +121,8 @@ pub struct OneCoinForLong;
 
 impl OneCoinForLong {
     const PER_SECOND: f64 = 219.0;
-    /// The default pool of 65,536 is full after 300 s at that rate, which is as long as a ticket lives: a
-    /// 64th of it is full within 5 s.
+    /// The default pool of 65,536 is full after 300 s at that rate, which is as long as a ticket
+    /// lives: a 64th of it is full within 5 s.
     const POOL: u64 = 1_024;
 }
 

@@ -109,8 +109,8 @@ fn detects(site: &Site, per_second: f64) -> Box<dyn Crowd> {
     Box::new(Datagrams::new(node, &from, requests, per_second))
 }
 
-/// Somebody reads the list, buys the dearest offer and pays; the seller takes the cheapest back. The
-/// payments are named in turn.
+/// Somebody reads the list, buys the dearest offer and pays; the seller takes the cheapest back.
+/// The payments are named in turn.
 fn trade(site: &Site, transactions: impl Iterator<Item = [u8; 32]> + Send + 'static) -> Victim {
     let node = site.address();
     let mut open: VecDeque<Offer> = (0..OFFERS).map(Offer::new).collect();

@@ -1,5 +1,5 @@
-//! A node as a client of the network's other servers, which answer, do not answer, or say anything at
-//! all: real sockets on the loopback, a real executor.
+//! A node as a client of the network's other servers, which answer, do not answer, or say anything
+//! at all: real sockets on the loopback, a real executor.
 
 mod server;
 
@@ -96,8 +96,8 @@ fn peers(other: SocketAddr, settings: PeerSettings) -> Rc<Peers> {
     Peers::new(settings, Book::new(servers(other)))
 }
 
-/// Claims a ticket of a server that does `serve` with each connection; gives the outcome and how long
-/// it took.
+/// Claims a ticket of a server that does `serve` with each connection; gives the outcome and how
+/// long it took.
 fn claim_from(
     settings: PeerSettings,
     serve: impl Fn(&mut Line) + Send + Sync + 'static,
@@ -243,7 +243,8 @@ fn an_answer_that_is_wrong_in_any_byte_that_says_whose_it_is_is_a_lost_vote() {
 #[test]
 fn a_list_that_no_ticket_has_is_a_lost_vote_and_the_connection_goes_on() {
     let server = Server::start(OTHER, None, |line| {
-        // None at all, half a coin, a coin that cannot exist, and a list under a status that has none.
+        // None at all, half a coin, a coin that cannot exist, and a list under a status that has
+        // none.
         let lists = [
             (Status::SUCCESS, &[][..]),
             (Status::SUCCESS, &[0, 0, 0, 0, 1, 0, 0]),
@@ -370,8 +371,8 @@ fn a_refused_connection_is_lost_at_once_and_the_next_claims_do_not_even_try() {
     });
 }
 
-/// A listener whose queue is full: the kernel ignores who else knocks, as a machine that is not there
-/// does.
+/// A listener whose queue is full: the kernel ignores who else knocks, as a machine that is not
+/// there does.
 fn black_hole() -> (TcpListener, Vec<TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();

@@ -1,5 +1,5 @@
-//! A server of the network whose every byte the test decides: a listener on the loopback, a thread a
-//! connection. What it reads is the real protocol.
+//! A server of the network whose every byte the test decides: a listener on the loopback, a thread
+//! a connection. What it reads is the real protocol.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -50,7 +50,8 @@ pub struct Asked {
 }
 
 impl Server {
-    /// Serves each connection with `serve`, on a thread of its own, from a free port or a given one.
+    /// Serves each connection with `serve`, on a thread of its own, from a free port or a given
+    /// one.
     pub fn start(
         raida: RaidaId,
         address: impl Into<Option<SocketAddr>>,

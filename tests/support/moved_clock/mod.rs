@@ -1,5 +1,5 @@
-//! A file that moves the clocks of real processes: those of builds with debug assertions, which tests
-//! run, read it at every look at a clock.
+//! A file that moves the clocks of real processes: those of builds with debug assertions, which
+//! tests run, read it at every look at a clock.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 

@@ -31,7 +31,8 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// In what a network prints, whole, when it is up.
 const GREETING: &str = "Try:";
-/// Ports that no other test uses, below those that Linux gives to outgoing connections: 25 a network.
+/// Ports that no other test uses, below those that Linux gives to outgoing connections: 25 a
+/// network.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 const NODES: u16 = RaidaId::COUNT as u16;
 
@@ -236,8 +237,8 @@ impl NetworkProcess {
 
     /// Sends a signal to the process that watches the nodes.
     pub fn signal(&self, signal: i32) {
-        // SAFETY: kill takes two numbers and no memory; the child was not waited for, so its number is
-        // nobody else's.
+        // SAFETY: kill takes two numbers and no memory; the child was not waited for, so its number
+        // is nobody else's.
         assert_eq!(
             unsafe { libc::kill(self.child.id() as libc::pid_t, signal) },
             0
@@ -267,7 +268,8 @@ impl Drop for NetworkProcess {
 
 /// Kills a node's process as a power cut does. Its number comes from a status just before.
 pub fn kill_node(pid: u32) {
-    // SAFETY: kill takes two numbers and no memory; the process is a node of a network of this test.
+    // SAFETY: kill takes two numbers and no memory; the process is a node of a network of this
+    // test.
     assert_eq!(unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) }, 0);
 }
 

@@ -126,8 +126,8 @@ impl Serve {
                 rlim_cur: soft,
                 rlim_max: hard,
             };
-            // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe, reads
-            // the structure that the closure owns and allocates nothing.
+            // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe,
+            // reads the structure that the closure owns and allocates nothing.
             unsafe {
                 command.pre_exec(move || {
                     match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {

@@ -122,8 +122,8 @@ impl Wire {
         self.answer(&asked.sent, counter)
     }
 
-    /// Sends a datagram that was sent once again and again until there is an answer, as clients do: of
-    /// the same change that is under way there is none. Gives how often.
+    /// Sends a datagram that was sent once again and again until there is an answer, as clients do:
+    /// of the same change that is under way there is none. Gives how often.
     pub fn send_until_answered(&mut self, bytes: &[u8]) -> u64 {
         let Wire::Udp(socket) = self else { return 0 };
         let command = Command::from_codes(bytes[4], bytes[5]);

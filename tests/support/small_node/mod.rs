@@ -151,8 +151,8 @@ impl SmallNode {
 
     /// Waits until what was sent before is carried out, and whoever sent it has gone.
     pub fn wait_until_idle(&self) {
-        // Connections are accepted in the order in which they were made: once this one is at its end,
-        // the earlier ones are counted.
+        // Connections are accepted in the order in which they were made: once this one is at its
+        // end, the earlier ones are counted.
         let mut last = TcpStream::connect(self.address).unwrap();
         last.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(last.read(&mut [0]).unwrap(), 0);
@@ -252,8 +252,8 @@ fn serve_datagrams(socket: &UdpSocket, raida: u8, state: &Mutex<State>) {
     }
 }
 
-/// Says no more, and reads what still comes: to close while that is unread would take earlier answers
-/// from the client.
+/// Says no more, and reads what still comes: to close while that is unread would take earlier
+/// answers from the client.
 fn hang_up(mut stream: TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
@@ -590,8 +590,8 @@ impl State {
         self.coins.get(&coin).is_some_and(|&(held, _)| held == an)
     }
 
-    /// Whether this is the XOR of the coins' numbers, and no key of a locker or an offer is in it an
-    /// even number of times.
+    /// Whether this is the XOR of the coins' numbers, and no key of a locker or an offer is in it
+    /// an even number of times.
     fn proves(&self, coins: impl Iterator<Item = Coin>, claimed: An) -> bool {
         let mut sum = An::ZERO;
         let mut times: BTreeMap<[u8; An::SIZE], usize> = BTreeMap::new();

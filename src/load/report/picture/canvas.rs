@@ -14,8 +14,8 @@ use crate::load::report::ReportError;
 const WIDTH: u32 = 1_000;
 const HEIGHT: u32 = 580;
 
-/// The drawing library knows whole places only: it draws on so many more of them, and the page shows
-/// the picture so much smaller, or lines would go up in stairs.
+/// The drawing library knows whole places only: it draws on so many more of them, and the page
+/// shows the picture so much smaller, or lines would go up in stairs.
 const SCALE: u32 = 4;
 
 /// What every system has one of.

@@ -14,8 +14,8 @@ use super::healing::KeyFix;
 /// What is everybody's.
 #[derive(Default)]
 pub(super) struct Commons {
-    /// Coins that anybody changes: the newest value anyone has an answer for, and how many changes it
-    /// is away from the first.
+    /// Coins that anybody changes: the newest value anyone has an answer for, and how many changes
+    /// it is away from the first.
     pub coins: Mutex<HashMap<usize, (u64, Value)>>,
     /// Offers that were answered, and nobody has an answer to taking them.
     pub lots: Mutex<BTreeMap<Value, Lot>>,
@@ -23,8 +23,8 @@ pub(super) struct Commons {
     pub lockers: Vec<LockerKey>,
     /// Coins that may still be taken out of circulation.
     pub to_free: AtomicUsize,
-    /// Keys under which somebody has tried to free what is for sale: once each, since who sends the same
-    /// request as another hears what became of that one.
+    /// Keys under which somebody has tried to free what is for sale: once each, since who sends the
+    /// same request as another hears what became of that one.
     pub freeing: Mutex<HashSet<u128>>,
     /// The node's clock, where the test moves it.
     pub clock: Option<Arc<MovedClock>>,
@@ -62,8 +62,8 @@ impl Commons {
         }
     }
 
-    /// Notes that these coins are to come under a key. `false` where one of them was to before: whoever
-    /// finds it there later could not tell by which change.
+    /// Notes that these coins are to come under a key. `false` where one of them was to before:
+    /// whoever finds it there later could not tell by which change.
     pub fn enter(&self, coins: &[usize], key: Value) -> bool {
         let mut entered = self.entered.lock().unwrap();
         if coins.iter().any(|&coin| entered.contains(&(coin, key))) {

@@ -1,5 +1,5 @@
-//! Fixes of encryption in a load. The test plays the other servers, whose secrets it gave to the node: it
-//! issues tickets itself, presents them, and presents them again.
+//! Fixes of encryption in a load. The test plays the other servers, whose secrets it gave to the
+//! node: it issues tickets itself, presents them, and presents them again.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -73,8 +73,8 @@ impl Book {
 }
 
 impl Load {
-    /// Has a coin's number fixed, or presents tickets for the second time. `None` where there is nothing
-    /// just now to do that with.
+    /// Has a coin's number fixed, or presents tickets for the second time. `None` where there is
+    /// nothing just now to do that with.
     pub fn ask_to_fix_key(&mut self) -> Option<bool> {
         match self.random.random_range(0..10) {
             0..5 => self.fix_key(),
@@ -107,7 +107,8 @@ impl Load {
         Some(self.send_fix(fix, coin, &used))
     }
 
-    /// Presents tickets again of which nobody knows whether they were used: the coin did not change.
+    /// Presents tickets again of which nobody knows whether they were used: the coin did not
+    /// change.
     fn fix_key_again(&mut self) -> Option<bool> {
         let mut open = self.commons.open_key_fixes.lock().unwrap();
         let mine = |(at, fix): (usize, &KeyFix)| {
@@ -125,14 +126,16 @@ impl Load {
         let parts = parts(&[coin], &[fix.old], [Some(fix.new)]);
         let mut change = self.change(Command::FixEncryption, parts);
         change.key_fix = Some(fix);
-        // Whether the tickets are taken is not sure in a minute of which the node has forgotten some.
+        // Whether the tickets are taken is not sure in a minute of which the node has forgotten
+        // some.
         self.at_risk.insert(coin);
         let means = Means::KeyFixed(used.len());
         let payload = fix.payload(used);
         self.send_changes(Command::FixEncryption, &payload, vec![change], means)
     }
 
-    /// Presents tickets that were accepted, of this load or an earlier one, whoever has the coin by now.
+    /// Presents tickets that were accepted, of this load or an earlier one, whoever has the coin by
+    /// now.
     fn replay(&mut self) -> Option<bool> {
         let fixes = self.commons.key_fixes.lock().unwrap();
         // The newest ones are of this minute, and those of the run before may be.
@@ -172,8 +175,8 @@ impl Load {
         })
     }
 
-    /// One of its own coins of which no change is under way: a fix asks for no old number, so it would
-    /// hide that one had failed.
+    /// One of its own coins of which no change is under way: a fix asks for no old number, so it
+    /// would hide that one had failed.
     fn settled_coin(&mut self) -> Option<usize> {
         let mut coins = self.some_coins();
         coins.retain(|&coin| self.is_settled(coin));
@@ -187,7 +190,8 @@ impl Load {
             && !self.at_risk.contains(&coin)
     }
 
-    /// Of what was presented, so many tickets had been used before; all of it where it is forbidden.
+    /// Of what was presented, so many tickets had been used before; all of it where it is
+    /// forbidden.
     pub fn note_key_fixed(&mut self, index: usize, used: usize, reply: &Reply) {
         let change = &mut self.changes[index];
         let fix = change.key_fix.expect("tickets were presented");

@@ -12,8 +12,8 @@ use super::{Book, Change, Outcome, Value, an, owner};
 type Place = (usize, usize);
 
 impl Book {
-    /// Asks the node which of all the values that coins had or might have they have now; `None` where
-    /// one has none of them and may have been taken out of circulation.
+    /// Asks the node which of all the values that coins had or might have they have now; `None`
+    /// where one has none of them and may have been taken out of circulation.
     pub(super) fn find_values(
         &self,
         client: &mut Client,
@@ -46,13 +46,13 @@ impl Book {
         found
     }
 
-    /// Says which parts of which changes were made, and holds that against what was answered. Of coins
-    /// that were stored where they were, values tell nothing: those count as not made.
+    /// Says which parts of which changes were made, and holds that against what was answered. Of
+    /// coins that were stored where they were, values tell nothing: those count as not made.
     ///
-    /// No coin comes to the same value twice, so the value that is found names the change that it is
-    /// from, the value that this one replaced names the change before it, and so on to the first. Where
-    /// two would have done the very same to all their coins, as two who take one offer into one locker,
-    /// it was the one that was answered.
+    /// No coin comes to the same value twice, so the value that is found names the change that it
+    /// is from, the value that this one replaced names the change before it, and so on to the
+    /// first. Where two would have done the very same to all their coins, as two who take one offer
+    /// into one locker, it was the one that was answered.
     pub(super) fn judge(
         &self,
         shards: u16,

@@ -31,8 +31,8 @@ const COMMON_LOCKERS: usize = 6;
 const OLD_COMMON_LOCKERS: usize = 4;
 /// Coins that one load may take out of circulation.
 const FREED_MAX: usize = 48;
-/// Fixes of encryption that one load may ask for before it is told to. A node remembers some 250 tickets
-/// over a start, two a fix; beyond that it takes no other of the same minute.
+/// Fixes of encryption that one load may ask for before it is told to. A node remembers some 250
+/// tickets over a start, two a fix; beyond that it takes no other of the same minute.
 const FIXED_FIRST: [usize; 3] = [1, 3, 6];
 
 /// The load of several connections, each on a thread of its own.
@@ -74,9 +74,10 @@ impl Book {
         self.run(Mix::Powns, node, shards, connections, random)
     }
 
-    /// The same, and they are put into lockers, offered, bought and taken back too, and get new numbers by
-    /// fixes of encryption. The node counts every purchase as paid, and shares the secrets with other
-    /// servers that the load knows ([`healing::write_secrets`](super::healing::write_secrets)).
+    /// The same, and they are put into lockers, offered, bought and taken back too, and get new
+    /// numbers by fixes of encryption. The node counts every purchase as paid, and shares the
+    /// secrets with other servers that the load knows
+    /// ([`healing::write_secrets`](super::healing::write_secrets)).
     pub fn load_with_everything(
         &self,
         node: &NodeProcess,
@@ -199,8 +200,8 @@ impl Running {
         self.state.may_end.store(true, SeqCst);
     }
 
-    /// Has connections fix so many keys more, as soon as they can: some minutes later by the node's clock,
-    /// so that coins that have not changed meanwhile can be fixed.
+    /// Has connections fix so many keys more, as soon as they can: some minutes later by the node's
+    /// clock, so that coins that have not changed meanwhile can be fixed.
     pub fn fix_keys(&self, count: usize) {
         let clock = self.commons.clock.as_ref();
         clock.expect("a clock that the test moves").pass(180);
@@ -212,8 +213,8 @@ impl Running {
         self.state.quiet.store(true, SeqCst);
     }
 
-    /// Waits for the last answers. Gives every change that was asked for, those of one connection in
-    /// their order.
+    /// Waits for the last answers. Gives every change that was asked for, those of one connection
+    /// in their order.
     pub fn join(self) -> Vec<Change> {
         let histories = self.loads.into_iter().map(|load| load.join().unwrap());
         histories.flatten().collect()
@@ -236,8 +237,8 @@ pub(super) struct Load {
     pub at_risk: HashSet<usize>,
     /// Lockers that only this connection stores coins in.
     pub lockers: Vec<LockerKey>,
-    /// Requests that stored coins where they were: the same once more would be a repeat, which changes
-    /// nothing.
+    /// Requests that stored coins where they were: the same once more would be a repeat, which
+    /// changes nothing.
     pub stored_again: HashSet<Vec<u8>>,
     /// Purchases that were answered.
     pub bought: Vec<Bought>,
@@ -339,8 +340,8 @@ impl Load {
         coins.sample(random, count).copied().collect()
     }
 
-    /// Some of its own coins that a sum proves to be known: no two with the same number, which would
-    /// cancel out.
+    /// Some of its own coins that a sum proves to be known: no two with the same number, which
+    /// would cancel out.
     pub fn some_provable(&mut self) -> Vec<usize> {
         let mut coins = self.some_coins();
         let mut numbers = HashSet::new();
@@ -348,8 +349,8 @@ impl Load {
         coins
     }
 
-    /// Adds coins that others change too, now and then: at most so many. Gives all, what they are thought
-    /// to be, and how many changes the shared ones are away from the first.
+    /// Adds coins that others change too, now and then: at most so many. Gives all, what they are
+    /// thought to be, and how many changes the shared ones are away from the first.
     pub fn and_shared(
         &mut self,
         mut coins: Vec<usize>,

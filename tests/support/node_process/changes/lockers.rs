@@ -1,5 +1,5 @@
-//! What lies in lockers, is on offer and was paid: the same as the coins and the answers say, and in
-//! the order in which it was stored.
+//! What lies in lockers, is on offer and was paid: the same as the coins and the answers say, and
+//! in the order in which it was stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -24,8 +24,8 @@ enum Since {
 }
 
 impl Since {
-    /// Whether this was surely before the other. Changes of two connections that overlapped may have
-    /// come in either order.
+    /// Whether this was surely before the other. Changes of two connections that overlapped may
+    /// have come in either order.
     fn precedes(self, other: Since, history: &[Change]) -> bool {
         match (self, other) {
             (Since::Before(mine), Since::Before(other)) => mine < other,
@@ -52,9 +52,9 @@ fn is_in_order(since: &[Since], history: &[Change]) -> bool {
 }
 
 impl Book {
-    /// Looks into every locker that there was or may be, and at what is on offer, holds both against the
-    /// coins' values and the changes, and takes them over. Says which of the changes that only changed
-    /// an order were made.
+    /// Looks into every locker that there was or may be, and at what is on offer, holds both
+    /// against the coins' values and the changes, and takes them over. Says which of the changes
+    /// that only changed an order were made.
     pub(super) fn settle_lockers(
         &mut self,
         client: &mut Client,
@@ -105,8 +105,8 @@ impl Book {
             since.extend(before.map(|(at, &coin)| ((key, coin), Since::Before(at))));
         }
         for (index, (change, applied)) in history.iter().zip(applied).enumerate() {
-            // One connection's changes come in their order, so where its coins were stored once more,
-            // the newest counts.
+            // One connection's changes come in their order, so where its coins were stored once
+            // more, the newest counts.
             let again = change.stores_again();
             for (part, coin) in change.parts.iter().enumerate() {
                 let is_made = match &change.outcome {
@@ -122,8 +122,8 @@ impl Book {
         since
     }
 
-    /// Asserts that coins lie in the order in which they came. Changes `again` stored coins where they
-    /// were; those without an answer may have been made or not.
+    /// Asserts that coins lie in the order in which they came. Changes `again` stored coins where
+    /// they were; those without an answer may have been made or not.
     fn settle_order(
         &self,
         key: Value,
@@ -176,8 +176,8 @@ impl Book {
         panic!("a locker is out of order:{}", tell.collect::<String>());
     }
 
-    /// Asserts that what lies under trade keys is listed, each under a name that opens it, in the order
-    /// in which it was offered.
+    /// Asserts that what lies under trade keys is listed, each under a name that opens it, in the
+    /// order in which it was offered.
     fn settle_offers(
         &mut self,
         client: &mut Client,
@@ -235,7 +235,8 @@ impl Book {
                 self.bought.push(bought);
                 continue;
             }
-            // It was not made, so its payment has paid for nothing yet: not what nobody offers either.
+            // It was not made, so its payment has paid for nothing yet: not what nobody offers
+            // either.
             let mut other = bought.buy();
             other.offer = nobody_offers(other.offer);
             assert_eq!(client.buy(&other).unwrap(), Purchase::NoSuchOffer);
@@ -279,8 +280,8 @@ fn look(client: &mut Client, key: Value) -> Vec<Coin> {
     }
 }
 
-/// Asserts that what is listed is what lies under trade keys, at its value and price, and that each name
-/// in the list opens it. Gives the keys in the order of the lists.
+/// Asserts that what is listed is what lies under trade keys, at its value and price, and that each
+/// name in the list opens it. Gives the keys in the order of the lists.
 fn assert_listed(client: &mut Client, lockers: &BTreeMap<Value, Vec<Coin>>) -> Vec<TradeKey> {
     let mut offered: HashMap<(Currency, Price, Worth), TradeKey> = HashMap::new();
     for (key, coins) in lockers

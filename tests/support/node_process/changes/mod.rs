@@ -58,8 +58,8 @@ pub struct Change {
 pub struct Part {
     pub coin: usize,
     pub old: Value,
-    /// `None`: out of circulation. No coin comes to the same value twice in one load, save that it may
-    /// be stored again in the locker where it is.
+    /// `None`: out of circulation. No coin comes to the same value twice in one load, save that it
+    /// may be stored again in the locker where it is.
     pub new: Option<Value>,
 }
 
@@ -127,9 +127,9 @@ impl Book {
         self.values[coin] = value(an);
     }
 
-    /// Asks the node which values the coins have now and what lies in lockers, is on offer and was paid,
-    /// holds that against what was answered and what was not, and takes it over. Gives which parts of
-    /// which changes were made.
+    /// Asks the node which values the coins have now and what lies in lockers, is on offer and was
+    /// paid, holds that against what was answered and what was not, and takes it over. Gives which
+    /// parts of which changes were made.
     pub fn settle(
         &mut self,
         node: &NodeProcess,
@@ -150,8 +150,8 @@ impl Book {
         applied
     }
 
-    /// Asserts that every coin has its value and no other coin is there, that lockers hold what they
-    /// held in the same order, and the same is on offer and paid.
+    /// Asserts that every coin has its value and no other coin is there, that lockers hold what
+    /// they held in the same order, and the same is on offer and paid.
     pub fn assert_kept(&self, node: &NodeProcess) {
         let mut client = node.client();
         let found = self.find_values(&mut client, &[]);

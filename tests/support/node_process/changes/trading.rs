@@ -70,8 +70,8 @@ impl Load {
         Some(self.send(Command::StoreSum, &payload, parts, Means::Own(depths)))
     }
 
-    /// Stores coins where they are, which puts them last. One such request at a time, so that after a
-    /// crash the order tells whether it was done.
+    /// Stores coins where they are, which puts them last. One such request at a time, so that after
+    /// a crash the order tells whether it was done.
     fn store_again(&mut self) -> Option<bool> {
         let mut under_way = self.waiting.iter().flat_map(|w| w.changes.clone());
         if under_way.any(|index| self.changes[index].stores_again()) {
@@ -465,8 +465,8 @@ impl Load {
         key
     }
 
-    /// A locker for coins that others take out again: none of those that only this connection stores
-    /// coins in.
+    /// A locker for coins that others take out again: none of those that only this connection
+    /// stores coins in.
     fn locker_of_others(&mut self, coins: &[usize]) -> LockerKey {
         let key = self.commons.lockers.choose(&mut self.random).copied();
         let key = key.filter(|key| self.commons.enter(coins, value(key.an())));
