@@ -28,8 +28,6 @@
 //! | [`network`] | all 25 nodes of a network: the secrets they share; on this machine, their processes, folders and ports | commands but echo |
 //! | [`cli`] | the subcommands, thin | logic |
 
-#![warn(missing_docs)]
-
 pub mod admin;
 pub mod cli;
 pub mod client;

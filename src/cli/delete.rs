@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::node::{AdminKeyArgs, NodeArgs};
 use super::output::{Answer, print, print_json};
 use super::said::phrase;
 use super::same_coins::SameCoins;
+use crate::client::wallet::{Access, Wallet};
 use crate::client::{CoinListReader, Hosts, Months, Outcome, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::AdminKey;
@@ -110,6 +112,25 @@ impl DeleteCommand {
     }
 
     fn on_all(&self, network: &Path, coins: &[Coin]) -> Result<Answer, CliError> {
+        // A mint that was killed may have filed what its list names.
+        if let Some(folder) = self.file.parent()
+            && let Ok(wallet) = Wallet::open(folder, Access::Look)
+        {
+            let filed: BTreeSet<Coin> = wallet.coins().iter().map(|f| f.file.coin).collect();
+            let theirs: Vec<Coin> = coins
+                .iter()
+                .copied()
+                .filter(|c| filed.contains(c))
+                .collect();
+            if !theirs.is_empty() {
+                return Err(CliError::Unfinished(format!(
+                    "{} of this list are filed in the wallet {wallet}, so nothing was taken out of circulation: `raida mint --network {} --wallet {wallet}` says what an interrupted mint left over, and ends its list",
+                    phrase(&theirs),
+                    network.shown(),
+                    wallet = folder.shown(),
+                )));
+            }
+        }
         let hosts = Hosts::read(&network.join("hosts"))?;
         let timeout = Duration::from_millis(self.node.timeout_ms);
         let raidas = Raidas::new(hosts, self.node.coin_id, timeout);

@@ -62,7 +62,7 @@ fn phrase(fix: &KeyFix) -> String {
             "is broken: no coin fails there and passes on two working servers; put one into the wallet, or try again when more servers answer".to_owned()
         }
         KeyFix::TooEarly { coin, again } => format!(
-            "is broken: coin {coin} changed there lately, or the server started lately, and it takes new tickets from {} on; come back then",
+            "is broken: coin {coin} changed there lately, or the server started lately, and it takes new tickets from {} on; come back then. `raida heal` repairs at once what the other servers can vouch for",
             utc(*again)
         ),
         KeyFix::NotEnoughHelpers { coin, failed } => {

@@ -10,6 +10,7 @@ use super::totals::Totals;
 use crate::client::{CoinListError, CoinListReader, Months};
 use crate::plain_file;
 use crate::shown::Shown;
+use crate::store::NodeIdentity;
 use crate::store::import::{Conflict, Conflicts, Counts, Difference, Import, OnConflict, Outcome};
 use crate::store::offline::OfflineFolder;
 use crate::store::raidax::RaidaxPages;
@@ -48,7 +49,8 @@ impl ImportCommand {
     /// # Errors
     /// The input or the data folder cannot be read, or the folder cannot be written.
     pub fn run(self) -> Result<Answer, CliError> {
-        let path = self.folder.load()?.node.data_dir;
+        let node = self.folder.load()?.node;
+        let path = node.data_dir;
         let start = Instant::now();
         let (import, source) = match (&self.csv, &self.raidax_data) {
             (Some(file), _) => (read_csv(file)?, file),
@@ -60,6 +62,13 @@ impl ImportCommand {
             false => OnConflict::Refuse,
         };
         let folder = OfflineFolder::open(&path, true)?;
+        // A folder that is named alone may be of any node.
+        if self.folder.config.is_some() {
+            folder.is_of(NodeIdentity {
+                raida: node.raida_id,
+                coin_id: node.coin_id,
+            })?;
+        }
         let bar = progress(2 * import.pages() as u64, "importing");
         let outcome = folder.import(&import, on_conflict, || bar.inc(1))?;
         bar.finish_and_clear();
@@ -79,7 +88,8 @@ impl ImportCommand {
                         "seconds": seconds,
                     }))?;
                 } else {
-                    print(&done(source, &path, totals, counts, seconds))?;
+                    let next = format!("raida serve{}", self.folder.flags());
+                    print(&done(source, &path, totals, counts, seconds, &next))?;
                 }
                 Ok(Answer::Yes)
             }
@@ -143,7 +153,14 @@ fn read_pages(folder: &Path) -> Result<Import, CliError> {
     Ok(import)
 }
 
-fn done(source: &Path, folder: &Path, totals: Totals, counts: Counts, seconds: f64) -> String {
+fn done(
+    source: &Path,
+    folder: &Path,
+    totals: Totals,
+    counts: Counts,
+    seconds: f64,
+    next: &str,
+) -> String {
     let (source, folder) = (source.shown(), folder.shown());
     let mut parts = vec![format!("{} new", counts.new)];
     for (count, what) in [
@@ -156,7 +173,7 @@ fn done(source: &Path, folder: &Path, totals: Totals, counts: Counts, seconds: f
         }
     }
     format!(
-        "{source}: {}, now in {folder}\n{}; {} pages written in {seconds:.2} s\ntry: raida serve --data {folder}\n",
+        "{source}: {}, now in {folder}\n{}; {} pages written in {seconds:.2} s\ntry: {next}\n",
         totals.phrase(),
         parts.join(", "),
         counts.pages_written

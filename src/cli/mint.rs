@@ -48,7 +48,12 @@ pub struct MintCommand {
     #[arg(long, value_name = "DIR", requires = "wallet", conflicts_with_all = ["out", "host", "raida", "udp", "admin_key_file", "config", "data"])]
     network: Option<PathBuf>,
     /// Wallet to file them in, in its folder Bank; made where there is none
-    #[arg(long, value_name = "WALLET", requires = "network")]
+    #[arg(
+        long,
+        value_name = "WALLET",
+        requires = "network",
+        conflicts_with = "out"
+    )]
     wallet: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,

@@ -68,15 +68,9 @@ pub struct AdminKeyArgs {
 impl AdminKeyArgs {
     /// The flags that say the same, each after a space.
     pub fn flags(&self) -> String {
-        let file = self.admin_key_file.as_deref();
-        let named = [
-            ("--admin-key-file", file),
-            ("--config", self.folder.config.as_deref()),
-            ("--data", self.folder.data.as_ref().map(Path::new)),
-        ];
-        let flag =
-            |(flag, value): (&str, Option<&Path>)| Some(format!(" {flag} {}", value?.shown()));
-        named.into_iter().filter_map(flag).collect()
+        let file = self.admin_key_file.as_ref();
+        let file = file.map(|file| format!(" --admin-key-file {}", file.shown()));
+        file.unwrap_or_default() + &self.folder.flags()
     }
 }
 

@@ -1,6 +1,7 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::config::{Config, ConfigError, Flag};
+use crate::shown::Shown;
 
 /// Which data folder a command works on.
 #[derive(clap::Args, Debug, Default)]
@@ -39,6 +40,17 @@ impl FolderArgs {
     /// Whether a data folder was named at all, directly or by a configuration.
     pub fn is_given(&self) -> bool {
         self.config.is_some() || self.data.is_some()
+    }
+
+    /// The flags that name the same folder, each after a space.
+    pub fn flags(&self) -> String {
+        let named = [
+            ("--config", self.config.as_deref()),
+            ("--data", self.data.as_ref().map(Path::new)),
+        ];
+        let flag =
+            |(flag, value): (&str, Option<&Path>)| Some(format!(" {flag} {}", value?.shown()));
+        named.into_iter().filter_map(flag).collect()
     }
 
     /// The configuration in force.

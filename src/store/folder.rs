@@ -48,6 +48,12 @@ pub enum FolderError {
         /// The folder.
         folder: PathBuf,
     },
+    /// It is a wallet.
+    #[error("{folder} is a wallet, which has a folder Bank, and no data folder: name another one with --data", folder = folder.shown())]
+    Wallet {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The node's secret is gone, and other files are there.
     #[error(
         "{path} is missing, though a node has run here: restore it from a backup. Or empty the whole folder: the node then starts as a new one, and coins are healed by the other servers of its network"
@@ -148,6 +154,11 @@ impl DataFolder {
                 folder: path.to_owned(),
             });
         }
+        if !is_there && path.join("Bank").is_dir() {
+            return Err(FolderError::Wallet {
+                folder: path.to_owned(),
+            });
+        }
         make(path)?;
         // Before anything is made in it: another node's folder stays as that node has it.
         let lock = FolderLock::take(path).map_err(|refused| match refused {
@@ -204,20 +215,26 @@ impl DataFolder {
     /// # Errors
     /// Another one has; or the file system fails.
     pub fn serve_as(&self, is: NodeIdentity) -> Result<(), FolderError> {
+        if self.is_of(is)? {
+            return Ok(());
+        }
         let path = self.path.join(IDENTITY_FILE);
-        let failed = |error| FolderError::Io {
-            path: path.clone(),
-            error,
-        };
+        write_whole(&path, &format!("{is}\n")).map_err(|error| FolderError::Io { path, error })
+    }
+
+    /// Whether this node serves from the folder; `false` where none has yet.
+    ///
+    /// # Errors
+    /// Another one has; or the file system fails.
+    pub fn is_of(&self, is: NodeIdentity) -> Result<bool, FolderError> {
+        let path = self.path.join(IDENTITY_FILE);
         let was = match plain_file::read_text(&path, plain_file::SECRET_BYTES_MAX) {
             Ok(text) => NodeIdentity::parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return write_whole(&path, &format!("{is}\n")).map_err(failed);
-            }
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(FolderError::Io { path, error }),
         };
         match was {
-            Some(was) if was == is => Ok(()),
+            Some(was) if was == is => Ok(true),
             Some(was) => Err(FolderError::OtherNode {
                 folder: self.path.clone(),
                 was,

@@ -5,7 +5,7 @@ use std::{cell::OnceCell, io, path::Path};
 use crate::runtime::{LocalExecutor, LocalExecutorBuilder, Placement};
 
 use super::{
-    folder::{DataFolder, FolderError},
+    folder::{DataFolder, FolderError, NodeIdentity},
     import::{self, Import, OnConflict, Outcome},
     rebuild::{self, Rebuilt},
     recovery::RecoveryError,
@@ -80,6 +80,14 @@ impl OfflineFolder {
             secret,
             executor: OnceCell::new(),
         })
+    }
+
+    /// Looks whether the folder is another node's.
+    ///
+    /// # Errors
+    /// It is; or the file system fails.
+    pub fn is_of(&self, node: NodeIdentity) -> Result<(), FolderError> {
+        self.folder.is_of(node).map(drop)
     }
 
     /// Whether opening it made it.

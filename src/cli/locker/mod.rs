@@ -6,7 +6,7 @@ mod relocate;
 mod take;
 
 pub use peek::{More, report_all, report_one};
-pub use put::{FromWalletArgs, json_of_put, text_of_put, words};
+pub use put::{FromWalletArgs, in_vain, json_of_put, text_of_put, words};
 pub use take::take_into;
 
 use super::CliError;

@@ -10,7 +10,7 @@ use crate::cli::secrets::{SecretText, draw_locker_key, hex_of, tell};
 use crate::cli::servers::{Servers, ServersArgs};
 use crate::client::locker::check_place;
 use crate::client::locker::{
-    Choice, Chosen, LockerSecret, Place, Put, PutCoin, Stage, choose, put,
+    Choice, Chosen, LockerError, LockerSecret, Place, Put, PutCoin, Stage, choose, put,
 };
 use crate::client::wallet::{Access, Wallet};
 use crate::client::{Client, Outcome, Raidas};
@@ -200,7 +200,8 @@ impl PutCommand {
         let bar = waiting();
         let done = put(&mut wallet, &place, raidas, |stage| {
             bar.set_message(words(stage));
-        })?;
+        });
+        let done = done.map_err(|error| in_vain(error, self.key.is_none()))?;
         bar.finish_and_clear();
         match self.json {
             true => print_json(&json_of_put(&done, chosen))?,
@@ -215,6 +216,15 @@ impl PutCommand {
             true => Answer::Yes,
             false => Answer::No,
         })
+    }
+}
+
+/// Why nothing was put anywhere, where a secret was made up and shown before.
+pub fn in_vain(error: LockerError, is_made_up: bool) -> CliError {
+    let nothing_was_done = matches!(error, LockerError::Look(_) | LockerError::NotPassed(_));
+    match is_made_up && nothing_was_done {
+        true => CliError::Unfinished(format!("{error}; the secret that was shown opens nothing")),
+        false => error.into(),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::terms::{asked_price, currency};
 use crate::cli::CliError;
 use crate::cli::coins::{check_sum, read_coins};
-use crate::cli::locker::{FromWalletArgs, json_of_put, text_of_put, words};
+use crate::cli::locker::{FromWalletArgs, in_vain, json_of_put, text_of_put, words};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::phrase;
 use crate::cli::secrets::{SecretError, SecretText, draw_trade_key, hex_of, tell};
@@ -123,7 +123,8 @@ impl OfferCommand {
         let bar = waiting();
         let done = put(&mut wallet, &place, raidas, |stage| {
             bar.set_message(words(stage));
-        })?;
+        });
+        let done = done.map_err(|error| in_vain(error, self.key.is_none()))?;
         bar.finish_and_clear();
         let is_there = done.coins.iter().all(PutCoin::is_there);
         if self.json {

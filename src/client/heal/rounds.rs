@@ -125,7 +125,7 @@ pub enum HealError {
     Wallet(#[from] WalletError),
     /// Too few servers to say anything about a coin.
     #[error(
-        "only {answered} of 25 servers answer and {VOTES_NEEDED} are needed, so nothing was changed ({first}); is the network up, and is the list of hosts right?"
+        "only {answered} of 25 servers answer and {VOTES_NEEDED} are needed, so nothing was done ({first}); is the network up, and is the list of hosts right?"
     )]
     TooFewServers {
         /// Servers that answered.
