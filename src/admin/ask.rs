@@ -11,10 +11,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{ADDRESS, Address, COUNTS, Counts, LATENCY, LatencyReport, socket_path};
 
-/// The node has so long to take a question, and so long to answer it: longer than it gives its
-/// cores and those who ask before.
+/// Time that the node has to take a question, and again to answer it. It is longer than the node
+/// gives its cores and earlier clients.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer, at most: all commands on more shards than there can be are less.
+/// Maximum size of an answer in bytes: all commands on more shards than possible take less.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// A node that cannot be asked about itself.

@@ -77,7 +77,8 @@ pub struct ForSale {
     pub value_units: u128,
 }
 
-/// A number where 64 bits hold it, as most readers of JSON expect; else its digits as a text.
+/// Writes a number where 64 bits hold it, as most readers of JSON expect; else its digits as a
+/// text.
 fn units<S: Serializer>(units: &u128, out: S) -> Result<S::Ok, S::Error> {
     match u64::try_from(*units) {
         Ok(units) => out.serialize_u64(units),

@@ -52,7 +52,7 @@ pub struct Times {
     pub latency_us: Quantiles,
 }
 
-/// What so many of a hundred took at most.
+/// Percentiles of the times: each is the time that this percentage of requests took at most.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
     /// 50.

@@ -20,7 +20,7 @@ use crate::{
     shard::{ChangeCounts, Counters, IndexCounts, TradeCounts},
 };
 
-/// Questions that wait for one core, at most: more come only where the core is stuck.
+/// Maximum number of questions that wait for one core: more come only where the core is stuck.
 const QUESTIONS_MAX: usize = 4;
 
 /// What one core has measured of the commands that it was asked.
@@ -84,17 +84,17 @@ impl Mailbox {
 
     fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Question) -> Receiver<T> {
         let (answer, is_answered) = channel();
-        // Where it is full, this question goes, and with it the sender.
+        // Where the queue is full, the question is dropped, and with it the sender.
         let _ = self.questions.push(question(answer));
         match self.is_closed.load(Ordering::SeqCst) {
-            // After the last look of whoever closed it, perhaps.
+            // The question may have come after the last look of `close`.
             true => self.clear(),
             false => self.waker.wake(),
         }
         is_answered
     }
 
-    /// The core answers no more, and nobody shall wait for it.
+    /// Notes that the core answers no more, so that nobody waits for it.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
         self.clear();
@@ -130,7 +130,7 @@ pub async fn answer<E: Environment>(
                         environment.turn().await;
                     }
                 }
-                // Whoever asked may have given up, here and below.
+                // The asker may have given up, here and below.
                 let _ = asker.send(answer);
             }
             Question::Counts(asker) => {

@@ -26,13 +26,13 @@ use crate::net::Limits;
 
 /// Clients that wait while one is served; more are refused by the kernel.
 const WAITING_MAX: i32 = 8;
-/// A client has so long to ask, and so long to take the answer: the next one waits meanwhile.
+/// Time that a client has to ask, and again to take the answer: the next client waits meanwhile.
 const CLIENT_MAX: Duration = Duration::from_secs(1);
-/// Cores have so long to answer, all together. A core that serves does in less than a millisecond.
+/// Time that all cores together have to answer. A core that serves does in less than a millisecond.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Bytes of a question, at most.
 const QUESTION_BYTES_MAX: usize = 64;
-/// How long to leave it where no connection can be taken, for want of descriptors.
+/// Pause where no connection can be taken for want of descriptors.
 const NO_ACCEPT: Duration = Duration::from_millis(100);
 
 /// Answers questions about a node on a Unix socket in its data folder, one client at a time, until
@@ -124,7 +124,7 @@ fn serve(listener: &UnixListener, subject: &Subject, stop: &OwnedFd) {
                     tracing::debug!(%error, "a client of the admin socket got no answer");
                 }
             }
-            // Whoever was there has gone again.
+            // The client has gone again.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 tracing::debug!(%error, "the admin socket takes no client");

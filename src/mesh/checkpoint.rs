@@ -73,8 +73,8 @@ impl Checkpoints {
         self.interval.set(interval);
     }
 
-    /// Makes a checkpoint now, or when the one under way has ended: two at a time would each take
-    /// the other's pages for written before they are. Run it to its end.
+    /// Makes a checkpoint now, or when the one under way has ended: of two at a time, each would
+    /// take the other's pages as written before they are. Run it to its end.
     ///
     /// # Errors
     /// As [`checkpoint`].
@@ -127,7 +127,8 @@ impl Checkpoints {
                 pin!(wanted.after(moment)),
             )
             .await;
-            // Taken before the checkpoint: what is wished for while it runs, it may not bring.
+            // Taken before the checkpoint: the checkpoint may not fulfil a wish that comes while it
+            // runs.
             moment = wanted.moment();
             if self.make(&mesh).await.is_err() {
                 environment.sleep(RETRY_PAUSE).await;

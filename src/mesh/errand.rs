@@ -8,13 +8,15 @@ use futures_util::future::LocalBoxFuture;
 use crate::runtime::Environment;
 use crate::shard::{Answered, Question, Shard};
 
-/// A question on its way to another core, which knows where its answer is to be put.
+/// A question on its way to another core. It knows the place for its answer.
 pub(super) trait Errand<E: Environment>: Send {
-    /// Answers the question there; where that takes longer, gives what does.
+    /// Answers the question on the shard's core. Where that takes longer, returns the future that
+    /// answers.
     fn run(self: Box<Self>, shard: &Rc<Shard<E>>) -> Option<LocalBoxFuture<'static, ()>>;
 }
 
-/// Where the answer to a question is put on one core and taken on another: never at the same time.
+/// The place where one core puts the answer to a question and another core takes it, never at the
+/// same time.
 pub(super) struct Slot<A>(Arc<Mutex<Option<A>>>);
 
 struct To<Q: Question> {

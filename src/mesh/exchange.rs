@@ -54,13 +54,13 @@ impl<E: Environment> Mesh<E> {
                 },
             )
         });
-        // It refuses nothing.
+        // The decision refuses nothing.
         let _ = changed.await?;
         Ok(passed)
     }
 
-    /// The coins whose ANs some record names, rising, each once. The others are not held for these
-    /// records: who does not know a coin's number keeps nobody waiting for it.
+    /// The coins whose ANs some record names, rising, each once. The other coins are not held for
+    /// these records: a client that does not know a coin's number keeps nobody waiting for it.
     async fn known(&self, records: &[Exchange]) -> Result<Vec<Coin>, Unavailable> {
         let mut by_shard: BTreeMap<ShardId, Vec<(Coin, An)>> = BTreeMap::new();
         for record in records {

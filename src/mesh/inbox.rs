@@ -38,9 +38,9 @@ pub(super) enum Envelope<E: Environment> {
         id: usize,
         passed: Option<Result<bool, NotChanged>>,
     },
-    /// A request is over that began at the receiver.
+    /// A request that began at the receiver is over.
     Ended(EndedChange),
-    /// Whether the sender's disk answers, since that changed.
+    /// Whether the sender's disk answers; sent when that changes.
     Stalled { from: ShardId, is_stalled: bool },
 }
 
@@ -73,7 +73,7 @@ impl<E: Environment> Inbox<E> {
         }
     }
 
-    /// Has the receiver look up, though no message came.
+    /// Wakes the receiver without a message.
     pub(super) fn wake(&self) {
         self.waker.wake();
     }
@@ -88,14 +88,14 @@ impl<E: Environment> Inbox<E> {
         self.queue.pop()
     }
 
-    /// The next message, or a wake-up when there is one.
+    /// The next message, or pending until one comes.
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Envelope<E>> {
         if let Some(envelope) = self.queue.pop() {
             return Poll::Ready(envelope);
         }
         self.waker.register(context.waker());
-        // From here on a sender wakes. One whose swap came before this one is seen by it, and its
-        // message by the look that follows.
+        // From here on a sender wakes this receiver. If a sender's swap came before this one, this
+        // swap sees it, and the look that follows sees its message.
         self.is_woken.swap(false, Ordering::AcqRel);
         match self.queue.pop() {
             Some(envelope) => Poll::Ready(envelope),

@@ -39,10 +39,10 @@ pub struct Mesh<E: Environment> {
 
 /// Hears what became of questions about one coin that were [under way](Asked::UnderWay), each once,
 /// by the number they were asked under: whether the coin passed. `None` where the same is under way
-/// for another request, and this one is to get no answer.
+/// for another request, and this one gets no answer.
 pub type PassedListener = Box<dyn Fn(usize, Option<Result<bool, NotChanged>>)>;
 
-/// A question that another core has.
+/// A question that waits for another core's answer.
 enum Waiting {
     Unanswered(Option<Waker>),
     Answered,
@@ -99,8 +99,8 @@ impl<E: Environment> Mesh<E> {
         Asked::UnderWay
     }
 
-    /// Has `listener` told what became of questions about one coin. To be called once, before any
-    /// is asked.
+    /// Has `listener` told what became of questions about one coin. Call it once, before any is
+    /// asked.
     pub fn listen(&self, listener: PassedListener) {
         let first = self.on_passed.set(listener).is_ok();
         assert!(first, "an end of the mesh has one listener");
@@ -210,7 +210,7 @@ impl<E: Environment> Mesh<E> {
     }
 
     /// Answers a question about one of this shard's coins, however long it takes; `None` where it
-    /// is to get no answer.
+    /// gets no answer.
     async fn answer_one(&self, single: Single) -> Option<Result<bool, NotChanged>> {
         let (exchange, sender) = match single {
             Single::Detect(coin, an) => {

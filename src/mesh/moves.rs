@@ -59,7 +59,7 @@ pub(super) fn moves(
     by_shard
 }
 
-/// Updates by their keys. Many coins in a row mostly leave the same, and come under the same.
+/// Updates by their keys. Coins in a row mostly leave the same key, and come under the same key.
 #[derive(Default)]
 struct ByKey {
     updates: Vec<KeyUpdate>,

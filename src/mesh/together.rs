@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Of more coins, a change takes several turns: each step looks at all of them.
+/// A change of more coins than this takes several turns: each step looks at all of them.
 const COINS_A_TURN: usize = 8_192;
 
 /// What to do with coins that are held, once their values are known.
@@ -69,8 +69,8 @@ impl Held<'_> {
         !self.on_sale.is_empty()
     }
 
-    /// The values, without those of coins that lie under the key of something for sale: whoever
-    /// knows that key proves nothing by it.
+    /// The values, without those of coins that lie under the key of something for sale: knowing
+    /// that key proves nothing.
     pub fn movable(&self) -> Cow<'_, [Option<(An, Mfs)>]> {
         match self.any_on_sale() {
             false => Cow::Borrowed(self.values),
@@ -90,11 +90,11 @@ impl<E: Environment> Mesh<E> {
     /// `coins` are rising, each once. `decide` gets them [held](Held), their pages reserved for
     /// `session` or not.
     ///
-    /// Run it to its end: given up half-way it would hold the coins for good.
+    /// Run it to its end: if it is dropped half-way, the coins stay held for good.
     ///
     /// # Errors
-    /// [`NotChanged`] where a shard or the log cannot do it now, or too many wait for one of the coins,
-    /// and nothing has changed; else what `decide` gave.
+    /// [`NotChanged`] where a shard or the log cannot do it now, or too many wait for one of the
+    /// coins, and nothing has changed; else what `decide` gave.
     pub async fn change_together<R>(
         &self,
         coins: &[Coin],
@@ -107,8 +107,8 @@ impl<E: Environment> Mesh<E> {
             .await
     }
 
-    /// The same of one coin, where `decide` depends on when it last changed: the minute of that too
-    /// is looked at while the coin is held.
+    /// As [`Mesh::change_together`] for one coin, where `decide` depends on when it last changed:
+    /// the minute of that change is looked at while the coin is held.
     ///
     /// # Errors
     /// As [`Mesh::change_together`].
@@ -123,8 +123,8 @@ impl<E: Environment> Mesh<E> {
             .await
     }
 
-    /// The same by a fix that came at this moment: what stands against it is looked at, coin by
-    /// coin, when all of them are held.
+    /// As [`Mesh::change_together`], by a fix that came at this moment: what stands against the fix
+    /// is looked at, coin by coin, when all of them are held.
     ///
     /// # Errors
     /// As [`Mesh::change_together`].
@@ -154,7 +154,7 @@ impl<E: Environment> Mesh<E> {
         looks
     }
 
-    /// Which of these coins, by their places, are whose.
+    /// The places of these coins by the shard that owns them.
     fn parts(&self, coins: &[Coin]) -> BTreeMap<ShardId, Vec<usize>> {
         let mut parts: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
         for (index, coin) in coins.iter().enumerate() {
@@ -230,7 +230,7 @@ impl<E: Environment> Mesh<E> {
             changes.iter().all(&mut is_held),
             "a decision changes coins that are held, in their order"
         );
-        // Ranks are of changes to marked numbers, all of which stay.
+        // Ranks belong to changes to marked numbers, and those all stay.
         let before = changes.len();
         changes.retain(|change| {
             let at = coins.binary_search(&change.coin);
@@ -271,8 +271,8 @@ impl<E: Environment> Mesh<E> {
             log.settle(appended);
             return Err(refusal.into());
         }
-        // The lockers first: whoever changes one of these coins next has waited for the pages, and
-        // so its word comes to the same lockers later.
+        // The lockers come first: the next change of one of these coins has waited for the pages,
+        // and so its update comes to the same lockers later.
         let own = moves.remove(&core);
         own.into_iter()
             .for_each(|update| self.shard().update_lockers(&update));

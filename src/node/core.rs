@@ -32,9 +32,9 @@ use crate::{
     store::recovery::Recovered,
 };
 
-/// The last checkpoint of a node that stops may take so long, and the end of its logs once more;
-/// what it does not get done is in the logs. With the 5 s that clients have for their answers, the
-/// node ends within 10 s whatever its disk does.
+/// Time that the last checkpoint of a node that stops may take; the end of its logs may take as
+/// long again. What the checkpoint does not get done is in the logs. With the 5 s that clients have
+/// for their answers, the node ends within 10 s whatever its disk does.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(2);
 /// How often a core looks whether settings have changed, which they do on an operator's signal, and
 /// whether a flood is over. Nobody waits for either.
@@ -72,17 +72,17 @@ pub(super) struct Core {
     pub ready: Sender<std::io::Result<()>>,
     /// Told twice how the core ends.
     pub ending: Sender<LastWord>,
-    /// All cores have answered their last request.
+    /// Where cores meet when all have answered their last request.
     pub drained: Meeting,
-    /// The last checkpoint is made.
+    /// Where cores meet when the last checkpoint is made.
     pub checkpointed: Meeting,
 }
 
 /// What a core says when it ends.
 pub(super) enum LastWord {
-    /// It does nothing more; and what was cut off.
+    /// The core serves no more; with what was cut off.
     Served(std::io::Result<Drained>),
-    /// Nor does the disk: its thread ends now.
+    /// The disk does nothing more either; the core's thread ends now.
     Quiet,
 }
 
@@ -90,7 +90,7 @@ impl Core {
     /// Runs on a core until the node stops.
     pub async fn run(self) {
         let ending = self.ending.clone();
-        // A node that nobody waits for has no use for these.
+        // A node that nobody waits for does not use the last words.
         let _ = ending.send(LastWord::Served(self.serve().await));
         quiet().await;
         let _ = ending.send(LastWord::Quiet);
@@ -171,7 +171,7 @@ impl Core {
             // A core that cannot serve takes the node down with it, in order.
             self.stop.stop();
         }
-        // From here on the core may end any time, and whoever asks would wait in vain.
+        // From here on the core may end at any time, so new questions would get no answer.
         self.mailboxes[shard.id.index()].close();
         self.drained.attend().await;
         if is_first {
@@ -227,7 +227,7 @@ async fn follow(
     }
 }
 
-/// The settings are copied in and out whole, so a panic elsewhere leaves them sound.
+/// Locks the settings. They are copied in and out whole, so a panic elsewhere leaves them sound.
 pub(super) fn lock(adjustable: &Mutex<Adjustable>) -> std::sync::MutexGuard<'_, Adjustable> {
     adjustable.lock().unwrap_or_else(PoisonError::into_inner)
 }

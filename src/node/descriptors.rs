@@ -15,7 +15,7 @@ const PEERS: usize = 24;
 const OF_A_PROGRAM: usize = 6;
 /// Connections that may still be closing when others have taken their places.
 const CLOSING: usize = 16;
-/// Connections that are admitted however few files there may be.
+/// Number of connections that are always admitted, even where files are few.
 const CONNECTIONS_MIN: usize = 16;
 
 /// How many files this process may have open, and how many of them the node keeps for itself.

@@ -1,4 +1,5 @@
-//! The node's commands as the meaning of bytes: the one place where sockets and service meet.
+//! Gives the bytes from the sockets to the service as commands: the one place where sockets and
+//! service meet.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

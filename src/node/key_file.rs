@@ -19,7 +19,7 @@ use crate::shown::{Shown, remedy};
 
 /// The longest file that is read, in bytes: 25 secrets take 825, the rest is for comments.
 const SIZE_MAX: usize = 65_536;
-/// Can read and change everything anyway.
+/// The user id of root, who can read and change everything anyway.
 const ROOT: u32 = 0;
 /// Access for the group and for all others.
 const OTHERS: u32 = 0o077;
@@ -71,7 +71,7 @@ pub enum KeysError {
 /// Reads the file of the node with this number.
 pub(super) fn read(path: &Path, own: RaidaId) -> Result<Arc<SharedSecrets>, KeysError> {
     let file = plain_file::open(path)?;
-    // Of the file that is open: another may have its name by now.
+    // The metadata of the open file: another file may have its name by now.
     let metadata = file.metadata()?;
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner != user && owner != ROOT {

@@ -16,7 +16,7 @@ struct Arrivals {
 }
 
 impl Meeting {
-    /// A meeting of so many.
+    /// A meeting of this many cores.
     pub fn of(cores: usize) -> Meeting {
         Meeting {
             shared: Arc::new(Mutex::new(Arrivals {
@@ -30,7 +30,7 @@ impl Meeting {
     pub async fn attend(&self) {
         let mut has_arrived = false;
         poll_fn(|context| {
-            // Counting and pushing are whole or not done, whatever panicked elsewhere.
+            // Counting and pushing are done as a whole or not at all, even after a panic elsewhere.
             let mut arrivals = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             if !std::mem::replace(&mut has_arrived, true) {
                 arrivals.missing -= 1;

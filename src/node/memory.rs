@@ -1,8 +1,8 @@
 //! When freed memory goes back to the system.
 //!
-//! The C library gives back the free end of a heap and long blocks by itself. What a flood of
-//! requests took and left lies between blocks in use, and stays with the process unless it is asked
-//! for.
+//! The C library gives back the free end of a heap and long blocks by itself. Memory that a flood
+//! of requests took and freed lies between blocks in use, and stays with the process until
+//! [`give_back`].
 
 /// How much a core has to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,16 +24,16 @@ pub(super) struct Tide {
     looks: u32,
 }
 
-/// A flood is at least so large.
+/// Least size of a flood.
 const FLOOD_BYTES: usize = 4 << 20;
 const FLOOD_CONNECTIONS: usize = 64;
-/// Looks between two times that memory is given back, at least: it keeps the other threads waiting
-/// for some milliseconds when they allocate.
+/// Least number of looks between two times that memory is given back: that keeps other threads that
+/// allocate waiting for some milliseconds.
 const LOOKS_LEAST: u32 = 5;
 
 impl Tide {
-    /// Whether less than half is left of the most that there was, and memory is to be given back
-    /// now.
+    /// Whether less than half is left of the most that there was, so that memory should be given
+    /// back now.
     pub fn is_out(&mut self, load: Load) -> bool {
         self.bytes = self.bytes.max(load.most_bytes);
         self.connections = self.connections.max(load.connections);

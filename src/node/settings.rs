@@ -12,7 +12,7 @@ use crate::{
 
 pub use crate::store::{log::Durability, recovery::OnLoss};
 
-/// What a node is to be.
+/// How a node is set up.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Its number, coin, dialect and limits of the wire.
@@ -24,7 +24,7 @@ pub struct Settings {
     /// The file with the admin key, 32 hexadecimal digits; made, with a random key, where it is
     /// missing from a data folder.
     pub admin_key_file: PathBuf,
-    /// By which it knows the month and the minute.
+    /// The clock that gives it the month and the minute.
     pub clock: WallClock,
     /// Sockets and their limits.
     pub network: net::Settings,
@@ -64,7 +64,7 @@ pub struct Settings {
     pub settlement: Method,
     /// What coins may be offered for.
     pub currencies: Vec<Currency>,
-    /// How often it asks whoever says so, where that takes a process.
+    /// How often it may ask whether a purchase has been paid, where each question takes a process.
     pub question_rates: QuestionRates,
     /// What each shard keeps track of for trades.
     pub trades: TradeSettings,

@@ -1,5 +1,5 @@
-//! Settlement as trades see it: the one place where purchases of lockers and whoever says that they
-//! are paid meet.
+//! Settlement as trades see it: the one place where purchases of lockers meet the settlement that
+//! says whether they are paid.
 
 use futures_util::future::LocalBoxFuture;
 

@@ -129,7 +129,7 @@ pub enum StartError {
         /// The data folder.
         folder: String,
     },
-    /// The admin key cannot be had.
+    /// The admin key cannot be read or made.
     #[error("admin key file {path}: {what}")]
     AdminKey {
         /// The file.
@@ -137,7 +137,7 @@ pub enum StartError {
         /// What is wrong, and what to do.
         what: String,
     },
-    /// The secrets that it shares with the others cannot be had.
+    /// The secrets that it shares with the others cannot be read.
     #[error("key file {path}: {error}", path = .path.shown())]
     Keys {
         /// The file.
@@ -160,7 +160,7 @@ impl Node {
     /// Starts a node; it serves when this returns.
     ///
     /// # Errors
-    /// Where anything it needs is not to be had; nothing of it runs then.
+    /// Where anything that it needs is missing; then no part of it runs.
     pub fn start(settings: &Settings) -> Result<Node, StartError> {
         let start = Instant::now();
         let key_healing = key_healing(settings)?;
@@ -316,16 +316,16 @@ impl Node {
     /// Waits until the node has ended.
     ///
     /// # Errors
-    /// Where a core had to give up.
+    /// Where a core could not go on.
     pub fn join(self) -> Result<Ended, StartError> {
         let mut ended = Ended::default();
-        // Nobody else ever locks it: the lock lets several threads look at the node.
+        // Nobody else ever locks it: the lock only makes the node shareable between threads.
         let last_words = self.last_words.into_inner();
         let last_words = last_words.unwrap_or_else(PoisonError::into_inner);
         let (mut running, mut busy) = (self.cores.len(), self.cores.len());
         let mut outcome = Ok(());
         while busy > 0 {
-            // Nobody says how long a disk that does not answer takes.
+            // A disk that does not answer may take any time.
             let word = match running {
                 0 => last_words.recv_timeout(DISK_PATIENCE).ok(),
                 _ => last_words.recv().ok(),
@@ -348,7 +348,7 @@ impl Node {
             tracing::warn!(
                 "the disk has not ended what it was told to do: the process keeps the data folder until it has"
             );
-            // The cores' memory is the kernel's to read, and nobody else may have the folder.
+            // The kernel may still read the cores' memory, so the folder stays locked.
             std::mem::forget(self._folder);
             return outcome.map(|()| ended);
         }
@@ -387,13 +387,15 @@ impl Control {
 
     /// Has the node answer what it has accepted, write its pages, and end.
     pub fn stop(&self) {
-        // First: a client that waits for a purchase gets its answer, and does not hold the node up.
+        // The settlement stops first: a client that waits for a purchase gets its answer, and does
+        // not hold the node up.
         self.settlement.stop();
         self.stop.stop();
     }
 }
 
-/// Why a node has no port. A node that runs on its folder has its port too, and is what to name.
+/// Why a node has no port. If another node runs on the folder, it has the port too, and the error
+/// names it.
 fn cannot_listen(error: io::Error, folder: &Path) -> StartError {
     match DataFolder::open(folder, false) {
         Err(in_use @ FolderError::InUse { .. }) => in_use.into(),
@@ -404,7 +406,7 @@ fn cannot_listen(error: io::Error, folder: &Path) -> StartError {
 /// What to do where a recovery failed, as the end of a sentence.
 fn recovery_next(folder: &str, error: &RecoveryError) -> String {
     match error {
-        // It has said that itself: a file's name, and what the system said of it.
+        // The error itself names the file and says what the system said of it.
         RecoveryError::Io(error) => remedy(error).to_owned(),
         RecoveryError::Damaged(_) | RecoveryError::Lost(_) => {
             format!("; `raida check --data {folder}` says more")

@@ -28,7 +28,7 @@ pub struct Book(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Grows with every change, so that a core sees without the lock that it knows everything.
+    /// Grows with every change, so that a core sees without the lock whether its copy is current.
     edition: AtomicU64,
     contents: Mutex<Contents>,
 }
@@ -67,7 +67,7 @@ impl Book {
         book
     }
 
-    /// Puts other servers in their place. What is known of those that stay is kept.
+    /// Replaces the servers. What is known of those that stay is kept.
     pub fn change(&self, servers: Vec<Server>) {
         let mut contents = self.0.contents();
         let mut old = std::mem::take(&mut contents.entries).into_iter();
@@ -102,7 +102,7 @@ impl Book {
         self.edition() != copied.edition
     }
 
-    /// Looks up where a server is, which may have moved, unless that was done just now.
+    /// Looks up again where a server is, since it may have moved, unless that was done just now.
     pub(super) fn look_again(&self, raida: RaidaId) {
         self.look_up(raida, LOOK_UP_INTERVAL);
     }
@@ -170,7 +170,7 @@ impl Copied {
 
 impl Shared {
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        // An entry is changed whole or not at all, whatever panicked elsewhere.
+        // An entry changes as a whole or not at all, even after a panic elsewhere.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,7 +178,7 @@ impl Shared {
         self.edition.fetch_add(1, Ordering::Release);
     }
 
-    /// Runs on a thread of its own.
+    /// Looks up where a server is, on a thread of its own.
     fn look_up(&self, raida: RaidaId, server: &Server) {
         let found = (server.host.as_str(), server.port).to_socket_addrs();
         let found = found.map(|addresses| {
@@ -203,7 +203,8 @@ impl Shared {
                     self.changed();
                 }
                 Ok(_) => {}
-                // Where it was known to be, it may still be: the name server may be down, not it.
+                // The server may still be where it was known to be: the name server may be the one
+                // that is down.
                 Err(error) => tracing::warn!(
                     %raida, %server, %error,
                     "cannot look up where a server is: check peers.servers and the name server"

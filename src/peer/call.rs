@@ -13,8 +13,8 @@ use crate::{coin::Coin, protocol::healing::TicketId};
 /// What becomes of a claim.
 type Outcome = Result<Vec<Coin>, Lost>;
 
-/// A claim under way, as its caller holds it. It goes on by itself; dropping it gives the answer
-/// up, not the claim, which the server may have seen.
+/// A claim under way, as its caller holds it. It goes on by itself. Dropping it gives up the
+/// answer, but not the claim: the server may have seen that.
 #[must_use = "a claim's answer comes to whoever awaits it"]
 #[derive(Debug)]
 pub struct Call(Rc<Slot>);
@@ -25,7 +25,7 @@ struct Slot {
     waker: RefCell<Option<Waker>>,
 }
 
-/// The same claim, as whoever asks the server holds it.
+/// The same claim, as the task that asks the server holds it.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub ticket: TicketId,
@@ -86,7 +86,7 @@ impl Call {
         (Call(slot), asked)
     }
 
-    /// One that is lost before it began.
+    /// A claim that is lost before it began.
     pub(super) fn lost(lost: Lost, counting: &Counting) -> Call {
         let outcome = Err(lost);
         counting.ended(&outcome);
@@ -115,7 +115,7 @@ impl Asked {
         Rc::strong_count(&self.slot) > 1
     }
 
-    /// Tells the caller. What an [`Asked`] that is merely dropped tells is [`Lost::Down`].
+    /// Tells the caller the outcome. An [`Asked`] that is merely dropped tells [`Lost::Down`].
     pub fn end(mut self, outcome: Outcome) {
         self.tell(outcome);
     }
@@ -134,7 +134,7 @@ impl Asked {
     }
 }
 
-/// Nobody waits for an answer that nobody will give.
+/// A drop without an outcome ends the call, so that its caller does not wait for ever.
 impl Drop for Asked {
     fn drop(&mut self) {
         if !self.is_told {

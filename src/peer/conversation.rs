@@ -22,7 +22,7 @@ use crate::{
 
 /// Coins of a ticket, at most (docs/protocol.md section 5).
 const TICKET_COINS_MAX: usize = 4_096;
-/// The longest body of an answer that is waited for, bytes.
+/// Bytes of the longest answer body that a connection accepts.
 const BODY_BYTES_MAX: usize = TICKET_COINS_MAX * Coin::SIZE + TRAILER.len();
 /// Answers to requests that are not encrypted have a header of this size.
 const HEADER_BYTES: usize = 32;
@@ -78,7 +78,7 @@ pub(super) enum Step {
     Answered,
     /// The trial was answered.
     TrialPassed,
-    /// The same, many times: others want a turn.
+    /// Many claims were answered, and other tasks get a turn.
     Turn,
     /// It is over.
     Over(End),
@@ -152,7 +152,7 @@ impl Conversation {
         self.ask(Command::Validate, &payload, due, Question::Claim(asked));
     }
 
-    /// Asks for any sign of life, by then.
+    /// Asks for any sign of life, due at `due`.
     pub fn try_out(&mut self, due: Instant) {
         self.ask(Command::Echo, &[], due, Question::Trial);
     }
@@ -184,7 +184,7 @@ impl Conversation {
         });
     }
 
-    /// Sends what is to be sent, takes what has come, and looks at the clock. When it is over,
+    /// Sends what waits to be sent, takes what has come, and looks at the clock. When it is over,
     /// calls that have no answer are lost.
     pub fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if let Err(error) = self.write(context) {
@@ -268,7 +268,8 @@ impl Conversation {
         if header.body_length > BODY_BYTES_MAX {
             return Err(End::TooLong(header.body_length));
         }
-        // What is not this call's answer is told from its header: no need to wait for a body.
+        // The header tells whether this is the call's answer, so a wrong one is refused without its
+        // body.
         check(&oldest.sent, &header)?;
         let length = HEADER_BYTES + header.body_length;
         if self.filled < length {
@@ -293,8 +294,9 @@ impl Conversation {
         }))
     }
 
-    /// Ends it, and with it all calls without an answer: an oldest one that ran out of time has
-    /// held up the others; a wrong answer is its own alone, and leaves theirs out of reach.
+    /// Ends the conversation, and with it all calls without an answer. If the oldest call ran out
+    /// of time, it has held up the others. A wrong answer belongs to the oldest call alone, and
+    /// puts the others' answers out of reach.
     fn over(&mut self, end: End) -> Poll<Step> {
         let (oldest, others) = match end {
             End::TimedOut => (Lost::TimedOut, Lost::TimedOut),
@@ -339,7 +341,7 @@ fn coins(status: Status, payload: &[u8]) -> Result<Vec<Coin>, Lost> {
     }
 }
 
-/// Wakes a task at a time that changes often: one timer does for many calls.
+/// Wakes a task at a time that changes often: one timer serves many calls.
 #[derive(Debug, Default)]
 struct Alarm(Option<(Instant, Timer)>);
 
@@ -352,7 +354,7 @@ impl Alarm {
                 self.0 = None;
                 return Poll::Ready(());
             }
-            // A timer that rings earlier does: it is set anew then.
+            // A timer that rings earlier will do: it is set again then.
             let is_set = |(rings, _): &mut (Instant, Timer)| *rings <= due;
             if self.0.as_mut().is_none_or(|set| !is_set(set)) {
                 self.0 = Some((due, Timer::new(due - now)));

@@ -33,7 +33,7 @@ pub struct Counters {
     pub connections_lost: u64,
 }
 
-/// The same, while it is being counted.
+/// The counters of a core while it counts.
 #[derive(Debug, Default)]
 pub(super) struct Counting(Cell<Counters>);
 

@@ -15,11 +15,11 @@ use futures_util::{
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connects to the first of a server's addresses that accepts, within `timeout` over all of them:
-/// each has an equal share of what is left. Says which one it was. Comes from the address `from`,
-/// where that can reach the server.
+/// each has an equal share of what is left. Returns which one it was. The connection comes from the
+/// address `from`, where that can reach the server.
 ///
 /// # Errors
-/// The last address's; none has none.
+/// The error of the last address; `NotFound` without addresses.
 pub(super) async fn dial(
     addresses: &[SocketAddr],
     from: Option<IpAddr>,
@@ -39,7 +39,7 @@ pub(super) async fn dial(
     Err(last)
 }
 
-/// `None` where it takes longer.
+/// Runs `work` for at most `time`; `None` where it takes longer.
 pub(super) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
     match select(pin!(work), pin!(Timer::new(time))).await {
         Either::Left((done, _)) => Some(done),
@@ -73,8 +73,8 @@ async fn connect(
     }
     // SAFETY: the descriptor is given away by its owner, to this one.
     let mut stream = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
-    // To send nothing is ready when the connection has come about, and fails as the connection did
-    // (the state is looked at before the bytes are).
+    // Sending no bytes is ready when the connection has come about, and fails as the connection
+    // did: the state is looked at before the bytes.
     poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, &[])).await?;
     Ok(stream)
 }

@@ -115,7 +115,7 @@ impl Peer {
             let book = &self.common.book;
             book.look_again(self.raida);
             let looked_up = poll_fn(|context| book.poll_looked_up(self.raida, context));
-            // Where it takes too long there still is no address.
+            // Where the look-up takes too long, there still is no address.
             within(due - Instant::now(), looked_up).await;
             addresses = self.common.addresses(self.raida).unwrap_or_default();
         }
@@ -128,7 +128,7 @@ impl Peer {
     /// Talks until it is over. A server that is down is tried out first.
     async fn converse(&self, mut with: Conversation, back_off: &mut BackOff) -> End {
         if self.standing.get() == Standing::Down {
-            // Nobody waits for it, so it may be as slow as an answer may.
+            // Nobody waits for the trial, so it may take as long as an answer may.
             with.try_out(Instant::now() + self.common.settings.reply_timeout);
         }
         loop {
@@ -226,8 +226,8 @@ async fn keep(peer: Rc<Peer>) {
                 "a server is down: it gives no votes until it answers again"
             ),
         }
-        // After the standing has changed: whoever hears of it and asks again at once is told the
-        // same.
+        // This comes after the standing has changed: a caller that hears of it and asks again at
+        // once is told the same.
         peer.lose(lost);
         book.look_again(peer.raida);
         sleep(back_off.failed()).await;

@@ -2,8 +2,8 @@
 //! its own connections, and the only thing that cores share is the [`Book`] of addresses.
 //!
 //! A server that is down costs its callers nothing: once it has failed, calls of it fail at once,
-//! and it is tried in the background until it answers. Whatever a server sends, late, malformed or
-//! without end, costs at most the call's time and the memory of one answer.
+//! and it is tried in the background until it answers. An answer that is late, malformed or endless
+//! costs at most the call's time and the memory of one answer.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -35,7 +35,7 @@ pub use settings::{PeerSettings, Server};
 
 use crate::protocol::Status;
 
-/// Why a server's answer is not to be had.
+/// Why there is no answer from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
     /// It cannot be reached, or the connection broke before it answered. The call may have been
@@ -51,7 +51,7 @@ pub enum Lost {
     /// What it said cannot be understood, or cannot be true.
     #[error("its answer cannot be understood")]
     Malformed,
-    /// It has as many calls to answer as it may have, or all servers together have.
+    /// The maximum number of calls is in flight, to this server or to all servers together.
     #[error("too many calls wait for an answer")]
     Busy,
     /// There is no such server in the list, or it is this one.

@@ -21,8 +21,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// The servers of this book, for the glommio executor that this runs on: what they were once
-    /// asked for goes on in tasks of its own, which end with the executor.
+    /// The servers of this book, for the glommio executor that this runs on. Calls go on in tasks
+    /// of their own, which end with the executor.
     pub fn new(settings: PeerSettings, book: Book) -> Rc<Peers> {
         let common = Rc::new(Common {
             settings,

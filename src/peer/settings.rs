@@ -42,7 +42,7 @@ pub struct PeerSettings {
 }
 
 impl PeerSettings {
-    /// What a node uses that is configured no further.
+    /// The settings of a node that is configured no further.
     pub fn new(own: RaidaId, coin_id: u16) -> PeerSettings {
         PeerSettings {
             own,
@@ -56,8 +56,7 @@ impl PeerSettings {
             verify_source: true,
             calls_per_server_max: 256,
             // Some slow servers leave room for the others. An answer in hand is up to 32 KiB of
-            // coins: 128 MiB, if the longest there are came at the same moment and nobody counted
-            // them.
+            // coins: 128 MiB in all, if every call got the longest answer at the same moment.
             calls_max: 4_096,
         }
     }

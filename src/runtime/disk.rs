@@ -59,11 +59,11 @@ pub enum DiskFile {
 
 /// An open file, which is closed before its executor ends.
 ///
-/// What is dropped glommio closes with the next turn of its ring. There is none after the
-/// executor's last task, and then the descriptor stays open for as long as the process lives.
+/// glommio closes a dropped file with the next turn of its ring. After the executor's last task
+/// there is no such turn, and the descriptor then stays open for as long as the process lives.
 pub struct Open<F: Close>(Option<F>);
 
-/// A file of glommio's, as far as it is closed.
+/// A file of glommio's, seen as something to close.
 pub trait Close: 'static + Sized {
     /// Closes it; nothing can be done where that fails.
     fn close(self) -> impl Future<Output = ()>;
@@ -138,16 +138,15 @@ impl Disk {
 
     /// Lets glommio find out from real data whether the device can be polled.
     ///
-    /// It finds out once a thread, by a polled read of the first bytes of whatever file is opened
-    /// first, and takes any success for a yes. Where these bytes were never written, as at the
+    /// It finds out once a thread, by a polled read of the first bytes of the first file that is
+    /// opened, and takes any success for a yes. Where these bytes were never written, as at the
     /// start of a sparse page file, the file system answers without asking the device, and on a
     /// device that cannot be polled every later read of real data would fail with `EOPNOTSUPP`.
     async fn probe(&self) -> io::Result<()> {
         let path = scratch(&self.folder);
         let written = path.clone();
         let write = move || {
-            // A whole block and not zeros: nothing that a file system keeps elsewhere than in a
-            // block.
+            // A whole block, and not zeros: a file system keeps this only in a block.
             std::fs::write(&written, [0xa5; BLOCK_BYTES])?;
             std::fs::File::open(&written)?.sync_all()
         };
@@ -167,7 +166,7 @@ thread_local! {
     static UNDER_WAY: Cell<Option<usize>> = const { Cell::new(Some(0)) };
 }
 
-/// How often it is looked whether reads and writes have ended.
+/// Time between two looks at whether reads and writes have ended.
 const QUIET_LOOK: Duration = Duration::from_millis(5);
 
 /// Waits until the kernel uses no memory of this thread's executor for a file any more and has
@@ -209,7 +208,7 @@ impl<F: Future + 'static> Future for ToItsEnd<F> {
 impl<F: Future + 'static> Drop for ToItsEnd<F> {
     fn drop(&mut self) {
         let Some(work) = self.0.take() else { return };
-        // Where the executor has ended, this is one of the tasks that go with it.
+        // Where the executor has ended, this belongs to a task that is dropped with it.
         if UNDER_WAY.get().is_some() {
             let rest = async {
                 drop(work.await);
@@ -234,15 +233,17 @@ fn has_direct_io(folder: &Path) -> bool {
     opened.is_ok() && !is_tmpfs(folder)
 }
 
-/// Whether every write to a file is followed by a sync, so that it is best done with it.
+/// Whether every write to a file is followed by a sync, so that write and sync are best done in
+/// one.
 fn is_log(name: &str) -> bool {
     Path::new(name).starts_with(SYNCED_FOLDER)
 }
 
-/// How the names of files begin that are removed at once.
+/// Prefix of the names of files that are removed at once.
 const SCRATCH: &str = ".direct-io-";
 
-/// Removes what a killed process had no time to remove. For whoever has the folder alone.
+/// Removes files that a killed process had no time to remove. Call it only while this process holds
+/// the folder's lock.
 pub fn remove_scratch(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -325,7 +326,7 @@ impl Disk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).mode(0o600);
         let file = if self.is_direct() && is_log(name) {
-            // A write and a sync in one: a trip to the kernel, and a turn of the executor's, less.
+            // A write and a sync in one saves a trip to the kernel and a turn of the executor.
             options.custom_flags(libc::O_DSYNC);
             DiskFile::Durable(Open::new(options.dma_open(&path).await.map_err(plain)?))
         } else if self.is_direct() {
@@ -335,7 +336,8 @@ impl Disk {
                 options.buffered_open(&path).await.map_err(plain)?,
             ))
         };
-        // Whether or not it was there: one that a killed process made may not be durable yet.
+        // Also where the file was there before: a name that a killed process made may not be
+        // durable yet.
         if create {
             let parent = path
                 .parent()
@@ -445,7 +447,7 @@ impl File for DiskFile {
             DiskFile::Buffered(file) => file.pre_allocate(length, false).await,
         };
         match reserved.map_err(plain) {
-            // A file system that cannot say beforehand says so when the file is filled.
+            // A file system that cannot reserve room reports a full disk when the file is filled.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
             other => other,
         }
@@ -467,14 +469,14 @@ impl File for DiskFile {
         };
         // SAFETY: `self` keeps the descriptor open for as long as it is borrowed here.
         let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        // What the kernel knows without asking a disk or a server: this is called on a core.
+        // Only what the kernel knows without asking a disk or a server: this runs on a core.
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let told = statx(descriptor, c"", flags, StatxFlags::NLINK);
         told.is_ok_and(|told| told.stx_nlink == 0)
     }
 }
 
-/// The error with the file's or folder's name, of the same kind: whoever sees it at the end knows
+/// The error with the file's or folder's name, of the same kind: the place that reports it knows
 /// only the data folder.
 fn of_file(name: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}{}", remedy(&error)))

@@ -6,7 +6,7 @@ use super::signal::yield_now;
 /// bytes, so that direct I/O can serve them on any device.
 pub const BLOCK_BYTES: usize = 4_096;
 
-/// Whether there are only zeros in this, as where nothing was ever written.
+/// Whether this holds only zeros, as a place does that was never written.
 pub fn is_blank(bytes: &[u8]) -> bool {
     const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
     let mut pieces = bytes.chunks(BLOCK_BYTES);
@@ -26,7 +26,7 @@ pub trait Environment: Clone + 'static {
     /// Runs a task on this core until it ends; nobody waits for it.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 
-    /// Lets this core's other tasks run, and what the kernel has finished be seen.
+    /// Lets this core's other tasks run, and the executor see what the kernel has finished.
     fn turn(&self) -> impl Future<Output = ()> {
         yield_now()
     }

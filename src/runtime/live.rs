@@ -43,7 +43,7 @@ impl Live {
         Live::with_clock(disk, WallClock::Machine)
     }
 
-    /// The same, where it is the time that this clock says.
+    /// As [`Live::new`], with the time of this clock.
     pub fn with_clock(disk: Disk, clock: WallClock) -> Live {
         Live {
             disk,
@@ -106,7 +106,7 @@ impl Environment for Live {
         let used = random.used..random.used + bytes.len();
         random.used = used.end;
         bytes.copy_from_slice(&random.bytes[used.clone()]);
-        // What was given out is not kept: it becomes someone's AN.
+        // Bytes that were given out are not kept: they become someone's AN.
         random.bytes[used].fill(0);
     }
 }

@@ -41,12 +41,12 @@ const PULSES: [Pulse; 5] = [
 
 /// Keeps this thread's executor from sleeping over work that it has, for as long as it lives.
 ///
-/// glommio 0.9.0 parks after a turn in which it ran no task, also where the reason was that its
-/// preemption timer went off, an old one's cancellation was over, or another thread's notice came,
-/// before it ran the first one. On a busy machine that happens. What can run then waits for the
-/// next event, and where there is none, as while a shard opens, for ever. So there always is one: a
-/// timer that went off before such a turn is no event any more until its task has run, but then
-/// another one is to come.
+/// glommio 0.9.0 parks after a turn in which it ran no task. This includes turns in which, before
+/// the first task, its preemption timer went off, an old timer's cancellation was over, or another
+/// thread's notice came. On a busy machine that happens. What can run then waits for the next
+/// event, and where there is none, as while a shard opens, for ever. So there always is one: a
+/// timer that went off before such a turn is no event any more until its task has run, but another
+/// timer still has to go off.
 pub fn keep_awake() {
     for pulse in pulses() {
         pulse.detach();
@@ -68,7 +68,7 @@ async fn let_sleep(pulses: [Task<()>; PULSES.len()]) {
     select(pin!(cancelled), pin!(beats)).await;
 }
 
-/// How long an executor may take to begin before it is nudged, and then each time.
+/// Time that an executor may take to begin before the first nudge, and between nudges.
 const NUDGE: Duration = Duration::from_millis(20);
 
 /// Runs an executor of this thread that is [kept awake](keep_awake) from the first moment on, until
@@ -94,7 +94,7 @@ pub fn run_awake<T>(executor: &LocalExecutor, work: impl Future<Output = T>) -> 
             nudge(process, sleeper);
         }
     };
-    // Without this thread it is as it was.
+    // Without this thread the executor merely lacks the nudges.
     let _ = thread::Builder::new().name("begin".to_owned()).spawn(nudge);
     executor.run(async move {
         let pulses = pulses();
@@ -123,7 +123,7 @@ impl Pulse {
         }
     }
 
-    /// How long after this it goes off the next time. Pulses that went off late, and so together,
+    /// Time from `now` until it goes off the next time. Pulses that went off late, and so together,
     /// are apart again from then on.
     fn next(&self, now: Duration) -> Duration {
         let Some(since_first) = now.checked_sub(self.phase) else {
@@ -140,9 +140,9 @@ mod tests {
 
     use super::*;
 
-    /// So many threads that some do not run for a while where the preemption timer is set and no
-    /// task has run, here far longer than that timer takes. One hangs at once where nobody nudges
-    /// it.
+    /// Runs so large a number of threads that some do not run for a while after the preemption
+    /// timer is set and before any task has run, here far longer than that timer takes. Without the
+    /// nudges one hangs at once.
     #[test]
     fn an_executor_that_parks_before_its_first_task_runs_is_woken() {
         let run = || {

@@ -33,9 +33,9 @@ const AT_ONCE: Timespec = Timespec {
 /// What is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// That something has come.
+    /// Something has come.
     Read,
-    /// That, and that there is room again to send.
+    /// Something has come, or there is room again to send.
     ReadAndWrite,
 }
 
@@ -109,7 +109,7 @@ impl Readiness {
         })
     }
 
-    /// Wakes whoever waits for a socket that became ready, until dropped.
+    /// Wakes the tasks that wait for sockets that became ready, until dropped.
     pub async fn run(self: Rc<Readiness>, rings: Rc<Rings>) {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS);
         loop {
@@ -118,7 +118,7 @@ impl Readiness {
                 rings.were_seen();
                 continue;
             }
-            yield_now().await; // those that were woken
+            yield_now().await; // lets the woken tasks run
             rings.look_if_due().await;
         }
     }
@@ -193,7 +193,7 @@ impl<S: AsFd> Watched<S> {
         self.readiness.sources.borrow()[self.key].is_gone
     }
 
-    /// Says that a read took everything that had come.
+    /// Notes that a read took everything that had come.
     #[inline]
     pub fn is_drained(&self) {
         let mut sources = self.readiness.sources.borrow_mut();
@@ -201,12 +201,12 @@ impl<S: AsFd> Watched<S> {
         source.readable = source.is_over;
     }
 
-    /// Says that there was nothing to read.
+    /// Notes that there was nothing to read.
     pub fn is_empty(&self) {
         self.readiness.sources.borrow_mut()[self.key].readable = false;
     }
 
-    /// Says that there was no room to send.
+    /// Notes that there was no room to send.
     pub fn is_full(&self) {
         self.readiness.sources.borrow_mut()[self.key].writable = false;
     }
@@ -228,8 +228,8 @@ impl<S: AsFd> Watched<S> {
 
 impl<S: AsFd> Drop for Watched<S> {
     fn drop(&mut self) {
-        // Closing alone would not do where the descriptor has copies. It fails only for a socket
-        // that is not watched.
+        // Closing alone is not enough where the descriptor has copies. The call fails only for a
+        // socket that is not watched.
         let _ = epoll::delete(&self.readiness.epoll, &self.socket);
         let source = self.readiness.sources.borrow_mut().remove(self.key);
         drop(source); // may be the last hold on a task: not while the sources are borrowed

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::turn::turn;
 
-/// How long the executor may go without a look at its own rings while sockets keep it busy. What is
-/// found there: the log's writes and other cores' messages, which answers wait for; timers; for the
-/// datagrams that there is something on the streams, and the other way round. A look takes 2 to 8
+/// How long the executor may go without a look at its own rings while sockets keep it busy. A look
+/// finds the log's writes and other cores' messages, which answers wait for; timers; and readiness
+/// of the streams while datagrams keep the core busy, and the other way round. A look takes 2 to 8
 /// µs, the time of four requests.
 const LOOK: Duration = Duration::from_micros(200);
-/// The same while answers wait, at least. At 100,000 changes a second, one every 10 µs, they would
+/// The least such time while answers wait. At 100,000 changes a second, one every 10 µs, they would
 /// otherwise wait many times as long as the 20 µs that their write takes.
 const LOOK_IN_FLIGHT: Duration = Duration::from_micros(20);
-/// So much longer for each answer that waits: a quarter of what each takes. Where 1,000 wait the
-/// last of them waits for a millisecond, whenever the core looks.
+/// Added for each answer that waits: a quarter of the time that each takes. Where 1,000 wait, the
+/// last of them waits for a millisecond anyway.
 const LOOK_FOR_EACH: Duration = Duration::from_nanos(250);
 
 /// Work between two looks, at most, as [`Rings::worked`] counts it: some 2 ms. Tasks that wake each
@@ -23,7 +23,7 @@ const LOOK_FOR_EACH: Duration = Duration::from_nanos(250);
 /// otherwise keep the executor from looking until its own alarm, after 100 ms.
 const WORK_MAX: u32 = 2_048;
 
-/// The work of a request that a task answers, in those that are answered at once.
+/// The work of a request that a task answers, in units of a request that is answered at once.
 pub const TASK_WORK: u32 = 32;
 
 /// The rings of one core, for all that keep it busy.
@@ -72,7 +72,7 @@ impl Rings {
         Turning(Rc::clone(self))
     }
 
-    /// How many such there are now.
+    /// Number of connections that go on at the next look.
     #[inline]
     pub fn turning(&self) -> usize {
         self.turning.get()
@@ -84,7 +84,7 @@ impl Rings {
         self.work.set(self.work.get().saturating_add(work));
     }
 
-    /// Whether so much work was done since the last look that the next is due before any more.
+    /// Whether the work since the last look makes the next look due before any more work.
     #[inline]
     pub fn are_overdue(&self) -> bool {
         self.work.get() >= WORK_MAX

@@ -7,8 +7,8 @@ use std::{
 
 use slab::Slab;
 
-/// Lets tasks of one core wait until something may have changed. It says only that: whoever waits
-/// looks for itself.
+/// Lets tasks of one core wait until something may have changed. It says only that: each waiting
+/// task looks for itself.
 ///
 /// Take a [`moment`](Signal::moment) before looking, and wait for a later one; then a change
 /// between the look and the wait is not missed.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use glommio::timer::Timer;
 
-/// Long enough to be still ahead when it is first looked at, short enough to be over when the
-/// executor has looked at its ring once.
+/// A time long enough to be still ahead when it is first looked at, and short enough to be over
+/// when the executor has looked at its ring once.
 const INSTANT: Duration = Duration::from_nanos(500);
 
 /// Lets every other task of this core run and the executor look for what the kernel has finished.
@@ -51,7 +51,7 @@ pub struct LinePlace {
 }
 
 impl Line {
-    /// A line of which the first `width` may go on.
+    /// A line whose first `width` places may go on.
     pub fn new(width: usize) -> Rc<Line> {
         Rc::new(Line {
             width,
@@ -97,7 +97,7 @@ impl Drop for LinePlace {
         let (line, mut waiting) = (&self.line, self.line.waiting.borrow_mut());
         let place = Line::find(&waiting, self.number);
         waiting.remove(place);
-        // Whoever is one of the first now, where he was not before.
+        // Wakes the place that has just become one of the first.
         let up = waiting.get_mut(line.width - 1);
         let next = up.filter(|_| place < line.width).and_then(|up| up.1.take());
         drop(waiting);
@@ -112,8 +112,8 @@ thread_local! {
 }
 
 /// As [`turn`], for long work on one request: of all tasks of this core that wait here only one
-/// goes on each time, in the order in which they came. So whoever asks for little waits for one
-/// slice of such work, however many ask for much.
+/// goes on each time, in the order in which they came. So a request for little waits for one slice
+/// of such work, however many requests ask for much.
 pub async fn turn_in_line() {
     let place = LONG_WORK.with(Line::enter);
     place.is_up().await;

@@ -8,20 +8,20 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What month and what minute it is. Moments, by which changes are ordered, are the machine's
-/// always.
+/// The clock that gives the month and the minute. Moments, which order changes, always come from
+/// the machine's clock.
 #[derive(Clone, Debug, Default)]
 pub enum WallClock {
     /// The machine's.
     #[default]
     Machine,
-    /// Seconds since 1970 in UTC, as somebody sets them: for trials at other times than now. No
-    /// other clock moves with it: time that passes there is a clock that somebody sets forward.
+    /// Seconds since 1970 in UTC, as somebody sets them, for trials at other times than now.
+    /// Setting it forward moves no other clock.
     Set(Arc<AtomicU64>),
     /// The machine's, or one that stands still, and what a trial adds to it and to the monotonic
     /// clock.
     Moved(Arc<Moved>),
-    /// The same, as a file says.
+    /// As [`WallClock::Moved`], but a file says how far.
     #[cfg(debug_assertions)]
     MovedByFile(Arc<std::fs::File>),
 }
@@ -36,7 +36,7 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// A clock on the wall that shows so many seconds since 1970 and goes on only when it is moved.
+    /// A clock on the wall that shows `unix_seconds` since 1970 and goes on only when it is moved.
     pub fn stopped_at(unix_seconds: u64) -> Moved {
         Moved {
             stopped_s: Some(unix_seconds),
@@ -51,12 +51,12 @@ impl Moved {
         seconds.saturating_add_signed(self.set_s.load(Ordering::Relaxed))
     }
 
-    /// Lets so many seconds pass, on all clocks.
+    /// Lets `seconds` pass, on all clocks.
     pub fn pass(&self, seconds: u64) {
         self.passed_s.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Sets the clock on the wall so many seconds forward, or back. No other clock moves.
+    /// Sets the clock on the wall `seconds` forward, or back where negative. No other clock moves.
     pub fn set(&self, seconds: i64) {
         self.set_s.fetch_add(seconds, Ordering::Relaxed);
     }
@@ -102,7 +102,7 @@ impl WallClock {
         }
     }
 
-    /// What the monotonic clock is ahead of the machine's.
+    /// Time that the monotonic clock is ahead of the machine's.
     #[inline]
     pub(super) fn passed(&self) -> Duration {
         match self {
@@ -114,7 +114,7 @@ impl WallClock {
     }
 }
 
-/// What a file says: seconds that passed, and seconds that the clock on the wall is set by.
+/// Reads a file: seconds that passed, and seconds that the clock on the wall is set by.
 #[cfg(debug_assertions)]
 fn read_moved(file: &std::fs::File) -> (u64, i64) {
     let mut bytes = [0; 16];

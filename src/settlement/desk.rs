@@ -14,8 +14,8 @@ use super::{
     Answer, Method, NotSetUp, Purchase, Verdict, question::Question, queue::Queue, runner::Runner,
 };
 
-/// Where purchases are settled, from a node's start to its end. When dropped, programs that run are
-/// killed, and what is asked is pending.
+/// Where purchases are settled, from a node's start to its end. Dropping it kills the programs that
+/// run; questions are then answered as pending.
 pub struct Desk {
     settlement: Settlement,
     thread: Option<JoinHandle<()>>,
@@ -139,7 +139,7 @@ impl Settlement {
     }
 
     /// Has programs that run be killed, and everything be pending from now on: a node that stops
-    /// has no time for them, and whoever buys can ask again. Waits for nothing.
+    /// has no time for them, and a buyer can ask again. Waits for nothing.
     pub fn stop(&self) {
         if let Way::Command(queue) = &self.0 {
             queue.close();

@@ -3,9 +3,9 @@
 //! [`Verdict`].
 //!
 //! Any core can ask, and none is held up: programs are started and watched on a thread of their
-//! own, which wakes whoever asked. Whatever a program does, or does not, costs at most its time, a
-//! few kilobytes of what it says, and one of the places that programs have. Coins are given away
-//! only to a plain "paid": all that is unclear counts as not paid yet, and is logged.
+//! own, which wakes the asker. A program, whatever it does, costs at most its time, a few kilobytes
+//! of what it says, and one of the places that programs have. Coins are given away only to a plain
+//! "paid": all that is unclear counts as not paid yet, and is logged.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -37,9 +37,9 @@ pub use settings::{Method, Program, Variables};
 pub enum Verdict {
     /// It is there: the coins are the buyer's.
     Paid,
-    /// It is there, of what was agreed and to the seller, and not confirmed yet: to be asked again.
+    /// It is there, as agreed and to the seller, but not confirmed yet: ask again later.
     Seen,
-    /// Nobody has seen it, or nobody could find out: to be asked again.
+    /// Nobody has seen it, or nobody could find out: ask again later.
     Pending,
     /// It is not what was agreed, and never will be.
     Refused,

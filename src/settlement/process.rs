@@ -14,7 +14,7 @@ use rustix::{
 
 use super::{Program, said::Said};
 
-/// What a program may write, in bytes. One that writes more is not in order.
+/// What a program may write, in bytes. A program that writes more counts as faulty.
 pub(super) const SAID_MAX: usize = 64 * 1024;
 
 /// One run of the operator's program, in a process group of its own. Killed with its group when
@@ -23,8 +23,8 @@ pub(super) struct Process {
     child: Child,
     /// Readable once the process has ended.
     handle: OwnedFd,
-    /// What the program has not read of its question. A second reader beside the program's own: so
-    /// the question can be looked at after the program has gone.
+    /// What the program has not read of its question. This is a second reader beside the program's
+    /// own, so the question can be looked at after the program has gone.
     input: PipeReader,
     /// What it writes, until that has an end.
     output: Option<PipeReader>,
@@ -47,7 +47,7 @@ impl Process {
         // fault. As it is, it calls posix_spawn, which copies nothing.
         let child = Command::new(&program.path)
             .args(&program.arguments)
-            // The node's own environment may hold secrets that the program has no need of.
+            // The node's own environment may hold secrets that the program does not need.
             .env_clear()
             .envs(program.environment.iter())
             .stdin(input.try_clone()?)
@@ -58,7 +58,8 @@ impl Process {
         let handle = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(handle) => handle,
             Err(error) => {
-                // Nobody could watch it. It was not waited for, so its number is still its own.
+                // Nobody could watch the process. It has not been reaped, so its number is still
+                // its own.
                 kill_group(&child);
                 let mut child = child;
                 let _ = child.wait();
@@ -85,7 +86,7 @@ impl Process {
         self.output.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes what it has written by now, but not without end.
+    /// Takes what it has written by now, up to a bound.
     pub fn listen(&mut self) {
         let mut bytes = [0; 4_096];
         while let Some(output) = &mut self.output
@@ -124,7 +125,7 @@ impl Process {
 
     /// How it ended, once [`end`](Process::end) is readable. Its children end with it.
     pub fn reap(&mut self) -> io::Result<ExitStatus> {
-        // Before it is waited for, while its number, which is its group's, cannot be another's.
+        // Kills before reaping: until then its number, which is its group's, cannot be another's.
         self.kill();
         self.listen();
         let status = self.child.wait()?;
@@ -136,7 +137,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        // Not to be waited for here: one that hangs in the kernel ends when it can.
+        // Does not wait here: a process that hangs in the kernel ends when it can.
         let _ = self.child.try_wait();
     }
 }

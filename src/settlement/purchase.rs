@@ -5,19 +5,19 @@ use serde_json::json;
 
 use crate::protocol::RaidaId;
 
-/// A purchase as whoever settles it needs to see it. There is no key in it: what it says lets
-/// nobody take coins.
+/// A purchase, with what settling it needs. It has no key in it: its contents let nobody take
+/// coins.
 ///
 /// Printing it leaves out what its buyer said, which with some currencies is worth money.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Purchase {
     /// The node that is asked to hand the coins over. A buyer asks 25, each by itself.
     pub raida: RaidaId,
-    /// What is to be paid in: `cloudcoin`, `bitcoin` or `monero`.
+    /// The currency of the payment: `cloudcoin`, `bitcoin` or `monero`.
     pub currency: &'static str,
     /// What the coins are worth, in their smallest unit (0.00000001).
     pub value: u64,
-    /// What is to be paid, in the unit that buyer and seller mean: the protocol names none.
+    /// The price, in the unit that buyer and seller mean: the protocol names none.
     pub price: u32,
     /// Where the seller wants to be paid, as the seller wrote it; up to 120 bytes.
     pub seller: Vec<u8>,

@@ -44,7 +44,7 @@ impl Question {
         self.asker.wake();
     }
 
-    /// Whether the asker still waits. Whoever asks this holds the question in one place only.
+    /// Whether the asker still waits. The caller holds the question in one place only.
     pub fn is_wanted(self: &Arc<Question>) -> bool {
         Arc::strong_count(self) > 1
     }

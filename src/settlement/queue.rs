@@ -16,9 +16,9 @@ use super::{Verdict, question::Question};
 /// here.
 pub(super) struct Queue {
     questions: ArrayQueue<Arc<Question>>,
-    /// Those without a verdict, waiting and running.
+    /// Number of questions without a verdict, waiting and running.
     open: AtomicUsize,
-    /// Those that found no room, since the thread last looked.
+    /// Number of questions that found no room since the thread last looked.
     turned_away: AtomicU64,
     is_closed: AtomicBool,
     /// Readable when there is something for the thread to look at.
@@ -26,7 +26,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A queue for so many questions without a verdict, the running ones included.
+    /// A queue for `most` questions without a verdict, the running ones included.
     pub fn new(most: usize) -> io::Result<Queue> {
         Ok(Queue {
             questions: ArrayQueue::new(most),
@@ -46,12 +46,12 @@ impl Queue {
             return;
         }
         if let Err(question) = self.questions.push(question) {
-            // There is room for all that are open; this keeps the asker from waiting if not.
+            // There is room for all open questions; if not, this keeps the asker from waiting.
             self.end(&question, Verdict::Pending);
         }
         self.ring();
-        // After the push: either the one who closed sees the question, or this sees that it is
-        // closed.
+        // This look comes after the push: either `close` sees the question, or this sees that the
+        // queue is closed.
         if self.is_closed() {
             self.empty();
         }

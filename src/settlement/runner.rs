@@ -22,12 +22,12 @@ use super::{
     queue::Queue,
 };
 
-/// At the end, processes that were killed have so long to go. One that hangs in the kernel is left
-/// to whoever comes after this process.
+/// Time that killed processes have to end when the node ends. A process that hangs in the kernel is
+/// left to the process that inherits it.
 const LAST_WAIT: Duration = Duration::from_secs(1);
-/// How often at most it is said that there is no room: a stranger can cause it.
+/// Shortest time between two log lines that there is no room: a stranger can cause them.
 const FULL_INTERVAL: Duration = Duration::from_secs(10);
-/// How long to leave it where the kernel has no memory to wait with.
+/// Pause where the kernel has no memory for a wait.
 const NO_POLL: Duration = Duration::from_millis(100);
 
 /// The thread's own: starts programs in the order of questions and watches them. When dropped, all
@@ -196,7 +196,7 @@ impl Runner {
             Err(error) => Err(Failure::NotReaped(error)),
             Ok(_) if run.process.said().bytes() > SAID_MAX => Err(Failure::SaidTooMuch),
             Ok(status) => match status.code() {
-                // Whatever says yes to anything, as `true` does, must not give coins away.
+                // A program that says yes to anything, as `true` does, must not give coins away.
                 Some(0..=2 | 4) if !run.process.has_read_all() => Err(Failure::NotRead(status)),
                 Some(0) => Ok(Verdict::Paid),
                 Some(1) => Ok(Verdict::Pending),
@@ -231,7 +231,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // Where the thread panicked, nobody has closed it.
+        // Where the thread panicked, nobody has closed the queue.
         self.queue.close();
         for run in &self.runs {
             run.process.kill();

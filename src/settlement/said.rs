@@ -23,9 +23,8 @@ impl Said {
         self.bytes
     }
 
-    /// The end as a text, with whatever control characters are in it: as a text of its own in a log
-    /// it is quoted there, so nobody can begin another line by way of a program, or move a reader's
-    /// cursor.
+    /// The end as a text, including its control characters. A log quotes it as a text of its own,
+    /// so nobody can use a program to begin another log line or move a reader's cursor.
     pub fn text(&self) -> String {
         let is_cut = self.bytes > self.end.len();
         let cut = if is_cut { "..." } else { "" };

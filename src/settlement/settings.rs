@@ -28,7 +28,7 @@ pub struct Program {
     /// All of its environment.
     pub environment: Variables,
     /// How long it may take; then it is killed with its children. A purchase waits for its turn no
-    /// longer either, so a verdict takes at most twice this.
+    /// longer than this either, so a verdict takes at most twice this time.
     pub timeout: Duration,
     /// How many may run at once.
     pub at_most: usize,

@@ -3,12 +3,12 @@ use std::collections::VecDeque;
 /// Items of a block: some 16 to 128 KiB.
 const BLOCK: usize = 4_096;
 
-/// A queue in blocks. Nothing in it ever moves, and a block that is empty is used again, so that it
-/// takes the memory of the most that it held at a time and no push takes longer than another.
+/// A queue in blocks. Its items never move, and an empty block is used again. So the queue takes
+/// memory for the most items that it ever held at one time, and every push takes equally long.
 pub(super) struct Blocks<T> {
     blocks: VecDeque<Box<[T]>>,
     spare: Vec<Box<[T]>>,
-    /// Of the first block's items, those that are gone.
+    /// Number of items that are gone from the first block.
     gone: usize,
     len: usize,
 }
@@ -43,7 +43,7 @@ impl<T: Copy + Default> Blocks<T> {
         &self.blocks[at / BLOCK][at % BLOCK]
     }
 
-    /// The same, to be changed.
+    /// As [`get`](Blocks::get), mutably.
     #[inline]
     pub(super) fn get_mut(&mut self, index: usize) -> &mut T {
         assert!(index < self.len, "there is no item {index}");
@@ -63,13 +63,13 @@ impl<T: Copy + Default> Blocks<T> {
         self.len += 1;
     }
 
-    /// Blocks that it takes memory for.
+    /// Number of blocks that it takes memory for.
     #[cfg(test)]
     pub(super) fn blocks(&self) -> usize {
         self.blocks.len() + self.spare.len()
     }
 
-    /// Takes so many off the back.
+    /// Takes `count` items off the back.
     ///
     /// # Panics
     /// When there are fewer.
@@ -79,7 +79,7 @@ impl<T: Copy + Default> Blocks<T> {
         self.len -= count;
     }
 
-    /// Takes so many off the front.
+    /// Takes `count` items off the front.
     ///
     /// # Panics
     /// When there are fewer.

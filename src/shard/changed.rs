@@ -11,12 +11,12 @@ use crate::{
     protocol::key_healing::{Minute, TICKET_AGE_MINUTES_MAX},
 };
 
-/// When each coin last got another number, for as long as somebody's word from before that may
-/// still turn up: an encryption ticket, or a fix (docs/protocol.md, "Fix").
+/// When each coin last got another number. Each time is kept for as long as an encryption ticket or
+/// a fix (docs/protocol.md, "Fix") from before it may still arrive.
 ///
-/// The clock on the wall may be set, by which tickets are dated. The monotonic clock says then what
-/// the clock on the wall, as it is now, would have said at the time of a change. The later of the
-/// two readings counts, so that no void ticket becomes good.
+/// Tickets are dated by the clock on the wall, and that clock may be set. The monotonic clock then
+/// tells what the clock on the wall, as it goes now, would have shown at the time of a change. The
+/// later of the two readings counts, so that no void ticket becomes good.
 pub(super) struct Changed {
     moments: Moments<Change>,
     opened: Reading,
@@ -47,7 +47,7 @@ pub enum FixLook {
     VouchedHere,
 }
 
-/// What is so of changes in an era.
+/// What holds for all changes in an era.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
     minute: Minute,
@@ -61,20 +61,21 @@ struct Reading {
     at: Duration,
 }
 
-/// Beyond this age a change makes no ticket void that is not too old by itself: a ticket bears the
-/// minute after the change's at most then.
+/// A change older than this makes no ticket void: every ticket from before it is too old by itself,
+/// since such a ticket bears the minute after the change's at most.
 const KEEP: Duration = Duration::from_secs(60 * (TICKET_AGE_MINUTES_MAX + 2));
-/// How exactly times are known of changes that no fix made; of fixes a third as exactly. In 12
-/// minutes that makes 132 and 60 eras at most.
+/// Precision of the times of changes that no fix made; the times of fixes are a third as precise.
+/// In 12 minutes that makes 132 and 60 eras at most.
 const STEP: Duration = Duration::from_secs(6);
 const STEPS_OF_FIXES: u32 = 3;
-/// A clock that is set back by up to so much makes no ticket good that was void. Where the clock
-/// shows a time that is more behind a change's than that, the change's was wrong: else one wrong
-/// time would stop the healing of keys for as long as it was ahead.
+/// A clock that is set back by up to this much makes no void ticket good. Where the clock is
+/// further behind a change's time than that, the change's time counts as wrong: else one wrong time
+/// would stop the healing of keys for as long as it was ahead.
 const CLOCK_BACK_MINUTES_MAX: u64 = 24 * 60;
-/// A fix changes no coin that something else changed so short a time before the fix came.
+/// A fix changes no coin that something else changed less than this time before the fix came.
 pub(super) const FIX_AFTER: Duration = Duration::from_secs(300);
-/// Save where a fix was refused for that reason: so long ago at least, and so long at most.
+/// Exception: a fix of the coin was refused for that reason, at least [`REFUSED_FOR`] and at most
+/// [`REFUSED_MAX`] before the fix came.
 const REFUSED_FOR: Duration = Duration::from_secs(300);
 const REFUSED_MAX: Duration = Duration::from_secs(3_600);
 
@@ -98,8 +99,8 @@ impl Now {
 }
 
 impl Reading {
-    /// The minute of then as far as tickets may be from before it: what the clock showed, or what
-    /// it would have shown if it had always gone as it does now, whichever is later.
+    /// The minute of the reading, for comparison with tickets: what the clock showed, or what it
+    /// would have shown if it had always gone as it does now, whichever is later.
     fn minute(self, now: Now) -> Minute {
         let ago = now.monotonic.saturating_sub(self.at);
         // Rounded up, so that a clock that nobody sets gives the minute that was read.
@@ -113,7 +114,7 @@ impl Reading {
 }
 
 impl Changed {
-    /// Nothing has changed since now.
+    /// No coin has changed since `now`.
     pub(super) fn new(now: Now) -> Changed {
         Changed {
             moments: Moments::new(KEEP, STEP),
@@ -144,7 +145,7 @@ impl Changed {
             })
     }
 
-    /// Coins have other numbers since now, as far as anybody knows.
+    /// Notes that these coins may have got other numbers just now.
     pub(super) fn note_all(&mut self, coins: impl Iterator<Item = Coin>, now: Now) {
         let mut coins = coins.peekable();
         if coins.peek().is_some() {
@@ -153,16 +154,16 @@ impl Changed {
         }
     }
 
-    /// A coin has another number since this era, which is that of now, and not by a fix.
+    /// Notes that a coin got another number, not by a fix, in this era, which is the current one.
     #[inline]
     pub(super) fn note(&mut self, coin: Coin, era: EraNumber) {
         self.moments.note(coin, era);
     }
 
-    /// A coin has another number from now on, by a fix.
+    /// Notes that a coin gets another number now, by a fix.
     pub(super) fn note_fix(&mut self, coin: Coin, now: Now) {
-        // What else changed it lately is not forgotten for it: a byte says one thing only, and this
-        // is the one that refuses more.
+        // A recent change by something else stays noted: a byte can say only one thing, and that
+        // change refuses more than a fix does.
         let is_hidden = (self.moments.of(coin))
             .is_some_and(|era| !era.what.by_fix && era.last + FIX_AFTER > now.monotonic);
         let era = self.era_of(now, !is_hidden);
@@ -170,8 +171,8 @@ impl Changed {
         self.latest_fixes.note(coin, now.monotonic);
     }
 
-    /// In which minute the coin got its number, for whoever compares it with a ticket's: that of
-    /// the start where it is not known to have changed since.
+    /// The minute in which the coin got its number, for comparison with a ticket's minute. It is
+    /// the minute of the start where no change since then is known.
     pub(super) fn minute(&self, coin: Coin, now: Now) -> Minute {
         if let Some(era) = self.moments.of(coin) {
             let (minute, at) = (era.what.minute, era.last);
@@ -182,7 +183,7 @@ impl Changed {
         forgotten.map_or(opened, |forgotten| forgotten.max(opened))
     }
 
-    /// Whether a fix that came then may change the coin, as far as its changes say.
+    /// Whether a fix that came at `came` may change the coin, as far as the coin's changes say.
     pub(super) fn look(&self, coin: Coin, came: Duration) -> FixLook {
         let Some(era) = self.moments.of(coin) else {
             return FixLook::Fixable;
@@ -213,26 +214,25 @@ impl Changed {
 }
 
 impl Reading {
-    /// Whether the clock was so far ahead of this minute, which it shows at least as late, that it
-    /// can only have been wrong.
+    /// Whether this reading is so far ahead of `minute` that the clock can only have been wrong.
     fn is_wrong(self, minute: Minute) -> bool {
         self.minute.0 > minute.0 + CLOCK_BACK_MINUTES_MAX
     }
 }
 
-/// When coins were fixed, exactly, for as long as another fix may wait that came before: its votes
-/// take some seconds at most. In two parts, of which the older is given up when the younger is
-/// full.
+/// The exact times at which coins were fixed. Each is kept for as long as an earlier fix may still
+/// wait; its votes take some seconds at most. There are two parts; the older one is given up when
+/// the younger one is full.
 #[derive(Default)]
 struct LatestFixes {
     young: HashMap<Coin, Duration, FixedState>,
     young_since: Duration,
     old: HashMap<Coin, Duration, FixedState>,
-    /// All fixes since then are in one of the two.
+    /// All fixes since this time are in one of the two parts.
     known_since: Duration,
 }
 
-/// A part is younger than this, and smaller.
+/// A part covers less time than this, and holds fewer coins than [`PART_COINS_MAX`].
 const PART_FOR: Duration = Duration::from_secs(30);
 const PART_COINS_MAX: usize = 1 << 15;
 
@@ -246,8 +246,7 @@ impl LatestFixes {
         self.young.insert(coin, now);
     }
 
-    /// Whether the coin was fixed after a moment, where its last fix was at another one or before
-    /// that.
+    /// Whether the coin was fixed after `moment`; its last fix was at `last` or before.
     fn is_after(&self, coin: Coin, moment: Duration, last: Duration) -> bool {
         if last <= moment {
             return false;
@@ -263,13 +262,13 @@ impl LatestFixes {
 /// Coins whose fix was refused for one reason alone: something but a fix had changed them lately. A
 /// former owner who changes a coin every few minutes could keep it broken for ever otherwise.
 ///
-/// Each takes the votes of 13 servers, and an hour at most. Where there are too many, the oldest
-/// goes.
+/// Each entry costs the votes of 13 servers and lasts an hour at most. Where there are too many
+/// entries, the oldest goes.
 #[derive(Default)]
 struct Refused {
-    /// The first time, of those that count.
+    /// The time of the first refusal that counts.
     first: HashMap<Coin, Duration, FixedState>,
-    /// The same by time, and what took the place of which.
+    /// The same in order of time; an entry that a newer one replaced is still in it.
     order: VecDeque<(Duration, Coin)>,
 }
 
@@ -279,7 +278,7 @@ const REFUSED_COINS_MAX: usize = 1 << 16;
 impl Refused {
     fn note(&mut self, coin: Coin, now: Duration) {
         let is_over = |&(at, _): &(Duration, Coin)| at + REFUSED_MAX < now;
-        // As many as come, and one more.
+        // One entry may come, and two may go.
         for _ in 0..2 {
             if self.order.front().is_some_and(is_over) || self.order.len() >= REFUSED_COINS_MAX {
                 self.forget_oldest();

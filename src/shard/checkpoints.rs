@@ -20,7 +20,7 @@ use crate::store::{
 /// Writes what waits in the logs of all shards.
 pub type FlushAll = Box<dyn Fn() -> LocalBoxFuture<'static, ()>>;
 
-/// Up to where the log is settled, when all that it has written is in the pages.
+/// The position up to which the log is settled: all that it has written is in the pages.
 #[derive(Debug)]
 pub struct Mark;
 
@@ -47,7 +47,7 @@ pub struct Recycle {
 #[derive(Debug)]
 pub struct CheckpointFailed;
 
-/// Have a checkpoint made soon.
+/// Ask for a checkpoint soon.
 #[derive(Debug)]
 pub struct WantCheckpoint;
 
@@ -112,7 +112,7 @@ impl Short for WantCheckpoint {
 }
 
 impl<E: Environment> Shard<E> {
-    /// Has `flush` write the logs of all shards for this one's checkpoints. To be called once.
+    /// Has `flush` write the logs of all shards for this one's checkpoints. Call it once.
     pub fn flush_all_by(&self, flush: FlushAll) {
         let first = self.flush_all.set(flush).is_ok();
         assert!(first, "a shard is part of one mesh");

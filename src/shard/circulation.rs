@@ -1,4 +1,4 @@
-//! What of a shard is in circulation, what is free, and what it has done.
+//! What is in circulation and what is free in a shard, and what the shard has done.
 
 use super::{Counters, Shard, ask::Short};
 use crate::runtime::Environment;
@@ -15,12 +15,12 @@ pub struct Circulating;
 #[derive(Debug)]
 pub struct Circulation(pub Denomination);
 
-/// Free serial numbers, rising, at most so many, whose pages become the session's.
+/// Free serial numbers, rising, at most `most`, whose pages become the session's.
 #[derive(Debug)]
 pub struct Reserve {
     /// The session.
     pub session: u32,
-    /// Of which denomination.
+    /// The denomination.
     pub denomination: Denomination,
     /// How many at most.
     pub most: usize,

@@ -249,7 +249,7 @@ impl<E: Environment> Shard<E> {
         outcome
     }
 
-    /// Whether these coins of this shard, so many, are in circulation and their numbers
+    /// Whether these `count` coins of this shard are in circulation and their numbers
     /// [prove](Sum::proves) this sum; `None` where a page would have to be loaded.
     pub fn proves_now(
         &self,
@@ -266,8 +266,8 @@ impl<E: Environment> Shard<E> {
         })?;
         let proves = known.proves(sum) & all_circulate;
         if known.has_equal() {
-            // A coin named three times leaves its number in the sum, and is named too often all the
-            // same.
+            // A coin that is named three times leaves its number in the sum; this look finds it
+            // nevertheless.
             known.begin(count);
             coins.for_each(|coin| known.add_coin(coin));
             return Some(looked_at.map(|()| proves & !known.has_equal()));
@@ -379,8 +379,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Starts the loading of many pages together. They may be gone again when they are looked at,
-    /// in a small cache; whoever looks loads them then.
+    /// Starts the loading of many pages together. In a small cache they may be gone again when they
+    /// are looked at; the look then loads them.
     pub(super) async fn prefetch(&self, coins: impl Iterator<Item = Coin>) {
         let unloaded = coins.filter(|&coin| self.pages.lookup(coin) == Lookup::Unloaded);
         let mut pages: Vec<PageId> = unloaded.map(Coin::page).collect();
@@ -388,7 +388,7 @@ impl<E: Environment> Shard<E> {
         pages.dedup();
         if pages.len() > 1 {
             let loads = stream::iter(pages).map(|page| self.pages.load(page));
-            // A page that cannot be read is met again, by the record that needs it.
+            // The record that needs a page meets its read error again.
             let loaded = loads
                 .buffer_unordered(LOADS_PARALLEL)
                 .for_each(async |_| ());
@@ -396,7 +396,7 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Which coins pass, each of which is on a ticket from then on.
+    /// Which coins pass; those are on a ticket from then on.
     async fn pass_for_ticket<T>(
         &self,
         records: &[(Coin, T)],
@@ -426,7 +426,7 @@ pub(super) fn numbered(coins: impl Iterator<Item = Coin>) -> impl Iterator<Item 
     coins.enumerate().map(|(record, coin)| (coin, record))
 }
 
-/// Compares with both, so that the time says nothing of which it was.
+/// Always compares with both numbers, so that the time does not reveal which one matched.
 #[inline]
 fn which(real: An, an: An, pan: An) -> Found {
     match (real == an, real == pan) {

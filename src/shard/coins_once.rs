@@ -5,14 +5,14 @@ use foldhash::fast::FixedState;
 /// Tells which numbers of a list have come before. Its memory is kept from list to list, twice the
 /// longest one's numbers by 8 bytes.
 pub(super) struct CoinsOnce {
-    /// The list that a number was last seen in, and the number. As many as a power of two.
+    /// The list that a number was last seen in, and the number. The length is a power of two.
     seen: Vec<(u32, u32)>,
     list: u32,
     hash: FixedState,
 }
 
 impl CoinsOnce {
-    /// `seed` is a number that nobody knows: who did could make every look a long one.
+    /// `seed` is a number that nobody knows: anyone who knew it could make every look a long one.
     pub(super) fn new(seed: u64) -> CoinsOnce {
         CoinsOnce {
             seen: Vec::new(),
@@ -21,7 +21,7 @@ impl CoinsOnce {
         }
     }
 
-    /// Begins a list of at most so many numbers.
+    /// Begins a list of at most `most` numbers.
     pub(super) fn begin(&mut self, most: usize) {
         let room = (2 * most).next_power_of_two();
         self.list = self.list.wrapping_add(1);

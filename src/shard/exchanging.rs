@@ -32,8 +32,8 @@ impl Question for ExchangeEach {
 }
 
 impl<E: Environment> Shard<E> {
-    /// As [`Shard::exchange`], and several records hold only coins of which one of them says the
-    /// right AN: whoever does not know it waits for nobody, and keeps nobody waiting.
+    /// As [`Shard::exchange`], but several records hold only coins whose right AN one of them
+    /// names. A client that does not know the AN waits for nobody, and keeps nobody waiting.
     async fn exchange_known(&self, records: &[Exchange]) -> Result<Vec<bool>, NotChanged> {
         if records.len() == 1 {
             return self.exchange(records).await;
@@ -75,7 +75,8 @@ impl<E: Environment> Shard<E> {
                 continue;
             }
             match self.hold_one(coin).await {
-                // Who does not know a coin's number does not hold it while waiting for other coins.
+                // A request that does not know a coin's number does not hold the coin while it
+                // waits for others.
                 Ok(has_waited) if has_waited && surely_fails() => self.let_go(&[coin]),
                 Ok(_) => coins.push(coin),
                 Err(crowded) => {
@@ -146,8 +147,8 @@ impl<E: Environment> Shard<E> {
     }
 }
 
-/// The records, with their numbers, of coins of which one says the right AN; `is_right` says which
-/// do. Another of the same coin may be right after that one.
+/// The records, with their numbers, of coins whose right AN some record names; `is_right` says
+/// which records do. Another record of the same coin may be right after that one.
 fn known_coins(records: &[Exchange], is_right: &[bool]) -> (Vec<usize>, Vec<Exchange>) {
     let right = records.iter().zip(is_right);
     let right = right.filter(|(_, is_right)| **is_right);

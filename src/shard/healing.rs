@@ -29,12 +29,12 @@ pub struct Claim(pub TicketId, pub RaidaId);
 #[derive(Debug)]
 pub struct WithdrawClaim(pub TicketId, pub RaidaId);
 
-/// Use up these encryption tickets for a coin, but for those from before it may have changed: which
-/// are accepted, and used up now.
+/// Use up these encryption tickets for a coin, except those from before its last possible change.
+/// The answer says which are accepted; these are used up now.
 #[derive(Debug)]
 pub struct UseTickets(pub Coin, pub Vec<Thing>);
 
-/// Take that back: nothing came of it.
+/// Take that back, since nothing came of it.
 #[derive(Debug)]
 pub struct GiveBackTickets(pub Vec<Thing>);
 
@@ -124,8 +124,9 @@ impl<E: Environment> Shard<E> {
         self.tickets.borrow_mut().withdraw(ticket, claimant);
     }
 
-    /// Whether it is noted from now on when coins change and which are on tickets, for whoever asks
-    /// to use encryption tickets or to fix coins: where nobody can, it need not be.
+    /// Sets whether the shard notes from now on when coins change and which are on tickets.
+    /// Requests that use encryption tickets or fix coins need this; a node that takes none can do
+    /// without.
     pub fn note_changes(&self, is_noted: bool) {
         self.notes_changes.set(is_noted);
         if !is_noted {
@@ -133,8 +134,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// A ticket of this node that lives from `since` at most lists these coins, whose ANs were
-    /// found right in the same turn: before anything else could change them.
+    /// Notes that a ticket of this node, which lives from `since` at most, lists these coins. Their
+    /// ANs were found right in the same turn, before anything else could change them.
     #[inline]
     pub fn list(&self, since: Duration, coins: impl IntoIterator<Item = Coin>) {
         if self.notes_changes.get() {
@@ -142,13 +143,13 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// What changes are noted at; `None` where they are not.
+    /// The time that changes are noted with; `None` where they are not noted.
     #[inline]
     pub(super) fn noted_now(&self) -> Option<Now> {
         self.notes_changes.get().then(|| now(&self.environment))
     }
 
-    /// By which encryption tickets are dated.
+    /// The current minute, by which encryption tickets are dated.
     pub fn minute(&self) -> Minute {
         Minute::of_unix_seconds(self.environment.unix_seconds())
     }

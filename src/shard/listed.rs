@@ -3,14 +3,14 @@ use std::time::Duration;
 use super::moments::{Moments, What};
 use crate::coin::Coin;
 
-/// The coins of this shard that a ticket of this node lists which is not over, whichever shard
-/// issued it, each as long as it has the number that the ticket was issued for.
+/// The coins of this shard that a live ticket of this node lists, whichever shard issued it. A coin
+/// is here as long as it has the number that the ticket was issued for.
 ///
-/// The number is looked at and the coin put down here in one go, before the ticket is issued; and
-/// what gives a coin another number takes it away from here in one go as well. So a change that
-/// looks here while it holds the coin misses no ticket that the number in force was good for: one
-/// that is asked for after the look is issued for a number that is about to go, and is worth
-/// nothing when it has gone.
+/// Looking at the number and entering the coin here is one step, before the ticket is issued.
+/// Giving a coin another number and removing it from here is one step as well. So a change that
+/// looks here while it holds the coin misses no ticket that the number in force was good for. A
+/// ticket that is asked for after the look is issued for a number that is about to go, and is
+/// worthless once that number has gone.
 ///
 /// A ticket lives from the moment that its coins were looked at, and a coin is here for as long,
 /// and up to a hundredth of that longer. A ticket that was not issued in the end, for want of room,
@@ -20,7 +20,7 @@ pub(super) struct Listed {
     lifetime: Duration,
 }
 
-/// There is nothing more to say of it.
+/// The era of a ticket, which needs no further data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ticket;
 
@@ -34,7 +34,7 @@ impl What for Ticket {
 const STEPS: u32 = 100;
 
 impl Listed {
-    /// Of tickets that live so long.
+    /// For tickets of this lifetime.
     pub(super) fn new(lifetime: Duration) -> Listed {
         Listed {
             moments: Moments::new(lifetime, lifetime / STEPS),
@@ -42,7 +42,7 @@ impl Listed {
         }
     }
 
-    /// Coins are on a ticket that lives from this moment, which is now or just over.
+    /// Enters coins of a ticket that lives from `since`, which is now or has just passed.
     pub(super) fn add(&mut self, coins: impl IntoIterator<Item = Coin>, since: Duration) {
         let era = self.moments.era(since, Ticket, |_| {});
         for coin in coins {
@@ -50,7 +50,7 @@ impl Listed {
         }
     }
 
-    /// The coin has another number.
+    /// Removes a coin that got another number.
     #[inline]
     pub(super) fn remove(&mut self, coin: Coin) {
         self.moments.clear(coin);

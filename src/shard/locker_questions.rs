@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-/// How often a long locker is listed anew because something changed meanwhile; then it is listed in
-/// one go.
+/// Number of times that the listing of a long locker starts again because something changed
+/// meanwhile; after that it is listed in one go.
 const LISTING_TRIES: usize = 3;
 
-/// There are so many coins, more than were to be listed.
+/// The number of coins, which is more than the caller allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany(pub usize);
 
@@ -39,12 +39,12 @@ pub struct Named {
     pub as_key: Vec<Coin>,
 }
 
-/// The coins under this key, in the order stored, where there are not more than so many.
+/// The coins under this key, in the order stored, where there are not more than this number.
 #[derive(Debug)]
 pub struct LockerCoins(pub An, pub usize);
 
-/// The coins that are called so: as a public id of this shard, or as a key of it, where there are
-/// not more than so many.
+/// The coins under this name, as a public id of this shard or as a key of it, where there are not
+/// more than this number.
 #[derive(Debug)]
 pub struct PeekTrade(pub TradeName, pub usize);
 
@@ -64,8 +64,8 @@ pub struct HasLocker(pub An);
 #[derive(Debug)]
 pub struct AreOnSale(pub Vec<An>);
 
-/// Take up what a durable change means for this shard's lockers, in the order in which shards send
-/// it: what comes next to these lockers builds on it.
+/// Apply what a durable change means for this shard's lockers, in the order in which shards send
+/// it: the next update of these lockers builds on it.
 #[derive(Debug)]
 pub struct UpdateLockers(pub Update);
 
@@ -89,7 +89,7 @@ pub struct HoldSale(pub SaleId, pub Buyer, pub Stranger);
 #[derive(Debug)]
 pub struct LetSaleGo(pub SaleId, pub Buyer);
 
-/// Keep nothing any longer for a payment, which was used up.
+/// End all holds for a payment, which was used up.
 #[derive(Debug)]
 pub struct EndHolds(pub PaymentId);
 
@@ -102,20 +102,22 @@ pub struct TakeSale(pub Taker);
 #[derive(Debug)]
 pub struct GiveBackSale(pub SaleId, pub Option<(Buyer, Stranger)>);
 
-/// The first offers in a currency, in the order they were made, so many at most.
+/// The first offers in a currency, in the order they were made, up to this number.
 #[derive(Debug)]
 pub struct ListOffers(pub Currency, pub usize);
 
-/// Where what is called so is to be paid; none where nothing is for sale that is called so.
+/// The address that payments for this trade locker go to; `None` where nothing is for sale under
+/// this name.
 #[derive(Debug)]
 pub struct SellerOf(pub TradeName);
 
-/// What is known of a payment; where that is nothing, it is the buyer's to look at, until
+/// What is known of a payment. Where nothing is known, this buyer may look at it until
 /// [`EndPayment`].
 #[derive(Debug)]
 pub struct BeginPayment(pub Buyer);
 
-/// The same of who has looked at it and found it paid: it is then his to use up.
+/// What is known of a payment that this buyer has looked at and found paid: the buyer may then use
+/// it up.
 #[derive(Debug)]
 pub struct UsePayment(pub Buyer);
 
@@ -128,7 +130,7 @@ pub struct EndPayment(pub Buyer);
 #[derive(Debug)]
 pub struct BeginQuestion(pub Stranger);
 
-/// It has its answer.
+/// The question to the settlement has its answer.
 #[derive(Debug)]
 pub struct EndQuestion(pub Stranger);
 
@@ -232,7 +234,7 @@ impl Short for GiveBackSale {
         let mut lockers = shard.lockers.borrow_mut();
         lockers.give_back_sale(&self.0);
         if let Some((buyer, from)) = self.1 {
-            // Where it cannot be kept, it is there for all again.
+            // Where it cannot be kept, everybody can buy it again.
             let _ = lockers.hold(&self.0, buyer, from, shard.environment.monotonic());
         }
     }
@@ -377,7 +379,7 @@ impl<E: Environment> Shard<E> {
         self.lockers.borrow_mut().update(update);
     }
 
-    /// The coins that are called so.
+    /// The coins under this name.
     async fn peek_trade(&self, name: &TradeName, most: usize) -> Result<Named, TooMany> {
         let as_id = self.lockers.borrow().key_of_public_id(name);
         let count = as_id.map_or(0, |key| self.lockers.borrow().len(&key));
@@ -425,7 +427,7 @@ impl<E: Environment> Shard<E> {
 
     pub(super) async fn take_over_lockers(&self, book: &Book) {
         let is_own = |prefix| self.locker_home(prefix) == self.id;
-        // Nobody asks yet, so it may be away while others have their turn.
+        // Nobody asks yet, so the lockers may be taken out while other tasks have their turn.
         let none = Lockers::new(public_id_key(&self.secret), TradeSettings::default());
         let mut lockers = self.lockers.replace(none);
         let turn = async || self.environment.turn_in_line().await;
@@ -434,7 +436,8 @@ impl<E: Environment> Shard<E> {
     }
 }
 
-/// What a node's public ids are derived with: they stay the same as long as its data folder.
+/// The key that public ids are derived with. Public ids stay the same as long as the data folder
+/// does.
 pub(super) fn public_id_key(secret: &NodeSecret) -> PublicIdKey {
     PublicIdKey::new(secret.derive(b"public ids of trade lockers"))
 }

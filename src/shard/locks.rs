@@ -17,18 +17,18 @@ use crate::coin::Coin;
 pub const EXCHANGES_MAX: usize = 48;
 
 /// Requests about several coins that may wait for one of them. They have places of their own, so
-/// that exchanges cannot keep them out, nor they exchanges.
+/// that neither kind can keep the other out.
 pub const TASKS_MAX: usize = 16;
 
-/// As many wait for a coin as may.
+/// The maximum number of requests waits for this coin already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crowded;
 
 /// Who may change which coin. Writers of a coin take turns in the order they came; readers do not
 /// ask.
 ///
-/// Whoever needs several coins takes them in rising order, and shards in rising order, so that no
-/// two can wait for each other (docs/architecture.md, "A request's way").
+/// A request for several coins takes them in rising order, and shards in rising order, so that no
+/// two requests can wait for each other (docs/architecture.md, "A request's way").
 ///
 /// Two kinds wait: tasks, for a request about several coins, and [exchanges](Exchange) of one coin,
 /// which need no task. Exchanges that stand next to each other have their turn together.
@@ -82,7 +82,7 @@ enum Waits {
 /// What an exchange came to, when its turn has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Whether it passed, and that is so already.
+    /// Whether it passed; the outcome is already in force.
     Now(bool),
     /// Whether it passed, once the change that it shares with others is durable.
     WithChange(bool),
@@ -102,7 +102,7 @@ pub(super) struct TaskId(u32);
 /// Whose turn it is with a coin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nobody's, or that of a task, which knows.
+    /// Nobody's, or a task's; the task sees that by itself.
     Others,
     /// That of the [exchanges](Locks::judge) at the front of the queue. The coin is held for them.
     Exchanges,
@@ -271,7 +271,7 @@ impl Locks {
 
     /// Takes the exchanges at the front of a coin's queue out of it. Those whose verdict is known
     /// already are handed to `tell`; the others, in their order, wait on: the first of them, which
-    /// changes the coin, by whose it is, and the rest as riders.
+    /// changes the coin, is returned by its party, and the rest as riders.
     pub fn take_exchanges(
         &self,
         coin: Coin,
@@ -309,7 +309,7 @@ impl Locks {
             queue.exchanges -= 1;
             waiters.remove(number);
             self.waiting.set(self.waiting.get() - 1);
-            drop(table); // whoever is told may ask for more
+            drop(table); // a request that is told may ask for more
             match verdict {
                 Verdict::Now(passed) => tell(party, passed),
                 Verdict::WithChange(_) => first = Some(party),
@@ -319,7 +319,7 @@ impl Locks {
     }
 
     /// The next exchange that waited for the log, with whether it passed if its change is durable.
-    /// Its coin is held still.
+    /// Its coin is still held.
     pub fn next_rider(&self, coin: Coin, riders: &mut Riders) -> Option<(Party, bool)> {
         let number = riders.0.get()?;
         let mut table = self.table.borrow_mut();
@@ -335,7 +335,7 @@ impl Locks {
         Some((party, passed))
     }
 
-    /// Gives a coin to whoever waits for it.
+    /// Gives a coin to the next request that waits for it.
     ///
     /// # Panics
     /// When it was not held.

@@ -2,12 +2,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::coin::{COINS_PER_PAGE, Coin, PAGES};
 
-/// When something last happened to each coin, for as long as that matters: one byte a coin, in
-/// pages that are there only while something in them matters, 15 MB if that is every page there can
-/// be.
+/// When something last happened to each coin, for as long as that matters. Each coin takes one
+/// byte, in pages that exist only while something in them matters; all possible pages take 15 MB.
 ///
-/// A byte is the number of an [`Era`]: a stretch of time in which the same was so, at most a `step`
-/// long, or some of them. What is older than `keep` is forgotten. Before the number of a forgotten
+/// A byte is the number of an [`Era`]: a stretch of time in which the same was so, one or some
+/// `step`s long at most. What is older than `keep` is forgotten. Before the number of a forgotten
 /// era is used again, a sweep over the pages takes it out of all bytes, some pages each time that
 /// an era begins.
 pub(super) struct Moments<T> {
@@ -37,8 +36,8 @@ pub(super) struct Era<T> {
 
 /// What is so in an era.
 pub(super) trait What: Copy + PartialEq {
-    /// What may be said of a moment when one of the two was so: where there are more eras than
-    /// numbers, two become one.
+    /// What holds of a moment when one of the two was so. Where there are more eras than numbers,
+    /// two become one.
     fn or(self, other: Self) -> Self;
 
     /// How many steps an era lasts in which this is so, 1 to [`STEPS_MAX`].
@@ -63,13 +62,13 @@ struct Sweep {
 
 /// Numbers of eras.
 const NUMBERS: usize = u8::MAX as usize;
-/// A sweep is over after so many eras have begun.
+/// Number of eras after whose beginning a sweep is over.
 const SWEEP_ERAS: usize = 16;
 /// Pages swept when an era begins: one takes a tenth of a microsecond.
 const SWEPT_A_TURN: usize = PAGES.div_ceil(SWEEP_ERAS);
 
 impl EraNumber {
-    /// The number so many after this one.
+    /// The number `count` after this one.
     fn after(self, count: usize) -> EraNumber {
         // Numbers start at 1, places at 0.
         let number = (usize::from(self.0) - 1 + count) % NUMBERS + 1;
@@ -83,7 +82,7 @@ impl EraNumber {
 }
 
 impl<T: What> Moments<T> {
-    /// Moments that matter for so long. Eras should be so long that 190 numbers are enough for what
+    /// Moments that matter for `keep`. Eras should be so long that 190 numbers are enough for what
     /// is kept: the others are on their way out.
     pub(super) fn new(keep: Duration, step: Duration) -> Moments<T> {
         Moments {
@@ -137,7 +136,7 @@ impl<T: What> Moments<T> {
         self.first.after(self.eras.len() - 1)
     }
 
-    /// It happened to this coin in this era, which began or went on just now.
+    /// Notes that it happened to this coin in this era, which began or went on just now.
     #[inline]
     pub(super) fn note(&mut self, coin: Coin, era: EraNumber) {
         if self.pages.is_empty() {
@@ -148,7 +147,7 @@ impl<T: What> Moments<T> {
         page[coin.place()] = era.0;
     }
 
-    /// It counts no more that it happened to this coin.
+    /// Forgets that it happened to this coin.
     #[inline]
     pub(super) fn clear(&mut self, coin: Coin) {
         if let Some(Some(page)) = self.pages.get_mut(coin.page().index()) {

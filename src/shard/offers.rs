@@ -14,8 +14,8 @@ use crate::{
     protocol::lockers::{Offer, TradeKey},
 };
 
-/// What only one request at a time may be about to do. Whoever needs both kinds takes the key
-/// first.
+/// What only one request at a time may be about to do. A request that needs both kinds takes the
+/// key first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Put {
     /// Put coins under this trade key up for sale.
@@ -25,7 +25,7 @@ pub enum Put {
 }
 
 impl Put {
-    /// What is to be done under a key.
+    /// The `Put` for a key.
     pub fn under(key: TradeKey) -> Put {
         Put::Key(*key.an().expose())
     }

@@ -51,7 +51,7 @@ const PAGES_A_TURN: usize = 16;
 pub struct ShardSettings {
     /// Which shard this is.
     pub id: ShardId,
-    /// Of how many.
+    /// Number of shards.
     pub shards: u16,
     /// Pages that this shard keeps in memory.
     pub cache_pages: usize,
@@ -81,7 +81,7 @@ pub enum NotChanged {
     /// The storage cannot do this now.
     #[error("the storage cannot do this now")]
     Unavailable,
-    /// As many changes wait as may: for one of its coins, or for room in the log.
+    /// The maximum number of changes waits already: for one of its coins, or for room in the log.
     #[error("too many changes wait already")]
     Crowded,
 }
@@ -122,7 +122,7 @@ pub struct Counters {
 pub struct Shard<E: Environment> {
     /// Which shard this is.
     pub id: ShardId,
-    /// Of how many.
+    /// Number of shards.
     pub shards: u16,
     /// Its pages.
     pub pages: Pages<E>,
@@ -202,7 +202,7 @@ impl<E: Environment> Shard<E> {
                 continue;
             }
             let logged = summary.logged_coins(page);
-            // Nobody knows when they changed: lately, perhaps.
+            // Nobody knows when they changed; it may have been lately.
             changed.note_all(logged, now);
         }
         let used = used.or_until(latest);
@@ -356,8 +356,8 @@ impl<E: Environment> Shard<E> {
     /// fix or by something else, or of each by itself. They are noted as of `now`, if they are.
     ///
     /// # Panics
-    /// When a coin comes out of a locker or goes into one by itself: where it is with others, the
-    /// locker is told by whoever runs that.
+    /// When a coin comes out of a locker or goes into one by itself: where it changes with others,
+    /// the core that runs the transaction tells the locker.
     pub(super) fn put(
         &self,
         pages: &[PageSequence],
@@ -387,7 +387,7 @@ impl<E: Environment> Shard<E> {
                         together.is_some() || !is_marked(old) && !is_marked(new),
                         "the locker of a coin that changes by itself would not hear of it"
                     );
-                    // One that nobody had here as well: it may have had an owner elsewhere.
+                    // Also for a coin that nobody had here: it may have had an owner elsewhere.
                     if let Some((now, era)) = noted {
                         match together {
                             Some(ChangedBy::Fix) => changed.note_fix(coin, now),

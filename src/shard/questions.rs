@@ -9,9 +9,9 @@ use crate::coin::ShardId;
 /// operator's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Questions {
-    /// Of one address.
+    /// Maximum for one address.
     pub per_address: usize,
-    /// Of all datagrams together.
+    /// Maximum for all datagrams together.
     pub by_datagram: usize,
 }
 

@@ -22,7 +22,7 @@ use crate::{
     store::{HUGE_PAGE_BYTES, wants_huge_pages},
 };
 
-/// For so long a request that comes again is known (docs/protocol.md, "Repeats").
+/// Time for which a request that comes again is known (docs/protocol.md, "Repeats").
 pub const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Stands for a request that changes something: two with the same name are the same command with
@@ -40,8 +40,8 @@ pub struct RepeatKey {
     /// For what may be long.
     sip: [u64; 2],
     /// For a pown of one coin, which has to cost next to nothing: the key of an NH hash (Black et
-    /// al., UMAC, 1999). Whatever two payloads somebody chooses who does not know it, they collide
-    /// with a probability of 2^-64.
+    /// al., UMAC, 1999). Any two payloads that are chosen without knowledge of the key collide with
+    /// a probability of 2^-64.
     nh: [u64; 6],
 }
 
@@ -148,7 +148,7 @@ impl Question for BeginChange {
 /// that this shard is the home of.
 ///
 /// What was carried out takes 24 bytes in a table of fixed size. A name belongs to one bucket of
-/// eight; where all are taken, the address that has most of them loses its oldest. So whoever
+/// eight; where all are taken, the address that has most of them loses its oldest. So a client that
 /// changes much pushes out what others need only where others have no less.
 pub(super) struct Repeats {
     buckets: Buckets,
@@ -168,8 +168,8 @@ type Words = [u64; 3 * ENTRIES];
 const ENTRIES: usize = 8;
 
 /// Plain numbers, since the system gives zeros for these in pages that take no memory before they
-/// are used. Many of them ask for huge pages: each change looks at a place of its own, and to find
-/// out where a small page is takes as long as to fetch what is there.
+/// are used. A large table asks for huge pages: each change looks at a place of its own, and
+/// finding where a small page is takes as long as fetching what is there.
 struct Buckets {
     words: Box<[u64]>,
     /// Where the first bucket is: at the start of a cache line, or of a huge page.
@@ -220,7 +220,7 @@ struct Kept {
 /// Details that a shard keeps, in bytes, and one address's share.
 const DETAILS_BYTES: usize = 1 << 20;
 const DETAILS_SHARE: usize = DETAILS_BYTES / 8;
-/// As many as are looked through in some microseconds.
+/// This number can be looked through in some microseconds.
 const DETAILS_COUNT: usize = 1_024;
 const DETAILS_COUNT_SHARE: usize = DETAILS_COUNT / 8;
 
@@ -285,8 +285,8 @@ impl RepeatKey {
         SipHasher13::new_with_keys(self.sip[0], self.sip[1])
     }
 
-    /// Names a request of this command, whose payload is to be [added](Naming::add). A pown of one
-    /// coin has a name of [another sort](RepeatKey::name_pown).
+    /// Begins the name of a request of this command; its payload is [added](Naming::add) next. A
+    /// pown of one coin has a name of [another sort](RepeatKey::name_pown).
     pub fn name(&self, command: Command) -> Naming {
         let mut hasher = self.hasher();
         hasher.write(&[command.group(), command.code()]);
@@ -345,7 +345,7 @@ impl std::fmt::Debug for ChangeName {
 }
 
 impl Naming {
-    /// Adds a part of the payload; in how many parts it comes is all the same.
+    /// Adds a part of the payload; the number of parts does not matter.
     #[inline]
     pub fn add(&mut self, payload: &[u8]) {
         self.0.write(payload);
@@ -369,7 +369,7 @@ impl ChangeName {
 
     #[inline]
     fn tag(&self) -> Tag {
-        // Not 0, as long as it is of something.
+        // Never 0, which means an empty entry.
         Tag(self.folded() | 1)
     }
 
@@ -392,7 +392,7 @@ fn words(an: An) -> [u64; 2] {
 }
 
 impl Given {
-    /// These numbers and those.
+    /// Stands for these numbers and those together.
     #[inline]
     pub fn and(self, other: Given) -> Given {
         Given(self.0.wrapping_add(other.0))
@@ -445,7 +445,7 @@ impl UnderWay {
 }
 
 impl Repeats {
-    /// Remembers so many requests, at most.
+    /// Remembers at most `most` requests.
     pub(super) fn new(most: usize) -> Repeats {
         Repeats {
             buckets: Buckets::new((most / ENTRIES).max(1)),
@@ -540,7 +540,7 @@ impl Repeats {
         }
     }
 
-    /// Ends it: with its change in force, or not.
+    /// Ends a change of one coin: with its change in force, or not.
     #[inline]
     pub(super) fn end_single(
         &mut self,
@@ -663,7 +663,7 @@ impl Repeats {
         true
     }
 
-    /// Gives up the oldest details of which this holds, and the entry that they belong to.
+    /// Gives up the oldest details that meet a condition, and the entry that they belong to.
     fn give_up_details(&mut self, which: impl Fn(&Kept) -> bool) {
         let Some(kept) = self.details.iter().position(which) else {
             return;
@@ -753,7 +753,7 @@ impl Bucket<'_> {
         self.0[index] = 0;
     }
 
-    /// Of a full bucket the oldest entry of the address that has most, but for those under way.
+    /// In a full bucket, the oldest entry of the address that has most, except those under way.
     #[cold]
     fn given_up_first(&self) -> Option<usize> {
         let entries: [Entry; ENTRIES] = std::array::from_fn(|index| self.entry(index));

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What a change needs at its end is fetched while so many before it end.
+/// Number of changes that end between the prefetch of what a change needs at its end and that end.
 const ENDS_AHEAD: usize = 4;
 
 /// What the owner of one coin is asked about that coin alone.
@@ -30,7 +30,7 @@ pub enum Single {
     Exchange(Exchange, Sender),
 }
 
-/// Who asked, and the number that the asker knows the question by.
+/// The asker, and the number that the asker knows the question by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
     /// This core.
@@ -52,7 +52,7 @@ pub enum Asked {
     HasToWait,
 }
 
-/// Whose an exchange is.
+/// The party that an exchange belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Party {
     /// Who hears what comes of it.
@@ -87,7 +87,7 @@ pub(super) struct Singles {
 pub struct ChangeCounts {
     /// Requests that wait for a coin now, or share the change that others wait for.
     pub waiting: u64,
-    /// Changes refused because as many waited for a coin as may.
+    /// Changes refused because the maximum number waited for a coin.
     pub refused: u64,
     /// Changes that passed and shared another's record in the log.
     pub shared: u64,
@@ -95,7 +95,7 @@ pub struct ChangeCounts {
     pub unchanged: u64,
     /// Changes that wait for room in the log now.
     pub log_waiting: u64,
-    /// Changes refused because as many waited for room in the log as may.
+    /// Changes refused because the maximum number waited for room in the log.
     pub log_refused: u64,
 }
 
@@ -115,7 +115,7 @@ struct UnderWay {
     change: Change,
     appended: Appended,
     party: Party,
-    /// Those who share the record.
+    /// The exchanges that share the record.
     riders: Riders,
 }
 
@@ -125,7 +125,7 @@ enum Turn {
     UnderWay,
     /// All are answered.
     Over,
-    /// Something else than the log has to be waited for. Nothing has happened.
+    /// They have to wait for something other than the log. Nothing has happened.
     HasToWait,
 }
 
@@ -164,8 +164,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Has `listener` told of changes that are [under way](Asked::UnderWay). To be called once,
-    /// before any is.
+    /// Has `listener` told of changes that are [under way](Asked::UnderWay). Call it once, before
+    /// any is.
     pub fn listen(&self, listener: ExchangeListener) {
         let first = self.on_exchanged.set(listener).is_ok();
         assert!(first, "a shard has one listener");
@@ -252,8 +252,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Refuses an exchange while the disk does not answer, unless the same is under way: what
-    /// becomes of that nobody knows.
+    /// Refuses an exchange while the disk does not answer, unless the same is under way: nobody
+    /// knows what becomes of that one.
     #[cold]
     fn refuse_over_stall(&self, exchange: &Exchange, sender: Sender) -> Asked {
         match self.begin_exchange(exchange, sender) {
@@ -268,7 +268,7 @@ impl<E: Environment> Shard<E> {
     /// Begins an exchange, unless the same is under way.
     ///
     /// # Errors
-    /// What it is told instead.
+    /// The answer that the exchange gets instead.
     #[inline]
     fn begin_exchange(&self, exchange: &Exchange, sender: Sender) -> Result<Place, Asked> {
         let name = self.name_of(exchange);
@@ -279,8 +279,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// The same of an exchange of a coin whose number is not known yet: what may be a repeat has to
-    /// be compared with that number, which takes a task.
+    /// Begins an exchange of a coin whose number is not known yet. What may be a repeat has to be
+    /// compared with that number, which takes a task.
     fn begin_unseen(&self, exchange: &Exchange, sender: Sender) -> Result<Place, Asked> {
         let (name, now) = (self.name_of(exchange), self.environment.monotonic());
         if self.repeats.borrow().was_carried_out(name, now) {
@@ -295,7 +295,7 @@ impl<E: Environment> Shard<E> {
         self.repeats.borrow_mut().end_single(repeat, ended, now);
     }
 
-    /// Has an exchange wait for its coin, which is held, where it may pass then.
+    /// Has an exchange wait for its coin, which is held, where it may pass in its turn.
     #[cold]
     fn queue_up(&self, exchange: &Exchange, sender: Sender, asker: Asker) -> Asked {
         if self.surely_fails(exchange) {
@@ -359,7 +359,7 @@ impl<E: Environment> Shard<E> {
         Asked::UnderWay
     }
 
-    /// Lets coins go that the caller holds: each to whoever waits for it.
+    /// Releases coins that the caller holds, each to the next request that waits for it.
     pub(super) fn let_go(&self, coins: &[Coin]) {
         for &coin in coins {
             self.let_one_go(coin);
@@ -514,7 +514,7 @@ impl<E: Environment> Shard<E> {
         self.tell_all(coin, party, riders, Err(why), self.environment.monotonic());
     }
 
-    /// Tells exchanges that were judged, none of which changes the coin.
+    /// Tells exchanges that were judged; none of them changes the coin.
     fn tell_at_once(&self, coin: Coin) {
         let taken = self
             .locks
@@ -522,8 +522,8 @@ impl<E: Environment> Shard<E> {
         assert!(taken.is_none(), "what changes nothing waits for nothing");
     }
 
-    /// Tells exchanges that were judged what is known already. Gives who makes the change that the
-    /// others wait for, and those.
+    /// Tells exchanges that were judged what is known already. Returns the party that makes the
+    /// change, and the exchanges that wait for it.
     fn take_those_who_wait(&self, coin: Coin) -> (Party, Riders) {
         let taken = self
             .locks
@@ -627,7 +627,7 @@ impl<E: Environment> Shard<E> {
     /// What a pown of one coin is called.
     #[inline]
     pub fn name_of(&self, exchange: &Exchange) -> ChangeName {
-        // Coins that are to be freed are no pown, and nobody asks about them alone.
+        // Freeing a coin is no pown, and nobody asks about it alone.
         let proposed = match exchange.becomes {
             Replacement::An(an) => an,
             Replacement::Free => An::ZERO,
@@ -636,7 +636,8 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Whether the same was carried out lately and the coin, which has this number, still has the
-    /// one that it got. Who does not know that number asks in vain, and costs no look.
+    /// one that it got. A request that does not name that number costs no look, and the answer is
+    /// no.
     pub fn was_carried_out(&self, exchange: &Exchange, an: An) -> bool {
         let has_proposed = matches!(exchange.becomes, Replacement::An(proposed) if proposed == an);
         if !has_proposed {

@@ -1,8 +1,8 @@
-//! A disk that does not answer: known by what waits for it, and told to all shards.
+//! A disk that does not answer: the shard sees it by what waits for the disk, and tells all shards.
 //!
-//! While it is so, no change is taken on, and who waits for one that is under way is sent away
-//! without an answer (by the layers above): nobody knows what will become of it. Its coins stay
-//! held until the disk says so, however late.
+//! During a stall the shard takes on no change, and the layers above send away without an answer
+//! those who wait for a change under way: nobody knows what will become of it. Its coins stay held
+//! until the disk says so, however late.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -15,11 +15,12 @@ use super::{Shard, Unavailable};
 use crate::runtime::{Environment, Signal};
 use crate::{coin::ShardId, store::Trouble};
 
-/// How often it is looked whether the disk answers, at most and at least.
+/// Time between two looks at whether the disk answers, at most and at least.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
-/// A wait is seen so often before it counts: a machine that was paused has not waited for its disk.
+/// Number of times that a wait is seen before it counts: a machine that was paused has not waited
+/// for its disk.
 const SEEN_LEAST: u32 = 3;
 
 /// Hears whether this shard's disk answers, when that changes.
@@ -30,7 +31,7 @@ pub(super) struct Stalls {
     timeout: Duration,
     /// One bit a shard.
     shards: Cell<u64>,
-    /// How often one began.
+    /// Number of stalls that began.
     begun: Cell<u64>,
     changed: Signal,
     listener: OnceCell<StallListener>,
@@ -88,8 +89,8 @@ impl<E: Environment> Shard<E> {
         &self.stalls.changed
     }
 
-    /// Has `listener` told whether this shard's disk answers, to tell the other shards. To be
-    /// called once.
+    /// Has `listener` told whether this shard's disk answers, to tell the other shards. Call it
+    /// once.
     pub fn listen_to_stalls(&self, listener: StallListener) {
         let first = self.stalls.listener.set(listener).is_ok();
         assert!(first, "a shard has one listener to stalls");
@@ -119,7 +120,7 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Refuses what has waited for others over a stall: whoever asked was sent away.
+    /// Refuses a request that waited for others during a stall: its asker was sent away.
     pub(super) fn check_waited(&self, begun: u64) -> Result<(), Unavailable> {
         match self.stalls.begun() == begun {
             true => self.check_disk(),

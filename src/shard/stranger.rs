@@ -6,10 +6,10 @@ use std::net::IpAddr;
 pub enum Stranger {
     /// An address of IPv4, however it is written.
     V4(u32),
-    /// The 2^64 addresses of IPv6 that start alike: whoever has one of them has all.
+    /// The 2^64 addresses of IPv6 that start alike: the holder of one of them has all.
     V6(u64),
-    /// The same two, as datagrams bear them. They may come from anybody, and take nothing from who
-    /// has the address and connects from it.
+    /// The same two, as datagrams bear them. Datagrams may come from anybody, so they take nothing
+    /// from the client that has the address and connects from it.
     DatagramsOfV4(u32),
     /// See [`Stranger::DatagramsOfV4`].
     DatagramsOfV6(u64),
@@ -37,9 +37,9 @@ impl Stranger {
         }
     }
 
-    /// A number that is the stranger's alone. What is no address of IPv6 that anybody has stands
-    /// for the others: of ::/32 nothing is assigned, the upper half of all begins with fc00::/6, of
-    /// which only fc00::/7, fe80::/10 and ff00::/8 are in use, and 4000:: to 7fff:: is not.
+    /// A number that is the stranger's alone. Addresses of IPv6 that nobody has stand for the other
+    /// kinds: nothing in ::/32 is assigned; in the upper half, within fc00::/6, only fc00::/7,
+    /// fe80::/10 and ff00::/8 are in use; and 4000:: to 7fff:: is not in use.
     #[inline]
     pub const fn number(self) -> u64 {
         match self {

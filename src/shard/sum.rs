@@ -1,10 +1,11 @@
 use crate::coin::{An, Coin};
 
-/// The XOR of the authenticity numbers of some coins: what a client proves to know instead of each.
+/// The XOR of the authenticity numbers of some coins. A client proves that it knows this sum
+/// instead of each number.
 ///
-/// A number that occurs an even number of times leaves nothing in the XOR. Whoever names two coins
-/// that share a number, of one locker or not, would prove nothing about them, and could take them.
-/// So a sum is [no proof](Sum::proves) where any number is in it an even number of times
+/// A number that occurs an even number of times leaves nothing in the XOR. A client that names two
+/// coins that share a number, of one locker or not, would prove nothing about them, and could take
+/// them. So a sum is [no proof](Sum::proves) where any number is in it an even number of times
 /// (docs/protocol.md, "Sums").
 ///
 /// Numbers are told apart by a keyed hash of 62 bits. Two that differ count as one in 1 of 4 x
@@ -13,7 +14,7 @@ use crate::coin::{An, Coin};
 pub struct Sum {
     seeds: SumSeeds,
     xor: An,
-    /// What was added, hashed: twice as many places as numbers, 0 where one is free.
+    /// What was added, hashed. There are twice as many places as numbers; a free place is 0.
     places: Vec<u64>,
     /// Numbers that occur an even number of times.
     even: usize,
@@ -24,7 +25,7 @@ pub struct Sum {
 #[derive(Clone, Copy)]
 pub struct SumSeeds([u64; 2]);
 
-/// In a place: somebody has it.
+/// In a place: the place is taken.
 const TAKEN: u64 = 1;
 /// In a place: the number occurs an even number of times.
 const IS_EVEN: u64 = 2;
@@ -44,7 +45,7 @@ impl std::fmt::Debug for SumSeeds {
 }
 
 impl Sum {
-    /// Of nothing yet, with room for this many numbers.
+    /// An empty sum, with room for this many numbers.
     pub fn new(seeds: SumSeeds, room: usize) -> Sum {
         Sum {
             seeds,
@@ -56,7 +57,7 @@ impl Sum {
         }
     }
 
-    /// Of nothing again, with room for this many numbers.
+    /// Makes the sum empty again, with room for this many numbers.
     pub fn begin(&mut self, room: usize) {
         self.xor = An::ZERO;
         self.places.clear();
@@ -129,7 +130,7 @@ impl Sum {
         self.has_equal
     }
 
-    /// Whether somebody who gives this sum knows the numbers as far as a sum can say.
+    /// Whether this sum proves, as far as a sum can, that its sender knows the numbers.
     pub fn proves(&self, sum: An) -> bool {
         // Both are looked at, so that the time is the same whichever is wrong.
         (self.xor == sum) & (self.even == 0)

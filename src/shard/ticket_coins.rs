@@ -4,17 +4,17 @@ use foldhash::quality::FixedState;
 
 use crate::coin::AnTag;
 
-/// Each coin has a count in every row, and the least of them is what it has at most. Coins share a
-/// count of a row by chance, which the seed decides, so that nobody can choose to be beside
-/// another's; two that share all of theirs are not found: while 32,768 coins are at their bound,
-/// one of a million others is.
+/// Rows of counts. Each coin has a count in every row, and the least of them is an upper bound of
+/// its tickets. Which coins share a count depends on the seed, so that nobody can choose to share
+/// one with a certain coin. Two coins that share all of their counts are not told apart: while
+/// 32,768 coins are at their bound, one in a million other coins counts as being at its bound too.
 const ROWS: usize = 4;
 const COUNTS_A_ROW: usize = 1 << 20;
 
-/// How many tickets list each coin with each of its numbers, so that whoever knows the number of
+/// How many tickets list each coin with each of its numbers. So a client that knows the number of
 /// one coin cannot fill a pool with it, from however many addresses. A coin that got another number
 /// is another coin here: the tickets of its former owner, which are void, take nothing from its
-/// owner. 8 MiB, of which the system gives what is used.
+/// owner. It reserves 8 MiB; the system provides only the part that is used.
 pub(super) struct TicketCoins {
     most: u16,
     hash: FixedState,
@@ -34,8 +34,8 @@ impl TicketCoins {
         }
     }
 
-    /// Counts a ticket that lists this coin with this number; `false`, and nothing is counted,
-    /// where as many do as may.
+    /// Counts a ticket that lists this coin with this number. At the bound it returns `false` and
+    /// counts nothing.
     #[inline]
     pub(super) fn list(&mut self, coin: (u32, AnTag)) -> bool {
         if self.counts.is_empty() {
@@ -43,7 +43,7 @@ impl TicketCoins {
         }
         let places = self.places(coin);
         let counts = places.map(|place| self.counts[place]);
-        // A count that very many coins share may be at its end before any of them is.
+        // A count that very many coins share may reach its end before any of them does.
         let has_room = counts.iter().any(|&count| count < self.most) && !counts.contains(&u16::MAX);
         if has_room {
             for place in places {

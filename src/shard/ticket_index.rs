@@ -10,9 +10,9 @@ pub(super) struct TicketIndex {
 #[derive(Clone)]
 #[repr(align(64))]
 struct Set {
-    /// 0 where the entry was never used.
+    /// The ticket's number; 0 where the entry was never used.
     numbers: [u32; ENTRIES],
-    /// How many tickets were issued before, the low half of it.
+    /// The number of tickets issued before this one, its low half.
     places: [u32; ENTRIES],
 }
 

@@ -4,29 +4,29 @@ use foldhash::quality::FixedState;
 
 use super::{Stranger, tickets::TicketSettings};
 
-/// Strangers share so many accounts: those that fall on the same one share what one may have. Which
-/// they are depends on the seed, so that nobody can choose to be on another's.
+/// Number of accounts that all strangers share. Strangers that fall on the same account share what
+/// one may have. The seed decides the account, so that nobody can choose another's.
 const ACCOUNTS: usize = 4_096;
 
-/// The part of a pool that others do not have with which an account may have a whole share.
+/// An account may have a whole share while at least this part of the pool is not others'.
 const FREELY: f64 = 0.875;
 
 /// What each stranger has of a pool of tickets, so that none takes all of it. 32 KiB, however many
 /// strangers there are.
 pub(super) struct Shares {
-    /// An account may have so many tickets and coins.
+    /// Maximum number of tickets and coins of one account.
     tickets_max: u32,
     coins_max: u32,
-    /// The pool's, in all.
+    /// All tickets and coins of the pool.
     tickets: f64,
     coins: f64,
-    /// Whether one may have all.
+    /// Whether one account may have all.
     is_for_one: bool,
     hash: FixedState,
     accounts: Box<[Share]>,
 }
 
-/// What of a pool nobody has.
+/// The part of a pool that nobody has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Free {
     pub tickets: usize,
@@ -44,7 +44,7 @@ struct Share {
 pub(super) struct Account(u16);
 
 impl Shares {
-    /// Of a pool; `seed` is a number that nobody knows.
+    /// Shares of a pool; `seed` is a number that nobody knows.
     pub(super) fn new(settings: &TicketSettings, seed: u64) -> Shares {
         let limit = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let coins = settings.coins_most();
@@ -66,8 +66,8 @@ impl Shares {
         Account((hash % ACCOUNTS) as u16)
     }
 
-    /// Coins that another ticket of this account may have, where so much is free; `None` where it
-    /// may have no other ticket.
+    /// Number of coins that another ticket of this account may have while `free` is left; `None`
+    /// where the account may have no other ticket.
     ///
     /// That is a share while others have little of the pool, then a share times the cube of the
     /// part that others do not have. So however many accounts take what they can, a new one finds

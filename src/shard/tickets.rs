@@ -21,9 +21,9 @@ pub struct TicketSettings {
     pub pool: usize,
     /// From being issued to its end.
     pub lifetime: Duration,
-    /// The pool has so many shares, and one stranger has at most one of them: of its tickets, and
-    /// of the coins that they list; the less of it, the more others have. 1 or more; with 1 a
-    /// stranger may have all.
+    /// Number of shares of the pool, 1 or more. One stranger has at most one share of its tickets
+    /// and of the coins that they list, and less of it the more others have. With 1 a stranger may
+    /// have all.
     pub shares: usize,
     /// Tickets that list the same coin at the same time; 0 for any number.
     pub per_coin: u16,
@@ -48,18 +48,18 @@ impl TicketSettings {
     }
 }
 
-/// Nothing more can be kept track of: as much as there can be is not over yet.
+/// The pool has no room: every entry is still in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolIsFull;
 
 /// Why a ticket is not issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotIssued {
-    /// As many as there can be are not over yet.
+    /// The pool is full of live tickets.
     PoolIsFull,
-    /// As many as this stranger may have are not over yet.
+    /// This stranger has the maximum number of live tickets.
     ShareIsUsed,
-    /// As many as may list one of the coins are not over yet.
+    /// The maximum number of live tickets lists one of the coins.
     CoinIsListed,
 }
 
@@ -79,13 +79,13 @@ pub(super) struct Tickets {
     shard: ShardId,
     shards: u16,
     issued: Blocks<Ticket>,
-    /// How many were taken from the front of `issued` since the start, the low half of it.
+    /// The number of tickets taken from the front of `issued` since the start, its low half.
     gone: u32,
     index: TicketIndex,
     /// The coins of all tickets, each as one number and what stands for its authenticity number
     /// then; those of one ticket after those of the one before.
     coins: Blocks<(u32, AnTag)>,
-    /// How many of them were taken from the front since the start, the low half of it.
+    /// The number of coins taken from the front since the start, its low half.
     coins_gone: u32,
     /// What each stranger has of it.
     shares: Shares,
@@ -101,17 +101,18 @@ struct Ticket {
     /// Bit k: RAIDA k has claimed it.
     claimed: u32,
     ends: Duration,
-    /// How many coins came before its own, the low half of it, and how many those are.
+    /// The number of coins before its own (its low half), and the number of its own.
     first: u32,
     count: u16,
-    /// Whose share it is of.
+    /// The account whose share it counts towards.
     account: Account,
 }
 
 /// Tickets at their end that are removed when one with few coins is issued, at most: more than come
 /// in, and few enough that nobody waits for it.
 const REMOVED_A_TURN: usize = 4;
-/// The same where there would be no room: after a quiet time all may be at their end. Some 50 µs.
+/// The same limit where there would be no room: after a quiet time all may be at their end. Takes
+/// some 50 µs.
 const REMOVED_FOR_ROOM: usize = 4_096;
 
 /// What is free for a ticket.
@@ -128,7 +129,7 @@ struct RandomNumbers {
     used: usize,
 }
 
-/// Which of so many shards issued a ticket: its number says.
+/// Which of the `shards` issued a ticket; the ticket's number tells.
 #[inline]
 pub fn ticket_owner(ticket: TicketId, shards: u16) -> ShardId {
     ShardId::new((ticket.get() % u32::from(shards)) as u16)
@@ -163,7 +164,7 @@ impl Tickets {
         coins: impl Iterator<Item = (Coin, AnTag)>,
         random: impl Fn(&mut [u8]),
     ) -> Result<TicketId, NotIssued> {
-        // As many as make room for the coins, since none is without.
+        // Every ticket has a coin, so this number makes room for the coins.
         self.remove_ended(now, REMOVED_A_TURN.max(count));
         let account = self.shares.account(to);
         if (self.room(account)).is_none_or(|room| room.coins < count) {
@@ -343,7 +344,7 @@ impl RandomNumbers {
         RandomNumbers { bytes, used }
     }
 
-    /// The number that will be next, if it is there already.
+    /// The next number if it is already fetched, else 0.
     fn next_or_0(&self) -> u32 {
         let next = self.bytes[self.used..].first_chunk();
         next.map_or(0, |&next| u32::from_ne_bytes(next))

@@ -47,7 +47,7 @@ pub struct Locked {
     pub pages: Vec<PageSequence>,
     /// Whether all the pages are the session's; true without a session.
     pub reserved: bool,
-    /// The latest moment that the shard knows: whatever becomes of the coins comes after it.
+    /// The latest moment that the shard knows; any change of the coins comes after it.
     pub moment: u64,
 }
 
@@ -80,8 +80,8 @@ pub struct Apply {
 #[derive(Debug)]
 pub struct Release(pub TransactionId);
 
-/// In which minute a coin got its number, as far as encryption tickets may be from before; the
-/// start's where that is not known.
+/// The minute in which a coin got its number, for comparison with encryption tickets; the start's
+/// where that is not known.
 #[derive(Debug)]
 pub struct Newest(pub Coin);
 
@@ -225,7 +225,7 @@ impl<E: Environment> Shard<E> {
         Ok(())
     }
 
-    /// Gives whether it had to wait.
+    /// Waits until this coin is the caller's. Returns whether it had to wait.
     pub(super) async fn hold_one(&self, coin: Coin) -> Result<bool, Crowded> {
         match self.locks.enter_task(coin)? {
             Entered::Held => Ok(false),
@@ -236,9 +236,9 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Whether a fix that came then may change these coins, which it holds. What is refused for
-    /// being changed lately, and for nothing else, is remembered: the fix has all the votes that it
-    /// needs.
+    /// Whether a fix that came at `came` may change these coins, which it holds. The fix has all
+    /// the votes that it needs, so a coin that is refused only because it changed lately is
+    /// remembered.
     fn look_for_fix(&self, coins: &[Coin], came: Duration) -> Vec<FixLook> {
         let now = self.environment.monotonic();
         let (mut changed, listed) = (self.changed.borrow_mut(), self.listed.borrow());

@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// The encryption tickets that were used here and could be used again if nobody remembered them.
-/// Each is forgotten when it has become too old; a whole minute's at a time, so nobody searches for
-/// them.
+/// Each is forgotten when it is too old; a whole minute's tickets go at a time, so nobody searches
+/// for them.
 ///
 /// A ticket is remembered by its first eight bytes: they are an encryption's, so that two have the
 /// same ones as often as two random numbers.
@@ -26,29 +26,28 @@ pub(super) struct UsedTickets {
     count: usize,
     /// The coin of each; `None` for those of an earlier run.
     by_minute: BTreeMap<Minute, HashMap<u64, Option<Coin>, RandomState>>,
-    /// Of minutes that are over: on their way out, some at a time.
+    /// Tickets of minutes that are over. They go some at a time.
     leaving: Vec<hash_map::IntoIter<u64, Option<Coin>>>,
     by_coin: HashMap<Coin, u32, RandomState>,
-    /// None of this minute or an earlier one is taken: what is forgotten stays used, also when the
-    /// clock is set back.
+    /// Tickets of this minute or an earlier one are refused: what is forgotten stays used, also
+    /// when the clock is set back.
     until: Minute,
 }
 
-/// Fewer cannot be remembered: as many as the last run can leave, and some.
+/// Least capacity: what the last run can leave, and some more.
 const LEAST: usize = 512;
-/// Nor more: a table of these grows in some milliseconds, which is as long as a core may stand
-/// still.
+/// Greatest capacity: a table of this size grows in some milliseconds, which is as long as a core
+/// may stand still.
 const MOST: usize = 1 << 17;
-/// Tickets too old that go when others come, beside as many as come.
+/// Number of old tickets that go when others come, in addition to the number that come.
 const LEAVE_A_TURN: usize = 512;
-/// One in so many may be of the same coin, whose owner can have any number of them: else one owner
-/// could keep all others from healing their keys.
+/// One ticket in this number may be of the same coin. A coin's owner can have any number of
+/// tickets, and could otherwise keep all others from healing their keys.
 const SHARE_OF_COIN: usize = 64;
-/// But so many always.
+/// Every coin may have at least this number of tickets.
 const LEAST_OF_COIN: usize = 512;
 
-/// The latest minute that a ticket can be from which was issued until now, by a helper whose clock
-/// is ahead.
+/// The latest minute that a ticket issued until now can bear, from a helper whose clock is ahead.
 pub(super) fn latest_minute(unix_seconds: u64) -> u64 {
     Minute::of_unix_seconds(unix_seconds).0 + CLOCK_AHEAD_MINUTES_MAX
 }
@@ -63,8 +62,8 @@ pub fn used_ticket(ticket: &EncryptionTicket, minute: Minute) -> Thing {
 }
 
 impl UsedTickets {
-    /// Remembers so many at most, and knows which were used in earlier runs: all until a moment,
-    /// and those since.
+    /// Remembers at most `most` tickets. Tickets used in earlier runs are known: all of them until
+    /// a moment, and those listed since.
     pub(super) fn new(most: usize, (until, since): (u64, &[Thing])) -> UsedTickets {
         let most = most.clamp(LEAST, MOST);
         let mut tickets = UsedTickets {
@@ -84,11 +83,11 @@ impl UsedTickets {
         tickets
     }
 
-    /// Uses tickets of a coin up: says which had not been used, and are not from before it may have
-    /// changed. Those of before are not used up.
+    /// Uses up tickets of a coin. Returns which of them had not been used and are not from before
+    /// the coin's last possible change. Tickets from before that change are not used up.
     ///
     /// # Errors
-    /// As many are remembered as can be; none was used then.
+    /// The capacity is full; then no ticket is used.
     pub(super) fn use_up(
         &mut self,
         now: Minute,
@@ -124,7 +123,7 @@ impl UsedTickets {
         Ok(verdicts.collect())
     }
 
-    /// Takes that back: nothing came of it.
+    /// Takes the use back, since nothing came of it.
     pub(super) fn give_back(&mut self, tickets: &[Thing]) {
         for ticket in tickets {
             let of_minute = self.by_minute.get_mut(&Minute(ticket.moment));

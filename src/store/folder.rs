@@ -18,8 +18,8 @@ use crate::plain_file;
 use crate::runtime::remove_scratch;
 use crate::shown::{Shown, remedy};
 
-/// A data folder that this process alone works on, for as long as this value lives. The lock is the
-/// kernel's: it goes with the process, however that ends.
+/// A data folder that this process alone works on, for as long as this value lives. The kernel
+/// holds the lock and frees it when the process ends, in whatever way.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
@@ -40,7 +40,7 @@ pub enum FolderError {
         /// The other process, as it wrote it down, or "unknown".
         process: String,
     },
-    /// There is no data folder, and none was to be made.
+    /// There is no data folder, and the caller did not ask to make one.
     #[error(
         "{folder} is not a data folder: `raida serve` or `raida import` makes one, --data names another"
     )]
@@ -78,12 +78,12 @@ pub enum FolderError {
     OtherNode {
         /// The folder.
         folder: PathBuf,
-        /// Whose it is.
+        /// The node that has served from it.
         was: NodeIdentity,
-        /// Whose it was to be.
+        /// The node that wants to serve from it.
         is: NodeIdentity,
     },
-    /// What says whose the folder is says it not.
+    /// The file that names the folder's node is malformed.
     #[error(
         "{path} must say whose data folder this is, as in \"RAIDA 7, coin id 6\": restore it from a backup, or remove it if you know that it is this node's"
     )]
@@ -104,7 +104,7 @@ pub enum FolderError {
 /// In a data folder: the node whose it is.
 const IDENTITY_FILE: &str = "node";
 
-/// Which node of which network.
+/// Identifies a node: its number and its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeIdentity {
     /// Its RAIDA number.
@@ -160,7 +160,8 @@ impl DataFolder {
             });
         }
         make(path)?;
-        // Before anything is made in it: another node's folder stays as that node has it.
+        // The lock comes before anything is made in the folder: another node's folder stays as that
+        // node has it.
         let lock = FolderLock::take(path).map_err(|refused| match refused {
             LockRefused::Taken { process } => FolderError::InUse {
                 folder: path.to_owned(),
@@ -210,7 +211,7 @@ impl DataFolder {
         self.created
     }
 
-    /// Takes note which node serves from the folder, where none has yet.
+    /// Writes down which node serves from the folder, where no node has yet.
     ///
     /// # Errors
     /// Another one has; or the file system fails.

@@ -9,8 +9,8 @@ use std::{
 use super::slot::PageImage;
 use crate::runtime::prefetch;
 
-/// A huge page, bytes, as x86-64 and most ARM have it. Where the size is another, or the system has
-/// none to give, the memory is there all the same.
+/// Bytes of a huge page on x86-64 and most ARM. Where the size differs, or the system has no huge
+/// pages left, the memory works all the same.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 const CHUNK_BYTES: usize = HUGE_PAGE_BYTES;
 /// Pages a chunk holds: 120, which leaves 0.4 % of it unused.
@@ -23,7 +23,7 @@ pub(super) struct Frames {
     count: usize,
 }
 
-/// Room for [`CHUNK_PAGES`] images, of which the frames in use are initialised.
+/// Room for [`CHUNK_PAGES`] images; only the frames in use are initialised.
 struct Chunk(NonNull<PageImage>);
 
 impl Frames {
@@ -63,7 +63,7 @@ impl Frames {
         }
     }
 
-    /// The page in a frame, to be changed.
+    /// The page in a frame, mutably.
     ///
     /// # Panics
     /// When there is no such frame.

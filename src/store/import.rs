@@ -1,8 +1,8 @@
 //! Coins from elsewhere into a data folder that no node serves.
 //!
-//! Every page that changes is written anew into the slot that holds its older image, in a
-//! checkpoint round of its own: a crash at any moment leaves each page as it was or as it is to be,
-//! and the same import again does the rest.
+//! Every page that changes is written in full into the slot that holds its older image, in a
+//! checkpoint round of its own. A crash at any moment leaves each page in its old or its new state,
+//! and the same import, run again, does the rest.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,8 @@ const PARALLEL: usize = 64;
 /// Conflicts that are named; the others are counted.
 const EXAMPLES: usize = 5;
 
-/// What is to be put into a data folder, all of it in memory: 17.5 KB a page that it touches.
+/// Coins and pages to put into a data folder, all of it in memory: 17.5 KB for each page that it
+/// touches.
 #[derive(Default)]
 pub struct Import {
     pages: BTreeMap<PageId, Page>,
@@ -36,7 +37,7 @@ struct Page {
     given: [u64; COINS_PER_PAGE / 64],
 }
 
-/// What to do with a coin in circulation of which an import says something else.
+/// What to do with a coin in circulation that an import contradicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnConflict {
     /// Write nothing at all: it is somebody's coin.
@@ -54,7 +55,7 @@ pub enum Outcome {
     Refused(Conflicts),
 }
 
-/// What an import did to coins that are in circulation, before it or after.
+/// What an import did to coins that were in circulation before it or are after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Coins that were free.
@@ -69,7 +70,7 @@ pub struct Counts {
     pub pages_written: u64,
 }
 
-/// Coins in circulation of which an import says something else.
+/// Coins in circulation that an import contradicts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conflicts {
     /// How many.

@@ -14,8 +14,8 @@
 //! changes are refused from then on, until the node is started again. What was answered is in
 //! memory still, and the next checkpoint saves it.
 //!
-//! In the periodic mode requests are answered before that. Then a batch that cannot be written is
-//! tried until it can, and new requests are refused meanwhile.
+//! In the periodic mode requests are answered before their records are durable. Then a batch that
+//! cannot be written is tried until it can, and new requests are refused meanwhile.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -54,11 +54,11 @@ pub const BACKLOG_BYTES_MAX: usize = 16 << 20;
 pub const ROOM_WAITERS_MAX: usize = 256;
 /// Memory of the backlog that is kept while nothing waits, in bytes.
 const BACKLOG_BYTES_KEPT: usize = 2 << 20;
-/// Between tries to undo a write that failed.
+/// Pause between tries to undo a write that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How often it is looked whether the segments in use are still where they were.
+/// Time between two looks at whether the segments in use are still where they were.
 const PLACE_LOOK: Duration = Duration::from_millis(500);
-/// Written at once when a new segment is filled with zeros, in bytes.
+/// Bytes written at once when a new segment is filled with zeros.
 const FILL_BYTES: usize = 1 << 20;
 
 /// When an answer may leave.
@@ -93,7 +93,7 @@ pub enum Refusal {
     /// The disk is full, or failing, or the log is at its limit and no checkpoint gets through.
     #[error("the log cannot take changes now")]
     Unavailable,
-    /// As many records wait for room as may.
+    /// The maximum number of records waits for room already.
     #[error("too many changes wait for the log")]
     Crowded,
     /// The record is larger than a segment.
@@ -104,7 +104,7 @@ pub enum Refusal {
     },
 }
 
-/// Counts since the log was opened.
+/// Counters since the log was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounts {
     /// Records made durable.
@@ -147,7 +147,7 @@ pub struct Log<E: Environment> {
     recycled: Signal,
     /// A segment was taken into use or given up.
     spare_wanted: Signal,
-    /// Records are to be written before their time.
+    /// Records have to be written before their time.
     flush_wanted: Signal,
     /// The writer has ended.
     closed: Signal,
@@ -180,20 +180,20 @@ struct State<F> {
     waiters: Slab<Waiter>,
     /// Segments that hold records, the oldest first; the last is being written.
     used: VecDeque<Segment<F>>,
-    /// Ready for use, taken from the front: the longest unused is overwritten first, so that what
-    /// lies on disk of a log is always its newest segments without a gap.
+    /// Files ready for use, taken from the front: the longest unused is overwritten first, so that
+    /// a log on disk is always its newest segments without a gap.
     spare: VecDeque<SpareFile<F>>,
     /// The files of segments that the list on the disk may name.
     listed: Vec<u64>,
     /// The newest segment is on the list, durably.
     is_listed: bool,
-    /// What the records of segments that were freed are given up for.
+    /// What checkpoints left, for which the records of freed segments are given up.
     checkpointed: Checkpointed,
     /// Records before this position are in the pages on the disk.
     saved_to: u64,
     /// A segment in use was taken away under the node.
     is_lost: bool,
-    /// Whoever waits here for the disk is sent away: it does not answer.
+    /// The disk does not answer: everyone who waits here for it is sent away.
     is_stalled: bool,
     making_spare: bool,
     files: usize,
@@ -203,12 +203,12 @@ struct State<F> {
     chain: u32,
     /// One past the position of the last record in the batch under way.
     batch_end: u64,
-    /// Since when a batch is under way, and its records.
+    /// Since when a batch is under way, and its number of records.
     batch: Option<(Duration, usize)>,
     /// Which records from `settled_from` on are settled.
     unsettled: VecDeque<bool>,
     settled_from: u64,
-    /// Records before this position are to be written at once.
+    /// Records before this position have to be written at once.
     flush_to: u64,
     /// A failed write is being undone.
     undoing: bool,
@@ -219,7 +219,7 @@ struct State<F> {
     closing: bool,
     ended: bool,
     counts: LogCounts,
-    /// Empty; kept for the memory that they have.
+    /// Empty; kept to use their memory again.
     ended_batch: Vec<Queued>,
     tickets: Vec<usize>,
     wakers: Vec<Waker>,
@@ -376,7 +376,8 @@ impl<E: Environment> Log<E> {
         Ok(log)
     }
 
-    /// Puts a record in line. It is durable once [`durable`](Log::durable) says so.
+    /// Puts a record in line. It is durable when [`durable`](Log::durable) returns without an
+    /// error.
     ///
     /// # Errors
     /// Where the log takes no changes now; nothing was put in line.
@@ -427,7 +428,7 @@ impl<E: Environment> Log<E> {
         }))
     }
 
-    /// Has `listener` told of records with a ticket. To be called once, before any is appended.
+    /// Has `listener` told of records with a ticket. Call it once, before any is appended.
     pub fn listen(&self, listener: TicketListener) {
         let first = self.on_tickets.set(listener).is_ok();
         assert!(first, "a log has one listener");
@@ -499,7 +500,7 @@ impl<E: Environment> Log<E> {
         .await
     }
 
-    /// Wakes whoever is the next to get room, where there is some.
+    /// Wakes the next in line for room, where there is some.
     fn wake_next(&self) {
         let waker = {
             let mut state = self.state.borrow_mut();
@@ -567,7 +568,7 @@ impl<E: Environment> Log<E> {
         .await
     }
 
-    /// Says that a record's changes are in the pages, or that it was refused.
+    /// Notes that a record's changes are in the pages, or that it was refused.
     pub fn settle(&self, appended: Appended) {
         let mut state = self.state.borrow_mut();
         let index = (appended.position.0 - state.settled_from) as usize;
@@ -646,7 +647,7 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Says that a checkpoint failed, so that nobody waits for it to free a segment.
+    /// Notes that a checkpoint failed, so that nobody waits for it to free a segment.
     pub fn checkpoint_failed(&self) {
         self.state.borrow_mut().checkpoint_failed = true;
         self.recycled.notify();
@@ -664,9 +665,9 @@ impl<E: Environment> Log<E> {
         self.state.borrow().batch.map(|(since, _)| since)
     }
 
-    /// Says whether the disk does not answer. Then no change is put in line, and those that have
-    /// only waited for their turn are refused: nothing of them is on the disk. What is being
-    /// written goes on, and its end is told whenever it comes.
+    /// Sets whether the disk does not answer. While it does not, no change is put in line, and
+    /// those that have only waited for their turn are refused: nothing of them is on the disk. A
+    /// write under way goes on, and its outcome is told when it comes.
     pub fn set_stalled(&self, is_stalled: bool) {
         let mut state = self.state.borrow_mut();
         state.is_stalled = is_stalled;
@@ -689,7 +690,7 @@ impl<E: Environment> Log<E> {
         self.drained.notify();
     }
 
-    /// Counts since the log was opened.
+    /// Counters since the log was opened.
     pub fn counts(&self) -> LogCounts {
         self.state.borrow().counts
     }
@@ -791,7 +792,7 @@ impl<E: Environment> Log<E> {
         self.drained.notify();
     }
 
-    /// Tells whoever waits for these records, which are out of the line.
+    /// Tells the listeners of these records, which are out of the line.
     fn tell(&self, records: impl IntoIterator<Item = Queued>, outcome: Result<(), Refusal>) {
         let mut state = self.state.borrow_mut();
         let mut tickets = mem::take(&mut state.tickets);
@@ -807,7 +808,7 @@ impl<E: Environment> Log<E> {
                 }
             }
         }
-        drop(state); // what is told may ask the log for more
+        drop(state); // a listener that is told may ask the log for more
         if !tickets.is_empty() {
             let listener = self.on_tickets.get();
             listener.expect("somebody listens before a ticket is given out")(&tickets, outcome);
@@ -841,7 +842,7 @@ impl<E: Environment> Log<E> {
         }
         if file.is_unlinked() {
             self.lose();
-            // What was answered already can be saved by a checkpoint alone, which waits for this.
+            // Only a checkpoint, which waits for this, can save what was answered already.
             if self.settings.get().durability == Durability::Commit {
                 self.undo(&file, offset, frame.len()).await;
                 return Err(Refusal::Unavailable);
@@ -915,7 +916,7 @@ impl<E: Environment> Log<E> {
         }
         let spare = self.take_spare().await?;
         if self.state.borrow().listed.contains(&spare.number) {
-            // A list that still names what its file held would miss it.
+            // A list that still names the file's old segment would report that as missing.
             let listed = self.list_segments().await;
             if let Err(refusal) = listed {
                 self.state.borrow_mut().spare.push_front(spare);
@@ -949,8 +950,8 @@ impl<E: Environment> Log<E> {
             self.cannot_take_segment(&error);
             let mut state = self.state.borrow_mut();
             state.spare.push_front(spare);
-            // Its header may be on the disk nevertheless, and says that the next batch is there: so
-            // none goes into the segment before any more.
+            // The header may be on the disk nevertheless, and says that the next batch is there. So
+            // no more batches go into the segment before it.
             if let Some(segment) = state.used.back_mut() {
                 segment.offset = settings.segment_bytes;
             }
@@ -1022,7 +1023,7 @@ impl<E: Environment> Log<E> {
         Ok(())
     }
 
-    /// Takes all segments off the list where a checkpoint has all that is in them, so that nobody
+    /// Takes all segments off the list where a checkpoint has all their records, so that no start
     /// misses them.
     async fn unlist_what_is_saved(&self) {
         let is_saved = {
@@ -1045,7 +1046,7 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Refuses changes from now on: a segment in use is gone. Told once.
+    /// Refuses changes from now on, since a segment in use is gone. Logs this once.
     fn lose(&self) {
         let mut state = self.state.borrow_mut();
         if mem::replace(&mut state.is_lost, true) {
@@ -1103,7 +1104,7 @@ impl<E: Environment> Log<E> {
                 if self.is_in_place(spare.number, &spare.file).await {
                     return Ok(spare);
                 }
-                // Nothing was in it.
+                // The file held no records.
                 self.state.borrow_mut().files -= 1;
                 continue;
             }
@@ -1170,7 +1171,7 @@ impl<E: Environment> Log<E> {
             let filled = fill(&file, settings.segment_bytes).await;
             if filled.is_err() {
                 drop(file);
-                // The room it took is what the disk lacks; a failure here changes nothing.
+                // The file takes room that the disk lacks; a failure here changes nothing.
                 let _ = self.environment.storage().remove(&name).await;
                 filled?;
                 unreachable!("the line above returns the error");
@@ -1215,7 +1216,7 @@ impl<F> State<F> {
         self.backlog.len() - self.backlog_start < BACKLOG_BYTES_MAX
     }
 
-    /// How many stand before the one with this number.
+    /// Number of records in line before the one with this number.
     fn place_in_line(&self, number: u64) -> usize {
         let at = self
             .line
@@ -1255,8 +1256,8 @@ impl<F> State<F> {
         taken
     }
 
-    /// Gives up the oldest bytes of the backlog. Those behind them move seldom: not for each batch
-    /// of a long line.
+    /// Gives up the oldest bytes of the backlog. The bytes behind them move seldom: not for each
+    /// batch of a long line.
     fn drop_from_backlog(&mut self, bytes: usize) {
         self.backlog_start += bytes;
         if self.backlog_start == self.backlog.len() {
@@ -1297,7 +1298,7 @@ pub(super) fn segment_name(shard: u16, number: u64) -> String {
 /// Shard and number of a segment file's name; `None` for a foreign file.
 pub(super) fn parse_segment_name(name: &str) -> Option<(u16, u64)> {
     let (shard, number) = name.strip_suffix(".segment")?.split_once('-')?;
-    // No log comes so far, and there has to be a next number.
+    // No log gets this far, and there has to be a next number.
     let number = number.parse().ok().filter(|&number| number < 1 << 60)?;
     Some((shard.parse().ok()?, number))
 }

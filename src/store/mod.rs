@@ -1,10 +1,11 @@
-//! What is on disk and what is kept of it in memory: pages, page files, the log, checkpoints,
+//! Data on disk and the part of it that is kept in memory: pages, page files, the log, checkpoints,
 //! recovery. Knows coins and their values; knows nothing of commands, requests or who asks.
 //!
-//! A data folder holds `pages/` (one file a denomination), `log/` (segments), `book/` (what is
-//! remembered of lockers beside the pages), `round` (the newest checkpoint round that a recovery
-//! completed), `segments` (which segments have to be there), `used` (what may be used once only,
-//! and was), `secret`, `lock` and, unless the configuration names another place, `admin.key`.
+//! A data folder holds `pages/` (one file a denomination), `log/` (segments), `book/` (what the
+//! node remembers of lockers beside the pages), `round` (the newest checkpoint round that a
+//! recovery completed), `segments` (which segments have to be there), `used` (single-use items that
+//! were used: spent encryption tickets), `secret`, `lock` and, unless the configuration names
+//! another place, `admin.key`.
 
 pub mod book;
 mod folder;

@@ -25,7 +25,7 @@ use crate::shown::{Shown, remedy};
 pub struct OfflineFolder {
     folder: DataFolder,
     secret: NodeSecret,
-    /// One for all that is done: glommio 0.9.0 never closes the eventfd of an executor that ran a
+    /// One executor for all work: glommio 0.9.0 never closes the eventfd of an executor that ran a
     /// task.
     executor: OnceCell<LocalExecutor>,
 }
@@ -103,10 +103,10 @@ impl OfflineFolder {
         self.run(async |disk| Ok(verify::verify(&disk, progress).await?))
     }
 
-    /// Writes anew what follows from something else, where it is damaged.
+    /// Rewrites data that is damaged and follows from other data.
     ///
     /// # Errors
-    /// Something is damaged that follows from nothing else, or the disk failed.
+    /// Data is damaged that follows from no other data, or the disk failed.
     pub fn rebuild(&self) -> Result<Rebuilt, OfflineError> {
         self.run(async |disk| rebuild::rebuild(&disk, &self.secret).await)
     }
@@ -144,7 +144,7 @@ impl OfflineFolder {
         start: impl FnOnce(u64),
         mut each: impl FnMut(PageId, &PageImage) -> Result<(), E>,
     ) -> Result<(), E> {
-        // What `each` says is kept aside, so that the store's errors and its own stay apart.
+        // The error of `each` is kept aside, so that it stays apart from the store's errors.
         let mut outcome = Ok(());
         self.run(async |disk| {
             let snapshot = Snapshot::open(&disk, &self.secret).await?;

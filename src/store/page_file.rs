@@ -46,7 +46,8 @@ pub fn slot_offset(page: PageId, slot: Slot) -> u64 {
     (page.number() as u64 * 2 + (slot == Slot::B) as u64) * SLOT_BYTES as u64
 }
 
-/// What page files hold at least, by denomination index: one that holds less has lost something.
+/// The least that page files hold, by denomination index: a file that holds less has lost
+/// something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extents {
     /// Bytes of each file.
@@ -59,7 +60,7 @@ pub struct Extents {
 const LENGTH_BITS: u32 = 48;
 
 impl Extents {
-    /// What it takes to hold these slots; a page may come more than once.
+    /// The extents that hold these slots; a page may come more than once.
     pub(super) fn of(slots: impl Iterator<Item = (PageId, Slot)>) -> Extents {
         let mut extents = Extents::default();
         let mut seen = vec![false; PAGES];
@@ -70,7 +71,7 @@ impl Extents {
         extents
     }
 
-    /// Has them hold this slot as well, the first of its page or another.
+    /// Extends them to hold this slot as well, the first of its page or another.
     pub(super) fn reach(&mut self, page: PageId, slot: Slot, is_first: bool) {
         let denomination = page.denomination().index();
         let length = &mut self.lengths[denomination];
@@ -78,7 +79,7 @@ impl Extents {
         self.pages[denomination] += u16::from(is_first);
     }
 
-    /// What holds both of these, which may be the same pages.
+    /// Extents that hold both of these, which may be the same pages.
     pub fn or(mut self, other: &Extents) -> Extents {
         for (length, other) in self.lengths.iter_mut().zip(other.lengths) {
             *length = (*length).max(other);
@@ -89,7 +90,7 @@ impl Extents {
         self
     }
 
-    /// What holds both of these, which are different pages.
+    /// Extents that hold both of these, which are different pages.
     pub fn and(self, other: &Extents) -> Extents {
         let mut both = self.or(other);
         for ((both, one), other) in both.pages.iter_mut().zip(self.pages).zip(other.pages) {
@@ -98,12 +99,12 @@ impl Extents {
         both
     }
 
-    /// As it is written down, a number a file.
+    /// Encodes it as one number for each file.
     pub(super) fn pack(&self) -> [u64; Denomination::COUNT] {
         std::array::from_fn(|i| self.lengths[i] | u64::from(self.pages[i]) << LENGTH_BITS)
     }
 
-    /// From how it is written down. Before pages were counted there were none.
+    /// Decodes it. Older files have no count of pages, which reads as 0.
     pub(super) fn unpack(numbers: [u64; Denomination::COUNT]) -> Extents {
         Extents {
             lengths: numbers.map(|number| number & ((1 << LENGTH_BITS) - 1)),
@@ -219,7 +220,7 @@ impl<F: File> PageFiles<F> {
         file.write_at(bytes, slot_offset(page, slot)).await
     }
 
-    /// Writes to a slot what it holds.
+    /// Writes to a slot the bytes that it holds already.
     ///
     /// # Errors
     /// As the storage gives them.

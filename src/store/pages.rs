@@ -34,7 +34,7 @@ use crate::runtime::{Environment, Signal, Storage};
 /// commit's write does not queue behind many.
 const CHECKPOINT_PARALLEL: usize = 8;
 
-/// Coins looked at together in a batch: enough to have the memory busy, few enough that nothing
+/// Coins looked at together in a batch: enough to keep the memory busy, few enough that nothing
 /// fetched is pushed out before it is looked at.
 const WINDOW: usize = 16;
 
@@ -82,7 +82,7 @@ pub struct Pages<E: Environment> {
     secret: NodeSecret,
     files: PageFiles<<E::Storage as Storage>::File>,
     table: RefCell<Table>,
-    /// Notified when a checkpoint would let pages go that memory has no room for.
+    /// Notified when memory has no room for pages that a checkpoint would let go.
     checkpoint_wanted: Rc<Signal>,
     /// A change ended, so that another may begin.
     ended: Signal,
@@ -97,17 +97,17 @@ struct Table {
     /// By local index, everything else.
     entries: Vec<Entry>,
     frames: Frames,
-    /// By frame: whose it is.
+    /// By frame: the page that is in it.
     owners: Vec<PageId>,
     /// By frame: whether it was looked at since the hand came by.
     referenced: Vec<bool>,
-    /// Where CLOCK goes on.
+    /// The frame where CLOCK goes on.
     hand: usize,
     loading: HashMap<PageId, Loading, FixedState>,
     /// Coins in circulation by denomination.
     circulating: [u32; Denomination::COUNT],
     dirty: usize,
-    /// What the page files hold at least.
+    /// The least that the page files hold.
     extents: Extents,
 }
 
@@ -152,13 +152,13 @@ struct Entry {
     damaged: bool,
 }
 
-/// What stands between a page and memory.
+/// The next step to have a page in memory.
 enum Step {
     /// Nothing.
     Loaded,
     /// Someone else reads it.
     Wait,
-    /// It is to be read from here.
+    /// The page has to be read from this slot.
     Read(Slot),
 }
 
@@ -331,7 +331,7 @@ impl<E: Environment> Pages<E> {
                     Err(fault)
                 }
                 Err(error) => {
-                    // Strangers decide how often it is tried.
+                    // Strangers decide how often a load is tried.
                     let times = self.failed_reads.met(self.environment.monotonic(), &error);
                     let fault = self.fault(page, Some(slot), &error.to_string());
                     if let Some(times) = times {
@@ -395,7 +395,7 @@ impl<E: Environment> Pages<E> {
         table.loading.values().map(|loading| loading.since).min()
     }
 
-    /// Says whether the disk does not answer: then no page is read from it.
+    /// Sets whether the disk does not answer; while it does not, no page is read from it.
     pub fn set_stalled(&self, is_stalled: bool) {
         self.is_stalled.set(is_stalled);
     }
@@ -418,8 +418,8 @@ impl<E: Environment> Pages<E> {
         Some(entry.sequence)
     }
 
-    /// Waits until a change of the page may [`begin`](Pages::begin): the page is in memory, and
-    /// not more of its changes are under way than a slot can list. Whoever begins changes of
+    /// Waits until a change of the page may [`begin`](Pages::begin): the page is in memory, and not
+    /// more of its changes are under way than a slot can list. A caller that begins changes of
     /// several pages does so in rising order, so that no two wait for each other.
     ///
     /// # Errors
@@ -535,8 +535,8 @@ impl<E: Environment> Pages<E> {
     }
 
     /// Writes every page that has changes which its newest image lacks, and makes that durable.
-    /// `durable` is waited for between taking images and writing them, where their changes may not
-    /// be in a log on the disk yet.
+    /// `durable` is awaited between taking images and writing them, where their changes may not be
+    /// in a log on the disk yet.
     ///
     /// # Errors
     /// As the storage gives them; the pages then remain to be written, and the logs must be kept.
@@ -609,8 +609,8 @@ impl<E: Environment> Pages<E> {
             durable().await;
             let writes = stream::iter(some.iter().zip(&images))
                 .map(|(&page, (slot, bytes))| self.files.write(page, *slot, bytes));
-            // All are waited for, whatever becomes of one: a write left to itself may come after
-            // the next try's.
+            // All writes are awaited, even when one fails: a write that is left to itself may land
+            // after the next try's.
             let writes = writes.buffer_unordered(CHECKPOINT_PARALLEL);
             let written: Vec<io::Result<()>> = writes.collect().await;
             written.into_iter().collect::<io::Result<()>>()?;
@@ -623,7 +623,7 @@ impl<E: Environment> Pages<E> {
         self.check_places().await
     }
 
-    /// The page as it is to be written now, and where to.
+    /// The page's bytes to write now, and the slot to write them to.
     fn take_image(&self, page: PageId, round: u64) -> (Slot, Vec<u8>) {
         let mut table = self.table.borrow_mut();
         let Table {
@@ -667,7 +667,8 @@ impl<E: Environment> Pages<E> {
     }
 }
 
-/// The place of a page among those of its owner: dense, each page of a shard its own.
+/// The place of a page among those of its owner. Places are dense, and each page of a shard has its
+/// own.
 #[inline]
 fn local_index(page: PageId, shards: u16) -> usize {
     // A shard owns the pages whose (number + denomination index) leave the same remainder. Laid
@@ -741,7 +742,8 @@ impl Table {
     /// bound.
     fn evict(&mut self, capacity: usize, shards: u16) -> Option<usize> {
         while self.frames.len() > capacity {
-            // Past its capacity: give back a frame for good, filling its place with the last.
+            // Memory is past its capacity: give back a frame for good, and fill its place with the
+            // last.
             let frame = self.advance(shards)?;
             self.frames.swap_remove(frame);
             self.owners.swap_remove(frame);

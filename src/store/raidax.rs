@@ -1,7 +1,8 @@
 //! The page files of an existing server's Data folder: `<DN>/<page high byte>/<page>.bin`, all in
 //! hex, DN as its signed byte (f8 to 06), the page number in 4 digits. A file is 1,024 times the
-//! coin's AN (16 bytes) and months from start (1 byte). Read to import from such a server, written
-//! to go back to it; what is read and written again is the same byte for byte.
+//! coin's AN (16 bytes) and months from start (1 byte). The program reads them to import from such
+//! a server, and writes them to go back to it. What is read and written again is the same byte for
+//! byte.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -51,7 +52,7 @@ pub enum RaidaxError {
     /// Two files claim to be the same page, one with capital letters in its name.
     #[error("{first} and {second} are the same page: move one away", first = .0.shown(), second = .1.shown())]
     Twice(PathBuf, PathBuf),
-    /// There is something where a Data folder is to be written.
+    /// The place for the new Data folder is taken.
     #[error("{path} exists and may hold coins; name another folder, or replace it with --overwrite", path = .0.shown())]
     Exists(PathBuf),
     /// A file or folder could not be written.
@@ -140,7 +141,7 @@ pub fn page_path(folder: &Path, page: PageId) -> PathBuf {
 
 /// Writes a Data folder so that it is either there as a whole or not at all: into a folder beside
 /// it, readable by its owner only (who knows an authenticity number owns the coin), which takes the
-/// final name in [`RaidaxWriter::finish`] and is removed where it comes to no end.
+/// final name in [`RaidaxWriter::finish`] and is removed where the writer is dropped before that.
 pub struct RaidaxWriter {
     folder: PathBuf,
     so_far: PathBuf,
@@ -198,7 +199,7 @@ impl RaidaxWriter {
                     .open(&path)?;
                 file.write_all(&bytes)
             });
-        // Not the file that is being written: it goes with this writer.
+        // The error does not name the temporary file: that goes with this writer.
         written.map_err(|cause| RaidaxError::Unwritable(page_path(&self.folder, page), cause))
     }
 
@@ -250,8 +251,8 @@ fn beside(folder: &Path, ending: &str) -> PathBuf {
     folder.with_file_name(name)
 }
 
-/// Waits until all that was written to a file system is on disk: for thousands of small files a
-/// tenth of the time that one sync a file takes.
+/// Waits until all that was written to a file system is on disk: for thousands of small files this
+/// takes a tenth of the time of one sync for each file.
 fn sync_file_system(folder: &Path) -> io::Result<()> {
     let folder = File::open(folder)?;
     // SAFETY: syncfs takes a descriptor, which `folder` keeps open, and no memory.

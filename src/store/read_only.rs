@@ -2,8 +2,7 @@ use std::{cell::Cell, io, rc::Rc};
 
 use crate::runtime::{File, Storage};
 
-/// A data folder that nothing is changed in, whatever is asked: every attempt is refused. Counts
-/// what is read.
+/// A data folder that refuses every change. Counts what is read.
 #[derive(Clone)]
 pub(super) struct ReadOnly<S> {
     storage: S,

@@ -1,5 +1,5 @@
-//! Writes anew what follows from something else: the book from pages, logs and whatever of the book
-//! files can be read, and heads of pages that count wrong.
+//! Rewrites data that follows from other data: the book from pages, logs and the readable part of
+//! the book files, and page heads with wrong counts.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -17,7 +17,7 @@ use crate::runtime::Storage;
 /// Pages read at once.
 const PARALLEL: usize = 64;
 
-/// What was wrong in a data folder and is right now.
+/// The damage in a data folder that is now repaired.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rebuilt {
     /// What was wrong.
@@ -29,11 +29,11 @@ pub struct Rebuilt {
 /// Brings a data folder in order as a recovery does, though its book is damaged or heads count
 /// wrong.
 ///
-/// A crash on the way leaves a folder that is still damaged, and no less can be read in it; only
-/// that a book file is missing is not told a second time.
+/// A crash on the way leaves a folder that is still damaged, with everything readable that was
+/// readable before. Only a missing book file is not reported a second time.
 ///
 /// # Errors
-/// Where the storage fails, or where something is damaged that follows from nothing else: the logs,
+/// Where the storage fails, or where data is damaged that follows from no other data: the logs,
 /// pages that they change, page files that are gone. Where a newer program wrote the book.
 pub async fn rebuild<S: Storage>(
     storage: &S,

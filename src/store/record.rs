@@ -1,5 +1,5 @@
 //! A log record: the new values of the coins that one request changed together, page by page, and
-//! what is to be remembered beside them.
+//! what the node has to remember beside them.
 //!
 //! | bytes | content (little-endian) |
 //! |---|---|
@@ -166,7 +166,7 @@ pub struct Malformed {
 pub struct Record {
     /// Its changes, in rising order of coin, and where each stands in its page's order.
     pub changes: Vec<(PageSequence, Change)>,
-    /// What it says beside them.
+    /// The record's notes.
     pub notes: Notes,
 }
 
@@ -188,7 +188,7 @@ pub fn decode_all(batch: &[u8], mut each: impl FnMut(&Record)) -> Result<(), Mal
         bytes: batch,
         at: 0,
     };
-    let mut record = Record::default(); // one for all, for the memory that it has
+    let mut record = Record::default(); // one for all records, to use its memory again
     while reader.at < batch.len() {
         let length = u32::from_le_bytes(reader.take()?) as usize;
         let end = reader.at + length;
@@ -237,7 +237,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The notes of a record with so many changes to marked numbers.
+    /// The notes of a record with `marked` changes to marked numbers.
     fn take_notes(&mut self, marked: usize, notes: &mut Notes) -> Result<(), Malformed> {
         let moment = u64::from_le_bytes(self.take()?);
         let [parts] = self.take()?;
@@ -293,7 +293,7 @@ impl Reader<'_> {
 }
 
 impl Notes {
-    /// Nothing to say any more; keeps the memory for ranks.
+    /// Makes the notes empty; keeps the memory for ranks.
     fn clear(&mut self) {
         let ranks = std::mem::take(&mut self.ranks);
         *self = Notes {
@@ -460,7 +460,7 @@ mod tests {
         );
         for length in 1..sound.len() {
             assert!(read(&sound[..length]).is_err(), "cut at {length}");
-            // The same, with a length that says so.
+            // The cut record, with a length that fits it.
             let mut cut = sound[..length].to_vec();
             if length >= LENGTH_BYTES {
                 let rest = (length - LENGTH_BYTES) as u32;

@@ -1,14 +1,14 @@
 //! From what a crash left behind to pages that hold every answered change.
 //!
-//! Every log of whatever shards there were is read; what the page images lack is applied in the
-//! order of each page's sequence numbers; the images are written anew. What is to be remembered
-//! beside the pages is put together from books and logs, and written as one [book]. Then the logs
-//! are given up, and with them the books of shards. A crash anywhere in this leads back to its
-//! start.
+//! A recovery reads the logs of all earlier shards, applies the changes that the page images lack
+//! in the order of each page's sequence numbers, and writes new images. What the node has to
+//! remember beside the pages is put together from books and logs, and written as one [book]. Then
+//! the logs are given up, and with them the books of shards. A crash anywhere in this leads back to
+//! its start.
 //!
-//! What may be cut short is told from damage by checkpoint rounds: a segment's header names the
-//! newest round that was complete when the segment was taken into use. A slot of that round or an
-//! older one was made durable; it must be whole. A slot of a younger round may be torn, and then
+//! Checkpoint rounds separate damage from what a crash may have cut short: a segment's header names
+//! the newest round that was complete when the segment was taken into use. A slot of that round or
+//! an older one was made durable; it must be whole. A slot of a younger round may be torn, and then
 //! the other slot and the logs have everything. Where no segment is in use, recovery once ended,
 //! and since then no change and so no page was written: then every slot must be whole.
 
@@ -38,7 +38,7 @@ const PARALLEL: usize = 64;
 /// A page's changes are thinned out to the newest a coin when this many have collected.
 const THIN_OUT: usize = 2 * COINS_PER_PAGE;
 
-/// Where something on disk is not what it must be.
+/// A place on disk where the data is not what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The file, relative to the data folder.
@@ -97,12 +97,12 @@ pub struct PageSummary {
     pub trade_coins: u16,
     /// The newest image cannot be read; nothing of the page is served.
     pub damaged: bool,
-    /// One bit a coin, set where a log named it that the start read.
+    /// One bit a coin, set where a log that the start read named the coin.
     pub logged: [u64; COINS_PER_PAGE / 64],
 }
 
 impl PageSummary {
-    /// The coins of this page, which the summary is of, that a log named which the start read. Some
+    /// The coins of `page`, which this summary describes, that a log read at the start named. Some
     /// may have changed long before the node stopped; all that changed since its last checkpoint
     /// are among them.
     pub fn logged_coins(&self, page: PageId) -> impl Iterator<Item = Coin> + '_ {
@@ -119,7 +119,8 @@ impl PageSummary {
     }
 }
 
-/// A data folder in order: all pages hold all answered changes, and the logs nothing that counts.
+/// A data folder in order: the pages hold all answered changes, and nothing in the logs counts any
+/// more.
 #[derive(Debug)]
 pub struct Recovered {
     /// By page index.
@@ -136,19 +137,19 @@ pub struct Recovered {
     pub faults: Vec<Fault>,
     /// What was gone, or could not be read of the log, and was accepted.
     pub accepted: Vec<Fault>,
-    /// What is to be remembered beside the pages.
+    /// What the node has to remember beside the pages.
     pub book: Book,
-    /// What may be used once only, and was; and its version.
+    /// Single-use items that were used (spent encryption tickets), and the version of that list.
     pub used: (Used, u64),
 }
 
 /// What the logs and the heads of the pages say, before anything is changed.
 pub(super) struct Survey {
-    /// By page index; nothing for a page that nothing is known of.
+    /// By page index; `None` for an unknown page.
     pub pages: Vec<Option<Box<SurveyedPage>>>,
     /// Segments in use, the oldest of each log first.
     pub segments: Vec<(String, SegmentHeader)>,
-    /// The last batch of each log: the one whose write nobody may have waited for.
+    /// The last batch of each log; possibly nobody waited for its write.
     tails: Vec<Tail>,
     /// Whole batches in the logs.
     pub batches: u64,
@@ -190,7 +191,7 @@ pub(super) struct SurveyedPage {
     pub rewrite: bool,
     /// The base's head does not count trade coins.
     is_uncounted: bool,
-    /// The base is of a round not known complete: it can be read, and may not be durable.
+    /// The base's round is not known to be complete: it can be read, and may not be durable.
     unsure: bool,
     /// One of its slots was written once.
     has_head: bool,
@@ -210,7 +211,7 @@ pub async fn recover<S: Storage>(
     recover_with(storage, secret, OnLoss::Refuse).await
 }
 
-/// Brings a data folder in order, of which a part may be gone.
+/// Brings a data folder in order, where a part of it may be gone.
 ///
 /// # Errors
 /// As [`recover`]; with [`OnLoss::Accept`] not for what is gone, nor for a damaged log or book.
@@ -230,7 +231,7 @@ pub async fn recover_with<S: Storage>(
         if let Some(fault) = newer.or_else(|| (!is_accepted).then(|| fault.clone())) {
             return Err(RecoveryError::Damaged(fault));
         }
-        // What was read of them is said a second time, which does no harm.
+        // Entries that were read before are added a second time, which does no harm.
         survey.books.salvage(storage, &mut survey.gathered).await?;
         survey.lost.extend(faults);
     }
@@ -245,7 +246,8 @@ pub(super) async fn open<S: Storage>(
     storage: &S,
     on_loss: OnLoss,
 ) -> Result<(PageFiles<S::File>, Survey), RecoveryError> {
-    // As they are, before any is made: one that is gone would be there again, and empty.
+    // The survey comes before any file is made: a file that is gone would otherwise be there again,
+    // and empty.
     let survey = survey(storage, &PageFiles::open_existing(storage).await?).await?;
     if on_loss == OnLoss::Refuse {
         if let Some(fault) = survey.log_faults.first() {
@@ -261,7 +263,7 @@ pub(super) async fn open<S: Storage>(
 /// The round after the newest one.
 ///
 /// # Errors
-/// There is none: only somebody who wants to do harm has written such a round.
+/// There is no next round; only an attacker can have written such a round.
 pub(super) fn next_round(newest: u64) -> Result<u64, RecoveryError> {
     if newest <= ROUND_MAX {
         return Ok(newest + 1);
@@ -275,7 +277,7 @@ pub(super) fn next_round(newest: u64) -> Result<u64, RecoveryError> {
     )))
 }
 
-/// Makes pages and book what the survey and all that was gathered say, and gives up everything
+/// Writes pages and book according to the survey and all that was gathered, and gives up everything
 /// else.
 pub(super) async fn bring_in_order<S: Storage>(
     storage: &S,
@@ -349,7 +351,7 @@ pub(super) async fn bring_in_order<S: Storage>(
     segment_list::make(storage).await?;
     round::write(storage, round, &extents, round).await?;
     let used = used::take_over(storage).await?;
-    // Before the segments: none is missed that holds nothing any more.
+    // The list is cleared before the segments, so that an empty segment does not count as missing.
     segment_list::clear(storage, round).await?;
     let names = survey.segments.iter().map(|(name, _)| name);
     give_up_logs(storage, names.chain(&survey.unreadable)).await?;
@@ -369,9 +371,9 @@ pub(super) async fn bring_in_order<S: Storage>(
 
 /// Makes durable what the survey found and recovery builds on. A process that was killed, or whose
 /// sync failed, leaves writes behind that are seen here and that a power failure would still undo
-/// one by one: a record of which some pages are already rewritten, or the image that a rewritten
-/// page had before. No sync has to reach those of a failed one, so they are written again, the same
-/// bytes to the same place: however that is cut short, it costs nothing that is on the disk.
+/// one by one: a record that some pages are already rewritten from, or the image that a rewritten
+/// page had before. A later sync need not cover the writes of a failed one. So they are written
+/// again, the same bytes to the same place: if that is cut short, nothing on the disk is lost.
 async fn make_durable<S: Storage>(
     storage: &S,
     files: &PageFiles<S::File>,
@@ -423,7 +425,7 @@ pub(super) async fn survey<S: Storage>(
     let (mut round, complete) = match last {
         CompleteRound::Unknown => (named, named),
         CompleteRound::Known { round, .. } => (named.max(round), named.max(round)),
-        // Nobody knows what may be torn, so nothing may.
+        // Nobody knows what may be torn, so every slot must be whole.
         CompleteRound::Damaged => (named, u64::MAX),
     };
     let listed = segment_list::read(storage).await?;
@@ -445,7 +447,7 @@ pub(super) async fn survey<S: Storage>(
     }
     drop(surveys);
     for fault in lost_pages(&left(&last, regions), &pages) {
-        // One that is cut short has said so.
+        // A file that is cut short is reported already.
         if lost.iter().all(|other| other.file != fault.file) {
             lost.push(fault);
         }
@@ -549,7 +551,7 @@ async fn lost_files<F: File>(
     Ok(lost)
 }
 
-/// What the page files held at least when a recovery, or a checkpoint for which log records were
+/// The least that the page files held when a recovery, or a checkpoint for which log records were
 /// given up, had left them.
 fn left(last: &CompleteRound, regions: &[Region]) -> Extents {
     let mut left = match last {
@@ -676,8 +678,8 @@ async fn survey_page<F: File>(
         }
     }
     surveyed.has_head |= !found.is_empty();
-    // By round, not by sequence: an image that lacked a change and the next, which has it, may be
-    // of the same sequence.
+    // Ordered by round, not by sequence: an image that lacked a change and the next image, which
+    // has it, may have the same sequence.
     found.sort_by_key(|(_, meta)| Reverse(meta.head.round));
     surveyed.is_after_round = (found.iter()).any(|(_, meta)| meta.head.trade_coins.is_some());
     let round = found
@@ -722,7 +724,7 @@ async fn survey_page<F: File>(
     Ok((page.index(), surveyed, round))
 }
 
-/// What is read from logs, as far as that has come.
+/// What is read from logs so far.
 struct Read<'a> {
     pages: &'a mut [Option<Box<SurveyedPage>>],
     gathered: Gathered,
@@ -744,15 +746,16 @@ async fn read_logs<F: File>(
     }
     let (mut batches, mut torn) = (0, Vec::new());
     for log in logs.values() {
-        // What comes next in the log; the oldest segment that is left says where that starts.
+        // The next segment and batch of the log; the oldest segment that is left says where that
+        // starts.
         let first = log[0].header;
         let mut next = (first.number, first.first_batch, first.chain);
         let mut tail = None;
         let mut before: Option<(&SegmentFile<F>, u64)> = None;
         for (i, segment) in log.iter().enumerate() {
             let header = segment.header;
-            // Where there is a gap the reading goes on behind it: whoever accepts the loss wants
-            // what is left.
+            // The reading goes on behind a gap: an operator who accepts the loss wants what is
+            // left.
             if header.number != next.0 {
                 read.faults.push(Fault {
                     file: segment.name.clone(),
@@ -975,7 +978,7 @@ impl SurveyedPage {
         self.summary.slot.is_some() || !self.changes.is_empty()
     }
 
-    /// Puts the changes that the base lacks into it.
+    /// Applies the changes that the base lacks to `image`.
     pub fn apply(&self, image: &mut PageImage) {
         for (_, change) in &self.changes {
             image.ans[change.coin.place()] = change.an;
@@ -1052,7 +1055,7 @@ mod tests {
         store::{BOOK_FOLDER, PAGE_FOLDER, record::PageSequence},
     };
 
-    /// A data folder of nothing but folders.
+    /// A data folder that holds only empty folders.
     fn empty_folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for name in [PAGE_FOLDER, LOG_FOLDER, BOOK_FOLDER] {

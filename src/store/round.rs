@@ -1,6 +1,6 @@
 //! The newest checkpoint round that is known to be complete, where no log says so.
 //!
-//! A page slot of a complete round is durable, so one that is not whole is damage; a slot of a
+//! A page slot of a complete round is durable, so a slot that is not whole is damage; a slot of a
 //! younger round may have been cut short by a crash. Logs in use name the round in their headers;
 //! once recovery has given them up, this file does. Without it a damaged page of a folder with
 //! empty logs would pass for one that was never written, and so would the pages of a file cut
@@ -12,16 +12,15 @@ use super::page_file::Extents;
 use crate::coin::Denomination;
 use crate::runtime::{BLOCK_BYTES, File, Storage, is_blank};
 
-/// The highest round that is gone on from. One a second takes longer than 100 billion years to get
-/// there, and then there are three times as many that a node can still count before its numbers
-/// end.
+/// The highest round that a start accepts. At one round a second it takes longer than 100 billion
+/// years to get there, and three times as many rounds are left before the numbers end.
 pub(super) const ROUND_MAX: u64 = 1 << 62;
 
 /// The file, relative to the data folder: outside the folder of pages, so that it still tells when
 /// that is gone.
 pub(super) const ROUND_FILE: &str = "round";
 
-/// There is a list of log segments, and a book.
+/// Magic of a file that comes with a list of log segments and a book.
 const MAGIC: [u8; 8] = *b"RAIDARN3";
 /// Written before there were lists.
 const BOOK_MAGIC: [u8; 8] = *b"RAIDARN2";
@@ -43,7 +42,7 @@ pub(super) enum CompleteRound {
     Known {
         /// Every slot of this round or an older one is durable.
         round: u64,
-        /// What the page files held at least: their durable images. A file may have been longer by
+        /// The least that the page files held: their durable images. A file may have been longer by
         /// a write that no power failure has to keep.
         extents: Extents,
         /// The round of the [book](super::book) that a recovery left; `None` where none has left
@@ -65,9 +64,9 @@ pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<CompleteRound> {
     }
 }
 
-/// Says, durably, that all slots of `round` and of older rounds are durable, in page files that
-/// hold at least this, that there is a book of the round `book` or a later one, and a list of log
-/// segments.
+/// Writes durably that all slots of `round` and of older rounds are durable, in page files that
+/// hold at least `extents`; that there is a book of the round `book` or a later one; and that there
+/// is a list of log segments.
 pub(super) async fn write<S: Storage>(
     storage: &S,
     round: u64,
@@ -79,8 +78,8 @@ pub(super) async fn write<S: Storage>(
     file.sync().await
 }
 
-/// A block with the same in each of its first two sectors, of which a write cut short leaves one:
-/// the old or the new.
+/// A block with the same content in each of its first two sectors. A write that is cut short leaves
+/// one sector whole, the old or the new.
 fn encode(round: u64, extents: &Extents, book: u64) -> Vec<u8> {
     let mut block = vec![0; BLOCK_BYTES];
     for at in [0, SECTOR_BYTES] {

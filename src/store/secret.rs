@@ -28,8 +28,8 @@ impl NodeSecret {
         &self.0
     }
 
-    /// What follows from the secret for another end than pages' ANs, which this label names: the
-    /// HMAC-SHA-256 of the label.
+    /// A key derived from the secret for another purpose than pages' ANs; `label` names the
+    /// purpose. It is the HMAC-SHA-256 of the label.
     pub fn derive(&self, label: &[u8]) -> [u8; 32] {
         let hmac = Hmac::<Sha256>::new_from_slice(&self.0);
         let mut hmac = hmac.expect("an HMAC takes a key of any length");

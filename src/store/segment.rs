@@ -5,8 +5,8 @@
 //! headers that differ are a segment on its way to a new use, and an unsound one is damage.
 //!
 //! A batch names its segment's use (a random number), its own number in the log, and the checksum
-//! of the batch before it. What an earlier use of the segment left behind, or a write that failed,
-//! therefore never reads as a continuation.
+//! of the batch before it. So the remains of an earlier use of the segment, or of a write that
+//! failed, never read as a continuation.
 
 use crate::runtime::{BLOCK_BYTES, is_blank};
 
@@ -19,7 +19,7 @@ const SEGMENT_MAGIC: [u8; 8] = *b"RAIDALOG";
 const BATCH_MAGIC: [u8; 4] = *b"BTCH";
 /// Segments are listed.
 const FORMAT_VERSION: u32 = 2;
-/// They were not yet.
+/// Segments are not listed.
 const FIRST_VERSION: u32 = 1;
 const SECTOR_BYTES: usize = 512;
 const HEADER_BYTES: usize = 64;

@@ -32,7 +32,7 @@ const SHARD_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 const SHARDS_MAX: u16 = 64;
 const FILE_BYTES: u64 = SHARDS_MAX as u64 * SHARD_BYTES;
 
-/// What a checkpoint left on the disk, and what log records may be given up for.
+/// What a checkpoint left on the disk, for which log records may be given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checkpointed {
     /// What the page files hold at least.
@@ -76,7 +76,7 @@ pub(super) struct Listed {
     /// The numbers in their files' names, the oldest first: segments have rising numbers without a
     /// gap.
     pub files: Vec<u64>,
-    /// What the log's records before these were given up for.
+    /// What checkpoints left, for which the log's earlier records were given up.
     pub checkpointed: Checkpointed,
 }
 
@@ -87,9 +87,9 @@ pub(super) struct Listed {
     reason = "there are 64, which a start reads"
 )]
 pub(super) enum Region {
-    /// Nothing: no log of this shard was ever promised to anyone.
+    /// Nothing: no answer ever rested on a log of this shard.
     Blank,
-    /// This; and the version of it.
+    /// This list, and its version.
     Known(Listed, u64),
     /// Neither of the two blocks can be read.
     Damaged,
@@ -99,7 +99,7 @@ pub(super) enum Region {
 pub(super) struct Regions {
     /// By shard.
     pub all: Vec<Region>,
-    /// The file ends here, and should not; `None` where it is whole.
+    /// Where the file ends too early; `None` where it is whole.
     pub cut_at: Option<u64>,
 }
 
@@ -156,7 +156,7 @@ pub(super) async fn make_durable<S: Storage>(storage: &S) -> io::Result<()> {
     file.sync().await
 }
 
-/// Says, durably, that no segment has to be there any more, since a recovery of this round is
+/// Writes durably that no segment has to be there any more, since a recovery of this round is
 /// complete. The file is there, and what it said before is durable.
 pub(super) async fn clear<S: Storage>(storage: &S, round: u64) -> io::Result<()> {
     let Some(regions) = read(storage).await? else {
@@ -185,7 +185,7 @@ pub(super) fn start(shard: u16) -> u64 {
     u64::from(shard) * SHARD_BYTES
 }
 
-/// Where a shard's block of this version is: not where the one before it is.
+/// Where a shard's block of this version is; the version before it is in the other block.
 fn place(shard: u16, version: u64) -> u64 {
     start(shard) + version % 2 * BLOCK_BYTES as u64
 }
@@ -203,7 +203,7 @@ async fn write_both<F: File>(file: &F, shard: u16, listed: &Listed) -> io::Resul
 /// Keeps a shard's part of the file up to date.
 pub(super) struct SegmentList {
     shard: u16,
-    /// The newest version that was written, durable or not; 0 while nobody knows.
+    /// The newest version that was written, durable or not; 0 while it is unknown.
     version: Cell<u64>,
     /// The newest version that is durable.
     durable: Cell<u64>,
@@ -218,8 +218,7 @@ impl SegmentList {
         }
     }
 
-    /// Writes down, durably, which segments have to be there. To be waited for before the next
-    /// call.
+    /// Writes down, durably, which segments have to be there. Await it before the next call.
     ///
     /// # Errors
     /// As the storage gives them: either this list or the one before it counts then.
@@ -227,8 +226,8 @@ impl SegmentList {
         let file = match storage.open(SEGMENTS_FILE, false).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Somebody removed it under the node. Every shard puts its part in anew when it
-                // writes.
+                // Somebody removed the file while the node runs. Every shard puts its part in again
+                // when it writes.
                 self.version.set(0);
                 let file = storage.open(SEGMENTS_FILE, true).await?;
                 file.set_length(FILE_BYTES).await?;
@@ -256,7 +255,7 @@ impl SegmentList {
             self.version.set(version);
             self.durable.set(version);
         }
-        // Over the block that is not the newest durable one, which its version tells.
+        // The new version goes over the block that is not the newest durable one.
         let version = self.version.get() + 1;
         let version = version + u64::from(version % 2 == self.durable.get() % 2);
         self.version.set(version);
@@ -306,7 +305,7 @@ fn decode(blocks: &[u8], shard: u16) -> Region {
     }
     match newest {
         Some((listed, version)) => Region::Known(listed, version),
-        // The first write was cut short, and so was whoever waited for it.
+        // The first write was cut short, and nothing that waited for it happened.
         None if blocks.chunks_exact(BLOCK_BYTES).any(is_blank) => Region::Blank,
         None => Region::Damaged,
     }

@@ -24,7 +24,7 @@ pub const MISSING_MAX: usize = 320;
 const MAGIC: [u8; 8] = *b"RAIDAPAG";
 /// Heads count trade coins.
 const FORMAT_VERSION: u32 = 2;
-/// Heads did not yet.
+/// Heads do not count trade coins.
 const FIRST_VERSION: u32 = 1;
 const HEAD_BYTES: usize = 512;
 /// Where the sequences that the image lacks start, in bytes.

@@ -1,11 +1,11 @@
 use std::{cell::Cell, io, time::Duration};
 
-/// Between two words about trouble that lasts.
+/// Time between two log lines about trouble that lasts.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// Trouble that is met again and again: told when it begins and whenever it is another, then each
-/// minute with how often it was met, and once when it is over. Otherwise a dead disk fills the log
-/// of the node with ten lines a second.
+/// Trouble that is met again and again. It is logged when it begins and whenever its error changes,
+/// then each minute with the number of times it was met, and once when it is over. Otherwise a dead
+/// disk fills the log of the node with ten lines a second.
 #[derive(Debug, Default)]
 pub struct Trouble(Cell<Option<Met>>);
 
@@ -14,9 +14,9 @@ struct Met {
     error: (io::ErrorKind, Option<i32>),
     since: Duration,
     told_at: Duration,
-    /// Since it was told last.
+    /// Times met since it was last logged.
     times: u64,
-    /// Since it began.
+    /// Times met since it began.
     total: u64,
 }
 
@@ -30,8 +30,8 @@ pub struct Over {
 }
 
 impl Trouble {
-    /// Notes that it was met at this time. Gives how often since it was last told, this one
-    /// included, where it is to be told now.
+    /// Notes that it was met at this time. Returns the number of times since it was last logged,
+    /// this one included, if it is due to be logged now.
     #[must_use]
     pub fn met(&self, now: Duration, error: &io::Error) -> Option<u64> {
         let error = (error.kind(), error.raw_os_error());

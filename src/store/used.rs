@@ -1,9 +1,10 @@
-//! What may be used once only, and was: so much of it as the next start has to know.
+//! Single-use items that were used (spent encryption tickets), as far as they must survive a
+//! restart.
 //!
-//! While a node runs it remembers in memory what was used, for as long as it would be taken at all.
-//! A start has forgotten that. This file says up to which moment everything counts as used, and
-//! what was used since, which is little: where it becomes more than a block holds, the moment moves
-//! on.
+//! A running node remembers in memory what was used, for as long as the item would be accepted at
+//! all. A restart loses that memory. This file says up to which moment everything counts as used,
+//! and what was used since. That is little: where it becomes more than a block holds, the moment
+//! moves on.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,13 +26,13 @@ const CRC_OFFSET: usize = BLOCK_BYTES - 4;
 const THING_BYTES: usize = 16;
 /// Things that a block holds.
 const THINGS_MAX: usize = (CRC_OFFSET - THINGS_OFFSET) / THING_BYTES;
-/// Things from so many moments before the latest are listed: whatever is older counts as used.
+/// Number of moments before the latest whose things are listed; every older thing counts as used.
 const MOMENTS_LISTED: u64 = 2;
 
 /// A thing that may be used once: the moment it is from, and what tells it from others of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thing {
-    /// When it was made. Whoever uses it says what the unit is.
+    /// When it was made. The user of this type chooses the unit.
     pub moment: u64,
     /// Its name.
     pub name: u64,
@@ -40,15 +41,16 @@ pub struct Thing {
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Used {
-    /// Everything until this moment, and these things since. Nothing: moment 0, and none.
+    /// Everything until this moment was used, and these things since. Moment 0 and no things mean
+    /// that nothing was used.
     Known(u64, Vec<Thing>),
     /// Nobody knows: neither of the two blocks can be read.
     Unknown,
 }
 
 impl Used {
-    /// Until which moment everything was used, and what since; where nobody knows, until `latest`
-    /// and nothing since.
+    /// The moment until which everything was used, and what was used since; where that is unknown,
+    /// `latest` and nothing since.
     pub fn or_until(&self, latest: u64) -> (u64, &[Thing]) {
         match self {
             Used::Known(until, since) => (*until, since),
@@ -67,7 +69,7 @@ pub struct UsedFile {
     written: Signal,
 }
 
-/// Reads the file; and the version of what it says, 0 for that of no block.
+/// Reads the file. Returns what it says and the version of that; 0 where there is no block.
 pub(super) async fn read<S: Storage>(storage: &S) -> io::Result<(Used, u64)> {
     match storage.open(USED_FILE, false).await {
         Ok(file) => Ok(decode(&file.read_at(0, 2 * BLOCK_BYTES).await?)),
@@ -92,13 +94,13 @@ pub(super) async fn take_over<S: Storage>(storage: &S) -> io::Result<(Used, u64)
     Ok((used, version))
 }
 
-/// Where the block of this version is: not where the one before it is.
+/// Where the block of this version is; the version before it is in the other block.
 fn place(version: u64) -> u64 {
     version % 2 * BLOCK_BYTES as u64
 }
 
 impl UsedFile {
-    /// Goes on from this version of what the file says, which is durable.
+    /// Goes on from this version of the file's content, which is durable.
     pub fn new((until, since): (u64, &[Thing]), version: u64) -> UsedFile {
         UsedFile {
             until: Cell::new(until),
@@ -126,7 +128,7 @@ impl UsedFile {
                 continue;
             }
             let _turn = Turn::take(self);
-            // The block that is not the newest, which its version tells.
+            // The version tells which block is not the newest.
             let version = self.version.get();
             let version = version + u64::from(version % 2 == self.durable.get() % 2);
             self.version.set(version);
@@ -141,7 +143,7 @@ impl UsedFile {
 
     fn add(&self, things: &[Thing]) {
         let mut since = self.since.borrow_mut();
-        // Each once: where nothing came of it in the end, it is used again.
+        // Each thing is listed once: a thing whose use came to nothing may be used again.
         for thing in things {
             if !since.contains(thing) {
                 since.push(*thing);
@@ -158,7 +160,7 @@ impl UsedFile {
     }
 }
 
-/// Ends also where a write fails or is given up.
+/// The turn of a write; it also ends where the write fails or is dropped.
 struct Turn<'a>(&'a UsedFile);
 
 impl<'a> Turn<'a> {
@@ -213,7 +215,7 @@ fn decode(blocks: &[u8]) -> (Used, u64) {
         return (used, u64_at(block, VERSION_OFFSET));
     }
     match blocks.chunks_exact(BLOCK_BYTES).any(is_blank) {
-        // A crash cut the first write short, and so kept whoever waited for it from using anything.
+        // A crash cut the first write short, so nothing that waited for it was used.
         true => (Used::Known(0, vec![]), 0),
         false => (Used::Unknown, 0),
     }

@@ -1,5 +1,5 @@
-//! Whether a data folder is what its checksums say, and whether a node can start on it. Nothing on
-//! disk changes.
+//! Checks whether a data folder matches its checksums, and whether a node can start on it. Nothing
+//! on disk changes.
 
 use std::io;
 
@@ -27,13 +27,13 @@ const PAGES_AT_ONCE: usize = 16;
 /// Such reads under way: enough to keep a device busy.
 const PARALLEL: usize = 8;
 
-/// What is to be said of a data folder.
+/// What the verification found in a data folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Damage: something that was durable and is not what it was.
     pub faults: Vec<Fault>,
-    /// How many of the faults a [rebuild](super::rebuild) puts right: what is damaged there follows
-    /// from something else, or as much of it as can be saved.
+    /// How many of the faults a [rebuild](super::rebuild) puts right: the damaged data follows from
+    /// other data, in whole or as far as it can be saved.
     pub rebuildable: u64,
     /// How many of the faults, the first of them, are files that are gone or cut short.
     pub lost: u64,
@@ -67,7 +67,7 @@ pub struct Lockers {
     pub lockers: u64,
     /// Coins in them.
     pub coins: u64,
-    /// Of these, coins that nobody knows the place of in their locker's list; they come first.
+    /// Those of them whose place in their locker's list is unknown; they come first.
     pub coins_without_order: u64,
     /// Coins under numbers of the form of a trade key, whether they are for sale or not.
     pub trade_coins: u64,
@@ -138,7 +138,7 @@ pub async fn verify<S: Storage>(
     Ok(report)
 }
 
-/// Heads, segments, slots and books.
+/// Number of bytes to read in heads, segments, slots and books.
 async fn expected_bytes<S: Storage>(storage: &S) -> io::Result<u64> {
     let pages = PageFiles::open_existing(storage).await?.reached().await?;
     let mut bytes = (pages.len() * 2 * (SLOT_META_BYTES + SLOT_BYTES)) as u64;
@@ -151,7 +151,7 @@ async fn expected_bytes<S: Storage>(storage: &S) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Files that no node made.
+/// Warns of files that no node made.
 async fn look_for_strangers<S: Storage>(storage: &S, warnings: &mut Vec<Fault>) -> io::Result<()> {
     let page_files: Vec<String> = Denomination::all().map(page_file_name).collect();
     for folder in [PAGE_FOLDER, LOG_FOLDER, BOOK_FOLDER] {
@@ -212,7 +212,7 @@ async fn scan_pages<F: File>(
     Ok(())
 }
 
-/// Gives whether the page is sound, and leaves its coins in circulation in `image` then.
+/// Returns whether the page is sound; if so, its coins in circulation are in `image`.
 fn scan_page(
     id: PageId,
     slots: &[u8],
@@ -280,7 +280,7 @@ fn scan_page(
     if is_sound {
         report.coins[id.denomination().index()] += surveyed.circulating();
         if base.is_none() {
-            image.mfs.fill(Mfs::FREE); // what the secret says of it is not in circulation
+            image.mfs.fill(Mfs::FREE); // the coins that the secret gives are not in circulation
         }
         surveyed.apply(image);
     } else if changes > 0 || surveyed.rewrite {
@@ -290,7 +290,7 @@ fn scan_page(
     is_sound
 }
 
-/// A count in a head that the page does not bear out: where, and what.
+/// A count in a head that does not match the page: where, and what.
 pub(super) fn miscount(head: &SlotHead, image: &PageImage) -> Option<(usize, String)> {
     let counts = [
         (

@@ -2,7 +2,7 @@ use std::io;
 
 use crate::runtime::{BLOCK_BYTES, File};
 
-/// A part of a file kept in memory, so that what is looked at piece by piece is read in large ones.
+/// A part of a file kept in memory, so that small looks at the file become large reads.
 pub(super) struct Window<'a, F> {
     file: &'a F,
     length: u64,
@@ -13,7 +13,7 @@ pub(super) struct Window<'a, F> {
 impl<'a, F: File> Window<'a, F> {
     const BYTES: usize = 4 << 20;
 
-    /// Of a file of this many bytes.
+    /// A window on a file of this many bytes.
     pub fn new(file: &'a F, length: u64) -> Window<'a, F> {
         Window {
             file,
@@ -23,8 +23,8 @@ impl<'a, F: File> Window<'a, F> {
         }
     }
 
-    /// What lies there, before the file's end, where `length` may reach to the end of its last
-    /// block.
+    /// The bytes at `offset`, before the file's end. `length` may reach to the end of the file's
+    /// last block.
     pub async fn at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset + length as u64 > end {

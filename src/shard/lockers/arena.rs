@@ -1,8 +1,8 @@
 /// Items of a block.
 const BLOCK: usize = 4_096;
 
-/// Items that never move, so that whoever goes through them by their numbers, with turns of others
-/// in between, misses none that stayed; and none takes much longer to put in than another.
+/// Items that never move. A task that goes through them by number, with turns of other tasks in
+/// between, misses none that stayed. Every insertion takes about equally long.
 pub(super) struct Arena<T> {
     blocks: Vec<Box<[T]>>,
     used: u32,

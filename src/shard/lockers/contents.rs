@@ -9,8 +9,8 @@ use crate::{
     store::book::Stamp,
 };
 
-/// From so many coins on, a locker is kept so that one of them is found without a look at the
-/// others.
+/// A locker with at least this number of coins is kept so that one of them is found without a look
+/// at the others.
 const BIG: usize = 4_096;
 /// A big locker is kept as a small one again when no more are left.
 const SMALL: usize = 1_024;
@@ -26,7 +26,7 @@ pub(super) enum Contents {
     Big(Box<Big>),
 }
 
-/// A coin under a key, and since when. Ordered by that, and among coins of no order by the coin.
+/// A coin under a key, and since when. Ordered by that time, then by the coin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     moment: u64,
@@ -118,7 +118,7 @@ impl Contents {
         small.into_iter().flatten().chain(big.into_iter().flatten())
     }
 
-    /// Puts coins in that are not there.
+    /// Inserts coins that are not in it yet.
     pub(super) fn insert(&mut self, mut come: Vec<Item>) {
         come.sort_unstable();
         if self.len() + come.len() >= BIG {
@@ -149,7 +149,7 @@ impl Contents {
     /// Takes coins (rising) out.
     ///
     /// # Panics
-    /// When one is not there: the index has lost track of what it is told.
+    /// When one is not there: the index no longer matches the updates.
     pub(super) fn remove(&mut self, gone: &[Coin]) {
         let before = self.len();
         match self {

@@ -15,8 +15,9 @@ use crate::{
 pub(super) struct Index {
     lockers: Arena<Locker>,
     by_key: Table,
-    /// By kind, the oldest of the lockers that share a prefix; they are a ring, trade lockers
-    /// apart: so whoever looks for keys of one kind never has to pass over many of the other.
+    /// By kind, the oldest of the lockers that share a prefix. Those form a ring, with a separate
+    /// ring for trade lockers: so a search for keys of one kind never passes over many of the
+    /// other.
     by_prefix: [Table; 2],
     counts: IndexCounts,
     /// Bytes of what lies in lockers.
@@ -173,7 +174,7 @@ impl Index {
     /// Takes coins (rising), which lie under this key, away from it.
     ///
     /// # Panics
-    /// When they do not: the index has lost track of what it is told.
+    /// When they do not: the index no longer matches the updates.
     pub(super) fn remove(&mut self, key: &An, gone: &[Coin]) {
         if gone.is_empty() {
             return;
@@ -205,8 +206,8 @@ impl Index {
     }
 
     /// Calls `each` for coins from a place on, at least for some of those left, and gives the place
-    /// to go on from; `None` at the end. Whoever goes on with turns of others in between misses
-    /// none that stayed where it was all the time.
+    /// to go on from; `None` at the end. A caller that goes on with turns of other tasks in between
+    /// misses no coin that stayed in its place all the time.
     pub(super) fn visit(
         &self,
         from: Place,

@@ -70,12 +70,12 @@ pub struct TradeSettings {
     pub payments_max: usize,
 }
 
-/// Of which lockers the keys are wanted.
+/// The lockers whose keys are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeysOf {
-    /// Of lockers.
+    /// Keys of lockers.
     Lockers,
-    /// Of trade lockers too.
+    /// Keys of lockers and of trade lockers.
     All,
 }
 
@@ -107,7 +107,7 @@ const PLACED_A_TURN: usize = 4_096;
 const STRETCH: usize = 1_024;
 
 impl Lockers {
-    /// None yet. `public_ids` is what public ids are derived with.
+    /// Empty. `public_ids` is what public ids are derived with.
     pub fn new(public_ids: PublicIdKey, settings: TradeSettings) -> Lockers {
         Lockers {
             index: Index::new(),
@@ -200,7 +200,7 @@ impl Lockers {
         self.index.stretch(key, from, STRETCH, out)
     }
 
-    /// Another one after each update.
+    /// A number that differs after each update.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -256,7 +256,7 @@ impl Lockers {
         self.sales.let_go(sale, by);
     }
 
-    /// Keeps nothing any longer for a payment, which was used up.
+    /// Ends all holds for a payment, which was used up.
     pub fn end_holds(&mut self, payment: &PaymentId) {
         self.sales.end_holds(payment);
     }
@@ -295,7 +295,8 @@ impl Lockers {
         self.sales.list(currency, most, now)
     }
 
-    /// Where what is called so is to be paid: by a public id of this shard, or by its key.
+    /// The address that payments for this trade locker go to; its name is a public id of this
+    /// shard, or its key.
     pub fn seller(&self, name: &TradeName) -> Option<&[u8]> {
         let as_id = self.key_of_public_id(name);
         let key = as_id.unwrap_or_else(|| name.as_key().an());
@@ -322,7 +323,7 @@ impl Lockers {
         self.payments.end(buyer);
     }
 
-    /// Lockers and what is in them, and memory.
+    /// Counts of lockers and of what is in them, and the memory they take.
     pub fn counts(&self) -> (IndexCounts, TradeCounts) {
         (self.index.counts(), self.sales.counts())
     }
@@ -332,13 +333,13 @@ impl Lockers {
         std::mem::take(&mut self.is_changed)
     }
 
-    /// A book was to be written, and was not.
+    /// Notes that a book was due and was not written.
     pub fn set_changed(&mut self) {
         self.is_changed = true;
     }
 
     /// Appends what comes next in a book, some thousand entries; none where `cursor` has come to
-    /// the end. What changes between two calls may be in the book as it was or as it is.
+    /// the end. A change between two calls may or may not be in the book.
     pub fn entries(&self, cursor: &mut Cursor, out: &mut Vec<Entry>) {
         let mut left = ENTRIES_A_TURN;
         while left > 0 && (cursor.payments as usize) < self.payments.len() {
@@ -362,7 +363,7 @@ impl Lockers {
     }
 }
 
-/// By what a payment finds the shard that remembers it.
+/// The prefix that decides which shard remembers a payment.
 pub fn payment_prefix(id: &PaymentId) -> LockerPrefix {
     *id.first_chunk().expect("32 bytes")
 }

@@ -9,8 +9,8 @@ use crate::store::book::{Payment, PaymentId};
 pub(super) struct Payments {
     used: Arena<Used>,
     by_id: Table,
-    /// Looked at: a payment's name is no secret, so that others than who made it may name it as
-    /// well, and must not keep him from it.
+    /// Payments that are looked at, by buyer. A payment's name is no secret: others may name it as
+    /// well, and must not keep the one who paid from it.
     asked: HashSet<Buyer, RandomState>,
     /// Being used up, and for what.
     in_use: HashMap<PaymentId, [u8; 16], RandomState>,
@@ -20,7 +20,8 @@ pub(super) struct Payments {
 /// What is known of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PaymentState {
-    /// Nothing; it is the asker's now, to be [ended](crate::shard::Request::EndPayment).
+    /// Nothing. The asker may look at it now, until the look is
+    /// [ended](crate::shard::Request::EndPayment).
     New,
     /// It is looked at for the same right now, or being used up for something else.
     UnderWay,

@@ -15,10 +15,10 @@ use crate::{
 
 /// What is for sale, and for whose payment it is kept.
 ///
-/// Nothing is kept while it is found out whether a purchase is paid, nor for a payment that nobody
-/// has seen: to ask costs nothing, and would keep all others out. A payment that was seen keeps out
-/// everybody else, those included who have paid: else a seller could buy his own coins with a
-/// payment of his own that is confirmed already, while a buyer's is still under way to him.
+/// Nothing is kept while the node finds out whether a purchase is paid, nor for a payment that
+/// nobody has seen: asking costs nothing, and would keep all others out. A payment that was seen
+/// keeps out everybody else, those included who have paid: else a seller could buy his own coins
+/// with a payment of his own that is confirmed already, while a buyer's is still under way to him.
 pub(super) struct Sales {
     public_ids: PublicIdKey,
     limits: HoldLimits,
@@ -58,13 +58,13 @@ pub struct TradeCounts {
 struct OnSale {
     key: TradeKey,
     id: PublicId,
-    /// The coins that came under the key at this moment are for sale. Others that come later are
-    /// not, whoever puts them there: a purchase that is under way must not change.
+    /// The coins that came under the key at this moment are for sale. Coins that anybody adds later
+    /// are not: a purchase that is under way must not change.
     moment: u64,
     address: Box<[u8]>,
     value: Value,
     hold: Option<Hold>,
-    /// Until then it is held for nobody: one has just had his time.
+    /// Until then it is held for nobody, since a hold has just ended.
     open_until: Duration,
     /// Somebody is moving its coins right now: a buyer who has paid, or the seller.
     is_taken: bool,
@@ -77,7 +77,7 @@ struct Hold {
     since: Duration,
 }
 
-/// A payment, and what stands for whom it buys what: a payment's name alone is no secret.
+/// A payment, and a digest of who buys what with it: a payment's name alone is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Buyer {
     /// The payment.
@@ -135,7 +135,7 @@ pub struct Taken {
     pub coins: Vec<Coin>,
 }
 
-/// Why a trade locker cannot be had.
+/// Why a trade locker is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaleRefused {
     /// There is no such offer here, or not any more.
@@ -166,7 +166,7 @@ impl OnSale {
         }
     }
 
-    /// The same sale, by what it is known to be.
+    /// What identifies this sale.
     fn sale(&self) -> SaleId {
         SaleId {
             key: self.key,
@@ -320,9 +320,9 @@ impl Sales {
         })
     }
 
-    /// Keeps a trade locker for a buyer whose payment was seen, until it has had its time. Whether
-    /// it is kept: not where one has just had his time, nor for a payment that keeps another one,
-    /// nor beyond the limits.
+    /// Keeps a trade locker for a buyer whose payment was seen, until the hold's time is over.
+    /// Returns whether it is kept: not where a hold has just ended, nor for a payment that keeps
+    /// another one, nor beyond the limits.
     pub(super) fn hold(
         &mut self,
         sale: &SaleId,
@@ -332,7 +332,7 @@ impl Sales {
     ) -> Result<bool, SaleRefused> {
         let number = self.number_of(sale).ok_or(SaleRefused::NotOffered)?;
         self.sales[number].admits(&by, now, self.limits.pending)?;
-        // A buyer who comes again keeps the time that is left, and then has had it.
+        // A buyer who comes again keeps the time that is left, and gets no more.
         self.end_old_holds(now);
         if self.sales[number].hold.is_some() {
             return Ok(true);
@@ -359,7 +359,7 @@ impl Sales {
         }
     }
 
-    /// Keeps nothing any longer for a payment, which was used up.
+    /// Ends all holds for a payment, which was used up.
     pub(super) fn end_holds(&mut self, payment: &PaymentId) {
         let is_of = |&number: &usize| {
             let hold = self.sales[number].hold;
@@ -419,7 +419,7 @@ impl Sales {
         listed.take(most).collect()
     }
 
-    /// Where what is for sale under a key is to be paid.
+    /// The address that payments for a key's sale go to.
     pub(super) fn address(&self, key: &An) -> Option<&[u8]> {
         let &number = self.by_key.get(key.expose())?;
         Some(&self.sales[number].address)
@@ -465,14 +465,14 @@ impl Sales {
         (self.sales[number].sale() == *sale).then_some(number)
     }
 
-    /// How many holds are like this.
+    /// Number of holds that meet a condition.
     fn holds(&self, are: impl Fn(&Hold) -> bool) -> usize {
         let holds = self.held.iter();
         let holds = holds.filter_map(|&(_, number)| self.sales[number].hold);
         holds.filter(are).count()
     }
 
-    /// Ends the holds that have had their time. After each the trade locker stays open for as long.
+    /// Ends the holds whose time is over. After each, the trade locker stays open for as long.
     fn end_old_holds(&mut self, now: Duration) {
         let pending = self.limits.pending;
         while let Some(&(since, number)) = self.held.first()

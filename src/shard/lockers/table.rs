@@ -3,13 +3,13 @@ use std::hash::{BuildHasher, Hash};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// Parts that a table grows by: so that growing, which goes through all of a part, never holds a
-/// core up for long.
+/// Parts of a table, which grow one by one: growing goes through all of a part, and so never holds
+/// a core up for long.
 const PARTS: usize = 256;
 
-/// Finds numbers of an [`Arena`](super::arena::Arena) by what lies there. Its hashes are seeded at
-/// random, because whoever stores coins chooses the keys: nothing that anybody sees depends on
-/// them.
+/// Finds numbers of an [`Arena`](super::arena::Arena) by the items that have them. Its hashes are
+/// seeded at random, because clients that store coins choose the keys. Nothing visible depends on
+/// the hashes.
 pub(super) struct Table {
     parts: Box<[HashTable<u32>]>,
     seed: RandomState,
@@ -30,14 +30,14 @@ impl Table {
         found.copied()
     }
 
-    /// Puts a number in that is not there. `key_of` gives what a number is found by.
+    /// Inserts a number that is not in it yet. `key_of` gives what a number is found by.
     pub(super) fn insert<K: Hash>(&mut self, key: &K, number: u32, key_of: impl Fn(u32) -> K) {
         let hash = self.seed.hash_one(key);
         let seed = &self.seed;
         self.parts[part(hash)].insert_unique(hash, number, |&other| seed.hash_one(key_of(other)));
     }
 
-    /// Puts `new` in the place of `old`, which is found by the same.
+    /// Replaces `old` by `new`, which has the same key.
     pub(super) fn replace(&mut self, key: &impl Hash, old: u32, new: u32) {
         let hash = self.seed.hash_one(key);
         let found = self.parts[part(hash)].find_mut(hash, |&number| number == old);
@@ -57,7 +57,7 @@ impl Table {
     }
 }
 
-/// By bits that the table within does not look at.
+/// The part that a hash belongs to, by bits that the table within does not look at.
 #[inline]
 fn part(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS

@@ -5,8 +5,8 @@ use crate::{
 
 use super::Lockers;
 
-/// What a durable change means for the lockers of one shard: taken up as a whole, so that nobody
-/// sees half of a store.
+/// What a durable change means for the lockers of one shard: it is applied as a whole, so that
+/// nobody sees half of a store.
 #[derive(Debug, Default)]
 pub struct Update {
     /// The change's moment.
@@ -32,7 +32,7 @@ pub struct KeyUpdate {
 }
 
 impl Update {
-    /// Says when all of it happens.
+    /// Sets the moment of all of it.
     pub fn set_moment(&mut self, moment: u64) {
         self.moment = moment;
         if let Some(sale) = &mut self.sale {
@@ -55,7 +55,7 @@ impl std::fmt::Debug for KeyUpdate {
 }
 
 impl Lockers {
-    /// Takes up a change.
+    /// Applies a change.
     pub fn update(&mut self, update: &Update) {
         let Update {
             moment,

@@ -1,9 +1,9 @@
 use crate::coin::{An, Coin};
 
-/// When a coin came under the number it has: what lists are ordered by.
+/// When a coin came under the number it has. Lists are ordered by this.
 ///
-/// Moments are microseconds since 1970 as far as the clock says so, and rise along the changes of
-/// each coin whatever it says.
+/// Moments are microseconds since 1970 by the clock, but they rise along the changes of each coin
+/// even where the clock does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// The moment of the request; 0 where nobody knows, for a coin that was imported.
@@ -35,7 +35,7 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Says when all of it happens.
+    /// Sets the moment of all of it.
     pub fn set_moment(&mut self, moment: u64) {
         self.moment = moment;
         if let Some(sale) = &mut self.sale {

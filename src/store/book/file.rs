@@ -54,7 +54,7 @@ impl BookName {
         format!("{}-{}-{half}", self.shards, self.shard)
     }
 
-    /// Of a file in the folder of books; `None` for a foreign one.
+    /// The name of a file in the folder of books; `None` for a foreign file.
     pub fn parse(name: &str) -> Option<BookName> {
         let (shards, rest) = name.split_once('-')?;
         let (shard, half) = rest.split_once('-')?;
@@ -88,7 +88,7 @@ pub struct BookFile {
 }
 
 impl BookFile {
-    /// The files of one shard of so many.
+    /// The files of one of `shards` shards.
     pub fn new(shard: ShardId, shards: u16) -> BookFile {
         BookFile {
             name: BookName {
@@ -107,13 +107,13 @@ impl BookFile {
     }
 
     /// Writes a book: everything there is to remember of the shard's lockers, as of a checkpoint
-    /// round, which is later than any before. To be waited for to its end.
+    /// round, which is later than any before. Await it to its end.
     ///
     /// `next` appends some entries to an empty list, a few thousand at most since that is done in
     /// one go, and none when there are no more. The core's other tasks run in between and may
-    /// change what it reads: what was so all the time has to be told, and what has changed since
-    /// the checkpoint began is in the log as well. `durable` is waited for once all is told and
-    /// before the book counts, where what was told may not be in a log on the disk yet.
+    /// change what it reads. It has to give all entries that did not change meanwhile; what has
+    /// changed since the checkpoint began is in the log as well. `durable` is awaited after the
+    /// last entry and before the book counts, where an entry may not be in a log on the disk yet.
     ///
     /// # Errors
     /// As the storage gives them; the book before it is as it was then, and the logs are still
@@ -167,7 +167,7 @@ pub(in crate::store) async fn make_pair<S: Storage>(storage: &S, name: BookName)
     Ok(())
 }
 
-/// Writes a book to this file, which is there. `turn` is waited for between parts of the work.
+/// Writes a book to this file, which exists. `turn` is awaited between parts of the work.
 pub(in crate::store) async fn write_book<S: Storage, T: Future<Output = ()>>(
     storage: &S,
     name: BookName,
@@ -177,8 +177,8 @@ pub(in crate::store) async fn write_book<S: Storage, T: Future<Output = ()>>(
     turn: &impl Fn() -> T,
 ) -> io::Result<()> {
     let file = storage.open(&name.path(), false).await?;
-    // A damaged header says already that what follows does not count, and has to say so until the
-    // end: a crash before that must not make it pass for a write cut short.
+    // A damaged header already says that what follows does not count. It stays until the end: a
+    // crash before that must not make it look like a write cut short.
     if layout::decode_header(&file.read_at(0, BLOCK_BYTES).await?).is_ok() {
         give_up(&file).await?;
     }
@@ -212,7 +212,7 @@ pub(in crate::store) async fn write_book<S: Storage, T: Future<Output = ()>>(
     }
     let (end, crc) = (body.end, body.crc);
     if file.length().await? > end {
-        file.set_length(end).await?; // what an older and longer book leaves behind says nothing
+        file.set_length(end).await?; // the rest of an older and longer book counts for nothing
     }
     file.sync().await?;
     durable().await;

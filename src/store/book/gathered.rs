@@ -1,9 +1,10 @@
 //! What book files and log records say, put together with what the pages hold.
 //!
-//! Logs reach back further than they have to, each as far as it likes: the record that began a sale
-//! may still be there when that which ended it is written over. So a sale counts only where a coin
-//! that came under its key with it is still there: they came with the same record, hence the same
-//! moment, and they leave when it ends, so that one that is there again has a later stamp.
+//! Logs reach back further than they have to, each by a different length: the record that began a
+//! sale may still be there when the record that ended it is written over. So a sale counts only
+//! where a coin that came under its key with it is still there: they came with the same record,
+//! hence the same moment, and they leave when it ends, so that one that is there again has a later
+//! stamp.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -13,23 +14,24 @@ use crate::{
     store::{record::Record, slot::PageImage},
 };
 
-/// What log records say of coins is thinned out to the newest a coin when this many have collected,
-/// and then each time it has doubled.
+/// When this many notes of log records about coins have collected, only the newest of each coin is
+/// kept; then again each time their number has doubled.
 const THIN_OUT: usize = 1 << 20;
 
-/// Everything that was said, in no order until it is [arranged](Gathered::arrange).
+/// Everything that books and log records say, in no order until it is
+/// [arranged](Gathered::arrange).
 #[derive(Default)]
 pub(in crate::store) struct Gathered {
-    /// Since when coins are under the number that they have, as books say.
+    /// Since when coins are under their numbers, according to books.
     booked: Vec<Since>,
-    /// Likewise, as log records say of the number that the tag stands for.
+    /// Since when coins are under the number that the tag stands for, according to log records.
     noted: Vec<(Since, AnTag)>,
     thin_out_at: usize,
     /// Sales that began or ended.
     turns: Vec<Turn>,
     payments: Vec<Payment>,
     moment: u64,
-    /// Not all that was said could be read.
+    /// Whether some of it could not be read.
     is_in_part: bool,
 }
 
@@ -106,13 +108,13 @@ impl Gathered {
         self.moment = self.moment.max(moment);
     }
 
-    /// Says that there was more, which cannot be read any more. Sales then count where a coin is
-    /// under their key that nobody knows the stamp of, and such coins are of the sale.
+    /// Notes that there was more, which can no longer be read. A sale then counts where a coin
+    /// without a known stamp is under its key, and such coins belong to the sale.
     pub fn is_in_part(&mut self) {
         self.is_in_part = true;
     }
 
-    /// Puts in order what was said of coins. To be called when everything is added.
+    /// Puts in order what is said of coins. Call it when everything is added.
     pub fn arrange(&mut self) {
         self.booked.sort_unstable_by_key(Since::newest_first);
         self.booked.dedup_by_key(|since| since.coin);
@@ -189,7 +191,8 @@ impl Gathered {
             .collect();
         since.sort_unstable();
         let has_coin = |key: &An, moment| since.binary_search(&(*key.expose(), moment)).is_ok();
-        // The end first: a record that ends a sale and begins one under the same key has begun it.
+        // The end comes first: a record that ends a sale and begins one under the same key leaves
+        // the new one in force.
         let order = |turn: &Turn| (*turn.key.expose(), turn.moment, turn.address.is_some());
         self.turns.sort_unstable_by_key(order);
         let of_a_key = self

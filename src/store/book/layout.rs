@@ -52,7 +52,7 @@ const CHUNK_MAGIC: [u8; 4] = *b"BOOK";
 const CHUNK_CRC_OFFSET: usize = 16;
 const CHUNK_HEAD_BYTES: usize = 20;
 
-/// A coin entry, and the start of every other.
+/// Bytes of a coin entry, and of the start of every other entry.
 const ENTRY_HEAD_BYTES: usize = 16;
 const PAYMENT_ENTRY_BYTES: usize = ENTRY_HEAD_BYTES + size_of::<PaymentId>() + 16;
 const KIND_COIN: u8 = 0;
@@ -94,7 +94,7 @@ pub(super) enum HeaderFault {
     Version(u32),
     #[error("the book is another shard's")]
     OtherShard,
-    /// The checksum is right, so no disk did it.
+    /// The values are impossible though the checksum is right, so the disk is not the cause.
     #[error("the book's header says what is true of no book")]
     Impossible,
 }
@@ -150,9 +150,8 @@ pub(super) fn decode_header(block: &[u8]) -> Result<Option<Header>, HeaderFault>
 }
 
 impl Header {
-    /// Whether there can be such a book: its file is one that a file system takes, its entries have
-    /// room in it, and rounds can go on rising. Whoever goes by such a header computes without
-    /// overflow.
+    /// Whether such a book is possible: a file system takes a file of its size, its entries have
+    /// room in it, and rounds can go on rising. Computing with such a header does not overflow.
     fn is_possible(&self) -> bool {
         let Counts {
             coins,
@@ -197,7 +196,7 @@ impl Chunk {
         fits
     }
 
-    /// The chunk as it is to be written, and its checksum.
+    /// The finished chunk, ready to write, and its checksum.
     pub fn seal(&mut self, round: u64) -> (&[u8], u32) {
         let length = self.bytes.len() - CHUNK_HEAD_BYTES;
         self.bytes.resize(chunk_bytes(length), 0);
@@ -216,7 +215,7 @@ impl Chunk {
     }
 }
 
-/// Bytes that a chunk with so many bytes of entries takes on disk.
+/// Bytes that a chunk with `entries` bytes of entries takes on disk.
 fn chunk_bytes(entries: usize) -> usize {
     (CHUNK_HEAD_BYTES + entries).next_multiple_of(BLOCK_BYTES)
 }

@@ -4,13 +4,13 @@
 //!
 //! It goes into the log with the changes that it belongs to ([`Notes`]), and at each checkpoint
 //! into a
-//! [file](BookFile) a shard, so that the logs can be given up. Everything else about lockers is found in
-//! the pages.
+//! [file](BookFile) a shard, so that the logs can be given up. Everything else about lockers is
+//! found in the pages.
 //!
 //! A recovery puts it together again: for each coin the newest stamp, for each key the newest sale
-//! whose coins are still there, and every payment. What a log and a book both say does no harm, nor
-//! what they have said too long, so a book may be written while things change, and a recovery that
-//! is cut short may begin anew.
+//! whose coins are still there, and every payment. It does no harm if a log and a book say the
+//! same, or if they still say what is over. So a book may be written while things change, and a
+//! recovery that is cut short may start again.
 
 mod entry;
 mod file;

@@ -1,8 +1,8 @@
 //! Which book files there are in a data folder, which of them count, and what they say.
 //!
-//! Of a shard's two files the newer counts; one of a round before the newest recovery's says
-//! nothing that the book of that recovery does not say. A file that counts and is damaged, or is
-//! gone, is told: what it said of payments is said nowhere else.
+//! Of a shard's two files the newer counts; a book of an earlier round than the newest recovery's
+//! has nothing that the book of that recovery lacks. A file that counts and is damaged or gone is
+//! reported: what it said of payments is nowhere else.
 
 use std::io;
 
@@ -39,16 +39,16 @@ enum Standing {
     Newest,
     /// The other of its pair is newer, or nothing was ever written to it.
     Older,
-    /// A recovery's book has all that it says; it was to be removed.
+    /// A recovery's book has all its entries; it should have been removed.
     LeftOver,
 }
 
 /// What of damaged books could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Entries that headers count and no chunk has.
+    /// Entries that headers count and that no chunk has.
     pub entries: Counts,
-    /// There was more, and nobody knows how much.
+    /// Whether an unknown number more is lost.
     pub is_more: bool,
 }
 
@@ -147,7 +147,7 @@ impl BookSurvey {
         });
     }
 
-    /// Books of shards of which neither file is there, though log records were given up for them.
+    /// Finds shards with neither book file, though log records were given up for their books.
     fn find_lost(&mut self, left: &[&Checkpointed]) {
         let mut names: Vec<BookName> = Vec::new();
         for of in left {
@@ -175,7 +175,7 @@ impl BookSurvey {
         }
     }
 
-    /// A book that a newer program than this one wrote, and that this one has no right to give up.
+    /// A book that a newer program than this one wrote; this one must not give it up.
     pub fn of_another_version(&self) -> Option<Fault> {
         let faults = self.files.iter().filter_map(|found| match found.header {
             Err(fault @ HeaderFault::Version(_)) => Some(found.fault(0, &fault.to_string())),
@@ -184,7 +184,7 @@ impl BookSurvey {
         faults.min_by(|a, b| a.file.cmp(&b.file))
     }
 
-    /// Where a recovery writes its book: not where the newest of that pair is.
+    /// The file that a recovery writes its book to: not the newest of that pair.
     pub fn recovery_target(&self) -> BookName {
         let newest = self.newest_of(BookName::RECOVERED);
         newest.map_or(BookName::RECOVERED, |found| found.name.other())
@@ -392,7 +392,7 @@ impl Found {
 impl Losses {
     fn add(&mut self, said: Counts, read: Counts) {
         let lost = &mut self.entries;
-        // What headers say may be false, and then so is the sum; it only has to end.
+        // Headers may be wrong, and then the sum is wrong too; it must only not overflow.
         let add = |lost: &mut u64, said: u64, read: u64| {
             *lost = lost.saturating_add(said.saturating_sub(read));
         };
