@@ -1,5 +1,5 @@
-//! What a fix must not write over, on a real node whose 24 others are the test's: they vouch for
-//! whatever the test says, and when it says.
+//! What a fix must not overwrite, on a real node. The test plays the 24 others: they vouch for the
+//! coins that the test names, when the test says so.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ struct Trial {
     clock: Arc<Moved>,
     /// Whether the others answer.
     votes: Arc<AtomicBool>,
-    /// Claims that came to them.
+    /// Claims that they received.
     claims: Arc<AtomicUsize>,
     _others: Vec<Server>,
 }
@@ -315,7 +315,8 @@ fn who_changes_a_coin_every_few_minutes_does_not_keep_it_broken() {
         trial.clock.pass(70);
         changed_by_former_owner();
         trial.clock.pass(8);
-        // It was refused for that reason 318 s ago. What changes meanwhile is not written over.
+        // It was refused for that reason 318 s ago. A fix does not overwrite what changes
+        // meanwhile.
         let answer = trial.fix_during(&[0], 0x52, &mut changed_by_former_owner);
         assert_eq!(answer.status, Status::ALL_FAIL);
         trial.clock.pass(7);

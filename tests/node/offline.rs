@@ -532,8 +532,8 @@ fn a_page_file_that_is_gone_or_cut_short_is_damage() {
     assert!(!trial.path("d/pages/01.pages").exists());
 }
 
-/// Whether this process was started for this test alone. One that was not starts such a process,
-/// which has to succeed: what is counted there no other test changes.
+/// Whether this process was started for this test alone. If not, it starts such a process, which
+/// has to succeed: no other test changes the counts there.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "RAIDA_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
@@ -699,7 +699,7 @@ fn a_count_in_a_head_that_is_wrong_is_named_and_rebuilt() {
         let what = report["rebuilt"]["repaired"][0]["what"].as_str().unwrap();
         assert!(what.contains(&format!("{kind} coins")), "{what}");
         assert_eq!(report["lockers"]["coins"], 3);
-        // The page is in its other slot now: begin anew.
+        // The page is in its other slot now: start over.
         std::fs::remove_dir_all(trial.path("d")).unwrap();
         import_lockers(&trial);
     }

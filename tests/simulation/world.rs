@@ -27,8 +27,8 @@ use crate::{
 
 /// Seconds since 1970 at which every history starts: 21 November 2026.
 const START_UNIX_SECONDS: u64 = 1_795_219_200;
-/// Virtual time after which something that has not ended never will: many times the longest pause
-/// between two tries that the store makes.
+/// Virtual time after which the simulator takes something for hung: many times the longest pause
+/// between two tries of the store.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a run came to no end.

@@ -32,17 +32,17 @@ pub struct OfferCommand {
     /// CSV of coins; the months column may be missing
     #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
     file: Option<PathBuf>,
-    /// What is to be paid for all of them, in the unit that buyer and seller mean
+    /// The price of all of them together, in the unit that buyer and seller mean
     #[arg(long, value_name = "N", value_parser = asked_price)]
     price: Price,
-    /// What it is to be paid in: cloudcoin, bitcoin or monero
+    /// The currency of the price: cloudcoin, bitcoin or monero
     #[arg(long, value_name = "NAME", value_parser = currency)]
     currency: Currency,
-    /// Where it is to be paid: 16 to 120 bytes
+    /// The address to pay to: 16 to 120 bytes
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     address: Box<Address>,
-    /// The offer: 32 hex digits, or @FILE that holds them. Without it one is made up, and shown
-    /// before anything is sent
+    /// The offer: 32 hex digits, or @FILE that holds them. Without it the command makes one up and
+    /// shows it before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     key: Option<SecretText>,
     #[command(flatten)]
