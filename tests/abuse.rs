@@ -64,8 +64,8 @@ fn serve(data: &Path) -> Serve {
 
 // Slow clients.
 
-/// Connections that send one byte a second, half of them within a header, half within a body. Gives
-/// how many the node closed.
+/// Connections that send one byte a second, half of them within a header, half within a body.
+/// Returns how many the node closed.
 fn drip(address: SocketAddr, count: usize, ends: &AtomicBool, closed: &AtomicUsize) {
     let connect = |number| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -499,7 +499,7 @@ fn connections_over_the_limits_take_the_place_of_idle_ones_of_the_address_with_m
         socket.connect(&node.address.into()).unwrap();
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Closed without a byte, or open: an echo without a body tells.
+        // An echo without a body tells whether the connection is open or was closed without a byte.
         let mut header = [0; 32];
         (header[0], header[7]) = (1, 6);
         let _ = stream.write_all(&header);
@@ -507,7 +507,7 @@ fn connections_over_the_limits_take_the_place_of_idle_ones_of_the_address_with_m
         let is_served = stream.read_exact(&mut answer).is_ok();
         is_served.then_some(stream)
     };
-    // The minting client's place is free as soon as the node has seen it go.
+    // The minting client's place is free as soon as the node notices that the client has gone.
     let deadline = Instant::now() + PATIENCE;
     let mut kept: Vec<Client> = Vec::new();
     while kept.len() < 4 {
@@ -714,7 +714,7 @@ fn a_hangup_takes_over_what_can_change_and_says_what_cannot() {
 
     write(1 << 20, 1, "error");
     node.signal(libc::SIGHUP);
-    // The connection below may be faster than the signal, so only the end tells.
+    // The connection below may be faster than the signal, so only the end of the process tells.
     let ending = node.stop();
     assert!(ending.status.success(), "{ending:?}");
 }
@@ -787,7 +787,7 @@ fn a_damaged_page_is_named_and_not_served_and_all_others_are() {
         told += &node.log();
         assert!(told.contains("pages/f8.pages at byte"), "{told}");
 
-        // A pown over both shards tells of every coin that has its new number.
+        // A pown over both shards shows every coin that has its new number.
         let asked: Vec<(Coin, An, An)> = (0..book.coins.len())
             .map(|i| (book.coins[i], book.an(i), An::new([i as u8 & 0x7f; 16])))
             .collect();

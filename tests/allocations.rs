@@ -166,7 +166,7 @@ fn a_request_about_one_coin_allocates_nothing() {
         let one = fewest(&mut stream, command, 1);
         let many = fewest(&mut stream, command, MANY);
         println!("{command:?}: {one} allocations for one request, {many} for {MANY} at once");
-        // One a request would be 63 more.
+        // One allocation per request would add 63.
         let more = many.saturating_sub(one);
         assert!(more < MANY as u64 / 4, "{command:?} takes {more} more");
     }

@@ -86,7 +86,7 @@ struct Verdict {
     length: Option<usize>,
 }
 
-/// What becomes of a datagram.
+/// What happens to a datagram.
 enum OfDatagram {
     Silence,
     Answer(Verdict),
@@ -812,7 +812,7 @@ fn throw_datagrams(node: SocketAddr, dialect: Dialect, mut maker: Maker) -> Seen
             OfDatagram::Silence | OfDatagram::ByItsKey => silent += 1,
         }
         if number % 100 == 99 {
-            // Had anything been answered that must not, it would come before this.
+            // A forbidden answer would come before this one.
             let asked = compose(Command::Echo, Protection::None, None, u64::MAX);
             socket.send(&asked.bytes).expect("the node takes datagrams");
             let length = socket.recv(&mut answer).expect("an answer in time");
@@ -877,7 +877,7 @@ fn announce(node: SocketAddr) {
             stream
         })
         .collect();
-    // Answered after the node has seen those before, or most of them.
+    // The node answers this after it has seen all or most of the earlier ones.
     let echo = compose(Command::Echo, Protection::None, None, 1);
     for _ in 0..50 {
         let answer = Wire::tcp(node).ask(&echo, ResponseCounter::Restart);
@@ -920,7 +920,7 @@ fn survive(shards: u16, dialect: Dialect) {
     });
     let address = node.address();
     let (neighbours, coins) = coins.split_at(4);
-    // Never named in what is thrown: a damaged pown may still be a pown.
+    // The garbage never names it: a damaged pown may still be a pown.
     let (witness, coins) = coins.split_at(1);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -920,8 +920,8 @@ impl BenchCommand {
         Err(LoadError::Plan(what).into())
     }
 
-    /// Whether the coins of a file are fit for a load: it must not lose them, and what lies in a
-    /// locker is known only where all of it is in the file.
+    /// Whether the coins of a file are fit for a load: a load must not lose them, and it knows a
+    /// locker's content only if all of the locker's coins are in the file.
     fn check_file(&self, file: &Path, load: &Mix, purse: &Purse) -> Result<(), CliError> {
         let lockers = purse.locker_sizes();
         let in_lockers = lockers.is_some();

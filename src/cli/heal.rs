@@ -308,7 +308,7 @@ struct Found<'a> {
     health: &'a EncryptionHealth,
     /// What became of those that were.
     fixes: &'a [(RaidaId, KeyFix)],
-    /// How long some of those were waited for.
+    /// How long the command waited for some of those.
     waited: Duration,
     /// Coins that lay in Counterfeit and do not belong there.
     taken_back: Vec<Coin>,
@@ -317,7 +317,7 @@ struct Found<'a> {
     counterfeits: usize,
 }
 
-/// What a look alone found, beside what the files said before.
+/// What a look found, beside what the files said before.
 fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<String>>) -> Healed {
     let coins = wallet.coins().iter().zip(filed);
     let coins = coins.map(|(filed, before)| HealedCoin::new(&filed.file, before));
@@ -330,7 +330,7 @@ fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<St
     }
 }
 
-/// What a person has to know of a coin that servers do not know any more.
+/// What a person has to know about a coin that servers no longer know.
 fn sentence(lost: &Lost) -> String {
     let Lost {
         coin,

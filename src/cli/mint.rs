@@ -208,7 +208,7 @@ impl MintCommand {
     }
 }
 
-/// Coins being made, in rounds of what one answer lists.
+/// Coins being made, in rounds; a round has the coins that one answer lists.
 struct Minting<'a> {
     node: &'a NodeArgs,
     client: Client,

@@ -221,8 +221,8 @@ fn examples(words: impl Iterator<Item = String>) -> Option<String> {
     (!examples.is_empty()).then(|| examples.join("\n") + "\n")
 }
 
-/// What the parser has to say about a wrong command line, on one line: what is wrong, how to write
-/// it, and where to read more.
+/// The parser's message about a wrong command line, on one line: what is wrong, how to write it,
+/// and where to read more.
 fn one_line(message: &str) -> String {
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let parts: Vec<String> = message

@@ -66,7 +66,7 @@ pub struct AdminKeyArgs {
 }
 
 impl AdminKeyArgs {
-    /// The flags that say the same, each after a space.
+    /// The same as flags, each after a space.
     pub fn flags(&self) -> String {
         let file = self.admin_key_file.as_deref();
         let named = [

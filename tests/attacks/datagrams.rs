@@ -97,7 +97,7 @@ impl Stranger {
             for bytes in &some {
                 self.socket.send(bytes).expect("the node takes datagrams");
             }
-            // One core receives some, another others: each of them gets an echo, all but surely.
+            // One core receives some, another others: almost certainly each gets an echo.
             for _ in 0..20 {
                 let answer = self.ask(&echo);
                 let is_mark = answer.len() == 32 && answer[6..8] == MARK;
@@ -633,7 +633,7 @@ fn what_is_refused_for_the_length_of_its_answer_has_changed_nothing() {
             _ => Status::SUCCESS,
         };
         assert_eq!(udp.ask(&create, counter).status, status);
-        // For the first time, or as the same was answered just now.
+        // As a first request, or as a repeat that was answered just now.
         let created = tcp.ask(&create, counter);
         assert_eq!(created.status, Status::SUCCESS);
         assert_eq!(created.payload.len(), 500 * An::SIZE);

@@ -228,7 +228,7 @@ fn of_two_fixes_at_the_same_time_one_changes_each_coin() {
         assert!(won[0] != won[1], "{answers:?}");
         let generator = if won[0] { 1 } else { 2 };
         assert!((0..4).all(|index| trial.has(index, fixed(index, generator))));
-        // One after the other both change it.
+        // Both change it, one after the other.
         assert_eq!(trial.fix(&[0, 1, 2, 3], 3).status, Status::ALL_PASS);
         assert_eq!(trial.fix(&[0, 1, 2, 3], 4).status, Status::ALL_PASS);
     });
@@ -342,13 +342,13 @@ fn a_coin_that_a_ticket_of_the_node_lists_is_not_fixed_while_its_number_is_in_fo
             let said = (answer.status, &*answer.payload);
             assert_eq!(said, (Status::MIXED, &[4][..]), "{way:?}");
             assert!(coins.iter().all(|&index| trial.has(index, an(index))));
-            // Another number ends it for that coin, as soon as 300 s are over.
+            // Another number ends the rule for that coin, as soon as 300 s are over.
             trial.pown(first, an(first), number(1));
             trial.clock.pass(307);
             let answer = trial.fix(&all, 0x52);
             let said = (answer.status, &*answer.payload);
             assert_eq!(said, (Status::MIXED, &[5][..]), "{way:?}");
-            // And the end of the ticket for the other.
+            // The end of the ticket ends it for the other coin.
             trial.clock.pass(710);
             assert_eq!(trial.fix(&all, 0x53).status, Status::ALL_PASS, "{way:?}");
         }

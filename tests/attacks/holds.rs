@@ -116,7 +116,7 @@ fn has(client: &mut Client, coin: Coin, an: An) -> bool {
     client.ask(Command::Detect, &payload).status == Status::ALL_PASS
 }
 
-/// What a test's program says of a payment: nothing until the test does.
+/// What a test's program says about a payment: nothing until the test sets it.
 struct Ledger(tempfile::TempDir);
 
 impl Ledger {
@@ -272,7 +272,7 @@ fn purchases_that_nobody_paid_hide_no_offer_and_keep_neither_buyer_nor_seller_ou
         let taken_back = cancel(&mut client, second, locker(0x42));
         assert_eq!(taken_back, Status::ALL_PASS);
         assert_eq!(peek(&mut client, locker(0x42)), dear);
-        // A verdict that comes late changes nothing any more, whatever it is.
+        // A late verdict of any kind changes nothing any more.
         ledger.says(0xb0, 0);
         ledger.says(0xb1, 4);
         drop((client, strangers));
@@ -305,7 +305,7 @@ fn a_payment_that_is_seen_or_confirmed_too_late_buys_nothing_and_is_not_used_up(
                     .iter()
                     .all(|&coin| has(&mut client, coin, mine.an()))
             );
-            // The same name pays for what is there when it is asked for again.
+            // The same payment pays for the coins that are there when the buyer asks again.
             let sold = trade(0x33 + verdict, 900);
             let other = &all[2 + usize::from(verdict) / 4..][..1];
             assert_eq!(put(&mut client, other, sold, SELLER), Status::ALL_PASS);
@@ -450,7 +450,7 @@ fn a_payment_that_was_seen_keeps_one_offer_also_from_who_has_paid_and_ends_when_
             let pending = buy(&mut client, wanted, locker(0x41), 1);
             assert_eq!(pending, Status::PAYMENT_PENDING);
         }
-        // A seller who pays himself with what was confirmed before cannot have both coins and
+        // A seller who pays himself with an earlier confirmed payment cannot have both coins and
         // payment.
         assert_eq!(
             buy(&mut client, wanted, locker(0x42), 2),
@@ -631,7 +631,7 @@ fn one_address_has_few_purchases_a_second_looked_at_and_so_do_all_datagrams() {
     }
 }
 
-/// A purchase whose verdict was there before is counted no longer: the address may ask for ever.
+/// A purchase with an earlier verdict no longer counts: the address may ask any number of times.
 #[test]
 fn purchases_one_after_the_other_are_never_too_many() {
     let ledger = Ledger::new();

@@ -255,7 +255,7 @@ fn whatever_writes_a_number_makes_older_tickets_void() {
             assert_eq!(trial.fix(index, wished, trial.now), ACCEPTED, "{name}");
             assert!(trial.has(coin(index), wished), "{name}");
         }
-        // A coin that is made has no owner here yet; elsewhere it may have had one.
+        // A created coin has no owner here yet; on another server it may have had one.
         let ones = Denomination::new(0).unwrap();
         let shown = trial.ask(Command::AvailableSns, |out| {
             AvailableSns::compose(session, &admin, [ones], out);
@@ -338,7 +338,7 @@ fn setting_the_servers_clock_makes_no_void_ticket_good() {
     });
 }
 
-/// What the fix looks at first may have changed when it writes: it has to look again.
+/// A coin that the fix checked may change before the fix writes: the fix has to check again.
 #[test]
 fn a_sale_that_was_answered_is_not_undone_by_tickets_that_were_good_when_they_came() {
     everywhere(|mut trial| {

@@ -18,7 +18,7 @@ use raida::protocol::{Command, Protection, Request, Status};
 use raida::shard::{EXCHANGES_MAX, TASKS_MAX};
 use serde_json::Value;
 
-/// What others ask while the flood goes on.
+/// What other clients ask while the flood goes on.
 const DETECTS: usize = 400;
 const POWNS: usize = 20;
 /// Time after which the flood ends by itself: by then the others have their answers, or never will.
@@ -251,7 +251,7 @@ fn a_coin_powned_on_and_on_by_datagrams_stops_nobody() {
         let changes = serves_others_during(&trial, &node, |ends| {
             let mut numbers = chain(real, BURST);
             flood_by_datagrams(node.address, ends, |answers| {
-                // As far as the last chain has led.
+                // From the end of the last chain.
                 let passed = answers
                     .iter()
                     .filter(|(_, status)| *status == Status::ALL_PASS);

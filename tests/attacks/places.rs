@@ -215,8 +215,8 @@ fn datagrams_of_an_address_with_its_share_are_refused_and_nothing_has_happened()
         let mut trial = Trial::start(shards, dialect);
         let node = trial.node.address();
         let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
-        // The kernel hands each to the core of its coin's page: all of one page, so one core has
-        // them.
+        // The kernel hands each datagram to the core of its coin's page: all are of one page, so
+        // one core has them.
         for _ in 0..CHANGES_OF_ONE {
             socket.send_to(&trial.fix(), node).unwrap();
             std::thread::sleep(Duration::from_micros(100));

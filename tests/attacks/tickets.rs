@@ -75,7 +75,7 @@ impl Stranger {
         self.wire.ask(&asked, ResponseCounter::Restart)
     }
 
-    /// The status that it gets for these coins, and the ticket.
+    /// The status that the node gives for these coins, and the ticket.
     fn ticket(&mut self, coins: &[(Coin, An)]) -> (Status, Option<TicketId>) {
         let mut payload = Vec::new();
         GetTicket::compose(coins.iter().copied(), &mut payload);
@@ -155,7 +155,7 @@ fn a_ticket_names_a_coin_once_however_often_it_is_asked_for() {
         let claimed = claim(&mut wire, 3, ticket.get(), 1);
         assert_eq!(claimed.status, Status::SUCCESS);
         let listed: Vec<Coin> = Validate::read(&claimed.payload).unwrap().iter().collect();
-        // In the order in which they first come.
+        // In the order of their first mention.
         assert_eq!(
             listed,
             held.iter().map(|(coin, _)| *coin).collect::<Vec<_>>()
@@ -282,7 +282,7 @@ fn many_addresses_do_not_fill_the_pool_with_one_coin() {
             .map(|last| Stranger::at(last, &node).take_all(&held[..1], POOL))
             .sum();
         assert_eq!(taken, OF_A_COIN);
-        // The coin in a list of others is no way around it.
+        // Listing the coin among others does not get around the limit.
         let mut other = Stranger::at(40, &node);
         assert_eq!(other.take_all(&held[..3], POOL), 0);
         // A client with other coins does not notice, though the whole pool has no room for this
@@ -447,7 +447,7 @@ fn a_node_that_knows_the_others_takes_no_claims_over_udp() {
                 assert_eq!(refused.status, Status::UNKNOWN_ENCRYPTION);
             }
             assert_eq!(counts(&node).healing.claims_over_udp, 25);
-            // Nothing of it is used up.
+            // None of it is used up.
             let mut tcp = Wire::tcp(node.address());
             for claimant in 0..25 {
                 let claimed = claim(&mut tcp, claimant, ticket, 1);

@@ -32,7 +32,7 @@ pub trait Attack {
     /// One line for a person: what is sent.
     fn what(&self) -> &'static str;
 
-    /// Whether it was found when looking for relatives of the attacks that the others stand for.
+    /// Whether the attack is a variant of another one.
     fn is_relative(&self) -> bool {
         false
     }

@@ -30,7 +30,7 @@ enum Fate {
     Late,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
-    /// Carried out; and with the tickets the server has the coin fixed on all others, to numbers of
+    /// Carried out; then the server uses the tickets to fix the coin on all others, to numbers of
     /// its own.
     Steals,
     /// Nothing is carried out, and the server says that it was.
@@ -325,7 +325,7 @@ impl Trial {
 
     fn fixes(&self) -> Vec<(u8, Vec<Coin>)> {
         let mut fixes = self.network.state.lock().unwrap().fixes.clone();
-        // Servers fix at the same time: which of them is at it first means nothing.
+        // Servers fix at the same time: their order means nothing.
         fixes.sort_by_key(|&(server, _)| server);
         fixes
     }
@@ -799,7 +799,7 @@ fn a_network_that_knows_no_coin_of_the_wallet_is_told_of_and_nothing_is_changed(
     assert!(matches!(error, HealError::AnotherNetwork { coins: 4 }));
     assert!(error.to_string().contains("--network"), "{error}");
     assert_eq!(trial.bytes(), before);
-    // One coin that they know says that they are the right ones.
+    // One coin that they know shows that they are the right servers.
     let an = trial.wallet().coins()[3].file.an(raida(0));
     let mut state = trial.network.state.lock().unwrap();
     state.held.insert((raida(0), coin(3)), an);

@@ -445,7 +445,7 @@ impl Trial {
 
     fn healed(&self) -> Vec<(u8, Coin)> {
         let mut healed = self.network.state.lock().unwrap().healed.clone();
-        // Servers fix at the same time: which of them is at it first means nothing.
+        // Servers fix at the same time: their order means nothing.
         healed.sort_by_key(|&(server, _)| server);
         healed
     }
@@ -502,7 +502,7 @@ impl Trial {
         });
     }
 
-    /// No server has a number that was lost on the way to the wallet's files.
+    /// No server has a number that the wallet's files lack.
     fn assert_nothing_is_lost(&self, case: &str) {
         let state = self.network.state.lock().unwrap();
         for ((raida, coin), held) in &state.held {
@@ -590,7 +590,8 @@ fn nobody_can_foresee_who_vouches() {
             .iter()
             .all(|[one, other]| one != other && *one != 7 && *other != 7)
     );
-    // Of 24 servers 80 times one: that fewer than 12 of them help happens once in 10^20 times.
+    // Each of 80 draws takes one of 24 servers: fewer than 12 different ones come up once in 10^20
+    // times.
     let different: BTreeSet<u8> = drawn.iter().flatten().copied().collect();
     assert!(different.len() >= 12, "{drawn:?}");
     let pairs: BTreeSet<&[u8; 2]> = drawn.iter().collect();
@@ -651,7 +652,7 @@ fn a_server_that_nobody_vouches_for_is_told_with_the_reasons() {
         }
     }
     assert_eq!(trial.fixes(), []);
-    // Nothing was sent to the broken servers, so there is nothing to be in doubt about.
+    // Nothing was sent to the broken servers, so nothing is in doubt.
     assert!(!trial.network.on_disk(coin(0)).is_in_doubt());
     assert_eq!(trial.health().of(raida(3)).failures, 1);
 }
@@ -845,7 +846,7 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
         assert!(healed.contains(&(11, coin(0))), "{case}");
         assert!(healed.contains(&(3, coin(1))), "{case}");
         let proposed = trial.network.on_disk(coin(0)).pan(raida(3));
-        // By the other coins the server works again; this one waits.
+        // The other coins make the server work again; this one waits.
         let (results, healed) = (trial.heal_at(UnixSeconds(NOW.0 + 120)), trial.healed());
         assert!(
             results.is_empty() && healed.is_empty(),
@@ -867,7 +868,7 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
 
 #[test]
 fn a_server_that_said_no_has_its_coins_repaired_at_once() {
-    // Its operator has given it no secrets, or others than the helpers have.
+    // Its operator has given it no secrets, or not those of the helpers.
     let refuses = Fate::Refuses(Status::HEALING_RAIDA_OUT_OF_RANGE);
     for (fate, helper) in [(Some(refuses), None), (None, Some(Helper::Useless))] {
         let mut trial = Trial::broken_on([3]);

@@ -439,7 +439,7 @@ fn latency_counts_from_when_a_request_was_due_not_from_when_it_was_sent() {
         // 40 ms of settling, then 400 ms.
         assert_eq!(measured.whole().right, 20 + 200);
         let whole = measured.whole().latency_ns;
-        // Counted from when they were sent, one would have waited. How long the rest takes to catch
+        // Counted from their sending, only one would have waited. How long the rest takes to catch
         // up depends on the machine.
         let waited = whole.count_between(50_000_000, 5_000_000_000);
         assert!(waited >= 70, "{waited} waited for the stalled node");

@@ -77,7 +77,7 @@ impl Network {
         std::fs::write(self.path("hosts"), hosts.join("\n") + "\n").unwrap();
     }
 
-    /// Nobody listens there any more, as far as the program can see.
+    /// From the program's view, nobody listens there any more.
     fn make_unreachable(&self, raida: usize) {
         let hosts = std::fs::read_to_string(self.path("hosts")).unwrap();
         let mut hosts: Vec<String> = hosts.lines().map(str::to_owned).collect();
@@ -407,7 +407,7 @@ fn a_coin_that_one_server_lost_goes_into_the_locker_on_the_others() {
     network.set(4, coin(1), An::new([0x77; 16]));
     let put = network.run("locker put --wallet wallet --all --key @secret");
     assert_done(&put);
-    // The coin that it knows it has put there all the same.
+    // It has put the coin that it knows there all the same.
     assert_eq!(network.in_locker(&secret(), coin(0)), 25);
     assert_eq!(network.in_locker(&secret(), coin(1)), 24);
     assert!(
@@ -763,7 +763,7 @@ fn coins_of_a_killed_purchase_or_way_back_are_filed_and_reported_by_the_same_com
             assert_done(&network.run(&offer));
             assert!(network.kill_at(words, Command::Find, 24));
             network.learn("other", filed);
-            // These servers know nothing of earlier purchases.
+            // These servers do not remember earlier purchases.
             network.end(words, "other", 3);
         }
     }
@@ -1394,7 +1394,7 @@ fn one_wrong_number_keeps_all_coins_of_a_request_out_of_the_locker() {
         Some(1)
     );
     assert!(!exists(&one.path("mine.csv")));
-    // A key for all servers is none for one.
+    // A key for all servers is not valid for one.
     std::fs::write(one.path("key"), SECRET).unwrap();
     let wrong = one.run("locker put coins.csv --key @key");
     assert_eq!(wrong.status, Some(2));
@@ -1470,7 +1470,7 @@ fn coins_of_a_csv_are_offered_shown_bought_and_taken_back_on_one_server() {
     );
     assert_eq!(one.run("trade show --key @offer").out, show.out);
 
-    // What a list says takes nothing.
+    // The id in a list takes no coin.
     assert_eq!(
         one.run(&format!("trade cancel --key {id} --free")).status,
         Some(1)
@@ -1702,7 +1702,7 @@ fn what_is_no_plain_file_hangs_no_command_and_no_name_moves_the_terminal() {
         assert_eq!(put.status, Some(2), "{}", put.out);
         assert!(put.err.contains("and not a plain file"), "{}", put.err);
     }
-    // Nor does a file that is called so that a terminal would do something.
+    // Nor does a file whose name holds terminal control characters.
     let name = "\x1b[2J\nraida: all is well.bin";
     std::fs::write(network.path("wallet/Bank").join(name), "").unwrap();
     let heal = network.run("heal wallet");
@@ -1738,7 +1738,7 @@ fn servers_that_say_done_and_do_nothing_cost_no_number() {
     assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
     assert_eq!(network.in_locker(&secret(), coin(1)), 25);
 
-    // Nor do they where coins are taken out.
+    // Nor do they when coins are taken out.
     network.refuse(0..13, Command::Remove, Status::ALL_PASS);
     let take = network.run("locker take --wallet other --key @secret");
     assert_ne!(take.status, Some(0), "{}", take.out);

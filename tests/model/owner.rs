@@ -219,7 +219,7 @@ impl Owner {
         let shows_key_stream = matches!(protection, Protection::Coin(..) | Protection::Locker(_));
         // Over UDP there would be no answer.
         let bare = bare && (is_tcp || !shows_key_stream || command.answers_nothing());
-        // What is wrong with the request, if anything: the first that the node has to find.
+        // The first fault of the request that the node has to find, if any.
         let wrong = if let Some(status) = refusal {
             Some(status)
         } else if bare {
@@ -441,7 +441,7 @@ impl Owner {
         if let Some(known) = known.filter(|_| self.random.random_bool(0.3)) {
             (transaction, offer, into) = known;
         }
-        // Which of two that are offered for the same, nobody can say.
+        // Nobody can say which of two offers at the same price sells.
         if self.world.on_offer(offer) > 1 {
             offer.value = Worth::from_units(1 + offer.value.units());
         }

@@ -32,7 +32,7 @@ struct Race {
     tried: HashSet<Vec<u8>>,
     /// The minute in which it got the last of them.
     newest: Option<u64>,
-    /// Whether that, and the node's start, are so long ago that the tickets are good.
+    /// Whether that minute, and the node's start, are long enough ago for the tickets to be valid.
     is_fresh: bool,
     is_written: bool,
 }

@@ -51,7 +51,7 @@ pub struct World {
     dialect: Dialect,
     /// The state of key healing, and the node's clock.
     pub keys: Keys,
-    /// Whether the node vouches for who asks without encryption.
+    /// Whether the node vouches for clients that ask without encryption.
     pub allows_unencrypted: bool,
     /// Pages reserved for sessions: (session, denomination, page).
     pub reserved: BTreeSet<(u32, Denomination, u16)>,
@@ -453,7 +453,7 @@ impl World {
         }
     }
 
-    /// Makes a ticket for who proves to own a coin that is not for sale.
+    /// Makes a ticket for a client that proves to own a coin that is not for sale.
     fn vouch(&self, asked: &Vouch) -> Result<Expected, Status> {
         if let Proof::Number { key_id, .. } = asked.proof
             && key_id != 1

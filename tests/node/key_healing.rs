@@ -331,7 +331,7 @@ fn no_ticket_without_encryption_unless_the_operator_allows_it() {
     }
     node.restart(|settings| settings.allow_unencrypted_tickets = true);
     assert_eq!(status(&node, Protection::None, &long), Status::SUCCESS);
-    // It names no number, and there is no key that would prove anything.
+    // The request names no number, and no key proves anything.
     let answer = status(&node, Protection::None, &short);
     assert_eq!(answer, Status::KEY_NOT_FOUND);
     let wrong = asked(9, coin(1), part, Some(an(2)));
@@ -671,7 +671,7 @@ fn a_new_number_may_put_a_coin_into_a_locker() {
     );
 }
 
-/// Whichever commands bring coins into a locker: what is asked first lies first.
+/// Whatever command brings coins into a locker, the first request's coins come first.
 #[test]
 fn requests_of_one_connection_bring_coins_into_a_locker_in_their_order() {
     let node = start(|_| {});

@@ -200,7 +200,7 @@ fn of_lockers_that_share_five_bytes_the_sixteen_oldest_are_tried_also_after_a_re
     let coins: Vec<Coin> = (0..LOCKERS)
         .map(|index| PageId::from_index(7_000 + index).expect("a page").coin(9))
         .collect();
-    // Neither rising nor falling with age.
+    // Neither ascending nor descending by age.
     let keys: Vec<An> = (0..LOCKERS)
         .map(|age| locker(0x41, (7 * age % LOCKERS) as u8))
         .collect();

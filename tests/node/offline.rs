@@ -551,11 +551,11 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
-/// What this process has open.
+/// The open descriptors of this process.
 fn open_files() -> Vec<PathBuf> {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
     let links = descriptors.map(|entry| std::fs::read_link(entry.unwrap().path()));
-    // That of the folder itself is closed by now.
+    // The folder's own descriptor is closed by now.
     let mut files: Vec<PathBuf> = links.filter_map(Result::ok).collect();
     files.sort();
     files
@@ -577,7 +577,7 @@ fn no_operation_on_a_folder_leaves_a_file_open() {
             folder.for_each_page(|_| (), each).unwrap();
         }),
     ];
-    // The first executor of a process opens what is there for all.
+    // The first executor of a process opens descriptors that all share.
     folder.coins().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     let before = open_files();

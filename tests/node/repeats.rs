@@ -227,7 +227,7 @@ fn what_comes_again_is_answered_as_before_and_changes_nothing() {
     }
 }
 
-/// It changes nothing the first time, and so not the second.
+/// It changes nothing the first time, and nothing the second time.
 #[test]
 fn a_coin_powned_to_the_number_that_it_has_passes_each_time() {
     for shards in [1, 2] {

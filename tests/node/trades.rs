@@ -210,7 +210,8 @@ fn who_has_only_a_listing_can_take_nothing() {
                 Status::ALL_FAIL
             );
         }
-        // A coin of one's own put up under the id as a key, so that the name means two things.
+        // The client offers a coin of its own under the id as a key, so that the name means two
+        // things.
         assert_eq!(client.put(&all[3..4], own(all[3]), form), Status::ALL_PASS);
         assert_eq!(client.look(id.into()), on_sale, "an id goes before a key");
         assert_eq!(client.cancel(form, Some(locker(0x67))), Status::ALL_PASS);

@@ -372,7 +372,7 @@ fn commands(trial: &Trial, coins: &Coins) -> Vec<(Command, Vec<u8>)> {
             Command::RemoveTrade,
             payload(|out| RemoveTrade::compose(offer_key(5), Some(locker(8)), out)),
         ),
-        // Who has paid keeps it from being taken back.
+        // A buyer who has paid prevents the seller from taking it back.
         (
             Command::Buy,
             payload(|out| {

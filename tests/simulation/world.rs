@@ -31,7 +31,7 @@ const START_UNIX_SECONDS: u64 = 1_795_219_200;
 /// between two tries of the store.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why a run came to no end.
+/// Why a run did not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The steps it was given are used up: this is where the power fails.

@@ -70,7 +70,7 @@ impl Held {
         self
     }
 
-    /// Opens those that are closed, and notes which of the others the node has closed.
+    /// Opens closed connections again, and notes which of the others the node has closed.
     fn look(&mut self, now: Instant) {
         let mut openings = self.opened.due(now);
         for _ in 0..LOOKS {
