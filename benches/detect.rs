@@ -32,15 +32,15 @@ use real_core::{
 
 /// Coins a request.
 const SIZES: [usize; 3] = [1, 100, 1_000];
-/// Pages in memory where none that is asked for is to be: more than a request needs, far fewer than
-/// there are.
+/// Pages in memory for the case where no asked page is in memory: more than a request needs, far
+/// fewer than there are.
 const FEW_PAGES: usize = 1_200;
 
 fn main_coin(page: usize) -> (Coin, An) {
     coin_on(page, page * 37 % 1_024)
 }
 
-/// A core that has all pages and keeps so many in memory.
+/// A core that has all pages and keeps this many in memory.
 struct Core {
     executor: LocalExecutor,
     session: RefCell<Session<Live>>,

@@ -1,7 +1,8 @@
-//! The log: what a record costs to encode, and what durable changes cost when so many wait at the
-//! same time, on the disk under target/tmp. One waiting is the disk's own time for a write and a
-//! sync; the more wait, the more share it. And a start: how long a recovery takes that finds a
-//! million lockers of two coins each, spread over all 15,000 pages, with a book of them or without.
+//! The log: what a record costs to encode, and what durable changes cost when a given number of
+//! them wait at the same time, on the disk under target/tmp. With one change waiting, the time is
+//! the disk's own for a write and a sync; the more changes wait, the more share it. And a start:
+//! how long a recovery takes with a million lockers of two coins each, spread over all 15,000
+//! pages, with a book of them or without.
 
 mod real_core;
 
@@ -20,7 +21,7 @@ use raida::{
 };
 use real_core::{Folder, coin_on, executor, log_settings, recovered, set_pace};
 
-/// Changes of so many coins on one page, or on more where one does not hold them.
+/// Changes of this many coins on one page, or on several where one page does not hold them.
 fn changes(count: usize) -> (Vec<PageSequence>, Vec<Change>) {
     let coins = (0..count).map(|i| coin_on(i / 1_024, i % 1_024));
     let changes: Vec<Change> = coins
@@ -88,7 +89,7 @@ fn group_commit(c: &mut Criterion) {
     executor.run(log.close());
 }
 
-/// Changes a coin durably, over and over, until all have been.
+/// Changes a coin durably, over and over, until all changes are done.
 async fn change_one_coin(log: &Log<Live>, left: &Cell<u64>) {
     let (pages, changes) = changes(1);
     while let Some(rest) = left.get().checked_sub(1) {
@@ -100,7 +101,7 @@ async fn change_one_coin(log: &Log<Live>, left: &Cell<u64>) {
     }
 }
 
-/// Frees segments as a node's checkpoints do, only that there are no pages to write.
+/// Frees segments as a node's checkpoints do, without pages to write.
 async fn recycle(log: Rc<Log<Live>>, wanted: Rc<Signal>) {
     for round in 1.. {
         let moment = wanted.moment();
@@ -150,7 +151,7 @@ fn start(c: &mut Criterion) {
     group.finish();
 }
 
-/// As a shard does in a checkpoint.
+/// Does what a shard does in a checkpoint.
 async fn write_book(folder: &Folder) {
     let found = recovered(&folder.disk()).await;
     let coins = found.book.coins.iter().zip(1..);

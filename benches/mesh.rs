@@ -1,9 +1,9 @@
 //! A question to another core's shard and the answer back,
 //!
 //! - asleep: both cores have nothing else to do, and sleep until the message comes;
-//! - busy: both always have something else to do, and make way for others after each piece of it, as
-//!   every long loop of a node does;
-//! - 64 under way: what one of many costs, of which several are found with one look.
+//! - busy: both always have other work, and yield after each piece of it, as every long loop of a
+//!   node does;
+//! - 64 under way: what one of many questions costs, where one look finds several.
 
 mod real_core;
 
@@ -32,7 +32,7 @@ use real_core::{Folder, PAGES, executor, recovered, set_pace, shard_settings};
 const UNDER_WAY: u64 = 64;
 /// Long enough for both cores to have gone to sleep.
 const UNTIL_ASLEEP: Duration = Duration::from_micros(300);
-/// How often the other core looks whether it is over.
+/// How often the other core checks whether the benchmark is over.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Two cores of a node; the first is this thread's.
@@ -137,7 +137,7 @@ fn hop(c: &mut Criterion) {
             cores.executor.run(async {
                 let start = Instant::now();
                 join_all((0..UNDER_WAY).map(async |task| {
-                    // Each takes its share, the first ones what is left over as well.
+                    // Each takes its share; the first ones take the remainder as well.
                     for _ in 0..(times + UNDER_WAY - 1 - task) / UNDER_WAY {
                         cores.ask().await;
                     }

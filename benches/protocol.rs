@@ -1,5 +1,5 @@
-//! Bytes in, bytes out: what a request costs before anyone looks at a coin, and what the ciphers
-//! add, by size. Composing is the client's half, opening the server's.
+//! Bytes in, bytes out: what a request costs before a node looks up a coin, and what the ciphers
+//! add, by size. Composing is the client's half, opening is the server's.
 
 mod real_core;
 
@@ -15,7 +15,7 @@ use raida::{
 };
 use real_core::{PAGES, coin_on, rules, set_pace};
 
-/// A detect of so many coins, on as many pages.
+/// A detect of this many coins, on as many pages.
 fn payload(coins: usize) -> Vec<u8> {
     let mut payload = Vec::new();
     Detect::compose(

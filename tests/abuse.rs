@@ -23,7 +23,7 @@ use rand::{RngExt, SeedableRng};
 const DENOMINATIONS: [i8; 4] = [-8, -1, 0, 6];
 const SHARDS: u16 = 2;
 const SLOW_CLIENTS: usize = 2_000;
-/// A stop in order takes no longer, whatever the clients do.
+/// Longest time that an orderly stop takes, whatever the clients do.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// A node with coins, in a folder of its own.
@@ -64,8 +64,8 @@ fn serve(data: &Path) -> Serve {
 
 // Slow clients.
 
-/// Connections that send one byte a second, half of them within a header, half within a body. Gives
-/// how many the node closed.
+/// Connections that send one byte a second, half of them within a header, half within a body.
+/// Returns how many the node closed.
 fn drip(address: SocketAddr, count: usize, ends: &AtomicBool, closed: &AtomicUsize) {
     let connect = |number| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -194,7 +194,7 @@ struct Percentiles {
 }
 
 /// Asks 1,000 times a second, and counts from the moment that a request is due: a late answer makes
-/// those behind it late as well.
+/// the later ones late as well.
 fn paced(time: Duration, mut ask: impl FnMut()) -> Percentiles {
     let interval = Duration::from_millis(1);
     let start = Instant::now();
@@ -217,14 +217,14 @@ fn paced(time: Duration, mut ask: impl FnMut()) -> Percentiles {
 
 // Full disks.
 
-/// A file system of memory with little room, gone with the value; its mount is seen by this thread
-/// and what it starts alone, and ends with them whatever happens.
+/// A small file system in memory, removed when this is dropped. Only this thread and the processes
+/// that it starts see its mount, which ends with them in any case.
 struct SmallDisk {
     folder: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// `None`, and a word about it, where mounting is not allowed.
+    /// `None`, with a message, where mounting is not allowed.
     fn mount(bytes: usize) -> Option<SmallDisk> {
         let folder = tempfile::tempdir().unwrap();
         let path = std::ffi::CString::new(folder.path().to_str().unwrap()).unwrap();
@@ -284,7 +284,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Changes all coins of the book, again and again, until none of them can be. Gives how often.
+/// Changes all coins of the book, again and again, until no coin can be changed. Returns how often.
 fn change_until_refused(client: &mut Client, book: &mut Book, random: &mut StdRng) -> usize {
     let deadline = Instant::now() + PATIENCE;
     let mut made = 0;
@@ -295,7 +295,7 @@ fn change_until_refused(client: &mut Client, book: &mut Book, random: &mut StdRn
     made
 }
 
-/// Changes coins until all of them can be.
+/// Changes coins until all of them can be changed.
 fn change_until_done(client: &mut Client, book: &mut Book, random: &mut StdRng) {
     let deadline = Instant::now() + PATIENCE;
     while change_all(client, book, random) != Status::ALL_PASS {
@@ -304,8 +304,8 @@ fn change_until_done(client: &mut Client, book: &mut Book, random: &mut StdRng) 
     }
 }
 
-/// One pown of all coins, over all shards. Takes over what passed: all of it, those coins whose
-/// shard has room, or nothing.
+/// One pown of all coins, over all shards. Takes over the coins that passed: all of them, those
+/// whose shard has room, or none.
 fn change_all(client: &mut Client, book: &mut Book, random: &mut StdRng) -> Status {
     let new: Vec<An> = book
         .coins
@@ -499,7 +499,7 @@ fn connections_over_the_limits_take_the_place_of_idle_ones_of_the_address_with_m
         socket.connect(&node.address.into()).unwrap();
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Closed without a byte, or open: an echo without a body tells.
+        // An echo without a body tells whether the connection is open or was closed without a byte.
         let mut header = [0; 32];
         (header[0], header[7]) = (1, 6);
         let _ = stream.write_all(&header);
@@ -507,7 +507,7 @@ fn connections_over_the_limits_take_the_place_of_idle_ones_of_the_address_with_m
         let is_served = stream.read_exact(&mut answer).is_ok();
         is_served.then_some(stream)
     };
-    // The minting client's place is free as soon as the node has seen it go.
+    // The minting client's place is free as soon as the node notices that the client has gone.
     let deadline = Instant::now() + PATIENCE;
     let mut kept: Vec<Client> = Vec::new();
     while kept.len() < 4 {
@@ -577,7 +577,7 @@ fn requests_in_flight_without_end_are_answered_in_order_within_bounds() {
                 assert_eq!(node.client().detect(&[(coin, an)]).unwrap(), [true]);
             });
         }
-        // Datagrams that nobody waits for: what is over the limit is dropped.
+        // Datagrams that nobody waits for: the node drops those over the limit.
         scope.spawn(|| {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let (coin, an) = trial.book.coin_and_an(40);
@@ -624,7 +624,7 @@ fn a_stop_answers_what_was_accepted_and_ends_in_time() {
         let load = trial.book.load(&node, SHARDS, 16, &mut trial.random);
         load.wait_until_under_way(&node);
         load.wait_for_answers(&node, 500);
-        // One that asks for much and reads nothing must not keep the node.
+        // A client that asks for much and reads nothing must not delay the stop.
         let mut deaf = TcpStream::connect(node.address).unwrap();
         deaf.set_nonblocking(true).unwrap();
         let mut requests = Vec::new();
@@ -714,7 +714,7 @@ fn a_hangup_takes_over_what_can_change_and_says_what_cannot() {
 
     write(1 << 20, 1, "error");
     node.signal(libc::SIGHUP);
-    // The connection below may be faster than the signal, so only the end tells.
+    // The connection below may be faster than the signal, so only the end of the process tells.
     let ending = node.stop();
     assert!(ending.status.success(), "{ending:?}");
 }
@@ -787,7 +787,7 @@ fn a_damaged_page_is_named_and_not_served_and_all_others_are() {
         told += &node.log();
         assert!(told.contains("pages/f8.pages at byte"), "{told}");
 
-        // A pown over both shards tells of every coin that has its new number.
+        // A pown over both shards shows every coin that has its new number.
         let asked: Vec<(Coin, An, An)> = (0..book.coins.len())
             .map(|i| (book.coins[i], book.an(i), An::new([i as u8 & 0x7f; 16])))
             .collect();

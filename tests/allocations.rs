@@ -1,6 +1,6 @@
-//! What the node asks of the allocator while it serves requests about one coin: nothing. Every turn
-//! of a core's loop takes some of glommio's (a wait for sockets, a write to the log), however many
-//! requests the turn answers; so rounds of many requests are compared with rounds of one.
+//! The node allocates nothing while it serves requests about one coin. Every turn of a core's loop
+//! has some allocations of glommio's (a wait for sockets, a write to the log), however many
+//! requests the turn answers; so the test compares rounds of many requests with rounds of one.
 
 #[path = "support/real_node/mod.rs"]
 mod real_node;
@@ -26,7 +26,7 @@ use real_node::{COIN_ID, PATIENCE, RAIDA, RealNode};
 const MANY: usize = 64;
 const ROUNDS: u64 = 500;
 
-/// Counts what threads other than the tests' ask for.
+/// Counts the allocations of threads other than the tests' own.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -166,7 +166,7 @@ fn a_request_about_one_coin_allocates_nothing() {
         let one = fewest(&mut stream, command, 1);
         let many = fewest(&mut stream, command, MANY);
         println!("{command:?}: {one} allocations for one request, {many} for {MANY} at once");
-        // One a request would be 63 more.
+        // One allocation per request would add 63.
         let more = many.saturating_sub(one);
         assert!(more < MANY as u64 / 4, "{command:?} takes {more} more");
     }

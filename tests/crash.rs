@@ -1,5 +1,5 @@
-//! What a node answered outlives any crash: the real program, killed at random moments under a load
-//! of powns, of everything that lockers and trades can be asked, and of fixes of encryption.
+//! Answered changes survive any crash: the real program, killed at random moments under a load of
+//! powns, of everything that lockers and trades can be asked, and of fixes of encryption.
 //!
 //! `RAIDA_CRASH_ROUNDS` sets how often (20 by default), `RAIDA_CRASH_SEED` repeats the choices of
 //! an earlier run; moments and answers vary all the same.
@@ -27,7 +27,7 @@ const CONNECTIONS: usize = 16;
 const DENOMINATIONS: [i8; 4] = [-8, -1, 0, 6];
 const PAGES_EACH: u32 = 16;
 const COINS_A_PAGE: usize = 16;
-/// What everything here has to be asked about, answered and found done.
+/// Counts of requests that the test must have asked, seen answered and found done.
 const COMMANDS: [Command; 13] = [
     Command::Pown,
     Command::PownSum,
@@ -43,7 +43,7 @@ const COMMANDS: [Command; 13] = [
     Command::PeekTrade,
     Command::FixEncryption,
 ];
-/// What a node says at its start that counts every purchase as paid, and all it may say.
+/// What a node that counts every purchase as paid says at its start, and all that it may say.
 const WARNED: &str = "every purchase counts as paid";
 
 #[derive(Default)]
@@ -115,7 +115,7 @@ fn what_was_answered_outlives_every_crash() {
     }
 }
 
-/// Starts, loads, kills, starts again, compares, stops. Gives what there is to say of it.
+/// Starts, loads, kills, starts again, compares, stops. Returns a line that says what happened.
 fn run_round(
     data: &Path,
     clock: &Arc<MovedClock>,

@@ -97,6 +97,64 @@ fn cited(behind: &str) -> Vec<String> {
         .collect()
 }
 
+/// Phrases that make a reader go back, and what stands for them: a name, "again", a number.
+const RIDDLES: [&str; 7] = [
+    "whoever",
+    " anew",
+    "so many",
+    "be had",
+    "of which",
+    "in vain",
+    "goes without saying",
+];
+const COMMENT_COLUMNS_MAX: usize = 100;
+
+/// The comment in a line of source, where there is one.
+fn comment(line: &str) -> Option<&str> {
+    let start = line.trim_start();
+    if start.starts_with("//") {
+        return Some(start);
+    }
+    line.rsplit_once(" // ").map(|(_, comment)| comment)
+}
+
+#[test]
+fn prose_is_in_plain_words_and_comments_fit_the_page() {
+    let (mut comments, mut wrong) = (0, Vec::new());
+    for (name, text) in texts() {
+        let is_source = name.ends_with(".rs");
+        if !is_source && !name.ends_with(".md") {
+            continue;
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            let prose = match is_source {
+                true => comment(line),
+                // What is indented is a transcript.
+                false => (!line.starts_with("    ")).then_some(line),
+            };
+            let Some(prose) = prose else { continue };
+            comments += usize::from(is_source);
+            // A row of a table is one line, and a link has no place to break.
+            let is_whole = line.contains("| ") || line.contains("](");
+            let is_long = line.trim_start().starts_with("//") && !is_whole;
+            if is_source && is_long && line.chars().count() > COMMENT_COLUMNS_MAX {
+                wrong.push(format!("{name}:{number} is too long"));
+            }
+            let lower = prose.to_lowercase();
+            for riddle in RIDDLES.iter().filter(|riddle| lower.contains(**riddle)) {
+                wrong.push(format!("{name}:{number} says \"{}\"", riddle.trim()));
+            }
+        }
+    }
+    assert!(comments > 5_000, "only {comments} comments were found");
+    assert!(
+        wrong.is_empty(),
+        "{} places:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
 #[test]
 fn every_citation_names_a_document_and_a_heading_that_are_there() {
     let mut count = 0;

@@ -1,5 +1,5 @@
-//! Any header, any body, any length, split at any byte, over TCP and UDP: the status of
-//! docs/protocol.md or silence, and nobody else notices.
+//! Any header, any body, any length, split at any byte, over TCP and UDP: the node answers with the
+//! status of docs/protocol.md or not at all, and nobody else notices.
 //!
 //! What is sent is random, or a right request that was damaged. A few lines here say after
 //! docs/protocol.md which answers are possible; meanwhile other clients have all their right
@@ -48,9 +48,9 @@ use real_node::{
 const BODY_MAX: usize = 256 * 1024;
 const STREAMS: usize = 800;
 const DATAGRAMS: usize = 8_000;
-/// Resident memory may grow by so much under garbage, bytes: far less than what garbage asks for.
+/// Bytes by which resident memory may grow under garbage: far fewer than garbage asks for.
 const GROWTH_MAX: usize = 64 << 20;
-/// Few, since garbage has any page looked at, and what is in memory then is no leak.
+/// Few pages, since garbage names any page, and a page in memory is no leak.
 const CACHE_PAGES: usize = 256;
 /// Connections that announce a long body and send little of it.
 const ANNOUNCERS: usize = 400;
@@ -86,11 +86,11 @@ struct Verdict {
     length: Option<usize>,
 }
 
-/// What becomes of a datagram.
+/// What happens to a datagram.
 enum OfDatagram {
     Silence,
     Answer(Verdict),
-    /// It is answered where its key is right, which is not looked at here.
+    /// It is answered if its key is right; the test does not check that here.
     ByItsKey,
 }
 
@@ -152,7 +152,8 @@ fn is_answer_like(bytes: &[u8]) -> bool {
     Status::new(bytes[2]).name() != "unknown" && (is_plain || is_verified)
 }
 
-/// docs/protocol.md section 3, for what has come of a request; `None` where there must come more.
+/// docs/protocol.md section 3, for the bytes of a request that have come; `None` where more must
+/// come.
 fn judge(bytes: &[u8], dialect: Dialect, is_datagram: bool) -> Option<Verdict> {
     if bytes.len() < HEADER_MIN {
         return None;
@@ -416,7 +417,7 @@ fn judge_stream(mut bytes: &[u8], dialect: Dialect) -> Vec<Verdict> {
     verdicts
 }
 
-/// The shortest datagram that is told why it is refused.
+/// Length of the shortest datagram that gets a refusal.
 const REFUSED_BYTES_MIN: usize = 50;
 /// How many times its request an answer may be, over UDP.
 const AMPLIFICATION: usize = 10;
@@ -424,12 +425,12 @@ const AMPLIFICATION: usize = 10;
 /// The statuses that have been answered.
 type Seen = [bool; 256];
 
-/// What garbage is answered sooner or later: everything that section 3 and groups 0, 1 and 3 know.
+/// Statuses that garbage must get sooner or later: all that section 3 and groups 0, 1 and 3 know.
 const ANSWERED: [u8; 23] = [
     2, 3, 4, 5, 6, 7, 16, 25, 27, 33, 34, 36, 37, 38, 39, 40, 41, 204, 241, 242, 243, 250, 255,
 ];
 
-/// Takes the answer at the front off, which must be a possible one.
+/// Removes the answer at the front, which must be a possible one.
 fn check<'a>(verdict: &Verdict, answer: &'a [u8], request: &[u8], seen: &mut Seen) -> &'a [u8] {
     let shown = || {
         let front = &request[..request.len().min(64)];
@@ -811,7 +812,7 @@ fn throw_datagrams(node: SocketAddr, dialect: Dialect, mut maker: Maker) -> Seen
             OfDatagram::Silence | OfDatagram::ByItsKey => silent += 1,
         }
         if number % 100 == 99 {
-            // Had anything been answered that must not, it would come before this.
+            // A forbidden answer would come before this one.
             let asked = compose(Command::Echo, Protection::None, None, u64::MAX);
             socket.send(&asked.bytes).expect("the node takes datagrams");
             let length = socket.recv(&mut answer).expect("an answer in time");
@@ -876,7 +877,7 @@ fn announce(node: SocketAddr) {
             stream
         })
         .collect();
-    // Answered after the node has seen those before, or most of them.
+    // The node answers this after it has seen all or most of the earlier ones.
     let echo = compose(Command::Echo, Protection::None, None, 1);
     for _ in 0..50 {
         let answer = Wire::tcp(node).ask(&echo, ResponseCounter::Restart);
@@ -919,7 +920,7 @@ fn survive(shards: u16, dialect: Dialect) {
     });
     let address = node.address();
     let (neighbours, coins) = coins.split_at(4);
-    // Never named in what is thrown: a damaged pown may still be a pown.
+    // The garbage never names it: a damaged pown may still be a pown.
     let (witness, coins) = coins.split_at(1);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -942,7 +943,7 @@ fn survive(shards: u16, dialect: Dialect) {
             let datagrams = scope.spawn(move || throw_datagrams(address, dialect, datagrams));
             [streams, datagrams].map(|thrower| thrower.join())
         };
-        // The first time fills buffers that are kept; the same again must not need more.
+        // The first round fills buffers that the node keeps; the same again must not need more.
         let first = throw();
         let before = resident_bytes();
         let second = throw();
@@ -952,8 +953,7 @@ fn survive(shards: u16, dialect: Dialect) {
         let resumed = |panic| std::panic::resume_unwind(panic);
         for (thrown, seen) in first.into_iter().chain(second).enumerate() {
             let seen = seen.unwrap_or_else(resumed);
-            // Every second one is by datagrams, which are not told of a version that is not the
-            // node's.
+            // Every second one is by datagrams, which get no answer to a wrong version.
             let is_possible = |status: &&u8| thrown % 2 == 0 || **status != 255;
             let mut possible = ANSWERED.iter().filter(is_possible);
             let missing = possible.find(|status| !seen[usize::from(**status)]);

@@ -17,8 +17,8 @@ fn layers(library: &str) -> Vec<String> {
     names.collect()
 }
 
-/// Modules that may use nothing of the server's, whatever stands above them in the table, and what
-/// they may use.
+/// Modules that may use nothing of the server, whatever the table has above them, and what they may
+/// use.
 const APART: [(&str, &[&str]); 3] = [
     (
         "client",

@@ -21,15 +21,15 @@ use raida::store::offline::OfflineFolder;
 
 /// Bytes that a node may take beyond what it takes at rest, its pages included.
 const GROWTH_MAX: u64 = 256 << 20;
-/// So long after an attack a node at rest takes what it took before, and a fifth more.
+/// Time after an attack by which a node at rest takes at most a fifth more than before.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
-/// How long an attack goes on, at least.
+/// Least time that an attack goes on.
 const ATTACK: Duration = Duration::from_secs(2);
 
-/// So often an honest client is served while an attack goes on, at least.
+/// Least number of times that an honest client is served during an attack.
 const HONEST_MIN: usize = 100;
 
-/// No answer of that client takes longer, on whatever machine the tests run.
+/// Longest time of an answer to that client, on any machine that runs the tests.
 const HONEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Coins of a locker that is not listed in one go, and of one that is.
@@ -214,7 +214,7 @@ fn peek(number: u8) -> Vec<u8> {
     request(Command::Peek, &payload)
 }
 
-/// A pown of so many coins of which none passes.
+/// A pown of this many coins; none passes.
 fn wrong_pown(count: usize) -> Vec<u8> {
     let mut payload = Vec::new();
     let records = coins(0, count).map(|coin| (coin, An::ZERO, An::new([9; 16])));
@@ -258,7 +258,7 @@ impl Attacked {
         });
     }
 
-    /// The same of many addresses, beside one that asks for as much and takes it.
+    /// The same from many addresses, beside one that asks for as much and reads it.
     fn bears_peeks_of_many_addresses(&self) {
         let (asked, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
         let mut asker = None;
@@ -371,7 +371,7 @@ fn what_has_not_begun_when_its_client_has_gone_is_dropped() {
     }
     let mut stream = attacked.connect(2);
     stream.write_all(&steps).unwrap();
-    // With an answer unread, to close is to reset.
+    // Closing with an unread answer resets the connection.
     stream.read_exact(&mut [0; 1]).unwrap();
     drop(stream);
     let deadline = Instant::now() + PATIENCE;

@@ -1,5 +1,5 @@
-//! What a core of a node is made of, on the benchmark's own thread and on a real disk: an executor,
-//! a data folder in target/tmp, and the settings that a node has by default.
+//! The parts of a node's core, on the benchmark's own thread and on a real disk: an executor, a
+//! data folder in target/tmp, and the settings that a node has by default.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::{rc::Rc, sync::Arc, time::Duration};
@@ -24,7 +24,7 @@ use raida::{
 /// Pages of all denominations.
 pub const PAGES: usize = 1_000 * Denomination::COUNT;
 
-/// A data folder that goes away with this.
+/// A data folder, removed when this is dropped.
 pub struct Folder {
     /// What holds it.
     pub at: tempfile::TempDir,
@@ -122,7 +122,7 @@ pub fn log_settings(shard: u16) -> LogSettings {
     }
 }
 
-/// What requests are held to.
+/// The limits of requests.
 pub fn rules() -> Rules {
     Rules {
         raida: RaidaId::new(0).expect("0 is a server's number"),

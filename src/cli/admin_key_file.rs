@@ -9,7 +9,7 @@ use crate::plain_file;
 use crate::protocol::AdminKey;
 use crate::shown::{Shown, remedy};
 
-/// Why an admin key could not be had from its file.
+/// Why an admin key could not be read from its file.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminKeyError {
     /// The file could not be read.

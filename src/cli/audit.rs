@@ -8,7 +8,7 @@ use crate::shown::Shown;
 use crate::store::offline::OfflineFolder;
 
 /// Count the coins in circulation, of a node or of a data folder; where a node runs on the folder,
-/// it asks that.
+/// ask that node.
 #[derive(clap::Args, Debug)]
 #[command(mut_arg("host", |arg| arg.conflicts_with_all(["data", "config"])))]
 #[command(after_help = "Examples:

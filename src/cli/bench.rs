@@ -32,17 +32,17 @@ use crate::plain_file;
 use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
 
-/// Coins that requests are encrypted with, at most.
+/// Maximum number of key coins.
 const KEYS: usize = 64;
 /// Requests under way over UDP: in a closed loop, and in an open one, for each thread.
 const IN_FLIGHT_CLOSED: usize = 64;
 const IN_FLIGHT_OPEN_A_THREAD: usize = 1_024;
 /// Coins that a node offers at once: 1,024 of each denomination.
 const MINT_AT_ONCE: usize = 15_360;
-/// Coins to be minted, at most: what this program still holds and compares in a few seconds.
+/// Maximum number of coins to mint: this program can hold and compare them in a few seconds.
 const MINT_MAX: usize = 2_000_000;
 
-/// Put a load on a node, and say how many right answers came a second and how long they took.
+/// Put a load on a node, and say how many right answers came per second and how long they took.
 ///
 /// WHAT IS ASKED. KIND, or several with their shares (--mix). detect and detect-sum ask about
 /// coins; one request in 64 is wrong on purpose and has to be noticed. pown and pown-sum go back
@@ -53,14 +53,14 @@ const MINT_MAX: usize = 2_000_000;
 /// wrong number in it; validate asks for one and claims it in the names of all 25 servers. A node
 /// keeps each ticket for tickets.lifetime_s and has room for tickets.pool of them on each shard,
 /// for one address an eighth of that and for one coin 128: start it with --set tickets.shares=1
-/// --set tickets.per_coin=0 where it is to give out more. It believes whoever claims only without a
-/// list of peers, or with peers.verify_source = false. encryption-ticket asks for tickets that
-/// vouch for one coin each to another server, one request in 64 with a wrong number; the node needs
-/// the secrets that it shares with the others (raida keys new, and its file in keys.file) and gives
-/// tickets only under encryption: type 4 unless --encryption says otherwise. Of one address it
-/// takes limits.healing_per_s of find, tickets and fix on each core, 1000 unless set, and refuses
-/// the rest ("too many requests"): start it with --set limits.healing_per_s=0. Over UDP it sends
-/// few refusals, and of encryption tickets one in 64 is to be refused: start it with --set
+/// --set tickets.per_coin=0 if it has to give out more. It accepts claims from any address only
+/// without a list of peers, or with peers.verify_source = false. encryption-ticket asks for tickets
+/// that vouch for one coin each to another server, one request in 64 with a wrong number; the node
+/// needs the secrets that it shares with the others (raida keys new, and its file in keys.file) and
+/// gives tickets only under encryption: type 4 unless --encryption says otherwise. From one address
+/// it takes limits.healing_per_s requests for find, tickets and fix on each core, 1000 unless set,
+/// and refuses the rest ("too many requests"): start it with --set limits.healing_per_s=0. Over UDP
+/// it sends few refusals, and it must refuse one encryption ticket in 64: start it with --set
 /// limits.udp_refusals_per_s=0 too. Every answer is checked: its length, its challenge answer or
 /// HMAC, its verdict. Without --coins-file coins are minted and deleted again. Coins of a file have
 /// their own numbers again afterwards; while powns run, their other numbers are in FILE.spare.csv.
@@ -68,48 +68,48 @@ const MINT_MAX: usize = 2_000_000;
 ///
 /// LOCKERS AND TRADES, always of --coins coins. put stores coins that lie in no locker, each
 /// request in one of its own under a new key. peek looks into lockers that were filled before the
-/// first slice, and has to be shown their coins in the order in which they were stored; one request
-/// in 64 is about a locker that does not exist. Over UDP a node answers peek and list with at most
-/// three times the bytes of the request: start it with --set network.udp_amplification=10000 for
-/// more. If all coins of --coins-file lie in lockers already, these are looked into as they are.
-/// take gives all coins of a locker new numbers. offer puts coins up for sale (in cloudcoin), at a
-/// price that nothing else has. list asks for 255 lockers that are for sale, and puts up as many
-/// before the first slice. buy buys with a new transaction id each time, on a node with
-/// trade.settlement = "trusted". What put, take, offer and buy use up is made ready before each
-/// slice, of all coins there are, over a connection of its own: stored for take, up for sale for
-/// buy, and for put and offer out of the lockers of the slice before, each coin under its own
-/// number again, since a node takes no sum for a proof where coins of one locker are in it in
-/// pairs. A slice ends when it is used up: more coins (--mint) make longer slices. Offers are taken
-/// back in the end.
+/// first slice; a right answer lists their coins in the order in which they were stored; one
+/// request in 64 is about a locker that does not exist. Over UDP a node answers peek and list with
+/// at most three times the bytes of the request: start it with --set
+/// network.udp_amplification=10000 for more. If all coins of --coins-file lie in lockers already,
+/// these are looked into as they are. take gives all coins of a locker new numbers. offer puts
+/// coins up for sale (in cloudcoin), at a price that nothing else has. list asks for 255 lockers
+/// that are for sale, and puts up as many before the first slice. buy buys with a new transaction
+/// id each time, on a node with trade.settlement = "trusted". Before each slice, the program
+/// prepares all coins for put, take, offer and buy, over a connection of its own: it stores them
+/// for take and puts them up for sale for buy; for put and offer it takes them out of the lockers
+/// of the slice before and gives each coin its own number again, since a node takes no sum as a
+/// proof where coins of one locker are in it in pairs. A slice ends when all coins are used up:
+/// more coins (--mint) make longer slices. Offers are taken back in the end.
 ///
 /// FIX (--network DIR, a network that `raida network` runs; not in a --mix) has RAIDA --raida
 /// repair coins, and measures that alone. Coins are made on all nodes that answer and deleted again
-/// in the end. Tickets of the others are got before each slice, about twice as many as one has
-/// taken so far; within a slice only when three quarters are used up, and a WARNING says when a fix
-/// had to wait for them. Take more --slices where one takes more than 3,000 fixes. A node has room
-/// for tickets.pool tickets of 64 coins on each shard, for one address an eighth of that
-/// (tickets.shares), of which 128 may list the same coin (tickets.per_coin), and they stay for
-/// tickets.lifetime_s: start the network with --set tickets.per_coin=0, and there is room for 5,000
-/// fixes of 100 coins in 300 s. Of others that are down, 11 at most, each fix names a ticket that
-/// was never given out, so that the node tries to claim from all 24. With 12 or more of them down
-/// no fix succeeds: --expect-refusal measures how long a node takes to say that.
+/// in the end. The program gets tickets of the others before each slice, about twice as many as a
+/// slice has taken so far; within a slice only when three quarters are used up, and a WARNING says
+/// when a fix had to wait for them. Take more --slices if one slice takes more than 3,000 fixes. A
+/// node has room for tickets.pool tickets of 64 coins on each shard, for one address an eighth of
+/// that (tickets.shares), and 128 tickets may list the same coin (tickets.per_coin). Tickets stay
+/// for tickets.lifetime_s: start the network with --set tickets.per_coin=0, and there is room for
+/// 5,000 fixes of 100 coins in 300 s. For each of the others that are down, 11 at most, a fix names
+/// a ticket that was never given out, so that the node tries to claim from all 24. With 12 or more
+/// of them down no fix succeeds: --expect-refusal measures how long a node takes to say that.
 /// limits.healing_per_s bounds fixes as well (`raida network --set`). A fix counts as lost after 40
 /// s, or --timeout-ms where that is more.
 ///
 /// CLOSED LOOP (unless --rate or --sweep is given). A request goes out when an earlier one is
 /// answered, so that --in-flight (UDP) or --connections times --depth (TCP) requests are always
-/// under way. This is for throughput: the rate is what the node can do with so many at a time. Its
-/// latencies are those of this load only: while the node stalls nothing is asked, and what would
-/// have waited is missing (coordinated omission). Do not quote them as what a client sees.
+/// under way. This is for throughput: the rate is what the node can do with that many at a time.
+/// Its latencies are those of this load only: while the node stalls nothing is asked, and what
+/// would have waited is missing (coordinated omission). Do not quote them as what a client sees.
 ///
 /// OPEN LOOP (--rate). Each request is due at a time drawn beforehand, whatever became of earlier
 /// ones: at random like people who know nothing of each other (--spacing poisson), or evenly.
 /// Latency counts from when a request was DUE to when its answer was read, also when it went out
 /// later because the node, or this program, was behind. Requests that cannot be sent for
-/// --timeout-ms are lost. This is for latency; take a rate that the node can do, as half of its
-/// peak. --sweep goes through rising rates, --seconds each, until the node is saturated: less than
-/// 95 % of the rate is reached, or p99 is 20 times the best one so far and over 5 ms. auto takes 10
-/// % to 110 % of the closed loop's peak.
+/// --timeout-ms are lost. This is for latency; choose a rate that the node can do, such as half of
+/// its peak. --sweep goes through rising rates, --seconds each, until the node is saturated: less
+/// than 95 % of the rate is reached, or p99 is 20 times the best one so far and over 5 ms. auto
+/// takes 10 % to 110 % of the closed loop's peak.
 ///
 /// WHAT IS COUNTED. right: as it must be, in time. wrong: what cannot be, or cannot be read; one of
 /// them makes the exit status 1. refused: the node said that it did not do it. late: right, but
@@ -118,9 +118,9 @@ const MINT_MAX: usize = 2_000_000;
 /// waited for. Warm-up and the first tenth of each slice are checked but not part of rates and
 /// latencies.
 ///
-/// BASELINES run in the same program run, in slices that take turns with the node's, so that
-/// whatever else the machine does hits both; compare ratios. echo: a server that sends back what it
-/// gets, by recvmmsg and sendmmsg (UDP) or epoll (TCP). echo-uring: the same by io_uring. redis:
+/// BASELINES run in the same program run, in slices that take turns with the node's, so that other
+/// work of the machine hits both; compare ratios. echo: a server that sends back what it gets, by
+/// recvmmsg and sendmmsg (UDP) or epoll (TCP). echo-uring: the same by io_uring. redis:
 /// redis-server from PATH, with the same connections and depth; GET of 16 bytes beside requests
 /// that read, SET with appendfsync always beside those that change (MGET and MSET for several
 /// coins), each answer checked; no persistence where nothing changes. disk: 4 KiB written and
@@ -128,9 +128,10 @@ const MINT_MAX: usize = 2_000_000;
 ///
 /// A FAIR TEST. Keep the node and this program on CPUs of their own (raida serve with shards.pin =
 /// true; --cpus here, --node-cpus for the baselines to have the node's). Give --node-pid: then the
-/// cost in CPU time is told, which other programs disturb less than the rate, and whether the node
-/// or this program was at its limit. A warning says when this program was: then add --threads and
-/// --cpus. Its own cost is printed beside each contender. Take slices enough to see the spread.
+/// result has the cost in CPU time, which other programs disturb less than the rate, and says
+/// whether the node or this program was at its limit. A warning says when this program was: then
+/// add --threads and --cpus. Its own cost is printed beside each contender. Take enough slices to
+/// see the spread.
 ///
 /// Exit status 1 if any answer was wrong, any request was refused, none was right, or a coin was
 /// not what the answers made it. Ctrl-C ends a run: coins that were made are taken out of
@@ -166,7 +167,7 @@ pub struct BenchCommand {
     mix: Option<Load>,
     #[command(flatten)]
     node: NodeArgs,
-    /// For fix: the folder of a network on this machine, of which --raida is measured
+    /// For fix: the folder of a network on this machine; the node of --raida is measured
     #[arg(long, value_name = "DIR", conflicts_with = "host")]
     network: Option<PathBuf>,
     /// For fix, with 12 or more of the others down: the right answer is that nothing was repaired
@@ -259,11 +260,11 @@ pub struct BenchCommand {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Folder for what is left of the run: result.json; of each contender its percentiles (.hgrm,
-    /// for HdrHistogram's plotter) and its latencies over time (.hlog); pictures (.svg)
+    /// Folder for the run's results: result.json; for each contender its percentiles (.hgrm, for
+    /// HdrHistogram's plotter) and its latencies over time (.hlog); pictures (.svg)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// No line that follows the run on the terminal
+    /// Do not show the line on the terminal that follows the run
     #[arg(long)]
     no_live: bool,
     /// Put no load on anything: draw results of earlier runs beside each other into the folder of
@@ -293,7 +294,7 @@ struct Ran {
     start: SystemTime,
     outcome: Outcome,
     settled: Option<Settled>,
-    /// What could not be left as it was, or ended early: told after everything else.
+    /// What could not be restored, or ended early: reported after everything else.
     fault: Result<(), CliError>,
 }
 
@@ -490,8 +491,8 @@ impl BenchCommand {
         Ok(client.in_circulation(&key, coins.iter().copied())?)
     }
 
-    /// Begins the list of the coins that are made, and says which lists were left by runs that were
-    /// killed, unless nothing is in circulation of what they made.
+    /// Begins the list of coins that are made. Says which lists killed runs left, unless none of
+    /// their coins is in circulation.
     fn journal(
         &self,
         file: &Path,
@@ -701,7 +702,7 @@ impl BenchCommand {
         Ok(Answer::Yes)
     }
 
-    /// Follows the run for whoever looks on.
+    /// Shows the run on the terminal.
     fn live(&self, plan: &mut Plan) -> Option<Live> {
         if self.no_live || !std::io::stderr().is_terminal() {
             return None;
@@ -716,8 +717,7 @@ impl BenchCommand {
         load.expect("the parser asks for one of them")
     }
 
-    /// The encryption type of every request. Nodes give encryption tickets to nobody who asks
-    /// without.
+    /// The encryption type of every request. Nodes give encryption tickets only under encryption.
     fn encryption(&self) -> u8 {
         let default = match self.load() {
             Load::Mix(mix) if mix.asks_for(EncryptionTicketKind::NAME) => 4,
@@ -920,8 +920,8 @@ impl BenchCommand {
         Err(LoadError::Plan(what).into())
     }
 
-    /// Whether the coins of a file are fit for a load: it must not lose them, and what lies in a
-    /// locker is known only where all of it is in the file.
+    /// Whether the coins of a file are fit for a load: a load must not lose them, and it knows a
+    /// locker's content only if all of the locker's coins are in the file.
     fn check_file(&self, file: &Path, load: &Mix, purse: &Purse) -> Result<(), CliError> {
         let lockers = purse.locker_sizes();
         let in_lockers = lockers.is_some();
@@ -1107,7 +1107,7 @@ fn kind(text: &str) -> Result<Load, String> {
     })
 }
 
-/// Shares as they are written on the command line, or in a file: only they have a `=` in them.
+/// Shares as they are written on the command line, or in a file: only shares have a `=`.
 fn mix(text: &str) -> Result<Load, String> {
     if text.contains('=') {
         return Mix::parse(text).map(Load::Mix);

@@ -15,7 +15,8 @@ use crate::store::rebuild::Rebuilt;
 use crate::store::recovery::{Fault, RecoveryError};
 use crate::store::verify::Report;
 
-/// Damages and warnings that are shown of each; a program is told all of them.
+/// Maximum number of damages, and of warnings, that are shown; the output for programs has all of
+/// them.
 const SHOWN: usize = 20;
 
 /// Verify a data folder: checksums, log, indexes, value totals.
@@ -29,8 +30,8 @@ const SHOWN: usize = 20;
 pub struct CheckCommand {
     #[command(flatten)]
     folder: FolderArgs,
-    /// Write anew what follows from something else: the book of lockers and trades from the pages,
-    /// the log and what of it can be read, and counts in pages' heads. Says what could not be saved
+    /// Rebuild derived data: the book of lockers and trades from the pages, the log and the
+    /// readable parts of the book, and counts in pages' heads. Says what could not be saved
     #[arg(long)]
     rebuild: bool,
     /// One JSON object instead of text
@@ -41,7 +42,7 @@ pub struct CheckCommand {
 /// How a rebuild ended.
 enum Ended {
     Done(Rebuilt),
-    /// Something is damaged that follows from nothing else.
+    /// Something is damaged that cannot be derived from anything else.
     Refused(Fault),
 }
 

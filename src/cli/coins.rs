@@ -11,8 +11,8 @@ use crate::client::{CoinListReader, CoinRecord, Months};
 use crate::coin::{An, Coin};
 use crate::shown::Shown;
 
-/// Why a server may take no sum for a proof of the coins of a CSV: several have one number. In
-/// pairs it leaves nothing in the sum (docs/protocol.md, "Sums").
+/// Why a server may take no sum as a proof of the coins of a CSV: several coins have the same
+/// number. In pairs they leave nothing in the sum (docs/protocol.md, "Sums").
 #[derive(Debug, thiserror::Error)]
 pub enum SharedKey {
     /// They lie in a locker.
@@ -26,7 +26,7 @@ pub enum SharedKey {
         /// How many.
         coins: usize,
     },
-    /// It is no key.
+    /// The number is no key.
     #[error(
         "{coins} coins in {file} have one number, and the sum of their numbers is no proof of them, so nothing was sent; `raida pown` gives each coin a number of its own",
         file = file.shown()
@@ -50,10 +50,11 @@ pub enum SharedKey {
     },
 }
 
-/// Whether a server takes the sum of these coins' numbers, which a CSV says, for a proof of them.
+/// Checks that a server takes the sum of these coins' numbers, which a CSV says, as a proof of
+/// them.
 ///
 /// # Errors
-/// Several have one number.
+/// Several coins have the same number.
 pub fn check_sum(coins: &[(Coin, An)], file: &Path) -> Result<(), SharedKey> {
     let mut keys: BTreeMap<[u8; An::SIZE], BTreeSet<Coin>> = BTreeMap::new();
     for (coin, an) in coins {
@@ -81,7 +82,7 @@ pub fn read_coins(file: &Path) -> Result<Vec<(Coin, An)>, CliError> {
         .collect())
 }
 
-/// What is said of a CSV without a coin.
+/// The error for a CSV without a coin.
 pub fn no_coin_in(file: &Path) -> CliError {
     CliError::Unfinished(format!(
         "{} has no coin in it, so nothing was asked: it is the first line alone, which names the columns",
@@ -101,7 +102,7 @@ pub fn read_records(file: &Path) -> Result<Vec<CoinRecord>, CliError> {
     }
 }
 
-/// Coins in a report that is written as it is made: there may be many.
+/// Coins in a report that is written while it is composed: there may be many.
 #[derive(Clone, Copy)]
 pub struct CoinList<'a>(pub &'a [Coin]);
 

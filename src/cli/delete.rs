@@ -17,14 +17,15 @@ use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
 
-/// Take coins out of circulation on a node, for good: those of a CSV that have the numbers in it
-/// there.
+/// Take coins out of circulation on a node, for good: coins of a CSV whose numbers there are those
+/// of the CSV.
 ///
-/// It takes the node's admin key. With --whatever-number coins go whose number is another one by
-/// now as well, or one that the file does not say (32 zeros), whoever owns them: those of a bench
-/// or mint that was killed, whose list is removed then. Nobody may have made coins of these serial
-/// numbers since. With --network, which goes with it, they go on all 25 nodes. Exit status 1 if
-/// coins of the file are in circulation afterwards.
+/// The command needs the node's admin key. With --whatever-number it also takes coins that have
+/// another number by now, or whose number the file does not say (32 zeros), no matter who owns
+/// them. This is for the list of coins that a killed bench or mint left; the command then removes
+/// the list. Nobody may have made coins of these serial numbers since. With --network, which goes
+/// with it, it takes them on all 25 nodes. Exit status 1 if coins of the file are in circulation
+/// afterwards.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida delete coins.csv --data raida-data
@@ -33,7 +34,7 @@ use crate::shown::Shown;
 pub struct DeleteCommand {
     /// CSV of coins; the months column may be missing
     file: PathBuf,
-    /// Also coins with another number there, or with none in the file: whoever owns them
+    /// Also coins with another number there, or with none in the file, no matter who owns them
     #[arg(long)]
     whatever_number: bool,
     /// On all nodes of this network, whose folder is on this machine

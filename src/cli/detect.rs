@@ -13,10 +13,10 @@ use crate::shown::Shown;
 
 /// Ask a node which coins of a CSV are authentic; or with --all, all 25 servers about a wallet's.
 ///
-/// Exit status 1 if any is not, or, with --all, was left alone. There a coin has a letter for each
-/// server, RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that is of no use, u
-/// not asked. With 13 p and more it is authentic, or fracked where any fails; with 13 f and more
-/// counterfeit; else in limbo.
+/// Exit status 1 if any coin is not authentic or, with --all, was left alone. With --all a coin has
+/// a letter for each server, RAIDA 0 first: p it passes, f it fails, n no answer, e an answer that
+/// is of no use, u not asked. With 13 p and more it is authentic, or fracked where any fails; with
+/// 13 f and more counterfeit; else in limbo.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida detect <FILE.csv> [OPTIONS]\n       raida detect --all (--network <DIR> | --hosts <FILE>) <WALLET|COIN.bin> [OPTIONS]"

@@ -12,7 +12,7 @@ use crate::coin::{An, Coin};
 use crate::protocol::{Protection, RaidaId};
 use crate::shown::Shown;
 
-/// Coins that are shown a line each, at most.
+/// Maximum number of coins that are shown on a line each.
 const LINES_MAX: usize = 25;
 const LEGEND: &str = "a letter a server, RAIDA 0 first: p passes, f fails, n no answer, e an answer of no use, u not asked\n";
 
@@ -127,9 +127,9 @@ fn passes_everywhere(filed: &Filed) -> bool {
     filed.file.pown.count(Mark::Passed) == RaidaId::COUNT
 }
 
-/// What each server is asked under: the first coin that is said to pass there. Where none is, the
-/// first of which there is one number, and in the worst case the first: whether it is right, the
-/// server says.
+/// The key coin for each server: the first coin with a single number that passes there according to
+/// its file; otherwise the first coin with a single number; otherwise the first coin. The server
+/// says whether the number is right.
 fn protection(coins: &[Filed], encryption: u8) -> Result<PerRaida<Protection>, CliError> {
     let under: fn(Coin, An) -> Protection = match encryption {
         0 => |_, _| Protection::None,

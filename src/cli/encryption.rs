@@ -10,7 +10,7 @@ use crate::client::key_healing::{EncryptionHealth, HelperFault, KeyFix, UnixSeco
 use crate::load::report::Utc;
 use crate::protocol::RaidaId;
 
-/// Helpers that failed of which the reasons are shown, the last ones.
+/// Number of failed helpers whose reasons are shown: the last ones.
 const FAULTS_SHOWN: usize = 3;
 
 /// A time as a person reads it.
@@ -25,13 +25,13 @@ pub fn summary(health: &EncryptionHealth) -> String {
     format!("{broken} of {} servers {are} broken", RaidaId::COUNT)
 }
 
-/// Numbers of servers, by a space.
+/// Numbers of servers, separated by spaces.
 pub fn numbers(servers: &[RaidaId]) -> String {
     let numbers: Vec<String> = servers.iter().map(RaidaId::to_string).collect();
     numbers.join(" ")
 }
 
-/// A line a server that was broken. `health` says which are now.
+/// One line for each server that was broken. `health` says which servers are broken now.
 pub fn lines(results: &[(RaidaId, KeyFix)], health: &EncryptionHealth) -> String {
     let line = |(raida, fix): &(RaidaId, KeyFix)| {
         let phrase = match fix {
@@ -141,7 +141,7 @@ fn fault_outcome(fault: &HelperFault) -> &'static str {
     }
 }
 
-/// What came of a question in a word or two, which stays the same whatever the server and the
+/// The outcome of a question in a word or two. The words stay the same whatever the server and the
 /// system say.
 fn outcome(error: &ClientError) -> &'static str {
     match error {

@@ -23,7 +23,7 @@ pub enum CliError {
     /// A CSV of coins could not be read or written.
     #[error(transparent)]
     CoinList(#[from] CoinListError),
-    /// A CSV's coins cannot be proved to a server as the command has to.
+    /// The command cannot prove to a server that the client owns a CSV's coins.
     #[error(transparent)]
     SharedKey(#[from] SharedKey),
     /// The list of a network's hosts could not be read.
@@ -35,13 +35,13 @@ pub enum CliError {
     /// A wallet could not be healed.
     #[error(transparent)]
     Heal(#[from] HealError),
-    /// It cannot be read which servers are broken.
+    /// The wallet's notes on broken servers cannot be read.
     #[error(transparent)]
     Health(#[from] HealthError),
     /// Broken servers could not be mended, or not to the end.
     #[error(transparent)]
     KeyHealing(#[from] KeyHealingError),
-    /// All servers were to be asked under an encryption type that needs more than a coin each.
+    /// The command asks all servers, and the encryption type needs more than one coin for each.
     #[error(
         "all servers can be asked under encryption type 0, 1 or 4, not {0}: name one of those with --encryption, or one node with --host"
     )]
@@ -49,7 +49,7 @@ pub enum CliError {
     /// Nothing could be done with a locker, or not to the end.
     #[error(transparent)]
     Locker(#[from] LockerError),
-    /// A key or a secret is none.
+    /// A key or a secret is not valid.
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// A coin file named on the command line could not be read.
@@ -76,7 +76,7 @@ pub enum CliError {
     /// A node cannot start, or had to give up.
     #[error(transparent)]
     Node(#[from] crate::node::StartError),
-    /// The data folder cannot be had.
+    /// The data folder cannot be opened.
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// The data folder is damaged, or the disk failed.

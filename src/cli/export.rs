@@ -17,8 +17,9 @@ use crate::store::raidax::RaidaxWriter;
 
 /// Write the coins of a data folder to a CSV or as an existing server's Data folder.
 ///
-/// What is written is ownership: files are readable by their owner only, and there as a whole or
-/// not at all. The node that owns the data folder must not be running; nothing in it is changed.
+/// The output proves ownership of the coins: files are readable by their owner only, and appear as
+/// a whole or not at all. The node that owns the data folder must not be running; nothing in it is
+/// changed.
 #[derive(clap::Args, Debug)]
 #[command(override_usage = "raida export (--csv <FILE> | --raidax-data <DIR>) [OPTIONS]")]
 #[command(after_help = "Examples:

@@ -17,7 +17,7 @@ use crate::protocol::RaidaId;
 use crate::protocol::healing::{PartialGenerator, TicketId, VOTES_NEEDED};
 use crate::shown::{Shown, remedy};
 
-/// Have a node repair coins that it lost, on the word of other servers.
+/// Have a node repair coins that it lost, by the votes of other servers.
 ///
 /// Get a ticket for the coins from at least 13 others first (`raida ticket`). The new authenticity
 /// numbers are written to --out before anything is sent, so that none is ever lost. Exit status 1

@@ -18,11 +18,11 @@ use crate::client::wallet::{Access, Wallet};
 ///
 /// Asks all servers about the coins first, and notes in the wallet which of them are broken. A new
 /// number is in the coin's file before a server can have it, so that the command can be interrupted
-/// at any time and given again. The other coins are then a matter for `raida heal`, which does this
+/// at any time and given again. `raida heal` then repairs the other coins; it also does all of this
 /// first by itself. A server on which the coin changed lately, or that started lately, takes no
 /// tickets for three minutes: the command waits for it, twice at most, and says so. Exit status 0
-/// if no server is broken afterwards, 1 if some are, 2 if too few servers answer, or another
-/// network's.
+/// if no server is broken afterwards, 1 if some are, 2 if too few servers answer or they belong to
+/// another network.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:

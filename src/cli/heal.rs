@@ -22,24 +22,24 @@ use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::shown::Shown;
 
-/// Coins that are shown a line each, at most.
+/// Maximum number of coins that are shown on a line each.
 const LINES_MAX: usize = 25;
 
 /// Heal a wallet: mend the servers that have lost all its numbers, find out which numbers of its
-/// limbo coins are in force, have servers that lost a coin repair it on the word of the others, and
-/// file each coin by its grade.
+/// limbo coins are in force, have servers that lost a coin repair it by the votes of the others,
+/// and file each coin by its grade.
 ///
 /// Does first what `raida fix-encryption` does. Looks after the folders Bank, Fracked, Limbo and
 /// Grade, and judges what lies in Counterfeit again. A new number is in the coin's file before a
 /// server can have it, so that the command can be interrupted at any time and given again. Where it
-/// is not certain what became of a broken server's new number, nothing else repairs that coin there
-/// for 22 minutes, for which the fix may still take effect. A broken server on which the coin
+/// is uncertain whether a broken server took its new number, nothing else repairs that coin there
+/// for 22 minutes: for so long the fix may still take effect. A broken server on which the coin
 /// changed lately, or that started lately, takes no tickets for three minutes: the command heals
-/// what it can, waits, says so, and tries again, twice at most. A server that takes a fix and does
-/// not answer is waited for once, 40 s, and gets no further fix in the same run. In the end it asks
-/// all servers once more about the coins that it had repaired, and grades them by that. Exit status
-/// 0 if all coins are authentic afterwards, 1 if some are not, were left alone or lie in
-/// Counterfeit, 2 if too few servers answer, or another network's.
+/// what it can, waits, says so, and tries again, twice at most. The command waits once, 40 s, for a
+/// server that takes a fix and does not answer, and gives it no further fix in the same run. In the
+/// end the command asks all servers once more about the coins that were repaired, and grades them
+/// by the answers. Exit status 0 if all coins are authentic afterwards, 1 if some are not, were
+/// left alone or lie in Counterfeit, 2 if too few servers answer or they belong to another network.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("servers").args(["hosts", "network"]).required(true)))]
 #[command(after_help = "Examples:
@@ -308,7 +308,7 @@ struct Found<'a> {
     health: &'a EncryptionHealth,
     /// What became of those that were.
     fixes: &'a [(RaidaId, KeyFix)],
-    /// How long some of those were waited for.
+    /// How long the command waited for some of those.
     waited: Duration,
     /// Coins that lay in Counterfeit and do not belong there.
     taken_back: Vec<Coin>,
@@ -317,7 +317,7 @@ struct Found<'a> {
     counterfeits: usize,
 }
 
-/// What a look alone found, beside what the files said before.
+/// What a look found, beside what the files said before.
 fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<String>>) -> Healed {
     let coins = wallet.coins().iter().zip(filed);
     let coins = coins.map(|(filed, before)| HealedCoin::new(&filed.file, before));
@@ -330,7 +330,7 @@ fn looked_at(wallet: &Wallet, filed: Vec<PownString>, silent: PerRaida<Option<St
     }
 }
 
-/// What a person has to know of a coin that servers do not know any more.
+/// What a person has to know about a coin that servers no longer know.
 fn sentence(lost: &Lost) -> String {
     let Lost {
         coin,
@@ -371,7 +371,7 @@ fn json_of_lost(lost: &Lost) -> Value {
     entry
 }
 
-/// The servers of which something is to be said, with why.
+/// The servers that the report mentions, each with the reason.
 pub(super) fn reasons(whys: &PerRaida<Option<String>>) -> Vec<Value> {
     let whys = whys.iter();
     whys.filter_map(|(raida, why)| Some(json!({ "raida": raida.get(), "why": why.as_ref()? })))

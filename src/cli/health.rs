@@ -18,12 +18,12 @@ use crate::shown::Shown;
 /// Show which of the 25 servers have lost every number of a wallet's coins, what was tried about
 /// it, and when it will be tried again.
 ///
-/// From the wallet's files alone: what the servers said when they were last asked, and
-/// encryption-health.json. With --network or --hosts the servers are asked first, and what they say
-/// is kept, as `raida heal` does: which servers are broken in encryption-health.json, what each
-/// said of each coin in the coin files, which stay where they are. A server is broken that passes
-/// no coin of Bank and Fracked and fails some; unknown, where it was silent and nothing is noted.
-/// Exit status 0 if none is broken, 1 if some are.
+/// Reads the wallet's files alone: what the servers said when they were last asked, and
+/// encryption-health.json. With --network or --hosts it asks the servers first and keeps their
+/// answers, as `raida heal` does: encryption-health.json says which servers are broken, and the
+/// coin files, which stay where they are, say what each server said of each coin. A server is
+/// broken if it passes no coin of Bank and Fracked and fails some; it is unknown if it was silent
+/// and nothing is noted. Exit status 0 if none is broken, 1 if some are.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida health wallet

@@ -18,9 +18,9 @@ use crate::store::raidax::RaidaxPages;
 /// Put coins into a data folder, from a CSV or from an existing server's Data folder.
 ///
 /// The node that owns the data folder must not be running. All of the input is read and checked
-/// before anything is written. A coin in circulation of which the input says something else is
-/// refused, and then nothing is written (exit status 1). After a crash or a full disk, the same
-/// command again does the rest.
+/// before anything is written. If the input contradicts the data folder about a coin in
+/// circulation, the import is refused and nothing is written (exit status 1). After a crash or a
+/// full disk, the same command again does the rest.
 #[derive(clap::Args, Debug)]
 #[command(override_usage = "raida import (--csv <FILE> | --raidax-data <DIR>) [OPTIONS]")]
 #[command(after_help = "Examples:
@@ -35,7 +35,7 @@ pub struct ImportCommand {
     /// An existing server's Data folder of page files
     #[arg(long, value_name = "DIR", conflicts_with = "csv")]
     raidax_data: Option<PathBuf>,
-    /// Where the data folder says something else of a coin in circulation, let the input win
+    /// Where the input contradicts the data folder about a coin in circulation, let the input win
     #[arg(long)]
     replace: bool,
     /// One JSON object instead of text

@@ -7,7 +7,7 @@ use signal_hook::low_level::emulate_default_handler;
 use super::output::warn;
 use crate::load::Stop;
 
-/// Says this on standard error when Ctrl-C ends the program, which it does as ever.
+/// Writes this message to standard error when Ctrl-C ends the program. Ctrl-C ends it as before.
 ///
 /// # Errors
 /// The system has no room for the handler.
@@ -26,7 +26,8 @@ pub fn tell(text: String) -> io::Result<()> {
 }
 
 /// Lets Ctrl-C, and what else asks a program to end, end a run in order: `stop` hears of the first
-/// signal, the second one ends the process at once. What either means is said on standard error.
+/// signal, the second one ends the process at once. Each signal's meaning is written to standard
+/// error.
 ///
 /// # Errors
 /// The system has no room for the handlers.

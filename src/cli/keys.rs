@@ -10,9 +10,9 @@ use crate::shown::Shown;
 
 /// Make the secrets that servers share to vouch for clients to each other.
 ///
-/// A client that has lost a coin's number on one server gets a new one there on the word of two
-/// others. They give it in tickets that are encrypted with a secret which only the two servers
-/// know.
+/// A client that has lost a coin's number on one server gets a new number there if two other
+/// servers vouch for it. Each of them gives the client a ticket, encrypted with a secret that only
+/// it and the one server know.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:
   raida keys new --out keys")]

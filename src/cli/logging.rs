@@ -28,7 +28,7 @@ impl Logging {
         Ok(logging)
     }
 
-    /// Lets through what is at least as important as the levels of `log` say from now on.
+    /// From now on, writes messages that are at least as important as the levels of `log`.
     pub fn set_levels(&self, log: &Log) {
         // The only failure is a subscriber that is gone, and then nothing is logged any more.
         let _ = self.levels.reload(levels(log));

@@ -22,8 +22,8 @@ use crate::shown::Shown;
 /// and with its numbers before the next one; coins that cannot be written are taken out of
 /// circulation again. Where the command is interrupted, give it again: it takes over the coins that
 /// were made, makes what is missing, and says which coins may be in circulation although nobody
-/// knows their numbers. For a wallet it says that too, and makes all that it is asked for: what was
-/// filed is in the wallet.
+/// knows their numbers. For a wallet it says that too, and makes the full count again: coins that
+/// were filed are in the wallet already.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida mint --count <N> --denomination <DN>... (--out <FILE.csv> | --network <DIR> --wallet <WALLET>) [OPTIONS]"
@@ -35,7 +35,7 @@ use crate::shown::Shown;
 pub struct MintCommand {
     #[command(flatten)]
     admin: AdminKeyArgs,
-    /// How many coins of each denomination, 1,024,000 at most: so many there are
+    /// How many coins of each denomination, 1,024,000 at most: a denomination has no more
     #[arg(long, value_name = "N", value_parser = count)]
     count: u32,
     /// What each is worth, as a power of ten: -8 to 6
@@ -47,7 +47,7 @@ pub struct MintCommand {
     /// Make the coins on all nodes of this network, whose folder is on this machine
     #[arg(long, value_name = "DIR", requires = "wallet", conflicts_with_all = ["out", "host", "raida", "udp", "admin_key_file", "config", "data"])]
     network: Option<PathBuf>,
-    /// Wallet to file them in, in its folder Bank; made where there is none
+    /// Wallet to file them in, in its folder Bank; created if it does not exist
     #[arg(
         long,
         value_name = "WALLET",
@@ -167,8 +167,8 @@ impl MintCommand {
         Ok(Answer::Yes)
     }
 
-    /// Leaves coins in a file of their own that an interrupted mint asked for and whose numbers
-    /// nobody knows.
+    /// Writes into a file of their own the coins that an interrupted mint asked for and whose
+    /// numbers nobody knows.
     fn tell_unknown(&self, out: &Path, unknown: &[Coin]) -> Result<(), CliError> {
         if unknown.is_empty() {
             return Ok(());
@@ -213,7 +213,7 @@ impl MintCommand {
     }
 }
 
-/// Coins being made, in rounds of what one answer lists.
+/// Coins being made, in rounds; a round has the coins that one answer lists.
 struct Minting<'a> {
     node: &'a NodeArgs,
     client: Client,
@@ -227,7 +227,7 @@ struct Minting<'a> {
 pub const RESERVED: Duration = Duration::from_secs(14);
 
 impl Minting<'_> {
-    /// Makes coins of what is free and missing, and takes them off what is missing.
+    /// Makes coins that are free and still missing, and removes them from the missing ones.
     fn round(
         &mut self,
         missing: &mut BTreeMap<Denomination, u32>,
@@ -267,7 +267,7 @@ impl Minting<'_> {
     }
 
     /// Takes over what a mint that was interrupted left: coins with their numbers go into the new
-    /// file and off what is missing. Those without are given back, where they are in circulation.
+    /// file and count as made. Coins without numbers are returned if they are in circulation.
     fn take_over(
         &mut self,
         part: &Path,

@@ -23,7 +23,7 @@ impl MintNetwork {
     /// Reads where the nodes are and their admin keys, and opens the wallet or makes one.
     ///
     /// # Errors
-    /// The network's folder cannot be read, or the wallet cannot be had.
+    /// The network's folder cannot be read, or the wallet cannot be opened.
     pub fn open(
         network: &Path,
         wallet: &Path,

@@ -102,13 +102,13 @@ enum Command {
     Bench(Box<bench::BenchCommand>),
 }
 
-/// What is said of a command that --key makes to be given again.
+/// The message for a command that continues when it is given again with --key.
 const AGAIN: &str = "interrupted: nothing is lost; the same command again goes on";
-/// The same where it makes a key up.
+/// The same where the command makes up the key.
 const AGAIN_WITH_KEY: &str = "interrupted: nothing is lost; where it showed a secret, the same command with that secret as --key goes on, and where it did not, nothing was sent";
 
 impl Command {
-    /// What is said to somebody who ends the command with Ctrl-C, where something may be half done.
+    /// The message for a person who ends the command with Ctrl-C, where something may be half done.
     fn when_interrupted(&self) -> Option<&'static str> {
         match self {
             Command::Mint(_) => Some(
@@ -193,8 +193,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A value that begins with `-` and is a number is a value: whoever reads it says what is wrong
-/// with it.
+/// A number that begins with `-` is a value, not a flag: the code that reads the value says what is
+/// wrong with it.
 fn taking_negative_numbers(command: clap::Command) -> clap::Command {
     let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
     command
@@ -221,8 +221,8 @@ fn examples(words: impl Iterator<Item = String>) -> Option<String> {
     (!examples.is_empty()).then(|| examples.join("\n") + "\n")
 }
 
-/// What the parser has to say about a wrong command line, on one line: what is wrong, how to write
-/// it, and where to read more.
+/// The parser's message about a wrong command line, on one line: what is wrong, how to write it,
+/// and where to read more.
 fn one_line(message: &str) -> String {
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let parts: Vec<String> = message

@@ -102,7 +102,7 @@ struct NodesArgs {
 }
 
 const DEFAULT_FOLDER: &str = "./raida-network";
-/// Beyond it RAIDA 24 would have no port.
+/// The highest port for RAIDA 0: above it RAIDA 24 would have no port.
 const BASE_PORT_MAX: u16 = u16::MAX - (RaidaId::COUNT as u16 - 1);
 /// What a network sets for each node.
 const OWN_KEYS: [&str; 6] = [
@@ -113,14 +113,15 @@ const OWN_KEYS: [&str; 6] = [
     "peers.servers",
     "keys.file",
 ];
-/// What holds for the nodes of a network where nothing else is asked for: 25 nodes share the cores.
+/// Defaults for the nodes of a network: 25 nodes share the cores.
 const SHARED_CORES: [(&str, &str); 2] = [("shards.count", "1"), ("shards.pin", "false")];
 
 impl NetworkCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The network cannot be started, or had to be given up; or none runs that could be asked.
+    /// The network cannot be started, or had to be given up; or no network runs that could
+    /// be asked.
     pub fn run(self) -> Result<Answer, CliError> {
         match self.what {
             None => self.run.run(),
@@ -204,7 +205,7 @@ impl RunArgs {
     }
 }
 
-/// What was asked for by flags and environment, and what is otherwise good for 25 nodes.
+/// The settings from flags and environment; the defaults for 25 nodes otherwise.
 fn keys(config: &Config) -> Result<Vec<network::Key>, CliError> {
     let mut keys = Vec::new();
     for key in KEYS {

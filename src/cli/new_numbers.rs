@@ -25,7 +25,7 @@ impl<'a> NewNumbers<'a> {
 
     /// Leaves in the file the coins whose new number is, or may be, in force, by what became of
     /// each; `error` is what ended the sending. What the file held before is safe, so a failure
-    /// here loses nothing, but has to be told.
+    /// here loses nothing, but the caller must report it.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -17,7 +17,7 @@ const DEFAULT_HOST: &str = "127.0.0.1:50000";
 /// A development node's number.
 const DEFAULT_RAIDA: RaidaId = RaidaId::new(0).expect("0 to 24");
 
-/// Names the node that is asked where no other one is named.
+/// The environment variable that names the node where nothing else names one.
 const HOST_VARIABLE: &str = "RAIDA_HOST";
 
 /// Which node a command talks to, and how.
@@ -66,7 +66,7 @@ pub struct AdminKeyArgs {
 }
 
 impl AdminKeyArgs {
-    /// The flags that say the same, each after a space.
+    /// The same as flags, each after a space.
     pub fn flags(&self) -> String {
         let file = self.admin_key_file.as_ref();
         let file = file.map(|file| format!(" --admin-key-file {}", file.shown()));
@@ -96,8 +96,8 @@ impl NodeArgs {
         self.raida.unwrap_or(DEFAULT_RAIDA)
     }
 
-    /// Names the node that runs on the folder that is named for its admin key, where no node is
-    /// named.
+    /// Where no node is named, names the node that runs on the data folder that was named for the
+    /// admin key.
     ///
     /// # Errors
     /// No node runs there.
@@ -132,8 +132,8 @@ impl NodeArgs {
         host.unwrap_or_default() + &format!(" --raida {}", self.raida())
     }
 
-    /// Those of them that another command needs which is given here: what it finds by itself is
-    /// left out.
+    /// The flags that name the node, without values that another command on this machine finds by
+    /// itself.
     pub fn flags_needed(&self) -> String {
         let host = (self.host.iter()).filter(|host| host.to_string() != DEFAULT_HOST);
         let raida = (self.raida.iter()).filter(|&&raida| raida != DEFAULT_RAIDA);
@@ -150,7 +150,7 @@ impl NodeArgs {
         self.connect_with(self.options(), self.udp)
     }
 
-    /// Connects without encryption, and waits at least so long for each answer.
+    /// Connects without encryption, and waits at least this long for each answer.
     ///
     /// # Errors
     /// The node cannot be reached.
@@ -262,12 +262,12 @@ impl AdminKeyArgs {
     }
 }
 
-/// What the environment says where the node is.
+/// Where the node is, according to the environment.
 fn named() -> Option<OsString> {
     std::env::var_os(HOST_VARIABLE).filter(|text| !text.is_empty())
 }
 
-/// The first coins of a CSV; the rest is not looked at.
+/// The first coins of a CSV; the rest is not read.
 fn key_coins<const N: usize>(file: &Path) -> Result<[(Coin, An); N], CliError> {
     let coins = CoinListReader::open(file, Months::Optional)?
         .take(N)

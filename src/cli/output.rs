@@ -17,7 +17,8 @@ pub enum Answer {
     Failed,
 }
 
-/// Says on standard error what somebody has to know and no exit status says.
+/// Writes a message to standard error: something that a person has to know and no exit status
+/// tells.
 pub fn warn(text: &str) {
     eprintln!("raida: {}", plain(text));
 }
@@ -53,7 +54,7 @@ pub fn print_json(report: &impl Serialize) -> Result<(), CliError> {
     }
 }
 
-/// A progress bar on standard error; invisible unless a person looks on.
+/// A progress bar on standard error; invisible unless standard output is a terminal.
 pub fn progress(steps: u64, what: &'static str) -> ProgressBar {
     bar(
         steps,
@@ -67,7 +68,8 @@ pub fn progress_bytes(bytes: u64, what: &'static str) -> ProgressBar {
     bar(bytes, what, "{msg} {wide_bar} {bytes}/{total_bytes} {eta}")
 }
 
-/// A line on standard error that says what is waited for; invisible unless a person looks on.
+/// A line on standard error that says what the program waits for; invisible unless standard output
+/// is a terminal.
 pub fn waiting() -> ProgressBar {
     if !std::io::stdout().is_terminal() {
         return ProgressBar::hidden();

@@ -15,7 +15,7 @@ pub(super) struct PatienceArgs {
     no_wait: bool,
 }
 
-/// Waits before the eyes of whoever looks on.
+/// Waits, and shows on the terminal how long.
 pub(super) struct Countdown<'a> {
     bar: &'a ProgressBar,
     /// What the bar says when it goes on.

@@ -4,8 +4,7 @@ use std::time::Duration;
 use super::CliError;
 use crate::client::{Hosts, Raidas};
 
-/// Which network a command talks to. A command that cannot do without says so by a group of its
-/// own.
+/// Which network a command talks to. A command that needs one says so by a group of its own.
 #[derive(clap::Args, Debug)]
 #[group(multiple = false)]
 pub struct RaidasArgs {

@@ -12,7 +12,7 @@ use crate::coin::{Coin, Worth};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// Coins that are named before the rest is only counted.
+/// Number of coins that a report names; it only counts the rest.
 const NAMED_MAX: usize = 10;
 
 /// `5 coins worth 12.5`.
@@ -32,10 +32,10 @@ pub fn names(coins: &[Coin]) -> String {
     text
 }
 
-/// Lines that so many servers have, at most, are shown for each.
+/// Maximum number of servers with the same line for which the line is shown once per server.
 const SAME_LINES_MAX: usize = 2;
 
-/// How many coins each server has as they were to be, and why not all.
+/// How many coins each server has as intended, and why it does not have all.
 pub fn table(servers: &PerRaida<Said>) -> String {
     let mut text = "RAIDA    coins  said\n".to_owned();
     let lines = servers.iter().map(|(raida, said)| {
@@ -46,7 +46,8 @@ pub fn table(servers: &PerRaida<Said>) -> String {
     text
 }
 
-/// Lines of servers, each with its number; what most of them have is one line at the end.
+/// Lines of servers, each with its server's number. The line that most servers share comes once, at
+/// the end.
 pub fn same_once(lines: Vec<(RaidaId, String)>) -> String {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for (_, line) in &lines {
@@ -75,7 +76,7 @@ pub fn json_of_said(servers: &PerRaida<Said>) -> Value {
         .collect()
 }
 
-/// How many coins lie on each server, what they are worth, and what is the matter.
+/// How many coins lie on each server, what they are worth, and what is wrong.
 pub fn table_of_peek(peeked: &Peeked, agreement: &Agreement) -> String {
     let mut text = format!("RAIDA    coins {:>16}  said\n", "worth");
     let lines = peeked.0.iter().map(|(raida, said)| {
@@ -122,8 +123,8 @@ pub fn is_agreed(agreement: &Agreement) -> bool {
     agreement.servers >= VOTES_NEEDED && !agreement.coins.is_empty()
 }
 
-/// Coins that a server has and most have not, or the other way round, that a report names. A server
-/// that invents coins is not to fill a disk.
+/// Maximum number of coins that a report names because one server has them and most have not, or
+/// the other way round: a server that invents coins must not fill a disk.
 const DIFFERENCES_MAX: usize = 1_000;
 
 /// What was peeked at, for a program.

@@ -13,16 +13,16 @@ use crate::protocol::{AdminKey, RaidaId};
 /// serial numbers on each, an authenticity number from each.
 pub struct SameCoins {
     raidas: Raidas,
-    /// Of the nodes that are to have the coins.
+    /// Admin keys of the nodes that get the coins.
     keys: PerRaida<Option<AdminKey>>,
     session: SessionId,
 }
 
-/// Coins made at a time, so that whoever files them is done before the reservation of their numbers
-/// ends.
+/// Number of coins made at a time. It is small enough that the caller files them before the
+/// reservation of their numbers ends.
 pub const COINS_A_ROUND: usize = 1_000;
 
-/// What nodes say, of which not all are asked.
+/// The answers of the asked nodes; a node that is not asked has none.
 type Answers<T> = PerRaida<Option<T>>;
 
 impl SameCoins {
@@ -89,8 +89,8 @@ impl SameCoins {
         Ok(coins)
     }
 
-    /// Makes these coins on every node and hands over their numbers there, or makes them nowhere:
-    /// also where what they are handed to fails.
+    /// Makes these coins on every node and hands their numbers there to `keep`, or makes them
+    /// nowhere: also where `keep` fails.
     ///
     /// # Errors
     /// A node gives no answer, or refuses, or `keep` fails; and what became of the coins then.

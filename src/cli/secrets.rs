@@ -23,7 +23,7 @@ pub struct SecretText(Zeroizing<String>);
 impl FromStr for SecretText {
     type Err = Infallible;
 
-    /// Takes anything: what the parser refuses it repeats in its message.
+    /// Takes any text: the parser would repeat in its message what it refuses.
     fn from_str(text: &str) -> Result<SecretText, Infallible> {
         Ok(SecretText(Zeroizing::new(text.to_owned())))
     }
@@ -35,7 +35,7 @@ impl std::fmt::Debug for SecretText {
     }
 }
 
-/// Why a key could not be had.
+/// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It is no secret for 25 servers.
@@ -51,7 +51,7 @@ pub enum SecretError {
     NotALockerKey(&'static str),
     /// It is no trade locker's key.
     #[error(
-        "{0}: a trade locker's key on one server is 32 hex digits of which the last ten are price (8), currency (00, 01 or 02) and eeee"
+        "{0}: a trade locker's key on one server is 32 hex digits of which the last fourteen are price (8), currency (00, 01 or 02) and eeee"
     )]
     NotATradeKey(&'static str),
     /// It says other terms than were asked for.
@@ -78,7 +78,7 @@ impl SecretText {
         Ok(Zeroizing::new(text.trim().to_owned()))
     }
 
-    /// The secret of a locker on all servers. `flag` is by what it was given.
+    /// The secret of a locker on all servers. `flag` is the flag that gave it.
     ///
     /// # Errors
     /// It is none.
@@ -116,7 +116,8 @@ impl SecretText {
             .ok_or(SecretError::NotALockerKey(flag))
     }
 
-    /// The key of a trade locker on one server; where a public id will do, that has the same form.
+    /// The key of a trade locker on one server. A public id has the same form, where a command
+    /// takes one.
     ///
     /// # Errors
     /// It is none.
@@ -152,11 +153,11 @@ pub fn hex_of(an: An) -> String {
     hex::write(an.expose())
 }
 
-/// Tells a person a secret that was made up, the one time that it is told: before anything is sent,
-/// so that it is known wherever the program ends.
+/// Shows a person a new secret, once: before anything is sent, so that the person has it wherever
+/// the program ends.
 ///
 /// # Errors
-/// It cannot be written, and then nothing is to be sent.
+/// It cannot be written; then the caller must send nothing.
 pub fn tell(what: &str, secret: &str) -> Result<(), CliError> {
     print(&format!(
         "{what}: {secret}\nwrite it down: it is not shown again, and whoever has it has the coins\n"

@@ -23,12 +23,12 @@ use crate::settlement::{Method, Program};
 use crate::shard::{TicketSettings, TradeSettings};
 use crate::shown::Shown;
 
-/// Purchases that wait for their turn to be settled. At one a second and place, as fast as a
-/// program that asks a server can be, the last of them waits a minute; more would only wait in
-/// vain.
+/// Maximum number of purchases that wait for their turn to be settled. At one a second and place,
+/// as fast as a program that asks a server can be, the last of them waits a minute; more would only
+/// wait for nothing.
 const WAITING_MAX: usize = 256;
 
-/// Lost files that are named; more are counted.
+/// Number of lost files that are named; more are counted.
 const ACCEPTED_TOLD: usize = 20;
 
 /// Run a node.
@@ -44,7 +44,7 @@ pub struct ServeCommand {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Start although log segments, page files or books are gone or the log is damaged, with what
-    /// is left of them, and never mind it from then on.
+    /// is left of them, and accept the loss for good.
     ///
     /// Changes that the node has answered are lost with them: such coins have earlier numbers
     /// again, or none. Their owners can heal them (`raida heal`) with the votes of 13 other
@@ -139,7 +139,7 @@ impl ServeCommand {
     }
 }
 
-/// A shard that meets an impossible state must not go on, nor must the others without it.
+/// A shard that meets an impossible state must stop, and the others must not go on without it.
 fn die_of_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -368,8 +368,8 @@ fn adjustable(config: &Config) -> Adjustable {
     }
 }
 
-/// How many connections are admitted, where there are not enough file descriptors for what the
-/// configuration says.
+/// How many connections the node admits where there are fewer file descriptors than the
+/// configuration needs.
 fn fewer_connections(config: &Config, summary: &Summary) -> Option<String> {
     let (wanted, files) = (config.network.max_connections as usize, summary.descriptors);
     let admitted = files.connections();

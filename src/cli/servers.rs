@@ -17,7 +17,7 @@ pub struct ServersArgs {
     encryption: EncryptionArgs,
 }
 
-/// Those that were named.
+/// The servers that were named.
 #[expect(
     clippy::large_enum_variant,
     reason = "there is one, for as long as the program runs"

@@ -99,7 +99,7 @@ fn flag(flag: &'static str, key: &str, text: &Option<String>) -> Option<Flag> {
     })
 }
 
-/// Reads what is given with `--set`.
+/// Reads the value of `--set`.
 pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')

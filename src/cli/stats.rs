@@ -13,13 +13,13 @@ use crate::coin::Worth;
 /// With --latency, the node on this machine that runs on the data folder says how long requests
 /// took since it started, by command: from a request being handed to the service to its answer
 /// being there to send, without sockets and network, in microseconds right to 1 %. Of requests that
-/// are answered at once, the first 1,000 of a command and shard are measured and then one in 64,
-/// which counts as 64 (so the maximum is of those that were measured); those that have to wait, for
-/// the log or another shard, are all measured.
+/// are answered at once, the first 1,000 of a command and shard are measured, then one in 64, which
+/// counts as 64 (so the maximum covers only measured requests). Requests that wait for the log or
+/// another shard are all measured.
 ///
-/// With --detail, that node says more of what it counted: of healing, tickets, claims and who was
-/// refused why, coins repaired, votes; of changes, how many wait for coins and for the log; of
-/// lockers and trades, what it keeps, what was done and what was refused why.
+/// With --detail, that node shows more counts. Healing: tickets, claims and refusals with their
+/// reasons, coins repaired, votes. Changes: how many wait for coins and for the log. Lockers and
+/// trades: what it keeps, what was done, and refusals with their reasons.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida stats --data raida-data

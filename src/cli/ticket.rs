@@ -9,8 +9,8 @@ use super::output::{Answer, print, print_json};
 
 /// Ask a node for tickets, by which other servers learn that coins are yours.
 ///
-/// A ticket holds the coins that pass, at most about 3,000; a longer list gets several. Whoever
-/// knows a ticket's number can claim it for 300 seconds. Exit status 1 if any coin fails.
+/// A ticket holds the coins that pass, at most about 3,000; a longer list gets several. For 300
+/// seconds, anybody who knows a ticket's number can claim it. Exit status 1 if any coin fails.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida ticket coins.csv

@@ -1,5 +1,5 @@
-//! What a stranger can have a node send by datagrams whose source is forged: no answer to an
-//! answer, few refusals, and never many times what was sent.
+//! What a stranger can make a node send by datagrams whose source is forged: no answer to an
+//! answer, few refusals, and never many times the bytes that were sent.
 
 use std::{
     collections::HashSet,
@@ -79,14 +79,14 @@ impl Stranger {
         Stranger { socket }
     }
 
-    /// Sends a datagram that is to be answered, and gives the answer.
+    /// Sends a datagram that must be answered, and returns the answer.
     fn ask(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.socket.send(bytes).expect("the node takes datagrams");
         self.receive()
     }
 
-    /// Sends datagrams none of which is to be answered: echoes that are sent after them are, and
-    /// nothing else is by the time that those are.
+    /// Sends datagrams that must not be answered: only the echoes that are sent after them get
+    /// answers by the time that the echoes have theirs.
     fn assert_silent<'a>(&mut self, to: RaidaId, datagrams: impl IntoIterator<Item = &'a [u8]>) {
         const MARK: [u8; 2] = [0xee, 0x77];
         let mut echo = Vec::new();
@@ -97,7 +97,7 @@ impl Stranger {
             for bytes in &some {
                 self.socket.send(bytes).expect("the node takes datagrams");
             }
-            // One core receives some, another others: each of them gets an echo, all but surely.
+            // One core receives some, another others: almost certainly each gets an echo.
             for _ in 0..20 {
                 let answer = self.ask(&echo);
                 let is_mark = answer.len() == 32 && answer[6..8] == MARK;
@@ -127,9 +127,9 @@ fn echo_request(to: RaidaId, echo: [u8; 2]) -> Request<'static> {
     }
 }
 
-/// Every kind of answer that servers give which can be read as a request: all statuses, groups and
-/// types, bodies of many lengths, and in what the asker chooses (echo bytes, challenge, key coin,
-/// how long the work took) what makes a right header of it.
+/// Every kind of server answer that can be read as a request: all statuses, groups and types, and
+/// bodies of many lengths. The fields that the asker chooses (echo bytes, challenge, key coin, how
+/// long the work took) hold values that make a right header.
 fn answers(from: RaidaId, dialect: Dialect) -> Vec<Vec<u8>> {
     let rules = rules(from.get(), dialect);
     let (first, second) = (an(1), an(2));
@@ -241,7 +241,7 @@ fn no_node_answers_what_another_or_itself_can_have_answered() {
     assert!(right_headers.len() > 10, "{right_headers:?}");
 }
 
-/// A node of this number, which answers as many refusals as there are.
+/// A node with this number and no limit on refusals.
 fn node_of(number: u8, dialect: Dialect, shards: u16, coins: &[(Coin, An, Mfs)]) -> RealNode {
     RealNode::start(coins, |settings| {
         settings.rules.raida = raida(number);
@@ -262,7 +262,7 @@ fn what_real_nodes_answer_is_answered_by_none_of_them() {
         let mut nodes: Vec<(u8, RealNode)> = [0, 1, 3, 7, 16]
             .map(|number| (number, node_of(number, dialect, shards, &held)))
             .into();
-        // What a stranger has them answer: everything, over TCP.
+        // The answers that a stranger gets from them: all, over TCP.
         let mut said = Vec::new();
         for (number, node) in &nodes {
             let to = raida(*number);
@@ -345,7 +345,7 @@ fn a_short_datagram_is_answered_only_where_it_is_a_right_echo_version_or_audit()
             for protection in [Protection::None, right] {
                 let bare = compose(command, protection, None, 5).bytes;
                 assert_eq!(stranger.ask(&bare)[2], Status::SUCCESS.code());
-                // As much wrong as can be.
+                // As many faults as possible.
                 let wrong: Vec<Vec<u8>> = [0, 1, 2, 3, 4, 5, 6, 16]
                     .map(|at| {
                         let mut wrong = bare.clone();
@@ -372,7 +372,7 @@ fn a_short_datagram_is_answered_only_where_it_is_a_right_echo_version_or_audit()
                 assert_eq!(stranger.ask(&whole[..50])[2], Status::INVALID_LENGTH.code());
             }
         }
-        // Another version is told so over TCP alone.
+        // Only over TCP is a wrong version answered.
         let mut other = compose(Command::Detect, Protection::None, Some(&[0; 21]), 5).bytes;
         other[0] = 9;
         stranger.assert_silent(RAIDA, [&other[..]]);
@@ -383,9 +383,8 @@ fn a_short_datagram_is_answered_only_where_it_is_a_right_echo_version_or_audit()
     }
 }
 
-/// Datagrams that are refused, each for another reason and by another part of the node. Those that
-/// would change something differ from round to round: of the same again there is no answer while it
-/// is under way.
+/// Datagrams that are refused, each for another reason and by another part of the node. Changing
+/// requests differ from round to round: a duplicate gets no answer while the first is under way.
 fn refused(held: &[(Coin, An, Mfs)], round: u8) -> Vec<Vec<u8>> {
     let mut wrong_raida = compose(Command::Detect, Protection::None, Some(&[0; 21]), 5).bytes;
     wrong_raida[2] = 3;
@@ -437,7 +436,7 @@ fn refusals_over_udp_are_few_a_second_for_an_address_and_for_all() {
                     .for_each(|bytes| {
                         stranger.socket.send(bytes).unwrap();
                     });
-                // Whoever asks for something right is answered, and no later for it.
+                // A right request is answered, and no later than usual.
                 stranger.socket.send(&right).unwrap();
             }
             let (mut refusals, mut answers) = (0, 0);
@@ -463,7 +462,7 @@ fn refusals_over_udp_are_few_a_second_for_an_address_and_for_all() {
             one > 0 && f64::from(one) <= most,
             "{one} refusals in {seconds} s"
         );
-        // Another address has its own, until all together have had theirs.
+        // Another address has its own refusals, until the share of all together is used up.
         assert!(refusals_of(2, 3) > 0);
         let all: u32 = (3..6).map(|last| refusals_of(last, 3)).sum();
         assert!(all > 0);
@@ -511,7 +510,7 @@ fn forged_sources_are_sent_few_refusals_all_together() {
     node.stop();
 }
 
-/// A node with a locker of so many coins.
+/// A node with a locker of this many coins.
 fn with_locker(count: usize, times: usize, dialect: Dialect, shards: u16) -> RealNode {
     let an = locker().an();
     let mut held = coins(60);
@@ -555,7 +554,7 @@ fn an_answer_is_at_most_so_many_times_its_datagram_and_no_byte_more() {
                 let over_tcp = Wire::tcp(node.address()).ask(&asked, ResponseCounter::Restart);
                 assert_eq!(over_tcp.status, Status::ALL_PASS);
                 assert_eq!(over_tcp.payload.len(), Coin::SIZE * count);
-                // Whoever pays for a longer datagram may have a longer answer.
+                // A longer datagram may get a longer answer.
                 let mut longer = asked.bytes.clone();
                 longer.resize(asked.bytes.len() + 2, 0);
                 wire.send(&longer);
@@ -588,7 +587,7 @@ fn a_bare_audit_is_refused_where_it_is_too_short_and_is_told_so() {
     }
 }
 
-/// Who is told to ask over TCP has lost nothing.
+/// A client that is told to ask over TCP has lost nothing.
 #[test]
 fn what_is_refused_for_the_length_of_its_answer_has_changed_nothing() {
     for (dialect, times, shards) in [(Dialect::Spec, 3, 2), (Dialect::Raidax, 10, 1)] {
@@ -617,7 +616,7 @@ fn what_is_refused_for_the_length_of_its_answer_has_changed_nothing() {
         } else {
             assert_eq!(over_udp, Status::SUCCESS);
         }
-        // Coins that would be created, and their numbers lost.
+        // Coins that would be created and whose numbers would be lost.
         let key = AdminKey::new(ADMIN_KEY);
         let session = SessionId::new(9);
         let options = Options::new(RAIDA);
@@ -634,7 +633,7 @@ fn what_is_refused_for_the_length_of_its_answer_has_changed_nothing() {
             _ => Status::SUCCESS,
         };
         assert_eq!(udp.ask(&create, counter).status, status);
-        // For the first time, or as the same was answered just now.
+        // As a first request, or as a repeat that was answered just now.
         let created = tcp.ask(&create, counter);
         assert_eq!(created.status, Status::SUCCESS);
         assert_eq!(created.payload.len(), 500 * An::SIZE);

@@ -1,5 +1,5 @@
-//! What a fix must not write over, on a real node whose 24 others are the test's: they vouch for
-//! whatever the test says, and when it says.
+//! What a fix must not overwrite, on a real node. The test plays the 24 others: they vouch for the
+//! coins that the test names, when the test says so.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ struct Trial {
     clock: Arc<Moved>,
     /// Whether the others answer.
     votes: Arc<AtomicBool>,
-    /// Claims that came to them.
+    /// Claims that they received.
     claims: Arc<AtomicUsize>,
     _others: Vec<Server>,
 }
@@ -228,7 +228,7 @@ fn of_two_fixes_at_the_same_time_one_changes_each_coin() {
         assert!(won[0] != won[1], "{answers:?}");
         let generator = if won[0] { 1 } else { 2 };
         assert!((0..4).all(|index| trial.has(index, fixed(index, generator))));
-        // One after the other both change it.
+        // Both change it, one after the other.
         assert_eq!(trial.fix(&[0, 1, 2, 3], 3).status, Status::ALL_PASS);
         assert_eq!(trial.fix(&[0, 1, 2, 3], 4).status, Status::ALL_PASS);
     });
@@ -315,7 +315,8 @@ fn who_changes_a_coin_every_few_minutes_does_not_keep_it_broken() {
         trial.clock.pass(70);
         changed_by_former_owner();
         trial.clock.pass(8);
-        // It was refused for that reason 318 s ago. What changes meanwhile is not written over.
+        // It was refused for that reason 318 s ago. A fix does not overwrite what changes
+        // meanwhile.
         let answer = trial.fix_during(&[0], 0x52, &mut changed_by_former_owner);
         assert_eq!(answer.status, Status::ALL_FAIL);
         trial.clock.pass(7);
@@ -341,13 +342,13 @@ fn a_coin_that_a_ticket_of_the_node_lists_is_not_fixed_while_its_number_is_in_fo
             let said = (answer.status, &*answer.payload);
             assert_eq!(said, (Status::MIXED, &[4][..]), "{way:?}");
             assert!(coins.iter().all(|&index| trial.has(index, an(index))));
-            // Another number ends it for that coin, as soon as 300 s are over.
+            // Another number ends the rule for that coin, as soon as 300 s are over.
             trial.pown(first, an(first), number(1));
             trial.clock.pass(307);
             let answer = trial.fix(&all, 0x52);
             let said = (answer.status, &*answer.payload);
             assert_eq!(said, (Status::MIXED, &[5][..]), "{way:?}");
-            // And the end of the ticket for the other.
+            // The end of the ticket ends it for the other coin.
             trial.clock.pass(710);
             assert_eq!(trial.fix(&all, 0x53).status, Status::ALL_PASS, "{way:?}");
         }

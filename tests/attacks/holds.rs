@@ -1,6 +1,6 @@
-//! Purchases by strangers who do not pay, and purchases that others overtake while the settlement
-//! is asked: who has paid gets the coins, once, and nobody keeps an offer for nothing
-//! (docs/protocol.md, "Group 8: lockers").
+//! Purchases by strangers who do not pay, and purchases that others overtake while the node asks
+//! the settlement: the buyer who has paid gets the coins, once, and nobody reserves an offer
+//! without paying (docs/protocol.md, "Group 8: lockers").
 
 use std::{
     fs,
@@ -116,7 +116,7 @@ fn has(client: &mut Client, coin: Coin, an: An) -> bool {
     client.ask(Command::Detect, &payload).status == Status::ALL_PASS
 }
 
-/// What a test's program says of a payment: nothing until the test does.
+/// What a test's program says about a payment: nothing until the test sets it.
 struct Ledger(tempfile::TempDir);
 
 impl Ledger {
@@ -161,7 +161,7 @@ impl Ledger {
         asked.unwrap_or_default().lines().count()
     }
 
-    /// Waits until it was asked about a payment so often.
+    /// Waits until it was asked about a payment this often.
     fn wait(&self, payment: u8, times: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.asked(payment) < times {
@@ -246,7 +246,7 @@ fn purchases_that_nobody_paid_hide_no_offer_and_keep_neither_buyer_nor_seller_ou
         assert_eq!(put(&mut client, cheap, first, SELLER), Status::ALL_PASS);
         assert_eq!(put(&mut client, dear, second, SELLER), Status::ALL_PASS);
 
-        // Looked at for as long as the program takes, and then found not to be there.
+        // The program checks it for as long as it takes, and finds no payment.
         let mut strangers = Vec::new();
         for (number, is_tcp) in [(0, true), (1, false)] {
             for (wanted, payment) in [(offer(cheap, first), 0xa0), (offer(dear, second), 0xb0)] {
@@ -272,7 +272,7 @@ fn purchases_that_nobody_paid_hide_no_offer_and_keep_neither_buyer_nor_seller_ou
         let taken_back = cancel(&mut client, second, locker(0x42));
         assert_eq!(taken_back, Status::ALL_PASS);
         assert_eq!(peek(&mut client, locker(0x42)), dear);
-        // A verdict that comes late changes nothing any more, whatever it is.
+        // A late verdict of any kind changes nothing any more.
         ledger.says(0xb0, 0);
         ledger.says(0xb1, 4);
         drop((client, strangers));
@@ -305,7 +305,7 @@ fn a_payment_that_is_seen_or_confirmed_too_late_buys_nothing_and_is_not_used_up(
                     .iter()
                     .all(|&coin| has(&mut client, coin, mine.an()))
             );
-            // The same name pays for what is there when it is asked for again.
+            // The same payment pays for the coins that are there when the buyer asks again.
             let sold = trade(0x33 + verdict, 900);
             let other = &all[2 + usize::from(verdict) / 4..][..1];
             assert_eq!(put(&mut client, other, sold, SELLER), Status::ALL_PASS);
@@ -384,8 +384,8 @@ fn who_has_paid_first_gets_the_coins_whoever_asked_first() {
     }
 }
 
-/// The name of a payment is known before it is confirmed: a thief asks with it for himself, and his
-/// question must neither keep its owner out nor have the payment count twice.
+/// A payment's name is known before the payment is confirmed. A thief asks with it for himself; his
+/// question must neither keep the owner out nor count the payment twice.
 #[test]
 fn one_payment_that_two_name_buys_once_and_neither_question_keeps_the_other_out() {
     for shards in [1, 2] {
@@ -411,7 +411,7 @@ fn one_payment_that_two_name_buys_once_and_neither_question_keeps_the_other_out(
         assert_eq!(passed.count(), 1, "{bought:?}");
         let got = [0x41, 0x42, 0x43].map(|key| !peek(&mut client, locker(key)).is_empty());
         assert_eq!(got, bought.map(|status| status == Status::ALL_PASS));
-        // Who asks again hears the same, and the others that it is spent.
+        // The buyer who asks again gets the same answer; the others hear that the payment is spent.
         for (place, offer) in [
             offer(one, first),
             offer(other, second),
@@ -450,7 +450,7 @@ fn a_payment_that_was_seen_keeps_one_offer_also_from_who_has_paid_and_ends_when_
             let pending = buy(&mut client, wanted, locker(0x41), 1);
             assert_eq!(pending, Status::PAYMENT_PENDING);
         }
-        // A seller who pays himself with what was confirmed before cannot have both coins and
+        // A seller who pays himself with an earlier confirmed payment cannot have both coins and
         // payment.
         assert_eq!(
             buy(&mut client, wanted, locker(0x42), 2),
@@ -475,7 +475,8 @@ fn a_payment_that_was_seen_keeps_one_offer_also_from_who_has_paid_and_ends_when_
         assert_eq!(peek(&mut client, locker(0x41)), cheap);
         assert_eq!(list(&mut client).len(), 1);
 
-        // Over a restart who has paid hears it again; who was seen has to ask again.
+        // After a restart a buyer who has paid gets the same answer; a buyer whose payment was only
+        // seen has to ask again.
         ledger.says(3, 4);
         let seen = buy(&mut client, offer(dear, second), locker(0x44), 3);
         assert_eq!(seen, Status::PAYMENT_PENDING);
@@ -516,7 +517,7 @@ fn one_address_has_few_purchases_looked_at_and_others_are_not_kept_waiting() {
         let coins = &coins()[..2];
         assert_eq!(put(&mut client, coins, key, SELLER), Status::ALL_PASS);
         let wanted = offer(coins, key);
-        // Two over a connection each are looked at, and no third, on whatever core it comes.
+        // Two purchases over a connection each are checked, and no third, whichever core gets it.
         let mut open: Vec<Wire> = (0..2)
             .map(|number| {
                 let mut wire = from(&node, 2, true);
@@ -556,7 +557,7 @@ fn one_address_has_few_purchases_looked_at_and_others_are_not_kept_waiting() {
         ledger.says(1, 0);
         let mut honest = from(&node, 99, true);
         assert_eq!(ask(&mut honest, wanted, 1), Status::ALL_PASS);
-        // What has its answer is no longer counted.
+        // An answered purchase no longer counts.
         for payment in [0xa0, 0xa1, 0xc0, 0xc1, 0xc2] {
             ledger.says(payment, 1);
         }
@@ -576,7 +577,8 @@ fn ask(wire: &mut Wire, offer: Offer, transaction: u8) -> Status {
     wire.ask(&asked, ResponseCounter::Restart).status
 }
 
-/// What a process costs is paid by the node: so many a second, however fast the verdicts come.
+/// Each process costs the node: only a limited number start per second, however fast the verdicts
+/// come.
 #[test]
 fn one_address_has_few_purchases_a_second_looked_at_and_so_do_all_datagrams() {
     for shards in [1, 2] {
@@ -618,7 +620,7 @@ fn one_address_has_few_purchases_a_second_looked_at_and_so_do_all_datagrams() {
             .sum();
         let most = cores * (8 + more(started));
         assert!((8..=most).contains(&of_all), "{of_all} by datagram");
-        // Nobody else is kept waiting by them, nor who has an address that they bear.
+        // They delay nobody else, nor the client that has an address that they bear.
         let of_one = looked_at(&mut from(&node, 99, false), 150..200);
         assert!(of_one < 50, "{of_one} by datagram of one address");
         ledger.says(200, 0);
@@ -629,7 +631,7 @@ fn one_address_has_few_purchases_a_second_looked_at_and_so_do_all_datagrams() {
     }
 }
 
-/// A purchase whose verdict was there before is counted no longer: the address may ask for ever.
+/// A purchase with an earlier verdict no longer counts: the address may ask any number of times.
 #[test]
 fn purchases_one_after_the_other_are_never_too_many() {
     let ledger = Ledger::new();

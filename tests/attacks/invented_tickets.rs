@@ -1,5 +1,5 @@
-//! Fixes with invented tickets: each has the node make wrong claims in its own name at the other
-//! servers, which take no more of its claims once too many were wrong.
+//! Fixes with invented tickets: each makes the node send wrong claims in its own name to the other
+//! servers, which refuse its claims once too many were wrong.
 
 use std::process::Command as Process;
 
@@ -13,7 +13,7 @@ use crate::network_process::Network;
 use crate::real_node::{RAIDA, wire::compose};
 use crate::tickets::tcp_from;
 
-/// What the others put up with; twice what a node makes of it.
+/// The others' limit: twice the claims that a node sends.
 const WRONG_CLAIMS_PER_MIN: u32 = 240;
 
 #[test]
@@ -32,7 +32,7 @@ fn strangers_with_invented_tickets_do_not_stop_the_fixes_of_others() {
         .output()
         .unwrap();
     assert!(minted.status.success(), "{minted:?}");
-    // Long ago, so that nothing but the tickets stands against a fix.
+    // Long ago, so that only the tickets can prevent a fix.
     network.pass(1_000);
     let wallet = Wallet::open(&wallet, Access::Look).unwrap();
     let coins: Vec<Coin> = wallet.coins().iter().map(|c| c.file.coin).collect();

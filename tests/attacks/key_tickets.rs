@@ -1,5 +1,5 @@
 //! Tickets for a lost key that a former owner of a coin has kept: none of them takes the coin back,
-//! whenever it was issued, whatever changed the coin, and whatever became of the server or its
+//! whenever it was issued, whatever changed the coin, and whatever happened to the server or its
 //! clock.
 
 use std::{
@@ -70,7 +70,7 @@ fn tickets(coin: Coin, an: An, minute: u64) -> [Presented; 2] {
 const TOO_EARLY: [Verdict; 2] = [Verdict::TooEarly; 2];
 const ACCEPTED: [Verdict; 2] = [Verdict::Accepted; 2];
 
-/// A node whose clocks are the test's.
+/// A node whose clocks the test sets.
 struct Trial {
     node: RealNode,
     clock: Arc<Moved>,
@@ -100,13 +100,13 @@ impl Trial {
         trial
     }
 
-    /// Lets so many minutes pass.
+    /// Lets this many minutes pass.
     fn pass(&mut self, minutes: u64) {
         self.clock.pass(60 * minutes);
         self.now += minutes;
     }
 
-    /// Sets the node's clock on the wall so many minutes forward, or back.
+    /// Sets the node's wall clock this many minutes forward, or back.
     fn set(&mut self, minutes: i64) {
         self.clock.set(60 * minutes);
     }
@@ -168,8 +168,8 @@ fn a_ticket_of_the_minute_of_a_sale_or_the_next_does_not_undo_it() {
     everywhere(|mut trial| {
         for (index, minutes_later) in [(0, 0), (1, 1), (2, 9)] {
             let sale = trial.now;
-            // The seller is vouched for in the minute of the sale, also by a helper whose clock is
-            // a minute ahead, or long before.
+            // Helpers vouch for the seller in the minute of the sale, also with a clock that is a
+            // minute ahead, or long before.
             trial.pown(index, an(index), number(1));
             trial.pass(minutes_later);
             for minute in [sale - 1, sale, sale + 1] {
@@ -186,7 +186,7 @@ fn a_ticket_of_the_minute_of_a_sale_or_the_next_does_not_undo_it() {
             assert!(trial.has(coin(index), number(1)));
         }
         assert_eq!(trial.used(), 0, "none is used up");
-        // The buyer is vouched for from the minute after the next on.
+        // Helpers vouch for the buyer from the minute after the next on.
         trial.pass(2);
         assert_eq!(trial.fix(2, number(3), trial.now), ACCEPTED);
         assert!(trial.has(coin(2), number(3)));
@@ -255,7 +255,7 @@ fn whatever_writes_a_number_makes_older_tickets_void() {
             assert_eq!(trial.fix(index, wished, trial.now), ACCEPTED, "{name}");
             assert!(trial.has(coin(index), wished), "{name}");
         }
-        // A coin that is made has no owner here yet; elsewhere it may have had one.
+        // A created coin has no owner here yet; on another server it may have had one.
         let ones = Denomination::new(0).unwrap();
         let shown = trial.ask(Command::AvailableSns, |out| {
             AvailableSns::compose(session, &admin, [ones], out);
@@ -282,7 +282,7 @@ fn after_a_start_every_coin_may_have_changed_just_before() {
             let mut stopped = trial.now;
             trial.node.restart(|settings| settings.shards = shards);
             for later in 0..3 {
-                // None of a minute until the start's, or the next, whatever coin it is.
+                // No ticket of a minute up to the start's, or of the next, for any coin.
                 for minute in stopped - 5..=stopped + 1 {
                     if minute > trial.now + 1 {
                         continue;
@@ -338,7 +338,7 @@ fn setting_the_servers_clock_makes_no_void_ticket_good() {
     });
 }
 
-/// What the fix looks at first may have changed when it writes: it has to look again.
+/// A coin that the fix checked may change before the fix writes: the fix has to check again.
 #[test]
 fn a_sale_that_was_answered_is_not_undone_by_tickets_that_were_good_when_they_came() {
     everywhere(|mut trial| {

@@ -30,7 +30,7 @@ fn who_is_handed_24_tickets_takes_no_coin_at_any_of_the_servers_that_gave_them()
         .output()
         .unwrap();
     assert!(minted.status.success(), "{minted:?}");
-    // Long ago, so that nothing but the tickets stands against a fix.
+    // Long ago, so that only the tickets can prevent a fix.
     network.pass(1_000);
     let wallet = Wallet::open(&wallet, Access::Look).unwrap();
     let files: Vec<CoinFile> = wallet.coins().iter().map(|c| c.file.clone()).collect();
@@ -86,7 +86,7 @@ fn who_is_handed_24_tickets_takes_no_coin_at_any_of_the_servers_that_gave_them()
         assert!(passed.iter().all(|&passed| passed), "RAIDA {raida}");
     }
 
-    // When the tickets are over, they are worth nothing anywhere.
+    // Expired tickets are worth nothing anywhere.
     network.pass(310);
     let taken = attack(&order);
     assert!(!taken.contains(&true), "{taken:?}");

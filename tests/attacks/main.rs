@@ -1,5 +1,5 @@
-//! What strangers try against a node and a wallet, and what becomes of it. `tests/memory.rs` is a
-//! program of its own, since it takes whole cores.
+//! What strangers try against a node and a wallet, and the outcome. `tests/memory.rs` is a program
+//! of its own, since it takes whole cores.
 
 mod datagrams;
 mod fix;

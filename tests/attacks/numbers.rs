@@ -11,7 +11,7 @@ pub fn an(index: usize) -> An {
     An::new([index as u8 + 1; 16])
 }
 
-/// A number that nobody had yet.
+/// A number that no coin had yet.
 pub fn number(number: u8) -> An {
     An::new(std::array::from_fn(|i| number ^ (i as u8) << 4))
 }

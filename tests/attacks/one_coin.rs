@@ -1,6 +1,6 @@
 //! Nobody stops a node with one coin: the real program, flooded with changes of one coin by
-//! datagrams and by many connections, serves others meanwhile and has few of the changes wait; and
-//! what it answered outlives a kill.
+//! datagrams and by many connections, serves others meanwhile and lets few of the changes wait; and
+//! answered changes survive a kill.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -18,12 +18,12 @@ use raida::protocol::{Command, Protection, Request, Status};
 use raida::shard::{EXCHANGES_MAX, TASKS_MAX};
 use serde_json::Value;
 
-/// What others ask while the flood goes on.
+/// What other clients ask while the flood goes on.
 const DETECTS: usize = 400;
 const POWNS: usize = 20;
-/// The flood ends by itself: by then the others have long been answered, or never will be.
+/// Time after which the flood ends by itself: by then the others have their answers, or never will.
 const FLOOD_MAX: Duration = Duration::from_secs(60);
-/// Datagrams sent at once; so many every 10 ms are 10,000 a second.
+/// Datagrams sent at once; this many every 10 ms make 10,000 a second.
 const BURST: usize = 100;
 const BURST_PAUSE: Duration = Duration::from_millis(10);
 const CONNECTIONS: usize = 40;
@@ -144,8 +144,8 @@ fn others(address: SocketAddr, coins: &[(Coin, An)], is_over: &AtomicBool) -> (u
     (detects, powns)
 }
 
-/// Lets others at the node while `flood` runs; it stops when its flag says so. All of the others'
-/// requests are answered before that, and few changes wait meanwhile.
+/// Lets others ask the node while `flood` runs; `flood` stops when its flag says so. All of the
+/// others' requests are answered before that, and few changes wait meanwhile.
 fn serves_others_during(
     trial: &Trial,
     node: &NodeProcess,
@@ -176,7 +176,7 @@ fn serves_others_during(
         most_waiting <= EXCHANGES_MAX + TASKS_MAX,
         "{most_waiting} waited"
     );
-    // When it is over, nobody is left waiting.
+    // After the flood nobody waits.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let changes = trial.changes();
@@ -200,8 +200,8 @@ fn chain(from: An, links: usize) -> Vec<An> {
     std::iter::once(from).chain(fresh).collect()
 }
 
-/// Sends datagrams, 10,000 a second, until it is told to end; `burst` says what, and is told which
-/// of the last have been answered, and how.
+/// Sends datagrams, 10,000 a second, until told to stop. `burst` makes them, and gets the answers
+/// to the last ones.
 fn flood_by_datagrams(
     address: SocketAddr,
     ends: &AtomicBool,
@@ -214,7 +214,7 @@ fn flood_by_datagrams(
     let mut answers = Vec::new();
     while !ends.load(SeqCst) && start.elapsed() < FLOOD_MAX {
         for datagram in burst(&answers) {
-            // What finds no room is lost, as datagrams are.
+            // Datagrams that find no room are lost.
             let _ = socket.send(&datagram);
         }
         std::thread::sleep(BURST_PAUSE);
@@ -251,7 +251,7 @@ fn a_coin_powned_on_and_on_by_datagrams_stops_nobody() {
         let changes = serves_others_during(&trial, &node, |ends| {
             let mut numbers = chain(real, BURST);
             flood_by_datagrams(node.address, ends, |answers| {
-                // As far as the last chain has led.
+                // From the end of the last chain.
                 let passed = answers
                     .iter()
                     .filter(|(_, status)| *status == Status::ALL_PASS);

@@ -1,5 +1,5 @@
-//! Requests that wait: what one address, or many, can keep a node's core from doing for others.
-//! Fixes wait here, for servers that never answer.
+//! Requests that wait: how far one address, or many, can keep a node's core from serving others.
+//! Here fixes wait for servers that never answer.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -20,7 +20,7 @@ const FEW: BudgetLimits = BudgetLimits {
     requests: 1_024,
     bytes: 80 << 20,
 };
-/// Of which one address has so many, and so many of those for changes.
+/// Places that one address has, and how many of them changes may take.
 const OF_ONE: usize = 192;
 const CHANGES_OF_ONE: usize = 144;
 /// Changes of all addresses.
@@ -91,7 +91,7 @@ impl Trial {
         stream
     }
 
-    /// A fix that waits, of a coin that no other is about.
+    /// A fix that waits, of a coin that no other request names.
     fn fix(&mut self) -> Vec<u8> {
         self.fixes += 1;
         let ticket = |raida: RaidaId| (raida != RAIDA).then(|| TicketId::new(7)).flatten();
@@ -101,7 +101,7 @@ impl Trial {
         request(Command::Fix, &payload)
     }
 
-    /// So many fixes of an address, over connections of 100 each.
+    /// This many fixes of an address, over connections of 100 each.
     fn fix_many(&mut self, last: u8, count: usize) -> Vec<TcpStream> {
         let mut streams = Vec::new();
         for start in (0..count).step_by(100) {
@@ -168,7 +168,7 @@ fn ask_datagram(socket: &UdpSocket, node: SocketAddr, request: &[u8]) -> Status 
     Status::new(answer[2])
 }
 
-/// What a fix, of group 2, is told that there is no room for.
+/// The status of a fix, of group 2, for which there is no room.
 fn no_room(dialect: Dialect) -> Status {
     match dialect {
         Dialect::Spec => Status::HEALING_OUT_OF_MEMORY,
@@ -183,12 +183,12 @@ const TRIALS: [(u16, Dialect); 2] = [(1, Dialect::Spec), (2, Dialect::Raidax)];
 fn an_address_whose_changes_wait_goes_on_asking_and_leaves_places_to_others() {
     for (shards, dialect) in TRIALS {
         let mut trial = Trial::start(shards, dialect);
-        // Whatever core its connections come to, it has its share on each.
+        // The address has its share on each core that its connections come to.
         let _waiting = trial.fix_many(2, 8 * usize::from(shards) * OF_ONE);
         trial.until_waiting(CHANGES_OF_ONE);
         let waits = trial.waiting();
         assert!(waits <= CHANGES_OF_ONE * usize::from(shards), "{waits}");
-        // Questions of the same address are answered, those that another shard answers too.
+        // Questions of the same address are answered, also those that another shard answers.
         let mut same = trial.connect(2);
         let mut other = trial.connect(3);
         for place in 0..100 {
@@ -215,8 +215,8 @@ fn datagrams_of_an_address_with_its_share_are_refused_and_nothing_has_happened()
         let mut trial = Trial::start(shards, dialect);
         let node = trial.node.address();
         let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
-        // The kernel hands each to the core of its coin's page: all of one page, so one core has
-        // them.
+        // The kernel hands each datagram to the core of its coin's page: all are of one page, so
+        // one core has them.
         for _ in 0..CHANGES_OF_ONE {
             socket.send_to(&trial.fix(), node).unwrap();
             std::thread::sleep(Duration::from_micros(100));

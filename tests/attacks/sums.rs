@@ -1,5 +1,5 @@
-//! Coins whose numbers cancel out (docs/protocol.md, "Sums") on a real node: whoever names two
-//! coins that share a number proves nothing about them, however they came to share it.
+//! Coins whose numbers cancel out (docs/protocol.md, "Sums") on a real node: naming two coins that
+//! share a number proves nothing about them, however they came to share it.
 
 use crate::real_node::{ADMIN_KEY, RealNode, plain::Client};
 use raida::{
@@ -67,7 +67,7 @@ fn everywhere(count: usize, each: impl Fn(&mut Client, Dialect)) {
 }
 
 impl Client {
-    /// Tries every command that takes a sum for a proof; gives what each said.
+    /// Tries every command that takes a sum as a proof; returns what each said.
     fn prove(&mut self, coins: &[Coin], sum: An, dialect: Dialect) -> Vec<(Command, Status)> {
         let named = || coins.iter().copied();
         let mut payload = Vec::new();
@@ -135,7 +135,7 @@ fn coins_that_share_a_number_which_is_no_key_are_nobodys_in_pairs() {
             }
         }
         assert!(client.have(&now), "nothing was moved");
-        // Who knows the numbers proves them where none cancels out.
+        // A client that knows the numbers proves them where none cancels out.
         for (places, sum) in [
             (&[0, 1, 2][..], an(0x71)),
             (&[6, 7, 4], sum(&all[6..8]) ^ an(0x72)),
@@ -228,7 +228,7 @@ fn worths_that_64_bits_do_not_hold_are_added_up_all_the_same() {
     let stats = client.ask(Command::Stats, &payload);
     let stats = NodeStats::read(&stats.payload).expect("stats");
     assert_eq!(stats.coins_powned, u64::from(COINS));
-    // Eight bytes on the wire: as much as they hold.
+    // Eight bytes on the wire: the most that they hold.
     assert_eq!(stats.value_powned, u64::MAX);
 
     // An offer has eight bytes for it.

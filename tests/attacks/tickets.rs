@@ -75,7 +75,7 @@ impl Stranger {
         self.wire.ask(&asked, ResponseCounter::Restart)
     }
 
-    /// The status that it gets for these coins, and the ticket.
+    /// The status that the node gives for these coins, and the ticket.
     fn ticket(&mut self, coins: &[(Coin, An)]) -> (Status, Option<TicketId>) {
         let mut payload = Vec::new();
         GetTicket::compose(coins.iter().copied(), &mut payload);
@@ -155,7 +155,7 @@ fn a_ticket_names_a_coin_once_however_often_it_is_asked_for() {
         let claimed = claim(&mut wire, 3, ticket.get(), 1);
         assert_eq!(claimed.status, Status::SUCCESS);
         let listed: Vec<Coin> = Validate::read(&claimed.payload).unwrap().iter().collect();
-        // In the order in which they first come.
+        // In the order of their first mention.
         assert_eq!(
             listed,
             held.iter().map(|(coin, _)| *coin).collect::<Vec<_>>()
@@ -164,8 +164,9 @@ fn a_ticket_names_a_coin_once_however_often_it_is_asked_for() {
     }
 }
 
-/// Addresses share 4,096 accounts, which the node draws: one in some hundred that comes is on that
-/// of another that has its share already. So many of a few may be, once in 100,000 runs more.
+/// Addresses share 4,096 accounts, which the node draws: about one new address in a hundred shares
+/// an account with one that has its share already. This many of a few addresses may; more do once
+/// in 100,000 runs.
 const SHARERS: usize = 3;
 
 #[test]
@@ -198,7 +199,8 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
             let one = [on_shard(shard)[0]];
             assert_eq!(first.take_all(&one, POOL), POOL / 8);
         }
-        // The same coin thousands of times is no longer a ticket than one of it; many coins are.
+        // A ticket that names the same coin thousands of times is no longer than one that names it
+        // once; a ticket of many coins is.
         let mut second = Stranger::at(2, &node);
         assert_eq!(
             second.take_all(&vec![on_shard(0)[0]; 3_000], POOL),
@@ -207,7 +209,7 @@ fn one_address_has_a_share_of_the_tickets_and_others_the_rest() {
         let mut third = Stranger::at(3, &node);
         let long = &on_shard(0)[..1_000];
         assert_eq!(third.take_all(long, POOL), POOL * 64 / 8 / 1_000);
-        // Who is honest and comes now gets what it needs.
+        // An honest client that comes now gets what it needs.
         let healing = counts(&node).healing;
         assert_eq!(healing.tickets_refused, 0);
         assert_eq!(healing.tickets_refused_share, shards as u64 + 2);
@@ -280,18 +282,18 @@ fn many_addresses_do_not_fill_the_pool_with_one_coin() {
             .map(|last| Stranger::at(last, &node).take_all(&held[..1], POOL))
             .sum();
         assert_eq!(taken, OF_A_COIN);
-        // The coin in a list of others is no way around it.
+        // Listing the coin among others does not get around the limit.
         let mut other = Stranger::at(40, &node);
         assert_eq!(other.take_all(&held[..3], POOL), 0);
-        // Who has other coins does not notice, though there is no room for this one's in the whole
-        // pool.
+        // A client with other coins does not notice, though the whole pool has no room for this
+        // coin's tickets.
         assert_eq!(other.take_all(&held[1..], POOL), OF_A_COIN);
         let healing = counts(&node).healing;
         assert_eq!(
             (healing.tickets_refused, healing.tickets_refused_coin),
             (0, 34)
         );
-        // Tickets of a former owner take nothing from who has the coin now.
+        // Tickets of a former owner take nothing from the present owner.
         let (coin, an) = held[0];
         let new = an ^ An::new((1_u128 << 64).to_be_bytes());
         let powned = plain::Client::tcp(&node).pown(&[(coin, an, new)]);
@@ -304,7 +306,7 @@ fn many_addresses_do_not_fill_the_pool_with_one_coin() {
     }
 }
 
-/// Datagrams may bear any address. What they take is not taken from who has the address.
+/// Datagrams may bear any address. They take nothing from the client that has the address.
 #[test]
 fn forged_datagrams_take_neither_tickets_nor_requests_from_who_connects_from_the_address() {
     const POOL: usize = 1_024;
@@ -445,7 +447,7 @@ fn a_node_that_knows_the_others_takes_no_claims_over_udp() {
                 assert_eq!(refused.status, Status::UNKNOWN_ENCRYPTION);
             }
             assert_eq!(counts(&node).healing.claims_over_udp, 25);
-            // Nothing of it is used up.
+            // None of it is used up.
             let mut tcp = Wire::tcp(node.address());
             for claimant in 0..25 {
                 let claimed = claim(&mut tcp, claimant, ticket, 1);
@@ -504,7 +506,7 @@ fn tickets_cannot_be_guessed_in_the_name_of_a_server_and_its_own_claims_are_answ
             "{wrong} guesses were looked at"
         );
         assert!(refused >= 320 - most);
-        // The names of others are none the worse, from the same address and on the same
+        // Claims in the names of others still work, from the same address and on the same
         // connections.
         let ticket = stranger.ticket(&held).1.unwrap().get();
         for guesser in &mut guessers {

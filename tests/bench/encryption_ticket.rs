@@ -11,7 +11,7 @@ fn serve(data: &Path) -> Serve {
     Serve::on(data)
         .with("shards.count", 2)
         .with("limits.healing_per_s", 0)
-        // One request in 64 is to be refused, over UDP too.
+        // The node must refuse one request in 64, over UDP too.
         .with("limits.udp_refusals_per_s", 0)
 }
 

@@ -75,7 +75,8 @@ fn fixes_are_right_with_11_others_down_and_have_to_be_expected_to_fail_with_12()
     let network = network().down(&down).start();
     let one = ["--connections", "1"];
     assert_all_right(&bench(&network, &one));
-    // The node has a ticket of each other server to claim, and does not know who is down.
+    // The node has a ticket of each other server to claim, and does not know which servers are
+    // down.
     assert!(
         last_fix(&network).contains("tickets=24"),
         "{}",

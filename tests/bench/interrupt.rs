@@ -68,7 +68,7 @@ fn an_interrupted_bench_takes_its_coins_out_of_circulation() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let node = Serve::on(&data).with("trade.settlement", "trusted").start();
-    // One that goes back and forth, and one whose numbers are drawn on the way.
+    // A kind that goes back and forth, and one whose numbers are drawn on the way.
     for (kind, signal_number) in [("pown", libc::SIGINT), ("put", libc::SIGTERM)] {
         let bench = spawn(folder.path(), &words(&node, &data, kind));
         wait_for_load(&node, &data);
@@ -117,7 +117,7 @@ fn the_coins_of_a_bench_that_was_killed_are_deleted_by_the_list_that_it_left() {
         let mut run = Command::new(env!("CARGO_BIN_EXE_raida"));
         run.args(words).current_dir(folder.path()).output().unwrap()
     };
-    // Unless whatever the number is said, nothing is touched.
+    // Without --whatever-number nothing is changed.
     let mut careful = command[1..].to_vec();
     careful.retain(|&word| word != "--whatever-number");
     let careful = delete(&careful);
@@ -128,7 +128,7 @@ fn the_coins_of_a_bench_that_was_killed_are_deleted_by_the_list_that_it_left() {
     assert_eq!(coins(&node), 0);
     assert_eq!(journals(folder.path()), Vec::<PathBuf>::new());
 
-    // A list of coins that are gone is nothing to speak of.
+    // A list of coins that are gone is not mentioned.
     let mut bench = spawn(folder.path(), &words(&node, &data, "put"));
     wait_for_load(&node, &data);
     bench.kill().unwrap();

@@ -11,8 +11,8 @@ mod node_process;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A bench takes all that a machine has. Beside others a network of 25 nodes may be too slow for
-/// what a fix waits for, and what is late is not right.
+/// A bench takes the whole machine. Beside other programs a network of 25 nodes may be too slow for
+/// a fix's waits, and a late answer is not right.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 fn alone() -> RwLockWriteGuard<'static, ()> {

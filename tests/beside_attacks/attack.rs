@@ -9,7 +9,7 @@ use crate::machine::Cpus;
 use crate::site::Site;
 use crate::wire::Owned;
 
-/// What an honest client does meanwhile that the attack is about: once a call, asked again and
+/// What the honest client at whom the attack is aimed does meanwhile: once per call, again and
 /// again. The error says what it got instead.
 pub type Victim = Box<dyn FnMut() -> Result<(), String> + Send>;
 
@@ -20,7 +20,7 @@ pub enum OnMemory {
     No,
     /// It takes memory that the node needs for longer: tickets live 300 s.
     Kept,
-    /// It takes memory that the node is to give back when the attackers have gone.
+    /// It takes memory that the node must give back when the attackers have gone.
     GivenBack,
 }
 
@@ -32,7 +32,7 @@ pub trait Attack {
     /// One line for a person: what is sent.
     fn what(&self) -> &'static str;
 
-    /// Whether it was found when looking for relatives of the attacks that the others stand for.
+    /// Whether the attack is a variant of another one.
     fn is_relative(&self) -> bool {
         false
     }
@@ -52,7 +52,7 @@ pub trait Attack {
         None
     }
 
-    /// The configuration of RAIDA 1, where that is to run as well beside a node with this address.
+    /// The configuration of RAIDA 1, where RAIDA 1 runs beside a node with this address.
     fn other_node(&self, _node: SocketAddr) -> Option<Vec<(&'static str, String)>> {
         None
     }
@@ -65,11 +65,11 @@ pub trait Attack {
     /// Those who attack.
     fn attackers(&self, site: &Site) -> Box<dyn Crowd>;
 
-    /// As many who ask for what they own, over the same transport: as often as the attackers did,
-    /// and with as much in a request.
+    /// As many honest clients, over the same transport: they ask for their own coins as often as
+    /// the attackers did, with requests of the same size.
     fn honest_crowd(&self, site: &Site, per_second: f64) -> Box<dyn Crowd>;
 
-    /// What the owner of the coins, or whoever else it is about, does meanwhile.
+    /// What the owner of the coins, or another target of the attack, does meanwhile.
     fn victim(&self, _site: &Site) -> Option<Victim> {
         None
     }
@@ -84,8 +84,8 @@ pub trait Attack {
         None
     }
 
-    /// Whether the attack is on memory: then that of a node as it comes, with a shard for each CPU,
-    /// is looked at as well.
+    /// Whether the attack is on memory: then a node with defaults, a shard for each CPU, is
+    /// measured as well.
     fn on_memory(&self) -> OnMemory {
         OnMemory::No
     }
@@ -96,12 +96,12 @@ pub fn attacker(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1, number)
 }
 
-/// The addresses of so many attackers.
+/// The addresses of this many attackers.
 pub fn attackers(count: u8) -> Vec<Ipv4Addr> {
     (1..=count).map(attacker).collect()
 }
 
-/// The addresses of so many honest ones.
+/// The addresses of this many honest clients.
 pub fn honest(count: u8) -> Vec<Ipv4Addr> {
     (1..=count)
         .map(|number| Ipv4Addr::new(127, 0, 2, number))

@@ -1,4 +1,4 @@
-//! Those who send many requests: attackers, and as many honest ones beside whom they are measured.
+//! Clients that send many requests: attackers, and as many honest ones for comparison.
 
 mod datagrams;
 mod held;
@@ -17,9 +17,9 @@ pub use held::Held;
 pub use streams::Streams;
 pub use visits::Visits;
 
-/// How often a crowd looks for what it can do.
+/// How often a crowd looks for work.
 const TURN: Duration = Duration::from_millis(1);
-/// No crowd goes on for longer, whatever happens to those that started it.
+/// Longest time that a crowd runs, whatever happens to the thread that started it.
 const TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a crowd may take until all of it is there.
 const GATHERING_MAX: Duration = Duration::from_secs(4);
@@ -120,8 +120,8 @@ impl Pace {
         }
     }
 
-    /// How many are due now. What has been due for long is given up: a crowd that was held up does
-    /// not make up for it.
+    /// How many are due now. Requests that have been due for long are dropped: a delayed crowd does
+    /// not catch up.
     pub fn due(&mut self, now: Instant) -> usize {
         let start = *self.start.get_or_insert(now);
         let by_now = now.duration_since(start).as_secs_f64() * self.per_second;

@@ -14,7 +14,7 @@ use crate::wire::{
 /// The address of the honest client.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 200);
 
-/// A datagram without an answer by then is sent again; a connection is given up.
+/// Time after which an unanswered datagram is sent again and a connection is given up.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How long the last answers of a paced run are waited for.
 const GRACE: Duration = Duration::from_millis(300);
@@ -122,8 +122,8 @@ impl Honest {
         right
     }
 
-    /// Sends each request when it is due, whatever became of those before. Gives how long each took
-    /// in microseconds, or was waited for in vain.
+    /// Sends each request when it is due, whatever happened to earlier ones. Returns how long each
+    /// took in microseconds, or how long the client waited without an answer.
     fn on_time(&self, manner: Manner, time: Duration, unanswered: &mut u64) -> Vec<u64> {
         let per_second = manner.paced_per_second();
         let count = (time.as_secs_f64() * f64::from(per_second)) as usize;

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Cpus {
     /// Runs the nodes.
     pub node: usize,
-    /// Runs whatever asks them.
+    /// Runs the clients.
     pub clients: usize,
     all: CpuSet,
 }
@@ -57,8 +57,8 @@ fn keep_to(cpus: &CpuSet) {
     sched_setaffinity(None, cpus).expect("this thread may choose its CPU");
 }
 
-/// Has this thread run as soon as it can, whatever else wants its CPU: the honest client is not to
-/// wait for the attackers that share its CPU. Gives whether that is allowed.
+/// Gives this thread priority on its CPU, so that the honest client does not wait for the attackers
+/// that share the CPU. Returns whether that is allowed.
 pub fn run_first() -> bool {
     let priority = libc::sched_param { sched_priority: 1 };
     // SAFETY: sched_setscheduler reads the structure, which lives until it returns.

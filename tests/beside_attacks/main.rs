@@ -1,10 +1,10 @@
 //! One honest client beside each attack that a stranger can make who has only read the protocol:
-//! what it still gets of the node, what memory the node takes, and what those get whom the attack
-//! is about.
+//! what the client still gets from the node, how much memory the node takes, and what the targets
+//! of the attack get.
 //!
 //! `perf/attacks` runs it on the release build; see there. The node runs on the first CPU,
-//! everything else on the last one, and the honest client before the attackers, so that it is the
-//! node that is measured and not who asks it.
+//! everything else on the last one, and the honest client has priority over the attackers, so that
+//! the test measures the node and not its clients.
 //!
 //! `RAIDA_ATTACKS` names the attacks to be measured, `RAIDA_ATTACKS_ALL=1` takes their relatives as
 //! well, `RAIDA_ATTACKS_ROUNDS` sets how often each, `RAIDA_ATTACKS_QUICK=1` only shows that they
@@ -54,7 +54,7 @@ fn one_honest_client_beside_each_attack() {
     let mut page = Page::new();
     for attack in &chosen {
         println!("{}", attack.what());
-        // One that cannot be made here is not to keep the others from being measured.
+        // An attack that cannot be made here must not keep the others from being measured.
         let measured = catch_unwind(AssertUnwindSafe(|| measure(&**attack, cpus, extent)));
         match measured {
             Ok(measured) => print!("{}", page.add(&**attack, &measured)),

@@ -10,15 +10,15 @@ use crate::honest::{Honest, Manner, Served};
 use crate::machine::{Cpus, own_cpu, run_first, socket_buffers};
 use crate::site::{Cores, Site, coins};
 
-/// From a crowd's start until the client is looked at.
+/// Time from a crowd's start until the client is measured.
 const WARM_UP: Duration = Duration::from_millis(250);
-/// How often whoever the attack is about does what they do.
+/// How often the target of the attack acts.
 const VICTIM_EVERY: Duration = Duration::from_millis(200);
 /// How long a node may work after the attackers have gone.
 const REST_MAX: Duration = Duration::from_secs(5);
 /// A node at rest takes no more of a CPU: its clock counts hundredths of a second.
 const REST_CPU: f64 = 0.1;
-/// So often in a row: a node that has to wait for its CPU seems to rest as well.
+/// This often in a row: a node that waits for its CPU seems to rest as well.
 const RESTFUL_LOOKS: u32 = 2;
 /// How long a node may keep the memory that an attack took.
 const BACK_AFTER: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ pub struct Measured {
     pub faults: Vec<String>,
     /// How often the node did not come to rest after the attackers had gone.
     pub restless: u32,
-    /// Memory of the node that was measured, and of one as it comes.
+    /// Memory of the measured node, and of one with defaults.
     pub memory: Vec<Memory>,
 }
 
@@ -66,9 +66,9 @@ pub struct Side {
     pub clients_cpu: f64,
     /// Bytes in the kernel's buffers of TCP at the end of it, of the whole machine.
     pub socket_buffers: u64,
-    /// What the one whom the attack is about asked.
+    /// What the target of the attack asked.
     pub asked: u32,
-    /// What failed of it.
+    /// Which of these requests failed.
     pub failed: Vec<String>,
 }
 
@@ -113,7 +113,7 @@ pub fn measure(attack: &dyn Attack, cpus: Cpus, extent: Extent) -> Measured {
         let attackers = attack.attackers(&site);
         let attacked = beside(&site, attackers, attack.manners(), &mut victim, extent);
         if !comes_to_rest(&site) {
-            // What still goes on there would be measured beside the honest crowd as well.
+            // Work that still goes on there would be measured beside the honest crowd as well.
             measured.restless += 1;
             measured.memory.push(memory(&site, Cores::One, rest));
             drop((site, victim));

@@ -8,17 +8,19 @@ use crate::machine::load_average;
 use crate::measure::{Extent, Measured, Memory, Pair, Side};
 use crate::site::Cores;
 
-/// The client is served at least so many times as often as beside as many honest requests.
+/// Least rate of the client's answers beside an attack, as a part of its rate beside as many honest
+/// requests.
 const RATE_MIN: f64 = 0.5;
-/// Its slowest hundredth takes at most so many times as long.
+/// Most that its slowest hundredth takes, as a multiple of the same beside honest requests.
 const P99_MAX: f64 = 3.0;
-/// A node takes at most so many bytes beside its pages.
+/// Maximum number of bytes that a node takes beside its pages.
 const MEMORY_MAX: u64 = 256_000_000;
-/// It holds at most so many times what it held at rest, 10 s after the attack.
+/// Most memory that it holds 10 s after the attack, as a multiple of what it held at rest.
 const BACK_MAX: f64 = 1.2;
 /// A crowd or a client that takes more of its CPU may be what is measured.
 const CLIENTS_CPU_MAX: f64 = 0.95;
-/// Of the honest crowd's requests at least this part is to be answered, or there was no such crowd.
+/// Least part of the honest crowd's requests that must be answered; below it the comparison has no
+/// crowd.
 const ANSWERED_MIN: f64 = 0.9;
 
 /// The page on all attacks that were measured.
@@ -54,7 +56,7 @@ impl Page {
         }
     }
 
-    /// Takes an attack in. Gives what is to be shown of it at once.
+    /// Takes in an attack. Returns the text to show at once.
     pub fn add(&mut self, attack: &dyn Attack, measured: &Measured) -> String {
         let name = attack.name();
         writeln!(self.what, "- `{name}`: row {}", attack.what()).expect("a String takes all");

@@ -1,4 +1,4 @@
-//! The node under attack, and whose coins are whose on it.
+//! The node under attack, and who owns which coins on it.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -28,7 +28,7 @@ const PAGE_BYTES: u64 = 1_024 * 17;
 pub enum Cores {
     /// One shard on the node's CPU, so that clients and node do not share one.
     One,
-    /// As it comes: a shard for each CPU.
+    /// The default: a shard for each CPU.
     All,
 }
 

@@ -1,4 +1,4 @@
-//! Requests and answers as a stranger makes them who has read the protocol: bytes.
+//! Requests and answers as bytes, made by a stranger who has read the protocol.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -98,7 +98,7 @@ pub fn request_to(raida: u8, command: Code, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A header alone, which says that so many bytes follow.
+/// A header alone, which says that this many bytes follow.
 pub fn header(raida: u8, (group, code): Code, body: usize) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes[0] = 1;

@@ -41,7 +41,7 @@ fn connect(node: &SmallNode, transport: Transport, options: Options) -> Client {
     Client::connect(("127.0.0.1", node.address.port()), transport, options).unwrap()
 }
 
-/// Where an answer is not to come, a person waits no longer than this.
+/// Longest time that a person waits for an answer that does not come.
 fn impatient() -> Options {
     Options {
         timeout: Duration::from_millis(200),

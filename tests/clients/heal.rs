@@ -1,5 +1,5 @@
 //! Healing a wallet against 25 servers that keep their coins in a map and repair by vote: which
-//! server is asked for what, and what is on disk whenever it may count.
+//! server is asked for what, and what is on disk at each moment that may count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +30,7 @@ enum Fate {
     Late,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
-    /// Carried out; and with the tickets the server has the coin fixed on all others, to numbers of
+    /// Carried out; then the server uses the tickets to fix the coin on all others, to numbers of
     /// its own.
     Steals,
     /// Nothing is carried out, and the server says that it was.
@@ -50,7 +50,7 @@ struct Fake {
     without_tickets: BTreeSet<u8>,
     /// What happens on some servers instead.
     fates: BTreeMap<u8, Fate>,
-    /// For what servers wait before they do anything about a fix.
+    /// What servers wait for before they act on a fix.
     waits: BTreeMap<u8, fn(&State) -> bool>,
 }
 
@@ -64,7 +64,7 @@ struct State {
     under_way: BTreeMap<RaidaId, FixOrder>,
     /// Groups of coins that tickets were asked for.
     groups: usize,
-    /// How many that were when a server first went on with a fix.
+    /// How many there were when a server first went on with a fix.
     groups_at_first: usize,
     /// How many fixes each server is at, and was at most.
     at_work: BTreeMap<u8, (usize, usize)>,
@@ -325,7 +325,7 @@ impl Trial {
 
     fn fixes(&self) -> Vec<(u8, Vec<Coin>)> {
         let mut fixes = self.network.state.lock().unwrap().fixes.clone();
-        // Servers fix at the same time: which of them is at it first means nothing.
+        // Servers fix at the same time: their order means nothing.
         fixes.sort_by_key(|&(server, _)| server);
         fixes
     }
@@ -449,7 +449,7 @@ fn a_server_that_takes_a_fix_and_does_not_answer_gets_no_other_one_in_the_run_an
                 why.contains(&format!("and {} coins", many as usize - sent.len())),
                 "{why}"
             );
-            // As a command does that waited for other servers.
+            // Does what a command does after it waited for other servers.
             healed = heal(&mut wallet);
         }
     }
@@ -467,7 +467,7 @@ fn a_number_in_doubt_that_was_not_sent_a_successor_stays_in_the_file() {
     for sn in [0, COINS_A_TICKET as u32] {
         trial.network.lose(sn, [11]);
     }
-    // So that there are two groups, of which the second has the last coin alone.
+    // So that there are two groups; the second has only the last coin.
     (1..COINS_A_TICKET as u32).for_each(|sn| trial.network.lose(sn, [12]));
     trial.network.lose(COINS_A_TICKET as u32, [21]);
     let earlier = An::new([0x77; 16]);
@@ -507,7 +507,7 @@ fn a_number_in_doubt_that_was_not_sent_a_successor_stays_in_the_file() {
 
 #[test]
 fn groups_go_side_by_side_and_no_more_than_some() {
-    // One group more than go at once, all with the same server, each with one of its own.
+    // One group more than run at once, all with the same server, each with one of its own.
     let many = GROUPS_AT_ONCE * COINS_A_TICKET + 1;
     assert_eq!(GROUPS_AT_ONCE, 4);
     let mut trial = Trial::of(many as u32);
@@ -670,7 +670,7 @@ fn a_coin_that_thirteen_servers_fail_is_counterfeit_and_not_fixed() {
     let healed = trial.heal().unwrap();
     assert_eq!(trial.fixes(), []);
     assert_eq!(healed.coins[0].after.grade(), Grade::Counterfeit);
-    // What is in Counterfeit is none of the wallet's own coins any more.
+    // Coins in Counterfeit no longer count as the wallet's own.
     assert_eq!(trial.filed(), [HEALED; 3]);
     let path = trial.folder.path().join("Counterfeit/0.0.bin");
     assert!(path.exists());
@@ -763,8 +763,8 @@ fn fixing_ends_when_a_round_has_not_helped() {
     let healed = trial.heal().unwrap();
     assert_eq!((healed.rounds, trial.fixes().len()), (1, 1));
     assert_eq!(healed.coins[1].after.grade(), Grade::Fracked);
-    // That the server had neither number when it was asked does not say that the fix will never
-    // take effect: it may wait for the others' votes for 32 s.
+    // The server had neither number when it was asked, but the fix may still take effect: it may
+    // wait for the others' votes for 32 s.
     assert!(healed.coins[1].in_doubt);
 }
 
@@ -799,7 +799,7 @@ fn a_network_that_knows_no_coin_of_the_wallet_is_told_of_and_nothing_is_changed(
     assert!(matches!(error, HealError::AnotherNetwork { coins: 4 }));
     assert!(error.to_string().contains("--network"), "{error}");
     assert_eq!(trial.bytes(), before);
-    // One coin that they know says that they are the right ones.
+    // One coin that they know shows that they are the right servers.
     let an = trial.wallet().coins()[3].file.an(raida(0));
     let mut state = trial.network.state.lock().unwrap();
     state.held.insert((raida(0), coin(3)), an);

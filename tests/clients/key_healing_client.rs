@@ -1,5 +1,5 @@
-//! Keys of broken servers mended against 25 servers that vouch and are vouched for in this process:
-//! who is asked for what, and what is on disk whenever it may count.
+//! Mending keys of broken servers, against 25 servers in this process, as helpers and as broken
+//! servers: who is asked for what, and what is on disk at each moment that may count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,7 +61,7 @@ enum Fate {
     RequestLost,
     /// Carried out, and the program that asked is killed.
     AskerKilled,
-    /// So often it is too early for tickets; then carried out.
+    /// It is too early for tickets this often; then the fix is carried out.
     TooEarly(usize),
     /// It is too early for the first half's ticket, and the other one is no good.
     HalfTooEarly,
@@ -445,7 +445,7 @@ impl Trial {
 
     fn healed(&self) -> Vec<(u8, Coin)> {
         let mut healed = self.network.state.lock().unwrap().healed.clone();
-        // Servers fix at the same time: which of them is at it first means nothing.
+        // Servers fix at the same time: their order means nothing.
         healed.sort_by_key(|&(server, _)| server);
         healed
     }
@@ -502,7 +502,7 @@ impl Trial {
         });
     }
 
-    /// No server has a number that was lost on the way to the wallet's files.
+    /// No server has a number that the wallet's files lack.
     fn assert_nothing_is_lost(&self, case: &str) {
         let state = self.network.state.lock().unwrap();
         for ((raida, coin), held) in &state.held {
@@ -590,7 +590,8 @@ fn nobody_can_foresee_who_vouches() {
             .iter()
             .all(|[one, other]| one != other && *one != 7 && *other != 7)
     );
-    // Of 24 servers 80 times one: that fewer than 12 of them help happens once in 10^20 times.
+    // Each of 80 draws takes one of 24 servers: fewer than 12 different ones come up once in 10^20
+    // times.
     let different: BTreeSet<u8> = drawn.iter().flatten().copied().collect();
     assert!(different.len() >= 12, "{drawn:?}");
     let pairs: BTreeSet<&[u8; 2]> = drawn.iter().collect();
@@ -651,7 +652,7 @@ fn a_server_that_nobody_vouches_for_is_told_with_the_reasons() {
         }
     }
     assert_eq!(trial.fixes(), []);
-    // Nothing was sent to the broken servers, so there is nothing to be in doubt about.
+    // Nothing was sent to the broken servers, so nothing is in doubt.
     assert!(!trial.network.on_disk(coin(0)).is_in_doubt());
     assert_eq!(trial.health().of(raida(3)).failures, 1);
 }
@@ -687,7 +688,8 @@ fn tickets_that_are_never_accepted_end_in_too_few_helpers_and_no_write() {
         panic!("{fix:?}");
     };
     let used_up = |(_, fault): &&(RaidaId, HelperFault)| matches!(fault, HelperFault::UsedUp);
-    // The tickets of 0 and 2, and then of so many pairs that neither of both was accepted.
+    // The tickets of 0 and 2, and then those of the maximum number of pairs with neither ticket
+    // accepted.
     let tried = 4 + 2 * PAIRS_IN_VAIN_MAX;
     assert_eq!(
         (failed.len(), failed.iter().filter(used_up).count()),
@@ -757,8 +759,8 @@ fn a_lost_request_leaves_both_numbers_and_the_same_one_is_asked_for_again() {
     assert!(is_fixed(&trial.fix_one()));
     assert!(trial.is_right(3));
     assert_eq!(trial.network.on_disk(coin(0)).an(raida(3)), proposed);
-    // It was looked first whether the number had come into force meanwhile, and other coins were
-    // left alone.
+    // The wallet first checked whether the number had come into force meanwhile, and left other
+    // coins alone.
     let old = An::new([4; 16]);
     let asked = [(3, proposed), (3, old)];
     assert_eq!(trial.finds(), [asked, asked].concat());
@@ -844,7 +846,7 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
         assert!(healed.contains(&(11, coin(0))), "{case}");
         assert!(healed.contains(&(3, coin(1))), "{case}");
         let proposed = trial.network.on_disk(coin(0)).pan(raida(3));
-        // By the other coins the server works again; this one waits.
+        // The other coins make the server work again; this one waits.
         let (results, healed) = (trial.heal_at(UnixSeconds(NOW.0 + 120)), trial.healed());
         assert!(
             results.is_empty() && healed.is_empty(),
@@ -866,7 +868,7 @@ fn healing_replaces_no_number_that_a_fix_of_keys_may_still_bring_into_force() {
 
 #[test]
 fn a_server_that_said_no_has_its_coins_repaired_at_once() {
-    // Its operator has given it no secrets, or others than the helpers have.
+    // Its operator has given it no secrets, or not those of the helpers.
     let refuses = Fate::Refuses(Status::HEALING_RAIDA_OUT_OF_RANGE);
     for (fate, helper) in [(Some(refuses), None), (None, Some(Helper::Useless))] {
         let mut trial = Trial::broken_on([3]);
@@ -1053,10 +1055,10 @@ fn a_server_that_fails_too_often_is_left_alone_until_its_cool_down_is_over() {
     assert_eq!(trial.health().of(raida(3)).failures, 0);
 }
 
-/// A clock that passes only while it is waited for.
+/// A clock that moves only during a wait.
 struct Clock<'a> {
     now: UnixSeconds,
-    /// How often who asks is ready to wait.
+    /// How often the asker is ready to wait.
     patience: usize,
     /// For which servers, and how long.
     waits: Vec<(Vec<u8>, Duration)>,
@@ -1141,7 +1143,7 @@ fn a_server_that_takes_no_tickets_yet_is_waited_for_and_mended_with_new_ones() {
         let health = EncryptionHealth::read(folder).unwrap();
         assert_eq!(health.broken(), [raida(3)], "the other one is mended");
         assert_eq!(health.of(raida(3)).failures, 0);
-        // Whoever breaks the wait off finds nothing in doubt.
+        // After an interrupted wait nothing is in doubt.
         let file = network.on_disk(coin(0));
         assert_eq!(file.pan(raida(3)), None);
     };
@@ -1165,7 +1167,7 @@ fn a_server_that_takes_no_tickets_yet_is_waited_for_and_mended_with_new_ones() {
     assert_eq!(trial.fixes().iter().filter(|(of, _)| *of == 8).count(), 1);
 }
 
-/// A part's bytes: they are printed nowhere.
+/// A part's bytes, which are printed nowhere.
 fn part_bytes(part: KeyPart) -> [u8; 8] {
     let whole = join([part; 2]);
     whole.expose()[..8].try_into().unwrap()
@@ -1268,7 +1270,7 @@ fn a_file_of_health_that_is_not_understood_stops_everything() {
 
 #[test]
 fn whatever_fails_however_often_no_number_is_lost_and_in_the_end_all_servers_are_mended() {
-    // 60 networks of which more and more is out of order, three times each.
+    // 60 networks, each with more out of order than the one before, three times each.
     for seed in 0..60 {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut some = |most: usize| -> BTreeSet<u8> {

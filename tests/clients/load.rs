@@ -270,7 +270,7 @@ fn a_connection_that_breaks_is_opened_again_for_the_next_turn() {
     assert!(last.tally.right > 0 && last.tally.lost == 0, "{last:?}");
 }
 
-/// A kind that takes its time to make ready.
+/// A kind that takes long to prepare.
 struct Slow(Box<dyn Kind>);
 
 impl Kind for Slow {
@@ -345,7 +345,7 @@ fn a_node_that_gives_no_encryption_ticket_is_an_error_that_says_what_it_takes() 
         assert!(fault.contains(text), "no {text:?} in {fault}");
     }
 
-    // All that it says yes to is that wrong numbers are wrong.
+    // It says yes only to wrong numbers being wrong.
     let node = SmallNode::start();
     node.put(owned(64).into_iter().map(|(coin, an)| (coin, an ^ an)));
     let (outcome, _) = load("encryption-ticket", 1, &plan(&node, UDP), &node);
@@ -439,7 +439,7 @@ fn latency_counts_from_when_a_request_was_due_not_from_when_it_was_sent() {
         // 40 ms of settling, then 400 ms.
         assert_eq!(measured.whole().right, 20 + 200);
         let whole = measured.whole().latency_ns;
-        // Counted from when they were sent, one would have waited. How long the rest takes to catch
+        // Counted from their sending, only one would have waited. How long the rest takes to catch
         // up depends on the machine.
         let waited = whole.count_between(50_000_000, 5_000_000_000);
         assert!(waited >= 70, "{waited} waited for the stalled node");
@@ -716,7 +716,7 @@ fn minted_coins_are_taken_out_of_circulation_again() {
         .unwrap();
     assert_eq!(node.coins(), 0);
 
-    // Nothing is asked for that is not written down, nor once the run is to end.
+    // The program asks only for coins that are written down, and for none once the run has to end.
     stop.ask();
     let stopped = Purse::mint(&mut client, &ADMIN_KEY, 30, &mut journal);
     assert!(matches!(stopped, Err(PurseError::Stopped)));

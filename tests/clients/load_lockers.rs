@@ -27,7 +27,7 @@ fn assert_nothing_for_sale(node: &SmallNode) {
     assert_eq!(node.state.lock().unwrap().lockers.sales.len(), 0);
 }
 
-/// One kind for requests of so many of 64 coins, one at a time, made ready.
+/// One kind, prepared, for requests of this many of 64 coins, one at a time.
 fn kind(name: &str, coins_per_request: usize, node: &SmallNode) -> (Purse, Box<dyn Kind>) {
     let mut purse = Purse::new(owned(64)).unwrap();
     let mut kind = Mix::one(name).unwrap().kind(Setup {

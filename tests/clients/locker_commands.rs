@@ -1,6 +1,6 @@
-//! The way of coins into lockers, up for sale and back, as a person goes it: with the program, from
-//! a CSV on one small server, and from a wallet on 25 of them that refuse, disagree or are down,
-//! and with the program killed on its way.
+//! Coins go into lockers, up for sale and back, as a person does it: with the program, from a CSV
+//! on one small server, and from a wallet on 25 servers that refuse, disagree or are down, and with
+//! the program killed in between.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ impl Network {
         std::fs::write(self.path("hosts"), hosts.join("\n") + "\n").unwrap();
     }
 
-    /// Nobody listens there any more, as far as the program can see.
+    /// From the program's view, nobody listens there any more.
     fn make_unreachable(&self, raida: usize) {
         let hosts = std::fs::read_to_string(self.path("hosts")).unwrap();
         let mut hosts: Vec<String> = hosts.lines().map(str::to_owned).collect();
@@ -108,8 +108,8 @@ impl Network {
         assert_ne!(run.status, Some(2), "{}", run.err);
     }
 
-    /// Runs the program until it has sent so many requests of this command, to all servers
-    /// together, and kills it then. Whether it came to that.
+    /// Runs the program until it has sent this many requests of this command, to all servers
+    /// together, and then kills it. Returns whether it sent that many.
     fn kill_at(&self, words: &str, command: Command, number: usize) -> bool {
         let (seen, pid) = (AtomicUsize::new(0), Arc::new(AtomicU32::new(0)));
         let killed = Arc::new(Mutex::new(false));
@@ -297,7 +297,7 @@ fn a_wallet_that_takes_its_coins_back_keeps_no_second_file_of_them() {
     assert_done(&network.run("locker take --wallet wallet --key @secret"));
     assert!(!exists(&network.path("wallet/Lockers/0.1.bin")));
     assert_eq!(network.files("wallet").len(), 2);
-    // And once more, over whatever an earlier time left.
+    // And once more, over the leftovers of an earlier run.
     std::fs::write(network.path("wallet/Lockers/0.1.bin"), "old").unwrap();
     assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
     let kept = CoinFile::read(&network.path("wallet/Lockers/0.1.bin")).unwrap();
@@ -323,7 +323,7 @@ fn what_is_refused_leaves_no_wallet_behind_and_shows_no_secret() {
     assert!(bought.out.contains(says), "{}", bought.out);
     assert!(!bought.out.contains("the locker's secret"));
     assert!(!network.path("made").exists());
-    // An earlier run may have been paid: whoever names its locker asks all the same.
+    // An earlier run may have been paid: a command that names its locker asks all the same.
     let again = network.run(&format!("{buy} --key @secret"));
     assert_eq!(again.status, Some(1), "{}", again.err);
     assert!(again.out.contains("paid on 0 servers"), "{}", again.out);
@@ -407,7 +407,7 @@ fn a_coin_that_one_server_lost_goes_into_the_locker_on_the_others() {
     network.set(4, coin(1), An::new([0x77; 16]));
     let put = network.run("locker put --wallet wallet --all --key @secret");
     assert_done(&put);
-    // The coin that it knows it has put there all the same.
+    // It has put the coin that it knows there all the same.
     assert_eq!(network.in_locker(&secret(), coin(0)), 25);
     assert_eq!(network.in_locker(&secret(), coin(1)), 24);
     assert!(
@@ -433,7 +433,8 @@ fn coins_that_too_few_servers_put_into_the_locker_stay_with_the_numbers_that_eac
         assert!(*folder == Folder::Bank && !file.is_in_doubt());
         assert_eq!(network.known(file), 25);
     }
-    // The same once more ends it, whatever amount is asked for, and then there is no more to it.
+    // The same command again completes it, whatever amount is asked for; after that nothing is left
+    // to do.
     assert_done(&network.run("locker put --wallet wallet --amount 1 --key @secret"));
     assert_eq!(network.in_locker(&secret(), coin(1)), 25);
     assert_eq!(network.files("wallet").len(), 0);
@@ -586,7 +587,7 @@ fn a_put_killed_at_any_step_loses_no_coin_and_is_ended_by_the_same_command() {
                 assert_eq!(network.known(file), 25, "{command:?} {number}");
             }
             if round % 2 == 0 {
-                // Healing finds out what became of it, and leaves all coins the wallet's.
+                // Healing finds out what happened to them, and all coins stay the wallet's.
                 network.heal("wallet");
                 let files = network.files("wallet");
                 assert!(files.iter().all(|(folder, _)| *folder == Folder::Bank));
@@ -634,8 +635,8 @@ fn a_take_killed_at_any_step_loses_no_coin_and_is_ended_by_the_same_command_or_b
 }
 
 impl Network {
-    /// Leaves a wallet as a run does that is killed when it knows what the servers did: all coins'
-    /// files say so, and the first `filed` of them lie where they belong.
+    /// Leaves a wallet as a run does that is killed after it learned what the servers did: all
+    /// coins' files say so, and the first `filed` of them lie where they belong.
     fn learn(&self, wallet: &str, filed: usize) {
         let mut wallet = Wallet::open(&self.path(wallet), Access::Change).unwrap();
         for filed in wallet.coins_mut() {
@@ -654,8 +655,8 @@ impl Network {
         wallet.file_by_grade().unwrap();
     }
 
-    /// A run that was killed, up to where its coins are known, is ended by the same command, which
-    /// reports them all; once more there is nothing left to report.
+    /// The same command completes a run that was killed before its end, and reports all its coins;
+    /// given once more, it has nothing left to report.
     #[track_caller]
     fn end(&self, words: &str, wallet: &str, coins: usize) {
         let again = self.run(words);
@@ -717,7 +718,7 @@ fn a_take_killed_while_it_files_is_ended_and_reported_by_the_same_command() {
         while !exists(&file) && child.try_wait().unwrap().is_none() {
             std::hint::spin_loop();
         }
-        // It may have ended, in time to report.
+        // The run may have ended in time to report.
         let _ = child.kill();
         let run = Run::from(child.wait_with_output().unwrap());
         network.nodes.iter().for_each(SmallNode::wait_until_idle);
@@ -735,7 +736,7 @@ fn coins_of_a_fracked_take_are_filed_as_such_after_a_kill() {
     let words = "locker take --wallet other --key @secret";
     assert!(network.kill_at(words, Command::Find, 24));
     network.learn("other", 0);
-    // As where a server had said that it has another number.
+    // As if a server had said that it has another number.
     let mut wallet = Wallet::open(&network.path("other"), Access::Change).unwrap();
     wallet.coins_mut()[0].file.pown.0[RaidaId::new(3).unwrap()] = Mark::Failed;
     wallet.save().unwrap();
@@ -762,7 +763,7 @@ fn coins_of_a_killed_purchase_or_way_back_are_filed_and_reported_by_the_same_com
             assert_done(&network.run(&offer));
             assert!(network.kill_at(words, Command::Find, 24));
             network.learn("other", filed);
-            // These servers know nothing of earlier purchases.
+            // These servers do not remember earlier purchases.
             network.end(words, "other", 3);
         }
     }
@@ -820,7 +821,7 @@ fn all_servers_are_asked_about_an_offer_before_it_is_paid() {
     assert!(!exists(&network.path("other")));
     assert_eq!(asked(Command::Buy), 0);
 
-    // Who has paid is shown the same before any server hears of the payment.
+    // A buyer who has paid sees the same before any server hears of the payment.
     let order = Arc::new(Mutex::new(vec![]));
     let seen = order.clone();
     let watch = move |_: RaidaId, asked: Command| seen.lock().unwrap().push(asked);
@@ -894,7 +895,7 @@ fn coins_on_too_few_servers_are_left_in_the_locker() {
     for raida in 0..13 {
         network.set(raida, coin(1), An::new([0x77; 16]));
     }
-    // It is told, and is no fault of the coins that 13 servers have.
+    // The command mentions it; the coins that 13 servers have are not affected.
     let take = network.run("locker take --wallet other --key @secret --json");
     assert_done(&take);
     let report = json(&take);
@@ -1024,7 +1025,7 @@ fn a_locker_moves_to_another_key_and_a_killed_move_is_ended_by_the_same_command(
         // Once more changes nothing and says the same.
         assert_done(&network.run(words));
     }
-    // Some of them: the others stay, and no server is told of for that.
+    // Some of them: the others stay, and no server is mentioned for that.
     let network = Network::of(2);
     assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
     let one = network.run("locker move --key @secret --to @offer --coin 0.1");
@@ -1393,7 +1394,7 @@ fn one_wrong_number_keeps_all_coins_of_a_request_out_of_the_locker() {
         Some(1)
     );
     assert!(!exists(&one.path("mine.csv")));
-    // A key for all servers is none for one.
+    // A key for all servers is not valid for one.
     std::fs::write(one.path("key"), SECRET).unwrap();
     let wrong = one.run("locker put coins.csv --key @key");
     assert_eq!(wrong.status, Some(2));
@@ -1469,7 +1470,7 @@ fn coins_of_a_csv_are_offered_shown_bought_and_taken_back_on_one_server() {
     );
     assert_eq!(one.run("trade show --key @offer").out, show.out);
 
-    // What a list says takes nothing.
+    // The id in a list takes no coin.
     assert_eq!(
         one.run(&format!("trade cancel --key {id} --free")).status,
         Some(1)
@@ -1499,8 +1500,8 @@ fn coins_of_a_csv_are_offered_shown_bought_and_taken_back_on_one_server() {
 
 /// The most memory, in MB, that a run of the program takes, and what it prints into `out`.
 ///
-/// Read while it runs: what a process is said to have taken when it has ended counts the program
-/// that started it as well.
+/// Reads it while the program runs: the figure after its end counts the program that started it as
+/// well.
 fn most_memory(process: &mut Process, out: &Path) -> (i32, u64) {
     let child = process.stdout(std::fs::File::create(out).unwrap()).spawn();
     let mut child = child.unwrap();
@@ -1528,11 +1529,11 @@ fn a_list_that_names_a_coin_twice_or_has_no_end_is_no_answer() {
         let number = node.asked(Command::Peek);
         node.fail(Command::Peek, number, Fault::Lists { coins, times });
     };
-    // Once each of the two, as everybody says, is no lie.
+    // Each of the two once, as all servers say, is no lie.
     lie(2, 2, 1);
     lie(3, 1, 2_000);
     lie(5, 100_001, 1);
-    // More bytes than any answer has: they are not waited for.
+    // More bytes than any answer has: the program does not wait for them.
     lie(7, 1_000_000, 3);
     let peek = network.run("locker peek --key @secret");
     assert_done(&peek);
@@ -1567,7 +1568,7 @@ fn liars_cost_a_peek_little_memory() {
     assert!(megabytes < 256, "{megabytes} MB");
     let peek: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert_eq!((&peek["agree"], &peek["worth"]), (&13.into(), &"2".into()));
-    // What a liar invents is not printed whole: 25 of them would fill a disk.
+    // The program does not print all that a liar invents: 25 liars would fill a disk.
     let differs = &peek["differ"][0];
     assert_eq!(differs["extra"].as_array().unwrap().len(), 1_000);
     assert_eq!(differs["extra_count"], 99_998);
@@ -1701,7 +1702,7 @@ fn what_is_no_plain_file_hangs_no_command_and_no_name_moves_the_terminal() {
         assert_eq!(put.status, Some(2), "{}", put.out);
         assert!(put.err.contains("and not a plain file"), "{}", put.err);
     }
-    // Nor does a file that is called so that a terminal would do something.
+    // Nor does a file whose name holds terminal control characters.
     let name = "\x1b[2J\nraida: all is well.bin";
     std::fs::write(network.path("wallet/Bank").join(name), "").unwrap();
     let heal = network.run("heal wallet");
@@ -1737,7 +1738,7 @@ fn servers_that_say_done_and_do_nothing_cost_no_number() {
     assert_done(&network.run("locker put --wallet wallet --all --key @secret"));
     assert_eq!(network.in_locker(&secret(), coin(1)), 25);
 
-    // Nor do they where coins are taken out.
+    // Nor do they when coins are taken out.
     network.refuse(0..13, Command::Remove, Status::ALL_PASS);
     let take = network.run("locker take --wallet other --key @secret");
     assert_ne!(take.status, Some(0), "{}", take.out);

@@ -260,7 +260,7 @@ fn too_little_or_to_someone_else_is_refused() {
     let shared =
         json!([{"value": "BTC 1.00000000 BTC", "scriptPubKey": {"addresses": [SELLER, STRANGER]}}]);
     assert_settled(pays(shared), &[], REFUSED, "pays 0 satoshis");
-    // What is refused is so before anything is confirmed.
+    // The program refuses a payment before anything is confirmed.
     let early = Core::knows(json!({"vout": [output("1.00000000", STRANGER)]}));
     assert_settled(early, &[], REFUSED, "pays 0 satoshis");
 }

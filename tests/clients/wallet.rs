@@ -10,7 +10,7 @@ use raida::client::wallet::{
 use raida::coin::{An, Coin, Denomination, SerialNumber};
 use raida::protocol::RaidaId;
 
-/// A wallet's folder that goes with the test.
+/// A wallet's folder, removed after the test.
 struct Trial {
     folder: tempfile::TempDir,
 }
@@ -78,7 +78,7 @@ fn raida(number: u8) -> RaidaId {
     RaidaId::new(number).unwrap()
 }
 
-/// The first so many steps of a filing: what is on disk after a crash there.
+/// The first steps of a filing, this many: what is on disk after a crash there.
 fn first_steps(filing: &Filing, steps: usize) {
     let done: &[Step] = &Filing::STEPS[..steps];
     done.iter().for_each(|step| step(filing).unwrap());

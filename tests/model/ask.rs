@@ -34,7 +34,7 @@ pub enum Ask {
     DetectSum(Vec<Named>, An),
     Pown(Vec<(Named, An, An)>),
     PownSum(Vec<Named>, An, An),
-    /// With the numbers that the proof is made from, and the delta.
+    /// With the numbers from which the proof is made, and the delta.
     PownDerive(Vec<(Named, An)>, An),
     AvailableSns(u32, Vec<Denomination>),
     CreateCoins(u32, Vec<Named>),
@@ -348,7 +348,7 @@ impl Store {
         self.coins.iter().copied().map(some)
     }
 
-    /// Writes what it says over what stands in for that in a payload, from `at`.
+    /// Writes the real value over its placeholder in a payload, from `at`.
     fn spoil(&self, payload: &mut [u8], at: usize) {
         spoil(payload, at, COIN_SIZE, self.coins.iter().copied());
         put(
@@ -359,7 +359,7 @@ impl Store {
     }
 }
 
-/// Stands in for a key until the right one is put in its place, which may be none.
+/// Placeholder for a key, which the right key replaces; there may be none.
 fn a_locker() -> LockerKey {
     LockerKey::new(An::new([0xff; An::SIZE])).expect("the mark of a locker")
 }
@@ -383,7 +383,7 @@ fn bytes(coin: Named) -> [u8; Coin::SIZE] {
     bytes
 }
 
-/// Stands in for a coin that cannot exist until it is spoilt.
+/// Placeholder for a coin that cannot exist, until its denomination is made impossible.
 fn some(coin: Named) -> Coin {
     coin.unwrap_or_else(|| Coin::from_bytes(&[0; Coin::SIZE]).expect("coin 0 of denomination 0"))
 }

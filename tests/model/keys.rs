@@ -1,5 +1,5 @@
-//! What a node has to know of the encryption tickets of one client's coins: which helper made each
-//! and for what, which were used, and which may be from before the coin's newest change.
+//! What a node has to know about the encryption tickets of one client's coins: which helper made
+//! each and for what, which are spent, and which may be from before the coin's newest change.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,15 +7,15 @@ use raida::coin::Coin;
 
 use crate::other_servers::{Part, Ticket, Voucher, seal, shares_a_secret};
 
-/// Minutes that a ticket is good for after its own,
+/// Minutes after its own for which a ticket is valid.
 const AGE_MAX: u64 = 10;
-/// and before it, where the helper's clock is ahead.
+/// Minutes before its own for which it is valid, where the helper's clock is ahead.
 const AHEAD_MAX: u64 = 1;
-/// From so many seconds on the node may have forgotten that a coin changed: it knows for 720, and a
-/// test takes some by itself.
+/// Seconds after which the node may have forgotten that a coin changed: it remembers for 720, and a
+/// test takes some seconds itself.
 const FORGOTTEN_S: u64 = 600;
-/// Of the tickets that a node has written down as used, those of so many minutes before the latest
-/// are told apart after a restart; whatever is older counts as used.
+/// After a restart a node tells apart the spent tickets of this many minutes before the latest; all
+/// older ones count as spent.
 const LISTED: u64 = 2;
 
 /// The tickets, and the clock.
@@ -23,8 +23,9 @@ const LISTED: u64 = 2;
 pub struct Keys {
     /// The node's minute.
     now: u64,
-    /// The latest that it has been since the start. When the clock goes back, what was too old then
-    /// may be forgotten, with all of its minute: that hangs on what others have used.
+    /// The latest that it has been since the start. When the clock goes back, the node may have
+    /// forgotten tickets that were too old, with all of their minute: that depends on what others
+    /// have used.
     latest_now: u64,
     /// Every ticket that a helper made.
     made: HashMap<Ticket, (u8, Voucher)>,
@@ -37,13 +38,13 @@ pub struct Keys {
     /// Seconds that passed, and the minute that it was then.
     past: Vec<(u64, u64)>,
     used: HashSet<Ticket>,
-    /// Those that a number came of, or would have: they stay used.
+    /// Tickets that gave a coin a number, or would have: they stay spent.
     written: HashSet<Ticket>,
-    /// Up to here all tickets count as used, since a restart,
+    /// Since a restart, all tickets up to this minute count as spent.
     over: Option<u64>,
-    /// and up to here all may.
+    /// All tickets up to this minute may be spent.
     may_be_over: Option<u64>,
-    /// How often what came of those that were presented.
+    /// How often each outcome came for the presented ones.
     pub met: BTreeMap<Standing, u32>,
 }
 
@@ -83,7 +84,7 @@ impl Keys {
         self.now
     }
 
-    /// The node's clock shows this minute, so many seconds after some moment.
+    /// The node's clock shows this minute, this many seconds after some moment.
     pub fn set_now(&mut self, minute: u64, passed: u64) {
         self.now = minute;
         self.latest_now = self.latest_now.max(minute);

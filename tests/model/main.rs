@@ -63,9 +63,9 @@ const CLIENTS: u8 = TCP_CLIENTS + UDP_CLIENTS;
 const DENOMINATIONS_EACH: usize = 2;
 /// The denomination whose coins belong to all.
 const SHARED_DENOMINATION: usize = CLIENTS as usize * DENOMINATIONS_EACH;
-/// Pages of each denomination with coins that are asked about: 240 in all, and
+/// Pages of each denomination with coins that are asked about: 240 in all.
 const PAGES_EACH: usize = 20;
-/// so many in memory.
+/// Pages that the node keeps in memory.
 const CACHE_PAGES: usize = 64;
 const COINS_A_PAGE: usize = 4;
 /// The month of coins before anybody changes them: long ago.
@@ -74,11 +74,12 @@ const MONTH_BEFORE: u8 = 40;
 const RACES: usize = 5;
 /// Seconds that pages are reserved for.
 const RESERVED_S: u64 = 16;
-/// Requests of a client in a round,
+/// Requests of a client in a round.
 const REQUESTS: usize = 125;
-/// and rounds of a phase: the clock moves between them, when nobody talks.
+/// Rounds of a phase: the clock moves between them, while no client sends.
 const ROUNDS: usize = 8;
-/// The last phase goes on until all that must come up did, for so many rounds at most.
+/// Maximum number of rounds of the last phase, which goes on until everything that must come up
+/// did.
 const MORE_ROUNDS: usize = 60;
 
 /// What comes up in every conversation, or it has not been about lockers, trades and

@@ -1,5 +1,5 @@
-//! A client with coins of its own, every answer about which it can predict: it makes up requests,
-//! sends many at once, and holds the answers against the model.
+//! A client with coins of its own that can predict every answer about them: it makes up requests,
+//! sends many at once, and compares the answers with the model.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -31,7 +31,7 @@ use crate::{
     world::{Counts, Expected, Value, World},
 };
 
-/// Requests sent before the first answer is waited for, at most.
+/// Maximum number of requests sent before the client waits for the first answer.
 const DEPTH_MAX: usize = 32;
 /// Coins of its own that a client asks about.
 const POOL_MAX: usize = 250;
@@ -135,7 +135,7 @@ impl Owner {
         self.world.forget_carried_out();
     }
 
-    /// Sends so many requests and checks every answer.
+    /// Sends this many requests and checks every answer.
     pub fn converse(&mut self, wire: &mut Wire, requests: usize, shared: &Shared) {
         let is_tcp = matches!(wire, Wire::Tcp(_));
         let mut done = 0;
@@ -219,7 +219,7 @@ impl Owner {
         let shows_key_stream = matches!(protection, Protection::Coin(..) | Protection::Locker(_));
         // Over UDP there would be no answer.
         let bare = bare && (is_tcp || !shows_key_stream || command.answers_nothing());
-        // What is wrong with the request, if anything: the first that the node has to find.
+        // The first fault of the request that the node has to find, if any.
         let wrong = if let Some(status) = refusal {
             Some(status)
         } else if bare {
@@ -406,7 +406,7 @@ impl Owner {
         Store { coins, sum, key }
     }
 
-    /// Coins of a locker, most of which are there.
+    /// Coins to take from a locker; most of them are in it.
     fn remove(&mut self) -> Ask {
         let key = self.locker_or_none();
         let mut coins: Vec<Named> = self.world.under(key).into_iter().map(Some).collect();
@@ -441,7 +441,7 @@ impl Owner {
         if let Some(known) = known.filter(|_| self.random.random_bool(0.3)) {
             (transaction, offer, into) = known;
         }
-        // Which of two that are offered for the same, nobody can say.
+        // Nobody can say which of two offers at the same price sells.
         if self.world.on_offer(offer) > 1 {
             offer.value = Worth::from_units(1 + offer.value.units());
         }
@@ -488,7 +488,7 @@ impl Owner {
         }
     }
 
-    /// A number for a coin by the word of helpers: about every other time it comes to that.
+    /// A number for a coin that helpers vouch for: about every other time the coin gets it.
     fn fix_encryption(&mut self) -> Ask {
         let (mut named, _) = self.claim();
         if self.random.random_bool(0.1) {
@@ -589,7 +589,7 @@ impl Owner {
         match self.random.random_range(0..40) {
             // Just any.
             0 => return presented,
-            // The one before once more, whoever gave it.
+            // The ticket before once more, whichever helper gave it.
             1 => {
                 if let Some(before) = before {
                     presented.ticket = before.ticket;
@@ -1201,7 +1201,7 @@ fn shown(payload: &[u8]) -> Vec<Coin> {
     coins.collect()
 }
 
-/// Holds an answer against what it has to be.
+/// Compares an answer with the expected one.
 fn check_own(expected: &Expected, answer: &Answer) -> Result<(), String> {
     let says = |status: Status| {
         if answer.status == status {

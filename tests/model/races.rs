@@ -1,6 +1,6 @@
 //! Encryption tickets that every client has, of coins that belong to all. Nobody can predict who is
-//! first, but each ticket is taken from one of them, once; and a coin has a number that came of
-//! both halves in one request, or the one that it had.
+//! first, but each ticket is taken from one of them, once; and a coin has a number whose two halves
+//! came in one request, or the number that it had.
 
 use std::{
     collections::HashSet,
@@ -32,7 +32,7 @@ struct Race {
     tried: HashSet<Vec<u8>>,
     /// The minute in which it got the last of them.
     newest: Option<u64>,
-    /// Whether that, and the node's start, are so long ago that the tickets are good.
+    /// Whether that minute, and the node's start, are long enough ago for the tickets to be valid.
     is_fresh: bool,
     is_written: bool,
 }
@@ -174,8 +174,8 @@ impl Races {
         }
     }
 
-    /// Nobody talks: whatever was presented was taken once, or came when the coin had got its
-    /// number. Gives each coin and the numbers of which it has one.
+    /// No client sends: each presented ticket was taken once, or came when the coin had its number
+    /// already. Returns each coin and the numbers that it may have.
     pub fn end(&self) -> Vec<(Coin, Vec<An>)> {
         let mut races = self.races();
         let ended = races.iter_mut().map(|race| {

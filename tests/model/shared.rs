@@ -20,7 +20,7 @@ pub struct Event {
     pub what: What,
 }
 
-/// The part of it that is not time.
+/// What happened, without the time.
 #[derive(Clone, Copy)]
 pub enum What {
     /// The value was this at some moment between.
@@ -102,8 +102,8 @@ impl Shared {
         register.events.push(event);
     }
 
-    /// Holds all that was noted against each other and begins anew with the values at the end.
-    /// Gives each register's coins and value.
+    /// Compares all notes with each other and starts over with the values at the end. Gives each
+    /// register's coins and value.
     pub fn explain(&self) -> Vec<(Vec<Coin>, An)> {
         let mut registers = self.registers();
         let explained = registers.iter_mut().map(|register| {
@@ -184,7 +184,7 @@ fn explain(start: An, events: &[Event], at_once: bool) -> An {
                 assert!(began && had_not_ended, "value {k} was not there then");
             }
             What::WasNot(an) => {
-                // A value that never was is never there.
+                // A value that no change made is never seen.
                 let Some(&k) = place.get(an.expose()) else {
                     continue;
                 };

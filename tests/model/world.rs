@@ -1,4 +1,4 @@
-//! The model: a plain map of coins, and what a node has to answer whose coins these are.
+//! The model: a plain map of coins, and what a node with these coins has to answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,14 +49,14 @@ pub struct World {
     /// What listings call what is or was for sale.
     ids: BTreeMap<[u8; 16], PublicId>,
     dialect: Dialect,
-    /// What the healing of keys hangs on, and the node's clock.
+    /// The state of key healing, and the node's clock.
     pub keys: Keys,
-    /// Whether the node vouches for who asks without encryption.
+    /// Whether the node vouches for clients that ask without encryption.
     pub allows_unencrypted: bool,
     /// Pages reserved for sessions: (session, denomination, page).
     pub reserved: BTreeSet<(u32, Denomination, u16)>,
     pub counts: Counts,
-    /// How often what came of fixes.
+    /// How often each outcome of a fix came.
     pub fixes: BTreeMap<Fix, u32>,
     /// Requests that were carried out lately, by command and payload.
     carried_out: BTreeMap<(u8, Vec<u8>), CarriedOut>,
@@ -66,7 +66,7 @@ pub struct World {
     pub repeats: u32,
 }
 
-/// A request of which every coin was changed.
+/// A request that changed every one of its coins.
 #[derive(Clone)]
 struct CarriedOut {
     at: Instant,
@@ -144,7 +144,7 @@ pub enum Expected {
     Stats(Counts),
     /// 250 and these counts for these denominations; others belong to other clients.
     Audit(Vec<(Denomination, u32)>),
-    /// 250 and serial numbers none of which is in circulation.
+    /// 250 and serial numbers of coins that are not in circulation.
     AvailableSns {
         session: u32,
         denominations: Vec<Denomination>,
@@ -197,8 +197,8 @@ impl World {
         })
     }
 
-    /// Requests that were carried out lately. One whose coins have changed since is done anew if it
-    /// comes again: only such as do not move coins into lockers.
+    /// Requests that were carried out lately. A request whose coins have changed since is carried
+    /// out again if it comes again: only requests that do not move coins into lockers.
     pub fn lately(&self) -> impl Iterator<Item = &Ask> {
         let lately = self.carried_out.values();
         let lately = lately.filter(|known| known.at.elapsed() < REPEATED_FOR[0]);
@@ -453,7 +453,7 @@ impl World {
         }
     }
 
-    /// Makes a ticket for who proves to own a coin that is not for sale.
+    /// Makes a ticket for a client that proves to own a coin that is not for sale.
     fn vouch(&self, asked: &Vouch) -> Result<Expected, Status> {
         if let Proof::Number { key_id, .. } = asked.proof
             && key_id != 1
@@ -489,7 +489,7 @@ impl World {
         is_proved.then_some(ticket).ok_or(Status::KEY_NOT_FOUND)
     }
 
-    /// Gives a coin the number whose halves two helpers vouch for; whoever's it is, or nobody's.
+    /// Gives a coin, owned by anybody or nobody, the number whose halves two helpers vouch for.
     fn fix_encryption(
         &mut self,
         coin: Named,

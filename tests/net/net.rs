@@ -1,5 +1,5 @@
 //! Real sockets against real executors, with a handler that knows nothing of coins: what must hold
-//! of connections and datagrams whatever the requests mean.
+//! for connections and datagrams whatever the requests mean.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -50,7 +50,7 @@ const LONG: u8 = b'L';
 /// Refused, and where it ends is not known.
 const LOST: u8 = b'X';
 
-/// The answer to what there is no room for.
+/// The answer to a request without room.
 const FULL: &[u8] = b"full";
 
 fn request(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -156,7 +156,7 @@ impl Parked {
         id
     }
 
-    /// The last first, so that order is somebody else's merit.
+    /// The last first, so that the order of answers comes from the code under test.
     fn release_all(&self) {
         let waiting = self.waiting.take();
         let mut released = self.released.borrow_mut();

@@ -101,7 +101,8 @@ fn a_wallet_is_minted_looked_at_and_graded_on_25_nodes() {
         heal.out
     );
 
-    // A file that may be a coin and is none is no clean bill, nor is a coin of another network.
+    // A file that may be a coin and is none makes the result not clean, and so does a coin of
+    // another network.
     let stray = network.wallet().join("Bank/1.77.bin");
     std::fs::write(&stray, "not a coin").unwrap();
     let coin = network.wallet().join("Fracked").join(lost.name());

@@ -16,7 +16,7 @@ use rand::RngExt;
 /// The server that has lost its coins.
 const BROKEN: u8 = 0;
 
-/// So many seconds after anything but a fix has changed a coin it is fixed, and some.
+/// Seconds after a change other than a fix until a coin is fixed, and some more.
 const NOT_FIXED_FOR: u64 = 310;
 
 /// A network, and coins that all its nodes know.
@@ -197,7 +197,7 @@ fn of_two_fixes_at_once_the_last_word_is_that_of_one_on_all_coins() {
                 scope.spawn(move || {
                     let (outcomes, error) = healthy.network.client(BROKEN).fix(order);
                     assert!(error.is_none(), "{error:?}");
-                    // What came before the other's change writes over none of it.
+                    // A fix that came before the other's change overwrites none of it.
                     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]));
                     outcomes[0] == Outcome::Changed
                 })

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const COINS: usize = 4;
 
-/// So many seconds after a change or its start a server takes what others vouch for.
+/// Seconds after a change or its start until a server takes what others vouch for.
 const SETTLED: u64 = 310;
 
 /// A network, and a folder `wallet` beside the network's own.

@@ -1,7 +1,6 @@
 //! Broken servers that take no tickets yet, since they started or their coin changed a moment ago,
-//! as a person meets them who does not wait (docs/protocol.md section 6), on 25 real nodes that
-//! share secrets. The waits themselves are in `key_healing_client`, where a clock passes that
-//! nobody waits for.
+//! as a person who does not wait sees them (docs/protocol.md section 6), on 25 real nodes that
+//! share secrets. `key_healing_client` tests the waits themselves, with a simulated clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,9 +13,9 @@ use raida::coin::{An, Coin};
 use raida::protocol::RaidaId;
 use serde_json::Value;
 
-/// So many seconds after a change or its start a server takes what others vouch for.
+/// Seconds after a change or its start until a server takes what others vouch for.
 const SETTLED: u64 = 310;
-/// So many seconds after a fix of keys a number that it may have brought into force is in doubt.
+/// Seconds after a fix of keys for which a number that it may have brought into force is in doubt.
 const IN_DOUBT: u64 = 22 * 60;
 
 fn run(network: &NetworkProcess, words: &str) -> Run {

@@ -120,7 +120,8 @@ fn coins_are_offered_on_25_nodes_bought_by_another_wallet_and_taken_back() {
     assert_done(&bought);
     assert_healthy(&network, "buyer", 4);
     keep_secret(&network, &bought, "bought");
-    // Who asks again, for the same locker, is told the same; who asks for another one is not.
+    // A buyer who asks again for the same locker gets the same answer; one who names another locker
+    // does not.
     let again = network.run(&format!("{buy} --key @bought"));
     assert_done(&again);
     let none = network.run(&buy);

@@ -20,14 +20,14 @@ use raida::protocol::authentication::Pown;
 const FREEZE: libc::c_ulong = 0xc004_5877;
 const THAW: libc::c_ulong = 0xc004_5878;
 
-/// A small file system of its own on a loop device; its mount is seen by this thread and what it
-/// starts alone.
+/// A small file system of its own on a loop device. Only this thread and the processes that it
+/// starts see its mount.
 struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
-    /// `None`, and a word about it, where none can be mounted.
+    /// `None`, with a message, where none can be mounted.
     fn mount() -> Option<Disk> {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
@@ -115,8 +115,9 @@ fn send(node: &NodeProcess, request: &[u8]) -> TcpStream {
     stream
 }
 
-/// Whether it was refused. What was being written is closed without an answer, since nobody knows
-/// what becomes of it; what had only waited in line may be refused, and then is not changed.
+/// Whether the request was refused. The node closes the connection of a change that was being
+/// written without an answer, since its outcome is unknown; it may refuse a request that had only
+/// waited in line, and then changes nothing.
 fn was_refused(mut stream: TcpStream) -> bool {
     let mut answer = [0; 32];
     match stream.read(&mut answer).unwrap() {
@@ -205,7 +206,7 @@ fn changes_in_flight_are_given_up_others_refused_and_reads_answered_until_the_di
             );
         }
         let mut answer = [0; 64];
-        // What had only waited in line may be refused: then it is not changed.
+        // A request that had only waited in line may be refused: then it changes nothing.
         let datagram_refused = udp.recv(&mut answer).is_ok();
         if datagram_refused {
             assert_eq!(answer[2], Status::UNAVAILABLE.code());
@@ -213,7 +214,7 @@ fn changes_in_flight_are_given_up_others_refused_and_reads_answered_until_the_di
 
         drop(frozen);
         node.wait_for_log("the disk answers again");
-        // What was under way has happened or not, and is the same for good; the rest goes on.
+        // A change under way has happened or not, for good; the rest goes on.
         let deadline = Instant::now() + PATIENCE;
         for i in 0..book.coins.len() {
             let (coin, old) = of(&book, i);
@@ -277,7 +278,7 @@ fn places_are_given_back_while_the_disk_does_not_answer() {
         .collect();
     let refused: Vec<bool> = waiting.into_iter().map(was_refused).collect();
     assert!(refused.contains(&false), "all were refused");
-    // A stop waits for whoever has a place, and says whom it cuts off.
+    // A stop waits for the clients that have a place, and names those that it cuts off.
     node.signal(libc::SIGTERM);
     node.wait_for_log("the last checkpoint was not done in time");
     assert!(!node.log().contains("cut off"), "{}", node.log());

@@ -71,7 +71,7 @@ fn a_node_with_few_files_admits_as_many_connections_as_leave_room_for_its_own_an
     assert!(said.contains("10000 of network.max_connections"), "{said}");
     assert!(said.contains("may open 700 files"), "{said}");
     node.wait_for_log("LimitNOFILE");
-    // Its own files are within what it keeps for itself, and everybody who comes is served.
+    // Its own files fit into the descriptors that it reserves, and every client is served.
     assert!(files(&node) <= 700 - admitted, "{} files", files(&node));
     let mut streams: Vec<TcpStream> = Vec::new();
     for last in [1, 2] {

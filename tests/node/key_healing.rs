@@ -83,7 +83,7 @@ fn now() -> u64 {
     MINUTE.get()
 }
 
-/// Lets so many minutes pass. A coin that changed is healed by tickets of two minutes later.
+/// Lets this many minutes pass. Tickets of two minutes later heal a coin that changed.
 fn pass(node: &RealNode, minutes: u64) {
     let WallClock::Moved(clock) = &node.settings().clock else {
         panic!("nodes of these tests have a clock of the test's");
@@ -331,7 +331,7 @@ fn no_ticket_without_encryption_unless_the_operator_allows_it() {
     }
     node.restart(|settings| settings.allow_unencrypted_tickets = true);
     assert_eq!(status(&node, Protection::None, &long), Status::SUCCESS);
-    // It names no number, and there is no key that would prove anything.
+    // The request names no number, and no key proves anything.
     let answer = status(&node, Protection::None, &short);
     assert_eq!(answer, Status::KEY_NOT_FOUND);
     let wrong = asked(9, coin(1), part, Some(an(2)));
@@ -475,7 +475,7 @@ fn a_ticket_of_another_coin_is_not_taken() {
     let [_, own] = good(coin(2), an(50));
     assert_eq!(asker.fix(coin(2), &[tickets[0], own]), [false, true]);
     assert!(asker.has(coin(1), an(1)) && asker.has(coin(2), an(2)));
-    // Those that were presented in vain are good where they belong.
+    // Tickets that were refused elsewhere are good where they belong.
     assert_eq!(asker.fix(coin(1), &tickets), [true, true]);
 }
 
@@ -671,7 +671,7 @@ fn a_new_number_may_put_a_coin_into_a_locker() {
     );
 }
 
-/// Whichever commands bring coins into a locker: what is asked first lies first.
+/// Whatever command brings coins into a locker, the first request's coins come first.
 #[test]
 fn requests_of_one_connection_bring_coins_into_a_locker_in_their_order() {
     let node = start(|_| {});
@@ -777,7 +777,7 @@ fn as_many_used_tickets_are_remembered_as_there_may_be_and_no_more_are_taken() {
     assert!(asker.has(coin(1), an(1)) && asker.has(coin(2), an(2)));
 }
 
-/// Limits and what they did are to be seen by whoever runs the node.
+/// The operator of the node can see the limits and what they did.
 #[test]
 fn what_was_given_refused_taken_and_kept_is_counted() {
     let node = start(|settings| settings.tickets.pool = 64);
@@ -806,7 +806,7 @@ fn what_was_given_refused_taken_and_kept_is_counted() {
     assert_eq!(counts.used_tickets_kept, 4);
 }
 
-/// Who owned a coin may have collected tickets for it while that was so.
+/// A former owner of a coin may have collected tickets for it while it was the owner.
 #[test]
 fn a_ticket_from_before_a_coin_was_anothers_is_void() {
     let node = start(|_| {});
@@ -834,7 +834,7 @@ fn a_ticket_from_before_a_coin_was_anothers_is_void() {
     assert_eq!(asker.fix(coin(1), &good(coin(1), an(61))), [true, true]);
 }
 
-/// Its seller has the number, and would take the coin back from who buys it.
+/// Its seller has the number, and would take the coin back from the buyer.
 #[test]
 fn no_ticket_for_a_coin_that_is_for_sale() {
     let node = start(|_| {});

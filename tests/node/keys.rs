@@ -15,7 +15,7 @@ use raida::protocol::key_healing::{
 };
 use raida::protocol::{Protection, RaidaId, key_file};
 
-/// So many seconds after its start a server takes what others vouch for.
+/// Seconds after its start until a server takes what others vouch for.
 const SETTLED: u64 = 310;
 
 /// A folder to work in.

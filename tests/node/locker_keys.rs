@@ -1,5 +1,5 @@
-//! Encryption type 2: whoever knows a locker's key speaks under it for as long as a coin lies in
-//! the locker, on whatever shard that coin is (docs/protocol.md sections 3 and 5).
+//! Encryption type 2: a client that knows a locker's key can encrypt under it as long as a coin
+//! lies in the locker, on any shard (docs/protocol.md sections 3 and 5).
 
 use crate::real_node::{
     RealNode,
@@ -192,7 +192,7 @@ fn a_lockers_key_counts_from_the_request_that_makes_it_to_the_one_that_empties_i
 }
 
 /// Strangers can make any number of lockers whose keys start like somebody's, whose first five
-/// bytes travel in plain: all that they can do is to come later.
+/// bytes travel in plain: their lockers only come later.
 #[test]
 fn of_lockers_that_share_five_bytes_the_sixteen_oldest_are_tried_also_after_a_restart() {
     const LOCKERS: usize = 20;
@@ -200,7 +200,7 @@ fn of_lockers_that_share_five_bytes_the_sixteen_oldest_are_tried_also_after_a_re
     let coins: Vec<Coin> = (0..LOCKERS)
         .map(|index| PageId::from_index(7_000 + index).expect("a page").coin(9))
         .collect();
-    // Neither rising nor falling with age.
+    // Neither ascending nor descending by age.
     let keys: Vec<An> = (0..LOCKERS)
         .map(|age| locker(0x41, (7 * age % LOCKERS) as u8))
         .collect();

@@ -206,7 +206,8 @@ fn of_stores_of_the_same_coins_at_once_one_wins() {
         );
         assert_eq!(counts.iter().sum::<usize>(), 40);
 
-        // One coin more gives the sum away: of those who know the number, one is right.
+        // Stores of one coin, whose number is the sum: of the clients that know the number, one
+        // succeeds.
         let one = &all[..1];
         let number = (0..CLIENTS).map(|n| key(0x50 + n).an());
         let number = number

@@ -1,5 +1,6 @@
 //! Files of a data folder that go missing, at rest and under a running node, and two programs on
-//! one folder: the real program says so, and serves from nothing that has lost an answered change.
+//! one folder: the real program says so, and does not serve from a folder that has lost an answered
+//! change.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -335,7 +336,7 @@ fn a_folder_whose_lock_file_is_removed_is_still_one_nodes() {
         // It asks the node that has the folder.
         let (status, said) = trial.run(&["audit"]);
         assert_eq!(status, Some(0), "{said}");
-        // Whatever the refused ones left must not make room for the next.
+        // Leftovers of the refused programs must not let the next one in.
         let _ = File::create(trial.data().join("lock")).unwrap();
     }
     trial.book.assert_kept(&node);

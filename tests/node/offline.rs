@@ -532,8 +532,8 @@ fn a_page_file_that_is_gone_or_cut_short_is_damage() {
     assert!(!trial.path("d/pages/01.pages").exists());
 }
 
-/// Whether this process was started for this test alone. One that was not starts such a process,
-/// which has to succeed: what is counted there no other test changes.
+/// Whether this process was started for this test alone. If not, it starts such a process, which
+/// has to succeed: no other test changes the counts there.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "RAIDA_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
@@ -551,11 +551,11 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
-/// What this process has open.
+/// The open descriptors of this process.
 fn open_files() -> Vec<PathBuf> {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
     let links = descriptors.map(|entry| std::fs::read_link(entry.unwrap().path()));
-    // That of the folder itself is closed by now.
+    // The folder's own descriptor is closed by now.
     let mut files: Vec<PathBuf> = links.filter_map(Result::ok).collect();
     files.sort();
     files
@@ -577,7 +577,7 @@ fn no_operation_on_a_folder_leaves_a_file_open() {
             folder.for_each_page(|_| (), each).unwrap();
         }),
     ];
-    // The first executor of a process opens what is there for all.
+    // The first executor of a process opens descriptors that all share.
     folder.coins().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     let before = open_files();
@@ -699,7 +699,7 @@ fn a_count_in_a_head_that_is_wrong_is_named_and_rebuilt() {
         let what = report["rebuilt"]["repaired"][0]["what"].as_str().unwrap();
         assert!(what.contains(&format!("{kind} coins")), "{what}");
         assert_eq!(report["lockers"]["coins"], 3);
-        // The page is in its other slot now: begin anew.
+        // The page is in its other slot now: start over.
         std::fs::remove_dir_all(trial.path("d")).unwrap();
         import_lockers(&trial);
     }

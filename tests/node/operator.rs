@@ -1,4 +1,4 @@
-//! What an operator reads where something is in the way: which file or port, why, and what to do.
+//! What an operator reads when something prevents a start: which file or port, why, and what to do.
 //! And what a program reads that collects the log.
 
 use std::{
@@ -18,7 +18,7 @@ use std::{
 use crate::node_process::{PATIENCE, Serve};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-/// A user who may nothing that others do not let everybody do.
+/// A user without permissions of its own.
 const NOBODY: u32 = 65_534;
 const ROOT: u32 = 0;
 
@@ -144,7 +144,7 @@ fn a_node_that_cannot_start_says_so_in_json_where_its_log_is_json() {
     let object: serde_json::Value = serde_json::from_str(&error).unwrap();
     assert_eq!(object["level"], "ERROR");
     assert_says(object["error"].as_str().unwrap(), &["in use by process"]);
-    // Where nothing is logged, it is said all the same.
+    // The message comes even where nothing is logged.
     let error = refusal(serve.args(["--log-level", "off"]));
     assert_says(&error, &["raida: ", "in use by process"]);
 }
@@ -168,7 +168,7 @@ fn a_command_asks_the_node_that_runs_on_the_folder_it_is_given() {
     let counted = assert_succeeds(run(&["stats", "--data", "data"]));
     assert_says(&counted, &["requests"]);
     assert_succeeds(run(&["delete", "coins.csv", "--data", "data"]));
-    // Who is named is asked, and a folder without a node is told.
+    // The command asks the named node, and reports a folder without a node.
     let address = node.address.to_string();
     let named = [
         "stats", "--data", "data", "--host", &address, "--raida", "7",

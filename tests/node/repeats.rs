@@ -227,7 +227,7 @@ fn what_comes_again_is_answered_as_before_and_changes_nothing() {
     }
 }
 
-/// It changes nothing the first time, and so not the second.
+/// It changes nothing the first time, and nothing the second time.
 #[test]
 fn a_coin_powned_to_the_number_that_it_has_passes_each_time() {
     for shards in [1, 2] {
@@ -250,7 +250,7 @@ fn a_coin_powned_to_the_number_that_it_has_passes_each_time() {
     }
 }
 
-/// Under whichever key it comes: what counts is what it says.
+/// Under any key: only the content of the request counts.
 #[test]
 fn an_answer_is_sealed_for_the_request_that_it_answers() {
     for shards in [1, 2] {
@@ -296,7 +296,7 @@ fn once_its_coins_have_other_numbers_it_is_a_new_request() {
                 "{command:?}"
             );
         };
-        // Of one coin; of several, one of which has moved on; of a locker.
+        // Of one coin; of several coins, where one has moved on; of a locker.
         let one = pown(&[(all[0], own(all[0]), an(0x20))]);
         passes(&mut client, Command::Pown, &one);
         passes(
@@ -341,8 +341,8 @@ fn once_its_coins_have_other_numbers_it_is_a_new_request() {
     }
 }
 
-/// A sum whose delta is applied twice undoes itself: who sends a pown sum and hears nothing may ask
-/// again all the same.
+/// A delta that is applied twice undoes itself: a client that sends a pown sum and gets no answer
+/// may still ask again.
 #[test]
 fn a_pown_sum_that_comes_twice_does_not_undo_itself() {
     for shards in [1, 2] {

@@ -1,4 +1,4 @@
-//! Purchases are settled by real programs, whatever those do, and cores only wait for wakers.
+//! Real programs settle purchases, whatever they do, and cores only wait for wakers.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ use tempfile::TempDir;
 
 /// Far beyond what a program here takes, so that only a hang meets it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is to be at once takes less, however busy the machine is; what hangs here takes far longer.
+/// Limit for what must happen at once, however busy the machine is; a hang here takes far longer.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A shell script as the operator's program, in a folder where it can leave what it has to say.
@@ -83,7 +83,7 @@ impl Script {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The numbers it left in a file, at least so many.
+    /// The numbers that it left in a file, at least this many.
     fn numbers(&self, name: &str, at_least: usize) -> Vec<u32> {
         let mut numbers = Vec::new();
         wait_until("the numbers are there", || {
@@ -140,7 +140,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process runs: one that ended and was not waited for by whoever inherited it does not.
+/// Whether a process runs: a process that ended and whose parent has not waited for it does not.
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);

@@ -175,7 +175,7 @@ fn bad_questions_get_an_error_and_harm_nobody() {
         let answer = exchange(&trial.socket(), bytes);
         assert!(answer["error"].is_string(), "{answer}");
     }
-    // One who says nothing holds up the next for a second, not longer.
+    // A client that sends nothing delays the next one by at most a second.
     let silent = UnixStream::connect(trial.socket()).unwrap();
     assert_eq!(trial.report(&["--json"])["shards"], 1);
     drop(silent);

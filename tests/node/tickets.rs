@@ -105,8 +105,7 @@ fn every_server_claims_a_ticket_once_whatever_shard_it_speaks_to() {
     }
 }
 
-/// A ticket says that coins were somebody's when it was issued. Whoever has them since does not
-/// lose them to it.
+/// A ticket says who owned coins when it was issued. A later owner does not lose them to it.
 #[test]
 fn a_coin_that_has_another_owner_since_is_not_vouched_for() {
     let node = Node::new(|serve| serve);

@@ -183,7 +183,7 @@ fn what_is_offered_is_listed_looked_into_bought_and_gone_also_over_restarts() {
     }
 }
 
-/// Everything that someone can try who knows no more than a listing and the numbers of the coins.
+/// Everything that a client can try who knows only a listing and the numbers of the coins.
 #[test]
 fn who_has_only_a_listing_can_take_nothing() {
     for shards in [1, 2] {
@@ -210,13 +210,14 @@ fn who_has_only_a_listing_can_take_nothing() {
                 Status::ALL_FAIL
             );
         }
-        // A coin of one's own put up under the id as a key, so that the name means two things.
+        // The client offers a coin of its own under the id as a key, so that the name means two
+        // things.
         assert_eq!(client.put(&all[3..4], own(all[3]), form), Status::ALL_PASS);
         assert_eq!(client.look(id.into()), on_sale, "an id goes before a key");
         assert_eq!(client.cancel(form, Some(locker(0x67))), Status::ALL_PASS);
         assert_eq!(client.peek(locker(0x67)), all[3..4]);
         assert_eq!(client.look(id.into()), on_sale);
-        // Nothing is set up that could say it was paid.
+        // No settlement is configured that could say that it was paid.
         let wanted = listed[0].offer;
         assert_eq!(client.buy(wanted, locker(0x66), 1), Status::NO_SETTLEMENT);
         assert!(on_sale.iter().all(|&coin| client.have(&[(coin, key.an())])));
@@ -232,7 +233,7 @@ fn what_is_for_sale_moves_by_buy_and_by_remove_only() {
     let all = coins();
     let (key, on_sale) = (trade(0x31, 500), &all[..2]);
     assert_eq!(client.put(on_sale, sum(on_sale), key), Status::ALL_PASS);
-    // Whoever knows the key cannot do any of this either.
+    // A client that knows the key cannot do any of this either.
     assert_eq!(
         client.pown(&[(on_sale[0], key.an(), an(6))]),
         Status::ALL_FAIL
@@ -398,7 +399,7 @@ fn a_payment_that_was_seen_keeps_others_out_and_what_is_paid_is_handed_over() {
     assert_eq!(asked["price"], 500);
     assert_eq!(asked["transaction_id"], "01".repeat(32));
 
-    // Held for the first: nobody else sees it, buys it, or takes it back.
+    // Reserved for the first: nobody else sees it, buys it, or takes it back.
     assert_eq!(client.list(Currency::Bitcoin), []);
     assert_eq!(client.buy(offer, locker(0x42), 2), Status::NO_SUCH_OFFER);
     assert_eq!(
@@ -411,7 +412,7 @@ fn a_payment_that_was_seen_keeps_others_out_and_what_is_paid_is_handed_over() {
         Status::PAYMENT_PENDING
     );
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
-    // A look that finds nothing out ends no hold.
+    // A check without a result ends no reservation.
     fs::write(folder.path().join("says"), "1").unwrap();
     assert_eq!(client.buy(offer, locker(0x41), 1), Status::PAYMENT_PENDING);
     assert_eq!(client.list(Currency::Bitcoin), []);

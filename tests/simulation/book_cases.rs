@@ -38,7 +38,7 @@ impl Steps {
         }
     }
 
-    /// Ends whatever runs, by a power failure, and starts with so many shards.
+    /// Ends the running node by a power failure, and starts with this many shards.
     fn start(&mut self, shards: u16) -> Book {
         self.run = None;
         self.world.fail_power();
@@ -211,7 +211,7 @@ fn a_header_that_a_power_failure_would_still_take_is_not_built_on() {
         steps.start(1);
         steps.change(0, 10, &[7, 3], key, Notes::default());
         steps.checkpoint();
-        // The same book once more, of which any sync may fail; then the process is killed.
+        // The same book once more; any sync of it may fail; then the process is killed.
         let run = steps.run.take().unwrap();
         run.is_stale[0].set(true);
         let faults = Faults {

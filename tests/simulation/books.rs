@@ -448,7 +448,7 @@ impl Run {
                 changes
             }
             (8.., Some(sold)) if random.permille(500) => {
-                notes.ended = Some(An::new(sold)); // cancelled: back to whoever put them there
+                notes.ended = Some(An::new(sold)); // cancelled: back to the seller
                 let an = An::new(random.wide().to_be_bytes());
                 under(sold).into_iter().map(to(an)).collect()
             }

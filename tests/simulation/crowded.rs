@@ -1,5 +1,5 @@
-//! Every command that waits for coins, asked for one that as many wait for as may: it is refused at
-//! once, in the words of the dialect, and nothing changes.
+//! Every command that waits for coins, asked about a coin for which the maximum number of requests
+//! wait already: the node refuses it at once, with the dialect's status, and nothing changes.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -372,7 +372,7 @@ fn commands(trial: &Trial, coins: &Coins) -> Vec<(Command, Vec<u8>)> {
             Command::RemoveTrade,
             payload(|out| RemoveTrade::compose(offer_key(5), Some(locker(8)), out)),
         ),
-        // Who has paid keeps it from being taken back.
+        // A buyer who has paid prevents the seller from taking it back.
         (
             Command::Buy,
             payload(|out| {

@@ -1,4 +1,4 @@
-//! Damage that no power failure does: it is named, and nothing is served from it.
+//! Damage that no power failure does: the node names it, and serves nothing from it.
 
 use std::{rc::Rc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A disk that keeps what the storage trait promises and not a bit more.
+//! A disk that keeps exactly what the storage trait promises.
 //!
 //! A file is what reads see (`current`), what a power failure leaves for sure (`durable`), and the
 //! writes between the two. When the power fails, each of these keeps all, none, or any of its
@@ -193,7 +193,8 @@ impl Disk {
         self.blocks
     }
 
-    /// Counts loads anew: a page that is read twice from here on has left memory in between.
+    /// Starts counting loads again: a page that is read twice from here on has left memory in
+    /// between.
     pub fn forget_loads(&mut self) {
         self.loaded.clear();
     }

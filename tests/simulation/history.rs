@@ -42,7 +42,7 @@ const PLACES: u64 = 16;
 const HOT_PLACES: u64 = 4;
 /// Steps that a request takes, more or less.
 const STEPS_A_REQUEST: u64 = 12;
-/// More steps than any run takes that ends at all.
+/// More steps than any run that ends takes.
 const STEPS_MAX: u64 = 5_000_000;
 
 /// What happened in a history, or in many.
@@ -299,8 +299,8 @@ impl History {
         }
     }
 
-    /// Lets clients at the node until the power fails or all is done. Gives whether it was stopped
-    /// in good order.
+    /// Lets clients ask the node until the power fails or all is done. Returns whether the node was
+    /// stopped in good order.
     fn run(&mut self, node: Node, setup: &Setup) -> Result<bool, String> {
         self.world.disk.borrow_mut().forget_loads();
         if self.random.permille(600) {

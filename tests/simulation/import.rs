@@ -1,5 +1,5 @@
-//! An import that is cut short anywhere leaves every page as it was or as it was to be, and the
-//! next one does the rest.
+//! An import that is cut short anywhere leaves every page as it was or as imported, and the next
+//! import does the rest.
 
 use std::{collections::BTreeMap, rc::Rc};
 

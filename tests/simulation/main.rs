@@ -34,7 +34,7 @@ use std::{
 use history::{Counts, Told};
 
 const HISTORIES: u64 = 1_000;
-/// Histories may go wrong in several ways: so many are told before the rest is left.
+/// Histories may fail in several ways: this many failures are reported, and the rest left out.
 const FAILURES_MAX: u64 = 20;
 
 fn setting(name: &str) -> Option<u64> {
@@ -109,7 +109,7 @@ fn every_answered_change_is_there_and_every_other_wholly_or_not_at_all() {
     }
 }
 
-/// What never happened was not tested.
+/// An event that never happened was not tested.
 fn assert_worth(total: &Counts, histories: u64) {
     // In 10,000 histories.
     let least = [

@@ -14,7 +14,7 @@ pub type Value = Option<u128>;
 
 /// Attempts on one coin in one run, at most: clients make far fewer.
 const ATTEMPTS_MAX: usize = 256;
-/// Searches for a path give up here; a history has far fewer states.
+/// Number of states after which a search for a path gives up; a history has far fewer.
 const STATES_MAX: usize = 1_000_000;
 
 pub struct Model {
@@ -261,7 +261,7 @@ impl Attempts {
     }
 }
 
-/// How a coin's value can have come about.
+/// How a coin can have got its value.
 struct Ways {
     /// Where a path may be: its end and the attempts it took, which are all that matters of it.
     states: BTreeSet<(Value, Attempts)>,

@@ -116,7 +116,7 @@ pub async fn open(world: Rc<World>, setup: Setup, recovered: Recovered) -> std::
 
 type Meshes = Vec<Rc<Mesh<SimEnvironment>>>;
 
-/// The same, for whoever listens to the meshes.
+/// The same, with a listener on the meshes.
 pub async fn open_meshes(
     world: Rc<World>,
     setup: Setup,

@@ -1,5 +1,5 @@
-//! Changes of one coin that come faster than the disk writes: they wait in order and not too many,
-//! share records, stand or fall together, and leave nothing behind where nothing changes.
+//! Changes of one coin that come faster than the disk writes: they wait in order, up to a limit,
+//! share records, succeed or fail together, and leave nothing behind where nothing changes.
 
 use std::{
     future::Future,

@@ -1,4 +1,4 @@
-//! What must wait for what, where a random history rarely shows that it did not.
+//! What must wait for what, in cases where a random history rarely shows that it did not wait.
 
 use std::{rc::Rc, time::Duration};
 

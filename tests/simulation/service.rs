@@ -371,7 +371,7 @@ fn who_does_not_know_the_numbers_of_coins_waits_for_nobody_who_holds_them() {
     }
 }
 
-/// The coins of one's own locker are no reason to hold others'.
+/// A client's own locker coins are no reason to hold another client's.
 #[test]
 fn a_removal_holds_no_coins_that_lie_elsewhere() {
     for shards in [1, 2] {
@@ -393,7 +393,7 @@ fn a_removal_holds_no_coins_that_lie_elsewhere() {
     }
 }
 
-/// Commands that change these two coins, one of which is on each of two shards, and that one alone.
+/// Commands that change these two coins, one on each of two shards, together or alone.
 fn changes(coins: [Coin; 2]) -> Vec<(Command, Vec<u8>)> {
     let known = coins.map(|coin| (coin, own(coin)));
     let records = [

@@ -39,7 +39,7 @@ fn key(thing: &Thing) -> Key {
     (thing.moment, thing.name)
 }
 
-/// What the tasks of one history know together.
+/// What the tasks of one history share.
 #[derive(Default)]
 struct Told {
     /// What anybody tried to remember.
@@ -66,7 +66,7 @@ fn count(cell: &Cell<u64>) {
 }
 
 impl Told {
-    /// Whether what a start found may be: else what is wrong with it.
+    /// Checks what a start found; the error says what is wrong with it.
     fn compare(&self, found: &Used) -> Result<(), String> {
         let Used::Known(until, since) = found else {
             return Err("nobody knows what was used".to_owned());
@@ -223,7 +223,7 @@ impl History {
     }
 }
 
-/// Draws a few things of about now, and seldom so many that no block holds them.
+/// Draws a few things of about now, and seldom more than a block holds.
 fn draw(random: &mut Random, moment: &Cell<u64>, told: &Told) -> Vec<Thing> {
     match random.below(100) {
         0..60 => {}

@@ -27,11 +27,11 @@ use crate::{
 
 /// Seconds since 1970 at which every history starts: 21 November 2026.
 const START_UNIX_SECONDS: u64 = 1_795_219_200;
-/// Virtual time after which something that has not ended never will: many times the longest pause
-/// between two tries that the store makes.
+/// Virtual time after which the simulator takes something for hung: many times the longest pause
+/// between two tries of the store.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why a run came to no end.
+/// Why a run did not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The steps it was given are used up: this is where the power fails.

@@ -21,7 +21,7 @@ pub(super) struct Coins {
 }
 
 impl Coins {
-    /// Has the node make coins; who has the journal takes them out of circulation.
+    /// Has the node make coins; the owner of the journal takes them out of circulation.
     pub(super) fn mint(
         node: &NodeArgs,
         key: &AdminKey,
@@ -97,7 +97,8 @@ pub(super) fn spare_file(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// So many coins of the first pages, for a load that is about none: Redis is asked about them.
+/// The first coins of the first pages, this many, for a load that is about no coin: Redis is asked
+/// about them.
 pub(super) fn any(count: usize) -> Vec<Coin> {
     let pages = Denomination::all().filter_map(|denomination| PageId::new(denomination, 0));
     let coins = pages.flat_map(|page| (0..COINS_PER_PAGE).map(move |place| page.coin(place)));

@@ -24,12 +24,12 @@ const PROBE: Duration = Duration::from_secs(2);
 /// offered.
 const DRAWS_MAX: usize = 16;
 
-/// What a node is to fix.
+/// What a node fixes.
 pub(super) struct FixPlan<'a> {
     /// The network's folder, and where its nodes are.
     pub(super) network: &'a Path,
     pub(super) raidas: Raidas,
-    /// The node to be measured.
+    /// The measured node.
     pub(super) raida: RaidaId,
     /// Groups of coins, and coins of a group: one request is about one group.
     pub(super) groups: usize,
@@ -63,9 +63,8 @@ type Answers = PerRaida<Option<Vec<An>>>;
 impl FixPlan<'_> {
     /// Finds out who is there, makes coins on all of them, and opens a stock of tickets.
     ///
-    /// Where fixes are to succeed, the coins come to the node to be measured by a fix as well: a
-    /// node fixes no coin that something else changed less than 300 s before (docs/protocol.md,
-    /// "Fix").
+    /// If fixes have to succeed, the measured node gets the coins by a fix as well: a node fixes no
+    /// coin that something else changed less than 300 s before (docs/protocol.md, "Fix").
     ///
     /// # Errors
     /// Fixes would have another outcome than is expected; a node refuses. Coins that were made are
@@ -151,7 +150,7 @@ impl FixPlan<'_> {
     /// Who answers.
     ///
     /// # Errors
-    /// The node to be measured does not, or a server is another one.
+    /// The measured node does not answer, or a server is another one than expected.
     pub(super) fn probe(&self) -> Result<PerRaida<bool>, CliError> {
         let timeout = self.raidas.timeout.min(PROBE);
         let asked = (self.raidas).ask(timeout, |_| Some(()), |client, ()| client.echo());
@@ -173,7 +172,7 @@ impl FixPlan<'_> {
         Ok(is_up)
     }
 
-    /// What is to come of a fix with so many other servers up.
+    /// The expected outcome of a fix while this many other servers are up.
     fn repair(&self, others: usize) -> Result<Repair, CliError> {
         let refused = |what: String| Err(LoadError::Plan(what).into());
         match (others >= VOTES_NEEDED, self.expects_refusal) {
@@ -190,8 +189,8 @@ impl FixPlan<'_> {
         }
     }
 
-    /// Has the node to be measured fix coins that all others have, a thousand at a time, and adds
-    /// their numbers there. Whether it fixed all.
+    /// Has the measured node fix coins that all others have, a thousand at a time, and adds their
+    /// numbers there. Returns whether it fixed all.
     fn bring(&self, coins: &[Coin], ans: &mut Answers) -> Result<bool, CliError> {
         let raida = self.raida;
         let failed = |error| {
@@ -230,7 +229,8 @@ impl FixPlan<'_> {
         Ok(true)
     }
 
-    /// Makes the coins. Those of a group are of as many denominations, and so pages, as there are.
+    /// Makes the coins. The coins of a group are spread over as many denominations, and so pages,
+    /// as possible.
     fn mint(
         &self,
         nodes: &SameCoins,
@@ -299,7 +299,7 @@ impl FixPlan<'_> {
 }
 
 impl Fixes {
-    /// In words: what is to come of the fixes, and on whose word.
+    /// In words: the expected outcome of the fixes, and the servers whose votes count.
     pub(super) fn words(&self) -> String {
         let refused = match self.repair {
             Repair::All => "",

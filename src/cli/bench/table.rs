@@ -159,7 +159,7 @@ fn counts(one: &Measured) -> String {
     text
 }
 
-/// Where slices ended before their time: by how much.
+/// By how much slices ended before their time.
 fn cut_short(node: &Measured) -> String {
     let lengths = node.cut_short();
     if lengths.is_empty() {

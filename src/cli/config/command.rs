@@ -83,7 +83,7 @@ impl ConfigCommand {
     }
 }
 
-/// The configuration as a file that would give it again, each line with its origin.
+/// The configuration as a file with the same values, each line with its origin.
 fn as_toml(config: &Config) -> String {
     let lines: Vec<String> = KEYS
         .iter()

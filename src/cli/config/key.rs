@@ -12,7 +12,7 @@ use crate::shown::Shown;
 
 /// One key of the configuration: its name, what it accepts, and the field it sets.
 pub struct Key {
-    /// The section it stands in.
+    /// The section that holds it.
     pub section: &'static str,
     /// Its name within the section.
     pub name: &'static str,
@@ -672,7 +672,7 @@ impl Rule {
 
     /// Reads a value from plain text, as the environment and flags have it. A list is separated by
     /// commas, with or without the brackets and quotes that the file wants. `None` where the text
-    /// is not of the right type; the range is not looked at.
+    /// is not of the right type; the range is not checked.
     pub fn read(&self, text: &str) -> Option<Value> {
         match self {
             Rule::Whole { .. } => text.replace('_', "").parse().ok().map(Value::Whole),
@@ -696,8 +696,8 @@ fn are_different(texts: &[String]) -> bool {
     (0..texts.len()).all(|at| !texts[..at].contains(&texts[at]))
 }
 
-/// A name, or the beginning of one and `*`. Nothing stands for all names: the program gets what is
-/// named.
+/// A name, or the beginning of a name and `*`. No pattern matches all names: the program gets only
+/// named variables.
 fn is_variable(name: &str) -> bool {
     let name = name.strip_suffix('*').unwrap_or(name);
     !name.is_empty() && !name.contains(['*', '=', '\0'])

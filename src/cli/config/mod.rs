@@ -78,7 +78,7 @@ pub struct Network {
     pub body_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
-    /// Over UDP, an answer is at most so many times as long as its request; unless set, 3, and 10
+    /// Over UDP, an answer is at most this many times as long as its request; unless set, 3, or 10
     /// where the dialect is [`Dialect::Raidax`].
     pub udp_amplification: u32,
 }
@@ -125,9 +125,9 @@ pub struct Protocol {
 pub struct Tickets {
     /// Tickets that each shard keeps at the same time.
     pub pool: u32,
-    /// Shares of the pool, of which one address has one at most.
+    /// Number of shares of the pool; one address has at most one share.
     pub shares: u32,
-    /// Tickets that list the same coin at the same time; 0 for any number.
+    /// Maximum number of tickets that list the same coin at the same time; 0 for any number.
     pub per_coin: u16,
     /// From being issued to its end.
     pub lifetime: Duration,
@@ -142,7 +142,7 @@ pub struct Peers {
     pub servers: Vec<HostPort>,
     /// Whether a claim in a server's name counts only from that server's addresses.
     pub verify_source: bool,
-    /// How long a connection to another server may take to come about.
+    /// How long it may take to connect to another server.
     pub connect_timeout: Duration,
     /// How long another server may take to answer.
     pub reply_timeout: Duration,
@@ -162,13 +162,13 @@ pub struct Keys {
 pub struct Limits {
     /// Requests for healing (group 2) a second from one address, on each core; 0 for any number.
     pub healing_per_s: u32,
-    /// Such requests at once.
+    /// Such requests that may come at once.
     pub healing_burst: u32,
     /// Wrong claims in a server's name from one address a minute, on each core; 0 for any number.
     pub wrong_claims_per_min: u32,
     /// Refusals that each core sends over UDP to one address a second; 0 for any number.
     pub udp_refusals_per_s: u32,
-    /// Requests that were carried out which each shard remembers for 10 s, at most.
+    /// Maximum number of completed requests that each shard remembers for 10 s.
     pub repeats: u32,
     /// Requests that wait for their answer at a time, on each core.
     pub waiting_requests: u32,
@@ -194,19 +194,20 @@ pub struct Trade {
     pub currencies: Vec<Currency>,
     /// How long a payment that was seen and is not confirmed keeps others from buying the locker.
     pub pending: Duration,
-    /// Lockers that each shard keeps for such payments, at most.
+    /// Maximum number of lockers that each shard reserves for such payments.
     pub holds: u32,
-    /// Those among them for payments that one address named, at most.
+    /// Maximum number of these for payments that one address named.
     pub holds_per_address: u32,
-    /// Purchases that one address may have looked at by the program at a time.
+    /// Maximum number of purchases of one address that the program checks at the same time.
     pub questions_per_address: u32,
-    /// Purchases that came by datagrams and are looked at by the program at a time, at most.
+    /// Maximum number of purchases that came by datagram and that the program checks at the same
+    /// time.
     pub questions_by_datagram: u32,
-    /// Purchases of one address that the program is started for in a second, on each core.
+    /// Purchases of one address for which the program is started per second, on each core.
     pub questions_per_address_per_s: u32,
-    /// The same of all datagrams together.
+    /// The same for all datagrams together.
     pub questions_by_datagram_per_s: u32,
-    /// Used payments that each shard remembers, at most.
+    /// Maximum number of used payments that each shard remembers.
     pub payments: u32,
 }
 
@@ -445,8 +446,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Takes over from `new` what a running node can change, and says what it took and what has to
-    /// wait for the next start.
+    /// Takes over from `new` the values that a running node can change, and says which values it
+    /// took and which wait for the next start.
     pub fn take_over(&mut self, new: &Config) -> Changes {
         let changes = changes(self, new);
         for (place, key) in KEYS.iter().enumerate() {

@@ -89,10 +89,10 @@ pub enum Problem {
         /// What the key accepts.
         permitted: String,
     },
-    /// Two values that cannot both be.
+    /// Two values that contradict each other.
     #[error("{origin}: {what}")]
     Together {
-        /// Where the one was found that needs the other.
+        /// Where the value was found that needs the other.
         origin: Origin,
         /// What is wrong with them, and what to do.
         what: String,
@@ -105,7 +105,7 @@ pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read the configuration {file}: {cause}; name another one{next}", file = .0.shown(), cause = .1, next = remedy(.1))]
     Unreadable(PathBuf, std::io::Error),
-    /// Something in it is wrong; everything that is, in the order it was found, at least one.
+    /// The configuration has faults: all of them, at least one, in the order they were found.
     #[error("{}", several(.0))]
     Refused(Vec<Problem>),
 }

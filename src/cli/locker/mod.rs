@@ -6,7 +6,7 @@ mod relocate;
 mod take;
 
 pub use peek::{More, report_all, report_one};
-pub use put::{FromWalletArgs, in_vain, json_of_put, text_of_put, words};
+pub use put::{FromWalletArgs, json_of_put, nothing_put, text_of_put, words};
 pub use take::take_into;
 
 use super::CliError;
@@ -17,11 +17,11 @@ const AGAIN_WITH_TARGET: &str = "interrupted: nothing is lost; where it showed a
 
 /// Put coins into lockers, look into lockers, and take coins out.
 ///
-/// A locker is coins that all have one number, its key: whoever knows the key can take them. On one
-/// node --key is the key itself, 32 hex digits of which the last eight are f. With --network or
-/// --hosts it is a secret of 32 hex digits, from which the key on each of the 25 servers is
-/// derived: the first 12 bytes of HMAC-SHA-256, under the secret, of "raida locker key" and the
-/// RAIDA number, then ffffffff. So no server can open the locker on another one.
+/// A locker is coins that all have one number, its key: anybody who knows the key can take them. On
+/// one node --key is the key itself, 32 hex digits; the last eight are f. With --network or --hosts
+/// it is a secret of 32 hex digits, from which the key on each of the 25 servers is derived: the
+/// first 12 bytes of HMAC-SHA-256, under the secret, of "raida locker key" and the RAIDA number,
+/// then ffffffff. So no server can open the locker on another one.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker put --network raida-network --wallet wallet --amount 250
@@ -41,7 +41,7 @@ enum What {
 }
 
 impl LockerCommand {
-    /// What is said to somebody who interrupts it, where something may be half done.
+    /// The message for a person who interrupts it, where something may be half done.
     pub fn when_interrupted(&self) -> Option<&'static str> {
         match &self.what {
             What::Peek(_) => None,
@@ -54,7 +54,7 @@ impl LockerCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// As that of the one that was asked for.
+    /// As those of the command that was given.
     pub fn run(self) -> Result<Answer, CliError> {
         match self.what {
             What::Put(command) => command.run(),

@@ -136,7 +136,7 @@ pub fn report_all(
     })
 }
 
-/// Coins that are shown a line each, at most.
+/// Maximum number of coins that are shown on a line each.
 const LINES_MAX: usize = 100;
 
 fn lines(coins: &[Coin]) -> String {

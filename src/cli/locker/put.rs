@@ -22,9 +22,9 @@ use crate::shown::Shown;
 ///
 /// From a wallet, the new numbers are in the coins' files before anything is sent. Coins that at
 /// least 13 servers have in the locker then go to the wallet's folder Lockers, which keeps their
-/// numbers but does not count them. Where the command is interrupted, give it again with the same
-/// --key: it ends what was begun, and begins nothing else. Exit status 1 if a coin is not in the
-/// locker afterwards.
+/// numbers but does not count them. If the command is interrupted, give it again with the same
+/// --key: it completes what it began, and begins nothing else. Exit status 1 if a coin is not in
+/// the locker afterwards.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida locker put <FILE.csv> [OPTIONS]\n       raida locker put --wallet <DIR> (--network <DIR> | --hosts <FILE>) (--all | --amount <WORTH> | --coin <DN.SN>...) [OPTIONS]"
@@ -37,8 +37,8 @@ pub struct PutCommand {
     /// CSV of coins; the months column may be missing
     #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
     file: Option<PathBuf>,
-    /// The locker: 32 hex digits, or @FILE that holds them. Without it one is made up, and shown
-    /// before anything is sent
+    /// The locker: 32 hex digits, or @FILE that holds them. Without it the command makes one up and
+    /// shows it before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     key: Option<SecretText>,
     #[command(flatten)]
@@ -53,17 +53,17 @@ pub struct PutCommand {
     json: bool,
 }
 
-/// Which coins of which wallet.
+/// A wallet, and which of its coins.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("choice").args(["all", "amount", "coin"]).requires("wallet")))]
 pub struct FromWalletArgs {
-    /// Wallet whose coins go, on all 25 servers
+    /// Wallet to put coins from, on all 25 servers
     #[arg(long, value_name = "DIR", requires_all = ["choice", "servers"])]
     wallet: Option<PathBuf>,
     /// All coins in the wallet's Bank and Fracked
     #[arg(long)]
     all: bool,
-    /// Coins that are worth just this
+    /// Coins that together are worth exactly this
     #[arg(long, value_name = "WORTH", allow_hyphen_values = true)]
     amount: Option<Worth>,
     /// This coin; may be repeated
@@ -72,10 +72,10 @@ pub struct FromWalletArgs {
 }
 
 impl FromWalletArgs {
-    /// Opens the wallet, with the coins alone that are to go.
+    /// Opens the wallet with only the chosen coins.
     ///
     /// # Errors
-    /// It cannot be had, or has not the coins.
+    /// The wallet cannot be opened, or does not have the coins.
     pub fn open(
         &self,
         place: &Place,
@@ -201,7 +201,7 @@ impl PutCommand {
         let done = put(&mut wallet, &place, raidas, |stage| {
             bar.set_message(words(stage));
         });
-        let done = done.map_err(|error| in_vain(error, self.key.is_none()))?;
+        let done = done.map_err(|error| nothing_put(error, self.key.is_none()))?;
         bar.finish_and_clear();
         match self.json {
             true => print_json(&json_of_put(&done, chosen))?,
@@ -220,7 +220,7 @@ impl PutCommand {
 }
 
 /// Why nothing was put anywhere, where a secret was made up and shown before.
-pub fn in_vain(error: LockerError, is_made_up: bool) -> CliError {
+pub fn nothing_put(error: LockerError, is_made_up: bool) -> CliError {
     let nothing_was_done = matches!(error, LockerError::Look(_) | LockerError::NotPassed(_));
     match is_made_up && nothing_was_done {
         true => CliError::Unfinished(format!("{error}; the secret that was shown opens nothing")),
@@ -228,7 +228,7 @@ pub fn in_vain(error: LockerError, is_made_up: bool) -> CliError {
     }
 }
 
-/// What a change is at, for a person who waits.
+/// The progress of a change, for a person who waits.
 pub fn words(stage: Stage) -> String {
     match stage {
         Stage::Looking => "asking all servers".to_owned(),

@@ -13,12 +13,12 @@ use crate::client::{Client, Outcome, Raidas};
 use crate::coin::{An, Coin};
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// Move coins from one locker into another, on one node or on all 25 servers: whoever knows the
-/// first key alone cannot take them any more.
+/// Move coins from one locker into another, on one node or on all 25 servers: the first key alone
+/// no longer takes them.
 ///
-/// No wallet is needed, and an interrupted command can be given again. Exit status 1 if nothing is
-/// to be moved, or a coin is not in the other locker afterwards. With --network or --hosts a coin
-/// counts that 13 servers have in either locker, and has to be in the other one on 13 servers.
+/// No wallet is needed, and an interrupted command can be given again. Exit status 1 if there is
+/// nothing to move, or a coin is not in the other locker afterwards. With --network or --hosts a
+/// coin counts if 13 servers have it in either locker, and must be in the other one on 13 servers.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   raida locker move --key @old --to @new --host raida7.example.com:50007 --raida 7
@@ -28,7 +28,8 @@ pub struct MoveCommand {
     /// The locker: 32 hex digits, or @FILE that holds them
     #[arg(long, value_name = "HEX|@FILE")]
     key: SecretText,
-    /// The locker to move to. Without it one is made up, and shown before anything is sent
+    /// The locker to move to. Without it the command makes one up and shows it before anything is
+    /// sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     to: Option<SecretText>,
     /// Move this coin only; may be repeated

@@ -23,10 +23,10 @@ use crate::shown::Shown;
 /// gets new random numbers.
 ///
 /// The new numbers are on disk before anything is sent: in --out, or in files in the wallet's
-/// folder Limbo, from where the coins go to Bank or Fracked. Into a wallet, give the command again
-/// with the same --key where it was interrupted: that files the coins that it had taken, and
-/// reports them; until then whoever else knows the key can take the coins on servers that were not
-/// asked yet. Exit status 1 if a coin is not yours afterwards, or nothing lies in the locker.
+/// folder Limbo, from where the coins go to Bank or Fracked. With --wallet, give an interrupted
+/// command again with the same --key: that files the coins that it had taken, and reports them.
+/// Until then anybody else who knows the key can take the coins on servers that were not asked yet.
+/// Exit status 1 if a coin is not yours afterwards, or nothing lies in the locker.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida locker take --key <HEX|@FILE> (--out <NEW.csv> | --wallet <DIR> (--network <DIR> | --hosts <FILE>)) [OPTIONS]"
@@ -42,7 +42,7 @@ pub struct TakeCommand {
     /// CSV to write with the new authenticity numbers; must not exist
     #[arg(long, value_name = "NEW.csv", required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
     out: Option<PathBuf>,
-    /// Wallet to take the coins into, on all 25 servers; made where there is none
+    /// Wallet to take the coins into, on all 25 servers; created if it does not exist
     #[arg(long, value_name = "DIR", requires = "servers")]
     wallet: Option<PathBuf>,
     /// Take this coin only; may be repeated
@@ -161,8 +161,8 @@ impl TakeCommand {
     }
 }
 
-/// Takes the coins of a locker, or those of them alone that are named, into a wallet in a folder of
-/// this name, and says what became of them.
+/// Takes the coins of a locker, or only the named ones, into the wallet in the folder of this name,
+/// and says what became of them.
 ///
 /// # Errors
 /// Fewer than 13 servers answer; the disk fails; it cannot be printed.
@@ -190,7 +190,7 @@ pub fn take_into(
     Ok(if all { Answer::Yes } else { Answer::No })
 }
 
-/// Whether enough servers gave it a number that nobody else knows.
+/// Whether enough servers gave the coin a number that nobody else knows.
 fn is_ours(coin: &TakenCoin) -> bool {
     matches!(coin.grade, Grade::Authentic | Grade::Fracked)
 }

@@ -26,18 +26,17 @@ use crate::protocol::lockers::{
 ///
 /// Ask first, without --transaction: with --network or --hosts the command then shows which coins
 /// each server has in the offer, tells nobody anything, and pays nothing. Pay only if the servers
-/// agree. A purchase is not bound to its buyer yet: the payment is public, and whoever sees it, or
-/// hears of it from one server, can be there before you on the others. So give the same command
+/// agree. A purchase is not bound to its buyer yet: the payment is public, and anybody who sees it,
+/// or hears of it from one server, can be there before you on the others. So give the same command
 /// with --transaction, --receipt and --memo as soon as you have paid; it asks all servers about the
 /// offer once more before it tells any of them of the payment, and shows where the offer differs or
 /// is missing. Exit status without --transaction: 0 if 13 servers or more have the offer with the
 /// same coins, else 1; 2 if fewer answer.
 ///
 /// With --transaction, each server has the payment checked for itself. Where it is not confirmed
-/// yet, give the same command again with the same --key and --transaction: a payment that was
-/// counted is not counted twice, and whoever asks again is told how it went. Exit status 0 if it is
-/// paid (with --network or --hosts: on 13 servers or more; with --wallet, if the coins are in the
-/// wallet), else 1.
+/// yet, give the same command again with the same --key and --transaction: no payment is counted
+/// twice, and the servers then say how it went. Exit status 0 if it is paid (with --network or
+/// --hosts: on 13 servers or more; with --wallet, if the coins are in the wallet), else 1.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida trade buy --currency <NAME> --worth <WORTH> --price <N> (--network <DIR> | --hosts <FILE>) [OPTIONS]\n       raida trade buy --currency <NAME> --worth <WORTH> --price <N> --transaction <HEX> --receipt <HEX|@FILE> --memo <TEXT> [OPTIONS]"
@@ -47,30 +46,31 @@ use crate::protocol::lockers::{
   raida trade buy --network raida-network --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo 'order 17' --wallet wallet
   raida trade buy --currency bitcoin --worth 250 --price 40000 --transaction 9f2c...41 --receipt 00d1...7e --memo x --key @key --host raida7.example.com:50007 --raida 7")]
 pub struct BuyCommand {
-    /// What is paid in: cloudcoin, bitcoin or monero
+    /// The currency of the payment: cloudcoin, bitcoin or monero
     #[arg(long, value_name = "NAME", value_parser = currency)]
     currency: Currency,
     /// What the coins are worth together
     #[arg(long, value_name = "WORTH", value_parser = value)]
     worth: Value,
-    /// What is to be paid
+    /// The price
     #[arg(long, value_name = "N", value_parser = price)]
     price: Price,
-    /// The payment's name in its currency's own ledger: 64 hex digits. Without it all servers are
-    /// asked about the offer, and no more
+    /// The payment's name in its currency's own ledger: 64 hex digits. Without it the command only
+    /// asks all servers about the offer
     #[arg(long, value_name = "HEX", value_parser = transaction, required_unless_present = "servers", requires_all = ["receipt", "memo"])]
     transaction: Option<TransactionId>,
-    /// By what the payment is known as yours: 32 hex digits, or @FILE that holds them
+    /// The receipt id, which shows that the payment is yours: 32 hex digits, or @FILE that holds
+    /// them
     #[arg(long, value_name = "HEX|@FILE", requires = "transaction")]
     receipt: Option<SecretText>,
-    /// For whoever settles the payment: 1 to 254 bytes
+    /// A memo for the program that settles the payment: 1 to 254 bytes
     #[arg(long, value_name = "TEXT", value_parser = memo, requires = "transaction")]
     memo: Option<String>,
-    /// The locker that the coins are to go into: 32 hex digits, or @FILE that holds them. Without
-    /// it one is made up, and shown before anything is sent
+    /// The locker for the coins: 32 hex digits, or @FILE that holds them. Without it the command
+    /// makes one up and shows it before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     key: Option<SecretText>,
-    /// Take the coins out of the locker into this wallet, at once; made where there is none
+    /// Take the coins out of the locker into this wallet, at once; created if it does not exist
     #[arg(long, value_name = "DIR", requires = "servers")]
     wallet: Option<PathBuf>,
     #[command(flatten)]
@@ -94,7 +94,7 @@ impl BuyCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The node gives no answer, or refuses what was asked; the wallet cannot be had.
+    /// The node gives no answer, or refuses what was asked; the wallet cannot be opened.
     pub fn run(self) -> Result<Answer, CliError> {
         let offer = Offer {
             currency: self.currency,

@@ -16,9 +16,10 @@ use crate::protocol::healing::VOTES_NEEDED;
 /// Take an offer back, on one node or on all 25 servers: its coins go into a locker, or into a
 /// wallet.
 ///
-/// Into a wallet they go by way of a locker that follows from the offer's secret, so that an
-/// interrupted command can be given again. Exit status 0 if it was taken back (with --network or
-/// --hosts: on 13 servers or more; with --wallet, if the coins are in the wallet), else 1.
+/// With --wallet the coins go through a locker whose secret is derived from the offer's secret, so
+/// that an interrupted command can be given again. Exit status 0 if it was taken back (with
+/// --network or --hosts: on 13 servers or more; with --wallet, if the coins are in the wallet),
+/// else 1.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida trade cancel --key <HEX|@FILE> (--into <HEX|@FILE> | --free) [OPTIONS]\n       raida trade cancel --key <HEX|@FILE> (--network <DIR> | --hosts <FILE>) (--wallet <DIR> | --into <HEX|@FILE> | --free) [OPTIONS]"
@@ -32,7 +33,7 @@ pub struct CancelCommand {
     /// The offer: 32 hex digits, or @FILE that holds them
     #[arg(long, value_name = "HEX|@FILE")]
     key: SecretText,
-    /// Take the coins into this wallet, from all 25 servers; made where there is none
+    /// Take the coins into this wallet, from all 25 servers; created if it does not exist
     #[arg(long, value_name = "DIR", requires = "servers")]
     wallet: Option<PathBuf>,
     /// Put the coins into this locker: 32 hex digits, or @FILE that holds them
@@ -52,8 +53,8 @@ impl CancelCommand {
     /// Carries the command out.
     ///
     /// # Errors
-    /// The node gives no answer, or refuses, as while somebody's purchase is pending; the wallet
-    /// cannot be had.
+    /// The node gives no answer, or refuses, as while somebody's purchase is pending; the
+    /// wallet cannot be opened.
     pub fn run(self) -> Result<Answer, CliError> {
         match self.servers.open()? {
             Servers::One(client) => self.on_one(client),

@@ -13,10 +13,10 @@ use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::protocol::lockers::{Address, Currency, Listed, Offer, TradeName};
 
-/// Offers that fewer than 13 servers have and are shown all the same.
+/// Maximum number of offers that are shown although fewer than 13 servers have them.
 const FEW_SHOWN: usize = 10;
 
-/// List what is on offer and where it is to be paid, on one node or on all 25 servers.
+/// List what is on offer and where to pay, on one node or on all 25 servers.
 ///
 /// Shows at most 255 offers of a server, the oldest first. Each server calls an offer by a name of
 /// its own, which opens nothing. Exit status 1 if nothing is on offer (with --network or --hosts:
@@ -26,7 +26,7 @@ const FEW_SHOWN: usize = 10;
   raida trade list --currency bitcoin --host raida7.example.com:50007 --raida 7
   raida trade list --currency bitcoin --network raida-network --json")]
 pub struct ListCommand {
-    /// What is to be paid in: cloudcoin, bitcoin or monero
+    /// The currency of the price: cloudcoin, bitcoin or monero
     #[arg(long, value_name = "NAME", value_parser = currency)]
     currency: Currency,
     #[command(flatten)]
@@ -175,7 +175,7 @@ fn by_offer(
     (order, by_offer)
 }
 
-/// Where each of those offers that count is to be paid, by the servers that have it.
+/// Where to pay for each offer that counts, according to the servers that have it.
 fn sellers(
     said: &PerRaida<Result<Vec<Listed>, ClientError>>,
     counts: impl Fn(&Offer) -> bool,

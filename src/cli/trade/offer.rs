@@ -5,7 +5,7 @@ use serde_json::json;
 use super::terms::{asked_price, currency};
 use crate::cli::CliError;
 use crate::cli::coins::{check_sum, read_coins};
-use crate::cli::locker::{FromWalletArgs, in_vain, json_of_put, text_of_put, words};
+use crate::cli::locker::{FromWalletArgs, json_of_put, nothing_put, text_of_put, words};
 use crate::cli::output::{Answer, print, print_json, waiting};
 use crate::cli::said::phrase;
 use crate::cli::secrets::{SecretError, SecretText, draw_trade_key, hex_of, tell};
@@ -32,17 +32,17 @@ pub struct OfferCommand {
     /// CSV of coins; the months column may be missing
     #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
     file: Option<PathBuf>,
-    /// What is to be paid for all of them, in the unit that buyer and seller mean
+    /// The price of all of them together, in the unit that buyer and seller mean
     #[arg(long, value_name = "N", value_parser = asked_price)]
     price: Price,
-    /// What it is to be paid in: cloudcoin, bitcoin or monero
+    /// The currency of the price: cloudcoin, bitcoin or monero
     #[arg(long, value_name = "NAME", value_parser = currency)]
     currency: Currency,
-    /// Where it is to be paid: 16 to 120 bytes
+    /// The address to pay to: 16 to 120 bytes
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     address: Box<Address>,
-    /// The offer: 32 hex digits, or @FILE that holds them. Without it one is made up, and shown
-    /// before anything is sent
+    /// The offer: 32 hex digits, or @FILE that holds them. Without it the command makes one up and
+    /// shows it before anything is sent
     #[arg(long, value_name = "HEX|@FILE", required_if_eq("json", "true"))]
     key: Option<SecretText>,
     #[command(flatten)]
@@ -124,7 +124,7 @@ impl OfferCommand {
         let done = put(&mut wallet, &place, raidas, |stage| {
             bar.set_message(words(stage));
         });
-        let done = done.map_err(|error| in_vain(error, self.key.is_none()))?;
+        let done = done.map_err(|error| nothing_put(error, self.key.is_none()))?;
         bar.finish_and_clear();
         let is_there = done.coins.iter().all(PutCoin::is_there);
         if self.json {

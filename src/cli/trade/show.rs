@@ -8,11 +8,12 @@ use crate::client::locker::{Seller, Shown, ShownBy, addresses, show};
 use crate::client::{PerRaida, Raidas};
 use crate::protocol::lockers::{Currency, Offer, Price, TradeName, Value};
 
-/// Show which coins an offer has and where it is to be paid, on one node or on all 25 servers;
-/// nothing is changed.
+/// Show which coins an offer has and where to pay, on one node or on all 25 servers; nothing is
+/// changed.
 ///
-/// On all servers, pay where at least 13 of them say: one alone may lie. Exit status 1 if there is
-/// no such offer or, with --network or --hosts, fewer than 13 servers agree on what is in it.
+/// With all servers, pay to the address that at least 13 of them say: one alone may lie. Exit
+/// status 1 if there is no such offer or, with --network or --hosts, fewer than 13 servers agree on
+/// what is in it.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "raida trade show (--id <HEX> | --key <HEX|@FILE>) [OPTIONS]\n       raida trade show (--network <DIR> | --hosts <FILE>) (--key <HEX|@FILE> | --currency <NAME> --worth <WORTH> --price <N>) [OPTIONS]"
@@ -24,15 +25,15 @@ use crate::protocol::lockers::{Currency, Offer, Price, TradeName, Value};
   raida trade show --network raida-network --worth 250 --price 40000 --currency bitcoin
   raida trade show --network raida-network --key @offer")]
 pub struct ShowCommand {
-    /// What the node's list calls it
+    /// The offer's public id, as the node lists it
     #[arg(long, value_name = "HEX", conflicts_with_all = ["servers", "terms"])]
     id: Option<SecretText>,
     /// The offer's key or, with --network or --hosts, its secret: 32 hex digits, or @FILE that
     /// holds them
     #[arg(long, value_name = "HEX|@FILE", conflicts_with_all = ["id", "terms"])]
     key: Option<SecretText>,
-    /// What is to be paid in: cloudcoin, bitcoin or monero; with --network or --hosts only: one
-    /// node is asked by --id or --key
+    /// The currency of the price: cloudcoin, bitcoin or monero; with --network or --hosts only: on
+    /// one node use --id or --key
     #[arg(long, value_name = "NAME", value_parser = currency, requires = "servers")]
     currency: Option<Currency>,
     /// What the coins are worth together
@@ -94,7 +95,7 @@ impl ShowCommand {
     }
 }
 
-/// Where the servers say that an offer is to be paid.
+/// Where to pay for an offer, according to the servers.
 pub(super) fn paid(by: &ShownBy, shown: &Shown, raidas: &Raidas) -> More {
     let named = PerRaida::from_fn(|raida| match by {
         ShownBy::Secret(secret) => vec![secret.key(raida).into()],

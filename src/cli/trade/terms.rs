@@ -53,18 +53,17 @@ pub fn worth(offer: &Offer) -> Worth {
     Worth(u128::from(offer.value.units()))
 }
 
-/// Where something is to be paid, as its bytes are.
+/// An address to pay to, as raw bytes.
 pub fn raw(address: &Address) -> String {
     String::from_utf8_lossy(address.as_bytes()).into_owned()
 }
 
-/// Where something is to be paid, on one line, with an escape for every character that is not to be
-/// seen.
+/// An address to pay to, on one line, with an escape for every invisible character.
 pub fn written(address: &Address) -> String {
     Path::new(&raw(address)).escaped().to_string()
 }
 
-/// Where the servers say that an offer is to be paid.
+/// Where to pay for an offer, according to the servers.
 pub fn paid_where(seller: &Seller) -> String {
     let mut text = match seller.agreed() {
         Some(address) => format!("to be paid to {}\n", written(&address)),

@@ -155,7 +155,7 @@ pub enum NotASecret {
     Locker,
     /// Not an offer's.
     #[error(
-        "an offer's secret is 32 hex digits, of which the last ten are price (8), currency (00, 01 or 02) and eeee"
+        "an offer's secret is 32 hex digits, of which the last fourteen are price (8), currency (00, 01 or 02) and eeee"
     )]
     Trade,
 }

@@ -38,8 +38,8 @@ struct Place {
 }
 
 impl Held {
-    /// `count` connections from each of these addresses. Each says the same, so many bytes a second
-    /// all together, and then nothing more.
+    /// `count` connections from each of these addresses. Each sends the same bytes, this many bytes
+    /// a second all together, and then nothing more.
     pub fn new(
         node: SocketAddr,
         sources: Vec<Ipv4Addr>,
@@ -70,7 +70,7 @@ impl Held {
         self
     }
 
-    /// Opens those that are closed, and notes which of the others the node has closed.
+    /// Opens closed connections again, and notes which of the others the node has closed.
     fn look(&mut self, now: Instant) {
         let mut openings = self.opened.due(now);
         for _ in 0..LOOKS {
@@ -144,7 +144,7 @@ impl Crowd for Held {
         &self.tally
     }
 
-    /// As many were opened as there are to be: whether the node keeps them is its affair.
+    /// The crowd opened all connections; whether the node keeps them does not matter here.
     fn is_gathered(&self) -> bool {
         self.never_opened == 0
     }

@@ -102,7 +102,7 @@ impl Streams {
         }
     }
 
-    /// Never reads an answer; so many connections a second are closed and opened again.
+    /// Never reads an answer; closes and opens again this many connections a second.
     pub fn without_reading(mut self, renewed_per_second: f64) -> Streams {
         self.reads = false;
         self.renewed = Some((Pace::of(renewed_per_second), 0));

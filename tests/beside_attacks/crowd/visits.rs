@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Crowd, Pace, Tally};
 use crate::wire::{HEADER, STATUS, begin_to_connect};
 
-/// A visit that has no answer by then is given up.
+/// Time after which a visit without an answer is given up.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Visits under way at the same time.
 const AT_ONCE_MAX: usize = 2_000;

@@ -113,7 +113,7 @@ pub fn owner_powns(site: &Site) -> Victim {
             }
             Ok(answer) => Err(format!("status {} for a pown", answer.status)),
             Err(error) => {
-                // Which number is in force is known again when one of the two is detected.
+                // A detect of the two numbers shows which one is in force.
                 for candidate in [coin, coin.under(new)] {
                     let detected = ask(OWNER, node, &detect(&[candidate]), PATIENCE);
                     if detected.is_ok_and(|answer| answer.status == ALL_PASS) {

@@ -84,7 +84,7 @@ impl Attack for HalfSent {
     }
 }
 
-/// More connections than the node can have descriptors, each of which has asked once.
+/// More connections than the node can have descriptors; each has asked once.
 pub struct Descriptors;
 
 impl Descriptors {

@@ -158,7 +158,8 @@ fn answer_to(node: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// Requests whose answers are as long as they can be, to be sent where they were not asked for.
+/// Requests with the longest possible answers, which the node would send to an address that did not
+/// ask.
 pub struct Reflection;
 
 impl Reflection {
@@ -177,8 +178,8 @@ impl Reflection {
         }
     }
 
-    /// Every request that a stranger, or the operator, can send in a datagram and that is answered
-    /// at length. Not the vote, which is exempt.
+    /// Every request that a stranger, or the operator, can send in a datagram and that gets a long
+    /// answer. The vote is left out: it is exempt.
     fn requests(node: SocketAddr, admin_key: &[u8; 16]) -> Vec<(&'static str, Vec<u8>)> {
         let all = coins();
         let own = &all.attacker;

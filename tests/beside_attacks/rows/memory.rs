@@ -147,7 +147,7 @@ impl Attack for PutsUdp {
             let payload = [&coin.coin()[..], &sum, &Self::KEY, &address].concat();
             request(PUT_FOR_SALE, &payload)
         };
-        // What the attacker owns may not be put there either: others lie there already.
+        // The attacker may not put its own coins there either: others lie there already.
         let own = coins().attacker[0];
         let put = vec![put(coins().aimed_at[0], [7; 16]), put(own, own.number)];
         let (node, from) = (site.address(), attackers(1));
@@ -260,7 +260,7 @@ impl Attack for WrongPowns {
     }
 }
 
-/// Bodies of which the last byte never comes.
+/// Bodies whose last byte never comes.
 pub struct SlowBodies;
 
 impl SlowBodies {

@@ -17,7 +17,7 @@ const PER_SECOND: f64 = 500.0;
 const OFFERS: usize = 250;
 /// A coin of denomination 3, in the smallest unit.
 const VALUE: u64 = 100_000_000_000;
-/// Offers that may be held while it is found out whether somebody has paid for them.
+/// Offers that may be reserved while a node finds out whether somebody has paid for them.
 const HELD_MAX: usize = 16;
 const BITCOIN: u8 = 1;
 const PATIENCE: Duration = Duration::from_secs(2);

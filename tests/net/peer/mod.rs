@@ -70,7 +70,7 @@ fn patient() -> PeerSettings {
     }
 }
 
-/// All servers but one are where nobody listens.
+/// All servers but one have an address where nobody listens.
 fn servers(other: SocketAddr) -> Vec<Place> {
     let place = |raida| Place {
         host: "127.0.0.1".into(),
@@ -371,7 +371,7 @@ fn a_refused_connection_is_lost_at_once_and_the_next_claims_do_not_even_try() {
     });
 }
 
-/// A listener whose queue is full: the kernel ignores who else knocks, as a machine that is not
+/// A listener whose queue is full: the kernel ignores further connections, as a machine that is not
 /// there does.
 fn black_hole() -> (TcpListener, Vec<TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -634,7 +634,7 @@ fn claims_in_flight_are_bounded_for_a_server_and_in_all() {
             for lost in join_all(claims).await {
                 assert_eq!(lost, Err(Lost::TimedOut));
             }
-            // Whatever became of them, their places are free again.
+            // Their places are free again in any case.
             let next = peers.claim(OTHER, ticket(6)).now_or_never();
             assert_eq!(next, Some(Err(Lost::Down)));
         }

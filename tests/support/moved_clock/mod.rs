@@ -37,7 +37,7 @@ impl MovedClock {
         command.env(VARIABLE, &self.path);
     }
 
-    /// Lets so many seconds pass, on all clocks.
+    /// Lets this many seconds pass, on all clocks.
     pub fn pass(&self, seconds: u64) {
         let passed = u64::from_le_bytes(self.read(0)) + seconds;
         self.file.write_all_at(&passed.to_le_bytes(), 0).unwrap();

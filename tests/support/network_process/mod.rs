@@ -155,7 +155,7 @@ impl NetworkProcess {
         self.network.data(raida)
     }
 
-    /// Lets so many seconds pass on the clocks of all nodes.
+    /// Lets this many seconds pass on the clocks of all nodes.
     pub fn pass(&self, seconds: u64) {
         self.network.clock.pass(seconds);
     }
@@ -245,7 +245,7 @@ impl NetworkProcess {
         );
     }
 
-    /// Waits for its end; gives how it ended, and what is to be started again on the same folder.
+    /// Waits for its end; returns how it ended, and how to start it again on the same folder.
     pub fn ended(mut self) -> (ExitStatus, Network) {
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {

@@ -102,7 +102,8 @@ impl Serve {
         self
     }
 
-    /// Lets the process have so many file descriptors: so many at first, so many when it asks.
+    /// Limits the process's file descriptors: the soft limit, and the hard limit up to which it may
+    /// raise it.
     pub fn with_descriptors(mut self, soft: u64, hard: u64) -> Serve {
         self.descriptors = Some((soft, hard));
         self

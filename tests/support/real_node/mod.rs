@@ -1,5 +1,5 @@
 //! A whole node in the test's process: real sockets on a free port of the loopback, real files in a
-//! folder of its own. Knows nothing of what is asked of it.
+//! folder of its own. It knows nothing about commands.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod plain;

@@ -20,7 +20,7 @@ pub struct Lockers {
     stores: u64,
     /// In the order in which they were made.
     pub sales: Vec<TradeKey>,
-    /// Where everything is to be paid: what the last seller said.
+    /// Where to pay for every offer: the last seller's address.
     pub address: Option<Address>,
     /// Lists what is for sale twice, also where that is more than was asked for.
     pub lists_twice: bool,

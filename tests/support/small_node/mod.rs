@@ -1,5 +1,5 @@
-//! A node small enough to be seen through: it keeps coins in a map, forgets them when it ends, and
-//! can be told to go wrong. What it reads and writes is the real protocol over real sockets.
+//! A node small enough to understand at a glance: it keeps coins in a map, forgets them when it
+//! ends, and can be told to fail. What it reads and writes is the real protocol over real sockets.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -43,11 +43,11 @@ pub enum Fault {
     Refuse(Status),
     /// Answers with the wrong number of bytes.
     Nonsense,
-    /// Says that the first so many coins of denomination 0 are there, each so often.
+    /// Says that the first coins of denomination 0 are there: this many coins, each this often.
     Lists { coins: u32, times: u32 },
     /// Over UDP: answers after the next request's answer.
     Late,
-    /// Does nothing at all for so long, whoever asks, then answers.
+    /// Does nothing at all for this long, for any client, then answers.
     Stall(Duration),
 }
 
@@ -65,7 +65,7 @@ pub struct State {
     /// Closes connections instead of answering.
     pub is_down: bool,
     pub watch: Option<Watch>,
-    /// Closes a connection that sends nothing for so long after it was opened.
+    /// Closes a connection that sends nothing for this long after it was opened.
     pub first_request_within: Option<Duration>,
     /// Connections that were accepted and are not at their end.
     connections: usize,
@@ -149,7 +149,7 @@ impl SmallNode {
         state.faults.push((command, number, fault));
     }
 
-    /// Waits until what was sent before is carried out, and whoever sent it has gone.
+    /// Waits until everything sent before is carried out and its senders have gone.
     pub fn wait_until_idle(&self) {
         // Connections are accepted in the order in which they were made: once this one is at its
         // end, the earlier ones are counted.
@@ -206,7 +206,7 @@ fn serve_stream(mut stream: TcpStream, raida: u8, state: &Mutex<State>) {
                 match fault {
                     Some(Fault::Hangup) => return hang_up(stream),
                     Some(Fault::Silent) => {}
-                    // Whoever asked may have been killed.
+                    // The client may have been killed.
                     _ => drop(stream.write_all(&out)),
                 }
                 bytes.drain(..length);
@@ -252,8 +252,8 @@ fn serve_datagrams(socket: &UdpSocket, raida: u8, state: &Mutex<State>) {
     }
 }
 
-/// Says no more, and reads what still comes: to close while that is unread would take earlier
-/// answers from the client.
+/// Sends no more, and reads what still comes: closing with unread bytes would take earlier answers
+/// from the client.
 fn hang_up(mut stream: TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));

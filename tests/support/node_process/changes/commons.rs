@@ -23,8 +23,8 @@ pub(super) struct Commons {
     pub lockers: Vec<LockerKey>,
     /// Coins that may still be taken out of circulation.
     pub to_free: AtomicUsize,
-    /// Keys under which somebody has tried to free what is for sale: once each, since who sends the
-    /// same request as another hears what became of that one.
+    /// Keys under which somebody has tried to free what is for sale: once each, since a client that
+    /// sends the same request as another gets the other's answer.
     pub freeing: Mutex<HashSet<u128>>,
     /// The node's clock, where the test moves it.
     pub clock: Option<Arc<MovedClock>>,
@@ -51,7 +51,7 @@ pub(super) struct Lot {
 }
 
 impl Commons {
-    /// Nothing but these lockers, so many coins to free and so many keys to fix.
+    /// Only these lockers, this many coins to free and this many keys to fix.
     pub fn new(lockers: Vec<LockerKey>, to_free: usize, to_fix: usize) -> Commons {
         Commons {
             lockers,
@@ -62,8 +62,8 @@ impl Commons {
         }
     }
 
-    /// Notes that these coins are to come under a key. `false` where one of them was to before:
-    /// whoever finds it there later could not tell by which change.
+    /// Notes that these coins will come under a key. `false` where one of them was noted before: a
+    /// coin found there later would not tell which change put it there.
     pub fn enter(&self, coins: &[usize], key: Value) -> bool {
         let mut entered = self.entered.lock().unwrap();
         if coins.iter().any(|&coin| entered.contains(&(coin, key))) {

@@ -55,7 +55,7 @@ impl KeyFix {
 }
 
 impl Book {
-    /// Notes which tickets are used for good, and of which of this load nobody knows.
+    /// Notes which tickets are spent for good, and which tickets of this load are in doubt.
     pub(super) fn settle_key_fixes(&mut self, history: &[Change], applied: &[Vec<bool>]) {
         self.open_key_fixes.clear();
         let fixes = history.iter().zip(applied);
@@ -107,8 +107,7 @@ impl Load {
         Some(self.send_fix(fix, coin, &used))
     }
 
-    /// Presents tickets again of which nobody knows whether they were used: the coin did not
-    /// change.
+    /// Presents tickets again that may or may not be spent: the coin did not change.
     fn fix_key_again(&mut self) -> Option<bool> {
         let mut open = self.commons.open_key_fixes.lock().unwrap();
         let mine = |(at, fix): (usize, &KeyFix)| {
@@ -126,16 +125,16 @@ impl Load {
         let parts = parts(&[coin], &[fix.old], [Some(fix.new)]);
         let mut change = self.change(Command::FixEncryption, parts);
         change.key_fix = Some(fix);
-        // Whether the tickets are taken is not sure in a minute of which the node has forgotten
-        // some.
+        // Whether the node takes the tickets is uncertain in a minute some of whose tickets it has
+        // forgotten.
         self.at_risk.insert(coin);
         let means = Means::KeyFixed(used.len());
         let payload = fix.payload(used);
         self.send_changes(Command::FixEncryption, &payload, vec![change], means)
     }
 
-    /// Presents tickets that were accepted, of this load or an earlier one, whoever has the coin by
-    /// now.
+    /// Presents tickets that were accepted, of this load or an earlier one, no matter who has the
+    /// coin by now.
     fn replay(&mut self) -> Option<bool> {
         let fixes = self.commons.key_fixes.lock().unwrap();
         // The newest ones are of this minute, and those of the run before may be.
@@ -175,8 +174,8 @@ impl Load {
         })
     }
 
-    /// One of its own coins of which no change is under way: a fix asks for no old number, so it
-    /// would hide that one had failed.
+    /// One of its own coins with no change under way: a fix asks for no old number, so it would
+    /// hide that a change had failed.
     fn settled_coin(&mut self) -> Option<usize> {
         let mut coins = self.some_coins();
         coins.retain(|&coin| self.is_settled(coin));
@@ -190,7 +189,7 @@ impl Load {
             && !self.at_risk.contains(&coin)
     }
 
-    /// Of what was presented, so many tickets had been used before; all of it where it is
+    /// The number of presented tickets that had been used before; all of them where the request is
     /// forbidden.
     pub fn note_key_fixed(&mut self, index: usize, used: usize, reply: &Reply) {
         let change = &mut self.changes[index];

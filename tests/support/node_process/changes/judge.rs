@@ -1,4 +1,5 @@
-//! Which parts of which changes were made, as the coins' values tell, and whether that may be.
+//! Which parts of each change were made, according to the coins' values, and whether that is
+//! allowed.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -46,8 +47,8 @@ impl Book {
         found
     }
 
-    /// Says which parts of which changes were made, and holds that against what was answered. Of
-    /// coins that were stored where they were, values tell nothing: those count as not made.
+    /// Says which parts of each change were made, and compares that with the answers. Of coins that
+    /// were stored where they were, values tell nothing: those count as not made.
     ///
     /// No coin comes to the same value twice, so the value that is found names the change that it
     /// is from, the value that this one replaced names the change before it, and so on to the

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::node_process::{NodeProcess, PATIENCE, options};
 
-/// One coin in so many is everybody's; the others belong to one connection each. No multiple of the
-/// connections, so that all of them have some.
+/// One coin in this many is everybody's; the others belong to one connection each. The number is no
+/// multiple of the connections, so that all of them have some.
 const SHARED_ONE_IN: usize = 17;
 /// Lockers that all connections store coins in, and how many of them have been there before.
 const COMMON_LOCKERS: usize = 6;
@@ -62,8 +62,8 @@ pub(super) enum Mix {
 }
 
 impl Book {
-    /// Has coins of this book change hands over so many connections. `shards` is the node's number
-    /// of shards, so that some requests keep to one.
+    /// Has coins of this book change hands over this many connections. `shards` is the node's
+    /// number of shards, so that some requests keep to one.
     pub fn load(
         &self,
         node: &NodeProcess,
@@ -181,7 +181,7 @@ impl Running {
         });
     }
 
-    /// Waits for so many more answers.
+    /// Waits for this many more answers.
     pub fn wait_for_answers(&self, node: &NodeProcess, count: usize) {
         let before = self.state.answers.load(SeqCst);
         self.wait_until(node, |state| state.answers.load(SeqCst) >= before + count);
@@ -200,8 +200,8 @@ impl Running {
         self.state.may_end.store(true, SeqCst);
     }
 
-    /// Has connections fix so many keys more, as soon as they can: some minutes later by the node's
-    /// clock, so that coins that have not changed meanwhile can be fixed.
+    /// Has connections fix this many more keys, as soon as they can: some minutes later by the
+    /// node's clock, so that coins that have not changed meanwhile can be fixed.
     pub fn fix_keys(&self, count: usize) {
         let clock = self.commons.clock.as_ref();
         clock.expect("a clock that the test moves").pass(180);
@@ -258,7 +258,7 @@ pub(super) struct Waiting {
 
 /// What an answer will mean.
 pub(super) enum Means {
-    /// Own coins change, and shared ones, which were so many changes away from the first.
+    /// Own coins change, and shared ones, which were this many changes away from the first.
     Own(Vec<u64>),
     /// Each of several lockers was stored or not.
     Several,
@@ -266,7 +266,7 @@ pub(super) enum Means {
     Offered(Lot),
     /// What was on offer is this connection's, in a locker, or nobody's.
     Taken(Value),
-    /// An own coin's number is fixed, so many of the tickets having been used before.
+    /// An own coin's number is fixed; this many of the presented tickets had been used before.
     KeyFixed(usize),
     /// Nothing, if it is as it should be: what was looked at has not changed.
     Looked(Looked),
@@ -349,7 +349,7 @@ impl Load {
         coins
     }
 
-    /// Adds coins that others change too, now and then: at most so many. Gives all, what they are
+    /// Adds coins that others change too, now and then: at most this many. Gives all, what they are
     /// thought to be, and how many changes the shared ones are away from the first.
     pub fn and_shared(
         &mut self,

@@ -1,5 +1,5 @@
-//! What lies in lockers, is on offer and was paid: the same as the coins and the answers say, and
-//! in the order in which it was stored.
+//! What lies in lockers, is on offer and was paid: it must agree with the coins and the answers, in
+//! the order in which it was stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ const OLD_PURCHASES_ASKED: usize = 40;
 /// Since when a coin lies where it lies, or an offer is on offer.
 #[derive(Clone, Copy)]
 enum Since {
-    /// Since before the load, so many others having been there first.
+    /// Since before the load, behind this many others.
     Before(usize),
     /// Since this part of this change.
     Change(usize, usize),
@@ -258,7 +258,7 @@ impl Book {
         }
     }
 
-    /// Asserts that who knows the key of an offer can do nothing with it that would move a coin.
+    /// Asserts that a client that knows the key of an offer can move no coin with it.
     pub(super) fn assert_offers_are_kept_from_others(&self, client: &mut Client) {
         for key in &self.offers {
             let coin = self.lockers[&value(key.an())][0];

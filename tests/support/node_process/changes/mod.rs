@@ -1,5 +1,5 @@
-//! Coins that change hands over many connections at once, and what may be left of that after a node
-//! was killed, stopped, or refused some of it.
+//! Coins that change hands over many connections at once, and what may be left after a node was
+//! killed, stopped, or refused some of the changes.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -128,8 +128,8 @@ impl Book {
     }
 
     /// Asks the node which values the coins have now and what lies in lockers, is on offer and was
-    /// paid, holds that against what was answered and what was not, and takes it over. Gives which
-    /// parts of which changes were made.
+    /// paid, holds that against what was answered and what was not, and takes it over. Returns the
+    /// parts of the changes that were made.
     pub fn settle(
         &mut self,
         node: &NodeProcess,

@@ -30,7 +30,7 @@ const LOCKERS_USED: usize = 3;
 pub(super) enum Looked {
     /// A locker in which just these coins are; `None` where others may change that.
     Locker(Option<BTreeSet<Coin>>),
-    /// Offers, of which nobody had tried to take these when it was asked.
+    /// Offers; nobody had tried to take these when the client asked.
     Listing(Currency, Vec<Lot>),
     /// An offer that nobody had tried to take when it was asked.
     Offer(Lot),
@@ -211,7 +211,7 @@ impl Load {
         let olds: Vec<Value> = coins.iter().map(|coin| self.predicted[coin]).collect();
         let parts = parts(&coins, &olds, to(key.an(), coins.len()));
         let payload = self.compose_offer(&parts, key);
-        // Whoever takes them owns them; until it is answered nothing builds on it.
+        // The taker owns them; until the answer comes nothing builds on it.
         for coin in &coins {
             self.predicted.remove(coin);
         }
@@ -346,7 +346,8 @@ impl Load {
         assert!(is_others, "{command:?} of an offer that nobody else takes");
     }
 
-    /// Claims coins on offer as who knows the key of the offer might: nothing of it may be done.
+    /// Claims coins on offer as a client that knows the key of the offer might: the node must do
+    /// none of it.
     fn claim_what_is_on_offer(&mut self) -> Option<bool> {
         let lot = self.lot(|_| true)?;
         // Two coins have a sum that is nobody's secret, whosever key they are under by then.
@@ -503,7 +504,7 @@ impl Load {
     }
 }
 
-/// So many coins come under a key.
+/// This many coins come under a key.
 fn to(key: An, coins: usize) -> Vec<Option<Value>> {
     vec![Some(value(key)); coins]
 }
