@@ -437,7 +437,7 @@ fn recover_on_this_thread(
     on_loss: OnLoss,
 ) -> Result<(Recovered, bool), StartError> {
     // On a thread of its own, since an executor leaves its mark on the thread it ran on.
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let recovered = scope.spawn(|| {
             let disk = Disk::new(folder);
             let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(IO_MEMORY);

@@ -398,7 +398,7 @@ mod tests {
             next in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let mut bytes = Vec::new();
-            let request = crate::protocol::Request { payload: Some(&payload), ..request };
+            let request = Request { payload: Some(&payload), ..request };
             let sent = request.compose(&mut bytes).unwrap();
             let whole = bytes.len();
             let header_size = sent.header.header_size();

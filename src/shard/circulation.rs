@@ -87,7 +87,7 @@ impl<E: Environment> Shard<E> {
             {
                 continue;
             }
-            let free = (0..crate::coin::COINS_PER_PAGE)
+            let free = (0..COINS_PER_PAGE)
                 .filter(|place| circulation[place / 64] >> (place % 64) & 1 == 0)
                 .map(|place| page.coin(place).serial_number);
             found.extend(free.take(most - found.len()));

@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_round_from_before_there_were_lists_is_read() {
-        let mut block = self::block(7);
+        let mut block = block(7);
         for at in [0, SECTOR_BYTES] {
             block[at..at + 8].copy_from_slice(b"RAIDARN2");
             let crc = crc32c::crc32c(&block[at..at + CRC_OFFSET]);

@@ -113,7 +113,7 @@ fn purchase(receipt: u8) -> Purchase {
 
 /// The answers, waited for on a core.
 fn on_a_core(answers: Vec<Answer>) -> Vec<Result<Verdict, NotSetUp>> {
-    let core = std::thread::spawn(move || {
+    let core = thread::spawn(move || {
         let executor = LocalExecutorBuilder::new(Placement::Unbound);
         run_awake(&executor.make().unwrap(), join_all(answers))
     });

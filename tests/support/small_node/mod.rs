@@ -154,7 +154,7 @@ impl SmallNode {
         // Connections are accepted in the order in which they were made: once this one is at its
         // end, the earlier ones are counted.
         let mut last = TcpStream::connect(self.address).unwrap();
-        last.shutdown(std::net::Shutdown::Write).unwrap();
+        last.shutdown(Shutdown::Write).unwrap();
         assert_eq!(last.read(&mut [0]).unwrap(), 0);
         let deadline = Instant::now() + Duration::from_secs(10);
         while self.state.lock().unwrap().connections > 0 {
