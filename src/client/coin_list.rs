@@ -24,8 +24,8 @@ pub struct CoinRecord {
 }
 
 impl CoinRecord {
-    /// Stands for a number that nobody knows: the server was asked to make the coin, and its answer
-    /// is not in the file.
+    /// Stands for an unknown number: the server was asked to make the coin, and its answer is not
+    /// in the file.
     pub const UNKNOWN_AN: An = An::ZERO;
 
     /// Whether the file does not say the coin's number.
@@ -33,7 +33,7 @@ impl CoinRecord {
         self.an == CoinRecord::UNKNOWN_AN
     }
 
-    /// The line of a CSV, which is as long whatever the number is.
+    /// The line of a CSV. Its length does not depend on the number.
     fn line(&self) -> String {
         let months = self.mfs.filter(|mfs| !mfs.is_free());
         let months = months.expect("a coin that is written is in circulation");
@@ -52,13 +52,13 @@ impl CoinRecord {
 /// Whether a CSV has to have the column `months_from_start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Months {
-    /// For what becomes the state of a server.
+    /// For a file that becomes the state of a server.
     Required,
-    /// For what is only asked about: the server knows the months.
+    /// For a file whose coins are only asked about: the server knows the months.
     Optional,
 }
 
-/// What to do with a file that exists where a new one is to be written.
+/// What to do with an existing file where a new one is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Leave it, and fail: it may be the only copy of somebody's coins.
@@ -73,7 +73,7 @@ pub enum CoinListError {
     /// The file could not be opened or read.
     #[error("cannot read {file}: {cause}{next}", file = .0.shown(), cause = .1, next = remedy(.1))]
     Unreadable(PathBuf, io::Error),
-    /// A line is not what it should be; lines are counted from 1, the header included.
+    /// A line is wrong; lines are counted from 1, the header included.
     #[error("{file}:{line}: {fault}", file = file.shown())]
     Line {
         /// The file.
@@ -83,7 +83,7 @@ pub enum CoinListError {
         /// What is wrong with it.
         fault: Fault,
     },
-    /// The file to be written exists.
+    /// The file to write exists.
     #[error("{file} exists and may hold coins; name another file", file = .0.shown())]
     Exists(PathBuf),
     /// Another process writes the file.
@@ -132,7 +132,7 @@ pub enum Fault {
     /// Months 0 would mean that the coin is not in circulation.
     #[error("months from start is 0, which means that the coin is free: leave it out")]
     Free,
-    /// The coin stands in the file already.
+    /// The file already has the coin.
     #[error("coin {0} is in this file a second time")]
     Duplicate(Coin),
     /// Not text at all.
@@ -144,8 +144,8 @@ const FIRST_LINE: &str = "denomination,serial_number,authenticity_number,months_
 const HEADER: &str = FIRST_LINE.trim_ascii_end();
 const COLUMNS: usize = 4;
 
-/// Reads a CSV of coins, a line at a time: as an iterator it stops being useful at the first error.
-/// Memory: at most 1.9 MB, a bit for each coin that could be a duplicate.
+/// Reads a CSV of coins, a line at a time. It is an iterator; after the first error it is of no
+/// more use. Memory: at most 1.9 MB, a bit for each coin that could be a duplicate.
 pub struct CoinListReader<R> {
     file: PathBuf,
     lines: csv::Reader<R>,
@@ -167,7 +167,7 @@ impl CoinListReader<BufReader<File>> {
 }
 
 impl<R: Read> CoinListReader<R> {
-    /// Reads the header of what `bytes` gives; `file` is the name used in errors.
+    /// Reads the header from `bytes`; `file` is the name used in errors.
     ///
     /// # Errors
     /// As [`CoinListReader::open`].
@@ -199,7 +199,7 @@ impl<R: Read> CoinListReader<R> {
         Ok(reader)
     }
 
-    /// Whether there was another line, which is in `self.line` then.
+    /// Whether there was another line; it is in `self.line` then.
     fn next_line(&mut self) -> Result<bool, CoinListError> {
         self.lines
             .read_record(&mut self.line)
@@ -282,15 +282,15 @@ fn parse(line: &StringRecord, columns: usize) -> Result<CoinRecord, Fault> {
     })
 }
 
-/// The coins met so far, a bit each; a denomination's 128,000 bytes are there from its first coin
-/// on.
+/// The coins seen so far, a bit each. A denomination's 128,000 bytes are allocated at its first
+/// coin.
 #[derive(Default)]
 struct SeenCoins {
     denominations: [Vec<u8>; Denomination::COUNT],
 }
 
 impl SeenCoins {
-    /// Whether the coin is met for the first time.
+    /// Whether the coin is seen for the first time.
     fn insert(&mut self, coin: Coin) -> bool {
         let bits = &mut self.denominations[coin.denomination.index()];
         if bits.is_empty() {
@@ -304,12 +304,12 @@ impl SeenCoins {
     }
 }
 
-/// Writes a CSV of coins so that it is either there as a whole or not at all: into a file beside
-/// it, readable by its owner only (who knows an authenticity number owns the coin), which takes the
-/// final name in [`CoinListWriter::finish`].
+/// Writes a CSV of coins so that it exists completely or not at all. It writes into a file beside
+/// it, readable by its owner only (anybody who knows an authenticity number owns the coin). That
+/// file takes the final name in [`CoinListWriter::finish`].
 ///
-/// What [`CoinListWriter::sync`] was called for is kept whatever happens, in that file; what comes
-/// after the last such call is lost with the writer.
+/// Everything before a call of [`CoinListWriter::sync`] is kept whatever happens, in that file;
+/// everything after the last such call is lost with the writer.
 pub struct CoinListWriter {
     file: PathBuf,
     so_far: PathBuf,
@@ -318,12 +318,12 @@ pub struct CoinListWriter {
     waiting: Vec<u8>,
     /// Bytes of the file up to the last [`CoinListWriter::sync`]; 0 before the first.
     synced_bytes: u64,
-    /// Coins that a server is asked to make, from there on in the file.
+    /// Coins that a server was asked to make, from this position on in the file.
     asked: Option<(u64, Vec<CoinRecord>)>,
     _lock: Option<Locked>,
 }
 
-/// A line for each coin that there can be.
+/// A line for every possible coin.
 const LEFT_OVER_BYTES_MAX: usize = 1 << 30;
 
 /// Bytes that wait in memory before they go to the file.
@@ -339,7 +339,7 @@ impl CoinListWriter {
             return Err(CoinListError::Exists(file.to_owned()));
         }
         let mut name = file.file_name().unwrap_or_default().to_owned();
-        // The process number keeps two programs that write the same name apart.
+        // The process number keeps two programs apart that write the same name.
         name.push(format!(".{}.part", std::process::id()));
         let so_far = file.with_file_name(name);
         let output = OpenOptions::new()
@@ -348,7 +348,7 @@ impl CoinListWriter {
             .mode(0o600)
             .open(&so_far)
             .map_err(|cause| CoinListError::Unwritable(file.to_owned(), None, cause))?;
-        // Where the file system has no locks, nobody can tell whether it is being written.
+        // Where the file system has no locks, nobody can tell whether the file is being written.
         let lock = output.try_clone().and_then(Locked::take).ok().flatten();
         Ok(CoinListWriter {
             file: file.to_owned(),
@@ -362,8 +362,9 @@ impl CoinListWriter {
         })
     }
 
-    /// Finds what writers of `file` left that did not end: the files beside it. One that a process
-    /// writes has no lock here; the others are this process's for as long as their locks live.
+    /// Finds the files beside `file` that unfinished writers left. A file that a process still
+    /// writes comes without a lock. The others belong to this process for as long as their locks
+    /// live.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -372,7 +373,7 @@ impl CoinListWriter {
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
         let mut found = Vec::new();
         let entries = match std::fs::read_dir(folder_of(file)) {
-            // Who writes there says so.
+            // A missing folder is reported when a file is written there.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
             entries => entries.map_err(unreadable)?,
         };
@@ -394,8 +395,8 @@ impl CoinListWriter {
         Ok(found)
     }
 
-    /// Reads what is [left over](CoinListWriter::left_over): whole lines. One that was cut short
-    /// says nothing that anybody was asked for.
+    /// Reads what is [left over](CoinListWriter::left_over): complete lines. A line that was cut
+    /// short concerns no coin that a server was asked for.
     ///
     /// # Errors
     /// The file cannot be read, or is no CSV of coins.
@@ -421,7 +422,7 @@ impl CoinListWriter {
     /// As [`CoinListWriter::sync`].
     ///
     /// # Panics
-    /// When it is not known yet what became of those before.
+    /// When the result of the coins before is not known yet.
     pub fn ask(&mut self, coins: &[Coin], mfs: Mfs) -> Result<(), CoinListError> {
         assert!(self.asked.is_none(), "one batch at a time");
         if !self.waiting.is_empty() {
@@ -480,7 +481,7 @@ impl CoinListWriter {
         Ok(())
     }
 
-    /// Takes the coins that were asked for out of the file: no server has made them, or they are
+    /// Removes the coins that were asked for from the file: no server has made them, or they are
     /// written down elsewhere.
     ///
     /// # Errors
@@ -489,7 +490,7 @@ impl CoinListWriter {
         let Some((at, _)) = self.asked.take() else {
             return Ok(());
         };
-        // A file without a coin does not stay: it begins once more.
+        // A file without a coin is not kept: it begins again.
         let is_without = at == FIRST_LINE.len() as u64;
         let at = if is_without { 0 } else { at };
         self.synced_bytes = at;
@@ -503,7 +504,7 @@ impl CoinListWriter {
         Ok(())
     }
 
-    /// Where the content is until [`CoinListWriter::finish`].
+    /// The file with the content until [`CoinListWriter::finish`].
     pub fn so_far(&self) -> &Path {
         &self.so_far
     }
@@ -514,7 +515,7 @@ impl CoinListWriter {
     /// The disk is full or fails.
     ///
     /// # Panics
-    /// When the record has no months, or months 0: no reader would accept it.
+    /// When the record has no months, or months 0: no reader would accept the line.
     pub fn write(&mut self, record: &CoinRecord) -> Result<(), CoinListError> {
         self.waiting.extend_from_slice(record.line().as_bytes());
         if self.waiting.len() < WAITING_BYTES {
@@ -540,7 +541,7 @@ impl CoinListWriter {
             }
             Err(cause) => {
                 self.waiting.zeroize();
-                // The first error is the one to tell; a line cut short is refused by every reader.
+                // The first error is the one to report; every reader refuses a line cut short.
                 let _ = self.output.set_len(self.synced_bytes);
                 let _ = self.output.seek(SeekFrom::Start(self.synced_bytes));
                 Err(self.failed(cause))
@@ -548,18 +549,18 @@ impl CoinListWriter {
         }
     }
 
-    /// Whether nobody knows what became of the coins that were asked for last.
+    /// Whether the result of the coins asked for last is unknown.
     pub fn is_in_doubt(&self) -> bool {
         self.asked.is_some()
     }
 
-    /// Removes the file: nobody needs to know the coins in it any more.
+    /// Removes the file: nobody needs the coins in it any more.
     ///
     /// # Errors
     /// The folder cannot be written; the file stays.
     pub fn discard(mut self) -> Result<(), CoinListError> {
         std::fs::remove_file(&self.so_far).map_err(|cause| self.failed(cause))?;
-        // It is gone already.
+        // The file is gone already.
         self.synced_bytes = 1;
         Ok(())
     }
@@ -575,7 +576,7 @@ impl CoinListWriter {
             Existing::Replace => {
                 std::fs::rename(&self.so_far, &self.file).map_err(|cause| self.failed(cause))?;
             }
-            // A rename would replace a file that appeared since `create`; a second name does not.
+            // A rename would replace a file that appeared since `create`; a second link does not.
             Existing::Keep => {
                 std::fs::hard_link(&self.so_far, &self.file).map_err(|cause| self.failed(cause))?;
                 std::fs::remove_file(&self.so_far).map_err(|cause| self.failed(cause))?;
@@ -591,7 +592,7 @@ impl CoinListWriter {
     }
 
     fn failed(&self, cause: io::Error) -> CoinListError {
-        // A file in which nothing was synced goes with this writer.
+        // A file without synced content is removed with this writer.
         let so_far = (self.synced_bytes > 0).then(|| self.so_far.clone());
         CoinListError::Unwritable(self.file.clone(), so_far, cause)
     }
@@ -600,7 +601,7 @@ impl CoinListWriter {
 impl Drop for CoinListWriter {
     fn drop(&mut self) {
         if self.synced_bytes == 0 {
-            // Nothing in it matters, and nobody can be told.
+            // Nothing in it matters, and there is nobody to report to.
             let _ = std::fs::remove_file(&self.so_far);
         }
         self.waiting.zeroize();

@@ -13,8 +13,9 @@ use crate::protocol::response::RESPONSE_PAYLOAD_MAX;
 use crate::protocol::status_group::{Audit, NodeStats, SoftwareVersion, Stats};
 use crate::protocol::{AdminKey, Command, Passed, Status};
 
-/// The commands of a node. Lists of any length are split into requests that fit, several of which
-/// are under way at a time; what the protocol does all or nothing is one request, or an error.
+/// The commands of a node. Lists of any length are split into requests that fit, and several
+/// requests are under way at a time. What the protocol does all or nothing is one request, or an
+/// error.
 ///
 /// After an error other than [`ClientError::Refused`] a client over TCP is of no more use: connect
 /// again.
@@ -23,24 +24,24 @@ pub struct Client {
     payload: Vec<u8>,
 }
 
-/// What became of a coin that a list of changes was about.
+/// The result for one coin of a list of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The change was made.
     Changed,
-    /// The node says that the coin's authenticity number is another; nothing was changed.
+    /// The node says that the coin has another authenticity number; nothing was changed.
     Failed,
     /// The coin was never sent, or the node refused the request it was in; nothing was changed.
     NotAsked,
-    /// It was sent and there is no usable answer: the change was made, or it was not.
+    /// It was sent and there is no usable answer: the change may have been made.
     Unknown,
 }
 
-/// Longest body over TCP, in bytes: what two bytes of length can say, in every encryption type, so
-/// that every node takes it whose limit is not set lower.
+/// Longest body over TCP, in bytes: the most that two bytes of length can express, in every
+/// encryption type. So every node accepts it unless its limit is lower.
 const BODY_BYTES_MAX: usize = u16::MAX as usize - 1;
-/// Requests of a long list under way at a time: enough to keep a node busy while answers travel,
-/// few enough that neither side's socket buffers fill up with what nobody reads.
+/// Maximum number of requests of a long list under way at a time: enough to keep a node busy while
+/// answers travel, few enough that neither side's socket buffers fill up with unread bytes.
 const IN_FLIGHT_MAX: usize = 4;
 
 const DETECT_RECORD: usize = Coin::SIZE + An::SIZE;
@@ -63,7 +64,7 @@ impl Client {
         })
     }
 
-    /// The connection, for what the commands do not cover.
+    /// The connection, for requests that these commands do not cover.
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
@@ -107,8 +108,8 @@ impl Client {
         self.some(Command::Audit, Audit::read(&reply.payload))
     }
 
-    /// Asks which of these are the coins' authenticity numbers, in the order asked. Any number of
-    /// coins.
+    /// Asks which of these are the coins' authenticity numbers, in the order asked. Takes any
+    /// number of coins.
     ///
     /// # Errors
     /// No answer to one of the requests, or a refusal.
@@ -143,7 +144,8 @@ impl Client {
     }
 
     /// Proposes a new authenticity number (the last of each three) for each coin whose present one
-    /// is right. Any number of coins; each one's outcome in the order given, and the first error.
+    /// is right. Takes any number of coins. Returns each one's outcome in the order given, and the
+    /// first error.
     ///
     /// Write the proposed numbers down first: once a coin has changed, nothing else claims it.
     pub fn pown(&mut self, coins: &[(Coin, An, An)]) -> (Vec<Outcome>, Option<ClientError>) {
@@ -154,11 +156,11 @@ impl Client {
     }
 
     /// Gives every coin the authenticity number that is
-    /// [derived](crate::protocol::authentication::derived_an) from its own and `delta`, if all those given
-    /// are right: all coins or none, one request. Whether it was done.
+    /// [derived](crate::protocol::authentication::derived_an) from its own and `delta`, if all
+    /// those given are right: all coins or none, one request. Returns whether it was done.
     ///
-    /// `delta` is to be random, and another one for every server and request. Write it down first,
-    /// as the numbers before: once the coins have changed, nothing else claims them.
+    /// `delta` must be random, and a different one for every server and request. Write it down
+    /// first, as the numbers before: once the coins have changed, nothing else claims them.
     ///
     /// # Errors
     /// No answer, or a refusal. Without an answer it may have been done.
@@ -171,10 +173,10 @@ impl Client {
     }
 
     /// Changes every coin's authenticity number by `delta`, if `sum` is their XOR: all coins or
-    /// none, one request. Whether it was done.
+    /// none, one request. Returns whether it was done.
     ///
     /// Servers of the `spec` dialect take one coin, others any number. The XOR of an even number of
-    /// coins stays as it was, so their former owner still knows it: [`Client::pown_derive`] is for
+    /// coins stays as it was, so their former owner still knows it: use [`Client::pown_derive`] for
     /// several.
     ///
     /// # Errors
@@ -211,13 +213,13 @@ impl Client {
         self.some(Command::AvailableSns, list.is_whole().then_some(coins))
     }
 
-    /// Most coins that [`Client::create_coins`] takes at a time.
+    /// Maximum number of coins that [`Client::create_coins`] takes at a time.
     pub fn created_at_once(&self) -> usize {
         self.records_per_request(Coin::SIZE, SESSION_AND_KEY, An::SIZE)
     }
 
     /// Puts coins into circulation whose pages the session has reserved: all or none, one request.
-    /// Their authenticity numbers, in the order asked: nobody else knows them.
+    /// Returns their authenticity numbers, in the order asked: nobody else knows them.
     ///
     /// # Errors
     /// No answer, or a refusal. Without an answer it may have been done; the coins' numbers are
@@ -235,8 +237,8 @@ impl Client {
         self.some(Command::CreateCoins, created)
     }
 
-    /// Takes coins out of circulation whose authenticity numbers are known. Any number of coins;
-    /// each one's outcome in the order given, and the first error.
+    /// Takes coins out of circulation whose authenticity numbers are known. Takes any number of
+    /// coins. Returns each one's outcome in the order given, and the first error.
     pub fn delete_coins(
         &mut self,
         key: &AdminKey,
@@ -248,7 +250,7 @@ impl Client {
         })
     }
 
-    /// Takes coins out of circulation, whoever owns them. Any number of coins.
+    /// Takes coins out of circulation, no matter who owns them. Takes any number of coins.
     ///
     /// # Errors
     /// No answer to one of the requests, or a refusal; some of the coins may be free then.
@@ -285,7 +287,7 @@ impl Client {
         self.some(Command::AllSns, numbers)
     }
 
-    /// Those of these coins that are in circulation, in their order. Only over TCP.
+    /// Returns those of these coins that are in circulation, in their order. Only over TCP.
     ///
     /// # Errors
     /// As [`Client::all_sns`].
@@ -311,8 +313,8 @@ impl Client {
         Ok(found)
     }
 
-    /// How many records of so many bytes fit a request beside `fixed` bytes of payload, with so
-    /// many bytes of answer for each.
+    /// Number of records of `record` bytes that fit a request beside `fixed` bytes of payload,
+    /// where each has `answer` bytes of the answer.
     pub(super) fn records_per_request(&self, record: usize, fixed: usize, answer: usize) -> usize {
         let encryption = self.connection.options().protection.encryption();
         let outside = encryption.header_size() + encryption.body_overhead();
@@ -355,7 +357,7 @@ impl Client {
         }
     }
 
-    /// A change of many coins that each pass or fail by themselves.
+    /// A change of many coins that each pass or fail on their own.
     pub(super) fn change<T>(
         &mut self,
         command: Command,
@@ -381,9 +383,9 @@ impl Client {
 
     /// Sends a list in requests of `batch` records, some of them under way at a time, and hands
     /// over which records each answer is for: `None` where a request was sent and has no usable
-    /// answer. Nothing is handed over for what was not sent, or refused. `take` says `None` where
-    /// the answer makes no sense. After an error nothing more is sent, but what is under way is
-    /// waited for. The first error.
+    /// answer. It hands over nothing for records that were not sent, or refused. `take` returns
+    /// `None` where the answer makes no sense. After an error it sends nothing more, but waits for
+    /// what is under way. Returns the first error.
     pub(super) fn in_batches<T>(
         &mut self,
         command: Command,
@@ -424,7 +426,7 @@ impl Client {
                     Some(()) => None,
                     None => Some(ClientError::NotAnAnswer(host(), command)),
                 },
-                // Even where the node cannot be reached now: it could when this was sent.
+                // Even where the node cannot be reached now: it was reachable when this was sent.
                 Err(failed) => {
                     take(asked, None);
                     Some(failed)
@@ -443,7 +445,8 @@ impl Client {
     }
 }
 
-/// The answer to a request that is carried out whole or not at all; `None` where it is none.
+/// The answer to a request that is carried out completely or not at all; `None` where it is no such
+/// answer.
 pub(super) fn all_or_none(status: Status) -> Option<bool> {
     match status {
         Status::ALL_PASS => Some(true),

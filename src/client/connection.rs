@@ -11,19 +11,19 @@ use crate::protocol::{
     open_response,
 };
 
-/// What carries requests and answers.
+/// The transport of requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// One connection, kept open; answers come in the order of the requests.
     Tcp,
-    /// A datagram a request, which may get lost on its way, as may the answer.
+    /// One datagram for each request. It may get lost, and so may the answer.
     Udp,
 }
 
 /// How to talk to a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// The node's number: it answers to no other.
+    /// The node's number: it answers to no other number.
     pub raida: RaidaId,
     /// The coin it serves; 6 is CloudCoin.
     pub coin_id: u16,
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// A node of the CloudCoin network, unencrypted, 5 seconds.
+    /// The defaults: a node of the CloudCoin network, unencrypted, 5 seconds.
     pub fn new(raida: RaidaId) -> Options {
         Options {
             raida,
@@ -49,10 +49,10 @@ impl Options {
 }
 
 /// The longest body of an answer that is read, bytes. The longest that a client asks for is the
-/// list of a locker, 500,000 bytes; 25 servers that lie take 25 times as much.
+/// list of a locker, 500,000 bytes; 25 lying servers take 25 times as much.
 const ANSWER_BYTES_MAX: usize = 2 << 20;
 
-/// Why there is no answer, or none that can be used.
+/// Why there is no answer, or no usable one.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The node could not be reached.
@@ -70,13 +70,13 @@ pub enum ClientError {
     /// Another node than the one asked listens there; it changed nothing.
     #[error("{host} is RAIDA {raida}, another one than was asked for", host = .0, raida = .1)]
     OtherRaida(String, RaidaId),
-    /// The answer is not to be believed. The request may have been carried out.
+    /// The answer cannot be believed. The request may have been carried out.
     #[error("the answer of {host} cannot be used: {error}", host = .0, error = .1)]
     Malformed(String, ResponseError),
-    /// The answer's content is not what the command answers. The request may have been carried out.
+    /// The answer's content does not fit the command. The request may have been carried out.
     #[error("the answer of {host} cannot be used: it is not what {command:?} answers", host = .0, command = .1)]
     NotAnAnswer(String, Command),
-    /// The answer lists coins as no server does.
+    /// The answer lists coins as no correct server does.
     #[error("the answer of {host} cannot be used: its list of coins {why}", host = .0, why = .1)]
     NotAList(String, NotAList),
     /// The request is too long to be sent at once.
@@ -93,16 +93,16 @@ pub enum ClientError {
 /// What is wrong with a list of coins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAList {
-    /// A coin lies in a place once.
+    /// A coin is in the list twice.
     #[error("names {0} twice")]
     Twice(Coin),
-    /// More than is read of one server.
+    /// The list is longer than a client reads from one server.
     #[error("has {0} coins, and this client reads 100,000 at most")]
     TooLong(usize),
 }
 
 impl ClientError {
-    /// What happened, where it is said already which server it is of.
+    /// What happened, for texts that already name the server.
     pub fn what(&self) -> String {
         match self {
             ClientError::Unreachable(_, cause) => format!("cannot be reached: {cause}"),
@@ -125,7 +125,8 @@ impl ClientError {
         }
     }
 
-    /// Whether the server does not know the question, as one that knows a shorter form of it.
+    /// Whether the server does not know the question, like a server that knows only a shorter form
+    /// of it.
     pub fn is_not_known(&self) -> bool {
         matches!(self, ClientError::Refused(_, Status::INVALID_LENGTH))
     }
@@ -148,14 +149,14 @@ impl ClientError {
 pub struct Reply {
     /// How the request went.
     pub status: Status,
-    /// What the command answered; empty where there is nothing to say.
+    /// The command's answer; empty where there is nothing to say.
     pub payload: Vec<u8>,
     /// How long the node took, in microseconds.
     pub execution_micros: u32,
 }
 
 /// A conversation with one node. Requests may be sent before earlier ones are answered;
-/// [`Connection::receive`] gives the answers in the order of the requests.
+/// [`Connection::receive`] returns the answers in the order of the requests.
 pub struct Connection {
     host: String,
     options: Options,
@@ -163,7 +164,7 @@ pub struct Connection {
     pending: VecDeque<Pending>,
     next_echo: u16,
     outgoing: Vec<u8>,
-    // Over TCP, once an answer is missing, nothing tells to which request the next bytes belong.
+    // Over TCP, once an answer is missing, nobody can tell which request the next bytes belong to.
     out_of_step: bool,
 }
 
@@ -172,7 +173,7 @@ enum Socket {
     Udp(UdpSocket),
 }
 
-/// A request without an answer, or, over UDP, with one that came before an earlier request's.
+/// A request without an answer. Over UDP it may have one that came before an earlier request's.
 struct Pending {
     sent: Sent,
     deadline: Instant,
@@ -181,7 +182,7 @@ struct Pending {
 
 impl Connection {
     /// Longest request over UDP, in bytes: with IP and UDP headers it stays below the 1,500 bytes
-    /// that a network carries without cutting it in pieces.
+    /// that a network carries without fragmenting it.
     pub const DATAGRAM_BYTES_MAX: usize = 1_400;
 
     /// Connects to the first address of `host` that accepts, over UDP to the first one.
@@ -213,8 +214,8 @@ impl Connection {
         })
     }
 
-    /// Another conversation with the same node, over TCP: for what the node does not answer over
-    /// UDP.
+    /// Another connection to the same node, over TCP: for requests that the node does not answer
+    /// over UDP.
     ///
     /// # Errors
     /// As [`Connection::open`].
@@ -234,17 +235,17 @@ impl Connection {
         })
     }
 
-    /// Who is at the other end, as HOST:PORT.
+    /// The other end, as HOST:PORT.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// How the node is talked to.
+    /// The options of the connection.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// What carries requests and answers.
+    /// The transport of requests and answers.
     pub fn transport(&self) -> Transport {
         match self.socket {
             Socket::Tcp(_) => Transport::Tcp,
@@ -252,7 +253,7 @@ impl Connection {
         }
     }
 
-    /// Requests sent and not yet received an answer for.
+    /// Requests that were sent and have no received answer yet.
     pub fn in_flight(&self) -> usize {
         self.pending.len()
     }
@@ -300,7 +301,7 @@ impl Connection {
     /// Waits for the answer to the oldest request that has none yet. A refusal is an answer too.
     ///
     /// # Errors
-    /// No usable answer, and then over TCP the connection is of no more use.
+    /// There is no usable answer; over TCP the connection is then of no more use.
     ///
     /// # Panics
     /// When there is no such request.
@@ -356,7 +357,7 @@ impl Connection {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 ClientError::TimedOut(self.host.clone(), self.options.timeout)
             }
-            // Over UDP this is how a host says that nobody listens on the port.
+            // Over UDP a host reports in this way that nobody listens on the port.
             ErrorKind::ConnectionRefused => ClientError::Unreachable(self.host.clone(), cause),
             _ => ClientError::Broken(self.host.clone(), cause),
         }
@@ -375,7 +376,7 @@ impl Socket {
             match transport {
                 Transport::Tcp => match TcpStream::connect_timeout(&address, timeout) {
                     Ok(stream) => {
-                        // A request goes out whole, so waiting for more bytes only delays it.
+                        // A request is sent completely, so waiting for more bytes only delays it.
                         stream.set_nodelay(true)?;
                         stream.set_write_timeout(Some(timeout))?;
                         return Ok(Socket::Tcp(stream));
@@ -445,7 +446,7 @@ fn read_until(
 }
 
 /// Waits for the answer to the first of `pending`, and keeps those to others. A datagram that
-/// answers none of them, as one that comes after its time, is passed over.
+/// answers none of them, for example a late one, is ignored.
 fn receive_datagram(
     socket: &UdpSocket,
     pending: &mut [Pending],
@@ -464,7 +465,7 @@ fn receive_datagram(
             continue;
         };
         let body = &datagram[encryption.header_size()..length];
-        // A refused header may come back without the request's echo bytes: all requests of a
+        // A refused header may come back without the request's echo bytes. All requests of a
         // connection have the same header but for the command, so the first will do.
         let answered = pending
             .iter()

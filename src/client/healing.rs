@@ -15,17 +15,17 @@ use crate::protocol::{Command, RaidaId};
 /// Coins that one ticket can hold (docs/protocol.md section 5).
 const TICKET_COINS_MAX: usize = 4_096;
 
-/// What became of a list of coins that tickets were asked for.
+/// The result of asking for tickets for a list of coins.
 #[derive(Clone, Debug, Default)]
 pub struct Tickets {
-    /// Which coins the server knows as they are, in the order asked.
+    /// Which coins passed on the server, in the order asked.
     pub passed: Vec<bool>,
-    /// The tickets, each with its part of the list; it holds those coins of it that passed. A part
-    /// of which none did has none.
+    /// The tickets, each with its part of the list; a ticket holds the coins of its part that
+    /// passed. A part where no coin passed has no ticket.
     pub issued: Vec<(Range<usize>, TicketId)>,
 }
 
-/// One fix: which coins, what their new numbers are derived from, and the tickets that vouch for
+/// One fix: the coins, what their new numbers are derived from, and the tickets that vouch for
 /// them.
 #[derive(Clone, Debug)]
 pub struct FixOrder {
@@ -37,7 +37,7 @@ pub struct FixOrder {
     pub tickets: PerRaida<Option<TicketId>>,
 }
 
-/// Draws what the new numbers of a fix on a server are derived from, so that none of them puts a
+/// Draws what the new numbers of a fix on a server are derived from. None of these numbers puts a
 /// coin into a locker, or up for sale.
 ///
 /// # Errors
@@ -62,8 +62,8 @@ const FIX_FIXED: usize = PartialGenerator::SIZE + RaidaId::COUNT * TicketId::SIZ
 
 /// Groups 2 and 4.
 impl Client {
-    /// Asks for tickets by which other servers learn that these coins are mine. Any number of
-    /// coins: as many tickets as it takes.
+    /// Asks for tickets by which other servers learn that these coins are mine. Takes any number of
+    /// coins, with as many tickets as they need.
     ///
     /// # Errors
     /// No answer to one of the requests, or a refusal, as where the server has no tickets left.
@@ -93,8 +93,8 @@ impl Client {
         error.map_or(Ok(tickets), Err)
     }
 
-    /// The same for coins of which `sum` is the XOR of the authenticity numbers: one ticket for all
-    /// of them, or `None`. One request.
+    /// Like the method above, for coins with `sum` as the XOR of their authenticity numbers: one
+    /// ticket for all of them, or `None`. One request.
     ///
     /// # Errors
     /// No answer, or a refusal.
@@ -106,13 +106,13 @@ impl Client {
         let reply = self.ask(Command::GetTicketSum, |out| {
             DetectSum::compose(coins.iter().copied(), sum, out);
         })?;
-        // One record, which is all of them.
+        // One record, the whole answer.
         let answer = TicketAnswer::read(reply.status, &reply.payload, 1);
         self.some(Command::GetTicketSum, answer.map(|answer| answer.ticket))
     }
 
-    /// Asks which of two authenticity numbers each coin has, in the order asked. Any number of
-    /// coins.
+    /// Asks which of two authenticity numbers each coin has, in the order asked. Takes any number
+    /// of coins.
     ///
     /// # Errors
     /// No answer to one of the requests, or a refusal.
@@ -135,8 +135,8 @@ impl Client {
     }
 
     /// Has the other servers vouch for coins, which then get the authenticity numbers that
-    /// [`PartialGenerator::an`] derives. Each coin's outcome in the order given, and the first error.
-    /// One request, since a server claims a ticket only once.
+    /// [`PartialGenerator::an`] derives. Returns each coin's outcome in the order given, and the
+    /// first error. One request, since a server claims a ticket only once.
     ///
     /// Write the new numbers down first: once a coin is fixed, nothing else claims it.
     pub fn fix(&mut self, order: &FixOrder) -> (Vec<Outcome>, Option<ClientError>) {
@@ -156,7 +156,7 @@ impl Client {
     }
 
     /// Asks for a ticket by which another server, which has lost a coin, learns that it is mine. In
-    /// the short layout the coin has to be what the request is encrypted under.
+    /// the short layout the request has to be encrypted under the coin.
     ///
     /// # Errors
     /// No answer, or a refusal, as where the two servers share no secret.
@@ -169,9 +169,9 @@ impl Client {
         self.some(Command::EncryptionTicket, ticket)
     }
 
-    /// Presents tickets for a coin's new authenticity number: what the server says of each, in the
-    /// order given. The coin has the number if both halves of it were accepted, on tickets of two
-    /// servers; else nothing was changed. A ticket that was accepted is used up either way.
+    /// Presents tickets for a coin's new authenticity number. Returns the server's verdict on each,
+    /// in the order given. The coin has the number if both halves of it were accepted, on tickets
+    /// of two servers; else nothing was changed. An accepted ticket is used up either way.
     ///
     /// Write the new number down first: once the coin has it, nothing else claims it.
     ///

@@ -10,11 +10,11 @@ use crate::protocol::lockers::{
 };
 use crate::protocol::{Command, Status};
 
-/// Coins of a locker or an offer that are read of one server. Who puts more there has to take them
-/// out by other means than a list.
+/// Maximum number of coins of a locker or an offer that are read from one server. Anybody who puts
+/// more there has to take them out without a list.
 pub const LISTED_COINS_MAX: usize = 100_000;
 
-/// How a purchase stands on a server that looked at it.
+/// The state of a purchase on a server that checked it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purchase {
     /// It is paid: the coins lie in the buyer's locker.
@@ -22,16 +22,16 @@ pub enum Purchase {
     /// The payment is not confirmed yet: ask again. Nobody else can buy the coins meanwhile where
     /// the server has seen it.
     Pending,
-    /// The payment is not what it should be, or has paid for something else before.
+    /// The payment is not as agreed, or has paid for something else before.
     Refused,
-    /// Nothing of just that value is on offer at that price.
+    /// Nothing of exactly that value is on offer at that price.
     NoSuchOffer,
     /// The server has nothing that checks payments.
     NoSettlement,
 }
 
-/// Draws an authenticity number that nobody can guess, and that puts the coin neither into a locker
-/// nor up for sale.
+/// Draws an authenticity number that nobody can guess. It puts the coin neither into a locker nor
+/// up for sale.
 ///
 /// # Errors
 /// The system has no random numbers to give.
@@ -48,9 +48,9 @@ pub fn draw_an() -> Result<An, getrandom::Error> {
 
 /// Group 8.
 impl Client {
-    /// Puts coins into a locker. Any number of coins: as many requests as it takes, each of which
-    /// stores all of its coins or none. Each coin's outcome in the order given, and the first
-    /// error.
+    /// Puts coins into a locker. Takes any number of coins and sends as many requests as they need;
+    /// each request stores all of its coins or none. Returns each coin's outcome in the order
+    /// given, and the first error.
     pub fn store_sum(
         &mut self,
         coins: &[(Coin, An)],
@@ -86,8 +86,8 @@ impl Client {
             .map_err(|why| self.not_a_list(why))
     }
 
-    /// Gives coins of a locker new numbers, by which they leave it. Any number of coins; each one's
-    /// outcome in the order given, and the first error.
+    /// Gives coins of a locker new numbers, so that they leave it. Takes any number of coins.
+    /// Returns each one's outcome in the order given, and the first error.
     ///
     /// Write the new numbers down first: once a coin has changed, nothing else claims it.
     pub fn remove(
@@ -118,11 +118,11 @@ impl Client {
         (outcomes, error)
     }
 
-    /// Puts coins up for sale, all or none, one request. Whether it was done.
+    /// Puts coins up for sale, all or none, one request. Returns whether it was done.
     ///
     /// # Errors
-    /// No answer, or a refusal, as where the same is on offer there already. Without an answer it
-    /// may have been done.
+    /// No answer, or a refusal, as where the same offer is there already. Without an answer it may
+    /// have been done.
     pub fn put_for_sale(
         &mut self,
         coins: &[(Coin, An)],
@@ -136,7 +136,7 @@ impl Client {
         self.some(Command::PutForSale, all_or_none(reply.status))
     }
 
-    /// Asks what is on offer in a currency: the first so many, in the order in which they were
+    /// Asks what is on offer in a currency: the first `most`, in the order in which they were
     /// offered.
     ///
     /// # Errors
@@ -166,8 +166,8 @@ impl Client {
             .map_err(|why| self.not_a_list(why))
     }
 
-    /// Asks where an offer is to be paid; `None` where there is none, or the server does not know
-    /// the question.
+    /// Asks where the seller of an offer wants to be paid; `None` where there is none, or the
+    /// server does not know the question.
     ///
     /// # Errors
     /// No answer, or a refusal.
@@ -183,9 +183,10 @@ impl Client {
         }
     }
 
-    /// Asks where offers are to be paid, in their order; `None` where there is no such offer, or
-    /// the server does not know the question, as other programs do not. Answers that come later
-    /// than `until` are not waited for. The first error: what is known by then is no less true.
+    /// Asks where the sellers of offers want to be paid, in the order of the offers. `None` where
+    /// there is no such offer, or the server does not know the question, as with other programs. It
+    /// does not wait for answers that come later than `until`. Also returns the first error;
+    /// answers received before it are still valid.
     pub fn trade_addresses(
         &mut self,
         names: &[TradeName],
@@ -207,8 +208,8 @@ impl Client {
         (addresses, error.filter(|error| !knows_not(error)))
     }
 
-    /// Says that a trade locker is paid for, and asks for its coins. The same may be asked again,
-    /// until it is paid or refused.
+    /// Says that a trade locker is paid for, and asks for its coins. The same request may be
+    /// repeated, until the purchase is paid or refused.
     ///
     /// # Errors
     /// No answer, or a refusal of another kind than [`Purchase`] has.
@@ -230,8 +231,8 @@ impl Client {
         self.some(Command::Buy, is_paid.then_some(Purchase::Paid))
     }
 
-    /// Takes a trade locker back: its coins go into a locker, or out of circulation. Whether there
-    /// was one.
+    /// Takes a trade locker back: its coins go into a locker, or out of circulation. Returns
+    /// whether there was one.
     ///
     /// # Errors
     /// No answer, or a refusal, as while somebody's purchase is pending. Without an answer it may
@@ -248,7 +249,7 @@ impl Client {
     }
 }
 
-/// Coins of a list, each of which is in it once.
+/// Coins of a list, each once.
 fn listed(coins: impl Iterator<Item = Coin> + Clone) -> Result<Vec<Coin>, NotAList> {
     let count = coins.clone().count();
     if count > LISTED_COINS_MAX {

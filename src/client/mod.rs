@@ -1,6 +1,6 @@
-//! The other side of the protocol: what a program needs to hold coins and to talk to nodes, over
-//! plain blocking sockets. Uses nothing of the server but what both sides share, `coin` and
-//! `protocol`.
+//! The client side of the protocol: everything that a program needs to hold coins and to talk to
+//! nodes, over plain blocking sockets. Uses only those parts of the server that both sides share,
+//! `coin` and `protocol`.
 //!
 //! | room | what it is |
 //! |---|---|

@@ -13,7 +13,7 @@ use crate::protocol::RaidaId;
 pub struct PerRaida<T>([T; RaidaId::COUNT]);
 
 impl<T> PerRaida<T> {
-    /// What `value` gives for each server.
+    /// The values that `value` returns for each server.
     pub fn from_fn(mut value: impl FnMut(RaidaId) -> T) -> PerRaida<T> {
         let mut all = RaidaId::all();
         PerRaida(std::array::from_fn(|_| {
@@ -26,12 +26,12 @@ impl<T> PerRaida<T> {
         RaidaId::all().zip(&self.0)
     }
 
-    /// What `of` makes of each value.
+    /// The values that `of` makes of each value.
     pub fn map<U>(self, of: impl FnMut(T) -> U) -> PerRaida<U> {
         PerRaida(self.0.map(of))
     }
 
-    /// For how many servers this holds.
+    /// Number of servers that this holds for.
     pub fn count(&self, holds: impl Fn(&T) -> bool) -> usize {
         self.0.iter().filter(|value| holds(value)).count()
     }

@@ -12,7 +12,7 @@ use crate::shown::{Shown, remedy};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts(pub PerRaida<HostPort>);
 
-/// Why a file does not say where the servers are.
+/// Why a file does not list the servers.
 #[derive(Debug, thiserror::Error)]
 pub enum HostsError {
     /// The file could not be read.
@@ -42,21 +42,21 @@ pub enum HostsError {
 }
 
 impl Hosts {
-    /// Reads a file of 25 lines HOST:PORT, RAIDA 0 first. Empty lines, and what follows a `#`, say
-    /// nothing.
+    /// Reads a file of 25 lines HOST:PORT, RAIDA 0 first. Empty lines, and anything after a `#`,
+    /// are ignored.
     ///
     /// # Errors
-    /// The file cannot be read, or says something else.
+    /// The file cannot be read, or has other content.
     pub fn read(file: &Path) -> Result<Hosts, HostsError> {
         let text = plain_file::read_text(file, plain_file::TEXT_BYTES_MAX)
             .map_err(|cause| HostsError::Unreadable(file.to_owned(), cause))?;
         Hosts::parse(&text, file)
     }
 
-    /// Reads such a text; `file` is the name used in errors.
+    /// Reads a text like that; `file` is the name used in errors.
     ///
     /// # Errors
-    /// The text says something else.
+    /// The text has other content.
     pub fn parse(text: &str, file: &Path) -> Result<Hosts, HostsError> {
         let mut hosts = vec![];
         for (number, line) in text.lines().enumerate() {
@@ -91,12 +91,12 @@ pub struct Raidas {
     pub coin_id: u16,
     /// How long to wait for a connection, and for each answer.
     pub timeout: Duration,
-    /// How requests to each are encrypted.
+    /// The encryption of requests to each server.
     pub protection: PerRaida<Protection>,
 }
 
 impl Raidas {
-    /// Servers that are talked to in plain.
+    /// All servers, without encryption.
     pub fn new(hosts: Hosts, coin_id: u16, timeout: Duration) -> Raidas {
         Raidas {
             hosts,
@@ -106,8 +106,8 @@ impl Raidas {
         }
     }
 
-    /// Asks the servers for which `question` gives something, all at the same time, each over a
-    /// connection of its own; `None` where nothing was asked. Servers that are down cost one
+    /// Asks the servers that `question` returns something for, all at the same time, each over a
+    /// connection of its own; `None` where nothing was asked. All servers that are down cost one
     /// time-out together.
     pub fn ask<Q: Send, T: Send>(
         &self,
@@ -149,7 +149,7 @@ impl Raidas {
         self.connect_under(raida, timeout, self.protection[raida])
     }
 
-    /// The same, with another encryption.
+    /// Like the method above, with another encryption.
     ///
     /// # Errors
     /// It cannot be reached.
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn silent_servers_cost_one_time_out_together() {
-        // Connections are accepted by the system and never answered.
+        // The system accepts connections; nobody answers them.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = silent.local_addr().unwrap().to_string();
         let hosts = Hosts(PerRaida::from_fn(|_| host.parse().unwrap()));

@@ -1,6 +1,7 @@
 use crate::protocol::Status;
 
-/// What to do about a refusal that a load meets and a client does not: to be put after the status.
+/// What to do about a refusal that a load meets and a client does not. It is printed after the
+/// status.
 pub(super) fn next_step(status: Status) -> &'static str {
     match status {
         Status::NO_TICKET_SLOT | Status::HEALING_NO_TICKET_SLOT => {

@@ -8,25 +8,25 @@ use super::choice::{Choice, groups};
 use super::zipf::Zipf;
 use crate::coin::Coin;
 
-/// Draws of a favourite before it is given up: when most coins are under way, few are left to find.
+/// Maximum number of draws of a favourite: when most coins are under way, few are left to find.
 const DRAWS_MAX: usize = 64;
 
-/// Coins that no request is about, by number: a coin whose number changes is in one request at a
-/// time, so that it is always known which number is in force.
+/// Coins that no request is about, by number. A coin whose number changes is in one request at a
+/// time, so it is always known which number is in force.
 pub(super) struct AtRest {
     choice: By,
 }
 
 enum By {
-    /// The coin that has rested longest, of one group after the other where there are several.
-    /// The first round is shuffled, or neighbours would always be asked about together.
+    /// The coin that has rested longest; where there are several groups, of one group after the
+    /// other. The first round is shuffled, or neighbours would always be asked about together.
     Turn {
         groups: Vec<VecDeque<u32>>,
         group_of: Vec<u16>,
         next: usize,
     },
-    /// Any, the favourites more often. One that is under way is passed over, so the most asked
-    /// about comes as often as its answers let it.
+    /// Any coin, the favourites more often. A coin under way is skipped, so the favourite is asked
+    /// about as often as its answers allow.
     Zipf {
         zipf: Zipf,
         ranks: Vec<u32>,
@@ -63,7 +63,7 @@ impl AtRest {
         AtRest { choice: by }
     }
 
-    /// Takes so many coins, onto the end of `out`; none where there are not enough.
+    /// Takes `count` coins, onto the end of `out`; none where there are not enough.
     pub(super) fn take(&mut self, count: usize, rng: &mut SmallRng, out: &mut Vec<usize>) -> bool {
         let before = out.len();
         for _ in 0..count {
@@ -95,7 +95,7 @@ impl AtRest {
         true
     }
 
-    /// Puts a coin to rest that was taken.
+    /// Puts a taken coin to rest.
     pub(super) fn put(&mut self, coin: usize) {
         match &mut self.choice {
             By::Turn {

@@ -2,9 +2,9 @@ use std::io;
 
 use super::flight::Flight;
 
-/// What carries requests to one address and brings the answers back.
+/// Carries requests to one address and brings the answers back.
 pub(super) trait Carrier {
-    /// Makes ready for a turn: opens connections that are not there, or were lost.
+    /// Prepares for a turn: opens connections that do not exist, or were lost.
     ///
     /// # Errors
     /// Nobody listens there.
@@ -12,19 +12,21 @@ pub(super) trait Carrier {
         Ok(())
     }
 
-    /// Sends requests as the flight has them and takes their answers, until its turn is over and
-    /// every request was answered or given up.
+    /// Sends requests as the flight provides them and takes their answers, until its turn is over
+    /// and every request was answered or given up.
     ///
     /// # Errors
     /// Nothing can be sent any more.
     fn run(&mut self, flight: &mut Flight) -> io::Result<()>;
 
-    /// How often a request had to wait because this machine had no port left to send it from.
+    /// Number of times that a request had to wait because this machine had no port left to send it
+    /// from.
     fn out_of_ports(&self) -> u64 {
         0
     }
 
-    /// How many answers came and found no room before they were read, where that is known.
+    /// Number of answers that were dropped for lack of room before they were read, where that is
+    /// known.
     fn dropped(&self) -> u64 {
         0
     }

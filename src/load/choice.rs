@@ -8,27 +8,27 @@ use super::purse::Held;
 use super::zipf::Zipf;
 use crate::coin::{Coin, PageId, ShardId};
 
-/// Draws of a coin that is not in the request yet, before the next one is taken.
+/// Number of draws of a coin that is not in the request yet, before the next one is taken.
 const DRAWS_MAX: usize = 64;
 
-/// Which coins requests are about.
+/// The coins that requests are about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Choice {
-    /// Any coin, all alike.
+    /// Any coin, all equally often.
     Uniform,
-    /// Any coin, some far more often: the k-th most asked about in proportion to 1 / k^exponent.
+    /// Any coin, some far more often: the coin with rank k in proportion to 1 / k^exponent.
     Zipf {
         /// 0 is uniform; about 1 is what many services see.
         exponent: f64,
     },
-    /// Coins of one page only, all alike: of the page that has the most.
+    /// Coins of one page only, all equally often: of the page that has the most.
     Page,
-    /// Coins of one shard only, all alike: of the shard that has the most.
+    /// Coins of one shard only, all equally often: of the shard that has the most.
     Shard {
         /// Shards of the node.
         shards: u16,
     },
-    /// The coins of a request from one shard after the other.
+    /// The coins of a request come from one shard after the other.
     Across {
         /// Shards of the node.
         shards: u16,
@@ -36,7 +36,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Splits off the coins that no request is to be about.
+    /// Splits off the coins that no request may be about.
     pub(super) fn rule_out(self, coins: &mut Vec<Held>) -> Vec<Held> {
         match self {
             Choice::Uniform | Choice::Zipf { .. } | Choice::Across { .. } => vec![],
@@ -46,7 +46,8 @@ impl Choice {
     }
 }
 
-/// Keeps the largest part of the coins, the first one where several are, and gives the rest back.
+/// Keeps the largest part of the coins, the first one where several are largest, and returns the
+/// rest.
 fn keep_largest(coins: &mut Vec<Held>, part: impl Fn(Coin) -> usize) -> Vec<Held> {
     let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
     for held in coins.iter() {
@@ -83,9 +84,9 @@ pub(super) fn groups(choice: Choice, coins: &[Coin]) -> Vec<Vec<u32>> {
 
 /// Draws coins, each draw independent of all others: for requests that change nothing.
 pub(super) struct Draw {
-    /// Coins by number: more than one group where each request goes through all of them.
+    /// Coins by number: more than one group where each request goes through all groups.
     groups: Vec<Vec<u32>>,
-    /// Over the first group, which is shuffled so that rank says nothing about page and shard.
+    /// Over the first group. It is shuffled, so that rank is independent of page and shard.
     zipf: Option<Zipf>,
 }
 
@@ -105,7 +106,7 @@ impl Draw {
         Draw { groups, zipf }
     }
 
-    /// The group that a request's first coin is of.
+    /// The group of a request's first coin.
     #[inline]
     pub(super) fn start(&self, rng: &mut SmallRng) -> usize {
         match self.groups.len() {
@@ -129,8 +130,7 @@ impl Draw {
     }
 }
 
-/// The coins of one request, each of them once: what a sum of the same coin twice should be is left
-/// open by the protocol.
+/// The coins of one request, each once: the protocol leaves open the sum of the same coin twice.
 pub(super) struct Once {
     /// By coin: the request that it was last drawn for.
     drawn_for: Vec<u64>,
@@ -145,13 +145,13 @@ impl Once {
         }
     }
 
-    /// A new request.
+    /// Begins a new request.
     #[inline]
     pub(super) fn begin(&mut self) {
         self.request += 1;
     }
 
-    /// The coin of a record as [`Draw::coin`] has it; another one, where that is in the request
+    /// The coin of a record, like [`Draw::coin`]; a different one, where that is in the request
     /// already.
     ///
     /// # Panics
@@ -169,7 +169,8 @@ impl Once {
         while self.drawn_for[coin] == self.request {
             coin = match draws < DRAWS_MAX {
                 true => draw.coin(start, record, rng),
-                // Nearly all that this record can be are there: the next one of any that is not.
+                // Nearly all coins for this record are in the request: take the next one that is
+                // not.
                 false => (coin + 1) % self.drawn_for.len(),
             };
             draws += 1;

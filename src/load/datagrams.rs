@@ -8,10 +8,10 @@ use std::ptr;
 
 use libc::{iovec, mmsghdr, sockaddr_storage};
 
-/// Datagrams a call takes, at most.
+/// Maximum number of datagrams per call.
 pub(super) const BATCH: usize = 64;
 
-/// The longest datagram there can be, bytes.
+/// The longest possible datagram, bytes.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// From one datagram's place to the next, bytes. Not a multiple of 4 KiB, or the beginnings of all
@@ -21,13 +21,13 @@ const STRIDE: usize = DATAGRAM_BYTES_MAX + 1 + 192;
 /// Whether a call waits for the first datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// As long as the socket's time-out lets it.
+    /// Waits as long as the socket's time-out allows.
     ForOne,
-    /// Not at all.
+    /// Does not wait.
     Never,
 }
 
-/// Datagrams that came with one call, and who sent them.
+/// Datagrams that came with one call, and their senders.
 pub(super) struct Batch {
     bytes: Vec<u8>,
     names: Vec<sockaddr_storage>,
@@ -49,7 +49,7 @@ impl Batch {
         }
     }
 
-    /// Takes the datagrams that there are.
+    /// Takes the datagrams that have come.
     ///
     /// # Errors
     /// `WouldBlock` where there is none; else what the kernel says of the socket.
@@ -101,8 +101,8 @@ impl Batch {
         &mut self.bytes[start..start + length]
     }
 
-    /// Sends every datagram of the last call back to who sent it. What the kernel has no room for
-    /// is dropped, as datagrams are.
+    /// Sends every datagram of the last call back to its sender. Datagrams that the kernel has no
+    /// room for are dropped, as usual.
     ///
     /// # Errors
     /// What the kernel says of the socket.
@@ -114,14 +114,14 @@ impl Batch {
     }
 }
 
-/// What a call that sends many datagrams needs.
+/// The memory for a call that sends many datagrams.
 pub(super) struct Sending {
     iovecs: Vec<iovec>,
     headers: Vec<mmsghdr>,
 }
 
 impl Sending {
-    /// For as many datagrams at a time.
+    /// For this many datagrams at a time.
     pub(super) fn new(datagrams: usize) -> Sending {
         Sending {
             iovecs: Vec::with_capacity(datagrams),
@@ -129,7 +129,7 @@ impl Sending {
         }
     }
 
-    /// Sends datagrams to whom the socket is connected to.
+    /// Sends datagrams to the peer that the socket is connected to.
     ///
     /// # Errors
     /// What the kernel says of the socket; some may have been sent.

@@ -12,20 +12,20 @@ use super::flight::Flight;
 use super::tcp::{Answers, Unasked};
 use super::udp::is_for_later;
 
-/// Connections looked at after one wait.
+/// Connections handled after one wait.
 const EVENTS: usize = 64;
-/// How soon to look again for a port.
+/// Pause before looking for a port again.
 const PORT_WAIT: Duration = Duration::from_millis(1);
 
 /// Requests over TCP, each on a connection of its own: connect, ask, read the answer, close. A slot
 /// is a connection at a time.
 ///
-/// Connections are closed as any client closes them, by this side, which keeps their ports for a
-/// minute (TIME_WAIT). Cutting them off (SO_LINGER of 0) would keep none, but it spares both sides
-/// the handshake at the end, and so measures another thing. Where the kernel has no port left, a
-/// request waits for one and its latency grows; how often that happened is told. Between addresses
-/// of this machine Linux gives a port away again after a second (`net.ipv4.tcp_tw_reuse` = 2, as it
-/// is unless changed), so that about as many connections a second are possible as there are ports.
+/// This side closes connections, as any client does, which keeps their ports for a minute
+/// (TIME_WAIT). Cutting them off (SO_LINGER of 0) would keep none, but it spares both sides the
+/// handshake at the end, and so would measure something else. Where the kernel has no port left, a
+/// request waits for one and its latency grows; how often that happened is reported. Between
+/// addresses of this machine Linux releases a port after a second (`net.ipv4.tcp_tw_reuse` = 2, the
+/// default), so that about as many connections a second are possible as there are ports.
 pub(super) struct Each {
     address: SocketAddr,
     slots: Vec<Connection>,
@@ -38,9 +38,9 @@ pub(super) struct Each {
 
 struct Connection {
     stream: Option<TcpStream>,
-    /// The request, as long as it is not written: this many bytes of it are.
+    /// The request while it is not written completely: this many bytes of it are written.
     written: Option<usize>,
-    /// The slot itself, while its answer is waited for.
+    /// The slot itself, while its answer is awaited.
     asked: VecDeque<usize>,
     answers: Answers,
 }
@@ -63,8 +63,8 @@ impl Each {
         })
     }
 
-    /// Opens a slot's connection. A connection that is refused is lost; that is told by the first
-    /// attempt of all, in [`Carrier::ready`].
+    /// Opens a slot's connection. A refused connection is lost; the very first attempt, in
+    /// [`Carrier::ready`], reports that.
     fn open(&mut self, slot: usize, flight: &mut Flight) {
         match self.connect(slot) {
             Ok(stream) => {
@@ -100,7 +100,7 @@ impl Each {
         Ok(stream)
     }
 
-    /// Writes what is left of a request. Not before the connection is there.
+    /// Writes the rest of a request. Not before the connection is open.
     fn write(&mut self, slot: usize, flight: &mut Flight) {
         let connection = &mut self.slots[slot];
         let (Some(mut stream), Some(mut written)) =
@@ -201,7 +201,7 @@ impl Carrier for Each {
                 ) {
                     self.read(slot, flight, now);
                 }
-                // The slot is asked again at once, on a new connection.
+                // The slot asks again at once, on a new connection.
                 while let Some(slot) = flight.begin(now) {
                     self.open(slot, flight);
                 }

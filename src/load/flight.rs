@@ -18,20 +18,20 @@ use crate::protocol::{
     datagram, frame, open_response,
 };
 
-/// The most requests a thread can have under way: an answer names its request by two bytes, and
-/// what is left of them tells an answer that comes late from one to a newer request.
+/// Maximum number of requests that a thread has under way. An answer names its request by two
+/// bytes; the bits that are left distinguish a late answer from one to a newer request.
 pub(super) const SLOTS_MAX: usize = 1 << SLOT_BITS;
 
 const SLOT_BITS: u32 = 10;
 
-/// A request that goes out so long after it was due, though nothing but this program held it up,
-/// shows that this program does not get its CPU.
+/// A request that goes out this long after it was due, though only this program held it up, shows
+/// that this program does not get its CPU.
 const BEHIND: Duration = Duration::from_micros(200);
 
-/// The sleep while a request waits for what its kind makes ready: nothing that is waited for tells.
+/// Sleep while a request waits for what its kind prepares: nothing notifies of that.
 const SLEEP_WAITING: Duration = Duration::from_millis(1);
 
-/// Which node requests are for.
+/// The node that requests are for.
 #[derive(Clone, Copy, Debug)]
 pub struct Addressee {
     /// Its number.
@@ -40,31 +40,31 @@ pub struct Addressee {
     pub coin_id: u16,
 }
 
-/// What is at the other end.
+/// The peer at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     /// A node, which answers requests.
     Node,
-    /// What sends back every byte that it gets.
+    /// A server that sends back every byte that it gets.
     Echo,
     /// A Redis server.
     Redis,
 }
 
-/// A turn as one thread has it.
+/// A turn as one thread sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
-    /// When it begins, from the start of the run.
+    /// Its beginning, from the start of the run.
     pub(super) started: Duration,
     pub(super) begun: Instant,
     pub(super) length: Duration,
     pub(super) pace: Pace,
-    /// Which thread it is, of how many.
+    /// The number of the thread, and how many threads there are.
     pub(super) thread: (usize, usize),
 }
 
-/// One thread's requests under way: when each is due, what it says, and what came of it. Times are
-/// handed in, one a batch: a look at the clock costs as much as a tenth of a request.
+/// One thread's requests under way: when each is due, what it says, and its result. Callers pass
+/// times in, one for each batch: reading the clock costs a tenth of a request.
 pub(super) struct Flight {
     kind: Box<dyn Kind>,
     addressee: Addressee,
@@ -72,11 +72,11 @@ pub(super) struct Flight {
     peer: Peer,
     redis: Option<RedisRequests>,
     slots: Vec<Slot>,
-    /// Slots that wait for a request, the one that waits longest first.
+    /// Slots that wait for a request, the longest waiting first.
     free: VecDeque<usize>,
     under_way: usize,
     due: DueTimes,
-    /// When a request that was due could not be sent for want of a slot or of something to ask.
+    /// When a request that was due could not be sent for lack of a slot or of something to ask.
     held_up_at: Instant,
     timeout: Duration,
     payload: Vec<u8>,
@@ -89,18 +89,18 @@ pub(super) struct Flight {
 struct Slot {
     /// The request, byte by byte.
     bytes: Vec<u8>,
-    /// What is needed to read the answer; nothing where no node is asked.
+    /// Data to read the answer with; none where no node is asked.
     sent: Option<Sent>,
     is_under_way: bool,
-    /// When it was due: its latency counts from here.
+    /// When it was due: its latency counts from then.
     due: Instant,
-    /// When it went out: its time-out counts from here.
+    /// When it went out: its time-out counts from then.
     at: Instant,
-    /// How often the place was used: tells answers to earlier requests apart.
+    /// How often the place was used: distinguishes answers to earlier requests.
     uses: u16,
 }
 
-/// What a thread's requests are made of.
+/// The parts that a thread's requests are made of.
 pub(super) struct Questions {
     pub(super) kind: Box<dyn Kind>,
     pub(super) addressee: Addressee,
@@ -155,7 +155,7 @@ impl Flight {
         self.kind.finish()
     }
 
-    /// Speaks to a peer for a turn, and counts anew. Every slot is free.
+    /// Speaks to a peer for a turn, and starts counting from zero. Every slot is free.
     ///
     /// # Panics
     /// When requests are under way.
@@ -175,7 +175,7 @@ impl Flight {
         self.recorder.begin(started, begun, length);
     }
 
-    /// What came of the turn.
+    /// The result of the turn.
     pub(super) fn end_turn(&mut self) -> Slice {
         self.recorder.end(self.kind.is_spent())
     }
@@ -203,14 +203,14 @@ impl Flight {
         self.slots.len()
     }
 
-    /// Whether nothing is under way and nothing more is to be sent.
+    /// Whether nothing is under way and nothing more will be sent.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         // In a closed loop nothing under way means that there is nothing left to ask, or not yet.
         let has_no_more = || self.kind.is_spent() || !self.due.is_open() && !self.kind.waits();
         self.under_way == 0 && (self.stop.is_asked() || self.due.is_over(now) || has_no_more())
     }
 
-    /// How long to wait for answers; zero where the next request is about to be due.
+    /// How long to wait for answers; zero where the next request is due very soon.
     pub(super) fn patience(&self, now: Instant) -> Duration {
         let patience = self.due.patience(now);
         match self.under_way {
@@ -225,20 +225,21 @@ impl Flight {
         self.due.is_open()
     }
 
-    /// Time went by looking for something to do.
+    /// Records time that was spent looking for something to do.
     pub(super) fn spun(&mut self, time: Duration) {
-        // The end of a disk's write, the node's too, may be the work of a kernel thread on this
-        // very CPU: a thread that spins would have it wait for a time slice, 3 ms.
+        // The end of a disk write, also of the node's, may be the work of a kernel thread on this
+        // very CPU: a spinning thread would make it wait for a time slice, 3 ms.
         rustix::thread::sched_yield();
         self.recorder.spun(time);
     }
 
-    /// Puts the next request that is due into a free slot, and says which. `None` where none is
-    /// due, no slot is free, or the kind has nothing to ask.
+    /// Puts the next due request into a free slot, and returns the slot. `None` where none is due,
+    /// no slot is free, or the kind has nothing to ask.
     #[inline]
     pub(super) fn begin(&mut self, now: Instant) -> Option<usize> {
         let mut due = self.due.due(now).filter(|_| !self.stop.is_asked())?;
-        // One that could not be sent for as long as one that is sent may wait is lost.
+        // A request counts as lost when it could not be sent for as long as a sent request may
+        // wait.
         while self.due.is_open() && now.saturating_duration_since(due) > self.timeout {
             self.recorder.lost();
             self.due.pass(&mut self.rng);
@@ -309,7 +310,8 @@ impl Flight {
         &self.slots[slot].bytes
     }
 
-    /// The slot whose request a datagram answers; `None` for one that answers none under way.
+    /// The slot whose request a datagram answers; `None` for a datagram that answers none under
+    /// way.
     pub(super) fn slot_of(&self, answer: &[u8]) -> Option<usize> {
         let echo = match self.peer {
             Peer::Node | Peer::Redis => {
@@ -326,7 +328,7 @@ impl Flight {
             .then_some(slot)
     }
 
-    /// How many bytes the answer at the front of a stream has; `None` while that is not known.
+    /// Length of the answer at the front of a stream; `None` while it is unknown.
     pub(super) fn answer_length(&self, bytes: &[u8]) -> Option<usize> {
         match self.peer {
             Peer::Node => {
@@ -342,13 +344,13 @@ impl Flight {
         }
     }
 
-    /// A batch of answers has come, which [`Flight::answer`] takes one by one.
+    /// Records that a batch of answers has come; [`Flight::answer`] then takes them one by one.
     #[inline]
     pub(super) fn answers_came(&mut self, now: Instant) {
         self.recorder.at(now);
     }
 
-    /// Takes the whole answer to a slot's request.
+    /// Takes the complete answer to a slot's request.
     pub(super) fn answer(&mut self, slot: usize, answer: &mut [u8], now: Instant) {
         let place = &mut self.slots[slot];
         debug_assert!(place.is_under_way);
@@ -434,19 +436,19 @@ impl Flight {
         }
     }
 
-    /// Uses no slot again in this turn that `is_out` names: there is no way left to send its
+    /// Stops using slots that `is_out` names for this turn: there is no way left to send their
     /// requests.
     pub(super) fn retire(&mut self, is_out: impl Fn(usize) -> bool) {
         self.free.retain(|&slot| !is_out(slot));
     }
 
-    /// Whether a slot's request waits for longer than it may.
+    /// Whether a slot's request waits for longer than allowed.
     pub(super) fn is_overdue(&self, slot: usize, now: Instant) -> bool {
         let place = &self.slots[slot];
         place.is_under_way && now.saturating_duration_since(place.at) > self.timeout
     }
 
-    /// How often to look for requests that wait for too long.
+    /// How often to check for requests that wait for too long.
     pub(super) fn overdue_every(&self) -> Duration {
         self.timeout / 10
     }

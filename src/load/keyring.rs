@@ -2,7 +2,7 @@ use crate::coin::{An, Coin};
 use crate::protocol::{Encryption, Protection};
 
 /// How requests are encrypted, and the coins or lockers that are keys, in turns: a node has to look
-/// up a key for each request, as it does for each client.
+/// up a key for each request, as for any client.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     encryption: Encryption,
@@ -28,7 +28,7 @@ impl Keyring {
         Keyring::of(Encryption::CoinKeyHmac, coins)
     }
 
-    /// Type 2, as type 1, by the lockers that coins lie in; without coins, no encryption.
+    /// Type 2, like type 1, by the lockers that coins lie in; without coins, no encryption.
     pub fn aes_locker(coins: Vec<(Coin, An)>) -> Keyring {
         Keyring::of(Encryption::LockerKey, coins)
     }
@@ -49,7 +49,7 @@ impl Keyring {
         self.encryption
     }
 
-    /// How the next request is encrypted.
+    /// The encryption of the next request.
     #[inline]
     pub(super) fn next(&mut self) -> Protection {
         let Some(&(coin, an)) = self.coins.get(self.next) else {

@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 
 use super::tally::{Quantiles, Tally};
 
-/// Who is measured.
+/// The contenders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
     /// The node.
@@ -22,26 +22,27 @@ pub enum Contender {
 /// What one contender did.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Who.
+    /// The contender.
     pub contender: Contender,
-    /// The slices, in the order of time: slice i of every contender is of about the same time.
+    /// The slices, in the order of time: slice i of every contender is from about the same time.
     pub slices: Vec<Slice>,
-    /// What came of the requests between the slices and before: no rate, but answers to be checked.
+    /// The results of requests between the slices and before. They give no rate, but their answers
+    /// are checked.
     pub between: Tally,
 }
 
 /// What one contender did in one slice.
 #[derive(Clone, Debug, Default)]
 pub struct Slice {
-    /// What came of its requests.
+    /// The results of its requests.
     pub tally: Tally,
-    /// How long it took: to the end of its time, or to the last answer where that came later.
+    /// Its length: to the end of its time, or to the last answer where that came later.
     pub took: Duration,
     /// How long the server's threads were on a CPU meanwhile, where that is known.
     pub server_cpu: Option<Duration>,
-    /// When it began, from the start of the run.
+    /// Its beginning, from the start of the run.
     pub started: Duration,
-    /// Whether it ended before its time because all that was made ready for it was used up.
+    /// Whether it ended before its time because everything prepared for it was used up.
     pub is_cut_short: bool,
     /// The same latencies by the time of the answer.
     pub intervals: Vec<Interval>,
@@ -50,9 +51,9 @@ pub struct Slice {
 /// The answers of about a second: a part of a slice.
 #[derive(Clone)]
 pub struct Interval {
-    /// When it began, from the start of the run.
+    /// Its beginning, from the start of the run.
     pub from: Duration,
-    /// How long it was.
+    /// Its length.
     pub length: Duration,
     /// Right answers that came in it.
     pub right: u64,
@@ -65,14 +66,14 @@ pub struct Interval {
 pub struct SweepStep {
     /// Requests due a second.
     pub rate_wanted: f64,
-    /// What the node did with them, in one slice.
+    /// The node's result with them, in one slice.
     pub measured: Measured,
-    /// Whether the rate was more than the node, or the generator, can do.
+    /// Whether the rate was more than the node, or the generator, can handle.
     pub is_saturated: bool,
 }
 
 impl Contender {
-    /// What tables, files and JSON call it.
+    /// Its name in tables, files and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Node => "node",
@@ -119,7 +120,7 @@ impl Measured {
         self.slices.iter().filter_map(rate).collect()
     }
 
-    /// How long the slices were that ended before their time, each; none where none did.
+    /// The lengths of the slices that ended before their time; none where none did.
     pub fn cut_short(&self) -> Vec<Duration> {
         let slices = self.slices.iter().filter(|slice| slice.is_cut_short);
         slices.map(|slice| slice.took).collect()
@@ -137,7 +138,7 @@ impl Slice {
         self.tally.right as f64 / self.took.as_secs_f64().max(1e-9)
     }
 
-    /// Takes in what another thread did at the same time.
+    /// Adds what another thread did at the same time.
     pub(super) fn join(&mut self, other: Slice) {
         self.tally.add(&other.tally);
         self.took = self.took.max(other.took);

@@ -5,8 +5,8 @@ use super::{PurseError, Stop};
 use crate::client::{CoinListError, CoinListWriter, Existing};
 use crate::coin::{Coin, Mfs};
 
-/// The coins that a run makes, in a file of their own until they are out of circulation again: who
-/// finds it after the program was killed knows what to delete.
+/// The coins that a run makes, in a file of their own until they are out of circulation again: a
+/// person who finds it after the program was killed knows what to delete.
 pub struct MintJournal {
     file: CoinListWriter,
     coins: Vec<Coin>,
@@ -26,7 +26,7 @@ impl MintJournal {
         })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.file.so_far()
     }
@@ -39,7 +39,7 @@ impl MintJournal {
     /// Writes down coins that a node is about to be asked to make, and waits until that is on disk.
     ///
     /// # Errors
-    /// The disk is full or fails, or the run is to end: do not ask for them.
+    /// The disk is full or fails, or the run should end: do not ask for them.
     pub fn ask(&mut self, coins: &[Coin]) -> Result<(), PurseError> {
         if self.stop.is_asked() {
             return Err(PurseError::Stopped);
@@ -49,8 +49,8 @@ impl MintJournal {
         Ok(())
     }
 
-    /// These are out of circulation again: whoever has made others of these serial numbers since
-    /// keeps them.
+    /// These are out of circulation again. Another program that has made coins of these serial
+    /// numbers since keeps them.
     pub fn gone(&mut self, coins: &[Coin]) {
         let gone: HashSet<Coin> = coins.iter().copied().collect();
         self.coins.retain(|coin| !gone.contains(coin));

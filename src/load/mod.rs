@@ -1,12 +1,12 @@
-//! A load generator: asks a node over and over, checks every answer, and says how many came back a
-//! second and how long each took. Nothing of the server is used here but what both sides share,
+//! A load generator: asks a node over and over, checks every answer, and reports how many came back
+//! a second and how long each took. It uses only those parts of the server that both sides share,
 //! `coin` and `protocol`.
 //!
 //! In a *closed loop* a request goes out when the answer to an earlier one has come, so that a
-//! number of requests is always under way. That finds out how much a node can do. It does not find
-//! out how long a client waits who asks when it likes: while the node stalls, nothing is asked, and
-//! nothing that would have waited is counted. In an *open loop* each request is due at a time that
-//! was drawn beforehand, and its latency counts from then, whenever it went out.
+//! fixed number of requests is always under way. That shows how much a node can do. It does not
+//! show how long a client waits that asks at any time: while the node stalls, nothing is asked, and
+//! requests that would have waited are not counted. In an *open loop* each request is due at a time
+//! that was drawn beforehand, and its latency counts from then, whenever it went out.
 //!
 //! | room | what it is |
 //! |---|---|

@@ -3,50 +3,51 @@ use std::time::Duration;
 
 use super::measured::{Contender, Measured};
 
-/// From this part of its CPUs on the generator has nothing left to give.
+/// From this part of its CPUs on, the generator is saturated.
 const BUSY: f64 = 0.95;
-/// From this part of late requests on, latencies are the generator's.
+/// From this part of late requests on, the generator causes the latencies.
 const BEHIND: f64 = 0.01;
-/// A node this close to the bare echo's rate: what both of them are measured by is the generator.
+/// If a node is this close to the bare echo's rate, the generator limits both.
 const SAME_RATE: f64 = 0.97;
 
-/// What the generator itself costs, and whether its figures are the node's or its own.
+/// The generator's own cost, and whether its figures are the node's or its own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Generator {
-    /// What it cost while each contender was asked, in counted time.
+    /// Its cost while each contender was asked, in counted time.
     pub costs: Vec<OwnCost>,
-    /// What went wrong on this side.
+    /// Problems on this side.
     pub faults: Faults,
-    /// Why the node's rate is the generator's limit, not the node's, in words for a person; empty
-    /// where nothing says so.
+    /// Why the generator, not the node, limits the node's rate, in words for a person; empty where
+    /// nothing indicates it.
     pub limits: Vec<String>,
 }
 
-/// What went wrong on the generator's side, in the whole run.
+/// Problems on the generator's side, in the whole run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// How often a request had to wait because this machine had no port left to send it from.
+    /// Number of times that a request had to wait because this machine had no port left to send it
+    /// from.
     pub out_of_ports: u64,
-    /// Answers of the node that found no room in this side's socket: they are among the lost.
+    /// Answers of the node that found no room in this side's socket: they count as lost.
     pub dropped: u64,
 }
 
 /// What the generator cost while it asked one contender.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OwnCost {
-    /// Who was asked.
+    /// The contender.
     pub contender: Contender,
-    /// CPU time of its threads a request, microseconds, in user and kernel mode; without that spent
-    /// on waiting for a request's time. On loopback the kernel carries what is sent to the
-    /// receiver's door in the sender's time.
+    /// CPU time of its threads for each request, microseconds, in user and kernel mode; without the
+    /// time spent waiting for a request's time. On loopback the kernel carries data to the
+    /// receiver's socket in the sender's time.
     pub cpu_us_per_request: f64,
-    /// The part of its threads' time that was spent on a CPU, 0 to 1; without waiting as well.
+    /// The part of its threads' time that was spent on a CPU, 0 to 1; also without waiting.
     pub cpu_share: f64,
     /// The part of the requests of an open loop that went out more than 0.2 ms after they were due
-    /// though neither the node nor the plan held them up, 0 to 1. Their latencies count from when
-    /// they were due all the same.
+    /// though neither the node nor the plan held them up, 0 to 1. Their latencies still count from
+    /// when they were due.
     pub behind_share: f64,
-    /// How often a request that was due had to wait for what its kind makes ready.
+    /// Number of times that a due request had to wait for what its kind prepares.
     pub waited: u64,
 }
 
@@ -71,7 +72,7 @@ impl OwnTime {
 }
 
 impl Generator {
-    /// Judges a run of one closed or open loop. `server_cpus` is how many CPUs the node has.
+    /// Judges a run of one closed or open loop. `server_cpus` is the number of the node's CPUs.
     pub(super) fn judge(
         times: &[(Contender, OwnTime)],
         measured: &[Measured],
@@ -102,12 +103,12 @@ impl Generator {
         generator
     }
 
-    /// Whether the node's figures are the generator's limit.
+    /// Whether the generator limits the node's figures.
     pub fn is_limit(&self) -> bool {
         !self.limits.is_empty()
     }
 
-    /// The cost beside one contender.
+    /// The cost for one contender.
     pub fn cost(&self, contender: Contender) -> Option<OwnCost> {
         let mut costs = self.costs.iter();
         costs.find(|cost| cost.contender == contender).copied()
@@ -200,7 +201,7 @@ pub(super) fn thread_cpu_time() -> io::Result<Duration> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the kernel writes one timespec where the pointer leads, which is a live one.
+    // SAFETY: the kernel writes one timespec to the pointer, which leads to a live one.
     let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     match done {
         0 => Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32)),

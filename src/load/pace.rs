@@ -3,20 +3,20 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-/// Sleeping ends this long before the next request is due, and looking at the clock takes over: a
-/// thread that sleeps wakes up late, by 50 µs and more on a machine that has gone to rest.
+/// Sleeping ends this long before the next request is due; from then on the thread polls the clock.
+/// A sleeping thread wakes up late, by 50 µs and more on an idle machine.
 const SPIN: Duration = Duration::from_micros(60);
-/// The longest sleep: then it is time to look for requests that wait for too long.
+/// The longest sleep. After it, the thread checks for requests that wait for too long.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
-/// The sleep while requests are due that cannot be sent, which only an answer changes.
+/// Sleep while due requests cannot be sent; only an answer changes that.
 const SLEEP_BEHIND: Duration = Duration::from_millis(1);
 
 /// When requests go out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// When an earlier one is answered.
+    /// When an earlier request is answered.
     Closed,
-    /// When they are due, whatever became of earlier ones.
+    /// At the times when they are due, whatever became of earlier ones.
     Open {
         /// Requests a second, all threads together.
         rate: f64,
@@ -25,12 +25,12 @@ pub enum Pace {
     },
 }
 
-/// How requests of an open loop follow each other.
+/// How the requests of an open loop follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
-    /// As many people ask who know nothing of each other: some at once, then none for a while.
+    /// As from many people who know nothing of each other: some at once, then none for a while.
     Poisson,
-    /// At the same distance.
+    /// At equal distances.
     Even,
 }
 
@@ -45,14 +45,14 @@ pub(super) enum DueTimes {
         /// The mean distance, nanoseconds.
         gap_ns: f64,
         spacing: Spacing,
-        /// From `begun` to the next, nanoseconds; a sum of fractions, so that none are lost.
+        /// From `begun` to the next, nanoseconds. A sum of fractions, so that no fraction is lost.
         next_ns: f64,
         next: Instant,
     },
 }
 
 impl DueTimes {
-    /// Of thread `thread` of `threads`, from `begun` until `until`.
+    /// The times of thread `thread` of `threads`, from `begun` until `until`.
     pub(super) fn new(
         pace: Pace,
         (thread, threads): (usize, usize),
@@ -88,7 +88,7 @@ impl DueTimes {
         }
     }
 
-    /// That request is taken care of.
+    /// Records that this request is handled.
     #[inline]
     pub(super) fn pass(&mut self, rng: &mut SmallRng) {
         if let DueTimes::Open {
@@ -108,7 +108,7 @@ impl DueTimes {
         }
     }
 
-    /// Whether no request is due any more.
+    /// Whether no more requests are due.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         match *self {
             DueTimes::Closed { until } => now >= until,
@@ -132,7 +132,7 @@ impl DueTimes {
     }
 }
 
-/// From one event to the next where they come at random: exponentially distributed.
+/// The time from one event to the next where they come at random: exponentially distributed.
 fn poisson_gap(mean_ns: f64, rng: &mut SmallRng) -> f64 {
     let unit: f64 = rng.random(); // never 1, so its complement is never 0
     -(1.0 - unit).ln() * mean_ns

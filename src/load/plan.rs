@@ -17,24 +17,24 @@ use crate::coin::Coin;
 use crate::protocol::Status;
 use crate::shown::Shown;
 
-/// What carries requests, and how many of them are under way, all threads together.
+/// How requests are carried, and how many of them are under way, all threads together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Datagrams.
     Udp {
-        /// Requests under way, at most.
+        /// Maximum number of requests under way.
         in_flight: usize,
     },
     /// Kept connections.
     Tcp {
-        /// How many.
+        /// Number of connections.
         connections: usize,
-        /// Requests under way on each, at most.
+        /// Maximum number of requests under way on each.
         depth: usize,
     },
-    /// A connection a request.
+    /// A connection for each request.
     TcpEach {
-        /// How many at a time, at most.
+        /// Maximum number at a time.
         connections: usize,
     },
 }
@@ -44,7 +44,7 @@ pub enum Stream {
 pub enum Io {
     /// By calls: recvmmsg and sendmmsg over UDP, epoll over TCP.
     Syscalls,
-    /// By a ring a thread.
+    /// By one ring for each thread.
     Uring,
 }
 
@@ -53,19 +53,19 @@ pub enum Io {
 pub struct Plan {
     /// The node.
     pub node: SocketAddr,
-    /// Which node that is.
+    /// The node's identity.
     pub addressee: Addressee,
-    /// How requests to it are encrypted.
+    /// The encryption of requests to it.
     pub keyring: Keyring,
-    /// What carries requests.
+    /// The transport of requests.
     pub stream: Stream,
     /// How they get to the kernel.
     pub io: Io,
     /// CPUs of the generator's threads, the first thread's first; `None` lets it run anywhere.
     pub cpus: Vec<Option<usize>>,
-    /// The node's process, where it runs on this machine and its CPU time is of interest.
+    /// The node's process, where it runs on this machine and its CPU time matters.
     pub node_pid: Option<u32>,
-    /// The CPUs of the node, for what it is compared with to run on; none where any will do.
+    /// The node's CPUs, for the baselines to run on; none where any CPU will do.
     pub node_cpus: Vec<usize>,
     /// Compare with a bare echo, by calls to the kernel.
     pub echo: bool,
@@ -75,7 +75,7 @@ pub struct Plan {
     pub redis: Option<RedisPlan>,
     /// A folder on a disk to compare with.
     pub disk: Option<PathBuf>,
-    /// When requests go out; a sweep has paces of its own.
+    /// When requests go out; a sweep has its own paces.
     pub pace: Pace,
     /// Rates to go through one by one.
     pub sweep: Option<Sweep>,
@@ -87,27 +87,27 @@ pub struct Plan {
     pub warm_up: Duration,
     /// The time that is counted, of each contender; of each step of a sweep.
     pub duration: Duration,
-    /// Parts of that time, in turns with the other contenders'.
+    /// Number of parts of that time, in turns with the other contenders'.
     pub slices: u32,
-    /// After this an answer counts as missing; as long may a request be overdue that cannot be
-    /// sent.
+    /// After this time an answer counts as missing. A request that is due and cannot be sent may
+    /// wait for the same time.
     pub timeout: Duration,
-    /// Where to tell how the run goes, with as many threads as `cpus`.
+    /// Where to report how the run goes, with as many threads as `cpus`.
     pub progress: Option<Arc<Progress>>,
     /// Ends the run early.
     pub stop: Stop,
 }
 
-/// What a Redis server is asked beside a node.
+/// The requests to a Redis server beside a node.
 #[derive(Clone, Debug)]
 pub struct RedisPlan {
-    /// Where it makes its own folder.
+    /// The folder in which it makes its own folder.
     pub folder: PathBuf,
     /// Its entries.
     pub coins: Vec<Coin>,
-    /// Which of them requests are about.
+    /// The entries that requests are about.
     pub choice: Choice,
-    /// How many of them a request is about.
+    /// Number of entries of a request.
     pub per_request: usize,
     /// The part of requests that write, 0 to 1; with any, every write is synced before its answer.
     pub writes: f64,
@@ -124,7 +124,7 @@ pub enum Sweep {
         from: f64,
         /// The last rate.
         to: f64,
-        /// How many.
+        /// Number of rates.
         steps: u32,
     },
 }
@@ -132,15 +132,15 @@ pub enum Sweep {
 /// A run that could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The plan asks for what cannot be.
+    /// The plan is impossible.
     #[error("{0}")]
     Plan(String),
-    /// A connection to the node, or to what it is compared with, fails.
+    /// A connection to the node, or to a baseline, fails.
     #[error("the connection to {who} at {address} fails: {cause}", who = .who.name())]
     Connection {
-        /// Who is at the other end.
+        /// The other end.
         who: Contender,
-        /// Where.
+        /// Its address.
         address: SocketAddr,
         /// What is wrong.
         cause: io::Error,
@@ -148,12 +148,12 @@ pub enum LoadError {
     /// The bare echo cannot be started.
     #[error("cannot start the {who}: {cause}", who = .who.name())]
     Echo {
-        /// Which one.
+        /// The echo.
         who: Contender,
         /// What is wrong.
         cause: io::Error,
     },
-    /// A Redis server cannot be started, or does not do what it is to be compared for.
+    /// A Redis server cannot be started, or does not do what it is compared for.
     #[error("{0}")]
     Redis(String),
     /// The bare disk cannot be written to.
@@ -164,21 +164,21 @@ pub enum LoadError {
         /// What is wrong.
         cause: io::Error,
     },
-    /// What requests need could not be made ready, or not be taken back.
+    /// What requests need could not be prepared, or not be taken back.
     #[error(transparent)]
     Chore(#[from] ChoreError),
-    /// Not one encryption ticket was given.
+    /// No encryption ticket was given at all.
     #[error(
         "the node gave no encryption ticket: it says \"{0}\"; it takes secrets that it shares with the others (`raida keys new`, and its file in keys.file), --encryption 1, 2 or 4, and limits.healing_per_s = 0"
     )]
     NoEncryptionTicket(Status),
-    /// A ring cannot be had.
+    /// A ring could not be created.
     #[error("this kernel does not do io_uring as it is needed here: {0}; take --io syscalls")]
     Uring(io::Error),
 }
 
 impl Plan {
-    /// How many requests one thread has under way at most.
+    /// Maximum number of requests that one thread has under way.
     pub fn slots_per_thread(&self) -> usize {
         let all = match self.stream {
             Stream::Udp { in_flight } => in_flight,
@@ -188,7 +188,7 @@ impl Plan {
         all / self.cpus.len()
     }
 
-    /// The way to the node for what is no part of what is measured.
+    /// The way to the node for requests that are not measured.
     pub fn side_door(&self) -> SideDoor {
         SideDoor {
             node: self.node,
@@ -200,7 +200,7 @@ impl Plan {
         }
     }
 
-    /// Whether it can be carried out.
+    /// Checks that it can be carried out.
     ///
     /// # Errors
     /// Why it cannot.
@@ -265,7 +265,7 @@ impl Plan {
         }
     }
 
-    /// Who is measured, the node first.
+    /// The contenders, the node first.
     pub(super) fn contenders(&self) -> impl Iterator<Item = Contender> {
         let all = [
             (Contender::Node, true),

@@ -6,15 +6,15 @@ use hdrhistogram::Histogram;
 use super::measured::{Contender, Interval};
 use super::tally::no_latencies;
 
-/// How a run goes, to be looked at while it does: counts that each thread keeps up to date, a batch
-/// of answers at a time, and the latencies of the last interval that is over.
+/// The state of a run while it goes on: counts that each thread updates once for each batch of
+/// answers, and the latencies of the last completed interval.
 #[derive(Debug)]
 pub struct Progress {
     contender: AtomicU8,
     threads: Vec<Arc<ThreadProgress>>,
 }
 
-/// What came of the requests so far, of all contenders, warm-up included.
+/// The results of all requests so far, of all contenders, warm-up included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Right answers in time.
@@ -29,7 +29,7 @@ pub struct Counts {
     pub lost: u64,
 }
 
-/// One thread's part. It has cache lines of its own, or the threads would slow each other down.
+/// One thread's part. It has its own cache lines, or the threads would slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct ThreadProgress {
@@ -50,7 +50,7 @@ const CONTENDERS: [Contender; 5] = [
 ];
 
 impl Progress {
-    /// Of a run with so many threads that has not begun.
+    /// The progress of a run with this many threads that has not begun.
     pub fn new(threads: usize) -> Progress {
         Progress {
             contender: AtomicU8::new(0),
@@ -58,12 +58,12 @@ impl Progress {
         }
     }
 
-    /// Who is asked at the moment.
+    /// The contender that is asked at present.
     pub fn contender(&self) -> Contender {
         CONTENDERS[usize::from(self.contender.load(Relaxed))]
     }
 
-    /// What came of the requests so far. The counts of a batch may be there in part.
+    /// The results of the requests so far. The counts of a batch may be incomplete.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for thread in &self.threads {
@@ -76,8 +76,8 @@ impl Progress {
         counts
     }
 
-    /// Latencies of the last second or so that is over, in nanoseconds; `None` before the first is,
-    /// and after another contender's turn has begun.
+    /// Latencies of the last completed second or so, in nanoseconds. `None` before the first is
+    /// over, and after another contender's turn has begun.
     pub fn last_second(&self) -> Option<Histogram<u64>> {
         let mut all: Option<Histogram<u64>> = None;
         for thread in &self.threads {
@@ -116,7 +116,7 @@ impl ThreadProgress {
         self.lost.store(counts.lost, Relaxed);
     }
 
-    /// An interval is over.
+    /// Records that an interval is over.
     pub(super) fn hand_over(&self, interval: Option<Arc<Interval>>) {
         // Nothing under the lock can panic.
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = interval;

@@ -10,42 +10,42 @@ use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 
 /// Coins to ask a node about. Each has two authenticity numbers, its own and a spare one: a load
-/// that powns goes back and forth between the two, so that at no moment a coin has a number that
-/// was not written down before the load began. The XOR of the two is the same for all coins, since
-/// that is how a pown by sum changes several at once. Loads of fixes, lockers and trades give coins
-/// numbers that are drawn on the way; only coins that were minted for them are to be asked about
-/// then.
+/// that powns goes back and forth between the two, so a coin never has a number that was not
+/// written down before the load began. The XOR of the two is the same for all coins, since a pown
+/// by sum changes several coins at once by the same XOR. Loads of fixes, lockers and trades give
+/// coins numbers that are drawn on the way; they may only ask about coins that were minted for
+/// them.
 ///
-/// Coins that lie in one locker go everywhere together, so that whoever looks into it knows all
-/// that is there.
+/// Coins that lie in one locker stay together, so that the thread that looks into the locker knows
+/// all that is there.
 pub struct Purse {
     coins: Vec<Held>,
-    /// Coins that no load asks about: keys, and what the choice of coins leaves out.
+    /// Coins that no load asks about: keys, and coins that the choice excludes.
     aside: Vec<Held>,
 }
 
 /// One coin of a [`Purse`].
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
-    /// Which one.
+    /// The coin.
     pub coin: Coin,
     own: An,
     spare: An,
     in_force: An,
-    /// Where nobody knows which of two numbers is in force: the other one.
+    /// The other number, where nobody knows which of the two is in force.
     or_in_force: Option<An>,
 }
 
-/// Why there are no coins to ask about, or why they are not what they were.
+/// Why there are no coins to ask about, or why they could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum PurseError {
     /// The node did not answer, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The coins to be made cannot be written down first.
+    /// The new coins cannot be written down first.
     #[error(transparent)]
     Journal(#[from] CoinListError),
-    /// Somebody wants the run to end.
+    /// The run should end.
     #[error("interrupted")]
     Stopped,
     /// There are no free serial numbers.
@@ -56,12 +56,12 @@ pub enum PurseError {
     NoRandomness(#[from] getrandom::Error),
 }
 
-/// How a node's coins were found after a load.
+/// The state of a node's coins after a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// Coins whose number in force is not the one that the node's answers made it.
+    /// Coins whose number in force differs from the one that the node's answers imply.
     pub wrong: usize,
-    /// Coins that the node would not give back their own number.
+    /// Coins that did not get their own number back from the node.
     pub astray: usize,
 }
 
@@ -72,7 +72,7 @@ impl Held {
         self.in_force
     }
 
-    /// Of own and spare number the one not in force.
+    /// The one of own and spare number that is not in force.
     #[inline]
     pub fn other_an(&self) -> An {
         match self.in_force == self.own {
@@ -81,8 +81,8 @@ impl Held {
         }
     }
 
-    /// The number that it had before the load began: no other coin of its purse has the same,
-    /// unless they lay in one locker then.
+    /// The number before the load began. No other coin of its purse has the same, unless they lay
+    /// in one locker then.
     #[inline]
     pub(super) fn own_an(&self) -> An {
         self.own
@@ -98,18 +98,18 @@ impl Held {
         self.in_force.is_locker_key()
     }
 
-    /// This number is in force from now on, and everybody knows it.
+    /// Sets the number in force, which is certain from now on.
     pub(super) fn got(&mut self, an: An) {
         (self.in_force, self.or_in_force) = (an, None);
     }
 
-    /// This number may be in force.
+    /// Notes that this number may be in force.
     pub(super) fn may_have_got(&mut self, an: An) {
         self.or_in_force = Some(an);
     }
 }
 
-/// Which coins go together: those of a locker, and every other one by itself.
+/// Groups coins: those of a locker together, every other coin alone.
 #[derive(Default)]
 struct Groups {
     lockers: HashMap<[u8; An::SIZE], usize>,
@@ -117,7 +117,7 @@ struct Groups {
 }
 
 impl Groups {
-    /// The number of a coin's group, counted from 0 as they come.
+    /// The number of a coin's group, counted from 0 in their order.
     fn of(&mut self, held: &Held) -> usize {
         let next = self.count;
         let group = match held.is_in_locker() {
@@ -129,7 +129,7 @@ impl Groups {
     }
 }
 
-/// Splits coins into so many parts of about the same size.
+/// Splits coins into `parts` parts of about the same size.
 pub(super) fn deal(coins: impl IntoIterator<Item = Held>, parts: usize) -> Vec<Vec<Held>> {
     let mut groups = Groups::default();
     let mut dealt = vec![Vec::new(); parts];
@@ -161,12 +161,12 @@ impl Purse {
         })
     }
 
-    /// Has a node make coins: up to `count`, evenly of all denominations. All that it may have made
-    /// are in the journal.
+    /// Has a node make coins: up to `count`, evenly of all denominations. All coins that it may
+    /// have made are in the journal.
     ///
     /// # Errors
-    /// The node refuses, or has no serial numbers free; the journal cannot be written; the run is
-    /// to end.
+    /// The node refuses, or has no free serial numbers; the journal cannot be written; the run
+    /// should end.
     pub fn mint(
         client: &mut Client,
         key: &AdminKey,
@@ -203,14 +203,14 @@ impl Purse {
         Purse::new(made)
     }
 
-    /// Puts coins aside that no request is to be about.
+    /// Puts coins aside that no request may be about.
     pub fn narrow(&mut self, choice: Choice) {
         self.aside.extend(choice.rule_out(&mut self.coins));
     }
 
     /// Puts up to `count` coins aside that requests can be encrypted with, evenly from all there
-    /// are, and gives them back with their numbers, which stay as they are while a load goes on.
-    /// One that lies in a locker takes along what else is there.
+    /// are, and returns them with their numbers, which do not change during a load. A coin that
+    /// lies in a locker takes along the other coins there.
     pub fn keys(&mut self, count: usize) -> Vec<(Coin, An)> {
         let mut groups = Groups::default();
         let of: Vec<usize> = self.coins.iter().map(|held| groups.of(held)).collect();
@@ -230,8 +230,8 @@ impl Purse {
         keys
     }
 
-    /// As [`Purse::keys`], and each of the keys lies in a locker afterwards: one that does not is
-    /// put into one by itself.
+    /// Like [`Purse::keys`], but each of the keys lies in a locker afterwards: a key that does not
+    /// is put into a locker of its own.
     ///
     /// # Errors
     /// The node does not do it.
@@ -258,23 +258,22 @@ impl Purse {
         self.coins.iter().map(|held| held.coin)
     }
 
-    /// How many coins there are to ask about.
+    /// Number of coins to ask about.
     pub fn len(&self) -> usize {
         self.coins.len()
     }
 
-    /// Whether there is none to ask about.
+    /// Whether there are no coins to ask about.
     pub fn is_empty(&self) -> bool {
         self.coins.is_empty()
     }
 
-    /// The coins with their spare numbers, to be written down before a load changes any.
+    /// The coins with their spare numbers. They must be written down before a load changes any.
     pub fn spares(&self) -> impl Iterator<Item = (Coin, An)> {
         self.all().map(|held| (held.coin, held.spare))
     }
 
-    /// How many coins lie in each locker that there is among those to ask about; nothing where a
-    /// coin lies in none.
+    /// Number of coins in each locker among those to ask about; nothing where a coin lies in none.
     pub fn locker_sizes(&self) -> Option<Vec<usize>> {
         let mut groups = Groups::default();
         let mut sizes = Vec::new();
@@ -297,7 +296,7 @@ impl Purse {
         !held.all(|held| numbers.insert(*held.an().expose()))
     }
 
-    /// Takes the coins to ask about out in so many parts of about the same size.
+    /// Takes out the coins to ask about, in `parts` parts of about the same size.
     pub fn deal(&mut self, parts: usize) -> Vec<Vec<Held>> {
         deal(self.coins.drain(..), parts)
     }
@@ -318,7 +317,7 @@ impl Purse {
             .map(|held| (held.coin, held.an()))
             .collect();
         let wrong = failing(client, &claimed)?;
-        // In a list each, for the two attempts at a coin in doubt must not be in one request.
+        // In a list each, since the two attempts at a coin in doubt must not be in one request.
         self.give_back(client, |held| Some(held.in_force))?;
         self.give_back(client, |held| held.or_in_force)?;
         let own: Vec<(Coin, An)> = (self.all()).map(|held| (held.coin, held.own)).collect();
@@ -329,7 +328,7 @@ impl Purse {
         Ok(Settled { wrong, astray })
     }
 
-    /// Gives coins their own number back that have the one said here.
+    /// Gives their own number back to coins that have the number given here.
     fn give_back(
         &self,
         client: &mut Client,

@@ -7,16 +7,16 @@ use super::measured::{Interval, Slice};
 use super::progress::{Counts, ThreadProgress};
 use super::tally::{Tally, no_latencies};
 
-/// About how long an interval is.
+/// Approximate length of an interval.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The most intervals of a turn, longer ones where the turn is: each takes half a megabyte a
-/// thread.
+/// Maximum number of intervals of a turn; intervals are longer where the turn is. Each takes half a
+/// megabyte per thread.
 const INTERVALS_MAX: u32 = 120;
 
-/// Counts what comes of one thread's requests in one turn. An answer costs one look at a histogram;
-/// all memory is there before the turn begins, and sums are made after it.
+/// Counts the results of one thread's requests in one turn. An answer costs one histogram access.
+/// All memory is allocated before the turn begins, and sums are made after it.
 pub(super) struct Recorder {
-    /// All but the latencies.
+    /// Everything but the latencies.
     tally: Tally,
     /// When the turn began, from the start of the run.
     started: Duration,
@@ -27,16 +27,16 @@ pub(super) struct Recorder {
     current: Histogram<u64>,
     current_right: u64,
     current_until: Instant,
-    /// For the intervals to come.
+    /// For later intervals.
     empty: Vec<Histogram<u64>>,
     over: Vec<Arc<Interval>>,
     last_answer: Instant,
-    /// Time spent looking for what to do, for being on time.
+    /// Time spent polling for something to do, in order to be on time.
     spun: Duration,
-    /// Requests that this program was late with.
+    /// Requests that this program sent late.
     behind: u64,
     progress: Option<Arc<ThreadProgress>>,
-    /// What earlier turns add to the progress.
+    /// The progress of earlier turns.
     before: Counts,
 }
 
@@ -63,7 +63,7 @@ impl Recorder {
         }
     }
 
-    /// A turn begins at `begun`, which is `started` after the start of the run, and lasts so long.
+    /// Begins a turn at `begun`, which is `started` after the start of the run, with this length.
     pub(super) fn begin(&mut self, started: Duration, begun: Instant, length: Duration) {
         let intervals = (length.as_secs_f64() / INTERVAL.as_secs_f64()).round();
         let intervals = (intervals as u32).clamp(1, INTERVALS_MAX);
@@ -76,8 +76,8 @@ impl Recorder {
         self.last_answer = begun;
     }
 
-    /// The turn is over: what came of it. Where it is because nothing was left to ask, it ended
-    /// with its last answer.
+    /// Ends the turn and returns its result. A turn that is over because nothing was left to ask
+    /// ended with its last answer.
     pub(super) fn end(&mut self, is_spent: bool) -> Slice {
         let end = match is_spent {
             true => self.last_answer,
@@ -105,17 +105,17 @@ impl Recorder {
         }
     }
 
-    /// How much of the thread's CPU time was spent on being on time; counts anew from then on.
+    /// CPU time that the thread spent on being on time. Starts again at zero.
     pub(super) fn take_spun(&mut self) -> Duration {
         std::mem::take(&mut self.spun)
     }
 
-    /// How many requests went out late by this program's own fault; counts anew from then on.
+    /// Number of requests that went out late by this program's own fault. Starts again at zero.
     pub(super) fn take_behind(&mut self) -> u64 {
         std::mem::take(&mut self.behind)
     }
 
-    /// A batch of answers has come.
+    /// Records that a batch of answers has come.
     pub(super) fn at(&mut self, now: Instant) {
         self.last_answer = now;
         self.tell();

@@ -1,4 +1,4 @@
-//! What a Redis server is asked, byte by byte (RESP2,
+//! The requests to a Redis server, byte by byte (RESP2,
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
 use rand::RngExt;
@@ -8,7 +8,7 @@ use super::choice::{Choice, Draw};
 use super::kind::Verdict;
 use crate::coin::Coin;
 
-/// Bytes of a value: an authenticity number's.
+/// Bytes of a value: those of an authenticity number.
 pub(super) const VALUE_SIZE: usize = 16;
 
 /// A coin for a Redis server: its 5 bytes are the key, and the value follows from it, so that every
@@ -33,8 +33,8 @@ impl Entry {
     }
 }
 
-/// What one thread asks a Redis server: GET of a coin's number where a node is asked about it, SET
-/// where a node changes it; of several coins, MGET and MSET.
+/// The requests of one thread to a Redis server: GET of a coin's number where a load only asks a
+/// node about it, SET where it changes it; for several coins, MGET and MSET.
 pub(super) struct RedisRequests {
     entries: Vec<Entry>,
     draw: Draw,
@@ -91,7 +91,7 @@ impl RedisRequests {
         }
     }
 
-    /// Looks at a whole answer.
+    /// Checks a complete answer.
     pub(super) fn check(&self, slot: usize, answer: &[u8]) -> Verdict {
         let asked = &self.asked[slot];
         if answer.first() == Some(&b'-') {
@@ -176,7 +176,7 @@ fn number(number: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// How many bytes the answer at the front of a stream has; `None` while it is not all there.
+/// Length of the answer at the front of a stream; `None` while it is not complete.
 pub(super) fn answer_length(bytes: &[u8]) -> Option<usize> {
     let (line, after) = line(bytes)?;
     match line.split_first()? {
@@ -191,7 +191,7 @@ pub(super) fn answer_length(bytes: &[u8]) -> Option<usize> {
             let mut length = after;
             for _ in 0..read_number(count)?.unwrap_or(0) {
                 let entry = &bytes[length..];
-                // No answer here has lists in a list, which could go on without end.
+                // No answer here has nested lists, which could go on without end.
                 length += (entry.first()? != &b'*').then(|| answer_length(entry))??;
             }
             Some(length)
@@ -200,7 +200,7 @@ pub(super) fn answer_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether an answer has these entries' values and nothing else.
+/// Whether an answer has exactly these entries' values.
 fn has_values<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>, mut answer: &[u8]) -> bool {
     if entries.len() > 1 {
         let Some((line, after)) = line(answer) else {
@@ -226,13 +226,13 @@ fn has_values<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>, mut answer:
     answer.is_empty()
 }
 
-/// The first line without its end, and where the next one begins.
+/// The first line without its end, and the position of the next one.
 fn line(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let end = bytes.iter().position(|&byte| byte == b'\n')?;
     Some((bytes[..end].strip_suffix(b"\r")?, end + 1))
 }
 
-/// `Some(None)` for the -1 that stands for nothing; `None` for what is no number.
+/// `Some(None)` for the -1 that stands for nothing; `None` where the text is no number.
 fn read_number(digits: &[u8]) -> Option<Option<usize>> {
     match digits {
         b"-1" => Some(None),

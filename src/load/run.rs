@@ -19,38 +19,40 @@ use super::resp::RedisRequests;
 use super::tally::Tally;
 use super::thread::{Call, Done, Leftover, Thread, Turn, pin};
 
-/// The part of a slice that is not counted, so that caches and queues are the contender's own: one
-/// in so many.
+/// One in this many parts of a slice is not counted, so that caches and queues are the contender's
+/// own.
 const SETTLE_PART: u32 = 10;
-/// From calling a turn out to its first request, so that every thread is there.
+/// Time from announcing a turn to its first request, so that every thread is ready.
 const LEAD: Duration = Duration::from_millis(20);
-/// Below this part of the rate wanted a node is saturated.
+/// Below this part of the wanted rate, a node is saturated.
 const REACHED: f64 = 0.95;
-/// So many times the best p99 of a sweep so far, and over the time after it, is an explosion.
+/// A p99 of this many times the best p99 of a sweep so far, and over the time after it, is an
+/// explosion.
 const P99_EXPLODES: u64 = 20;
 const P99_EXPLODES_OVER_NS: u64 = 5_000_000;
-/// How long a closed loop runs to find the peak that a sweep's rates are parts of, at most.
+/// How long a closed loop runs, at most, to find the peak that a sweep's rates are parts of.
 const PEAK_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// What a run found out.
+/// The result of a run.
 pub struct Outcome {
-    /// What each contender did, the node first. Of a sweep: the node, a slice a step.
+    /// The result of each contender, the node first. For a sweep: the node, one slice for each
+    /// step.
     pub measured: Vec<Measured>,
     /// The steps of a sweep.
     pub sweep: Option<Vec<SweepStep>>,
-    /// What a closed loop reached before a sweep that was left to find its rates itself.
+    /// The rate that a closed loop reached before a sweep without given rates.
     pub peak: Option<f64>,
-    /// Kind by kind, of a mix: what the node's answers were.
+    /// For a mix, by kind: the node's answers.
     pub kinds: Vec<KindCount>,
-    /// What the generator cost.
+    /// The generator's cost.
     pub generator: Generator,
     /// The kinds' coins, as they are now.
     pub coins: Vec<Held>,
-    /// Why what requests need could not be made ready, or not be taken back.
+    /// Why what requests need could not be prepared, or not be taken back.
     pub fault: Option<LoadError>,
 }
 
-/// What the node is compared with, as long as the run lasts.
+/// The baselines, as long as the run lasts.
 struct Servers {
     // Each ends when it is dropped.
     _echo: Option<Echo>,
@@ -60,7 +62,7 @@ struct Servers {
     clocks: Vec<(Contender, CpuClock)>,
 }
 
-/// Calls turns out to all threads, and gathers what they did.
+/// Announces turns to all threads, and gathers their results.
 struct Conductor<'scope, 'plan> {
     plan: &'plan Plan,
     clocks: Vec<(Contender, CpuClock)>,
@@ -69,32 +71,33 @@ struct Conductor<'scope, 'plan> {
     own_times: Vec<(Contender, OwnTime)>,
 }
 
-/// A thread as its conductor has it.
+/// A thread as its conductor sees it.
 struct Player<'scope> {
     calls: Sender<Call>,
-    /// Hears that the thread is ready: once it is connected, and then whenever it was called to be.
+    /// Receives that the thread is ready: once it is connected, and then after each call to
+    /// prepare.
     prepared: Receiver<()>,
     done: Receiver<Done>,
     handle: ScopedJoinHandle<'scope, Result<Leftover, LoadError>>,
 }
 
-/// What a sweep found out.
+/// The result of a sweep.
 struct Swept {
-    /// Of all steps, a slice each.
+    /// Of all steps, one slice each.
     all: Measured,
     steps: Vec<SweepStep>,
-    /// What a closed loop reached before.
+    /// The rate that a closed loop reached before.
     peak: Option<f64>,
 }
 
 impl Plan {
-    /// Carries the plan out, a kind a thread.
+    /// Carries out the plan, with one kind for each thread.
     ///
     /// # Errors
-    /// The plan is not possible, or a contender fails altogether. Coins are lost track of then.
+    /// The plan is not possible, or a contender fails completely. Coins are lost track of then.
     ///
     /// # Panics
-    /// When there are not as many kinds as threads.
+    /// When the number of kinds differs from the number of threads.
     pub fn run(&self, kinds: Vec<Box<dyn Kind>>) -> Result<Outcome, LoadError> {
         self.check()?;
         assert_eq!(kinds.len(), self.cpus.len(), "a kind a thread");
@@ -115,7 +118,7 @@ impl Plan {
                 dropped: leftovers.iter().map(|leftover| leftover.dropped).sum(),
             };
             let judged = match &sweep {
-                // Only the last step says what the limit is: the others had room left.
+                // Only the last step shows the limit: the others had room left.
                 Some(steps) => steps
                     .last()
                     .map_or(vec![], |step| vec![step.measured.clone()]),
@@ -216,7 +219,7 @@ impl Servers {
 }
 
 impl<'scope, 'plan> Conductor<'scope, 'plan> {
-    /// Starts the threads, and waits until each is connected to everybody.
+    /// Starts the threads, and waits until each is connected to all peers.
     fn gather<'env>(
         plan: &'plan Plan,
         servers: &'env Servers,
@@ -235,7 +238,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
                 pin(plan.cpus[index]);
                 let questions = questions(plan, kind);
                 let thread = Thread::prepare(plan, index, questions, &servers.addresses)?;
-                // Whoever does not wait for it any more sees the turns end.
+                // If the receiver no longer waits, it sees the turns end.
                 let _ = is_prepared.send(());
                 Ok(thread.run(&called, &is_prepared, &tell))
             });
@@ -260,7 +263,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
         }
     }
 
-    /// Everybody's warm-up, then slices in turns.
+    /// Warm-up of all contenders, then slices in turns.
     fn contest(&mut self) -> Result<Vec<Measured>, LoadError> {
         let plan = self.plan;
         let mut measured: Vec<Measured> = plan.contenders().map(Measured::nothing).collect();
@@ -318,7 +321,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
             let mut measured = Measured::nothing(node);
             let settle = self.turn(node, plan.duration / SETTLE_PART, pace, false)?;
             measured.between.add(&settle.tally);
-            self.own_times.clear(); // the last step's are of interest
+            self.own_times.clear(); // only the last step's matter
             measured
                 .slices
                 .push(self.turn(node, plan.duration, pace, true)?);
@@ -365,7 +368,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
             pace,
         };
         for thread in &self.threads {
-            // One that has ended is found out below.
+            // A thread that has ended is noticed below.
             let _ = thread.calls.send(Call::Play(turn));
         }
         let done: Vec<_> = self
@@ -376,7 +379,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
         let cpu_after = self.server_cpu(contender)?;
         let mut all: Option<Slice> = None;
         for result in done {
-            // A thread that says nothing has panicked, and is joined when the scope ends.
+            // A thread that sends nothing has panicked, and is joined when the scope ends.
             let (slice, own) = result.unwrap_or_else(|_| {
                 Err(LoadError::Plan(
                     "a thread of the generator failed".to_owned(),
@@ -400,13 +403,13 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
         Ok(slice)
     }
 
-    /// Waits until every thread has made ready for a turn.
+    /// Waits until every thread has prepared for a turn.
     fn prepare(&self) {
         for thread in &self.threads {
             let _ = thread.calls.send(Call::Prepare);
         }
         for thread in &self.threads {
-            // One that has ended is found out when its turn is over.
+            // A thread that has ended is noticed when its turn is over.
             let _ = thread.prepared.recv();
         }
     }
@@ -449,7 +452,7 @@ impl<'scope, 'plan> Conductor<'scope, 'plan> {
     }
 }
 
-/// What one thread asks.
+/// The requests of one thread.
 fn questions(plan: &Plan, kind: Box<dyn Kind>) -> Questions {
     let redis = plan.redis.as_ref().map(|redis| {
         RedisRequests::new(
@@ -469,8 +472,8 @@ fn questions(plan: &Plan, kind: Box<dyn Kind>) -> Questions {
     }
 }
 
-/// Whether requests were answered as fast as they were due: as they were drawn, for at random some
-/// more or less than the rate says are due in a time.
+/// Whether requests were answered as fast as they were due. That refers to the times drawn: at
+/// random, more or fewer than the rate are due in a time.
 fn keeps_up(slice: &Slice, length: Duration) -> bool {
     let Tally {
         right,

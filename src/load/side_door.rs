@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use crate::client::{Client, ClientError, Options, Transport};
 use crate::protocol::{Command, Status};
 
-/// The way to a node beside the connections that are measured: for what is made ready before a turn
-/// and taken back after the last, which is no part of what is measured.
+/// The way to a node beside the measured connections: for work before a turn and after the last one
+/// that is not measured.
 #[derive(Clone, Copy, Debug)]
 pub struct SideDoor {
     /// The node.
     pub node: SocketAddr,
-    /// How to talk to it.
+    /// The connection's options.
     pub options: Options,
 }
 
-/// What is done through a [`SideDoor`].
+/// Work done through a [`SideDoor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chore {
     /// Coins are put into lockers, to be looked at or taken out.
@@ -33,7 +33,7 @@ pub enum ChoreError {
     /// The node did not answer.
     #[error("{chore}: {cause}")]
     Client {
-        /// What was to be done.
+        /// The chore.
         chore: Chore,
         /// What is wrong.
         cause: ClientError,
@@ -41,9 +41,9 @@ pub enum ChoreError {
     /// The node did not do it.
     #[error("{chore}: the node says \"{status}\"{next}", next = next_step(*.status))]
     NotDone {
-        /// What was to be done.
+        /// The chore.
         chore: Chore,
-        /// What the node said.
+        /// The node's status.
         status: Status,
     },
 }
@@ -74,13 +74,13 @@ fn next_step(status: Status) -> &'static str {
 impl SideDoor {
     /// Requests under way at a time: enough that a node has many changes for each of its commits.
     pub(super) const IN_FLIGHT_MAX: usize = 64;
-    /// Connections that they are spread over: a node carries out what one of them asks one after
-    /// the other where it changes coins of several shards.
+    /// Number of connections that they are spread over: a node carries out the requests of one
+    /// connection one after the other where they change coins of several shards.
     const CONNECTIONS_MAX: usize = 16;
 
-    /// Asks for each of these, so many at a time. `take` hears what came of each, in their order:
-    /// `None` where there is no usable answer, so that it may have been done. Of those that were
-    /// never sent it hears nothing. After an error nothing more is sent.
+    /// Asks for each of these, a limited number at a time. `take` hears each result, in their
+    /// order: `None` where there is no usable answer, so that it may have been done. It hears
+    /// nothing of those that were never sent. After an error nothing more is sent.
     ///
     /// # Errors
     /// The first request without an answer, or with a status other than 241 for which `take` says
@@ -98,15 +98,15 @@ impl SideDoor {
         }
         let failed = |cause| ChoreError::Client { chore, cause };
         let host = self.node.ip().to_string();
-        // New ones each time: a server closes a connection on which nothing is asked for a while.
+        // New connections each time: a server closes an idle connection after a while.
         let count = at_once.min(Self::CONNECTIONS_MAX).min(tasks.len());
         let connect = || Client::connect((&host, self.node.port()), Transport::Tcp, self.options);
         let clients: Result<Vec<Client>, _> = (0..count).map(|_| connect()).collect();
         let mut clients = clients.map_err(failed)?;
         let mut error = None;
         let mut payload = Vec::new();
-        // Each connection answers in order, and each has its turn: so answers come in the order of
-        // tasks.
+        // Each connection answers in order, and the connections take turns: so answers come in the
+        // order of tasks.
         let mut under_way: VecDeque<(&T, usize)> = VecDeque::with_capacity(at_once);
         let mut tasks = tasks.iter().zip((0..count).cycle());
         loop {

@@ -1,15 +1,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether a run is to end early: it sends nothing more, waits for what is under way, and leaves
-/// coins as it does in the end.
+/// Whether a run should end early: it then sends nothing more, waits for requests under way, and
+/// leaves coins as at a normal end.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Asks for the end.
     pub fn ask(&self) {
-        // Nothing else is read because of it.
+        // No other memory is read because of it.
         self.0.store(true, Ordering::Relaxed);
     }
 

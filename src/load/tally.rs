@@ -2,28 +2,28 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest time that is told apart from longer ones.
+/// The longest time that is distinguished from longer ones.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What came of the requests of one stretch of time. Every request is counted in one of the first
+/// The results of the requests of one stretch of time. Every request is counted in one of the first
 /// five.
 #[derive(Clone)]
 pub struct Tally {
-    /// Answers that were as they must be, in time.
+    /// Right answers in time.
     pub right: u64,
-    /// Answers that claim what is not so, or are no answers.
+    /// Wrong answers, and messages that are no answers.
     pub wrong: u64,
     /// Requests that the node refused.
     pub refused: u64,
-    /// Answers that were as they must be, but came later than they were of use.
+    /// Right answers that came too late to be of use.
     pub late: u64,
-    /// Requests without an answer, and those that were due and could not be sent for too long.
+    /// Requests without an answer, and due requests that could not be sent for too long.
     pub lost: u64,
-    /// Datagrams that answered no request under way: after its time-out, or nobody's.
+    /// Datagrams that answered no request under way: after its time-out, or unrelated.
     pub stray: u64,
-    /// What the first wrong answer was.
+    /// The first wrong answer.
     pub first_wrong: Option<String>,
-    /// What the first refusal was.
+    /// The first refusal.
     pub first_refused: Option<String>,
     /// From when the request was due (closed loop: sent) to the answer, in nanoseconds, to three
     /// digits; of right and late answers.
@@ -46,14 +46,14 @@ impl Default for Tally {
     }
 }
 
-/// A histogram with the bounds that all have, so that any two can be added.
+/// A histogram with bounds that all of them have, so that any two can be added.
 pub(super) fn no_latencies() -> Histogram<u64> {
     Histogram::new_with_max(LONGEST.as_nanos() as u64, 3)
         .expect("three digits up to a minute are a valid histogram")
 }
 
 impl Tally {
-    /// Adds another's counts.
+    /// Adds another tally's counts.
     pub fn add(&mut self, other: &Tally) {
         self.right += other.right;
         self.wrong += other.wrong;
@@ -73,7 +73,7 @@ impl Tally {
     }
 }
 
-// A histogram prints tens of thousands of numbers of its own.
+// A histogram's own debug output would print tens of thousands of numbers.
 impl std::fmt::Debug for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tally")
@@ -90,7 +90,7 @@ impl std::fmt::Debug for Tally {
     }
 }
 
-/// The gist of a histogram, to be printed.
+/// A summary of a histogram, to be printed.
 pub(super) struct Quantiles<'a>(pub(super) &'a Histogram<u64>);
 
 impl std::fmt::Debug for Quantiles<'_> {

@@ -13,17 +13,17 @@ use super::udp::is_for_later;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Room for answers at least when a connection is read from, bytes.
+/// Minimum room for answers when a connection is read from, bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// Connections looked at after one wait.
+/// Connections handled after one wait.
 const EVENTS: usize = 64;
 
-/// Requests over TCP on kept connections. Slot i is always asked over connection i mod connections.
+/// Requests over TCP on kept connections. Slot i always uses connection i mod connections.
 pub(super) struct Tcp {
     address: SocketAddr,
     connections: Vec<Connection>,
     epoll: OwnedFd,
-    /// Connections with requests to be written.
+    /// Connections with requests to write.
     to_write: Vec<usize>,
     looked_for_overdue: Instant,
 }
@@ -34,12 +34,12 @@ struct Connection {
     /// Requests under way, in the order of their answers.
     asked: VecDeque<usize>,
     answers: Answers,
-    /// Requests still to be written, from `written` on.
+    /// Requests to write, from `written` on.
     requests: Vec<u8>,
     written: usize,
-    /// Whether the kernel is to say when there is room to write.
+    /// Whether the kernel should report when there is room to write.
     waits_for_room: bool,
-    /// Whether it is in the list of those with requests to be written.
+    /// Whether it is in the list of connections with requests to write.
     is_listed: bool,
 }
 
@@ -79,7 +79,7 @@ impl Answers {
         self.filled += more.len();
     }
 
-    /// Answers the requests under way, the first one first, as far as there are whole answers.
+    /// Processes the answers to the requests under way, in order, as far as they are complete.
     ///
     /// # Errors
     /// There are bytes that nobody asked for.
@@ -107,13 +107,14 @@ impl Answers {
         } else if self.filled == self.bytes.len() {
             self.bytes.copy_within(self.read..self.filled, 0);
             (self.read, self.filled) = (0, self.filled - self.read);
-            // An answer may be longer than all the room there is, without saying so in front.
+            // An answer may be longer than all the room there is, without stating its length in
+            // front.
             self.make_room(self.filled);
         }
         Ok(())
     }
 
-    /// An answer of `length` bytes is to fit.
+    /// Makes room for an answer of `length` bytes.
     fn make_room(&mut self, length: usize) {
         if self.bytes.len() < length + READ_BYTES {
             self.bytes.resize(length + READ_BYTES, 0);
@@ -121,9 +122,8 @@ impl Answers {
     }
 }
 
-/// Whether the other end has closed a connection on which nothing is under way, as a server does
-/// with one that is silent for too long: what kinds make ready before a turn may take longer than
-/// that.
+/// Whether the other end has closed an idle connection, as a server does after too long a silence:
+/// what kinds prepare before a turn may take longer than that.
 pub(super) fn has_ended(stream: &TcpStream) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     match recv(stream, &mut [0; 1], flags) {
@@ -132,7 +132,7 @@ pub(super) fn has_ended(stream: &TcpStream) -> bool {
     }
 }
 
-/// Bytes came that answer nothing: the stream has lost its order.
+/// Bytes came that answer no request: the stream has lost its order.
 pub(super) struct Unasked;
 
 impl Tcp {
@@ -155,7 +155,7 @@ impl Tcp {
         })
     }
 
-    /// Writes requests that are due into their connections.
+    /// Writes due requests into their connections.
     fn send(&mut self, flight: &mut Flight, now: Instant) -> io::Result<()> {
         while let Some(slot) = flight.begin(now) {
             let index = slot % self.connections.len();
@@ -179,7 +179,7 @@ impl Tcp {
         Ok(())
     }
 
-    /// Has the kernel say when there is room to write, only while a connection waits for it.
+    /// Has the kernel report when there is room to write, only while a connection waits for it.
     fn follow_room(&mut self, index: usize) -> io::Result<()> {
         let connection = &mut self.connections[index];
         let waits = connection.written < connection.requests.len();
@@ -197,7 +197,7 @@ impl Tcp {
         Ok(())
     }
 
-    /// A stream without an answer in time has no more answers to tell apart.
+    /// In a stream with a missing answer, later answers cannot be told apart.
     fn lose_overdue(&mut self, flight: &mut Flight, now: Instant) {
         for index in 0..self.connections.len() {
             let oldest = self.connections[index].asked.front();
@@ -207,7 +207,7 @@ impl Tcp {
         }
     }
 
-    /// The connection is of no more use in this turn.
+    /// Marks the connection as unusable in this turn.
     fn give_up(&mut self, index: usize, flight: &mut Flight) {
         let connections = self.connections.len();
         self.connections[index].close(flight);
@@ -275,8 +275,8 @@ impl Carrier for Tcp {
                     self.connections[index].is_listed = true;
                     self.to_write.push(index);
                 }
-                // Each connection's requests go out before the next one's answers are looked at, so
-                // that it gets its work as early as can be.
+                // Each connection's requests go out before the next one's answers are handled, so
+                // that the server gets its work as early as possible.
                 self.send(flight, now)?;
             }
             if now.duration_since(self.looked_for_overdue) > flight.overdue_every() {
@@ -288,10 +288,10 @@ impl Carrier for Tcp {
 }
 
 impl Connection {
-    /// Reads what there is; `false` where the connection is of no more use.
+    /// Reads what has come; `false` where the connection is of no more use.
     fn read(&mut self, flight: &mut Flight, now: Instant) -> bool {
         let Some(stream) = &self.stream else {
-            return true; // closed since the kernel spoke of it
+            return true; // closed since the kernel reported it
         };
         match self.answers.read_from(stream) {
             Ok(0) => return false,

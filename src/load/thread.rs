@@ -18,7 +18,7 @@ use super::tcp::Tcp;
 use super::udp::Udp;
 use super::uring::{UringTcp, UringUdp};
 
-/// A sleep until a turn begins ends this much early: the rest is looked at the clock.
+/// A sleep until a turn begins ends this much early: for the rest the thread polls the clock.
 const WAKE_EARLY: Duration = Duration::from_micros(300);
 
 /// A turn, as all threads get it at once.
@@ -32,19 +32,19 @@ pub(super) struct Turn {
     pub(super) pace: Pace,
 }
 
-/// What a thread is called to do.
+/// An order to a thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Call {
-    /// To make ready for a turn, and to say when that is done.
+    /// Prepare for a turn, and report when that is done.
     Prepare,
-    /// A turn.
+    /// Do a turn.
     Play(Turn),
 }
 
-/// What a thread did in a turn.
+/// A thread's result of a turn.
 pub(super) type Done = Result<(Slice, OwnTime), LoadError>;
 
-/// What a thread has in the end.
+/// A thread's final state.
 pub(super) struct Leftover {
     pub(super) kind: Box<dyn Kind>,
     /// See [`Kind::finish`].
@@ -54,7 +54,7 @@ pub(super) struct Leftover {
     pub(super) dropped: u64,
 }
 
-/// One thread of the generator: does turns as they are called out.
+/// One thread of the generator: does turns as they are announced.
 pub(super) struct Thread {
     place: (usize, usize),
     flight: Flight,
@@ -62,7 +62,7 @@ pub(super) struct Thread {
     disk: Option<(PathBuf, Disk)>,
 }
 
-/// The way to one contender.
+/// The connection to one contender.
 struct Line {
     contender: Contender,
     address: SocketAddr,
@@ -96,7 +96,7 @@ impl Thread {
             };
             let mut carrier = carrier(plan, address).map_err(|cause| match plan.io {
                 Io::Syscalls => failed(cause),
-                // Nothing is connected yet: it is the ring that cannot be had.
+                // Nothing is connected yet: the ring could not be created.
                 Io::Uring => LoadError::Uring(cause),
             })?;
             carrier.ready().map_err(failed)?;
@@ -122,7 +122,7 @@ impl Thread {
         })
     }
 
-    /// Does what is called out until nothing is any more.
+    /// Follows orders until there are no more.
     pub(super) fn run(
         mut self,
         calls: &Receiver<Call>,
@@ -143,7 +143,7 @@ impl Thread {
         }
         Leftover {
             finished: self.flight.finish(),
-            // The node's line is the first.
+            // The node comes first.
             dropped: self.lines.first().map_or(0, |l| l.carrier.dropped()),
             out_of_ports: self.lines.iter().map(|l| l.carrier.out_of_ports()).sum(),
             kind: self.flight.into_kind(),

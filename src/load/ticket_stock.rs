@@ -9,55 +9,55 @@ use crate::coin::{An, Coin};
 use crate::protocol::healing::{GetTicket, PartialGenerator, TicketAnswer, TicketId, VOTES_NEEDED};
 use crate::protocol::{Command, RaidaId, Status};
 
-/// A ticket is taken for worthless so long after it was asked for: it lives 300 s (docs/protocol.md
-/// section 5), and has to be claimed meanwhile.
+/// A ticket counts as worthless this long after it was asked for: it lives 300 s (docs/protocol.md
+/// section 5), and has to be claimed within that time.
 const FRESH: Duration = Duration::from_secs(240);
-/// Fixes that there are tickets for at first.
+/// Number of fixes that there are tickets for at first.
 const AT_FIRST: usize = 256;
-/// Fixes that there are tickets for, at most; and coins on the tickets of one server, at most,
-/// which is a tenth of what a shard has room for unless set (65,536 tickets of 64 coins). What is
-/// left over in the end takes up that room for 300 s.
+/// Maximum number of fixes that there are tickets for; and maximum number of coins on the tickets
+/// of one server: a tenth of what a shard has room for by default (65,536 tickets of 64 coins).
+/// Tickets left over at the end take up that room for 300 s.
 const FIXES_MAX: usize = 4_096;
 const COINS_MAX: usize = 419_430;
-/// The pause after a server has said that it was asked too much.
+/// Pause after a server has refused for too many requests.
 const RATE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Tickets of other servers, got before the fixes that take them: what a fix costs is to be
-/// measured, not what its tickets do. A ticket is claimed once, and the same coins can be on any
+/// Tickets of other servers, obtained before the fixes that take them: the run measures what a fix
+/// costs, not what its tickets cost. A ticket is claimed once, and the same coins can be on any
 /// number of tickets, so a few groups of coins have many tickets each in stock.
 ///
 /// One thread gets them, for one fix at a time from all servers at once. Before a turn it fills the
-/// stock, which grows to twice of what a turn before it took; in a turn it gets new ones only when
-/// three quarters of the stock are used up, so that a turn that takes less is measured with nothing
-/// beside it. What it gets beside a turn shows: it made the median of fixes of 100 coins 25 %
-/// longer on a machine with two cores.
+/// stock, which grows to twice what a turn before it took. During a turn it gets new ones only when
+/// three quarters of the stock are used up, so a turn that takes less is measured with nothing
+/// beside it. Getting tickets during a turn shows in the result: it made the median of fixes of 100
+/// coins 25 % longer on a machine with two cores.
 pub struct TicketStock {
     shared: Arc<Shared>,
     clerk: Option<JoinHandle<()>>,
 }
 
-/// The coins of one fix, and what the servers that vouch for them know them by.
+/// The coins of one fix, and their numbers on the servers that vouch for them.
 #[derive(Clone, Debug)]
 pub struct Vouched {
     /// The coins.
     pub coins: Vec<Coin>,
-    /// Their numbers on each server, in the same order; `None` for servers that are not asked, on
-    /// all groups alike.
+    /// Their numbers on each server, in the same order; `None` for servers that are not asked, the
+    /// same servers for all groups.
     pub ans: PerRaida<Option<Vec<An>>>,
 }
 
-/// What one fix takes beside its coins.
+/// The data of one fix beside its coins.
 #[derive(Clone, Copy, Debug)]
 pub struct FixTickets {
-    /// A ticket of every other server: of one that is not asked, a number that nobody has given
-    /// out. The node under test does not know that, and tries to claim it all the same.
+    /// A ticket of every other server. For a server that is not asked, it is a number that nobody
+    /// has issued: the node under test does not know that, and tries to claim it all the same.
     pub tickets: PerRaida<Option<TicketId>>,
     /// What the coins' new numbers are derived from.
     pub generator: PartialGenerator,
     asked: Instant,
 }
 
-/// What is to come of a fix.
+/// The expected result of a fix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
     /// At least 13 others vouch for the coins: all are repaired.
@@ -69,13 +69,13 @@ pub enum Repair {
 /// Why there are no more tickets.
 #[derive(Debug, thiserror::Error)]
 pub enum StockError {
-    /// A server cannot be reached in the beginning.
+    /// A server cannot be reached at the beginning.
     #[error("RAIDA {0} gives no tickets: {1}")]
     Unreachable(RaidaId, ClientError),
     /// A server gives none.
     #[error("RAIDA {0} gives no tickets: {1}{next}", next = next_step(*.1))]
     Refused(RaidaId, Status),
-    /// A server's coins have changed under the load's feet.
+    /// A server's coins have changed during the load.
     #[error("RAIDA {0} does not know the coins any more that were made there for this load")]
     NotKnown(RaidaId),
     /// Too many servers stopped answering.
@@ -83,11 +83,11 @@ pub enum StockError {
         "only {left} others answer any more, and a fix takes {VOTES_NEEDED} (RAIDA {raida}: {error})"
     )]
     TooFew {
-        /// Those that still do.
+        /// Number of servers that still answer.
         left: usize,
-        /// The last that stopped.
+        /// The last one that stopped.
         raida: RaidaId,
-        /// What came of it.
+        /// The reason.
         error: ClientError,
     },
     /// The system has no random numbers to give.
@@ -98,7 +98,7 @@ pub enum StockError {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Fixes that there may be tickets for.
+    /// Maximum number of fixes that there are tickets for.
     most: usize,
 }
 
@@ -108,17 +108,17 @@ struct State {
     /// Tickets in stock for each group when it is full.
     full: usize,
     is_filling: bool,
-    /// Taken since the stock was filled last, and between any two times that it was.
+    /// Number taken since the stock was filled last, and the most taken between any two fillings.
     taken: usize,
     taken_most: usize,
-    /// No more are got.
+    /// No more tickets are fetched.
     is_closed: bool,
     failure: Option<StockError>,
 }
 
 impl TicketStock {
-    /// Opens a stock of tickets for `groups` of coins, for fixes on `raida`. They are got from all
-    /// servers that have numbers for the coins.
+    /// Opens a stock of tickets for `groups` of coins, for fixes on `raida`. It gets tickets from
+    /// all servers that have numbers for the coins.
     ///
     /// # Errors
     /// One of them cannot be reached.
@@ -165,7 +165,7 @@ impl TicketStock {
         })
     }
 
-    /// Waits until the stock is full, or will never be.
+    /// Waits until the stock is full, or until it is certain that it never will be.
     pub fn fill(&self) {
         let mut state = self.shared.lock();
         state.taken_most = state.taken_most.max(std::mem::take(&mut state.taken));
@@ -178,7 +178,7 @@ impl TicketStock {
         }
     }
 
-    /// What one fix of a group's coins takes; `None` where it is not there (yet).
+    /// The data of one fix of a group's coins; `None` where there is none (yet).
     pub(super) fn take(&self, group: usize) -> Option<FixTickets> {
         let mut state = self.shared.lock();
         let state = &mut *state;
@@ -196,17 +196,17 @@ impl TicketStock {
         taken
     }
 
-    /// Takes back what was not used.
+    /// Takes back unused data.
     pub(super) fn put_back(&self, group: usize, tickets: FixTickets) {
         self.shared.lock().ready[group].push_front(tickets);
     }
 
-    /// Whether more are got.
+    /// Whether more tickets are fetched.
     pub(super) fn is_open(&self) -> bool {
         !self.shared.lock().is_closed
     }
 
-    /// Ends it.
+    /// Ends the stock.
     ///
     /// # Errors
     /// Why it ended before.
@@ -242,7 +242,7 @@ impl FixTickets {
 }
 
 impl Shared {
-    /// Every change of the state is whole when its lock is given back, also by a thread that
+    /// Every change of the state is complete when its lock is released, even by a thread that
     /// panics.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -253,7 +253,7 @@ impl Shared {
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next group to get tickets for; `None` when no more are to be got.
+    /// The next group to get tickets for; `None` when no more are fetched.
     fn next(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -277,12 +277,12 @@ impl Shared {
     }
 }
 
-/// Tickets of a group below which more are got in a turn.
+/// If a group has fewer tickets than this, more are fetched during a turn.
 fn low(full: usize) -> usize {
     full.div_ceil(4)
 }
 
-/// Whoever waits for tickets does not wait for a clerk that is gone.
+/// Stops a thread from waiting for tickets when the clerk is gone.
 struct Gone<'a>(&'a Shared);
 
 impl Drop for Gone<'_> {
@@ -336,7 +336,7 @@ impl Clerk {
                         again.push(raida);
                     }
                     Ok(reply) => tickets[raida] = Some(self.ticket(raida, group, &reply)?),
-                    // A server closes a connection on which nothing was asked for a while.
+                    // A server closes an idle connection after a while.
                     Err(_) if !is_anew[raida] && self.connect(raida) => {
                         is_anew[raida] = true;
                         again.push(raida);
@@ -411,8 +411,8 @@ impl Clerk {
 const IS_VOTER: &str = "only voters are asked";
 const VOTER_KNOWS: &str = "every voter has numbers for every group";
 
-/// The number of a ticket that nobody has given out: one in four billion, and a server has tens of
-/// thousands out at most.
+/// A ticket number that nobody has issued. A random number is one of four billion, and a server has
+/// at most tens of thousands issued.
 fn made_up() -> Result<TicketId, getrandom::Error> {
     loop {
         let mut number = [0; TicketId::SIZE];

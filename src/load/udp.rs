@@ -10,12 +10,13 @@ use super::carrier::Carrier;
 use super::datagrams::{Batch, Sending, Wait};
 use super::flight::Flight;
 
-/// How long a call waits for a datagram before it is time to look at the clock again.
+/// How long a call waits for a datagram before the clock has to be read again.
 const WAIT: Duration = Duration::from_millis(20);
 
-/// Room for answers in the kernel, if it gives that much.
+/// Room for answers in the kernel, if it grants that much.
 const RECEIVE_BYTES: usize = 4 << 20;
-/// Numbers that SO_MEMINFO gives, the one of what was dropped last (linux/sock_diag.h).
+/// Count of numbers that SO_MEMINFO returns; the last one is the number of drops
+/// (linux/sock_diag.h).
 const MEMINFO_NUMBERS: usize = MEMINFO_DROPS + 1;
 const MEMINFO_DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
 
@@ -24,33 +25,34 @@ pub(super) struct Udp {
     socket: UdpSocket,
     batch: Batch,
     sending: Sending,
-    /// Slots whose requests are to be sent.
+    /// Slots with requests to send.
     ready: Vec<usize>,
     looked_for_overdue: Instant,
 }
 
-/// A socket connected to `address`, as all that carry requests over UDP have it.
+/// A socket connected to `address`, as all UDP carriers use it.
 pub(super) fn connect_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => ([0u16; 8], 0).into(),
     };
     let socket = UdpSocket::bind(any)?;
-    // As large as the system allows: an answer that finds no room is lost, and not by the node.
+    // As large as the system allows: an answer that finds no room is lost, and not through the
+    // node's fault.
     SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BYTES)?;
     socket.connect(address)?;
     Ok(socket)
 }
 
-/// Datagrams that came for a socket and found no room in its buffer.
+/// Number of datagrams that found no room in a socket's buffer.
 ///
 /// # Errors
-/// The kernel does not say (before Linux 4.12).
+/// The kernel does not report it (before Linux 4.12).
 pub(super) fn dropped(socket: &UdpSocket) -> io::Result<u64> {
     let mut numbers = [0u32; MEMINFO_NUMBERS];
     let mut length = size_of_val(&numbers) as libc::socklen_t;
-    // SAFETY: the kernel writes up to `length` bytes where the pointer leads, which is an array of
-    // as many, and the length it wrote.
+    // SAFETY: the kernel writes up to `length` bytes to the pointer, which leads to an array of
+    // that size, and the length that it wrote.
     let read = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -91,8 +93,8 @@ impl Udp {
         self.sending.send(&self.socket, requests)
     }
 
-    /// Takes the answers that there are. With none, waits for the first one for as long as no
-    /// request is due: in a closed loop in the same call.
+    /// Takes the answers that have come. If there are none, waits for the first one until a request
+    /// is due: in a closed loop in the same call.
     fn receive(&mut self, flight: &mut Flight, now: Instant) -> io::Result<usize> {
         if !flight.is_open() {
             return self.batch.receive(&self.socket, Wait::ForOne);
@@ -151,7 +153,7 @@ impl Carrier for Udp {
     }
 }
 
-/// Gives up on every request that waits for too long, each for itself.
+/// Gives up every request that waits for too long, each on its own.
 pub(super) fn lose_overdue(flight: &mut Flight, now: Instant) {
     for slot in 0..flight.slots() {
         if flight.is_overdue(slot, now) {

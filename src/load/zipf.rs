@@ -1,15 +1,16 @@
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-/// Draws ranks, 0 the most often: rank k with a probability in proportion to 1 / (k + 1)^exponent.
-/// Walker's alias method as Vose has it: a table made once, then one look into it a draw.
+/// Draws ranks; 0 comes most often: rank k with a probability in proportion to 1 / (k +
+/// 1)^exponent. Uses Walker's alias method in Vose's version: a table made once, then one look-up
+/// for each draw.
 #[derive(Clone, Debug)]
 pub(super) struct Zipf {
     cells: Vec<Cell>,
 }
 
-/// All cells are drawn alike. Each is two ranks': its own below the limit, the other one's above
-/// it.
+/// All cells are drawn equally often. Each belongs to two ranks: below the limit to its own, above
+/// it to the other one.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     limit: u32,
@@ -23,7 +24,7 @@ impl Zipf {
         assert!(ranks > 0 && u32::try_from(ranks).is_ok());
         let weight = |rank: usize| ((rank + 1) as f64).powf(-exponent);
         let sum: f64 = (0..ranks).map(weight).sum();
-        // As multiples of what a cell holds.
+        // As multiples of a cell's capacity.
         let mut shares: Vec<f64> = (0..ranks)
             .map(|rank| weight(rank) / sum * ranks as f64)
             .collect();

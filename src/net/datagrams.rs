@@ -10,21 +10,21 @@ use std::ptr;
 use libc::{iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
-/// Datagrams a call takes, at most. More gain nothing measurable.
+/// Maximum number of datagrams per call. More gain nothing measurable.
 pub(super) const BATCH: usize = 64;
 
-/// The longest datagram there can be, bytes: IP's length field has 16 bits.
+/// The longest possible datagram, bytes: IP's length field has 16 bits.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// From one datagram's place to the next, bytes. Not a multiple of 4 KiB, or the beginnings of all
 /// would compete for the same few lines of the processor's cache.
 const STRIDE: usize = DATAGRAM_BYTES_MAX + 1 + 192;
 
-/// What the kernel may write of an address: sockets of this node are of no other family than IP.
+/// Size of the kernel's addresses: sockets of this node have no other family than IP.
 const ADDRESS_BYTES: socklen_t = size_of::<sockaddr_in6>() as socklen_t;
 
-/// Where a datagram came from, or goes to, as the kernel has it: never looked into where it is only
-/// passed back. Aligned so that it is copied in whole words, which do not overlap.
+/// The source or destination of a datagram, as the kernel writes it. Code that only passes it back
+/// never looks into it. Aligned so that it is copied in whole words, which do not overlap.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 pub(super) union Address {
@@ -42,7 +42,7 @@ pub(super) struct Received {
     /// One a place, each pointing at its place's iovec and address. No vector here ever grows, so
     /// what is pointed at stays where it is.
     headers: Vec<mmsghdr>,
-    /// How many of them the last call filled.
+    /// Number of datagrams that the last call filled.
     count: usize,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Sending {
     /// The answers, back to back.
     bytes: Vec<u8>,
     queued: Vec<Queued>,
-    /// How many of them have gone.
+    /// Number of answers that have gone.
     sent: usize,
     iovecs: Vec<iovec>,
     headers: Vec<mmsghdr>,
@@ -63,7 +63,7 @@ struct Queued {
 }
 
 impl Address {
-    /// Of no family.
+    /// An address of no family.
     // SAFETY: every field is a number or an array of numbers, for which zeros are a value.
     const NONE: Address = unsafe { MaybeUninit::zeroed().assume_init() };
 
@@ -186,46 +186,46 @@ impl Sending {
         }
     }
 
-    /// Whether nothing waits to be sent.
+    /// Whether no answer waits to be sent.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.queued.is_empty()
     }
 
-    /// Bytes that have been put in line since it was empty.
+    /// Bytes that have been queued since it was empty.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Where to append an answer, which [`queue`](Sending::queue) then puts in line.
+    /// Where to append an answer, which [`queue`](Sending::queue) then queues.
     #[inline]
     pub(super) fn answer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// The answer that has been appended and is not in line.
+    /// The answer that has been appended and not yet queued.
     #[inline]
     pub(super) fn appended(&self) -> &[u8] {
         &self.bytes[self.end()..]
     }
 
-    /// Puts the appended answer in line.
+    /// Queues the appended answer.
     #[inline]
     pub(super) fn queue(&mut self, to: Address) {
         let end = self.bytes.len();
         self.queued.push(Queued { to, end });
     }
 
-    /// Throws away what was appended.
+    /// Discards what was appended.
     #[inline]
     pub(super) fn cancel(&mut self) {
         let end = self.end();
         self.bytes.truncate(end);
     }
 
-    /// Sends the first [`BATCH`] of those in line, and takes those out of it that have gone: at
-    /// least one. One that is longer than its way allows goes in pieces.
+    /// Sends the first [`BATCH`] answers of the queue, and removes those that have gone: at least
+    /// one. A datagram longer than its way allows goes in pieces.
     ///
     /// # Errors
     /// Why the first could not be sent; it stays in line.
@@ -277,7 +277,7 @@ impl Sending {
         Ok(())
     }
 
-    /// Takes the first ones out of the line.
+    /// Removes the first answers from the queue.
     pub(super) fn leave_out(&mut self, count: usize) {
         self.sent += count;
         if self.sent == self.queued.len() {
@@ -293,15 +293,15 @@ impl Sending {
     }
 }
 
-/// Whether the kernel may send what is too long for its way in pieces. Where it may, it numbers
-/// every datagram, whole ones too, which takes 4 % of the time of an answer; so it may only for
-/// those that turned out to be too long. The kernel finds out by itself how long that is (ip(7),
-/// IP_MTU_DISCOVER).
+/// Whether the kernel may send a datagram that is too long for its way in pieces. Where it may, it
+/// numbers every datagram, whole ones too, which takes 4 % of the time of an answer. So it may only
+/// for datagrams that turned out to be too long. The kernel finds out by itself how long that is
+/// (ip(7), IP_MTU_DISCOVER).
 ///
 /// # Errors
 /// What the kernel says of the socket.
 pub(super) fn allow_pieces(socket: &impl AsRawFd, allowed: bool) -> io::Result<()> {
-    // SAFETY: whoever has a socket has its descriptor open, and it is borrowed for as long.
+    // SAFETY: the owner of a socket keeps its descriptor open, and the borrow does not outlive it.
     let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     let discovery = match allowed {
         true => Ipv4PathMtuDiscovery::WANT,
@@ -340,9 +340,9 @@ mod tests {
     /// whole.
     ///
     /// # Errors
-    /// It takes the rights of root.
+    /// It needs the rights of root.
     fn enter_narrow_network() -> io::Result<()> {
-        // SAFETY: the network is no memory, and files that are open stay as they are.
+        // SAFETY: the network is no memory, and open files stay as they are.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         // SAFETY: every field is a number or a pointer, for which zeros are a value.
@@ -383,7 +383,7 @@ mod tests {
             let refused = node.send_to(&[0; LONG], at).unwrap_err();
             assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
 
-            // To where a datagram came from.
+            // Where a datagram came from, as a destination.
             let mut received = Received::new();
             client.send_to(b"?", node.local_addr().unwrap()).unwrap();
             while received.receive(&node).is_err() {}

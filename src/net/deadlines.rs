@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use crate::runtime::Timer;
 
-/// How often deadlines are looked at, and so how late a time-out may be. There is no timer of the
-/// kernel's a connection, let alone a request.
+/// How often deadlines are checked, and so how late a time-out may be. No connection or request has
+/// a kernel timer of its own.
 const SWEEP_MS: u64 = 50;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
 
-/// The deadlines of one core's connections. While there is a connection, one task looks at all of
-/// them every 50 ms; while there is none, no timer runs.
+/// The deadlines of one core's connections. While there is a connection, one task checks all
+/// deadlines every 50 ms; while there is none, no timer runs.
 ///
-/// Times are milliseconds since the start, as of the last look: asking costs no call of the
-/// clock.
+/// Times are milliseconds since the start, as of the last check: asking for the time needs no call
+/// of the clock.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     start: Instant,
@@ -25,8 +25,8 @@ pub(super) struct Deadlines {
     entries: RefCell<Entries>,
 }
 
-/// One after the other in memory and apart from the wakers: 10,000 deadlines are 80 KB, looked
-/// through in microseconds.
+/// One after the other in memory and separate from the wakers: 10,000 deadlines are 80 KB, checked
+/// in microseconds.
 #[derive(Debug, Default)]
 struct Entries {
     due_ms: Vec<u64>,
@@ -52,7 +52,7 @@ impl Deadlines {
         })
     }
 
-    /// A connection's place; `waker` is woken from its deadline on, at every look.
+    /// Adds a connection; `waker` is woken from its deadline on, at every check.
     pub(super) fn enter(self: &Rc<Deadlines>, waker: Waker) -> Deadline {
         let mut entries = self.entries.borrow_mut();
         let index = match entries.free.pop() {
@@ -75,13 +75,13 @@ impl Deadlines {
         }
     }
 
-    /// How many connections there are.
+    /// Number of connections.
     pub(super) fn connections(&self) -> usize {
         let entries = self.entries.borrow();
         entries.due_ms.len() - entries.free.len()
     }
 
-    /// Wakes every connection, to look at what has changed for all.
+    /// Wakes every connection, to check a change that concerns all.
     pub(super) fn wake_all(&self) {
         let wakers: Vec<Waker> = {
             let entries = self.entries.borrow();
@@ -90,14 +90,14 @@ impl Deadlines {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Now, as of the last look.
+    /// The present time, as of the last check.
     #[inline]
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms.get()
     }
 
-    /// The time that is `ms` after now, or a little later: never earlier, although the clock was
-    /// last looked at up to one sweep ago.
+    /// The time that is `ms` after now, or a little later. It is never earlier, although the clock
+    /// was last read up to one sweep ago.
     #[inline]
     pub(super) fn after_ms(&self, ms: u64) -> u64 {
         self.now_ms
@@ -152,6 +152,6 @@ impl Drop for Deadline {
         let waker = entries.wakers[self.index].take();
         entries.free.push(self.index);
         drop(entries);
-        drop(waker); // may be the last hold on a task: not while the entries are borrowed
+        drop(waker); // may drop the last hold on a task: not while entries are borrowed
     }
 }

@@ -1,24 +1,24 @@
 use std::cell::RefCell;
 
-/// What one read takes at most, and the size of the buffers that connections share, bytes.
+/// Maximum number of bytes that one read takes, and the size of the buffers that connections share.
 pub(super) const READ_BYTES: usize = 32 * 1024;
 
-/// A beginning of a request up to this size, bytes, is kept in memory of just its size: thousands
-/// of clients that send a byte and wait cost next to nothing.
+/// The beginning of a request up to this size, bytes, is kept in memory of exactly its size:
+/// thousands of clients that send a byte and wait cost next to nothing.
 pub(super) const KEPT_BYTES: usize = 2 * 1024;
 
-/// Buffers that are kept for the next connection, each way. All connections of a core run one after
-/// the other and few need theirs while others run.
+/// Number of buffers kept for the next connection, each way. All connections of a core run one
+/// after the other, and few need their buffers while others run.
 const SPARE_BUFFERS: usize = 16;
 
-/// An outgoing buffer that grew beyond this, bytes, is given back to the allocator.
+/// An outgoing buffer that grew beyond this many bytes is given back to the allocator.
 const SPARE_BYTES_MAX: usize = 256 * 1024;
 
-/// What a connection has received and not yet handled.
+/// The bytes that a connection has received and not yet handled.
 ///
-/// An idle connection holds no memory, one with the beginning of a small request as much as that
-/// beginning, one with a large request a buffer that grows with what arrives, up to the request's
-/// size, and ends with it.
+/// An idle connection holds no memory. A connection with the beginning of a small request holds as
+/// much as that beginning. A connection with a large request holds a buffer that grows with what
+/// arrives, up to the request's size, and ends with the request.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     /// All of it is initialised; `start..end` has arrived and is not handled.
@@ -37,13 +37,13 @@ pub(super) struct Buffers {
 }
 
 impl Inbound {
-    /// What has arrived and is not handled.
+    /// The bytes that have arrived and are not handled.
     #[inline]
     pub(super) fn pending(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    /// The first `length` bytes of that.
+    /// The first `length` of those bytes.
     #[inline]
     pub(super) fn request(&mut self, length: usize) -> &mut [u8] {
         &mut self.bytes[self.start..self.end][..length]
@@ -55,7 +55,7 @@ impl Inbound {
         self.bytes.len()
     }
 
-    /// Leaves the first `length` bytes behind.
+    /// Drops the first `length` bytes.
     #[inline]
     pub(super) fn consume(&mut self, length: usize) {
         debug_assert!(length <= self.end - self.start, "nothing to leave behind");
@@ -65,7 +65,7 @@ impl Inbound {
         }
     }
 
-    /// Leaves everything behind.
+    /// Drops everything.
     pub(super) fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
     }
@@ -78,9 +78,9 @@ impl Inbound {
             pending < needed,
             "a request that can be handled comes first"
         );
-        // Doubling keeps the copies in proportion to the bytes; never more than needed, so that a
-        // large buffer ends with its request, and never far more than has arrived, so that to
-        // announce a large request takes no memory.
+        // Doubling keeps the copies in proportion to the bytes. The buffer never grows beyond what
+        // is needed, so a large buffer ends with its request. It never grows far beyond what has
+        // arrived, so announcing a large request takes no memory.
         let size = needed.min((2 * pending).max(READ_BYTES));
         if size > READ_BYTES {
             if self.end == self.bytes.len() {
@@ -100,14 +100,14 @@ impl Inbound {
         &mut self.bytes[self.end..]
     }
 
-    /// Says that `length` bytes have been read into the room.
+    /// Records that `length` bytes have been read into the room.
     #[inline]
     pub(super) fn filled(&mut self, length: usize) {
         self.end += length;
         debug_assert!(self.end <= self.bytes.len(), "read beyond the room");
     }
 
-    /// Gives back what is not needed while nothing is being read.
+    /// Gives back memory that is not needed while nothing is being read.
     pub(super) fn settle(&mut self, buffers: &Buffers) {
         let pending = self.end - self.start;
         if pending == 0 {
@@ -119,7 +119,7 @@ impl Inbound {
         }
     }
 
-    /// Puts `bytes`, which starts with what is pending, in place of the buffer.
+    /// Replaces the buffer by `bytes`, which starts with what is pending.
     fn replace(&mut self, bytes: Vec<u8>, buffers: &Buffers) {
         let old = std::mem::replace(&mut self.bytes, bytes);
         (self.start, self.end) = (0, self.end - self.start);
@@ -139,7 +139,7 @@ impl Buffers {
         self.writing.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a buffer for answers back.
+    /// Takes back a buffer for answers.
     #[inline]
     pub(super) fn written(&self, mut buffer: Vec<u8>) {
         let mut spare = self.writing.borrow_mut();
@@ -159,7 +159,7 @@ impl Buffers {
 mod tests {
     use super::*;
 
-    /// Feeds `stream` in pieces of at most `piece` bytes and takes requests of `length` bytes off.
+    /// Feeds `stream` in pieces of at most `piece` bytes and takes off requests of `length` bytes.
     fn requests(stream: &[u8], piece: usize, length: usize) -> (Vec<Vec<u8>>, usize) {
         let (buffers, mut inbound) = (Buffers::default(), Inbound::default());
         let (mut fed, mut taken, mut largest) = (0, Vec::new(), 0);

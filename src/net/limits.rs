@@ -12,8 +12,8 @@ use crate::service::budget::BudgetLimits;
 
 pub(super) use super::seats::Busy;
 
-/// The settings in force on all cores, the connections that are open, and counts of what was taken
-/// and turned away. Shared; the data path only ever reads it.
+/// The settings in force on all cores, the open connections, and counts of what was accepted and
+/// turned away. Shared; the data path only ever reads it.
 #[derive(Debug)]
 pub struct Limits {
     max_connections: AtomicUsize,
@@ -25,7 +25,7 @@ pub struct Limits {
     drain_timeout_ms: AtomicU64,
     waiting_requests: AtomicUsize,
     waiting_bytes: AtomicUsize,
-    /// Connections that there are file descriptors for.
+    /// Maximum number of connections that file descriptors allow.
     descriptors: AtomicUsize,
     counters: Counters,
     /// Times count from here on all cores.
@@ -37,7 +37,7 @@ pub struct Limits {
 
 /// Counts since the start, all cores together; each may be read at any time.
 #[derive(Debug, Default)]
-#[repr(align(128))] // apart from the limits, which every core reads all the time
+#[repr(align(128))] // separate from the limits, which every core reads all the time
 pub struct Counters {
     /// TCP connections that were served.
     pub accepted: AtomicU64,
@@ -64,7 +64,7 @@ pub struct Counters {
     pub receive_errors: AtomicU64,
 }
 
-/// Connections now, and what was taken and turned away since the start.
+/// Connections now, and what was accepted and turned away since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionCounts {
     /// Open now.
@@ -75,7 +75,7 @@ pub struct ConnectionCounts {
     pub accepted: u64,
     /// Closed at once because all places were taken.
     pub refused_full: u64,
-    /// Closed at once because their address had all it may have.
+    /// Closed at once because their address had the maximum number.
     pub refused_address: u64,
     /// Idle ones closed to make room for others.
     pub evicted: u64,
@@ -94,7 +94,7 @@ pub(super) struct Admission {
 }
 
 impl Limits {
-    /// Puts settings in force, with nothing open and all counts 0.
+    /// Applies the settings, with nothing open and all counts 0.
     pub fn new(settings: &Settings) -> Arc<Limits> {
         let limits = Limits {
             max_connections: AtomicUsize::new(0),
@@ -116,8 +116,8 @@ impl Limits {
         Arc::new(limits)
     }
 
-    /// Puts other settings in force, all but the address. Connections over a lower limit stay;
-    /// time-outs that run keep the time they started with.
+    /// Applies other settings, all but the address. Connections over a lower limit stay. Time-outs
+    /// that run keep the time they started with.
     pub fn change(&self, settings: &Settings) {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.max_connections
@@ -149,7 +149,7 @@ impl Limits {
         most.min(self.descriptors.load(Relaxed))
     }
 
-    /// What requests that wait may take of a core, as it is now.
+    /// What waiting requests may take of a core at present.
     pub fn waiting(&self) -> BudgetLimits {
         BudgetLimits {
             requests: self.waiting_requests.load(Relaxed),
@@ -157,12 +157,12 @@ impl Limits {
         }
     }
 
-    /// What was taken and turned away since the start.
+    /// What was accepted and turned away since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// How many connections there are, and what was turned away.
+    /// Number of connections, and of what was turned away.
     pub fn connection_counts(&self) -> ConnectionCounts {
         let counters = &self.counters;
         let get = |counter: &AtomicU64| counter.load(Relaxed);
@@ -186,13 +186,13 @@ impl Limits {
         self.open.load(Relaxed)
     }
 
-    /// The longest body a stream's request may have, bytes, as it is now.
+    /// Maximum number of bytes of the body of a stream's request, at present.
     pub fn max_body_bytes(&self) -> usize {
         self.max_body_bytes.load(Relaxed)
     }
 
-    /// Takes a place for a client's connection, or counts the refusal. Where all are taken, the
-    /// connection that has been idle longest makes room.
+    /// Takes a place for a client's connection, or counts the refusal. Where all places are taken,
+    /// the connection that has been idle longest makes room.
     pub(super) fn admit(self: &Arc<Limits>, peer: SocketAddr) -> Option<Admission> {
         let network = network(peer.ip());
         let room = Room {
@@ -228,7 +228,7 @@ impl Limits {
         }
     }
 
-    /// From when times count, on all cores.
+    /// The start of times, the same on all cores.
     pub(super) fn start(&self) -> Instant {
         self.start
     }
@@ -261,7 +261,7 @@ impl Limits {
 }
 
 impl Admission {
-    /// Says what the connection is doing, and when it was used, if it was.
+    /// Records what the connection is doing, and when it was used, if it was.
     #[inline]
     pub(super) fn say(&self, busy: Busy, used_ms: Option<u64>) {
         self.seat.say(busy, used_ms);
@@ -273,7 +273,7 @@ impl Admission {
         self.seat.is_evicted()
     }
 
-    /// Has this woken when it has to.
+    /// Registers `waker`, which is woken when the connection has to make room.
     pub(super) fn wake_by(&self, waker: &Waker) {
         self.seat.wake_by(waker);
     }

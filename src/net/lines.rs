@@ -1,5 +1,5 @@
-//! Turns of connections, shared out by address: whoever has many connections has no more of them
-//! than whoever has a few.
+//! Connections take turns by address: an address with many connections gets no more turns than an
+//! address with a few.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use crate::runtime::{Line, LinePlace};
 use crate::shard::Stranger;
 
-/// Connections of one address that have a turn before all others of the core have had one.
+/// Connections of one address that get a turn before all others of the core have had one.
 const OF_ONE: usize = 8;
 
 /// The lines of one core's addresses.
@@ -44,7 +44,7 @@ impl Lines {
 }
 
 impl LineOfOne {
-    /// Takes the last place.
+    /// Goes to the end of the line.
     pub(super) fn enter(&self) -> LinePlace {
         self.line.enter()
     }

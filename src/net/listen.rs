@@ -10,26 +10,27 @@ use crate::coin::ShardId;
 use crate::plain_file::{self, TEXT_BYTES_MAX};
 use crate::shown::{self, OUTGOING_PORTS_FILE};
 
-/// Connections that may wait to be accepted, a shard; the kernel caps it at `net.core.somaxconn`.
+/// Maximum number of connections that wait to be accepted, per shard; the kernel caps it at
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
 
-/// What the kernel may hold for a shard's datagrams, bytes each way: thousands of requests that
-/// come while the core is busy for some milliseconds.
+/// Maximum number of bytes that the kernel holds for a shard's datagrams, each way: thousands of
+/// requests that come while the core is busy for some milliseconds.
 const DATAGRAM_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
-/// Ports to try when any will do: the one that TCP got may be taken for UDP.
+/// Ports to try when any port will do: the port that TCP got may be taken for UDP.
 const PORT_ATTEMPTS: usize = 64;
 
-/// How long a port that is taken may still become free, and how often to look.
+/// How long to wait for a taken port to become free, and how often to check.
 const PORT_WAIT: Duration = Duration::from_secs(1);
 const PORT_LOOK: Duration = Duration::from_millis(20);
 
-/// A client that vanished without a word is noticed after 60 s + 5 x 10 s.
+/// A client that vanished silently is noticed after 60 s + 5 x 10 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 5;
 
-/// The TCP and the UDP socket of one shard, to be handed to its core.
+/// The TCP and the UDP socket of one shard, for its core.
 #[derive(Debug)]
 pub struct Sockets {
     shard: ShardId,
@@ -39,19 +40,20 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Whose they are.
+    /// The shard that owns them.
     pub fn shard(&self) -> ShardId {
         self.shard
     }
 
-    /// Where they listen: the same for all shards, with the port that was got where 0 was asked.
+    /// The address that they listen on: the same for all shards, with the actual port where 0 was
+    /// asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
 /// Opens the node's TCP and UDP port once for each of `shards` shards, in their order, and has the
-/// kernel hand each datagram to the shard that owns its coin. To be called before any core runs.
+/// kernel hand each datagram to the shard that owns its coin. Call it before any core runs.
 ///
 /// # Errors
 /// Address in use, by whatever program, this user's included; no right to the port; no such address
@@ -83,8 +85,8 @@ pub fn bind(listen: SocketAddr, shards: u16) -> io::Result<Vec<Sockets>> {
     Ok(sockets)
 }
 
-/// The first pair. SO_REUSEPORT lets another process of the same user share the port, which would
-/// then get some of our clients: so first try to have the port alone.
+/// The first pair. SO_REUSEPORT lets another process of the same user share the port, and that
+/// process would get some of our clients. So first try to get the port exclusively.
 fn first(listen: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)> {
     if listen.port() != 0 {
         let alone = when_free(|| tcp_bound(listen, Sharing::Alone));
@@ -99,7 +101,8 @@ fn first(listen: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)>
     for _ in 0..PORT_ATTEMPTS {
         let tcp = tcp_socket(listen).map_err(|error| explain(error, listen, "TCP"))?;
         let address = tcp.local_addr()?;
-        // Another program may get the port between the two, as any that asks for a free one.
+        // Another program may get the port between the two, like any program that asks for a free
+        // port.
         let udp = udp_bound(address, Sharing::Alone).and_then(|alone| {
             drop(alone);
             udp_socket(address)
@@ -116,10 +119,9 @@ fn first(listen: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)>
     ))
 }
 
-/// Tries again for a while where an address is taken. The kernel takes the io_uring rings of a
-/// process that was killed apart after the process is gone, and with them the sockets that they
-/// waited for: so a node that is started again at once finds its own port taken, for some tens of
-/// milliseconds.
+/// Tries again for a while where an address is taken. The kernel takes apart the io_uring rings of
+/// a killed process only after the process is gone, and with them the sockets that they waited for.
+/// So a node that is started again at once finds its own port taken, for some tens of milliseconds.
 fn when_free(mut bind: impl FnMut() -> io::Result<Socket>) -> io::Result<Socket> {
     let start = Instant::now();
     loop {
@@ -142,7 +144,7 @@ enum Sharing {
 
 fn tcp_socket(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = tcp_bound(address, Sharing::WithOtherShards)?;
-    // Connections inherit these from the socket that they came in by (tcp(7)).
+    // Connections inherit these from the socket that accepts them (tcp(7)).
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
@@ -158,7 +160,7 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = udp_bound(address, Sharing::WithOtherShards)?;
     enlarge(&socket, libc::SO_RCVBUFFORCE);
     enlarge(&socket, libc::SO_SNDBUFFORCE);
-    // Where the kernel would not go beyond its own maximum, it silently gives that.
+    // Where the size exceeds the kernel's own maximum, the kernel silently sets that maximum.
     socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES.max(socket.recv_buffer_size()? / 2))?;
     socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES.max(socket.send_buffer_size()? / 2))?;
     datagrams::allow_pieces(&socket, false)?;
@@ -171,7 +173,8 @@ fn tcp_bound(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // Connections of a node that ran until a moment ago linger in TIME_WAIT: they are no obstacle.
+    // Connections of a node that ran until a moment ago linger in TIME_WAIT. They must not prevent
+    // the listening.
     socket.set_reuse_address(true)?;
     bound(socket, address, sharing)
 }
@@ -194,7 +197,7 @@ fn bound(socket: Socket, address: SocketAddr, sharing: Sharing) -> io::Result<So
     Ok(socket)
 }
 
-/// Tries to set a buffer's size beyond the system's maximum, which takes CAP_NET_ADMIN; without it,
+/// Tries to set a buffer's size beyond the system's maximum, which needs CAP_NET_ADMIN; without it,
 /// nothing happens.
 fn enlarge(socket: &Socket, option: libc::c_int) {
     let size = DATAGRAM_BUFFER_BYTES as libc::c_int;
@@ -211,7 +214,7 @@ fn enlarge(socket: &Socket, option: libc::c_int) {
     }
 }
 
-/// Says which address could not be had, and what to do about it.
+/// Says which address could not be listened on, and what to do about it.
 fn explain(error: io::Error, address: SocketAddr, transport: &str) -> io::Error {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
@@ -233,15 +236,16 @@ fn explain(error: io::Error, address: SocketAddr, transport: &str) -> io::Error 
     )
 }
 
-/// How a person finds out what has a port.
+/// How a person finds out which program has a port.
 fn who_has(port: u16) -> String {
     let outgoing = plain_file::read_text(OUTGOING_PORTS_FILE.as_ref(), TEXT_BYTES_MAX);
     shown::who_has(port, &outgoing.unwrap_or_default())
 }
 
-/// Ends the listening, and wakes whoever waits for a connection: `accept` then fails (EINVAL).
+/// Ends the listening, and wakes the task that waits for a connection: its `accept` then fails
+/// (EINVAL).
 pub(super) fn stop_listening(listener: &TcpListener) {
-    // Fails only where the socket does not listen any more.
+    // Fails only where the socket no longer listens.
     let _ = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
 }
 
@@ -277,7 +281,7 @@ mod tests {
             "choose another port".to_owned(),
             format!("ss -ltnup 'sport = :{port}'"),
             "TIME-WAIT".to_owned(),
-            // The kernel chose it among those that it gives to outgoing connections.
+            // The kernel chose it from the ports that it gives to outgoing connections.
             format!("ip_local_reserved_ports={port}"),
         ];
         for text in says {

@@ -1,6 +1,6 @@
 //! Sockets: TCP and UDP on one port, connections, limits, and the kernel's steering of datagrams to
-//! the shard that owns their coin. Bytes come in here and answers go out; what a request means is
-//! for the [`Handler`] to say, so nothing in this folder knows a command, a status or a coin's
+//! the shard that owns their coin. Bytes come in here and answers go out; the [`Handler`] alone
+//! gives a request its meaning, so nothing in this folder knows a command, a status or a coin's
 //! state.
 //!
 //! | file | what it is |
@@ -63,20 +63,20 @@ pub enum Split {
     Whole {
         /// Bytes of the request, header included.
         length: usize,
-        /// What it takes if it has to wait.
+        /// What the request takes if it has to wait.
         needs: Needs,
     },
-    /// A request that is not worth its body: answer now.
+    /// A request whose body is not needed: answer now.
     Refused {
         /// The request's bytes, header included, where its framing can be trusted: they are skipped
-        /// and the stream goes on. `None`: nobody knows where the next request starts, so the
-        /// answer is the last and the connection closes.
+        /// and the stream goes on. `None` where nobody knows where the next request starts: the
+        /// answer is the last one and the connection closes.
         length: Option<usize>,
     },
 }
 
-/// The longest header there is, bytes (docs/protocol.md section 3, encryption types 4 and 5). A
-/// stream's request may be this much longer than the body limit.
+/// The longest possible header, bytes (docs/protocol.md section 3, encryption types 4 and 5). A
+/// stream's request may be longer than the body limit by this much.
 pub const HEADER_BYTES_MAX: usize = 48;
 
 /// How a request came in.
@@ -91,65 +91,64 @@ pub enum Transport {
 /// Where a session's requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// How.
+    /// The way they come in.
     pub transport: Transport,
-    /// TCP: the client. UDP: the node's own address, for the one session has many clients.
+    /// TCP: the client. UDP: the node's own address, since the one session has many clients.
     pub peer: SocketAddr,
 }
 
 /// An answer that takes longer than this turn, with a copy of whatever it needs. It is run to its
-/// end whatever becomes of the connection, since it may be a change that others already see as
-/// made; one that has not begun when its session is dropped ends by itself. An empty answer is
-/// none, without which a stream cannot go on: it closes.
+/// end whatever happens to the connection, since it may be a change that others already see as
+/// made. An answer that has not begun when its session is dropped ends by itself. An empty answer
+/// is none; a stream cannot go on without it and closes.
 pub type Later = Pin<Box<dyn Future<Output = Made>>>;
 
-/// What became of a request.
+/// What happened to a request.
 pub enum Handled {
     /// The response has been appended.
     Answered,
-    /// No response; whatever was appended is not sent.
+    /// There is no response; whatever was appended is not sent.
     Silent,
     /// The response follows; whatever was appended is not sent.
     Later(Later),
-    /// The response has been appended, and is sent when it is [released](Handler::poll_released)
-    /// under this number, which no other response has until word of it has been taken.
+    /// The response has been appended. It is sent when it is [released](Handler::poll_released)
+    /// under this number; no other response has the number until that notice has been taken.
     Parked(usize),
 }
 
-/// What gives meaning to bytes: one on each core, cheap to clone.
+/// Gives meaning to bytes: one on each core, cheap to clone.
 pub trait Handler: Clone + 'static {
-    /// What it keeps for a connection, or for all datagrams of a core.
+    /// The state that it keeps for a connection, or for all datagrams of a core.
     type Session: Session;
 
-    /// Word that a parked response may be sent.
+    /// Notice that a parked response may be sent.
     type Release: Release;
 
-    /// What requests that wait may take of this core.
+    /// What waiting requests may take of this core.
     fn budget(&self) -> &Rc<Budget>;
 
     /// A new connection, or the start of the core's datagrams.
     fn session(&self, origin: Origin) -> Self::Session;
 
-    /// Waits until [parked](Handled::Parked) responses may be sent, and puts word of them in place
-    /// of what is in `released`. Polled by one task of the core.
+    /// Waits until [parked](Handled::Parked) responses may be sent, and replaces the content of
+    /// `released` by notices of them. Polled by one task of the core.
     fn poll_released(&self, cx: &mut Context<'_>, released: &mut Vec<Self::Release>) -> Poll<()>;
 }
 
-/// Word that a parked response may be sent.
+/// Notice that a parked response may be sent.
 pub trait Release {
     /// The number that it was parked under.
     fn id(&self) -> usize;
 
-    /// Whether it is sent at all; the response to a stream's request always is.
+    /// Whether the response is sent at all; the response to a stream's request always is.
     fn goes(&self) -> bool {
         true
     }
 
-    /// Writes into the response what was not known before.
+    /// Writes into the response what was not known when it was composed.
     fn complete(&self, response: &mut [u8]);
 
-    /// Whether the response is not to be sent, now or ever. A stream cannot go on without it, and
-    /// closes.
+    /// Whether the response will never be sent. A stream cannot go on without it, and closes.
     fn is_given_up(&self) -> bool {
         false
     }
@@ -160,12 +159,12 @@ pub trait Release {
 /// Nothing here may block or run long: the core does nothing else meanwhile. `peer` is an IPv4
 /// address where the client has one, also on a socket that listens on IPv6.
 pub trait Session: 'static {
-    /// What a stream's first bytes are; never asked about datagrams, which are one request each
-    /// whatever they say of themselves.
+    /// What a stream's first bytes are. Never called for datagrams: each is one request, whatever
+    /// it says of itself.
     fn split(&mut self, bytes: &[u8]) -> Split;
 
-    /// A request, of which `bytes` may be the front only, is going to be handled soon: whatever it
-    /// needs can be fetched meanwhile. Nothing else may come of it.
+    /// A request will be handled soon: the service can fetch meanwhile what it needs. `bytes` may
+    /// be the front of the request only. The call must have no other effect.
     fn prepare(&self, bytes: &[u8]) {
         let _ = bytes;
     }
@@ -175,10 +174,11 @@ pub trait Session: 'static {
     /// response to `out`, which may hold earlier responses.
     fn handle(&mut self, request: &mut [u8], peer: SocketAddr, out: &mut Vec<u8>) -> Handled;
 
-    /// Appends the answer to a request that there is no room for. `header` is as much of it as has
-    /// come.
+    /// Appends the answer to a request that there is no room for. `header` is the part of the
+    /// header that has come.
     fn refuse_for_room(&mut self, header: &[u8], out: &mut Vec<u8>);
 
-    /// Appends the answer to a [`Split::Refused`]. `header` is as much of the request as has come.
+    /// Appends the answer to a [`Split::Refused`]. `header` is the part of the request that has
+    /// come.
     fn refuse(&mut self, header: &[u8], out: &mut Vec<u8>);
 }

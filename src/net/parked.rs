@@ -8,8 +8,8 @@ use super::udp::Outbox;
 use super::{Handler, Release};
 use crate::service::budget::Made;
 
-/// The composed answers of one core that wait for word that they may go, by the number that the
-/// handler gave them: small numbers, used again and again.
+/// The composed answers of one core that wait for a notice that they may go, by the number that the
+/// handler gave them. Numbers are small, and used again and again.
 #[derive(Default)]
 pub(super) struct Parked {
     places: RefCell<Vec<Option<Place>>>,

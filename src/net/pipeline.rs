@@ -7,15 +7,15 @@ use std::task::Waker;
 use super::Later;
 use crate::service::budget::{Made, Share};
 
-/// The answers of one connection that cannot go out yet because they, or an earlier one, are not
-/// ready: kept in the order of their requests, whatever order they become ready in.
+/// The answers of one connection that cannot go out yet because they, or an earlier answer, are not
+/// ready. They are kept in the order of their requests, whatever order they become ready in.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     slots: RefCell<Slots>,
     waker: Waker,
-    /// Whether the connection is running, and so will look for itself.
+    /// Whether the connection is running, and so will check by itself.
     awake: Cell<bool>,
-    /// Whether an answer is being made whose size nobody knows.
+    /// Whether an answer of unknown size is being made.
     is_alone: Cell<bool>,
     /// Whether the connection is over: nobody takes answers any more.
     is_over: Cell<bool>,
@@ -28,25 +28,26 @@ struct Slots {
     composed: Vec<u8>,
     /// Bytes of `composed` that have been sent.
     gone: usize,
-    /// Bytes of `composed` that ever were, up to its beginning: positions count from the first.
+    /// Bytes of `composed` that were ever there before its beginning: positions count from the
+    /// first.
     before: u64,
     /// The number of the slot at the front; slots are numbered from 0 as they are added.
     front: u64,
     waiting: usize,
     ready_bytes: usize,
-    /// An answer that will never come is the next.
+    /// The next answer will never come.
     has_ended: bool,
 }
 
 #[derive(Debug)]
 enum Slot {
-    /// It will never come, and none behind it may go.
+    /// The answer will never come, and none behind it may go.
     End,
     /// The answer is being made.
     Waiting,
     /// It was made.
     Made(Made),
-    /// It lies among the composed, from this position on.
+    /// The answer lies among the composed ones, from this position on.
     Composed {
         start: u64,
         length: usize,
@@ -57,7 +58,7 @@ enum Slot {
 /// Memory that is kept while no answer waits, bytes.
 const KEPT_BYTES_MAX: usize = 2 * 1024;
 
-/// An answer of so many bytes is not copied where it is the first to go.
+/// An answer of at least this many bytes is not copied where it is the first to go.
 const MOVED_BYTES_MIN: usize = 16 * 1024;
 
 impl Pipeline {
@@ -72,13 +73,13 @@ impl Pipeline {
         })
     }
 
-    /// Whether no answer is waited for: the next one can go out as it comes.
+    /// Whether no answer is waited for: the next answer can go out as it comes.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.slots.borrow().queue.is_empty()
     }
 
-    /// Answers that are not ready.
+    /// Number of answers that are not ready.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.slots.borrow().waiting
@@ -90,7 +91,7 @@ impl Pipeline {
         self.slots.borrow().ready_bytes
     }
 
-    /// Whether an answer is being made whose size nobody knows: until it is, none comes after it.
+    /// Whether an answer of unknown size is being made: until it is made, no answer comes after it.
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
         self.is_alone.get()
@@ -108,7 +109,7 @@ impl Pipeline {
         self.slots.borrow().composed.capacity()
     }
 
-    /// The connection is over: no answer is kept any more.
+    /// Marks the connection as over: no answer is kept any more.
     pub(super) fn end(&self) {
         self.is_over.set(true);
         let mut slots = self.slots.borrow_mut();
@@ -118,16 +119,16 @@ impl Pipeline {
         });
         let made: Vec<Made> = made.collect();
         drop(slots);
-        drop(made); // to give bytes back may wake others
+        drop(made); // giving bytes back may wake others
     }
 
-    /// Says whether the connection is running: until told otherwise, it need not be woken.
+    /// Records whether the connection is running: while it is, it need not be woken.
     #[inline]
     pub(super) fn set_awake(&self, awake: bool) {
         self.awake.set(awake);
     }
 
-    /// Puts an answer behind those already here; where it may not go yet, gives the number to
+    /// Puts an answer behind those already here. Where it may not go yet, returns the number to
     /// [release](Pipeline::release) it under.
     pub(super) fn append(&self, answer: &[u8], is_ready: bool) -> u64 {
         let mut slots = self.slots.borrow_mut();
@@ -175,7 +176,7 @@ impl Pipeline {
         self.wake_for(index);
     }
 
-    /// Gives an answer up: those before it go, and then the connection has to close.
+    /// Gives up an answer: those before it go, and then the connection has to close.
     pub(super) fn end_at(&self, number: u64) {
         if self.is_over.get() {
             return;
@@ -188,14 +189,14 @@ impl Pipeline {
         self.wake_for(index);
     }
 
-    /// Whether all answers have gone up to one that never comes.
+    /// Whether all answers before one that never comes have gone.
     #[inline]
     pub(super) fn has_ended(&self) -> bool {
         self.slots.borrow().has_ended
     }
 
     /// Keeps a place for an answer, and runs it to its end whether or not the connection lives on.
-    /// `is_alone`: nobody knows its size.
+    /// `is_alone`: its size is unknown.
     pub(super) fn wait_for(self: &Rc<Pipeline>, later: Later, is_alone: bool) {
         self.is_alone.set(is_alone);
         let number = {
@@ -278,7 +279,7 @@ impl Pipeline {
         self.wake_for(index);
     }
 
-    /// An answer became ready: the connection can go on if it is the next.
+    /// Handles that an answer became ready: the connection can go on if it is the next.
     fn wake_for(&self, index: usize) {
         if index == 0 {
             self.wake();

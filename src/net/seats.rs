@@ -8,11 +8,11 @@ use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
 
-/// Seats of an address that are looked at for one that can be freed, at most: each connection that
-/// comes while all are taken costs so much, however many there are.
+/// Maximum number of seats of an address that are checked for one that can be freed. Each
+/// connection that comes while all are taken costs that much, however many there are.
 const LOOKS_MAX: usize = 64;
 
-/// Addresses that are looked at, those with most connections first.
+/// Number of addresses that are checked, those with most connections first.
 const ADDRESSES_MAX: usize = 4;
 
 /// Whose connections are counted together: an IPv4 address, or an IPv6 /64, since a single client
@@ -23,7 +23,7 @@ pub(super) type Network = u64;
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     clients: HashMap<Network, Client>,
-    /// Every client by how many connections it has.
+    /// All clients, sorted by number of connections.
     by_count: BTreeSet<(usize, Network)>,
     open: usize,
 }
@@ -32,8 +32,8 @@ pub(super) struct Seats {
 #[derive(Debug, Default)]
 struct Client {
     open: usize,
-    /// Its seats, the one first that was used longest ago as far as is known: a seat that was used
-    /// since it was put in is put in again when it comes to the front. Some are of connections that
+    /// Its seats, the least recently used first as far as is known. A seat that was used since it
+    /// was put in is put in again when it comes to the front. Some seats belong to connections that
     /// have ended.
     seats: BinaryHeap<Waiting>,
 }
@@ -51,9 +51,9 @@ pub(super) struct Seat {
     /// When its client last had a request handled or took an answer; at first, when it came.
     used_ms: AtomicU64,
     busy: AtomicU8,
-    /// It is to close: its place is another's.
+    /// The connection has to close: its place belongs to another.
     is_evicted: AtomicBool,
-    /// Its place is free again, or another's. Changed under the lock of all seats only.
+    /// Its place is free again, or belongs to another. Changed under the lock of all seats only.
     is_free: AtomicBool,
     waker: AtomicWaker,
 }
@@ -62,7 +62,7 @@ pub(super) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Busy {
-    /// Nothing: it waits for its client's next request, or the rest of one.
+    /// Nothing: it waits for its client's next request, or for the rest of one.
     No,
     /// It waits for its client to take answers.
     Sending,
@@ -75,21 +75,21 @@ pub(super) enum Busy {
 pub(super) enum NoSeat {
     /// All are taken, and none can be freed.
     Full,
-    /// The address has as many as it may have, and none of them can be freed.
+    /// The address has the maximum number, and none of them can be freed.
     OfAddress,
 }
 
-/// How many seats there are, and when one that only sends counts as idle.
+/// Number of seats, and when a connection that only sends counts as idle.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     pub(super) most: usize,
     pub(super) most_of_address: usize,
-    /// A client that takes nothing of its answers for so long is taken for idle.
+    /// A client that takes none of its answers for this long counts as idle.
     pub(super) stuck_ms: u64,
 }
 
 impl Seat {
-    /// Says what the connection is doing, and when it was used, if it was.
+    /// Records what the connection is doing, and when it was used, if it was.
     #[inline]
     pub(super) fn say(&self, busy: Busy, used_ms: Option<u64>) {
         if let Some(used_ms) = used_ms {
@@ -98,13 +98,13 @@ impl Seat {
         self.busy.store(busy as u8, Relaxed);
     }
 
-    /// Whether the connection is to close.
+    /// Whether the connection has to close.
     #[inline]
     pub(super) fn is_evicted(&self) -> bool {
         self.is_evicted.load(Relaxed)
     }
 
-    /// Has this woken when it is to close.
+    /// Registers `waker`, which is woken when the connection has to close.
     pub(super) fn wake_by(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -117,14 +117,14 @@ impl Seat {
 }
 
 impl Seats {
-    /// Connections that are open.
+    /// Number of open connections.
     pub(super) fn open(&self) -> usize {
         self.open
     }
 
-    /// A seat for a connection of this address, and whether another was freed for it: the one that
-    /// has been idle longest of the address itself, where that has as many as it may, else of the
-    /// address that has most.
+    /// Returns a seat for a connection of this address, and whether another seat was freed for it.
+    /// The freed seat is the one that has been idle longest: of the address itself where that has
+    /// its maximum, else of the address that has most.
     pub(super) fn take(
         &mut self,
         network: Network,
@@ -191,7 +191,7 @@ impl Seats {
             let since_ms = match first.seat.is_idle(now_ms, stuck_ms) {
                 true if used_ms <= first.since_ms => break Some(first.seat),
                 true => used_ms,
-                // As good as used now, and looked at again after those that are not.
+                // It counts as used now, and is checked again after those that are not.
                 false => now_ms,
             };
             let seat = first.seat;
@@ -207,7 +207,7 @@ impl Seats {
         true
     }
 
-    /// Counts a connection of an address more, or less.
+    /// Counts one connection of an address more, or less.
     fn count(&mut self, network: Network, change: isize) {
         let client = self.clients.entry(network).or_default();
         self.by_count.remove(&(client.open, network));
@@ -221,7 +221,7 @@ impl Seats {
 }
 
 impl Client {
-    /// Puts a seat in; leaves those of ended connections out when they are more than the others.
+    /// Puts a seat in. Removes the seats of ended connections when they are more than the others.
     fn put(&mut self, waiting: Waiting) {
         if self.seats.len() >= 2 * self.open + 16 {
             self.seats
@@ -246,13 +246,13 @@ impl PartialOrd for Waiting {
 }
 
 impl Ord for Waiting {
-    /// The one that was used longest ago is the greatest.
+    /// The least recently used one is the greatest.
     fn cmp(&self, other: &Waiting) -> std::cmp::Ordering {
         Reverse(self.since_ms).cmp(&Reverse(other.since_ms))
     }
 }
 
-/// Whose connections an address's are counted with.
+/// The network that an address's connections count for.
 pub(super) fn network(address: IpAddr) -> Network {
     Stranger::of(address).number()
 }
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(evicted, [false, false, true, false, false, false]);
         assert!(!few.iter().any(|seat| seat.is_evicted()));
         assert_eq!(seats.open(), 10);
-        // Its end gives nothing back a second time.
+        // The end of the connection gives nothing back a second time.
         seats.leave(2, &many[2]);
         assert_eq!(seats.open(), 10);
     }
@@ -297,7 +297,7 @@ mod tests {
         assert!(own[0].is_evicted() && !own[1].is_evicted());
         own.iter()
             .for_each(|seat| seat.say(Busy::WithRequests, None));
-        // The one that came last is the only one without a request.
+        // The last one is the only one without a request.
         take(&mut seats, 1, 8);
         assert_eq!(seats.open(), 6);
     }
@@ -311,7 +311,7 @@ mod tests {
         all().for_each(|seat| seat.say(Busy::WithRequests, None));
         assert_eq!(seats.take(1, 9, ROOM).err(), Some(NoSeat::OfAddress));
         assert_eq!(seats.take(3, 9, ROOM).err(), Some(NoSeat::Full));
-        // One that takes nothing of its answers is idle after a while.
+        // A connection that takes none of its answers is idle after a while.
         others[3].say(Busy::Sending, Some(100));
         assert_eq!(seats.take(3, 5_100, ROOM).err(), Some(NoSeat::Full));
         assert!(seats.take(3, 5_101, ROOM).is_ok());

@@ -17,10 +17,10 @@ use crate::runtime::Rings;
 use crate::runtime::{Interest, Readiness};
 use crate::service::budget::Budget;
 
-/// How often a core that stops looks whether it is done.
+/// How often a stopping core checks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
 
-/// What was left when the time to stop was over; nothing, if all went well.
+/// What was left when the time to stop was over; nothing if all went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
     /// Connections that were cut off: clients that did not take their answers, or whose answers
@@ -48,8 +48,8 @@ pub(super) struct Worker {
 /// Serves on this core until `stop`. Then accepts and reads no more, answers what was taken on, and
 /// closes; what is not done within `drain_timeout` is cut off.
 ///
-/// To be awaited on a glommio executor. Other tasks of the executor that requests depend on have to
-/// run until this returns.
+/// Await it on a glommio executor. Other tasks of the executor that requests depend on have to run
+/// until this returns.
 pub async fn serve<H: Handler>(
     sockets: Sockets,
     handler: H,
@@ -78,7 +78,7 @@ pub async fn serve<H: Handler>(
     let stopper = sockets.tcp.try_clone()?;
     sockets.tcp.set_nonblocking(true)?;
     let listener = readiness.watch(sockets.tcp, Interest::Read)?;
-    // SAFETY: `into_raw_fd` gives the descriptor of an open, bound socket away, to this owner.
+    // SAFETY: `into_raw_fd` gives the descriptor of an open, bound socket to this owner.
     let socket = Rc::new(unsafe { UdpSocket::from_raw_fd(sockets.udp.into_raw_fd()) });
 
     let watching = crate::runtime::spawn_local(readiness.run(Rc::clone(&worker.rings)));

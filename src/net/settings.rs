@@ -9,18 +9,18 @@ use crate::service::budget::BudgetLimits;
 pub struct Settings {
     /// Where to listen, TCP and UDP. Port 0: any port that is free for both.
     pub listen: SocketAddr,
-    /// TCP connections at a time, all cores together. Where all are there, one that is idle makes
-    /// room for the next.
+    /// TCP connections at a time, all cores together. Where all are taken, an idle one makes room
+    /// for the next.
     pub max_connections: usize,
     /// TCP connections at a time from one IPv4 address or one IPv6 /64 network.
     pub max_connections_per_address: usize,
-    /// The longest body, bytes, that a stream's request may have. What a longer one is told is up
-    /// to the handler; this bounds memory if it lets one through.
+    /// The longest body, bytes, that a stream's request may have. The handler decides how to answer
+    /// a longer one; this limit bounds memory if the handler lets one through.
     pub max_body_bytes: usize,
-    /// What requests and answers that wait may take of each core.
+    /// What waiting requests and answers may take of each core.
     pub waiting: BudgetLimits,
-    /// From the first byte of a request to the end of its header; for the first request of a
-    /// connection, from when that was accepted.
+    /// From the first byte of a request to the end of its header. For the first request of a
+    /// connection, from when the connection was accepted.
     pub header_timeout: Duration,
     /// From the end of the header to the end of the body.
     pub body_timeout: Duration,

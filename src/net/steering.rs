@@ -1,7 +1,7 @@
 //! The kernel's part in sharding: a classic BPF program that picks, for each datagram, the socket
 //! of the shard that owns the datagram's coin, or the ticket that it claims. It is a hint and
 //! nothing more: a request that arrives at another shard works the same, one message slower. So
-//! what cannot be told is spread at random.
+//! datagrams whose shard cannot be told are spread at random.
 
 use std::io;
 use std::net::UdpSocket;
@@ -64,11 +64,11 @@ pub(super) fn attach(socket: &UdpSocket, shards: u16) -> io::Result<()> {
     }
 }
 
-/// The program: (page number + denomination index) mod shards, as `PageId::owner` has it; of a
-/// claim, the ticket's number mod shards.
+/// The program: (page number + denomination index) mod shards, as in `PageId::owner`; for a claim,
+/// the ticket's number mod shards.
 ///
 /// A load beyond the datagram's end ends the program with 0, which would send every short datagram
-/// to shard 0: so the length is looked at before every load.
+/// to shard 0. So the length is checked before every load.
 fn owner_of_datagram(shards: u16) -> Vec<sock_filter> {
     let mut program = Assembler::default();
     program.load_length();
@@ -288,7 +288,7 @@ mod tests {
     use crate::coin::{Coin, PageId};
     use crate::net::{Sockets, bind};
 
-    /// Sends each datagram, marked with its number, and says which shard's socket got it.
+    /// Sends each datagram, marked with its number, and returns which shard's socket got it.
     fn received_by(datagrams: &[Vec<u8>], shards: u16) -> Vec<usize> {
         let sockets: Vec<Sockets> = bind(SocketAddr::from(([127, 0, 0, 1], 0)), shards).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -52,8 +52,8 @@ impl Stop {
         self.shared.stopped.load(Ordering::Relaxed)
     }
 
-    /// Waits for the signal. To be polled by one task only: it remembers the first waker it meets,
-    /// so that polling it again costs no lock.
+    /// Waits for the signal. Only one task may poll it: it remembers the first waker it meets, so
+    /// that polling it again costs no lock.
     pub fn stopped(&self) -> Stopped {
         Stopped {
             shared: Arc::clone(&self.shared),
@@ -86,7 +86,7 @@ impl Future for Stopped {
         waiting.wakers.push((id, cx.waker().clone()));
         drop(waiting);
         self.registered = Some(id);
-        // The signal may have come between the look above and the lock: then nobody will wake us.
+        // The signal may have come between the check above and the lock: then nobody would wake us.
         if self.shared.stopped.load(Ordering::SeqCst) {
             return Poll::Ready(());
         }

@@ -27,32 +27,33 @@ use crate::shard::Stranger;
 /// Connections accepted before others get a turn.
 const ACCEPTS_A_TURN: usize = 16;
 
-/// How long not to accept after an error, such as no file descriptor left: it does not go away by
-/// trying again at once, and the connection that could not be accepted keeps waiting.
+/// How long not to accept after an error, such as no file descriptor left. Trying again at once
+/// would not help, and the connection that could not be accepted keeps waiting.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Requests that a connection has handled before others get a turn, at most and at least.
+/// Maximum and minimum number of requests that a connection has handled before others get a turn.
 const REQUESTS_A_TURN: usize = 256;
 const REQUESTS_A_TURN_MIN: usize = 8;
 
-/// Requests that all connections together have handled before the executor looks at its rings,
-/// unless very many addresses have more to do: a quarter of a millisecond to half of one. Whoever
-/// sends one request at a time waits so long for each.
+/// Number of requests that all connections together have handled before the executor looks at its
+/// rings, unless very many addresses have more to do: a quarter of a millisecond to half of one. A
+/// client that sends one request at a time waits that long for each.
 const REQUESTS_A_ROUND: usize = 256;
 
-/// So many bytes of an answer that is made at once are as much work as a request.
+/// This many bytes of an answer that is made at once count as one request's work.
 const BYTES_A_REQUEST: usize = 512;
 
-/// Answers that one connection may wait for; then it is not read from.
+/// Maximum number of answers that one connection may wait for; beyond it, the connection is not
+/// read from.
 const WAITING_MAX: usize = 256;
 
-/// Bytes of answers that one connection may have waiting; then it is not read from. One answer may
-/// go beyond this.
+/// Maximum number of bytes of answers that one connection may have waiting; beyond it, the
+/// connection is not read from. One answer may exceed this.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a client may take to close after our last answer, or to send more that is thrown away.
-/// To close while bytes of the client's are on their way would reset the connection, and could take
-/// the answer from it.
+/// Closing while the client's bytes are on their way would reset the connection, and could take the
+/// answer from the client.
 const LINGER_MS: u64 = 500;
 
 /// How long a client may go on sending what is thrown away.
@@ -68,7 +69,7 @@ pub(super) async fn accept<H: Handler>(
     let mut told = Told::default();
     while !worker.stop.is_stopped() {
         poll_fn(|cx| listener.poll_readable(cx)).await;
-        // Not to be inherited by programs that this process might start.
+        // Programs that this process may start must not inherit it.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match rustix::net::accept_with(listener.socket(), flags) {
             Ok(connection) => {
@@ -131,8 +132,8 @@ async fn run<S: Session>(
     admission.wake_by(&waker);
     let account = worker.budget.account(Stranger::of(peer.ip()));
     let line = worker.lines.of(peer.ip());
-    // First: on a core without connections nobody has looked at the clock for as long as that was
-    // so.
+    // First of all: on a core without connections nobody has looked at the clock for as long as
+    // that was so.
     let deadline = worker.deadlines.enter(waker.clone());
     let first_due_ms = worker.deadlines.after_ms(worker.limits.header_timeout_ms());
     let mut connection = Connection {
@@ -185,14 +186,14 @@ struct Connection<S> {
     inbound: Inbound,
     /// Pending bytes at which the session is asked again; at least 1.
     needed: usize,
-    /// Bytes that may be kept for the request at the front, which is long.
+    /// Bytes that may be kept for the long request at the front.
     reserved: usize,
     /// Bytes of a refused request that are still to come.
     skip: usize,
 
-    /// Whose places and bytes it takes.
+    /// The account that pays for its places and bytes.
     account: Account,
-    /// What this connection keeps of them from one turn to the next.
+    /// What this connection keeps of the account from one turn to the next.
     kept: Share,
     waits: Waits,
 
@@ -201,22 +202,22 @@ struct Connection<S> {
     /// Answers on their way; the first `out_sent` bytes have gone.
     out: Vec<u8>,
     out_sent: usize,
-    /// What those of them take that tasks have made.
+    /// The share that answers made by tasks take.
     sending: Option<Share>,
-    /// Bytes of answers from which on no request is taken on, this turn.
+    /// From this many bytes of answers on, no request is taken on this turn.
     unsent_max: usize,
     /// Bytes sent since the start.
     sent: u64,
 
     deadline: Deadline,
-    /// What the client is being waited for, and until when.
+    /// What the connection waits for its client to do, and until when.
     part: Option<Part>,
     part_due_ms: Option<u64>,
-    /// By when a connection that lingers ends, whatever the client still sends.
+    /// When a lingering connection ends, whatever the client still sends.
     linger_due_ms: u64,
-    /// By when the header of the first request has to be there; `None` from then on.
+    /// When the header of the first request has to be there; `None` from then on.
     first_due_ms: Option<u64>,
-    /// By when, and up to which byte since the start, the client has to take answers.
+    /// Until when, and up to which byte since the start, the client has to take answers.
     write_due: Option<(u64, u64)>,
     admission: Admission,
 }
@@ -225,13 +226,13 @@ struct Connection<S> {
 enum State {
     /// Requests come in.
     Open,
-    /// No more is read; what was taken on is answered.
+    /// No more is read; requests taken on are answered.
     Finishing,
-    /// All is sent and the client knows that it is all; what it still sends is thrown away.
+    /// All is sent and the client knows that nothing follows; what it still sends is thrown away.
     Lingering,
 }
 
-/// What a connection waits for its client to send; each has its time.
+/// What a connection waits for its client to send; each has its own time-out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Part {
     Request,
@@ -243,27 +244,28 @@ enum Part {
 /// Why no more requests are handled now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Halt {
-    /// There is no whole one.
+    /// There is no whole request.
     Starved,
     /// Too many answers of this connection wait.
     Paused,
-    /// Its address has its share: it is woken when there is room.
+    /// Its address has used its share: the connection is woken when there is room.
     NoRoom,
-    /// Others want a turn.
+    /// Other connections want a turn.
     Budget,
 }
 
 enum Next {
     /// There is more to do after others had their turn.
     Turn,
-    /// It is over.
+    /// The connection is over.
     Close,
 }
 
 impl<S: Session> Connection<S> {
-    /// Does what can be done without waiting. Everything that the connection waits for wakes it.
+    /// Does everything that can be done without waiting. Everything that the connection waits for
+    /// wakes it.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        // One that lingers is gone when both sides have said their last: what the client sent
+        // A lingering connection is gone when both sides have said their last. What the client sent
         // before that has to be read all the same.
         let is_gone = self.state != State::Lingering && self.stream.is_gone();
         if self.worker.cut.get() || is_gone {
@@ -289,7 +291,7 @@ impl<S: Session> Connection<S> {
             if self.is_at_rest() {
                 return Poll::Ready(Next::Close);
             }
-            // It took a request on at the moment when it was chosen.
+            // It took a request on at the moment when it was chosen to close.
             self.give_up_reading();
         }
         if self.out.capacity() == 0 {
@@ -335,7 +337,7 @@ impl<S: Session> Connection<S> {
         let progress = budget < most;
         self.set_deadline(halt, progress);
         self.say_how_busy(progress || self.sent > sent);
-        // Whatever paused it may have gone with the write, and then nothing would wake it.
+        // What paused it may have gone with the write, and then nothing would wake it.
         if halt == Halt::Budget
             || halt == Halt::Paused && !self.is_paused()
             || self.out.is_empty() && self.pipeline.is_front_ready()
@@ -352,7 +354,7 @@ impl<S: Session> Connection<S> {
         Poll::Pending
     }
 
-    /// Handles requests that have arrived whole.
+    /// Handles requests that have arrived completely.
     fn handle_pending(&mut self, budget: &mut usize, waker: &Waker) -> Halt {
         loop {
             let pending = self.inbound.pending();
@@ -405,8 +407,8 @@ impl<S: Session> Connection<S> {
                     self.refuse(length.filter(|length| *length > 0));
                 }
                 split => {
-                    // A session that lets through what is over the limit, or nonsense: nobody
-                    // knows where the next request starts.
+                    // The session lets through what is over the limit, or nonsense: nobody knows
+                    // where the next request starts.
                     tracing::warn!(peer = %self.peer, ?split, "framing lost, closing a connection");
                     self.give_up_reading();
                 }
@@ -414,8 +416,8 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// More of the request at the front has to come: why nothing else is done now, unless there was
-    /// no room for it and it was refused.
+    /// More of the request at the front has to come. Returns why nothing else is done now, unless
+    /// there was no room for the request and it was refused.
     fn starve(&mut self, waker: &Waker) -> Option<Halt> {
         if self.needed <= KEPT_BYTES.max(self.reserved) || self.state != State::Open {
             return Some(Halt::Starved);
@@ -433,8 +435,8 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// Takes room for the long request at the front: for all of it before most of it comes, so that
-    /// of many that come at the same time some can come to their end.
+    /// Takes room for the long request at the front: for all of it before most of it comes. So when
+    /// many come at the same time, some can be completed.
     fn reserve(&mut self) -> Result<(), NoKeeping> {
         let more = self.needed.saturating_sub(self.kept.bytes());
         if more > 0 {
@@ -445,7 +447,7 @@ impl<S: Session> Connection<S> {
         Ok(())
     }
 
-    /// Says what is kept until the next turn.
+    /// Records what is kept until the next turn.
     fn settle(&mut self) {
         let buffers = &self.worker.buffers;
         self.inbound.settle(buffers);
@@ -469,8 +471,8 @@ impl<S: Session> Connection<S> {
         self.pipeline.is_empty() && self.out.is_empty()
     }
 
-    /// Tells those who look for a connection to close. `progress` says whether it has completed a
-    /// request or taken an answer.
+    /// Informs those that look for a connection to close. `progress` says whether it has completed
+    /// a request or taken an answer.
     fn say_how_busy(&self, progress: bool) {
         let busy = match (self.pipeline.waiting(), self.is_at_rest()) {
             (1.., _) => Busy::WithRequests,
@@ -481,7 +483,7 @@ impl<S: Session> Connection<S> {
         self.admission.say(busy, now_ms);
     }
 
-    /// Gives how much work it was, in requests.
+    /// Returns how much work it was, in requests.
     fn handle(&mut self, length: usize, is_open: bool) -> usize {
         let before = self.out.len();
         let mut work = 1;
@@ -515,7 +517,7 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// Answers that the core has no room for the request at the front, and leaves it out.
+    /// Answers that the core has no room for the request at the front, and skips it.
     fn refuse_for_room(&mut self) {
         self.account.refused();
         let before = self.out.len();
@@ -543,7 +545,7 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// What was taken on is answered, then the connection closes.
+    /// Requests taken on are answered, then the connection closes.
     fn give_up_reading(&mut self) {
         self.inbound.clear();
         self.skip = 0;
@@ -552,8 +554,8 @@ impl<S: Session> Connection<S> {
         self.state = State::Finishing;
     }
 
-    /// Whether so many answers wait that no request may be taken on. An answer or a write ends it,
-    /// which wakes the connection.
+    /// Whether too many answers wait for another request to be taken on. An answer or a write ends
+    /// it, which wakes the connection.
     fn is_paused(&self) -> bool {
         let unsent = self.out.len() - self.out_sent;
         unsent >= self.unsent_max
@@ -568,7 +570,7 @@ impl<S: Session> Connection<S> {
             ready!(self.stream.poll_readable(cx));
             let pending = self.inbound.pending().len();
             let needed = self.needed.max(pending + 1);
-            // Where nothing can be kept that is long, what comes is taken in short pieces.
+            // Where no long request can be kept, bytes are taken in short pieces.
             let most = match needed > KEPT_BYTES || self.account.can_keep(READ_BYTES).is_ok() {
                 true => usize::MAX,
                 false => (KEPT_BYTES - pending).max(1),
@@ -576,8 +578,8 @@ impl<S: Session> Connection<S> {
             let room = self.inbound.room(needed, &self.worker.buffers);
             let size = room.len().min(most);
             let room = &mut room[..size];
-            // Not the standard library's: that goes through the C library, whose calls make way for
-            // the cancellation of threads, 20 ns each time.
+            // Not the standard library's call: that goes through the C library, whose calls allow
+            // for the cancellation of threads, 20 ns each time.
             match rustix::net::recv(self.stream.socket(), room, RecvFlags::empty()) {
                 Ok((length, _)) => {
                     if length < size {
@@ -593,7 +595,7 @@ impl<S: Session> Connection<S> {
         }
     }
 
-    /// Sends what the client's window takes.
+    /// Sends as much as the client's window takes.
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.out_sent < self.out.len() {
             if self.stream.poll_writable(cx).is_pending() {
@@ -646,7 +648,7 @@ impl<S: Session> Connection<S> {
         self.inbound.settle(&self.worker.buffers);
         match ready!(read) {
             Ok(1..) => {
-                // Nobody holds up a node that stops by sending more.
+                // No client delays a stopping node by sending more.
                 if !self.worker.stop.is_stopped() {
                     self.wait_for_part(Some(Part::End));
                 }
@@ -660,7 +662,7 @@ impl<S: Session> Connection<S> {
     /// has completed a request since.
     fn set_deadline(&mut self, halt: Halt, progress: bool) {
         let part = match self.state {
-            // It is we who are late.
+            // The node is late, not the client.
             State::Open if matches!(halt, Halt::Paused | Halt::NoRoom) => None,
             State::Open if self.skip > 0 || self.needed > HEADER_BYTES_MAX => Some(Part::Body),
             State::Open if !self.inbound.pending().is_empty() => Some(Part::Header),
@@ -710,7 +712,7 @@ impl<S: Session> Connection<S> {
         self.deadline.set(self.part_due_ms);
     }
 
-    /// Whether the connection is to be closed at once. A client that is late with a request still
+    /// Whether the connection has to be closed at once. A client that is late with a request still
     /// gets the answers to those before.
     fn is_late(&mut self) -> bool {
         let deadlines = &self.worker.deadlines;

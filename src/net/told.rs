@@ -1,10 +1,10 @@
 use std::time::{Duration, Instant};
 
-/// How often what goes on failing in the same way is told.
+/// How often a failure that goes on in the same way is logged.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What was told last of something that fails again and again: the same is told once, then each
-/// minute with how often it was.
+/// The last logged failure of something that fails again and again. The same failure is logged
+/// once, then each minute with how often it happened.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     last: Option<(i32, Instant)>,
@@ -12,8 +12,8 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Something failed with this error code: how often it has since it was told last, this time
-    /// included, where it is to be told now.
+    /// Counts a failure with this error code. Returns how often it has failed since it was logged
+    /// last, this time included, where it should be logged now.
     pub(super) fn again(&mut self, code: i32, now: Instant) -> Option<u64> {
         self.since += 1;
         if let Some((last, when)) = self.last

@@ -28,26 +28,27 @@ const ANSWER_BYTES_MAX: usize = 65_507;
 /// thousands of coins each.
 const BYTES_A_TURN: usize = 64 * 1024;
 
-/// Datagrams a call from which on it is taken that more are there already. With 64 in flight this
-/// gives 4 % more answers than waiting after each call; with one in flight it would cost a call.
+/// From this many datagrams in one call on, more are assumed to be there already. With 64 in flight
+/// this gives 4 % more answers than waiting after each call; with one in flight it would cost a
+/// call.
 const BUSY: usize = 4;
 
-/// How long to leave a socket alone that fails for want of memory or the like.
+/// How long to leave alone a socket that fails for want of memory or the like.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Answers' memory that is kept for others: how many, and the largest, bytes.
+/// Memory of answers that is kept for others: how many, and the largest, bytes.
 const SPARE_ANSWERS: usize = 1_024;
 const SPARE_ANSWER_BYTES: usize = 256;
 
 /// How often to try again to send when the kernel has no room; a datagram may get lost anyway.
 const SEND_ATTEMPTS: usize = 10;
 
-/// Answers that came later than their datagram's turn and wait to be sent: all that become ready in
+/// Answers that came later than their datagram's turn and wait to be sent. All that become ready in
 /// one turn go out in one batch.
 #[derive(Default)]
 pub(super) struct Outbox {
     answers: RefCell<VecDeque<(Address, Made)>>,
-    /// Empty, for the next answers that are kept.
+    /// Empty buffers, for the next answers that are kept.
     spare: RefCell<Vec<Vec<u8>>>,
     waker: Cell<Option<Waker>>,
     /// Whether answers have been taken out and are not sent yet.
@@ -107,8 +108,8 @@ pub(super) async fn receive<H: Handler>(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                // Among them reports about answers that could not be delivered; none is a reason
-                // to stop receiving.
+                // The errors include reports about answers that could not be delivered; none is a
+                // reason to stop receiving.
                 counters.receive_errors.fetch_add(1, Relaxed);
                 tracing::debug!(%error, "cannot receive datagrams, trying again");
                 Timer::new(PAUSE).await;
@@ -152,7 +153,7 @@ pub(super) async fn receive<H: Handler>(
             }
         }
         transmit(&socket, &worker, &mut sending).await;
-        // While they come in numbers, look for more at once: that costs less than to wait.
+        // While many come, check for more at once: that costs less than waiting.
         if !worker.rings.look_if_due().await && count < BUSY {
             wait(&socket, &mut stopped, &worker.rings).await;
         }
@@ -193,7 +194,7 @@ async fn wait(socket: &UdpSocket, stopped: &mut Stopped, rings: &Rings) {
     let mut peek = pin!(socket.peek_from(&mut byte));
     let mut waited = false;
     poll_fn(|cx| {
-        // An error is the next call's to meet and to count.
+        // The next call meets the error and counts it.
         if Pin::new(&mut *stopped).poll(cx).is_ready() || peek.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -221,7 +222,7 @@ fn answer_later(later: Later, peer: Address, worker: &Worker, outbox: &Rc<Outbox
     .detach();
 }
 
-/// Sends all answers in line; one that cannot be sent is dropped, as datagrams are.
+/// Sends all queued answers; an answer that cannot be sent is dropped, as datagrams are.
 async fn transmit(socket: &UdpSocket, worker: &Worker, sending: &mut Sending) {
     let mut attempts = 0;
     while !sending.is_empty() {
@@ -233,7 +234,8 @@ async fn transmit(socket: &UdpSocket, worker: &Worker, sending: &mut Sending) {
                 Timer::new(PAUSE).await;
             }
             Err(error) => {
-                // About the first alone: no way to that client, a firewall, a port of 0.
+                // The error concerns the first answer alone: no way to that client, a firewall, a
+                // port of 0.
                 let counters = worker.limits.counters();
                 counters.answers_dropped.fetch_add(1, Relaxed);
                 tracing::debug!(%error, "cannot send an answer");

@@ -11,12 +11,12 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{NetworkStatus, Request, folder::control_socket};
 
-/// A supervisor has so long to take a request and to answer one about what is.
+/// Time in which a supervisor has to take a request and to answer one about its status.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// And so long where nodes have to start or stop first: more than a node is given for both, with
-/// all its tries.
+/// Time for requests where nodes have to start or stop first: more than a node is given for both,
+/// with all its tries.
 const PATIENCE_FOR_NODES: Duration = Duration::from_secs(900);
-/// Bytes of an answer, at most: 25 nodes take 5 KB.
+/// Maximum number of bytes of an answer: 25 nodes take 5 KB.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// A network that cannot be asked.

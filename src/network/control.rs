@@ -21,16 +21,16 @@ use crate::protocol::RaidaId;
 
 /// Clients that are served at the same time; more wait until one has gone.
 const CLIENTS_MAX: usize = 16;
-/// Clients that wait for that; more are refused by the kernel.
+/// Clients that wait for their turn; the kernel refuses more.
 const WAITING_MAX: i32 = 16;
-/// A client has so long to ask.
+/// Time in which a client has to ask.
 const QUESTION_MAX: Duration = Duration::from_secs(2);
-/// Bytes of a question, at most: all nodes by name are 100.
+/// Maximum number of bytes of a question: all nodes by name are 100.
 const QUESTION_BYTES_MAX: usize = 1_024;
-/// How long to leave it where no connection can be taken, for want of descriptors.
+/// How long to pause where no connection can be taken, for want of descriptors.
 const NO_ACCEPT: Duration = Duration::from_millis(100);
 
-/// The socket by which a network is asked. Only its user may ask.
+/// The socket that takes a network's requests. Only its user may ask.
 pub(super) struct Control {
     path: PathBuf,
     listener: UnixListener,
@@ -49,16 +49,16 @@ enum Stage {
         until: Instant,
     },
     Waits(For),
-    /// Kept so that its end shows when the supervisor's is near.
+    /// Kept so that its end shows when the supervisor's end is near.
     Answered,
 }
 
 /// What a client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum For {
-    /// These nodes to be where they were asked to be.
+    /// These nodes reach the state that was asked for.
     Nodes(Vec<RaidaId>),
-    /// No node to have a process.
+    /// No node has a process any more.
     End,
 }
 
@@ -70,8 +70,8 @@ pub(super) enum Outcome {
 }
 
 impl Control {
-    /// Starts to listen. The caller has the folder to itself, so a socket that is there already was
-    /// left by a supervisor that was killed, and is replaced.
+    /// Starts to listen. The caller holds the folder alone, so an existing socket was left by a
+    /// supervisor that was killed, and is replaced.
     pub(super) fn open(folder: &Path) -> io::Result<Control> {
         let path = control_socket(folder);
         match fs::remove_file(&path) {
@@ -80,7 +80,7 @@ impl Control {
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(&path)?)?;
-        // Before it listens: nobody gets in while others may write.
+        // The rights are set before it listens, so nobody gets in while others may write.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         socket.listen(WAITING_MAX)?;
         socket.set_nonblocking(true)?;
@@ -99,7 +99,7 @@ impl Control {
         listener.into_iter().chain(clients)
     }
 
-    /// When it has to be looked at again though nothing happens.
+    /// When it has to be checked again though nothing happens.
     pub(super) fn due(&self) -> Option<Instant> {
         let due = self.clients.iter().filter_map(|client| match client.stage {
             Stage::Asks { until, .. } => Some(until),
@@ -121,8 +121,8 @@ impl Control {
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Whoever was there has gone again, or descriptors are short: the socket stays
-                // readable, and to look at it again at once would be to do nothing else.
+                // The client has gone again, or descriptors are short. The socket stays readable:
+                // looking at it again at once would be a busy loop.
                 Err(_) => {
                     thread::sleep(NO_ACCEPT);
                     break;
@@ -168,16 +168,17 @@ impl Control {
         });
     }
 
-    /// Stops to listen. Those that waited for the end see it when what this gives is dropped.
+    /// Stops listening. Clients that waited for the end see it when the returned value is dropped.
     pub(super) fn close(self) -> impl Sized {
-        // What cannot be removed is replaced by the next start.
+        // A socket file that cannot be removed is replaced by the next start.
         let _ = fs::remove_file(&self.path);
         self.clients
     }
 }
 
 impl Client {
-    /// Its question once that is whole: `Some(Err)` where it has gone, or an error for it.
+    /// Its question once that is complete: `Some(Err)` where the client has gone, or an error for
+    /// it.
     fn read(&mut self, now: Instant) -> Option<io::Result<Result<Request, String>>> {
         let mut bytes = [0; QUESTION_BYTES_MAX];
         let read = match self.stream.read(&mut bytes) {
@@ -203,8 +204,8 @@ impl Client {
         (now >= *until).then(|| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Whether the answer could be given. It fits into an empty socket's buffer, so a client that
-    /// cannot take it has gone.
+    /// Returns whether the answer could be given. The answer fits into an empty socket's buffer, so
+    /// a client that cannot take it has gone.
     fn answer(&mut self, answer: &serde_json::Value) -> bool {
         let line = answer.to_string() + "\n";
         self.stream.write_all(line.as_bytes()).is_ok()

@@ -4,7 +4,7 @@ use super::NetworkStatus;
 use crate::protocol::RaidaId;
 use crate::shown::Shown;
 
-/// Something that whoever runs a network should know. Its text says it.
+/// An event that the operator of a network should know. Its text describes it.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A node answers.
@@ -13,22 +13,22 @@ pub enum Event {
     Up(NetworkStatus),
     /// A node ended by itself.
     Ended {
-        /// Which one.
+        /// The node.
         raida: RaidaId,
-        /// How.
+        /// How it ended.
         how: String,
         /// Its log.
         log: PathBuf,
         /// The end of it.
         last_lines: Vec<String>,
-        /// What comes of it.
+        /// What happens to it next.
         next: Next,
     },
     /// A node ended that had been asked to, in order.
     Stopped(RaidaId),
     /// A node ended that had been asked to, and left something unanswered.
     CutOff {
-        /// Which one.
+        /// The node.
         raida: RaidaId,
         /// How it ended.
         how: String,
@@ -39,7 +39,7 @@ pub enum Event {
     LogGrows(PathBuf, String),
 }
 
-/// What comes of a node that ended by itself.
+/// What happens to a node that ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// It is started again after this time.

@@ -13,7 +13,7 @@ use crate::{
     protocol::RaidaId,
 };
 
-/// The network's folder, for this process alone as long as this value lives. The lock is the
+/// The network's folder, held by this process alone as long as this value lives. The lock is the
 /// kernel's: it goes with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -26,7 +26,7 @@ pub fn hosts_file(folder: &Path) -> PathBuf {
     folder.join("hosts")
 }
 
-/// A node's data folder; its configuration and its log are in there too.
+/// A node's data folder; its configuration and its log are in it too.
 pub fn node_folder(folder: &Path, raida: RaidaId) -> PathBuf {
     folder.join(format!("raida{raida}"))
 }
@@ -36,7 +36,7 @@ pub(super) fn node_config(folder: &Path, raida: RaidaId) -> PathBuf {
     node_folder(folder, raida).join("node.toml")
 }
 
-/// Where the network is asked.
+/// The socket where the network takes requests.
 pub(super) fn control_socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
@@ -51,9 +51,9 @@ impl Folder {
         Ok(Folder { path, _lock: lock })
     }
 
-    /// Removes the folder, in which nothing but its lock is yet.
+    /// Removes the folder, which holds nothing but its lock yet.
     pub(super) fn remove(self) {
-        // What somebody else put there meanwhile stays, and so does the folder.
+        // Files that somebody else put there meanwhile stay, and so does the folder.
         let _ = fs::remove_file(self.path.join("lock"));
         let _ = fs::remove_dir(&self.path);
     }
@@ -62,7 +62,7 @@ impl Folder {
         &self.path
     }
 
-    /// Writes what the nodes and those who ask them need to know: the secrets between nodes, every
+    /// Writes what the nodes and their clients need to know: the secrets between nodes, every
     /// node's configuration, and the list of hosts.
     pub(super) fn write(&self, settings: &Settings) -> Result<(), NetworkError> {
         let keys = self.keys()?;
@@ -78,16 +78,16 @@ impl Folder {
     }
 
     /// The folder of the secrets that the nodes share. It is beside the nodes' folders, since a
-    /// node whose folder was removed has to know what the others know. The set that is there is
-    /// kept; where a file of it is missing all are made anew: what is lost is tickets under way,
-    /// and they last ten minutes.
+    /// node whose folder was removed has to know what the others know. An existing set is kept;
+    /// where a file of it is missing, all secrets are made again. That loses only the tickets under
+    /// way, which last ten minutes.
     fn keys(&self) -> Result<PathBuf, NetworkError> {
         let keys = self.path.join("keys");
         if RaidaId::all().all(|raida| key_file(&keys, raida).exists()) {
             return Ok(keys);
         }
         // Files of one set never stand beside those of another, nor beside half of a file, wherever
-        // this ends: the old ones go first, and each new one comes whole.
+        // this is interrupted: the old files go first, and each new file appears complete.
         let partial = self.path.join("keys.partial");
         remove_keys(&partial)?;
         remove_keys(&keys)?;
@@ -184,7 +184,7 @@ fn remove_keys(folder: &Path) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Writes a file so that whoever reads it meanwhile sees the old text or the new one.
+/// Writes a file so that a reader sees either the old text or the new one.
 fn replace(path: &Path, text: &str) -> Result<(), NetworkError> {
     let partial = path.with_extension("partial");
     let written = || {

@@ -1,5 +1,5 @@
-//! The secrets that the servers of a network share, two by two, and the files that they are handed
-//! out in, one a server.
+//! The secrets that each two servers of a network share, and the files in which they are handed
+//! out, one for each server.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -52,7 +52,7 @@ pub fn key_file(folder: &Path, raida: RaidaId) -> PathBuf {
 }
 
 impl KeySet {
-    /// Draws one.
+    /// Draws a set.
     ///
     /// # Errors
     /// The system has no random numbers to give.
@@ -69,8 +69,9 @@ impl KeySet {
         Ok(KeySet(secrets))
     }
 
-    /// Writes a file a server into a folder, which is made where it is missing, and waits until all
-    /// are on disk. No file that is there is touched, and after an error none of the 25 is left.
+    /// Writes a file for each server into a folder, which is made where it is missing, and waits
+    /// until all are on disk. No existing file is touched, and after an error none of the 25 is
+    /// left.
     ///
     /// # Errors
     /// One of them is there already, or cannot be written.
@@ -110,7 +111,7 @@ impl KeySet {
     }
 }
 
-/// What was made of a set so far, which goes unless all of it comes about.
+/// The files of a set made so far. They are removed unless the whole set is made.
 #[derive(Default)]
 struct Draft {
     folder: Option<PathBuf>,
@@ -126,7 +127,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // What cannot be removed either is harmless: a part of a set that nobody was given.
+        // A file that cannot be removed either is harmless: a part of a set that nobody was given.
         for file in &self.files {
             let _ = fs::remove_file(file);
         }

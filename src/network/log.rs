@@ -5,15 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A log that has grown beyond this is begun anew, in bytes.
+/// A log that has grown beyond this many bytes is started again from the beginning.
 const LOG_BYTES_MAX: u64 = 64 << 20;
-/// What is looked at for the last lines, in bytes.
+/// Bytes that are read for the last lines.
 const TAIL_BYTES: u64 = 4 << 10;
-/// How many last lines are shown of a node that ended.
+/// Number of last lines shown of a node that ended.
 const TAIL_LINES: usize = 5;
 
-/// What a node writes. One run of the node, and the one before beside it: an end that was followed
-/// by a new start can still be looked into.
+/// The output of a node. It holds one run of the node, and the run before beside it: an end that
+/// was followed by a new start can still be examined.
 #[derive(Debug)]
 pub(super) struct NodeLog {
     path: PathBuf,
@@ -39,7 +39,7 @@ impl NodeLog {
         }
         OpenOptions::new()
             .create(true)
-            // So that a node goes on at the start of a log that was emptied under it.
+            // Append mode: a node goes on at the start of a log that was emptied under it.
             .append(true)
             .mode(0o600)
             .open(&self.path)

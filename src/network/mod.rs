@@ -1,10 +1,11 @@
-//! All 25 nodes of a network on this machine, for trials and tests: each a process of its own with
-//! its own data folder and port, started, watched and stopped together. It knows nothing of the
-//! protocol but that a node which serves answers echo, and asks that as any client does.
+//! All 25 nodes of a network on this machine, for trials and tests: each is a process of its own
+//! with its own data folder and port, and all are started, watched and stopped together. Of the
+//! protocol this module knows only that a serving node answers echo; it sends that as any client
+//! does.
 //!
 //! | room | what it is |
 //! |---|---|
-//! | [`Settings`] | what a network is to be |
+//! | [`Settings`] | what a network should be |
 //! | `folder` | the files below the network's folder, and the lock that gives it to one process |
 //! | [`KeySet`] | the secrets that they share, two by two, as files |
 //! | `preflight` | what must hold before anything starts: free ports, enough descriptors |
@@ -57,7 +58,7 @@ pub enum NetworkError {
         /// The other process, as it wrote it down, or "unknown".
         process: String,
     },
-    /// The folder or a file in it cannot be had.
+    /// The folder or a file in it is not available.
     #[error("{path}: {error}; nothing was started, name another folder with --dir{next}", path = path.shown(), next = remedy(error))]
     File {
         /// The file or folder.
@@ -65,7 +66,7 @@ pub enum NetworkError {
         /// What the system said.
         error: io::Error,
     },
-    /// The nodes' secrets cannot be had.
+    /// The nodes' secrets are not available.
     #[error("{0}; nothing was started")]
     Keys(#[from] KeySetError),
     /// Nobody can listen there.

@@ -17,20 +17,20 @@ use super::{
 };
 use crate::protocol::RaidaId;
 
-/// From its start until a node answers. Recovery of full logs takes less than 5 s alone; 25 of them
-/// share a machine's cores and its disk.
+/// Time from its start until a node answers. Recovery of full logs takes less than 5 s alone; 25
+/// nodes share a machine's cores and its disk.
 const START_MAX: Duration = Duration::from_secs(120);
-/// From SIGTERM until a node is gone: 5 s for requests and connections, and a checkpoint. One that
-/// takes longer is killed, and loses nothing that it answered.
+/// Time from SIGTERM until a node is gone: 5 s for requests and connections, and a checkpoint. A
+/// node that takes longer is killed, and loses nothing that it answered.
 const STOP_MAX: Duration = Duration::from_secs(15);
-/// A node that served for so long before it ended has not failed "in a row".
+/// A node that served for this long before it ended has not failed "in a row".
 const STEADY: Duration = Duration::from_secs(10);
-/// Starts in a row that may end by themselves.
+/// Number of starts in a row that may end by themselves.
 const ENDS_IN_A_ROW_MAX: u32 = 5;
-/// Before the first new start; each further one in a row waits twice as long.
+/// Pause before the first new start; each further one in a row waits twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// One node: what it is doing, and what is to come of it.
+/// One node: what it is doing, and what should become of it.
 pub(super) struct Node {
     raida: RaidaId,
     program: PathBuf,
@@ -41,7 +41,8 @@ pub(super) struct Node {
     state: State,
     /// Somebody wants it to run.
     is_wanted: bool,
-    /// Starts so far. Tells what was found out about one run from what is true of the next.
+    /// Number of starts so far. It separates what was found out about one run from what is true of
+    /// the next.
     runs: u64,
     ends_in_a_row: u32,
     restarts: u64,
@@ -80,7 +81,7 @@ struct End {
 
 impl From<ExitStatus> for End {
     fn from(status: ExitStatus) -> End {
-        // One that has not come to listen for signals yet dies of the first, and has done nothing.
+        // A node that does not listen for signals yet dies of the first one, and has done nothing.
         let is_orderly = status.success() || status.signal() == Some(Signal::TERM.as_raw());
         End {
             how: status.to_string(),
@@ -125,7 +126,7 @@ impl Node {
         }
     }
 
-    /// When it has to be looked at again though nothing happens.
+    /// When it has to be checked again though nothing happens.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
             State::Starting { until, .. } | State::Stopping { until, .. } => until,
@@ -152,7 +153,7 @@ impl Node {
         }
     }
 
-    /// Somebody wants it to run. One that was given up has all its tries again.
+    /// Asks it to run. A node that was given up has all its tries again.
     pub(super) fn start(&mut self, now: Instant, readiness: &Readiness) -> Option<Event> {
         self.is_wanted = true;
         match self.state {
@@ -160,12 +161,12 @@ impl Node {
                 self.ends_in_a_row = 0;
                 self.run(now, readiness)
             }
-            // One that stops is started when it has.
+            // A node that stops is started when it has stopped.
             State::Starting { .. } | State::Ready { .. } | State::Stopping { .. } => None,
         }
     }
 
-    /// Somebody wants it to stop.
+    /// Asks it to stop.
     pub(super) fn stop(&mut self, now: Instant) {
         self.is_wanted = false;
         self.state = match std::mem::replace(&mut self.state, State::Down) {
@@ -188,7 +189,7 @@ impl Node {
         }
     }
 
-    /// It answered echo.
+    /// Handles that it answered echo.
     pub(super) fn found_ready(&mut self, ready: Ready, now: Instant) -> Option<Event> {
         assert_eq!(ready.raida, self.raida, "found out about this node");
         if ready.run != self.runs {
@@ -210,7 +211,7 @@ impl Node {
         }
     }
 
-    /// Does what its process's end and the time ask for.
+    /// Does what its process's end and the time require.
     pub(super) fn look(&mut self, now: Instant, readiness: &Readiness) -> Option<Event> {
         if let Some(ended) = self.ended() {
             return self.has_ended(ended, now, readiness);
@@ -232,7 +233,7 @@ impl Node {
         }
     }
 
-    /// Has its log begin anew where it has grown too long.
+    /// Starts the node's log again where it has grown too long.
     pub(super) fn keep_log_in_bounds(&self) -> Option<Event> {
         let error = self.log.keep_in_bounds().err()?;
         Some(Event::LogGrows(
@@ -262,7 +263,7 @@ impl Node {
             State::Stopping { until, .. } => {
                 if self.is_wanted {
                     self.ends_in_a_row = 0;
-                    // What it says is not news: whoever wants it waits for it to serve.
+                    // What it says is no news: a caller that wants it waits until the node serves.
                     return self.run(now, readiness);
                 }
                 let how = match until {
@@ -311,7 +312,7 @@ impl Node {
         }
     }
 
-    /// It ended by itself: decides what comes of it.
+    /// Handles that it ended by itself: decides what happens next.
     fn failed(&mut self, how: String, now: Instant) -> Event {
         self.ends_in_a_row += 1;
         self.last_end = Some(how.clone());
@@ -330,7 +331,7 @@ impl Node {
     }
 }
 
-/// What comes of a node that has ended by itself so many times in a row.
+/// What happens to a node that has ended by itself `ends_in_a_row` times in a row.
 fn next(ends_in_a_row: u32) -> Next {
     match ends_in_a_row < ENDS_IN_A_ROW_MAX {
         true => Next::Again(FIRST_PAUSE * 2u32.pow(ends_in_a_row.saturating_sub(1))),

@@ -15,9 +15,9 @@ use crate::shown::{self, OUTGOING_PORTS_FILE};
 /// shard has 52, the supervisor of 25 has 37; the rest is for clients and peers.
 const DESCRIPTORS_MIN: u64 = 256;
 
-/// The kernel takes the io_uring rings of a killed process apart, and with them its sockets, some
-/// tens of milliseconds after it is gone: a network that is started again at once finds its ports
-/// taken.
+/// The kernel takes apart the io_uring rings of a killed process, and with them its sockets, some
+/// tens of milliseconds after the process is gone. So a network that is started again at once finds
+/// its ports taken.
 const PORT_WAIT: Duration = Duration::from_secs(2);
 const PORT_LOOK: Duration = Duration::from_millis(20);
 
@@ -28,7 +28,7 @@ const PORT_LOOK: Duration = Duration::from_millis(20);
 /// Where that is too few.
 pub(super) fn allow_descriptors() -> Result<(), NetworkError> {
     let limit = getrlimit(Resource::Nofile);
-    // None is no limit at all.
+    // `None` means no limit at all.
     if let Some(allowed) = limit.maximum
         && allowed < DESCRIPTORS_MIN
     {
@@ -44,10 +44,11 @@ pub(super) fn allow_descriptors() -> Result<(), NetworkError> {
     Ok(setrlimit(Resource::Nofile, raised).map_err(io::Error::from)?)
 }
 
-/// Sees to it that these addresses are free, TCP and UDP.
+/// Checks that these addresses are free, TCP and UDP.
 ///
 /// # Errors
-/// Where one is not, even after a while, or is none of this machine's: then all of them, in a text.
+/// Where an address is not free, even after a while, or does not belong to this machine: then all
+/// such addresses, in a text.
 pub(super) fn ports_are_free(addresses: &[SocketAddr]) -> Result<(), NetworkError> {
     let start = Instant::now();
     loop {
@@ -107,8 +108,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_with_what_uses_it() {
-        // Below those that Linux gives to outgoing connections, one of which could have it over
-        // TCP.
+        // Below the ports that Linux gives to outgoing connections: one of those could already hold
+        // it over TCP.
         let first = 10_000 + std::process::id() as u16 % 20_000;
         let addresses = (first..).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let mut free = addresses.filter(|&address| refused(address).is_none());
@@ -131,7 +132,7 @@ mod tests {
             format!("ss -tanp 'sport = :{first}'"),
             "TIME-WAIT".to_owned(),
             "--base-port".to_owned(),
-            // The kernel chose it among those that it gives to outgoing connections.
+            // The kernel chose it from the ports that it gives to outgoing connections.
             format!("ip_local_reserved_ports={first}"),
         ] {
             assert!(error.contains(&text), "no {text} in {error}");
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_refused_at_once() {
         let start = Instant::now();
-        // TEST-NET-1 (RFC 5737) is nobody's.
+        // TEST-NET-1 (RFC 5737) belongs to nobody.
         let error = ports_are_free(&["192.0.2.1:20000".parse().unwrap()]).unwrap_err();
         let says = "192.0.2.1 is no address of this machine";
         assert!(error.to_string().starts_with(says), "{error}");

@@ -22,13 +22,13 @@ use rustix::{
 /// ends.
 pub(super) struct NodeProcess {
     child: Child,
-    /// Readable once the process has ended, and a number that stays this process's.
+    /// Readable once the process has ended. It keeps referring to this process.
     handle: OwnedFd,
 }
 
 impl NodeProcess {
-    /// Starts `program serve --config config`; what it writes goes to `log`. To be called from a
-    /// thread that lives as long as the node is to.
+    /// Starts `program serve --config config`; its output goes to `log`. Call it from a thread that
+    /// lives as long as the node should.
     pub(super) fn start(program: &Path, config: &Path, log: File) -> io::Result<NodeProcess> {
         let mut command = Command::new(program);
         command
@@ -38,11 +38,11 @@ impl NodeProcess {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A group of its own: Ctrl-C is for the supervisor, which then stops the nodes in
-            // order. A node that got both would take the second for "at once".
+            // A process group of its own: Ctrl-C is for the supervisor, which then stops the nodes
+            // in order. A node that got both signals would take the second for "at once".
             .process_group(0);
-        // What the environment sets for nodes stands in their configurations already, and would
-        // otherwise stand above what is each node's own.
+        // The environment's settings for nodes stand in their configurations already. In the
+        // environment they would override each node's own settings.
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
             command.env_remove(name);
         }
@@ -54,7 +54,8 @@ impl NodeProcess {
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(handle) => Ok(NodeProcess { child, handle }),
             Err(error) => {
-                // Nobody could watch it. It was not waited for, so both can only succeed.
+                // Nobody could watch the process. It was not waited for, so both calls can only
+                // succeed.
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(error.into())
@@ -66,12 +67,12 @@ impl NodeProcess {
         self.child.id()
     }
 
-    /// Has it stop in order.
+    /// Asks it to stop in order.
     pub(super) fn stop(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Ends it at once. What it answered is on disk.
+    /// Kills it at once. What it answered is on disk.
     pub(super) fn kill(&self) {
         self.signal(Signal::KILL);
     }
@@ -82,7 +83,7 @@ impl NodeProcess {
     }
 
     fn signal(&self, signal: Signal) {
-        // Fails only where it has ended, which the next look at it finds.
+        // Fails only where the process has ended; the next check finds that.
         let _ = pidfd_send_signal(&self.handle, signal);
     }
 }
@@ -95,7 +96,7 @@ impl AsFd for NodeProcess {
 
 impl Drop for NodeProcess {
     fn drop(&mut self) {
-        // It may have ended and been waited for already.
+        // The process may have ended and been waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -106,11 +107,11 @@ fn is_setting(name: &OsStr) -> bool {
 }
 
 /// Has the kernel kill this process when its parent dies, so that nothing is left of a network
-/// whose supervisor was killed. SIGKILL, as a node loses nothing by it, and one that hangs would
-/// outlive anything else.
+/// whose supervisor was killed. The signal is SIGKILL: a node loses nothing by it, and a hanging
+/// node would outlive any other signal.
 fn die_with(parent: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have died before that was set.
+    // The parent may have died before that was set.
     match getppid() == Some(parent) {
         true => Ok(()),
         false => Err(Errno::SRCH.into()),

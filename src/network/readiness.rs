@@ -17,14 +17,14 @@ use crate::{
     protocol::RaidaId,
 };
 
-/// A node has so long for one echo; a node whose port is bound and that does not serve yet takes
-/// the connection and answers later.
+/// Time that a node has for one echo. A node with a bound port that does not serve yet takes the
+/// connection and answers later.
 const ECHO_MAX: Duration = Duration::from_secs(1);
-/// From one refused connection to the next try: short against a start, which takes 30 ms alone and
-/// about 2 s as one of 25 on 2 cores.
+/// Pause from one refused connection to the next try: short against a start, which takes 30 ms
+/// alone and about 2 s as one of 25 on 2 cores.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// Finds out which nodes have come to serve, from a thread a node that ends with the answer.
+/// Finds out which nodes have come to serve, with a thread for each node that ends with the answer.
 pub(super) struct Readiness {
     found: Receiver<Ready>,
     finder: Sender<Ready>,
@@ -36,7 +36,7 @@ pub(super) struct Readiness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
     pub(super) raida: RaidaId,
-    /// Which of the node's runs was asked about.
+    /// The node's run that was asked about.
     pub(super) run: u64,
 }
 
@@ -73,7 +73,7 @@ impl Readiness {
         };
         let search = move || {
             if serves(host, options, &wanted) && finder.send(ready).is_ok() {
-                // Cannot fail: the number stays far below where the kernel would refuse it.
+                // Cannot fail: the number stays far below the kernel's limit.
                 let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
             }
         };
@@ -85,9 +85,9 @@ impl Readiness {
         })
     }
 
-    /// What was found since the last look.
+    /// What was found since the last call.
     pub(super) fn found(&self) -> Vec<Ready> {
-        // Fails where nothing was found since the last look, which the channel says too.
+        // Fails where nothing was found since the last call, which the channel says too.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         self.found.try_iter().collect()
     }

@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::RaidaId;
 
-/// What a network can be asked while it runs: one line of JSON, whose answer is one line of JSON,
-/// the network's status or `{"error": TEXT}`.
+/// A request to a running network: one line of JSON. The answer is one line of JSON, the network's
+/// status or `{"error": TEXT}`.
 ///
 /// ```text
 /// {"do":"stop","raidas":[3,7]}
@@ -11,7 +11,7 @@ use crate::protocol::RaidaId;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
-    /// How it is. Answered at once.
+    /// Return the status. Answered at once.
     Status,
     /// Start these nodes. Answered when each of them serves, or was given up.
     Start {

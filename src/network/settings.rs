@@ -5,10 +5,10 @@ use std::{
 
 use crate::protocol::RaidaId;
 
-/// What a network on this machine is to be.
+/// What a network on this machine should be.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The `raida` program, of which each node is a process.
+    /// The `raida` program. Each node is a process of it.
     pub program: PathBuf,
     /// The network's folder; made where it is missing.
     pub folder: PathBuf,
@@ -20,7 +20,7 @@ pub struct Settings {
     pub down: Vec<RaidaId>,
     /// The coin that the nodes serve, if `keys` says so too.
     pub coin_id: u16,
-    /// What stands in every node's configuration beside its number, folder, address and peers.
+    /// Keys of every node's configuration beside its number, folder, address and peers.
     pub keys: Vec<Key>,
 }
 
@@ -36,12 +36,12 @@ pub struct Key {
 }
 
 impl Settings {
-    /// Where this node listens.
+    /// The address that this node listens on.
     pub(super) fn listens(&self, raida: RaidaId) -> SocketAddr {
         SocketAddr::new(self.address, self.base_port + u16::from(raida.get()))
     }
 
-    /// Where it is reached from this machine, which is another address where it listens on all.
+    /// The address that reaches it from this machine: a different address where it listens on all.
     pub(super) fn host(&self, raida: RaidaId) -> SocketAddr {
         let mut host = self.listens(raida);
         if host.ip().is_unspecified() {

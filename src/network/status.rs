@@ -2,7 +2,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// How a network is, as its supervisor says.
+/// The status of a network, as its supervisor reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkStatus {
     /// Its folder.
@@ -13,7 +13,7 @@ pub struct NetworkStatus {
     pub nodes: Vec<NodeStatus>,
 }
 
-/// How one node is.
+/// The status of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Its RAIDA number.
@@ -26,7 +26,7 @@ pub struct NodeStatus {
     pub state: NodeState,
     /// How often it was started again after it had ended by itself.
     pub restarts: u64,
-    /// How it last ended by itself or not in order; `None` where it never has.
+    /// How it last ended by itself or not in order; `None` where it never did.
     pub last_end: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl NetworkStatus {
         self.count(NodeState::Failed)
     }
 
-    /// Whether every node answers that is not down.
+    /// Whether every node answers, except those that are down.
     pub fn is_well(&self) -> bool {
         self.ready() + self.count(NodeState::Down) == self.nodes.len()
     }

@@ -23,11 +23,11 @@ use super::{
 };
 use crate::protocol::RaidaId;
 
-/// How often logs are looked at that grow.
+/// How often growing logs are checked.
 const LOG_LOOK: Duration = Duration::from_secs(60);
 
-/// Runs the nodes of one network. It sleeps until a node ends or answers, somebody asks or a time
-/// is over; then it looks at everything, which for 25 nodes takes microseconds.
+/// Runs the nodes of one network. It sleeps until a node ends or answers, a client asks or a time
+/// is over. Then it checks everything, which for 25 nodes takes microseconds.
 pub struct Supervisor<'a> {
     folder: Folder,
     down: Vec<RaidaId>,
@@ -40,7 +40,7 @@ pub struct Supervisor<'a> {
     logs_due: Instant,
 }
 
-/// What whoever runs the network gets to know, and what of it counts at the end.
+/// What the caller that runs the network hears, and what of it counts at the end.
 struct News<'a> {
     tell: &'a mut dyn FnMut(Event),
     cut_off: Vec<RaidaId>,
@@ -49,11 +49,11 @@ struct News<'a> {
 /// What a network is doing as a whole.
 #[derive(Clone, Copy, PartialEq)]
 enum Stage {
-    /// It was not said yet that it is up.
+    /// Nobody was told yet that it is up.
     Starting,
     Up,
     Stopping,
-    /// A second time, without waiting.
+    /// Asked to stop a second time, without waiting.
     Killing,
 }
 
@@ -65,12 +65,12 @@ pub struct Ended {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Takes the folder and writes into it, and sees that nodes can start; starts none.
+    /// Takes the folder and writes into it, and checks that nodes can start; starts none.
     ///
     /// Each byte that comes from `signals` asks for a stop, the second one for a stop at once.
     ///
     /// # Errors
-    /// Where anything that the nodes need is not to be had.
+    /// Where anything that the nodes need is not available.
     pub fn new(
         settings: &Settings,
         signals: UnixStream,
@@ -78,13 +78,13 @@ impl<'a> Supervisor<'a> {
     ) -> Result<Supervisor<'a>, NetworkError> {
         preflight::allow_descriptors()?;
         let is_up = |raida: &RaidaId| !settings.down.contains(raida);
-        // A node that is left out may have its port in use: by whoever plays its part.
+        // The port of a node that is left out may be in use, by the program that plays its part.
         let listens: Vec<SocketAddr> = RaidaId::all()
             .filter(is_up)
             .map(|raida| settings.listens(raida))
             .collect();
-        // A folder may be in use, which says more than the ports of who uses it. One that was not
-        // there is not left behind by a start that comes to nothing.
+        // A folder may be in use, which says more than the ports of its user. A folder that was not
+        // there before is not left behind by a failed start.
         let is_new = !settings.folder.exists();
         let folder = Folder::open(&settings.folder)?;
         if let Err(error) = preflight::ports_are_free(&listens) {
@@ -115,7 +115,7 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Starts the nodes and watches them until it is asked to stop, and they have.
+    /// Starts the nodes and watches them until it is asked to stop and they have stopped.
     ///
     /// # Errors
     /// Where not one node comes to serve, or nodes cannot be watched any more. All are stopped
@@ -156,7 +156,7 @@ impl<'a> Supervisor<'a> {
         let path = self.folder.path().to_owned();
         let clients = self.control.close();
         drop(self.folder);
-        // Whoever asked for the end can start the next network now.
+        // The client that asked for the end can start the next network now.
         drop(clients);
         match serves_nothing {
             true => Err(NetworkError::NothingServes(path)),
@@ -213,7 +213,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn look_at_clients(&mut self, now: Instant) {
-        // Moved out for the while: what is asked for changes everything else.
+        // Moved out meanwhile: requests change everything else.
         let mut requests = Vec::new();
         self.control.look(now, |request| {
             let outcome = match &request {
@@ -269,7 +269,7 @@ impl<'a> Supervisor<'a> {
             return;
         }
         self.stage = Stage::Stopping;
-        // Of what was stopped before, whoever asked for it knows.
+        // The client that asked for the stop knows about the nodes stopped before.
         self.news.cut_off.clear();
         self.news.tell(Event::Stopping);
         for node in &mut self.nodes {

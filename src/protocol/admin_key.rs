@@ -3,8 +3,8 @@
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// The key that "show stats", the executive commands and the files commands ask for: 16 bytes,
-/// wrong ones are refused with status 38 (docs/protocol.md section 5).
+/// The key that "show stats", the executive commands and the files commands ask for: 16 bytes. A
+/// wrong key is refused with status 38 (docs/protocol.md section 5).
 ///
 /// Comparing takes the same time wherever two keys differ, and printing one shows nothing of it.
 ///
@@ -21,7 +21,7 @@ impl AdminKey {
     /// Bytes an admin key takes.
     pub const SIZE: usize = 16;
 
-    /// Takes the sixteen bytes as they are.
+    /// Makes a key of these sixteen bytes.
     #[inline]
     pub const fn new(bytes: [u8; 16]) -> AdminKey {
         AdminKey(bytes)

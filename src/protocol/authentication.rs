@@ -1,5 +1,5 @@
-//! Group 1: who owns a coin, and handing it on (docs/protocol.md section 5). Sizes here are of the
-//! payload: the page's less the 18 bytes of challenge and trailer.
+//! Group 1: who owns a coin, and handing it on (docs/protocol.md section 5). Sizes here are sizes
+//! of the payload: 18 bytes (challenge and trailer) less than on that page.
 
 use sha2::{Digest, Sha256};
 
@@ -11,8 +11,8 @@ use crate::coin::{An, Coin};
 
 /// Detect: are these the coins' authenticity numbers? n x (DN SN AN), 21n bytes.
 ///
-/// Answered by [`super::PassFail`] with [`super::pass_fail::Bitmap::IfMixed`]. An impossible coin
-/// just fails.
+/// [`super::PassFail`] answers it with [`super::pass_fail::Bitmap::IfMixed`]. An impossible coin
+/// simply fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Detect<'a> {
     records: Records<'a, (Claimed, An)>,
@@ -30,7 +30,7 @@ impl<'a> Detect<'a> {
         write(records.into_iter().map(|(coin, an)| (Some(coin), an)), out);
     }
 
-    /// How many coins are asked about: 1 or more.
+    /// Number of coins asked about: 1 or more.
     #[inline]
     #[expect(
         clippy::len_without_is_empty,
@@ -82,15 +82,15 @@ impl<'a> DetectSum<'a> {
         self.coins
     }
 
-    /// What the client says the XOR of their authenticity numbers is.
+    /// The XOR of their authenticity numbers, as the client says.
     #[inline]
     pub fn sum(&self) -> An {
         self.sum
     }
 }
 
-/// Pown: give these coins new authenticity numbers, each whose old one is right. n x (DN SN AN
-/// PAN), 37n bytes. Answered as [`Detect`]; an impossible coin just fails.
+/// Pown: give a new authenticity number to each of these coins whose old one is right. n x (DN SN
+/// AN PAN), 37n bytes. Answered as [`Detect`]; an impossible coin simply fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Pown<'a> {
     records: Records<'a, (Claimed, An, An)>,
@@ -109,7 +109,7 @@ impl<'a> Pown<'a> {
         write(records.into_iter().map(claimed), out);
     }
 
-    /// How many coins there are: 1 or more.
+    /// Number of coins: 1 or more.
     #[inline]
     #[expect(
         clippy::len_without_is_empty,
@@ -136,8 +136,8 @@ impl<'a> Pown<'a> {
 }
 
 /// Pown sum: n x (DN SN), the XOR of their authenticity numbers, and a delta: 32 + 5n bytes. Where
-/// the XOR is right, every number becomes itself XOR delta: all coins or none. Answered with 241 or
-/// 242 and no payload.
+/// the XOR is right, every number is XORed with delta: all coins or none. Answered with 241 or 242
+/// and no payload.
 ///
 /// The XOR of an even number of coins stays the same, so their former owner still knows it.
 /// [`Dialect::Spec`] therefore takes [one coin](PownSum::takes); [`PownDerive`] takes any number.
@@ -170,19 +170,19 @@ impl<'a> PownSum<'a> {
         self.coins
     }
 
-    /// What the client says the XOR of their authenticity numbers is.
+    /// The XOR of their authenticity numbers, as the client says.
     #[inline]
     pub fn sum(&self) -> An {
         self.sum
     }
 
-    /// What every authenticity number is to be changed by.
+    /// The change that every authenticity number takes.
     #[inline]
     pub fn delta(&self) -> An {
         self.delta
     }
 
-    /// Whether a dialect takes as many coins as these (else 198).
+    /// Whether a dialect accepts this many coins (else 198).
     #[inline]
     pub fn takes(dialect: Dialect, coins: usize) -> bool {
         match dialect {
@@ -193,8 +193,8 @@ impl<'a> PownSum<'a> {
 }
 
 /// Pown derive: n x (DN SN), a delta and a [proof](DeriveProof) of their authenticity numbers: 32 +
-/// 5n bytes. Where the proof is right, every number becomes what is [derived](derived_an) from it:
-/// all coins or none. Answered with 241 or 242 and no payload.
+/// 5n bytes. Where the proof is right, every number is replaced by the one [derived](derived_an)
+/// from it: all coins or none. Answered with 241 or 242 and no payload.
 #[derive(Clone, Copy, Debug)]
 pub struct PownDerive<'a> {
     coins: Coins<'a>,
@@ -238,7 +238,7 @@ impl<'a> PownDerive<'a> {
         self.coins
     }
 
-    /// What the new numbers are derived with, besides the old ones.
+    /// The new numbers are derived from this and the old numbers.
     #[inline]
     pub fn delta(&self) -> An {
         self.delta
@@ -257,7 +257,7 @@ impl<'a> PownDerive<'a> {
 pub struct DeriveProof(Sha256);
 
 impl DeriveProof {
-    /// Of no coin yet.
+    /// The proof of no coins yet.
     pub fn new(raida: RaidaId, delta: An) -> DeriveProof {
         let start = Sha256::new()
             .chain_update(b"raida derive")
@@ -279,9 +279,9 @@ impl DeriveProof {
     }
 }
 
-/// What becomes of a coin's authenticity number by a [`PownDerive`]: the first 16 bytes of
-/// SHA-256(`raida number`, AN, delta, DN, SN); the last byte is 0 where they have the form of a
-/// locker's or trade locker's key.
+/// The authenticity number that a [`PownDerive`] gives a coin: the first 16 bytes of SHA-256(`raida
+/// number`, AN, delta, DN, SN). The last byte is 0 where they have the form of a locker's or trade
+/// locker's key.
 pub fn derived_an(coin: Coin, an: An, delta: An) -> An {
     let hash = Sha256::new()
         .chain_update(b"raida number")
@@ -324,7 +324,7 @@ mod tests {
     use crate::protocol::samples::{any_an, any_coin, coin};
     use proptest::prelude::*;
 
-    /// The status for a payload of zeros of each length: coin -8 is no coin of zeros, 0.0 is.
+    /// The status for a payload of zeros of each length: coin -8 cannot have zeros, 0.0 can.
     fn refusals<'a, T>(
         parse: impl Fn(&'a [u8]) -> Result<T, Status>,
         zeros: &'a [u8],

@@ -8,21 +8,21 @@ use super::{
 
 /// A request's body, read. Payloads hold authenticity numbers: printing one shows its size only.
 pub struct Opened<'a> {
-    /// What the command is given, decrypted; empty where the body's length is 0.
+    /// The command's payload, decrypted; empty where the body's length is 0.
     pub payload: &'a [u8],
-    /// What the response answers the challenge with; zeros where there is none.
+    /// The response's answer to the challenge; zeros where there is none.
     pub challenge_answer: [u8; 16],
 }
 
-/// Why a body is not read, and what to answer.
+/// Why a body is not read, and the answer to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{status}")]
 #[repr(align(8))] // moved in whole words
 pub struct BodyRefusal {
     /// The status to answer with.
     pub status: Status,
-    /// The challenge answer to send: the challenge as it was read, right or not, zeros where it was
-    /// not read.
+    /// The challenge answer to send: the challenge as read, whether it is right or not; zeros where
+    /// it was not read.
     pub challenge_answer: [u8; 16],
 }
 
@@ -44,9 +44,9 @@ impl Encryption {
 }
 
 /// The checks of a body that need no key: no body where one is needed (36), a length other than the
-/// header's or over the limit (16), too short (16), no trailer (33). [`open`] makes them too; a
-/// node makes them first, so that a body which is wrong anyway costs no search for a key, and gets
-/// the same status whether the key exists or not.
+/// header's or over the limit (16), too short (16), no trailer (33). [`open`] makes them too. A
+/// node makes them first, so that a wrong body costs no search for a key, and gets the same status
+/// whether the key exists or not.
 #[inline]
 pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result<(), BodyRefusal> {
     if header.body_length == 0 && body.is_empty() {
@@ -77,10 +77,10 @@ pub fn check_shape(header: &RequestHeader, body: &[u8], rules: &Rules) -> Result
     Ok(())
 }
 
-/// Reads a request's body, decrypting it where it lies. `key` is the one that
-/// [`RequestHeader::key_source`] names; a key of the wrong kind, as [`Key::None`] for one that was
-/// not found, is refused with [`RequestHeader::missing_key_status`], also where there is no body to
-/// decrypt, since the response could not be encrypted either.
+/// Reads a request's body, decrypting it where it lies. `key` is the key that
+/// [`RequestHeader::key_source`] names. A key of the wrong kind is refused with
+/// [`RequestHeader::missing_key_status`]; so is [`Key::None`], for a key that was not found. That
+/// holds also where there is no body to decrypt, since the response could not be encrypted either.
 ///
 /// Checks run in the order of docs/protocol.md section 3. A ciphertext whose HMAC is wrong is left
 /// as it is.
@@ -108,8 +108,8 @@ pub fn open<'a>(
     }
 }
 
-/// Whether the challenge comes out right under this key: for type 2, where the caller has several
-/// lockers to choose from. Leaves the body as it is. `false` for types that have no challenge.
+/// Whether the challenge is right under this key: for type 2, where the caller has several lockers
+/// to choose from. Leaves the body as it is. `false` for types that have no challenge.
 #[inline]
 pub fn try_challenge(header: &RequestHeader, body: &[u8], key: &Key) -> bool {
     let Some(&front) = body.first_chunk::<{ Challenge::SIZE }>() else {
@@ -131,11 +131,12 @@ impl std::fmt::Debug for Opened<'_> {
 
 /// Whether a request may come without a body.
 ///
-/// Version and audit may not under types 1 and 2, which docs/protocol.md section 3 does not say.
-/// Nothing in such a request shows that the client knows the key, and the answer, whose plain text
-/// anyone can ask for under type 0, would show it the key stream of a nonce of its own choosing. A
-/// second request with that nonce and a made-up body is answered with the challenge as decrypted
-/// XOR the key; so two datagrams would tell a stranger the authenticity number of any coin.
+/// Version and audit must have a body under types 1 and 2, which docs/protocol.md section 3 does
+/// not say. Nothing in such a request shows that the client knows the key. Anyone can ask for the
+/// plain text of the answer under type 0, so the answer would show the client the key stream of a
+/// nonce of its own choosing. A second request with that nonce and a made-up body is answered with
+/// the challenge as decrypted XOR the key. So two datagrams would tell a stranger the authenticity
+/// number of any coin.
 #[inline]
 fn may_be_bare(header: &RequestHeader) -> bool {
     let answer_shows_key_stream = matches!(
@@ -145,7 +146,7 @@ fn may_be_bare(header: &RequestHeader) -> bool {
     header.command.takes_no_body() && !answer_shows_key_stream
 }
 
-/// Types 0 to 2: decrypts, then the challenge tells whether it was the right key.
+/// Types 0 to 2: decrypts; then the challenge shows whether it was the right key.
 #[inline(always)]
 fn open_challenged<'a>(
     header: &RequestHeader,
@@ -222,8 +223,8 @@ mod tests {
         (sent, body)
     }
 
-    /// The status for a body of this length and content, as the header of one of just that length
-    /// would have it.
+    /// The status for a body of this length and content, with a header that states just that
+    /// length.
     fn refusal(sent: &Sent, body: &[u8]) -> Option<Status> {
         let header = RequestHeader {
             body_length: body.len(),

@@ -6,8 +6,8 @@ use super::Key;
 /// shows that the body was decrypted with the right key; the answer shows the client that the
 /// server knows the key (docs/protocol.md sections 3 and 4).
 ///
-/// The answer to an encrypted challenge is the challenge XOR the key and travels in the clear: who
-/// learns the challenge has the key. So printing one shows nothing of it.
+/// The answer to an encrypted challenge is the challenge XOR the key and travels in the clear:
+/// anybody who learns the challenge has the key. So printing one shows nothing of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Challenge([u8; 16]);
 
@@ -17,7 +17,7 @@ impl Challenge {
     /// The answer where no challenge could be read.
     pub const NO_ANSWER: [u8; 16] = [0; 16];
 
-    /// Makes one of twelve bytes that should be random.
+    /// Makes a challenge of twelve bytes, which should be random.
     pub fn new(random: [u8; 12]) -> Challenge {
         let mut bytes = [0; 16];
         bytes[..12].copy_from_slice(&random);
@@ -25,7 +25,7 @@ impl Challenge {
         Challenge(bytes)
     }
 
-    /// Takes sixteen bytes as they were read, right or not.
+    /// Takes sixteen bytes as read, right or not.
     #[inline]
     pub fn read(bytes: [u8; 16]) -> Challenge {
         Challenge(bytes)
@@ -44,7 +44,8 @@ impl Challenge {
         crc32fast::hash(&random) == u32::from_be_bytes([a, b, c, d])
     }
 
-    /// What the response carries: the challenge as it is for type 0, XOR the key for types 1 and 2.
+    /// The answer in the response: the challenge as it is for type 0, XOR the key for types 1 and
+    /// 2.
     #[inline]
     pub fn answer(self, key: &Key) -> [u8; 16] {
         key.mask(self.0)

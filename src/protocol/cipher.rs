@@ -1,4 +1,4 @@
-//! Keys, counter blocks and HMAC. Which key a request needs stands in its header.
+//! Keys, counter blocks and HMAC. A request's header says which key it needs.
 
 use super::Encryption;
 use crate::coin::An;
@@ -11,8 +11,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Bytes of an HMAC-SHA-256.
 pub const HMAC_SIZE: usize = 32;
 
-/// What a request and its response are encrypted with (docs/protocol.md section 3). Wiped from
-/// memory when dropped, and printing one shows nothing of it.
+/// The key of a request and its response (docs/protocol.md section 3). Wiped from memory when
+/// dropped, and printing one shows nothing of it.
 #[derive(Clone, Default)]
 pub enum Key {
     /// Type 0: no key.
@@ -24,8 +24,8 @@ pub enum Key {
     Hashed(HashedKey),
 }
 
-/// An AES-128 key. Aligned, as the other, so that it is moved in whole words: a move in overlapping
-/// halves stalls the processor for as long as the rest of a request takes to parse.
+/// An AES-128 key. Like the other, aligned so that it is moved in whole words: a move in
+/// overlapping halves stalls the processor for as long as parsing the rest of a request takes.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 #[repr(align(8))]
 pub struct PlainKey([u8; 16]);
@@ -83,8 +83,8 @@ impl Key {
         }
     }
 
-    /// The XOR with these sixteen bytes that a challenge answer is made of; the bytes themselves
-    /// where there is no 16-byte key.
+    /// The sixteen bytes XOR the key, for a challenge answer; the bytes themselves where there is
+    /// no 16-byte key.
     #[inline]
     pub(super) fn mask(&self, bytes: [u8; 16]) -> [u8; 16] {
         match self {
@@ -106,15 +106,15 @@ impl HashedKey {
         hmac.finalize().into_bytes().into()
     }
 
-    /// Whether this is the ciphertext's HMAC, in the same time wherever it is not.
+    /// Whether this is the ciphertext's HMAC. The check takes the same time wherever they differ.
     #[inline]
     pub(super) fn verifies(&self, ciphertext: &[u8], hmac: &[u8; HMAC_SIZE]) -> bool {
         self.hmac(ciphertext).ct_eq(hmac).into()
     }
 }
 
-/// The counter block that comes after those which so many bytes of key stream use; a block used in
-/// part counts as used. Blocks are counted as one big-endian number of 128 bits.
+/// The counter block that follows those used by `bytes` of key stream. A block used in part counts
+/// as used. Blocks are counted as one big-endian number of 128 bits.
 #[inline]
 pub(super) fn counter_after(counter: [u8; 16], bytes: usize) -> [u8; 16] {
     u128::from_be_bytes(counter)

@@ -1,4 +1,4 @@
-//! Which command groups and commands there are.
+//! The command groups and commands.
 
 /// What a request asks for: the command group and the command within it, bytes 4 and 5 of its
 /// header (docs/protocol.md section 5).
@@ -18,13 +18,13 @@ pub enum Command {
     DetectSum,
     /// 1/20: these coins are mine; give them new authenticity numbers.
     Pown,
-    /// 1/21: as pown, for coins whose XOR the client knows, all or none.
+    /// 1/21: like pown, for coins whose XOR the client knows, all or none.
     PownSum,
-    /// 1/22: as pown, for coins whose numbers the client proves to know, all or none.
+    /// 1/22: like pown, for coins whose numbers the client proves to know, all or none.
     PownDerive,
     /// 2/40: a ticket for these coins, which others can claim.
     GetTicket,
-    /// 2/41: the same, for coins whose XOR the client knows, all or none.
+    /// 2/41: like 2/40, for coins whose XOR the client knows, all or none.
     GetTicketSum,
     /// 2/50: a server claims a ticket.
     Validate,
@@ -66,7 +66,7 @@ pub enum Command {
     RemoveTrade,
 }
 
-/// The highest command group there can be; over it a request is refused with status 5.
+/// The highest possible command group; a request with a higher one is refused with status 5.
 pub const GROUP_MAX: u8 = 15;
 
 /// Commands that clients also ask for under another group than their own (docs/protocol.md section
@@ -76,7 +76,7 @@ const ALSO: [(Command, u8, u8); 2] = [
     (Command::FixEncryption, 2, 45),
 ];
 
-/// [`Command::TABLE`] and [`ALSO`] the other way round, by group and code: every request looks here.
+/// The reverse of [`Command::TABLE`] and [`ALSO`], by group and code: every request looks here.
 static BY_CODES: [[Option<Command>; 256]; GROUP_MAX as usize + 1] = {
     let mut commands = [[None; 256]; GROUP_MAX as usize + 1];
     let mut i = 0;
@@ -95,10 +95,10 @@ static BY_CODES: [[Option<Command>; 256]; GROUP_MAX as usize + 1] = {
 };
 
 impl Command {
-    /// How many commands there are: one more than the highest [`index`](Command::index).
+    /// Number of commands: one more than the highest [`index`](Command::index).
     pub const COUNT: usize = Self::TABLE.len();
 
-    /// Every command with its group and code: the one place that pairs them.
+    /// Every command with its group and code: the only place that pairs them.
     const TABLE: [(Command, u8, u8); 30] = [
         (Command::Echo, 0, 0),
         (Command::Version, 0, 1),
@@ -143,14 +143,14 @@ impl Command {
         Self::TABLE.iter().map(|&(command, _, _)| command)
     }
 
-    /// Where it stands among [all](Command::all): for tables with a row a command.
+    /// Its position among [all](Command::all): for tables with one row for each command.
     #[inline]
     pub const fn index(self) -> usize {
-        // Variants stand in the table's order, which the tests hold them to.
+        // Variants stand in the table's order; the tests check that.
         self as usize
     }
 
-    /// What it is called in reports.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Command::Echo => "echo",
@@ -186,7 +186,7 @@ impl Command {
         }
     }
 
-    /// Whether it heals coins or keys: an address may send only so many of these.
+    /// Whether it heals coins or keys: the number of these that an address may send is limited.
     #[inline]
     pub const fn heals(self) -> bool {
         matches!(
@@ -205,12 +205,12 @@ impl Command {
     /// 10 seconds (docs/protocol.md, "Repeats").
     #[inline]
     pub const fn is_carried_out_once(self) -> bool {
-        // Who deletes or frees coins a second time finds them free.
+        // A client that deletes or frees coins a second time finds them free.
         let finds_them_free = matches!(self, Command::DeleteCoins | Command::FreeCoins);
         self.changes() && !finds_them_free
     }
 
-    /// Whether it may change something, and so wait for the log.
+    /// Whether it may change something, and so has to wait for the log.
     #[inline]
     pub const fn changes(self) -> bool {
         match self {
@@ -259,7 +259,7 @@ impl Command {
         Self::TABLE[self.index()].2
     }
 
-    /// Whether a request of body length 0 will do (docs/protocol.md section 3).
+    /// Whether a request with a body of length 0 is allowed (docs/protocol.md section 3).
     #[inline]
     pub fn takes_no_body(self) -> bool {
         matches!(self, Command::Echo | Command::Version | Command::Audit)
@@ -271,14 +271,14 @@ impl Command {
         matches!(self, Command::Echo)
     }
 
-    /// Whether the response may be longer than a datagram holds, so that only TCP will do.
+    /// Whether the response may be longer than a datagram holds, so that it needs TCP.
     #[inline]
     pub fn needs_stream(self) -> bool {
         matches!(self, Command::AllSns)
     }
 }
 
-/// Whether a group has such a command: what a header is checked against. Groups that are not served
+/// Whether a group has such a command: headers are checked against this. Groups that are not served
 /// have none.
 #[inline]
 pub fn command_is_known(group: u8, code: u8) -> bool {

@@ -1,10 +1,10 @@
 //! Group 3: putting coins into circulation and taking them out (docs/protocol.md section 5). Sizes
-//! here are of the payload: the page's less the 18 bytes of challenge and trailer.
+//! here are sizes of the payload: 18 bytes (challenge and trailer) less than on that page.
 //!
-//! Every request carries the admin key. Parsing checks no more than that the shortest request is
-//! there (16): the node compares the key first (38), and only then asks for the list, which is when
-//! a wrong list is refused (39, 40). A stranger learns nothing about the rest and costs no more
-//! than the comparison.
+//! Every request carries the admin key. Parsing only checks the length of the shortest request
+//! (16). The node compares the key first (38), and only then asks for the list; a wrong list is
+//! refused at that point (39, 40). A stranger learns nothing about the rest and costs no more than
+//! the comparison.
 
 use super::{
     AdminKey, Status,
@@ -43,16 +43,16 @@ impl SessionId {
 pub struct AvailableSns {
     /// The session that the pages are reserved for.
     pub session: SessionId,
-    /// The key the client gave: to be compared with the node's, 38 where it is another.
+    /// The key the client gave: the node compares it with its own; 38 where they differ.
     pub key: AdminKey,
     flags: [bool; Denomination::COUNT],
 }
 
 impl AvailableSns {
-    /// Flags on the wire: one more than there are denominations; the last means nothing.
+    /// Number of flags on the wire: one more than there are denominations; the last means nothing.
     const FLAGS: usize = 16;
 
-    /// Reads a payload: 16 where it has another size. Any flag but 0 is set.
+    /// Reads a payload: 16 where it has another size. A flag is set where it is not 0.
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<AvailableSns, Status> {
         let (session, key, flags) = split_session(payload)?;
@@ -94,19 +94,19 @@ impl AvailableSns {
 /// [`write_created`].
 #[derive(Clone, Debug)]
 pub struct CreateCoins<'a> {
-    /// The session that must have reserved the coins' pages; 41 where it has not.
+    /// The session that must have reserved the coins' pages; 41 where it did not.
     pub session: SessionId,
-    /// The key the client gave: to be compared with the node's, 38 where it is another.
+    /// The key the client gave: the node compares it with its own; 38 where they differ.
     pub key: AdminKey,
     list: &'a [u8],
 }
 
-/// Free coins: laid out as [`CreateCoins`]. Answered with no payload.
+/// Free coins: with the same layout as [`CreateCoins`]. Answered with no payload.
 #[derive(Clone, Debug)]
 pub struct FreeCoins<'a> {
-    /// The session; nothing is asked of it.
+    /// The session; it is not checked.
     pub session: SessionId,
-    /// The key the client gave: to be compared with the node's, 38 where it is another.
+    /// The key the client gave: the node compares it with its own; 38 where they differ.
     pub key: AdminKey,
     list: &'a [u8],
 }
@@ -167,10 +167,10 @@ impl<'a> FreeCoins<'a> {
 }
 
 /// Delete coins: key (16), n x (DN SN AN); 16 + 21n bytes. Answered by [`super::PassFail`]; an
-/// impossible coin just fails.
+/// impossible coin simply fails.
 #[derive(Clone)]
 pub struct DeleteCoins<'a> {
-    /// The key the client gave: to be compared with the node's, 38 where it is another.
+    /// The key the client gave: the node compares it with its own; 38 where they differ.
     pub key: AdminKey,
     list: &'a [u8],
 }
@@ -209,11 +209,11 @@ impl<'a> DeleteCoins<'a> {
     }
 }
 
-/// Get all SNs: key (16), DN (1); 17 bytes, whatever follows is ignored. Answered with a bitmap of
-/// [`AllSns::REPLY_SIZE`] bytes, over TCP only.
+/// Get all SNs: key (16), DN (1); 17 bytes; anything that follows is ignored. Answered with a
+/// bitmap of [`AllSns::REPLY_SIZE`] bytes, over TCP only.
 #[derive(Clone, Debug)]
 pub struct AllSns {
-    /// The key the client gave: to be compared with the node's, 38 where it is another.
+    /// The key the client gave: the node compares it with its own; 38 where they differ.
     pub key: AdminKey,
     denomination: Option<Denomination>,
 }
@@ -240,7 +240,7 @@ impl AllSns {
         out.push(denomination.to_byte());
     }
 
-    /// The denomination asked for: 40 where there is no such one.
+    /// The denomination asked for: 40 where it does not exist.
     #[inline]
     pub fn denomination(&self) -> Result<Denomination, Status> {
         self.denomination.ok_or(Status::INVALID_COIN)
@@ -291,7 +291,7 @@ fn write_session(session: SessionId, key: &AdminKey, out: &mut Vec<u8>) {
     out.extend_from_slice(key.expose());
 }
 
-/// A list with room for one record; whether it divides is asked later, after the key.
+/// A list with room for one record. Whether it divides is checked later, after the key.
 #[inline]
 fn at_least_one<R: Record>(list: &[u8]) -> Result<&[u8], Status> {
     if list.len() < size_of::<R::Bytes>() {

@@ -9,10 +9,11 @@ use crate::coin::{An, Coin};
 /// What the bytes at the front of a stream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// The front of a request that is not all there yet.
+    /// The front of a request that has not arrived completely yet.
     Incomplete {
-        /// How many bytes from the request's first on it takes to know more: 32, then 48 for types
-        /// 4 and 5, then header and body. Always more than there are, never more than the request.
+        /// Number of bytes from the request's first that are needed to know more: 32, then 48 for
+        /// types 4 and 5, then header and body. Always more than there are, never more than the
+        /// request.
         needed: usize,
     },
     /// A whole request.
@@ -24,7 +25,7 @@ pub enum Frame {
     },
     /// A request whose header is refused, known as soon as its first 32 bytes are there.
     Refused {
-        /// Why.
+        /// The reason.
         status: Status,
         /// Bytes of header and body, which need not all be there yet: after skipping them the next
         /// request begins. `None` where the request's end is unknown (a version or encryption type
@@ -36,24 +37,25 @@ pub enum Frame {
 /// What a datagram is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datagram {
-    /// Shorter than its header, or none that is answered over UDP: no answer.
+    /// Shorter than its header, or a datagram that gets no answer over UDP.
     Silence,
     /// A whole request.
     Whole {
         /// Its header, checked.
         header: RequestHeader,
-        /// Bytes of header and body; whatever follows them in the datagram is none of the request.
+        /// Bytes of header and body; anything that follows them in the datagram does not belong to
+        /// the request.
         length: usize,
     },
-    /// Shorter than header and body: answered as a body refused with
-    /// [`Status::INVALID_LENGTH`], so with the request's group and echo bytes.
+    /// Shorter than header and body: answered like a body refused with [`Status::INVALID_LENGTH`],
+    /// so with the request's group and echo bytes.
     Cut {
         /// Its header, checked.
         header: RequestHeader,
     },
     /// The header is refused.
     Refused {
-        /// Why.
+        /// The reason.
         status: Status,
     },
 }
@@ -90,7 +92,8 @@ pub fn frame(bytes: &[u8], rules: &Rules) -> Frame {
         Err(status) => return Frame::Refused { status, length },
     };
     let (Some(framing), Some(length)) = (framing, length) else {
-        // The checks know version and encryption type, so it is the length that is refused.
+        // The checks accept version and encryption type, so the length is the reason of the
+        // refusal.
         return Frame::Refused {
             status: Status::INVALID_LENGTH,
             length: None,
@@ -105,17 +108,17 @@ pub fn frame(bytes: &[u8], rules: &Rules) -> Frame {
     }
 }
 
-/// The shortest datagram that is told why it is refused: the shortest request with a body. Shorter
-/// ones that are answered are echo, version and audit without one.
+/// The shortest datagram that gets a refusal: the shortest request with a body. Shorter datagrams
+/// that are answered are echo, version and audit without a body.
 pub const REFUSED_BYTES_MIN: usize = RequestHeader::SIZE_MIN + EMPTY_BODY_SIZE;
 
-/// Looks at a datagram (docs/protocol.md sections 2, 3 and 5). One that is longer than the request
-/// in it is taken for that request and the rest ignored: the page has a status for a short one
-/// only.
+/// Looks at a datagram (docs/protocol.md sections 2, 3 and 5). A datagram longer than its request
+/// counts as that request and the rest is ignored: the page has a status only for a datagram that
+/// is too short.
 ///
-/// The source of a datagram is easily forged, and a refusal would go there. So there is none to a
-/// version that is not ours, to what is shorter than [`REFUSED_BYTES_MIN`], and to what another
-/// node can have sent as an answer.
+/// The source of a datagram is easily forged, and a refusal would go there. So three kinds of
+/// datagrams get no refusal: those with an unknown version, those shorter than
+/// [`REFUSED_BYTES_MIN`], and those that another node can have sent as an answer.
 #[inline(always)]
 pub fn datagram(bytes: &[u8], rules: &Rules) -> Datagram {
     let Some(front) = bytes.first_chunk() else {
@@ -156,9 +159,9 @@ pub enum FirstLook {
     Pown(Coin, An, An),
 }
 
-/// What a request at the front of `bytes` is most likely looked up by first, whatever is wrong with
-/// the rest of it: a plain one by its first record, an encrypted one by its key coin. For whoever
-/// wants to have it at hand when the request's turn comes.
+/// What a request at the front of `bytes` is most likely looked up by first, even if the rest of it
+/// is wrong: a plain request by its first record, an encrypted one by its key coin. A caller can
+/// fetch it before the request's turn comes.
 #[inline]
 pub fn first_look(bytes: &[u8]) -> Option<FirstLook> {
     let encryption = Encryption::from_type(*bytes.get(header::ENCRYPTION)?)?;
@@ -221,7 +224,7 @@ mod tests {
             let cut = first_look(&pown[..pown.len() - 3]);
             assert!(!matches!(cut, Some(FirstLook::Pown(_, _, other)) if other != proposed));
             for length in 0..pown.len() {
-                let _ = first_look(&pown[..length]); // does not panic
+                let _ = first_look(&pown[..length]); // must not panic
             }
         }
     }

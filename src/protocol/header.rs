@@ -6,7 +6,7 @@ use crate::coin::Coin;
 /// How a request and its response are encrypted: byte 16 of a request (docs/protocol.md section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encryption {
-    /// Type 0: not at all.
+    /// Type 0: no encryption.
     None,
     /// Type 1: AES-128-CTR under a coin's authenticity number.
     CoinKey,
@@ -14,7 +14,7 @@ pub enum Encryption {
     LockerKey,
     /// Type 4: AES-256-CTR and HMAC-SHA-256 under the hash of a coin's authenticity number.
     CoinKeyHmac,
-    /// Type 5: as type 4, under the hash of two coins' authenticity numbers.
+    /// Type 5: like type 4, under the hash of two coins' authenticity numbers.
     TwoCoinKeyHmac,
 }
 
@@ -32,7 +32,7 @@ impl Encryption {
         })
     }
 
-    /// The type's number on the wire.
+    /// The number of the type on the wire.
     #[inline]
     pub fn type_number(self) -> u8 {
         match self {
@@ -44,7 +44,7 @@ impl Encryption {
         }
     }
 
-    /// Whether an HMAC guards the body, and no challenge stands in it: types 4 and 5.
+    /// Whether the body has an HMAC instead of a challenge: types 4 and 5.
     #[inline]
     pub fn has_hmac(self) -> bool {
         matches!(self, Encryption::CoinKeyHmac | Encryption::TwoCoinKeyHmac)
@@ -63,16 +63,16 @@ impl Encryption {
 
 /// Whose key a request is encrypted with.
 ///
-/// `None` in place of a coin: the header names one that cannot exist, so its key cannot be known;
-/// the request is refused with [`RequestHeader::missing_key_status`].
-/// Printing one shows nothing of a locker's key.
+/// `None` in place of a coin: the header names a coin that cannot exist, so its key cannot be
+/// known; the request is refused with [`RequestHeader::missing_key_status`]. Printing one shows
+/// nothing of a locker's key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum KeySource {
-    /// Nobody's: type 0.
+    /// No key: type 0.
     None,
     /// A coin's: types 1 and 4.
     Coin(Option<Coin>),
-    /// A locker's, of which these are the key's first five bytes: type 2. Several may share them.
+    /// A locker, by the first five bytes of its key: type 2. Several lockers may share them.
     Locker([u8; 5]),
     /// Two coins', in this order: type 5.
     TwoCoins(Option<Coin>, Option<Coin>),
@@ -82,23 +82,23 @@ pub enum KeySource {
 /// nothing of a locker's key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestHeader {
-    /// What is asked for.
+    /// The command.
     pub command: Command,
-    /// The group that it was asked for under, which its response names: some commands have two.
+    /// The group in the request, which its response names: some commands have two.
     pub(super) group: u8,
     /// How the body is encrypted.
     pub encryption: Encryption,
     /// Bytes that follow the header, the final `>>` included.
     pub body_length: usize,
-    /// DN and SN of the key coin, or the first five bytes of the locker's key, as they came.
+    /// DN and SN of the key coin, or the first five bytes of the locker's key, as received.
     pub(super) key_field: [u8; 5],
     /// The header from byte 24 to its end: 8 bytes for types 0 to 2 (the rest stays 0), 24 for
     /// types 4 and 5. Its last two bytes are the echo bytes.
     pub(super) nonce: [u8; 24],
 }
 
-/// What the first 32 bytes of a header say about the request's end, before anything else is looked
-/// at. Only a header whose version is known can be believed that far.
+/// The end of a request, as the first 32 bytes of its header state it, before anything else is
+/// checked. Only a header with a known version can be believed that far.
 #[derive(Clone, Copy)]
 pub(super) struct Framing {
     pub(super) encryption: Encryption,
@@ -117,23 +117,23 @@ pub(super) const PRESENTATION: usize = 14;
 pub(super) const ENCRYPTION: usize = 16;
 const NONCE: usize = 24;
 
-/// What clients write at [`PRESENTATION`]; nothing looks at it but
-/// [`super::response::can_be_answer`].
+/// What clients write at [`PRESENTATION`]; only [`super::response::can_be_answer`] reads it.
 pub(super) const PRESENTED: [u8; 2] = [1, 1];
 /// What a client writes into the header's first byte: every dialect accepts it.
 const VERSION_SENT: u8 = 1;
 /// Shard ids run from 0 to this.
 const SHARD_MAX: u8 = 3;
-/// The two bytes of the body's length hold this, and bytes 24-27 the real length (types 0 to 2).
+/// The two bytes of the body's length hold this where bytes 24-27 hold the real length (types 0 to
+/// 2).
 const LONG_LENGTH: u16 = 0xffff;
 
-/// Where types 0 to 2 on the one hand, 4 and 5 on the other, keep the same two fields.
+/// The positions of the same two fields: one pair for types 0 to 2, another for types 4 and 5.
 struct Places {
     key_field: usize,
     body_length: usize,
 }
 
-/// Where the DN and SN of the key coin stand, or whatever names the key.
+/// The position of the key coin's DN and SN, or of whatever names the key.
 #[inline]
 pub(super) fn key_field_offset(encryption: Encryption) -> usize {
     Places::of(encryption).key_field
@@ -157,13 +157,13 @@ impl Places {
 }
 
 impl RequestHeader {
-    /// The command group that it was asked for under: some commands have two.
+    /// The command group in the request: some commands have two.
     #[inline]
     pub fn group(&self) -> u8 {
         self.group
     }
 
-    /// Bytes of a header of types 0, 1 and 2, and what it takes to check any header.
+    /// Bytes of a header of types 0, 1 and 2, and the bytes needed to check any header.
     pub const SIZE_MIN: usize = 32;
     /// Bytes of a header of types 4 and 5.
     pub const SIZE_MAX: usize = 48;
@@ -227,7 +227,7 @@ impl RequestHeader {
         } = framing;
         let places = Places::of(encryption);
         let mut nonce = [0; 24];
-        // Two lengths that the compiler knows: one that it does not would be a call.
+        // Two lengths that the compiler knows: an unknown length would be a call.
         if encryption.has_hmac() {
             nonce = *bytes.get(NONCE..)?.first_chunk()?;
         } else {
@@ -244,7 +244,7 @@ impl RequestHeader {
     }
 
     /// Appends the header as a client sends it. The long form of the length takes bytes 24-27,
-    /// which then are no longer random: the nonce keeps those of this header.
+    /// which then are not random: the nonce keeps the bytes of this header there.
     ///
     /// A body of 65,535 bytes or more must not be given with types 4 and 5: their length has no
     /// long form.
@@ -267,7 +267,7 @@ impl RequestHeader {
         bytes[NONCE..end].copy_from_slice(&self.nonce[..end - NONCE]);
     }
 
-    /// Puts the body's length where the long form keeps it, if this body needs the long form.
+    /// Writes the body's length into the place of the long form, if this body needs the long form.
     pub(super) fn mark_long_body(&mut self) {
         if !self.encryption.has_hmac() && self.body_length >= usize::from(LONG_LENGTH) {
             self.nonce[..4].copy_from_slice(&(self.body_length as u32).to_be_bytes());
@@ -275,7 +275,7 @@ impl RequestHeader {
     }
 }
 
-/// Whether a header says that it is of this command, whatever else is in it.
+/// Whether a header names this command, whatever else is in it.
 #[inline]
 pub(super) fn is_of(header: &[u8], command: Command) -> bool {
     let codes = [GROUP, COMMAND].map(|at| header.get(at));

@@ -1,5 +1,5 @@
-//! Group 2: tickets, find and fix (docs/protocol.md section 5). Sizes here are of the payload: the
-//! page's less the 18 bytes of challenge and trailer.
+//! Group 2: tickets, find and fix (docs/protocol.md section 5). Sizes here are sizes of the
+//! payload: 18 bytes (challenge and trailer) less than on that page.
 //!
 //! Parsing refuses with the statuses of the `raidax` dialect; [`in_dialect`] turns any status of
 //! the group, and of group 4, into the node's own.
@@ -16,7 +16,7 @@ use crate::coin::{An, Coin};
 /// Votes of other servers that repair a coin: more than half of all.
 pub const VOTES_NEEDED: usize = RaidaId::COUNT / 2 + 1;
 
-/// The number of a ticket, by which others claim it. 0 is none's.
+/// The number of a ticket; others claim the ticket by it. No ticket has 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TicketId(std::num::NonZeroU32);
 
@@ -40,14 +40,14 @@ impl TicketId {
     }
 }
 
-/// Who knows the number can claim the ticket: printing it shows nothing.
+/// Anybody who knows the number can claim the ticket: printing it shows nothing.
 impl std::fmt::Debug for TicketId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TicketId(secret)")
     }
 }
 
-/// A status of this group as a dialect has it. Others stay what they are.
+/// A status of this group in a dialect. Other statuses stay as they are.
 #[inline]
 pub fn in_dialect(status: Status, dialect: Dialect) -> Status {
     if dialect == Dialect::Raidax {
@@ -89,7 +89,7 @@ impl<'a> GetTicket<'a> {
         write(records.into_iter().map(|(coin, an)| (Some(coin), an)), out);
     }
 
-    /// How many coins there are: 1 or more.
+    /// Number of coins: 1 or more.
     #[inline]
     #[expect(
         clippy::len_without_is_empty,
@@ -130,11 +130,11 @@ pub struct TicketAnswer<'a> {
 }
 
 impl<'a> TicketAnswer<'a> {
-    /// Ends an answer: bitmap where it is mixed, then the ticket where any coin passed. Only then
-    /// `issue` is asked for it.
+    /// Ends an answer: a bitmap where it is mixed, then the ticket where any coin passed. Only in
+    /// that case `issue` is called for it.
     ///
     /// # Errors
-    /// What `issue` gives; the payload is to be thrown away then.
+    /// What `issue` gives; the caller then throws the payload away.
     #[inline]
     pub fn finish(
         answer: PassFail<'_>,
@@ -147,7 +147,8 @@ impl<'a> TicketAnswer<'a> {
         Ok(answer.finish_with(Bitmap::IfMixed, &ticket.get().to_be_bytes()))
     }
 
-    /// Reads the answer to a request of this many coins; `None` where it is none.
+    /// Reads the answer to a request of this many coins; `None` where the payload is no such
+    /// answer.
     pub fn read(status: Status, payload: &'a [u8], records: usize) -> Option<TicketAnswer<'a>> {
         let passed = Passed::read(status, payload, records)?;
         let ticket = match status {
@@ -170,9 +171,9 @@ impl<'a> TicketAnswer<'a> {
 /// Answered with the coins of the ticket.
 #[derive(Clone, Copy, Debug)]
 pub struct Validate {
-    /// In whose name.
+    /// The server that claims.
     pub claimant: RaidaId,
-    /// Which ticket; `None` for 0, which no ticket has.
+    /// The ticket; `None` for 0, which no ticket has.
     pub ticket: Option<TicketId>,
 }
 
@@ -201,14 +202,14 @@ impl Validate {
         write(coins.into_iter().map(Some), out);
     }
 
-    /// Reads the answer: the coins of the ticket. `None` where it is no list of coins that can
-    /// exist.
+    /// Reads the answer: the coins of the ticket. `None` where the payload is no list of coins that
+    /// can exist.
     pub fn read(payload: &[u8]) -> Option<Coins<'_>> {
         Records::<Claimed>::parse(payload).ok()?.all_possible().ok()
     }
 }
 
-/// Which of two numbers a coin has, as [`Find`] is answered.
+/// Which of two numbers a coin has: the answer to [`Find`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Neither.
@@ -219,8 +220,8 @@ pub enum Found {
     Pan = 2,
 }
 
-/// Find: which of two numbers has each coin, its old one or the one it was to get? n x (DN SN AN
-/// PAN), 37n bytes.
+/// Find: which of two numbers has each coin, its old one or the proposed one? n x (DN SN AN PAN),
+/// 37n bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Find<'a> {
     records: Records<'a, (Claimed, An, An)>,
@@ -244,7 +245,7 @@ impl<'a> Find<'a> {
         write(records.into_iter().map(claimed), out);
     }
 
-    /// How many coins there are: 1 or more.
+    /// Number of coins: 1 or more.
     #[inline]
     #[expect(
         clippy::len_without_is_empty,
@@ -293,7 +294,7 @@ impl<'b> FindAnswer<'b> {
         }
     }
 
-    /// What was found for a record, said once.
+    /// Records what was found for a record, once for each record.
     ///
     /// # Panics
     /// When there is no such record.
@@ -319,7 +320,8 @@ impl<'b> FindAnswer<'b> {
         status
     }
 
-    /// Reads an answer to this many records, in their order; `None` where it is none.
+    /// Reads an answer to this many records, in their order; `None` where the payload is no such
+    /// answer.
     pub fn read(status: Status, payload: &[u8], records: usize) -> Option<Vec<Found>> {
         let all = |found| Some(vec![found; records]);
         match status {
@@ -341,13 +343,13 @@ impl<'b> FindAnswer<'b> {
     }
 }
 
-/// The sixteen bytes that a client chooses for a fix: from them each server derives its own new
-/// authenticity numbers, and so does the client. Printing them shows nothing.
+/// The sixteen bytes that a client chooses for a fix: each server derives its own new authenticity
+/// numbers from them, and so does the client. Printing them shows nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PartialGenerator([u8; 16]);
 
 impl PartialGenerator {
-    /// Bytes it takes.
+    /// Number of bytes.
     pub const SIZE: usize = 16;
 
     /// Takes sixteen bytes, which should be random.
@@ -356,8 +358,8 @@ impl PartialGenerator {
         PartialGenerator(bytes)
     }
 
-    /// What a coin's authenticity number becomes on a server when it is fixed: MD5(server's number
-    /// (1), DN, SN (4), these bytes).
+    /// The authenticity number that a fix gives a coin on a server: MD5(server's number (1), DN, SN
+    /// (4), these bytes).
     pub fn an(&self, raida: RaidaId, coin: Coin) -> An {
         let mut hash = Md5::new();
         hash.update([raida.get()]);
@@ -400,7 +402,7 @@ impl<'a> Fix<'a> {
         })
     }
 
-    /// Appends the payload; `ticket` gives each server's, where there is one.
+    /// Appends the payload; `ticket` gives the ticket of each server that issued one.
     pub fn compose(
         coins: impl IntoIterator<Item = Coin>,
         generator: &PartialGenerator,
@@ -554,7 +556,7 @@ mod tests {
         assert_eq!(FindAnswer::read(Status::ALL_PASS, &[], 2), None);
     }
 
-    /// As md5sum has it of 0e 01 00 00 03 e8 and sixteen times 07.
+    /// The result of md5sum for 0e 01 00 00 03 e8 and sixteen times 07.
     #[test]
     fn a_fixed_number_is_the_hash_of_server_coin_and_generator() {
         let generator = PartialGenerator::new([7; 16]);

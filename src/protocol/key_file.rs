@@ -1,7 +1,7 @@
-//! The secrets that a server shares with the others, as they stand in its file: 25 lines of 32
-//! hexadecimal digits, RAIDA 0's first. Lines that are empty or begin with `#` do not count. A line
-//! of zeros is no secret: a server has none with itself, and a key that everybody knows must never
-//! work.
+//! The secrets that a server shares with the others, in the format of its file: 25 lines of 32
+//! hexadecimal digits, RAIDA 0's first. Empty lines and lines that begin with `#` do not count. A
+//! line of zeros is no secret: a server has none with itself, and a key that everybody knows must
+//! never work.
 
 use zeroize::{Zeroize, Zeroizing};
 
@@ -10,27 +10,27 @@ use super::{
     key_healing::{SharedSecret, SharedSecrets},
 };
 
-/// What a file has in place of a secret where none is shared.
+/// The value in a file where no secret is shared.
 const NONE: SecretBytes = [0; SharedSecret::SIZE];
-/// Hexadecimal digits of a line.
+/// Number of hexadecimal digits of a line.
 const DIGITS: usize = 2 * SharedSecret::SIZE;
-/// Bytes of what [`compose`] writes above the secrets, at most.
+/// Maximum number of bytes that [`compose`] writes above the secrets.
 const HEAD_MAX: usize = 512;
 
-/// A secret as it is drawn and written down; all zeros where there is none.
+/// A secret as drawn and written down; all zeros where there is none.
 pub type SecretBytes = [u8; SharedSecret::SIZE];
 
-/// What a server's file says.
+/// The content of a server's file.
 #[derive(Debug)]
 pub struct KeyFile {
     /// The secrets.
     pub secrets: SharedSecrets,
-    /// Whether something stands in the server's own line. It is not used, but the file may be that
-    /// of another server.
+    /// Whether the server's own line holds a secret. That line is not used, but the file may be
+    /// that of another server.
     pub has_own: bool,
 }
 
-/// Why text is no file of secrets. Says nothing of what stands in it.
+/// Why a text is no file of secrets. Says nothing about its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// A line is neither a secret nor a comment.
@@ -39,7 +39,7 @@ pub enum KeyFileError {
     /// There are too few secrets, or too many.
     #[error("{0} secrets are in it where 25 are needed, a line for each server, RAIDA 0 first")]
     WrongCount(usize),
-    /// Two servers have the same one, so that the one could vouch in the other's name.
+    /// Two servers have the same secret, so that the one could vouch in the other's name.
     #[error("the secrets shared with RAIDA {0} and RAIDA {1} are the same")]
     Repeated(RaidaId, RaidaId),
 }
@@ -47,7 +47,7 @@ pub enum KeyFileError {
 /// Reads the file of the server with this number.
 ///
 /// # Errors
-/// It is none.
+/// The text is no such file.
 pub fn parse(text: &[u8], own: RaidaId) -> Result<KeyFile, KeyFileError> {
     let mut bytes = Zeroizing::new([NONE; RaidaId::COUNT]);
     let mut count = 0;
@@ -56,7 +56,7 @@ pub fn parse(text: &[u8], own: RaidaId) -> Result<KeyFile, KeyFileError> {
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        // One beyond the last is counted, and must be well-formed, too.
+        // A line beyond the last is counted, and must be well-formed, too.
         let mut beyond = NONE;
         let secret = bytes.get_mut(count).unwrap_or(&mut beyond);
         let is_one = read_hex(line, secret);
@@ -90,7 +90,7 @@ pub fn parse(text: &[u8], own: RaidaId) -> Result<KeyFile, KeyFileError> {
 
 /// Writes the file of the server with this number.
 pub fn compose(own: RaidaId, secrets: &[SecretBytes; RaidaId::COUNT]) -> Zeroizing<String> {
-    // All of it at once, so that no shorter copy stays behind in memory.
+    // Written all at once, so that no shorter copy stays behind in memory.
     let room = HEAD_MAX + RaidaId::COUNT * (DIGITS + 1);
     let mut text = Zeroizing::new(String::with_capacity(room));
     text.push_str(&format!(
@@ -110,8 +110,8 @@ pub fn compose(own: RaidaId, secrets: &[SecretBytes; RaidaId::COUNT]) -> Zeroizi
     text
 }
 
-/// Reads digits in place, so that there is no copy to wipe. `None` where they are not as many as
-/// the bytes need, or are none.
+/// Reads digits in place, so that there is no copy to wipe. `None` where their number is wrong for
+/// the bytes, or where they are no digits.
 fn read_hex(text: &[u8], bytes: &mut SecretBytes) -> Option<()> {
     let (pairs, rest) = text.as_chunks::<2>();
     if pairs.len() != bytes.len() || !rest.is_empty() {

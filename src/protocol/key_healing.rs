@@ -1,9 +1,9 @@
-//! Group 4: a client that has lost a server's authenticity number of a coin gets a new one there by
-//! the word of two others (docs/protocol.md section 6). Sizes here are of the payload: the page's
-//! less the 18 bytes of challenge and trailer.
+//! Group 4: a client that has lost a server's authenticity number of a coin gets a new one there if
+//! two others vouch for it (docs/protocol.md section 6). Sizes here are sizes of the payload: 18
+//! bytes (challenge and trailer) less than on that page.
 //!
-//! Parsing refuses with the statuses of the `raidax` dialect, as in `healing`, whose `in_dialect`
-//! knows this group's too.
+//! Parsing refuses with the statuses of the `raidax` dialect, as in `healing`. Its `in_dialect`
+//! knows this group's statuses too.
 
 use std::time::Duration;
 
@@ -16,23 +16,24 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::{RaidaId, Status};
 use crate::coin::{An, Coin};
 
-/// How old a ticket may be, in minutes.
+/// Maximum age of a ticket, in minutes.
 pub const TICKET_AGE_MINUTES_MAX: u64 = 10;
-/// How far ahead of this server's clock a helper's may be, in minutes: a ticket that was issued a
-/// moment ago bears the next minute where that began a moment earlier there.
+/// How far, in minutes, a helper's clock may be ahead of this server's. A ticket issued a moment
+/// ago bears the next minute where that minute began a moment earlier at the helper.
 pub const CLOCK_AHEAD_MINUTES_MAX: u64 = 1;
-/// Tickets that one fix may present: what the count of the short layout can say.
+/// Maximum number of tickets that one fix may present: the most that the count of the short layout
+/// can express.
 pub const TICKETS_PRESENTED_MAX: usize = u8::MAX as usize;
 
-/// What a ticket's last byte is, before encryption: nothing else was decrypted with the right
-/// secret.
+/// The last byte of a ticket before encryption. Another value shows that the ticket was not
+/// decrypted with the right secret.
 const MARK: u8 = 0xff;
-/// What the denomination of a key id is.
+/// The denomination of a key id.
 const KEY_ID_DENOMINATION: u8 = 1;
-/// A key id's serial number is this often the broken server's number.
+/// A key id's serial number is this many times the broken server's number.
 const KEY_ID_STEP: u32 = 1_000;
 
-/// Half of an authenticity number: what one helper hears of it. Printing it shows nothing.
+/// Half of an authenticity number: the part that one helper learns. Printing it shows nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Zeroize)]
 pub struct KeyPart([u8; KeyPart::SIZE]);
 
@@ -51,7 +52,7 @@ pub fn split(an: An) -> [KeyPart; 2] {
     [KeyPart(halves[0]), KeyPart(halves[1])]
 }
 
-/// The authenticity number of two halves.
+/// The authenticity number made of two halves.
 pub fn join([first, second]: [KeyPart; 2]) -> An {
     let mut bytes = [0; An::SIZE];
     bytes[..KeyPart::SIZE].copy_from_slice(&first.0);
@@ -60,7 +61,7 @@ pub fn join([first, second]: [KeyPart; 2]) -> An {
 }
 
 impl KeyPart {
-    /// Bytes it takes.
+    /// Number of bytes.
     pub const SIZE: usize = 8;
 }
 
@@ -76,8 +77,7 @@ impl Half {
     }
 }
 
-/// When a ticket was issued: minutes since 1970 in UTC, of which a ticket has room for the low 16
-/// bits.
+/// When a ticket was issued: minutes since 1970 in UTC. A ticket has room for the low 16 bits only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Minute(pub u64);
 
@@ -88,15 +88,14 @@ impl Minute {
         Minute(seconds / 60)
     }
 
-    /// What a ticket says of it.
+    /// The low 16 bits, as a ticket states them.
     #[inline]
     pub const fn low_bits(self) -> u16 {
         self.0 as u16
     }
 
-    /// The minute that a ticket with these low bits was issued in, if it is good in this one: at
-    /// most
-    /// [`TICKET_AGE_MINUTES_MAX`] old, and no more than [`CLOCK_AHEAD_MINUTES_MAX`] ahead.
+    /// The minute in which a ticket with these low bits was issued, if it is valid in this minute:
+    /// at most [`TICKET_AGE_MINUTES_MAX`] old, and no more than [`CLOCK_AHEAD_MINUTES_MAX`] ahead.
     pub fn of_good_ticket(self, low: u16) -> Option<Minute> {
         let latest = self.0 + CLOCK_AHEAD_MINUTES_MAX;
         let before_latest = u64::from((latest as u16).wrapping_sub(low));
@@ -104,9 +103,9 @@ impl Minute {
         is_good.then(|| Minute(latest.saturating_sub(before_latest)))
     }
 
-    /// Whether a ticket of this minute is certain to be from after a coin's newest change, which
-    /// was in that one: the change may be from any moment of its minute, and the helper's clock may
-    /// be a minute ahead (docs/protocol.md section 6).
+    /// Whether a ticket of this minute was certainly issued after a coin's newest change, which was
+    /// in the given minute. The change may be from any moment of its minute, and the helper's clock
+    /// may be a minute ahead (docs/protocol.md section 6).
     pub const fn is_good_since(self, newest: Minute) -> bool {
         self.0 > newest.0 + CLOCK_AHEAD_MINUTES_MAX
     }
@@ -124,13 +123,13 @@ pub struct Voucher {
     pub minute: u16,
 }
 
-/// A voucher as the client carries it from the helper to the broken server: one AES-128 block,
-/// which nobody but the two can read or make. Printing it shows nothing.
+/// A voucher that the client carries from the helper to the broken server: one AES-128 block, which
+/// nobody but those two can read or make. Printing it shows nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EncryptionTicket([u8; EncryptionTicket::SIZE]);
 
 impl EncryptionTicket {
-    /// Bytes it takes.
+    /// Number of bytes.
     pub const SIZE: usize = 16;
 
     /// Takes the bytes as they are.
@@ -156,7 +155,8 @@ impl EncryptionTicket {
 #[derive(Clone)]
 pub struct SharedSecret(Aes128);
 
-// The cipher wipes its own key schedule: a feature of its crate that this line would miss.
+// The cipher wipes its own key schedule. That is a feature of its crate; this line fails to compile
+// without it.
 const _: fn() = || {
     fn is_wiped<T: ZeroizeOnDrop>() {}
     is_wiped::<Aes128>();
@@ -166,7 +166,7 @@ impl SharedSecret {
     /// Bytes of a secret.
     pub const SIZE: usize = 16;
 
-    /// Takes the sixteen bytes as they are.
+    /// Makes a secret of these sixteen bytes.
     pub fn new(bytes: &[u8; Self::SIZE]) -> SharedSecret {
         SharedSecret(Aes128::new(bytes.into()))
     }
@@ -202,13 +202,13 @@ impl SharedSecret {
     }
 }
 
-/// The secrets that a server shares with the others. Each is in memory once, whatever number of
-/// cores there are.
+/// The secrets that a server shares with the others. Each is in memory once, however many cores
+/// there are.
 #[derive(Debug)]
 pub struct SharedSecrets([Option<SharedSecret>; RaidaId::COUNT]);
 
 impl SharedSecrets {
-    /// Takes what there is for each server, by rising number.
+    /// Takes the secret with each server, where there is one, by rising number.
     pub fn new(secrets: [Option<SharedSecret>; RaidaId::COUNT]) -> SharedSecrets {
         SharedSecrets(secrets)
     }
@@ -224,7 +224,7 @@ impl SharedSecrets {
 /// bytes. Answered with an [`EncryptionTicket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetEncryptionTicket {
-    /// The server that is to read the ticket.
+    /// The server that reads the ticket.
     pub broken: RaidaId,
     /// The coin.
     pub coin: Coin,
@@ -242,7 +242,7 @@ impl GetEncryptionTicket {
     pub const LONG: usize = Coin::SIZE + KeyPart::SIZE + Coin::SIZE + An::SIZE;
 
     /// Reads a payload: 16 where it has another size, 18 where there is no such server, 40 where
-    /// the coin cannot exist, or the key id is none.
+    /// the coin cannot exist, or the key id is invalid.
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<GetEncryptionTicket, Status> {
         let server = |number| RaidaId::new(number).ok_or(Status::RAIDA_OUT_OF_RANGE);
@@ -273,7 +273,7 @@ impl GetEncryptionTicket {
         })
     }
 
-    /// Appends the payload, in the layout that says what this does.
+    /// Appends the payload, in the layout that fits these fields.
     pub fn compose(&self, out: &mut Vec<u8>) {
         match &self.an {
             None => {
@@ -328,17 +328,17 @@ enum Layout<'a> {
 const SHORT_ENTRY: usize = 3 + EncryptionTicket::SIZE;
 const LONG_ENTRY: usize = 5 + Coin::SIZE + EncryptionTicket::SIZE;
 
-/// What the broken server says of a ticket that was presented to it (docs/protocol.md section
-/// 6): one byte of the answer to [`FixEncryption`].
+/// The broken server's verdict on a ticket presented to it (docs/protocol.md section 6): one byte
+/// of the answer to [`FixEncryption`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not accepted: no ticket of that helper for this coin, too old, or used before.
     Refused,
     /// Accepted. The ticket is used up.
     Accepted,
-    /// Good but for the minute rule: the coin may have changed since the ticket was issued. The
-    /// ticket is not used up. One that is issued [`TOO_EARLY_WAIT`] later is not refused for this
-    /// reason, unless the coin changes again.
+    /// Valid except for the minute rule: the coin may have changed since the ticket was issued. The
+    /// ticket is not used up. A ticket that is issued [`TOO_EARLY_WAIT`] later is not refused for
+    /// this reason, unless the coin changes again.
     TooEarly,
 }
 
@@ -358,7 +358,7 @@ impl Verdict {
         }
     }
 
-    /// What a byte of the answer says; `None` where it says nothing.
+    /// The verdict that a byte of the answer means; `None` where it means none.
     #[inline]
     pub const fn of_byte(byte: u8) -> Option<Verdict> {
         match byte {
@@ -373,9 +373,9 @@ impl Verdict {
 /// A ticket as it is presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presented {
-    /// Whose it is.
+    /// The helper that issued it.
     pub helper: RaidaId,
-    /// Which half is in it.
+    /// Which half it contains.
     pub half: Half,
     /// The ticket.
     pub ticket: EncryptionTicket,
@@ -411,22 +411,22 @@ impl<'a> FixEncryption<'a> {
         }
     }
 
-    /// How many tickets there are: 1 to [`TICKETS_PRESENTED_MAX`].
+    /// Number of tickets: 1 to [`TICKETS_PRESENTED_MAX`].
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a request has at least one")]
     pub fn len(&self) -> usize {
         self.tickets.len()
     }
 
-    /// The tickets in their order; `None` in place of one that can be no good: of a server or a
-    /// half that there is not, or of another coin.
+    /// The tickets in their order; `None` in place of a ticket that cannot be valid: from a server
+    /// or for a half that does not exist, or for another coin.
     pub fn tickets(&self) -> impl ExactSizeIterator<Item = Option<Presented>> + use<'a> {
         let (coin, tickets) = (self.coin, self.tickets);
         (0..tickets.len()).map(move |index| tickets.get(index, coin))
     }
 
-    /// Reads the answer to a request of so many tickets: the verdict on each. `None` where it is
-    /// none.
+    /// Reads the answer to a request with this many tickets: the verdict on each. `None` where the
+    /// payload is no such answer.
     pub fn read(payload: &[u8], tickets: usize) -> Option<Vec<Verdict>> {
         let verdicts = payload.get(..tickets)?.iter();
         verdicts.map(|&byte| Verdict::of_byte(byte)).collect()
@@ -434,9 +434,9 @@ impl<'a> FixEncryption<'a> {
 }
 
 impl<'a> Layout<'a> {
-    /// The layout of what follows the coin. Lengths that fit both (of 15 and 11 tickets, of 41 and
-    /// 30 and so on) are told apart by the count, and where that could be a helper by what stands
-    /// in the first ticket.
+    /// The layout of what follows the coin. Some lengths fit both layouts (15 and 11 tickets, 41
+    /// and 30 and so on). The count tells them apart, and where the count could be a helper, the
+    /// content of the first ticket does.
     fn of(rest: &'a [u8]) -> Option<Layout<'a>> {
         let (long, is_long) = match rest.as_chunks() {
             (tickets, []) => (tickets, true),

@@ -1,7 +1,7 @@
 //! What a node and its clients say to each other, byte by byte (docs/protocol.md): headers, bodies,
-//! statuses, ciphers, and one file a command group. Server and client share the code, so that a
-//! layout is written once. Bytes in, bytes out: no I/O, no state, no clock and no randomness of its
-//! own, and no bytes that can make it panic.
+//! statuses, ciphers, and one file for each command group. Server and client share the code, so
+//! that each layout is written once. Bytes in, bytes out: this module has no I/O, no state, no
+//! clock and no randomness of its own, and no bytes can make it panic.
 //!
 //! | room | what it is |
 //! |---|---|
@@ -58,7 +58,7 @@ pub use status::Status;
 /// What every request and every response body ends with: `>>` (docs/protocol.md section 3).
 pub const TRAILER: [u8; 2] = *b">>";
 
-/// Which of two published families of statuses and versions a node speaks (docs/protocol.md
+/// The two published families of statuses and versions; a node speaks one of them (docs/protocol.md
 /// sections 3 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Dialect {
@@ -72,12 +72,12 @@ pub enum Dialect {
 /// Where the key stream of a response of encryption types 1 and 2 begins (docs/protocol.md section
 /// 4).
 ///
-/// `Restart` uses the same key stream for the response as for the request. Who sees both learns the
-/// XOR of the two plain texts; and since the challenge answer is the challenge XOR the key, who can
-/// also guess the first 16 bytes of the response ("audit", say) learns **the key itself**: answer
-/// XOR the challenge's ciphertext XOR the response's ciphertext XOR the guess. It is the default
-/// only because published clients expect it. `Continue` has neither weakness, and types 4 and 5
-/// have a nonce of their own in each direction and no challenge answer.
+/// `Restart` uses the same key stream for the response as for the request. Anybody who sees both
+/// learns the XOR of the two plain texts. Since the challenge answer is the challenge XOR the key,
+/// anybody who can also guess the first 16 bytes of the response ("audit", say) learns **the key
+/// itself**: answer XOR the challenge's ciphertext XOR the response's ciphertext XOR the guess. It
+/// is the default only because published clients expect it. `Continue` has neither weakness, and
+/// types 4 and 5 have a nonce of their own in each direction and no challenge answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ResponseCounter {
     /// Again at the initial counter block, as published clients expect.
@@ -123,26 +123,26 @@ impl std::fmt::Display for RaidaId {
     }
 }
 
-/// What a node holds requests to: its identity, its dialect and its limits.
+/// The rules that a node applies to requests: its identity, its dialect and its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// This node's number.
     pub raida: RaidaId,
     /// The coin it serves (6 = CloudCoin).
     pub coin_id: u16,
-    /// Which statuses and versions it speaks.
+    /// The statuses and versions that it speaks.
     pub dialect: Dialect,
     /// Where the key stream of its responses of types 1 and 2 begins.
     pub response_counter: ResponseCounter,
-    /// The longest body it takes, in bytes; over it a request is refused with status 16. Never more
-    /// than [`Rules::BODY_BYTES_CEILING`], whatever stands here.
+    /// The longest body that it accepts, in bytes; a request with a longer body is refused with
+    /// status 16. Never more than [`Rules::BODY_BYTES_CEILING`], whatever the value is.
     pub max_body_bytes: usize,
 }
 
 impl Rules {
-    /// The longest body any node takes, in bytes. "Create coins" answers 16 bytes for 5 of the
-    /// request, and a response's length has three bytes: from a body of 4 MiB that is 13.4 MB of
-    /// at most 16.7 MB.
+    /// The longest body that any node accepts, in bytes. "Create coins" answers 16 bytes for 5 of
+    /// the request, and a response's length has three bytes: for a body of 4 MiB the answer has
+    /// 13.4 MB of at most 16.7 MB.
     pub const BODY_BYTES_CEILING: usize = 4 << 20;
 
     /// The limit in force: the configured one, or the ceiling where that is lower.

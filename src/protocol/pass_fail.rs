@@ -25,14 +25,14 @@ pub struct PassFail<'b> {
 /// When the bitmap is part of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bitmap {
-    /// With status 243 only: otherwise the status says it all.
+    /// With status 243 only: the other statuses say it all.
     IfMixed,
     /// With every status.
     Always,
 }
 
 impl<'b> PassFail<'b> {
-    /// Begins an answer for this many records, none of which has passed yet.
+    /// Begins an answer for this many records; none has passed yet.
     #[inline]
     pub fn begin(payload: &'b mut Vec<u8>, records: usize) -> PassFail<'b> {
         let start = payload.len();
@@ -45,7 +45,7 @@ impl<'b> PassFail<'b> {
         }
     }
 
-    /// Record `record` passed. Saying so twice changes nothing.
+    /// Records that record `record` passed. A second call changes nothing.
     ///
     /// # Panics
     /// When there is no such record.
@@ -58,7 +58,7 @@ impl<'b> PassFail<'b> {
         *byte |= bit;
     }
 
-    /// How many records have passed.
+    /// Number of records that have passed.
     #[inline]
     pub fn passed(&self) -> usize {
         self.passed
@@ -77,7 +77,7 @@ impl<'b> PassFail<'b> {
         self.finish_with(bitmap, &[])
     }
 
-    /// Ends the answer, with more after the bitmap.
+    /// Ends the answer; more follows after the bitmap.
     #[inline]
     pub(super) fn finish_with(self, bitmap: Bitmap, more: &[u8]) -> Status {
         let status = match self.passed {
@@ -99,7 +99,7 @@ impl std::fmt::Debug for PassFail<'_> {
     }
 }
 
-/// The same answer as a client reads it.
+/// The answer as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed<'a> {
     status: Status,

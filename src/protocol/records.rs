@@ -1,4 +1,4 @@
-//! Lists of records in a payload. They are read where they lie.
+//! Lists of records in a payload. They are read in place.
 
 use super::Status;
 use crate::coin::{An, Coin};
@@ -23,7 +23,7 @@ pub struct Records<'a, R: Record> {
 /// A coin as it stands in a request: DN, SN (5 bytes); `None` where it cannot exist.
 pub type Claimed = Option<Coin>;
 
-/// Coins that all can exist: what is left of a list of [`Claimed`] ones after the check.
+/// Coins that can all exist: the result of checking a list of [`Claimed`] coins.
 #[derive(Clone, Copy)]
 pub struct Coins<'a>(Records<'a, Claimed>);
 
@@ -39,7 +39,7 @@ impl<'a, R: Record> Records<'a, R> {
         }
     }
 
-    /// How many records there are: 1 or more.
+    /// Number of records: 1 or more.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a list is never empty")]
     pub fn len(&self) -> usize {
@@ -59,7 +59,7 @@ impl<'a, R: Record> Records<'a, R> {
     }
 }
 
-// Not derived: a derived one would ask it of the record as well.
+// Not derived: a derived implementation would require it of the record as well.
 impl<R: Record> Clone for Records<'_, R> {
     #[inline]
     fn clone(&self) -> Self {
@@ -82,7 +82,7 @@ impl<'a> Records<'a, Claimed> {
 }
 
 impl<'a> Coins<'a> {
-    /// How many coins there are.
+    /// Number of coins.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a list is never empty")]
     pub fn len(&self) -> usize {
@@ -122,7 +122,7 @@ impl Record for Claimed {
         Coin::from_bytes(bytes)
     }
 
-    /// A coin that cannot exist is written as one of a denomination that there is not.
+    /// A coin that cannot exist is written with a denomination that does not exist.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.map_or([0x7f, 0, 0, 0, 0], Coin::to_bytes));
     }

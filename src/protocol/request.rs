@@ -53,15 +53,15 @@ impl Protection {
     }
 }
 
-/// A request as a client has it, before it is bytes. Everything random is given by the caller.
+/// A request as a client has it, before it becomes bytes. The caller gives all random bytes.
 /// Printing it shows neither payload nor challenge.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// Which server it is for.
+    /// The server.
     pub to: RaidaId,
-    /// Which coin (6 = CloudCoin).
+    /// The coin (6 = CloudCoin).
     pub coin_id: u16,
-    /// What is asked for.
+    /// The command.
     pub command: Command,
     /// How it is encrypted.
     pub protection: Protection,
@@ -69,17 +69,17 @@ pub struct Request<'a> {
     pub echo: [u8; 2],
     /// Random bytes for the challenge (types 0 to 2).
     pub challenge: [u8; 12],
-    /// Random bytes for the nonce: types 0 to 2 use the first 6, types 4 and 5 all, but for those
-    /// that name the second key coin.
+    /// Random bytes for the nonce: types 0 to 2 use the first 6; types 4 and 5 use all, except
+    /// those that name the second key coin.
     pub nonce: [u8; 22],
     /// The payload; `None` sends no body at all, which only echo, version and audit accept.
     pub payload: Option<&'a [u8]>,
 }
 
-/// What must be kept of a request to read its response.
+/// The part of a request that is kept to read its response.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// Which server was asked.
+    /// The server asked.
     pub to: RaidaId,
     /// The header sent.
     pub header: RequestHeader,
@@ -89,8 +89,8 @@ pub struct Sent {
     pub challenge: Option<Challenge>,
 }
 
-/// The payload does not fit what the header can say: 65,535 bytes of body for types 4 and 5, 4 GiB
-/// for the others.
+/// The payload is too long for the header's length field: 65,535 bytes of body for types 4 and 5, 4
+/// GiB for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the request is {body_bytes} bytes long, {body_bytes_max} is the most: ask for fewer coins at a time"
@@ -98,7 +98,7 @@ pub struct Sent {
 pub struct RequestTooLong {
     /// Bytes of the body.
     pub body_bytes: usize,
-    /// Bytes that the header's length can say.
+    /// Number of bytes that the header's length can express.
     pub body_bytes_max: usize,
 }
 

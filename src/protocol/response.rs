@@ -8,8 +8,8 @@ use super::{
 };
 
 // Offsets in a response's header. Types 4 and 5 keep the execution time and the echo bytes
-// elsewhere (see [`Places`]), and the key coin and the nonce where the others have the challenge
-// answer.
+// elsewhere (see [`Places`]), and they have the key coin and the nonce where the others have the
+// challenge answer.
 const RAIDA: usize = 0;
 const ZERO: usize = 1;
 const STATUS: usize = 2;
@@ -29,7 +29,7 @@ pub const RESPONSE_NONCE_SIZE: usize = 22;
 /// The longest payload a response can have, in bytes: its length has three bytes.
 pub const RESPONSE_PAYLOAD_MAX: usize = (1 << 24) - 1 - HMAC_SIZE - TRAILER.len();
 
-/// Where types 0 to 2 on the one hand, 4 and 5 on the other, keep the same two fields.
+/// The positions of the same two fields: one pair for types 0 to 2, another for types 4 and 5.
 struct Places {
     execution_time: usize,
     echo: usize,
@@ -52,8 +52,8 @@ impl Places {
     }
 }
 
-/// A response being composed where it will be sent from: at the end of a buffer that may hold
-/// earlier responses. The payload is appended by the command, then sealed in place.
+/// A response being composed in the buffer that it is sent from: at the end, behind earlier
+/// responses. The command appends the payload, which is then sealed in place.
 ///
 /// Dropping it without [`Response::finish`] leaves a header of zeros behind.
 pub struct Response<'b> {
@@ -62,26 +62,26 @@ pub struct Response<'b> {
     request: &'b RequestHeader,
 }
 
-/// What [`Response::finish`] needs besides the payload.
+/// The input of [`Response::finish`] besides the payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Sealing<'a> {
     /// The node's number and response counter.
     pub rules: &'a Rules,
     /// How the request went.
     pub status: Status,
-    /// The key the request was opened with; [`Key::None`] will do where there is no payload.
+    /// The key that the request was opened with; [`Key::None`] is enough where there is no payload.
     pub key: &'a Key,
     /// From [`super::Opened`] or [`super::BodyRefusal`].
     pub challenge_answer: [u8; 16],
     /// How long the request took, in microseconds.
     pub execution_micros: u32,
-    /// Fresh random bytes for types 4 and 5, never used twice with a key: a repeated nonce tells
-    /// who listens the XOR of two payloads. Types 0 to 2 ignore them.
+    /// Fresh random bytes for types 4 and 5, never used twice with a key: a repeated nonce tells an
+    /// eavesdropper the XOR of two payloads. Types 0 to 2 ignore them.
     pub nonce: [u8; RESPONSE_NONCE_SIZE],
 }
 
 impl<'b> Response<'b> {
-    /// Appends room for the response's header: 32 or 48 bytes, as the request's.
+    /// Appends room for the response's header: 32 or 48 bytes, like the request's.
     #[inline]
     pub fn begin(out: &'b mut Vec<u8>, header: &'b RequestHeader) -> Response<'b> {
         let start = out.len();
@@ -100,7 +100,7 @@ impl<'b> Response<'b> {
         self.out
     }
 
-    /// Bytes of payload, at most, in a response of so many bytes to a request of this encryption.
+    /// Maximum number of bytes of payload in a response of `bytes` to a request of this encryption.
     #[inline]
     pub fn payload_bytes_within(bytes: usize, encryption: Encryption) -> usize {
         let hmac = if encryption.has_hmac() { HMAC_SIZE } else { 0 };
@@ -113,14 +113,14 @@ impl<'b> Response<'b> {
         self.out.len() - self.start - self.request.header_size()
     }
 
-    /// Throws away whatever payload was appended: for a command that fails half way.
+    /// Discards the payload appended so far: for a command that fails half way.
     #[inline]
     pub fn clear(&mut self) {
         self.out.truncate(self.start + self.request.header_size());
     }
 
-    /// Takes the whole response out of the buffer, its header too: there is none, another, or one
-    /// that comes later.
+    /// Removes the whole response from the buffer, its header too: there is no response, a
+    /// different one, or one that comes later.
     #[inline]
     pub fn withdraw(self) {
         self.out.truncate(self.start);
@@ -214,9 +214,9 @@ pub fn complete(answer: &mut [u8], encryption: Encryption, status: Status, execu
     write_time(answer, encryption, execution_micros);
 }
 
-/// Whether a server of a network, whichever it is, can have sent this datagram as an answer
-/// (docs/protocol.md, "Refusals over UDP"). A node answers none that can: one datagram with a
-/// forged source would have two nodes, or a node and itself, answer each other for ever.
+/// Whether any server of a network can have sent this datagram as an answer (docs/protocol.md,
+/// "Refusals over UDP"). A node answers no such datagram. Otherwise one datagram with a forged
+/// source would make two nodes, or a node and itself, answer each other for ever.
 ///
 /// A request differs from an answer in two places: clients put 1, 1 into bytes 14 and 15, which is
 /// never the low half of an answer's time, and they put zeros into bytes 9 to 11,
@@ -226,7 +226,7 @@ pub fn can_be_answer(datagram: &[u8]) -> bool {
     let Some(front) = datagram.first_chunk::<{ RequestHeader::SIZE_MIN }>() else {
         return false;
     };
-    // Of requests about coins, none gets past these two looks but those of types 4 and 5.
+    // Of requests about coins, only those of types 4 and 5 get past these two checks.
     let may_be_plain = front[FIXED..FIXED + 2] == [0, 1];
     let may_be_verified = matches!(front[ENCRYPTION], 4 | 5);
     if !may_be_plain && !may_be_verified {
@@ -246,15 +246,16 @@ pub fn can_be_answer(datagram: &[u8]) -> bool {
     let presented = &front[PRESENTATION..PRESENTATION + 2];
     let is_plain =
         may_be_plain && *presented != PRESENTED && has_body_after(RequestHeader::SIZE_MIN);
-    // There a response has four zeros where a plain one has the time.
+    // There a response has four zeros where a plain response has the time.
     let is_verified =
         may_be_verified && *presented == [0; 2] && has_body_after(RequestHeader::SIZE_MAX);
     is_from_server && (is_plain || is_verified)
 }
 
-/// Appends the answer to a request whose header is refused: `header_bytes` is what there is of it.
-/// The command group is 0 and there is no body. It has 48 bytes for a request that is known to be
-/// of type 4 or 5, else 32; the echo bytes are the request's where they are there, else 0.
+/// Appends the answer to a request whose header is refused: `header_bytes` is the part of it that
+/// there is. The command group is 0 and there is no body. The answer has 48 bytes for a request
+/// that is known to be of type 4 or 5, else 32. The echo bytes are the request's where they have
+/// arrived, else 0.
 pub fn refuse(
     out: &mut Vec<u8>,
     header_bytes: &[u8],
@@ -286,7 +287,7 @@ pub fn refuse(
     }
 }
 
-/// What every response has, served or refused.
+/// The part that every response has, served or refused.
 #[inline]
 fn fill(
     bytes: &mut [u8],
@@ -306,8 +307,8 @@ fn fill(
     bytes[places.echo..places.echo + 2].copy_from_slice(&echo);
 }
 
-/// Writes the execution time, which is for people: where its low half would be 1, 1 it is said a
-/// microsecond longer, so that no answer looks like a request (see [`can_be_answer`]).
+/// Writes the execution time, which is for people. Where its low half would be 1, 1, a time one
+/// microsecond longer is written, so that no answer looks like a request (see [`can_be_answer`]).
 #[inline]
 fn write_time(bytes: &mut [u8], encryption: Encryption, micros: u32) {
     let at = Places::of(encryption).execution_time;
@@ -337,7 +338,7 @@ fn counter_at(header: &[u8]) -> [u8; 16] {
 /// A response's header as a client reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHeader {
-    /// Which server answers; `None` for a number that no server has.
+    /// The server that answers; `None` for a number that no server has.
     pub raida: Option<RaidaId>,
     /// How the request went.
     pub status: Status,
@@ -393,11 +394,11 @@ impl ResponseHeader {
 pub struct Answer<'a> {
     /// How the request went.
     pub status: Status,
-    /// What the command answered, decrypted; empty where there is no body.
+    /// The command's answer, decrypted; empty where there is no body.
     pub payload: &'a [u8],
-    /// Whether only someone who knows the key (type 0: who saw the request) can have made it: the
-    /// challenge answer is right, or the body's HMAC is. The header's own bytes, the status among
-    /// them, are guarded by neither.
+    /// Whether only somebody who knows the key (type 0: who saw the request) can have made it: the
+    /// challenge answer is right, or the body's HMAC is. Neither protects the header's own bytes,
+    /// which include the status.
     pub proven: bool,
 }
 
@@ -411,7 +412,7 @@ impl std::fmt::Debug for Answer<'_> {
     }
 }
 
-/// Why a response is not to be believed.
+/// Why a response cannot be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
     /// Another server answered.
@@ -434,13 +435,12 @@ pub enum ResponseError {
     WrongHmac,
 }
 
-/// Reads the response to a request, decrypting the body where it lies.
+/// Reads the response to a request, decrypting the body in place.
 ///
 /// A response to another request or from another server is an error; so is one that reports an
 /// outcome, or carries a body, under a wrong challenge answer. A refusal under a wrong challenge
-/// answer is passed on with `proven` false: a server that could not read the challenge cannot
-/// answer it. The echo bytes of a refused header are not compared, since published servers send
-/// others.
+/// answer is returned with `proven` false: a server that could not read the challenge cannot answer
+/// it. The echo bytes of a refused header are not compared, since published servers send others.
 pub fn open_response<'a>(
     sent: &Sent,
     header: &ResponseHeader,
@@ -647,7 +647,7 @@ mod tests {
             assert_eq!(out[46..], echo);
         }
 
-        // Of a header whose version is unknown nothing else can be believed.
+        // Where a header's version is unknown, nothing else in it can be believed.
         bytes[0] = 9;
         out.clear();
         refuse(&mut out, &bytes, Status::UNKNOWN_VERSION, &rules(), 0);

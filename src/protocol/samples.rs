@@ -1,4 +1,4 @@
-//! What the tests of this folder speak about: a node's rules, and requests of every kind.
+//! Samples for the tests of this folder: a node's rules, and requests of every kind.
 
 use super::{
     Command, Dialect, Protection, RaidaId, Request, ResponseCounter, Rules,
@@ -72,7 +72,7 @@ pub(super) fn any_command() -> impl Strategy<Value = Command> {
     prop::sample::select(Command::all().collect::<Vec<_>>())
 }
 
-/// Everything of a request but its payload.
+/// All parts of a request but its payload.
 pub(super) fn any_request() -> impl Strategy<Value = Request<'static>> {
     (
         any_command(),
@@ -93,7 +93,7 @@ pub(super) fn any_request() -> impl Strategy<Value = Request<'static>> {
         })
 }
 
-/// Bytes that look enough like a request to get past the first checks now and then.
+/// Bytes similar enough to a request to pass the first checks now and then.
 pub(super) fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let plausible = (
         prop::sample::select(vec![0u8, 1, 2]),

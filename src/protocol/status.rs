@@ -1,5 +1,5 @@
 //! The byte that says how a request went. Statuses that depend on the dialect (groups 2 and 4) are
-//! chosen by their command groups; what is here means the same everywhere.
+//! chosen by their command groups; the statuses here mean the same everywhere.
 
 /// How a request went: one byte of every response (docs/protocol.md sections 3 to 6).
 ///
@@ -18,7 +18,7 @@
 pub struct Status(u8);
 
 impl Status {
-    /// Takes the byte as it is: a client must be able to hold statuses it does not know.
+    /// Takes any byte: a client must be able to hold statuses that it does not know.
     #[inline]
     pub const fn new(code: u8) -> Status {
         Status(code)
@@ -30,7 +30,8 @@ impl Status {
         self.0
     }
 
-    /// Whether the node did what was asked and this is the outcome. Anything else is a refusal.
+    /// Whether the node did what was asked and this is the outcome. All other statuses are
+    /// refusals.
     #[inline]
     pub fn is_verdict(self) -> bool {
         matches!(
@@ -64,7 +65,7 @@ impl Status {
     }
 }
 
-/// Writes each status once: its constant, its name and its sentence cannot part ways.
+/// Writes each status once, so that its constant, its name and its sentence stay together.
 macro_rules! statuses {
     ($($(#[$doc:meta])* $constant:ident = $code:literal, $name:literal, $sentence:literal;)*) => {
         impl Status {
@@ -123,7 +124,7 @@ statuses! {
     /// Types 4 and 5: the key coin cannot exist or is not known here.
     UNKNOWN_KEY_COIN = 25, "unknown key coin",
         "unknown key coin: the server does not hold the coin whose key encrypts the request";
-    /// Byte 16 of the header is no encryption type of ours.
+    /// Byte 16 of the header is no known encryption type.
     UNKNOWN_ENCRYPTION = 27, "unknown encryption",
         "unknown encryption: the server takes encryption types 0, 1, 2, 4 and 5";
     /// The body does not end in `>>`.
@@ -150,19 +151,19 @@ statuses! {
     /// A coin's page is not reserved by the session.
     NOT_RESERVED = 41, "not reserved",
         "not reserved: ask for available serial numbers first, and use them within 16 seconds";
-    /// Get ticket, fix encryption, `raidax`: no more tickets can be kept track of.
+    /// Get ticket, fix encryption, `raidax`: no room for more tickets.
     NO_TICKET_SLOT = 42, "no ticket slot",
         "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address or one coin may have; they end after some minutes";
-    /// Validate, `raidax`: no such ticket, or it is over.
+    /// Validate, `raidax`: no such ticket, or it has expired.
     NO_SUCH_TICKET = 43, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";
     /// Validate, `raidax`: this server has claimed the ticket before.
     TICKET_CLAIMED = 44, "ticket claimed",
         "ticket claimed already: each server claims a ticket once";
-    /// Put for sale, list, buy: there is no such currency, or none is accepted here.
+    /// Put for sale, list, buy: there is no such currency, or it is not accepted here.
     UNKNOWN_CURRENCY = 50, "unknown currency",
         "unknown currency: the server has no offers in it; there are cloudcoin, bitcoin and monero";
-    /// Buy: no trade locker has just this currency, value and price.
+    /// Buy: no trade locker has exactly this currency, value and price.
     NO_SUCH_OFFER = 51, "no such offer",
         "no such offer: nothing of just that value is for sale at that price, list what is";
     /// Put for sale: a trade locker has the same currency, value and price already.
@@ -177,16 +178,16 @@ statuses! {
     /// Buy: the node has nothing that checks payments.
     NO_SETTLEMENT = 180, "no settlement",
         "no settlement: the server is not set up to check payments, so nothing can be bought there";
-    /// Over UDP: the answer would be so many times longer than the request that it is not sent.
+    /// Over UDP: the answer is not sent, since it would be too many times longer than the request.
     ASK_OVER_TCP = 191, "ask over tcp",
         "ask over TCP: the answer is longer than the server sends over UDP to a request of this length";
     /// Storage cannot take a change now: the disk is full, or a page is damaged.
     UNAVAILABLE = 194, "unavailable",
         "unavailable: the server's storage cannot take this now; nothing was changed, try later";
-    /// Group 8: a number of lockers, a length or a buyer's locker key that cannot be.
+    /// Group 8: an impossible number of lockers, length or buyer's locker key.
     INVALID_PARAMETER = 198, "invalid parameter",
         "invalid parameter: a count, a length or a key of the request is none that can be";
-    /// Store, put for sale: the key has not the mark of a locker's or a trade locker's.
+    /// Store, put for sale: the key does not have the mark of a locker's or a trade locker's key.
     WRONG_LOCKER_KEY = 199, "wrong locker key",
         "wrong key: a locker's key ends in FF FF FF FF, a trade locker's in EE EE";
     /// Buy: the payment was checked and is not what it should be.
@@ -207,25 +208,25 @@ statuses! {
     /// Find: the response carries what each coin has.
     FOUND_MIXED = 211, "found mixed",
         "mixed: coins have different ones of their two numbers";
-    /// Group 2, `spec`: as [`Status::INVALID_LENGTH`].
+    /// Group 2, `spec`: like [`Status::INVALID_LENGTH`].
     HEALING_INVALID_LENGTH = 0xe0, "invalid length",
         "invalid length: the request is too short or too long for what it asks";
-    /// Group 2, `spec`: as [`Status::OUT_OF_MEMORY`].
+    /// Group 2, `spec`: like [`Status::OUT_OF_MEMORY`].
     HEALING_OUT_OF_MEMORY = 0xe1, "out of memory",
         "out of memory: the server cannot hold what the request needs, try later";
-    /// Group 2, `spec`: as [`Status::UNEVEN_RECORDS`].
+    /// Group 2, `spec`: like [`Status::UNEVEN_RECORDS`].
     HEALING_UNEVEN_RECORDS = 0xe2, "uneven records",
         "invalid length: the request's coins do not divide evenly";
-    /// Group 2, `spec`: as [`Status::NO_TICKET_SLOT`].
+    /// Group 2, `spec`: like [`Status::NO_TICKET_SLOT`].
     HEALING_NO_TICKET_SLOT = 0xe3, "no ticket slot",
         "no ticket slot: the server has issued as many tickets as it keeps track of, or as one address or one coin may have; they end after some minutes";
-    /// Group 2, `spec`: as [`Status::NO_SUCH_TICKET`].
+    /// Group 2, `spec`: like [`Status::NO_SUCH_TICKET`].
     HEALING_NO_SUCH_TICKET = 0xe4, "no such ticket",
         "no such ticket: the server did not issue it, or its time is over";
-    /// Group 2, `spec`: as [`Status::TICKET_CLAIMED`].
+    /// Group 2, `spec`: like [`Status::TICKET_CLAIMED`].
     HEALING_TICKET_CLAIMED = 0xe5, "ticket claimed",
         "ticket claimed already: each server claims a ticket once";
-    /// Group 2, `spec`: as [`Status::RAIDA_OUT_OF_RANGE`].
+    /// Group 2, `spec`: like [`Status::RAIDA_OUT_OF_RANGE`].
     HEALING_RAIDA_OUT_OF_RANGE = 0xe6, "raida out of range",
         "no such RAIDA: servers have the numbers 0 to 24, and for keys the two have to share a secret";
     /// Every record passed.
@@ -243,7 +244,7 @@ statuses! {
     /// Groups 2 and 4, `raidax`: no memory for what the request needs.
     OUT_OF_MEMORY = 254, "out of memory",
         "out of memory: the server cannot hold what the request needs, try later";
-    /// Byte 0 of the header is no version of ours.
+    /// Byte 0 of the header is no known version.
     UNKNOWN_VERSION = 255, "unknown version",
         "unknown version: the server does not speak this version of the protocol";
 }

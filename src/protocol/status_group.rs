@@ -1,13 +1,13 @@
-//! Group 0: how a node is doing (docs/protocol.md section 5). Echo, version and audit ask for
-//! nothing: whatever their payload is, it is ignored.
+//! Group 0: how a node is doing (docs/protocol.md section 5). Echo, version and audit take no
+//! parameters: their payload is ignored.
 
 use super::{AdminKey, Status};
 use crate::coin::Denomination;
 
-/// Show stats: the admin key, 16 bytes; whatever follows is ignored.
+/// Show stats: the admin key, 16 bytes; anything that follows is ignored.
 #[derive(Clone, Debug)]
 pub struct Stats {
-    /// The key the client gave: to be compared with the node's, 38 where it is another.
+    /// The key the client gave: the node compares it with its own; 38 where they differ.
     pub key: AdminKey,
 }
 
@@ -35,7 +35,7 @@ pub struct NodeStats {
     pub echoes: u64,
     /// Coins that were given a new authenticity number.
     pub coins_powned: u64,
-    /// Their worth, in the smallest unit (0.00000001).
+    /// The worth of those coins, in the smallest unit (0.00000001).
     pub value_powned: u64,
     /// Requests of every kind.
     pub requests: u64,
@@ -110,7 +110,7 @@ impl std::fmt::Display for SoftwareVersion {
     }
 }
 
-/// The answer to "audit": how many coins of each denomination are in circulation, in the order of
+/// The answer to "audit": the number of coins of each denomination in circulation, in the order of
 /// [`Denomination::index`]. 15 times (DN, count): 75 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit(pub [u32; Denomination::COUNT]);

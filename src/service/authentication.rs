@@ -40,7 +40,7 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// The question that a request about one coin comes to; `None` for any other request.
+    /// The question that a request about one coin turns into; `None` for any other request.
     #[inline]
     pub(super) fn single(
         &self,
@@ -138,7 +138,7 @@ impl<E: Environment> Node<E> {
             }
             are_proven = held.are(&proven.numbers);
             let values = proven.coins.iter().zip(held.values);
-            // All circulate, since they prove something.
+            // All coins circulate, since they prove something.
             let changes = values.filter_map(|(&coin, value)| {
                 let an = (*value)?.0 ^ request.delta();
                 Some(Change { coin, an, mfs })
@@ -160,8 +160,8 @@ impl<E: Environment> Node<E> {
         Ok(verdict(changed.is_ok()))
     }
 
-    /// Gives coins numbers that are derived from those in force, where a proof is right. Everything
-    /// is computed before the coins are held, from the numbers that they have then.
+    /// Gives coins numbers derived from those in force, where a proof is right. Everything is
+    /// computed before the coins are held, from the numbers that they have at that time.
     pub(super) async fn pown_derive(
         &self,
         payload: &[u8],
@@ -227,7 +227,7 @@ impl<E: Environment> Node<E> {
     }
 }
 
-/// What a pown is of one coin that neither comes out of a locker nor goes into one.
+/// What a pown does to one coin that neither comes out of a locker nor goes into one.
 #[inline]
 fn exchange_of_one(payload: &[u8]) -> Option<Exchange> {
     let request = Pown::parse(payload).ok()?;

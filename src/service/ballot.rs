@@ -1,7 +1,7 @@
 use crate::{coin::Coin, protocol::healing::VOTES_NEEDED};
 
-/// The votes of the other servers on the coins of a fix: which of them each has heard, from the
-/// coin's owner, to be right.
+/// The votes of the other servers on the coins of a fix: which coins each server has heard, from
+/// the coin's owner, to be right.
 #[derive(Debug)]
 pub(super) struct Ballot {
     /// Rising, each once.
@@ -9,7 +9,7 @@ pub(super) struct Ballot {
     votes: Vec<Votes>,
     /// Servers that have not answered yet.
     expected: usize,
-    /// Servers that have.
+    /// Servers that have answered.
     answered: u32,
 }
 
@@ -21,7 +21,7 @@ struct Votes {
 }
 
 impl Ballot {
-    /// A ballot on these coins with this many voters.
+    /// Makes a ballot on these coins with this many voters.
     pub(super) fn new(mut coins: Vec<Coin>, voters: usize) -> Ballot {
         coins.sort_unstable();
         coins.dedup();
@@ -33,12 +33,12 @@ impl Ballot {
         }
     }
 
-    /// How many coins it is about, each counted once.
+    /// Number of coins that it is about, each counted once.
     pub(super) fn coins(&self) -> usize {
         self.coins.len()
     }
 
-    /// A server vouches for these coins; others than those of the ballot do not matter.
+    /// Counts a server's vote for these coins; coins that are not on the ballot do not matter.
     pub(super) fn vote(&mut self, coins: impl IntoIterator<Item = Coin>) {
         self.expected = self.expected.saturating_sub(1);
         self.answered += 1;
@@ -51,12 +51,12 @@ impl Ballot {
         }
     }
 
-    /// A server is down, slow, refuses, or says something that cannot be understood.
+    /// Counts a server that is down, slow, refuses, or says something that cannot be understood.
     pub(super) fn no_vote(&mut self) {
         self.expected = self.expected.saturating_sub(1);
     }
 
-    /// Whether nothing that can still come would change the outcome.
+    /// Whether no vote that can still come would change the outcome.
     pub(super) fn is_decided(&self) -> bool {
         let can_still = |votes: &Votes| votes.count as usize + self.expected >= VOTES_NEEDED;
         let is_open = |votes: &Votes| !is_approved(votes) && can_still(votes);

@@ -1,6 +1,6 @@
-//! What requests that wait, and bytes that wait, may take of a core, and how much of it one address
-//! may: each [`crate::shard::Stranger`], so what comes as datagrams, which may bear any address,
-//! takes nothing from the connections of the address.
+//! Limits what waiting requests and waiting bytes take of a core, and how much of it one address
+//! gets. Each [`crate::shard::Stranger`] counts for itself: datagrams may bear any address, so they
+//! take nothing from the connections of that address.
 //!
 //! A request that is answered at once takes nothing. One that waits takes a place and the bytes
 //! that it is going to need, before it takes any memory; its answer keeps its bytes until they have
@@ -23,13 +23,13 @@ use crate::shard::Stranger;
 /// What all requests of one core may take together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetLimits {
-    /// Requests that wait for their answer. An address has three sixteenths of them at most, and
-    /// requests that change something three quarters of either.
+    /// Requests that wait for their answer. An address gets at most three sixteenths of them.
+    /// Requests that change something get three quarters, of all places and of an address's.
     pub requests: usize,
-    /// Bytes of requests and answers that wait. An address has a quarter of them for requests and
-    /// answers that are being made, and an eighth for what its connections keep; less where others
-    /// have more than an eighth, the more they have. The last eighth is left to addresses that hold
-    /// little.
+    /// Bytes of requests and answers that wait. An address gets a quarter of them for requests and
+    /// answers that are being made, and an eighth for what its connections keep. It gets less where
+    /// others have more than an eighth: the more they have, the less it gets. The last eighth is
+    /// left to addresses that hold little.
     pub bytes: usize,
 }
 
@@ -42,8 +42,8 @@ impl Default for BudgetLimits {
     }
 }
 
-/// A request that is going to need no more than this, bytes, counts as one of many alike: an
-/// address's places bound them, its bytes do not.
+/// A request that will need at most this many bytes counts as one of many alike: an address's
+/// places limit such requests, its bytes do not.
 pub const SMALL: usize = 8 << 10;
 
 impl BudgetLimits {
@@ -62,9 +62,10 @@ impl BudgetLimits {
         self.bytes / 8
     }
 
-    /// What is left of an address's `share` where others have so many bytes: all of it up to an
-    /// eighth of the core's, then the share times the cube of what they leave. So however many
-    /// addresses take what they can, a new one finds room.
+    /// What is left of an address's `share` where others have `others` bytes: all of it while the
+    /// others have at most an eighth of the core's bytes, and beyond that the share times the cube
+    /// of the part that they leave. So a new address finds room, however many addresses take what
+    /// they can.
     #[inline]
     fn part(&self, share: usize, others: usize) -> usize {
         let freely = self.bytes / 8;
@@ -75,31 +76,31 @@ impl BudgetLimits {
         (share as f64 * left.powi(3)) as usize
     }
 
-    /// Bytes that only those have who [hold little](BudgetLimits::little).
+    /// Bytes reserved for addresses that [hold little](BudgetLimits::little).
     fn reserve(&self) -> usize {
         self.bytes / 8
     }
 
-    /// Bytes from which on an address holds more than little.
+    /// From this many bytes on, an address holds more than little.
     fn little(&self) -> usize {
         self.bytes / 64
     }
 
-    /// Bytes up to which an address has hardly anything under way, or kept, and may have something
-    /// of any size besides.
+    /// Up to this many bytes, an address has hardly anything under way, or kept, and may have
+    /// something of any size besides.
     fn hardly(&self) -> usize {
         self.bytes / 256
     }
 }
 
-/// So many places are for requests that change something: the others are for those that only look,
-/// which go on while changes wait for the disk.
+/// Number of places for requests that change something. The other places are for requests that only
+/// look, which go on while changes wait for the disk.
 fn for_changes(places: usize) -> usize {
     places * 3 / 4
 }
 
-/// Whoever was made to wait for room is told when so much is in use at most: far enough down that
-/// waking many connections is paid for by as many answers.
+/// Those that wait for room are woken when at most this much is in use: low enough that as many
+/// answers pay for waking many connections.
 fn resume(most: usize) -> usize {
     most * 3 / 4
 }
@@ -109,13 +110,14 @@ fn resume(most: usize) -> usize {
 pub struct Needs {
     /// Whether it may change something.
     pub changes: bool,
-    /// Bytes: its own, what is made of them on the way, and its answer as far as that is known.
+    /// Bytes: the request's own, those made of them on the way, and its answer as far as that is
+    /// known.
     pub bytes: usize,
     /// Whether the size of its answer is not known before it is made.
     pub is_open: bool,
 }
 
-/// What there is too little of.
+/// The scarce resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scarce {
     /// Places of the address.
@@ -128,12 +130,13 @@ pub enum Scarce {
 
 const SCARCE: usize = 3;
 
-/// There is no room: the address has its share, or the core has no more.
+/// There is no room: the address has used its share, or the core is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the core has no room for this now")]
 pub struct Full;
 
-/// When a waiter was put down for each thing that can be [`Scarce`]: so that it is once.
+/// When a waiter was registered for each thing that can be [`Scarce`], so that it is registered
+/// once.
 #[derive(Debug)]
 pub struct Waits([Option<u64>; SCARCE]);
 
@@ -195,8 +198,8 @@ struct Accounts {
     by_owner: HashMap<Owner, usize, FixedState>,
 }
 
-/// Whose use is counted together: an IPv4 address, or an IPv6 /64, since a single client commonly
-/// has all 2^64 addresses of one.
+/// Who is counted together: an IPv4 address, or an IPv6 /64, since a single client commonly has all
+/// 2^64 addresses of one.
 type Owner = u64;
 
 /// What one address has in use.
@@ -209,7 +212,7 @@ struct Ledger {
     changes: usize,
     working: usize,
     kept: usize,
-    /// Who waits, by what is [`Scarce`], and how often they were woken.
+    /// The waiters, by what is [`Scarce`], and how often they were woken.
     paused: [Vec<Waker>; SCARCE],
     rounds: [u64; SCARCE],
 }
@@ -219,29 +222,30 @@ impl Ledger {
         self.working + self.kept
     }
 
-    /// Whether bytes can be had for a request or an answer, where all addresses have `used`. One of
-    /// any size may go beyond the share where the address has hardly anything else under way.
+    /// Whether there are bytes for a request or an answer where all addresses have `used`. A
+    /// request of any size may go beyond the share where the address has hardly anything else under
+    /// way.
     fn fits(&self, bytes: usize, used: usize, limits: &BudgetLimits) -> bool {
         let most = || limits.part(limits.working_of_one(), used - self.bytes());
         bytes <= SMALL || self.working <= limits.hardly() || self.working + bytes <= most()
     }
 
-    /// Whether connections may keep so many bytes more: a request of any size where they keep
-    /// hardly anything.
+    /// Whether connections may keep `bytes` more. Where they keep hardly anything, they may keep a
+    /// request of any size.
     fn keeps(&self, bytes: usize, used: usize, limits: &BudgetLimits) -> bool {
         let most = || limits.part(limits.kept_of_one(), used - self.bytes());
         self.kept <= limits.hardly() || self.kept + bytes <= most()
     }
 }
 
-/// What an address has in use, as one of those sees it who use it.
+/// What an address has in use, as one of its users sees it.
 #[derive(Debug)]
 pub struct Account {
     budget: Rc<Budget>,
     key: usize,
 }
 
-/// Names an [`Account`] for as long as somebody has it.
+/// Names an [`Account`] for as long as it has an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountId(usize);
 
@@ -272,8 +276,8 @@ enum Kind {
     Kept,
 }
 
-/// An answer that a task has made, with the bytes that it takes until it has left. An empty one is
-/// none.
+/// An answer that a task has made, with the bytes that it takes until it has left. An empty answer
+/// means that there is none.
 #[derive(Debug, Default)]
 pub struct Made {
     /// What to send.
@@ -290,7 +294,7 @@ impl Budget {
         Rc::new(budget)
     }
 
-    /// Puts other limits in force. What is in use beyond them stays.
+    /// Applies other limits. What is in use beyond them stays.
     pub fn change(&self, limits: BudgetLimits) {
         if self.limits.replace(limits) == limits {
             return;
@@ -351,8 +355,8 @@ impl Budget {
         self.count(|counts| counts.dropped += 1);
     }
 
-    /// More bytes for a request that has a place, whose account this is: for what turns out to be
-    /// there when it looks.
+    /// Takes more bytes for a request that has a place and this account, where the request turns
+    /// out to need them.
     ///
     /// # Errors
     /// Where there is no room for them.
@@ -375,7 +379,7 @@ impl Budget {
         Ok(Share::of(account, Kind::Working, bytes))
     }
 
-    /// Whether the core has so many bytes left for this account.
+    /// Whether the core has `bytes` left for this account.
     fn has_bytes(&self, ledger: &Ledger, bytes: usize) -> bool {
         let limits = self.limits.get();
         let reserve = match ledger.bytes() + bytes <= limits.little() {
@@ -398,8 +402,8 @@ impl Account {
         AccountId(self.key)
     }
 
-    /// What the address has too little of for such a request, if anything: to wait for that, rather
-    /// than to have the request refused.
+    /// What the address has too little of for such a request, if anything. The caller waits for
+    /// that instead of having the request refused.
     #[inline]
     pub fn lacks(&self, needs: &Needs) -> Option<Scarce> {
         let limits = self.budget.limits.get();
@@ -454,7 +458,7 @@ impl Account {
     /// Takes a place and bytes.
     ///
     /// # Errors
-    /// Where the address or the core has not so much left; then nothing is taken.
+    /// Where the address or the core has too little left; then nothing is taken.
     pub fn enter(self, needs: &Needs) -> Result<(Place, Share), Full> {
         let place = self.place(needs.changes)?;
         let budget = &place.account.budget;
@@ -467,7 +471,7 @@ impl Account {
         Share::of(self.clone(), Kind::Kept, 0)
     }
 
-    /// Whether a connection of this address may keep so many bytes more.
+    /// Whether a connection of this address may keep `bytes` more.
     #[inline]
     pub fn can_keep(&self, bytes: usize) -> Result<(), NoKeeping> {
         let accounts = self.budget.accounts.borrow();
@@ -500,7 +504,7 @@ impl Account {
         self.budget.count(|counts| counts.paused += 1);
     }
 
-    /// Changes what the address has in use, and wakes those who waited for that.
+    /// Changes what the address has in use, and wakes those that wait for it.
     #[inline]
     fn release(&self, change: impl FnOnce(&mut Ledger)) {
         let limits = self.budget.limits.get();
@@ -527,7 +531,7 @@ impl Account {
             ledger.rounds[scarce] += 1;
             woken.append(&mut ledger.paused[scarce]);
         }
-        drop(accounts); // a waker may be the last hold on a task, and that on an account
+        drop(accounts); // a waker may be the last hold on a task, and so on an account
         woken.into_iter().for_each(Waker::wake);
     }
 }
@@ -535,9 +539,9 @@ impl Account {
 /// Why a connection may not keep more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoKeeping {
-    /// Its address has its share: it has to wait for itself.
+    /// Its address has used its share: the connection has to wait for the address's own requests.
     Share,
-    /// The core has no more, for the sake of others.
+    /// The core has no bytes left, for the sake of others.
     Core,
 }
 
@@ -561,7 +565,7 @@ impl Drop for Account {
             let ledger = accounts.ledgers.remove(self.key);
             accounts.by_owner.remove(&ledger.owner);
             drop(accounts);
-            drop(ledger); // and those who waited in vain: not while the accounts are borrowed
+            drop(ledger); // wakes those who still wait: not while the accounts are borrowed
         }
     }
 }
@@ -581,7 +585,7 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// Whose it is.
+    /// The account that owns it.
     pub fn account_id(&self) -> AccountId {
         self.account.id()
     }
@@ -604,7 +608,7 @@ impl Share {
         self.bytes
     }
 
-    /// Says how many bytes are in use from now on. Never refused: they are there.
+    /// Sets the number of bytes in use from now on. Never refused: the bytes are there already.
     #[inline]
     pub fn hold(&mut self, bytes: usize) {
         if bytes == self.bytes {
@@ -627,7 +631,7 @@ impl Share {
         });
     }
 
-    /// Takes another share of the same account over.
+    /// Takes over another share of the same account.
     pub fn join(&mut self, mut other: Share) {
         debug_assert!(self.kind == other.kind && self.account.key == other.account.key);
         let bytes = self.bytes + other.bytes;
@@ -877,7 +881,7 @@ mod tests {
         share.hold(MIB / 4);
         assert_eq!(woken.0.load(Relaxed), 1);
         assert_eq!(account.lacks(&large), None);
-        // Other limits are looked at by everybody.
+        // After a change of the limits, everybody checks again.
         account.wait_for(Scarce::Kept, &mut waits, &waker);
         budget.change(BudgetLimits::default());
         assert_eq!(woken.0.load(Relaxed), 2);

@@ -8,31 +8,31 @@ use crate::{
     shard::Stranger,
 };
 
-/// How much strangers can have a node send over UDP, where the source of a request is easily
-/// forged: what a node answers may go to somebody who never asked.
+/// How much strangers can make a node send over UDP. The source of a request is easily forged
+/// there, so an answer may go to somebody who never asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramRules {
-    /// An answer is at most so many times as long as the datagram that it answers, UDP payload to
-    /// UDP payload; a longer one is refused with 191.
+    /// Maximum length of an answer as a multiple of the length of the datagram that it answers, UDP
+    /// payload to UDP payload. A longer answer is refused with 191.
     pub amplification: usize,
-    /// Refusals that each core sends to one address a second, and 10 times
-    /// that to all together; 0 for any number.
+    /// Refusals that each core sends to one address a second, and 10 times as many to all together;
+    /// 0 for any number.
     pub refusals_per_s: u32,
 }
 
-/// All addresses together are sent so many times what one is: for forged sources, of which there
-/// are as many as a stranger likes.
+/// Refusals for all addresses together, as a multiple of the refusals for one address. It limits
+/// forged sources: a stranger can forge any number of them.
 pub const REFUSALS_OF_ALL: u32 = 10;
 
 /// The longest answer that a datagram can carry, bytes: 65,535 less the IPv4 and UDP headers.
 const ANSWER_BYTES_MAX: usize = 65_507;
 
-/// What a core has not sent over UDP since the start.
+/// What a core did not send over UDP since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatagramCounts {
     /// Answers that were too long for their requests, and refused with 191 instead.
     pub answers_too_long: u64,
-    /// Refusals that were not sent: their datagrams are too short to be told why, or too many were
+    /// Refusals that were not sent: the datagram was too short to get one, or too many were
     /// refused.
     pub refusals_unsent: u64,
 }
@@ -47,7 +47,7 @@ impl AddAssign for DatagramCounts {
 /// A datagram, as far as it decides whether it is refused with an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CameAs {
-    /// Where it says that it came from.
+    /// Its source address, as it says.
     pub address: IpAddr,
     /// Its size.
     pub bytes: usize,
@@ -81,7 +81,7 @@ impl Datagrams {
         self.counts.get()
     }
 
-    /// The longest answer to a datagram of so many bytes.
+    /// The longest answer to a datagram of this length.
     #[inline]
     pub(super) fn answer_bytes_max(&self, datagram: usize) -> usize {
         (datagram.saturating_mul(self.amplification)).min(ANSWER_BYTES_MAX)
@@ -92,7 +92,7 @@ impl Datagrams {
         self.count(|counts| counts.answers_too_long += 1);
     }
 
-    /// Whether a datagram of so many bytes may be answered with a refusal now; counts it.
+    /// Whether a datagram of this length may be answered with a refusal now. Counts the refusal.
     #[cold]
     pub(super) fn may_refuse(
         &self,
@@ -101,10 +101,10 @@ impl Datagrams {
         now: impl Fn() -> Duration,
     ) -> bool {
         // Only an echo, a version or an audit comes this far in so short a datagram, and only a
-        // right one has an answer that is too long.
+        // right request has an answer that is too long.
         let is_told = datagram.bytes >= REFUSED_BYTES_MIN || status == Status::ASK_OVER_TCP;
         let stranger = Stranger::of_datagram(datagram.address);
-        // The address first: one that has had its share takes nothing from the others.
+        // The address comes first: an address that has had its share takes nothing from the others.
         let may = is_told
             && self.refusals.admits(stranger, &now)
             && self.refusals_of_all.admits(stranger, &now);

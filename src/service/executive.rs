@@ -1,5 +1,5 @@
-//! Group 3: available serial numbers, create, delete, free, and all serial numbers. All of it with
-//! the admin key.
+//! Group 3: available serial numbers, create, delete, free, and all serial numbers. All of them
+//! need the admin key.
 
 use super::{Caller, Node};
 use crate::runtime::Environment;
@@ -18,7 +18,8 @@ use crate::{
     store::{book::Notes, record::Change},
 };
 
-/// Free serial numbers shown of a denomination, at most (docs/protocol.md, "Group 3: executive").
+/// Maximum number of free serial numbers shown of a denomination (docs/protocol.md, "Group 3:
+/// executive").
 const SNS_SHOWN: usize = 1_024;
 
 impl<E: Environment> Node<E> {
@@ -68,7 +69,7 @@ impl<E: Environment> Node<E> {
         let request = CreateCoins::parse(payload)?;
         self.check_admin(&request.key)?;
         let asked = request.coins()?;
-        // More would be created, and their ANs lost.
+        // Coins that the answer cannot hold would be created, and their ANs lost.
         caller.takes(asked.len() * An::SIZE)?;
         let mut coins: Vec<Coin> = asked.iter().collect();
         coins.sort_unstable();

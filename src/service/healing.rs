@@ -33,9 +33,9 @@ use crate::{
     store::record::Change,
 };
 
-/// The other servers of the network, as far as healing has to do with them.
+/// The other servers of the network, as far as healing needs them.
 pub trait Others {
-    /// Claims a ticket that a server issued; gives its coins. Giving the future up does no harm;
+    /// Claims a ticket that a server issued; returns its coins. Giving the future up does no harm;
     /// the claim may be made nevertheless.
     fn claim(
         &self,
@@ -46,30 +46,30 @@ pub trait Others {
     /// Whether a claim in this server's name may come from this address.
     fn may_claim(&self, claimant: RaidaId, address: IpAddr) -> bool;
 
-    /// Has it looked up where this server is now: a claim came from somewhere else.
+    /// Has it looked up where this server is now, since a claim came from elsewhere.
     fn look_again(&self, claimant: RaidaId);
 
-    /// Whether the answer to that depends on the address.
+    /// Whether the answer of `may_claim` depends on the address.
     fn verifies(&self) -> bool;
 
-    /// Whether any other server is known: then claims come from those, over TCP.
+    /// Whether any other server is known. If so, claims come from those, over TCP.
     fn are_known(&self) -> bool;
 }
 
 /// Why a server does not vouch for a fix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoVote {
-    /// It says that the ticket is not good.
+    /// It says that the ticket is invalid.
     WrongTicket,
-    /// It is down, slow, has too much to do, or says something that cannot be understood.
+    /// It is down, slow, overloaded, or says something that cannot be understood.
     NoAnswer,
 }
 
 /// How this node takes part in the healing of keys.
 #[derive(Clone, Debug, Default)]
 pub struct KeyHealing {
-    /// The secrets that it shares with the others; without them it neither vouches nor is vouched
-    /// to.
+    /// The secrets that it shares with the others. Without them it neither vouches nor gets vouched
+    /// for.
     pub secrets: Option<Arc<SharedSecrets>>,
     /// Whether it vouches for clients that ask for it without encryption.
     pub allows_unencrypted: bool,
@@ -78,9 +78,9 @@ pub struct KeyHealing {
 /// How this node takes part in healing.
 #[derive(Clone)]
 pub struct Healing {
-    /// Coins of a ticket and of a fix, at most.
+    /// Maximum number of coins of a ticket and of a fix.
     pub max_coins: usize,
-    /// Requests of one address, on each core; what other servers claim in their own name does not
+    /// Requests of one address, on each core. What other servers claim in their own name does not
     /// count.
     pub rate: Rate,
     /// Wrong claims in the name of a server from one address a minute, on each core, where the
@@ -92,7 +92,7 @@ pub struct Healing {
     pub others: Rc<dyn Others>,
 }
 
-/// No other servers are known: whoever claims in a server's name is believed, and nothing can be
+/// No other servers are known: every claim in a server's name is believed, and nothing can be
 /// fixed.
 #[derive(Clone, Copy, Debug)]
 pub struct NoOthers;
@@ -119,7 +119,8 @@ impl Others for NoOthers {
 
 impl<E: Environment> Node<E> {
     /// Whether this address may send another request of the group now. Claims count here only where
-    /// anybody's are believed; else those from elsewhere count when they are refused.
+    /// everybody's claims are believed; otherwise claims from elsewhere count when they are
+    /// refused.
     #[inline]
     pub(super) fn admits(&self, command: Command, caller: Caller) -> bool {
         !command.heals()
@@ -234,7 +235,7 @@ impl<E: Environment> Node<E> {
         })
     }
 
-    /// As detect sum; where it is right, a ticket for all the coins.
+    /// Like detect sum; where the sum is right, a ticket for all the coins.
     async fn get_ticket_sum(
         &self,
         payload: &[u8],
@@ -246,7 +247,7 @@ impl<E: Environment> Node<E> {
         if coins.len() > self.healing.max_coins {
             return Err(Status::INVALID_LENGTH);
         }
-        // One record, which is all of them: there is no bitmap.
+        // One record, the whole answer: there is no bitmap.
         let mut answer = PassFail::begin(out, 1);
         let named: Vec<Coin> = coins.iter().collect();
         let proven = self.prove(&named, request.sum()).await?;
@@ -256,7 +257,7 @@ impl<E: Environment> Node<E> {
             let records = named.iter().zip(&tags);
             let records = records.map(|(&coin, &tag)| Some((coin, (coin, tag))));
             let scattered = scatter(self.mesh.shards(), records);
-            // What has another number by now is listed with one that is not in force.
+            // A coin that has another number by now is listed with one that is not in force.
             self.gather(scattered, question::UnchangedForTicket, |_| {})
                 .await?;
             answer.pass(0);
@@ -275,7 +276,8 @@ impl<E: Environment> Node<E> {
         caller: Caller,
     ) -> Result<TicketId, Status> {
         // The request has been counted as one, which is right for a ticket of average length. A
-        // longer one counts as several, whether it is issued or not: its coins have been looked at.
+        // longer ticket counts as several, whether it is issued or not: its coins have been looked
+        // at.
         let worth = count.div_ceil(TicketSettings::COINS_A_TICKET);
         if worth > 1 {
             self.healing_rates.charge(caller.stranger(), worth - 1);
@@ -295,8 +297,9 @@ impl<E: Environment> Node<E> {
 
     /// Validate, where the ticket and its coins are this shard's, and in memory.
     ///
-    /// A ticket says that its coins were the client's when it was issued. What has another number
-    /// since may be another's, who must not lose it to an old ticket: it is left out.
+    /// A ticket says that its coins were the client's when it was issued. A coin that has another
+    /// number since may be another owner's, who must not lose it to an old ticket: the coin is left
+    /// out.
     #[inline]
     pub(super) fn validate_now(
         &self,
@@ -345,7 +348,7 @@ impl<E: Environment> Node<E> {
             }
             Ok(Ok(coins)) => self.answer_claim(Ok(coins), claimant, caller, out),
             Ok(Err(Unavailable)) => {
-                // It may be made again.
+                // The claim may be made again.
                 shard.withdraw_claim(ticket, claimant);
                 Status::UNAVAILABLE
             }
@@ -400,7 +403,8 @@ impl<E: Environment> Node<E> {
         Ok(self.answer_claim(Ok(same), claimant, caller, out))
     }
 
-    /// Which claim a request makes; it counts as a wrong one until it has [ended](Node::end_claim).
+    /// Which claim a request makes. It counts as a wrong claim until it has
+    /// [ended](Node::end_claim).
     fn claim_of(&self, payload: &[u8], caller: Caller) -> Result<(RaidaId, TicketId), Status> {
         let Validate { claimant, ticket } = Validate::parse(payload)?;
         let are_known = self.healing.others.are_known();
@@ -429,7 +433,7 @@ impl<E: Environment> Node<E> {
         Ok((claimant, ticket))
     }
 
-    /// Takes back that a claim counts as wrong, where it has come to something else.
+    /// Takes back that a claim counts as wrong, where it ended otherwise.
     #[inline]
     fn end_claim(
         &self,
@@ -515,8 +519,8 @@ impl<E: Environment> Node<E> {
         Ok(answer.finish())
     }
 
-    /// Asks every server that gave the client a ticket, and repairs what 13 of them vouch for: with
-    /// one record in the log, so that after a crash all of it is repaired or nothing.
+    /// Asks every server that gave the client a ticket, and repairs what 13 of them vouch for. The
+    /// repair is one record in the log, so that after a crash all of it is repaired or nothing.
     async fn fix(
         &self,
         payload: &[u8],
@@ -562,8 +566,8 @@ impl<E: Environment> Node<E> {
         Ok(answer.finish(Bitmap::IfMixed))
     }
 
-    /// Claims the tickets of a fix, all at the same time, until the ballot is decided: who voted,
-    /// and who did not.
+    /// Claims the tickets of a fix, all at the same time, until the ballot is decided. Returns who
+    /// voted and who did not.
     async fn collect(
         &self,
         ballot: &mut Ballot,
@@ -572,7 +576,7 @@ impl<E: Environment> Node<E> {
     ) -> (Servers, Servers) {
         let (mut voted, mut no_vote) = (Servers::default(), Servers::default());
         if ballot.is_decided() {
-            // Too few tickets: they stay good for another time.
+            // Too few tickets: they stay valid for another time.
             return (voted, no_vote);
         }
         let now = self.shard().environment.monotonic();
@@ -617,7 +621,7 @@ impl<E: Environment> Node<E> {
                 self.shard().environment.turn_in_line().await;
             }
         }
-        // What the others would have said is as what was said.
+        // The servers that have not answered count like those that have.
         match ballot.approved().is_empty() && wrong > 0 {
             true => wrong += asked.len(),
             false => (asked.into_iter()).for_each(|raida| self.own_claims.was_right(raida)),
@@ -628,11 +632,11 @@ impl<E: Environment> Node<E> {
         (voted, no_vote)
     }
 
-    /// Gives coins, rising, the numbers that a generator says, and gives those that it could,
-    /// rising.
+    /// Gives coins, rising, the numbers that a generator says, and returns those that it could
+    /// change, rising.
     ///
-    /// While the votes were collected anything may have happened to the coins. So all that stands
-    /// against the fix is looked at when they are held (docs/protocol.md, "Fix").
+    /// While the votes were collected anything may have happened to the coins. So all reasons
+    /// against the fix are checked when the coins are held (docs/protocol.md, "Fix").
     async fn repair(
         &self,
         coins: &[Coin],
@@ -658,7 +662,7 @@ impl<E: Environment> Node<E> {
         }
         let changed = self.mesh.change_by_fix(coins, came, |held, looks| {
             looks.iter().for_each(|&look| refused.add(look));
-            // What is for sale moves only to its buyer, or back.
+            // A coin for sale moves only to its buyer, or back.
             let movable = (changes.into_iter().zip(looks).enumerate())
                 .filter(|&(index, (_, look))| look == FixLook::Fixable && !held.is_on_sale(index))
                 .map(|(_, (change, _))| change);

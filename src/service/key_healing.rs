@@ -1,7 +1,8 @@
 //! Group 4: get encryption ticket, fix encryption.
 //!
-//! A ticket speaks for whoever carries it, so a helper gives one only to who proves to own the coin
-//! there, and encrypted; and the server that a coin is to be healed on takes each once.
+//! A ticket speaks for anybody who carries it. So a helper gives a ticket only to a client that
+//! proves to own the coin there, and only encrypted. The server that a coin is healed on accepts
+//! each ticket once.
 
 use super::{
     Caller, Node,
@@ -24,9 +25,9 @@ use crate::{
     store::{Thing, record::Change},
 };
 
-/// A ticket that one of the others made, and that is good but for having been used, perhaps.
+/// A ticket that another server made. It is valid, except that it may have been used.
 struct Good {
-    /// Where it stands in the request.
+    /// Its position in the request.
     index: usize,
     helper: RaidaId,
     half: Half,
@@ -41,19 +42,19 @@ impl Good {
     }
 }
 
-/// What came of tickets that were accepted.
+/// The result of tickets that were accepted.
 enum KeyPut {
     /// The coin has the number.
     Written,
-    /// There were not two that belong together.
+    /// No two tickets belonged together.
     NoPair,
     /// It is for sale.
     ForSale,
-    /// It changed in this minute, and there are not two that belong together from after that.
+    /// It changed in this minute, and no two tickets from after that belong together.
     Changed(Minute),
 }
 
-/// Whether who encrypts with this has a coin's authenticity number.
+/// Whether the one who encrypts with this key has a coin's authenticity number.
 fn proves(key: KeySource, coin: Coin) -> bool {
     match key {
         KeySource::None | KeySource::Locker(_) => false,
@@ -92,7 +93,7 @@ impl<E: Environment> Node<E> {
         Ok(self.vouch(&asked, secret, real, caller, out))
     }
 
-    /// What a ticket is asked for, and the secret shared with who is to read it.
+    /// What a ticket is asked for, and the secret shared with the server that reads it.
     fn asked_for(
         &self,
         payload: &[u8],
@@ -120,7 +121,7 @@ impl<E: Environment> Node<E> {
             .filter(|_| raida != self.rules.get().raida)
     }
 
-    /// Gives a ticket to who proves to own the coin, whose number is this, or none.
+    /// Gives a ticket to a client that proves to own the coin with this number, or none.
     #[inline]
     fn vouch(
         &self,
@@ -130,8 +131,8 @@ impl<E: Environment> Node<E> {
         caller: Caller,
         out: &mut Vec<u8>,
     ) -> Status {
-        // Under a trade key lies what is for sale. Its seller knows the number and does not own the
-        // coin as others do: tickets would take it back from who buys it meanwhile.
+        // Coins under a trade key are for sale. The seller knows the number and does not own the
+        // coin as others do: tickets would take it back from a buyer who gets it meanwhile.
         let is_owner = real.is_some_and(|real| match asked.an {
             _ if real.is_trade_key() => false,
             None => proves(caller.key, asked.coin),
@@ -158,11 +159,10 @@ impl<E: Environment> Node<E> {
 
     /// Gives a coin the number whose halves two other servers vouch for.
     ///
-    /// Every ticket that is accepted is used up, whether or not a number comes of it: in memory at
-    /// once, and on disk before the number is, so that no later owner of the coin loses it to a
-    /// ticket of an earlier one. Nor to one that was not used: a ticket from before the coin's
-    /// newest change is not accepted, which is looked at twice, at first and while the coin is
-    /// held.
+    /// Every accepted ticket is used up, whether or not a number comes of it: in memory at once,
+    /// and on disk before the number is. So no later owner of the coin loses it to a ticket of an
+    /// earlier owner, used or not: a ticket from before the coin's newest change is not accepted.
+    /// That is checked twice, at first and while the coin is held.
     pub(super) async fn fix_encryption(
         &self,
         payload: &[u8],
@@ -199,7 +199,7 @@ impl<E: Environment> Node<E> {
             None => Ok(KeyPut::NoPair),
         };
         let given_back: Vec<&Good> = match &put {
-            // Nothing came of them: they are good for another try.
+            // Nothing came of them: they stay valid for another try.
             Err(_) => good.iter().collect(),
             Ok(KeyPut::Changed(newest)) => {
                 let too_early = |good: &&Good| !good.minute().is_good_since(*newest);
@@ -251,7 +251,7 @@ impl<E: Environment> Node<E> {
         self.trail.key_not_fixed(now, caller.address, why);
     }
 
-    /// The tickets of a request that the others made for its coin lately.
+    /// The valid tickets of a request: those that the others made for its coin lately.
     fn good_tickets(&self, request: &FixEncryption<'_>) -> Vec<Good> {
         let now = self.shard().minute();
         let presented = request.tickets().enumerate();
@@ -274,8 +274,8 @@ impl<E: Environment> Node<E> {
         good.collect()
     }
 
-    /// Writes a number down that these tickets, which are used up, vouch for; not where the coin is
-    /// for sale, which moves only to its buyer, or back.
+    /// Writes down a number that these tickets, now used up, vouch for. Refuses where the coin is
+    /// for sale: it moves only to its buyer, or back.
     async fn put_key(&self, coin: Coin, good: &[Good], caller: Caller) -> Result<KeyPut, Status> {
         let first = ShardId::new(0);
         let used = good.iter().map(|good| good.used).collect();
@@ -286,8 +286,8 @@ impl<E: Environment> Node<E> {
             if held.any_on_sale() {
                 return Decision::Refuse(KeyPut::ForSale);
             }
-            // It may have changed since the tickets were looked at: while they were written down,
-            // or while others held the coin.
+            // The coin may have changed since the tickets were checked: while they were written
+            // down, or while others held the coin.
             let is_good = |good: &&Good| good.minute().is_good_since(newest);
             let Some([first, second]) = pair(good.iter().filter(is_good)) else {
                 return Decision::Refuse(KeyPut::Changed(newest));
@@ -306,7 +306,7 @@ impl<E: Environment> Node<E> {
     }
 }
 
-/// A ticket for each half, from two different helpers: the first such two.
+/// A ticket for each half, from two different helpers: the first such pair.
 fn pair<'a>(good: impl Iterator<Item = &'a Good> + Clone) -> Option<[&'a Good; 2]> {
     let of = |half: Half| good.clone().filter(move |good| good.half == half);
     of(Half::First).find_map(|first| {

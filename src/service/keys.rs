@@ -91,8 +91,8 @@ impl<E: Environment> Node<E> {
     }
 }
 
-/// Of the keys of lockers, the one under which the challenge is right. Where none is, any of them:
-/// the request is then refused for its challenge.
+/// Of the keys of lockers, the one that makes the challenge right. Where there is none, any of
+/// them: the request is then refused for its challenge.
 fn among(header: &RequestHeader, body: &[u8], keys: Vec<An>) -> Result<Key, Status> {
     let mut found = Err(header.missing_key_status());
     for an in keys {
@@ -106,7 +106,7 @@ fn among(header: &RequestHeader, body: &[u8], keys: Vec<An>) -> Result<Key, Stat
     found
 }
 
-/// A free coin is nobody's, so it is no key.
+/// A free coin has no owner, so it is no key.
 fn one_coin_key(header: &RequestHeader, an: Option<An>) -> Result<Key, Status> {
     let an = an.ok_or(header.missing_key_status())?;
     Ok(match header.encryption {

@@ -7,26 +7,26 @@ use hdrhistogram::Histogram;
 
 use crate::protocol::Command;
 
-/// What a request is taken to have taken at least and at most, in nanoseconds.
+/// Minimum and maximum time that is recorded for a request, in nanoseconds.
 const SHORTEST_NS: u64 = 1;
 const LONGEST_NS: u64 = 60_000_000_000;
-/// Digits of a time that are kept: 1 %, for 30 KB a command.
+/// Digits of a time that are kept: precision 1 %, for 30 KB a command.
 const DIGITS: u8 = 2;
-/// So many requests of a command that are answered at once are measured each, so that a rare
-/// command is known exactly.
+/// Of the requests of a command that are answered at once, the first ones are all measured, up to
+/// this number, so that the latency of a rare command is known exactly.
 const MEASURED_EACH: u32 = 1_000;
-/// From then on one is measured in so many. Two looks at the clock take 50 ns, and a detect that
-/// came with others takes 180 ns in all: one in 64 adds less than 1 ns to each.
+/// From then on, one request in this many is measured. Two looks at the clock take 50 ns, and a
+/// detect that came with others takes 180 ns in all: one in 64 adds less than 1 ns to each.
 const ONE_IN: u8 = 64;
 
 /// How long one core's requests took, by command.
 ///
-/// A request that has to wait is always measured. Of those that are answered at once, once there
-/// have been enough, one in every [`ONE_IN`] stands for all of them: which one is drawn anew each
-/// time, for clients that send 64 requests at a time would otherwise have always the first
-/// measured, the slowest.
+/// A request that has to wait is always measured. Of the requests that are answered at once, after
+/// the first `MEASURED_EACH`, one in every [`ONE_IN`] stands for all of them. Which one is drawn at
+/// random each time: otherwise, for clients that send 64 requests at a time, always the first would
+/// be measured, and it is the slowest.
 pub(super) struct Latency {
-    /// By command: requests answered at once that come before the next one to be measured. Apart
+    /// By command: number of requests answered at once before the next one is measured. Separate
     /// from the rest because every request looks here.
     passed_over: [Cell<u8>; Command::COUNT],
     recorders: RefCell<[Recorder; Command::COUNT]>,
@@ -35,15 +35,16 @@ pub(super) struct Latency {
 /// How many requests of a command a core answered, and how long they took.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// All of them.
+    /// All requests.
     pub requests: u64,
-    /// In nanoseconds. What stands for others counts as often, so the number of times is that of
-    /// the requests but for those that the next or last one measured stands for.
+    /// In nanoseconds. A time that stands for others counts as many times. So the number of times
+    /// equals the number of requests, except for those that the next or last measured one stands
+    /// for.
     pub times_ns: Histogram<u64>,
 }
 
 impl Measured {
-    /// Counts another core's requests too.
+    /// Adds another core's requests.
     pub fn add(&mut self, other: &Measured) {
         self.requests += other.requests;
         let added = self.times_ns.add(&other.times_ns);
@@ -56,14 +57,15 @@ impl Measured {
 struct Recorder {
     /// Made when it is first needed; from then on, recording takes no memory.
     times_ns: Option<Histogram<u64>>,
-    /// Requests answered at once that were measured each.
+    /// Requests answered at once that were each measured.
     each: u32,
     /// Which request of the present [`ONE_IN`] is measured next, from 0.
     drawn: u8,
     random: Random,
 }
 
-/// Numbers without a pattern that matters here: xorshift (Marsaglia 2003). The same on every run.
+/// Numbers without a pattern that matters here: xorshift (Marsaglia 2003). The sequence is the same
+/// on every run.
 struct Random(u32);
 
 impl Default for Latency {
@@ -76,7 +78,7 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// Whether the next request of this command that is answered at once is one to be measured.
+    /// Whether the next request of this command that is answered at once gets measured.
     #[inline]
     pub fn is_due(&self, command: Command) -> bool {
         self.passed_over[command.index()].get() == 0
@@ -118,8 +120,8 @@ impl Latency {
     pub fn of(&self, command: Command) -> Option<Measured> {
         let recorder = &self.recorders.borrow()[command.index()];
         let times_ns = recorder.times_ns.clone()?;
-        // Each one measured counts as a whole ONE_IN, and the next one is `drawn` requests after
-        // those.
+        // Each measured request counts as a whole ONE_IN, and the next one comes `drawn` requests
+        // after those.
         let left = self.passed_over[command.index()].get();
         let requests = times_ns.len() + u64::from(recorder.drawn) - u64::from(left);
         Some(Measured { requests, times_ns })
@@ -202,7 +204,7 @@ mod tests {
                 by_place[request % by_place.len()] += u32::from(is_measured);
             }
         }
-        // 1,562 each, of which chance takes or adds 39.
+        // 1,562 each, give or take 39 by chance.
         let expected = 1_350..1_780;
         assert!(
             by_place.iter().all(|count| expected.contains(count)),
@@ -225,8 +227,8 @@ mod tests {
                 answer(&latency, Command::Echo, nanos);
             });
         }
-        // Where one in 64 is measured, chance moves a quantile besides: at 250,000 measured, the
-        // rank by up to 0.3 % (three deviations at the median), which is 4 % of the time here.
+        // Where one in 64 is measured, chance also moves a quantile: at 250,000 measured, the rank
+        // by up to 0.3 % (three deviations at the median), which is 4 % of the time here.
         for (command, off_max) in [(Command::Pown, 0.01), (Command::Echo, 0.05)] {
             let times = latency.of(command).unwrap().times_ns;
             for quantile in [0.1, 0.5, 0.9, 0.99, 0.999] {

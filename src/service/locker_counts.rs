@@ -11,9 +11,9 @@ pub struct LockerCounts {
     pub stores: u64,
     /// Coins stored by them.
     pub coins_stored: u64,
-    /// Removals that met a locker.
+    /// Removals from an existing locker.
     pub removals: u64,
-    /// Coins that left lockers by them.
+    /// Coins that left lockers by these removals.
     pub coins_removed: u64,
     /// Offers made.
     pub offers: u64,
@@ -26,7 +26,8 @@ pub struct LockerCounts {
     /// Purchases whose payment was seen and is not confirmed, for which the offer is kept.
     #[serde(default)]
     pub payments_seen: u64,
-    /// Those for which it is not kept: one has just had his time, or the limits are reached.
+    /// Such purchases whose offer is not kept: a buyer has just had his time, or the limits are
+    /// reached.
     #[serde(default)]
     pub holds_refused: u64,
     /// Requests refused, by reason.
@@ -36,7 +37,7 @@ pub struct LockerCounts {
 /// Requests about lockers and trades that were refused, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusals {
-    /// Their size or a parameter is not right, or they name a coin that cannot exist (16, 39, 40,
+    /// The size or a parameter is wrong, or the request names a coin that cannot exist (16, 39, 40,
     /// 198).
     pub malformed: u64,
     /// A key without the mark of its kind (199).
@@ -48,20 +49,20 @@ pub struct Refusals {
     pub no_locker: u64,
     /// A currency that is unknown or not accepted (50).
     pub currency: u64,
-    /// Nothing like it is on offer, or somebody else is buying it (51).
+    /// No such offer exists, or somebody else is buying it (51).
     pub no_such_offer: u64,
-    /// Such an offer is there already (148).
+    /// The same offer is there already (148).
     pub offer_exists: u64,
     /// Not paid yet (150).
     pub pending: u64,
-    /// Nobody can say whether it is paid (180).
+    /// Nobody can say whether the offer is paid (180).
     pub no_settlement: u64,
-    /// Not paid as agreed, or with a payment that was used before (203).
+    /// The payment is not as agreed, or was used before (203).
     pub payment_refused: u64,
-    /// Purchases of a stranger who has too many of them looked at already (160).
+    /// Purchases of a stranger who has too many purchases checked already (160).
     #[serde(default)]
     pub too_many: u64,
-    /// The storage could not do it (194).
+    /// The storage failed (194).
     pub unavailable: u64,
     /// Too many waited for one of the coins (254).
     #[serde(default)]

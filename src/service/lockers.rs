@@ -34,8 +34,8 @@ impl<E: Environment> Node<E> {
         let request = StoreMultiple::parse(payload)?;
         let mut stored = Vec::with_capacity(request.len());
         for locker in request.lockers() {
-            // One after the other, so that they lie in the order in which they stand. What has been
-            // stored before something fails must be told.
+            // Stores the lockers one after the other, so that their coins keep the order of the
+            // request. If one fails, the answer must tell what was stored before.
             stored.push(match locker {
                 Ok(locker) => self.store(&locker).await,
                 Err(_) => Ok(false),
@@ -78,7 +78,7 @@ impl<E: Environment> Node<E> {
         Ok(changed.is_ok())
     }
 
-    /// Peek, where this shard keeps track of the locker and there are not too many coins in it.
+    /// Peek, where this shard keeps track of the locker and the locker has not too many coins.
     #[inline]
     pub(super) fn peek_now(&self, payload: &[u8], out: &mut Vec<u8>) -> Option<Status> {
         let key = match Peek::parse(payload) {
@@ -106,7 +106,7 @@ impl<E: Environment> Node<E> {
 
     /// Answers with these coins, which fit.
     pub(super) async fn list(&self, coins: &[Coin], out: &mut Vec<u8>) -> Status {
-        // All at once: to grow would take up to three times as much.
+        // Reserved all at once: growing would take up to three times as much.
         out.reserve_exact(coins.len() * Coin::SIZE + SEAL_BYTES_MAX);
         let mut status = Status::ALL_FAIL;
         for some in coins.chunks(LISTED_A_TURN) {
@@ -150,7 +150,8 @@ impl<E: Environment> Node<E> {
     /// The coins under a key, in the order stored, and the room that is taken for them.
     ///
     /// # Errors
-    /// What the caller is told who cannot use so many, 254 where there is no room for them.
+    /// `listed.beyond` where there are more coins than the caller can use, 254 where there is no
+    /// room for them.
     pub(super) async fn coins_under(
         &self,
         key: An,
@@ -158,7 +159,7 @@ impl<E: Environment> Node<E> {
     ) -> Result<(Vec<Coin>, Option<Share>), Status> {
         let home = self.shard().locker_home(key.locker_prefix());
         let (mut most, mut room) = (RECORDS_A_TURN, None);
-        // Others may put coins in between two questions: not for ever.
+        // Others may put coins in between two questions. The number of tries is limited.
         for _ in 0..LISTING_TRIES {
             match self.mesh.ask(home, question::LockerCoins(key, most)).await {
                 Ok(coins) => return Ok((coins, room)),
@@ -172,7 +173,7 @@ impl<E: Environment> Node<E> {
         Err(Status::OUT_OF_MEMORY)
     }
 
-    /// Takes room for so many coins that are to be listed.
+    /// Takes room for a list of `count` coins.
     pub(super) fn room_for(&self, count: usize, listed: Listed) -> Result<Share, Status> {
         if count > listed.most {
             return Err(listed.beyond);
@@ -190,17 +191,17 @@ pub(super) struct Listed {
     pub(super) account: AccountId,
     /// How many the caller can use.
     pub(super) most: usize,
-    /// What is said where there are more.
+    /// The status where there are more.
     pub(super) beyond: Status,
     /// Bytes that each takes besides itself.
     pub(super) each: usize,
 }
 
-/// How often coins are asked for that are always more than before.
+/// Number of times that coins are asked for while they are always more than before.
 pub(super) const LISTING_TRIES: usize = 8;
 
 impl Listed {
-    /// For an answer that names them.
+    /// For an answer that names the coins.
     pub(super) fn answered(caller: Caller, each: usize) -> Listed {
         let beyond = match caller.transport {
             Transport::Udp => Status::ASK_OVER_TCP,
@@ -214,7 +215,7 @@ impl Listed {
         }
     }
 
-    /// For something else than an answer, however many they are.
+    /// For something other than an answer, however many coins there are.
     pub(super) fn all(account: AccountId, each: usize) -> Listed {
         Listed {
             account,
@@ -228,5 +229,5 @@ impl Listed {
 /// Coins written into an answer before others get their turn: some 20 µs.
 const LISTED_A_TURN: usize = 4_096;
 
-/// What an answer has after its payload, at most: HMAC and trailer.
+/// Maximum length of the HMAC and trailer after an answer's payload.
 const SEAL_BYTES_MAX: usize = 32 + 2;

@@ -73,7 +73,7 @@ pub const SOFTWARE_VERSION: SoftwareVersion = match SoftwareVersion::new(*b"raid
     None => panic!("eight printable characters"),
 };
 
-/// What a request is told whose change was not made.
+/// The status of a request whose change was not made.
 impl From<Unavailable> for Status {
     fn from(_: Unavailable) -> Status {
         Status::UNAVAILABLE
@@ -101,21 +101,21 @@ struct Caller {
     address: IpAddr,
     /// What the request is encrypted with, where that proves something.
     key: KeySource,
-    /// Bytes of the datagram that the request came in; 0 of a stream.
+    /// Bytes of the datagram that the request came in; 0 for a stream.
     datagram_bytes: usize,
-    /// Bytes of payload that an answer may have: where it would have more, the request is refused
-    /// with [`Status::ASK_OVER_TCP`], and nothing is changed.
+    /// Maximum number of bytes of an answer's payload. Where the answer would have more, the
+    /// request is refused with [`Status::ASK_OVER_TCP`], and nothing is changed.
     payload_bytes_max: usize,
-    /// Where it says of itself what it changes, once it is [carried out](Node::once).
+    /// Where it tells what it changes, once it is [carried out](Node::once).
     change: Option<usize>,
     /// When it came, where that matters.
     came: Duration,
-    /// Whose bytes it takes; nobody's while it is answered at once.
+    /// The account that pays for its bytes; nobody's while it is answered at once.
     account: AccountId,
 }
 
 impl Caller {
-    /// Whose share it takes.
+    /// The account whose share it takes.
     fn stranger(&self) -> Stranger {
         match self.transport {
             Transport::Tcp => Stranger::of(self.address),
@@ -131,7 +131,7 @@ impl Caller {
         })
     }
 
-    /// Refuses what would be answered with so many bytes of payload, where that is too much.
+    /// Refuses a request whose answer would have too many bytes of payload.
     fn takes(&self, payload_bytes: usize) -> Result<(), Status> {
         match payload_bytes <= self.payload_bytes_max {
             true => Ok(()),
@@ -156,13 +156,13 @@ struct Node<E: Environment> {
     questions: trades::Questions,
     trading: Trading,
     lockers: locker_counts::Counted,
-    /// Of requests that are being carried out.
+    /// The changes of requests that are being carried out.
     changes: RefCell<Slab<repeats::Change>>,
-    /// It has been said.
+    /// Whether the 'payment table full' error was already logged.
     payments_are_full: Cell<bool>,
     /// Requests that got no answer since the disk did not answer.
     given_up: Cell<u64>,
-    /// Those of them that are not over, each with a task of its own.
+    /// Those requests that are not over, each with a task of its own.
     orphans: Cell<usize>,
 }
 
@@ -175,7 +175,8 @@ impl<E: Environment> Clone for Service<E> {
 }
 
 impl<E: Environment> Service<E> {
-    /// The commands, by these rules, on this core's end of the mesh, which has no other service.
+    /// The commands, by these rules, on this core's end of the mesh. The mesh end has no other
+    /// service.
     pub fn new(
         mesh: Rc<Mesh<E>>,
         rules: Rules,
@@ -188,7 +189,7 @@ impl<E: Environment> Service<E> {
         mesh.shard().note_changes(heals);
         let latency = Rc::new(Latency::default());
         let datagrams = Rc::new(datagrams::Datagrams::new(datagrams));
-        // Half of what the others put up with, from all cores of this node together.
+        // Half of what the others tolerate, for all cores of this node together.
         let own_claims_per_min = match healing.wrong_claims_per_min {
             0 => 0,
             most => (most / 2 / u32::from(mesh.shards())).max(1),
@@ -243,7 +244,7 @@ impl<E: Environment> Service<E> {
         self.node.rules.set(rules);
     }
 
-    /// What requests that wait may take of this core.
+    /// Limits what waiting requests may take of this core.
     pub fn budget(&self) -> &Rc<Budget> {
         &self.node.budget
     }
@@ -299,8 +300,8 @@ impl<E: Environment> Service<E> {
         self.node.shard().change_counts()
     }
 
-    /// Waits until answers that were [parked](Outcome::Parked) may go, and puts word of them in
-    /// place of what is in `released`. To be polled by one task.
+    /// Waits until answers that were [parked](Outcome::Parked) may go, and replaces the content of
+    /// `released` by word of them. Only one task may poll it.
     pub fn poll_released(
         &self,
         context: &mut Context<'_>,
@@ -310,7 +311,7 @@ impl<E: Environment> Service<E> {
     }
 
     /// The requests of one connection, which take effect in the order they came where they touch
-    /// the same coins; or all datagrams of a core, which have no order.
+    /// the same coins. Or all datagrams of a core, which have no order.
     pub fn session(&self, transport: Transport) -> Session<E> {
         Session::new(self.node.clone(), transport)
     }
@@ -351,7 +352,7 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// What a request of this command is told where too many wait for the same.
+    /// The status of a request of this command where too many wait for the same.
     fn crowded(&self, command: Command) -> Status {
         self.shard().note_crowded();
         self.no_room(command.group())
@@ -362,10 +363,10 @@ impl<E: Environment> Node<E> {
         Some(in_dialect(status?, self.rules.get().dialect))
     }
 
-    /// Answers a command, however long it takes; `None` where there is to be no answer.
+    /// Answers a command, however long it takes; `None` where the request gets no answer.
     ///
-    /// What waits for an answer is as large as the largest command in it, and is allocated for each
-    /// request: so the commands that are rare are in a box of their own.
+    /// A future is as large as the largest command in it, and is allocated for each request. So the
+    /// rare commands are in a box of their own.
     async fn later(
         &self,
         command: Command,

@@ -3,20 +3,19 @@
 use super::budget::Needs;
 use crate::protocol::{Command, RequestHeader};
 
-/// Bytes that a request takes which waits, however short it is: its task, with what its command
-/// keeps from one wait to the next, and its place in the order of its connection.
+/// Bytes that a waiting request takes, however short it is: its task, with what its command keeps
+/// from one wait to the next, and its place in the order of its connection.
 const TASK: usize = 4 << 10;
 /// Bytes of the first 1,024 coins that a shard lists, and of an answer with them.
 const FIRST_COINS: usize = 16 << 10;
 
-/// Bytes that a coin takes which is looked at: itself with its number and its record's number, and
-/// what its shard says of it.
+/// Bytes that a coin takes which is looked at: the coin with its number and its record's number,
+/// and its shard's answer about it.
 const LOOKED_AT: usize = 80;
-/// Bytes that a coin takes which changes together with others: itself and its rank, sorted and in
+/// Bytes that a coin takes which changes together with others: the coin and its rank, sorted and in
 /// the order asked; its lock; its value before and after, in memory and on its way to the log.
 pub(super) const CHANGED: usize = 240;
-/// Bytes that a coin takes which others vouch for: 24 lists that it can be on, in pieces as they
-/// come.
+/// Bytes that a coin takes which others vouch for: it can be on 24 lists, in pieces as they come.
 const VOUCHED_FOR: usize = 24 * 16;
 
 /// Bytes of a coin on the wire; with one number; with two.
@@ -25,12 +24,12 @@ const WITH_NUMBER: usize = 21;
 const WITH_NUMBERS: usize = 37;
 
 impl Needs {
-    /// What such a request takes at most, but for what only comes out when it is looked at: coins
-    /// that it does not name.
+    /// Maximum memory that such a request takes, without coins that it does not name and that only
+    /// turn up during the work.
     #[inline]
     pub(crate) fn of(header: &RequestHeader) -> Needs {
         let command = header.command;
-        // What `each` of its records takes, of so many bytes; and what it takes besides.
+        // What `each` of its records of `record` bytes takes, and what the request takes besides.
         let (each, record, besides) = match command {
             Command::Echo | Command::Version | Command::Stats | Command::Audit => (0, NAMED, 0),
             Command::Detect | Command::GetTicket => (LOOKED_AT, WITH_NUMBER, 0),
@@ -57,7 +56,7 @@ impl Needs {
             Command::Buy => (0, NAMED, FIRST_COINS),
             Command::RemoveTrade => (0, NAMED, FIRST_COINS),
         };
-        // An encrypted body is there twice: as it came, and decrypted.
+        // An encrypted body is in memory twice: as it came, and decrypted.
         let length = header.body_length;
         Needs {
             changes: command.changes(),

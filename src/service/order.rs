@@ -18,15 +18,16 @@ use crate::{
 /// Words of a [`Footprint`]'s mask.
 const MASK_WORDS: usize = 4;
 
-/// Exchanges of one coin that a connection has in the coin's queue, at most: half of it, so that no
-/// connection alone fills it. Further ones wait here, and the connection with them.
+/// Maximum number of exchanges of one coin that a connection has in the coin's queue: half of the
+/// queue, so that no connection alone fills it. Further exchanges wait here, and the connection
+/// with them.
 const QUEUED_MAX: usize = EXCHANGES_MAX / 2;
 
-/// The order of one connection's requests. They run side by side, but where two touch the same coin
-/// and one of them changes it, the later waits for the earlier: so a client that sends on without
-/// waiting for answers sees what it would have seen one request at a time.
+/// The order of one connection's requests. They run side by side. Where two touch the same coin and
+/// one of them changes it, the later waits for the earlier. So a client that sends on without
+/// waiting for answers sees the same as with one request at a time.
 ///
-/// Exchanges of one coin alone, of this core's shard, do not wait here for each other: they do in
+/// Exchanges of one coin alone, of this core's shard, do not wait here for each other: they wait in
 /// the coin's queue, which keeps their order.
 #[derive(Default)]
 pub(super) struct Order {
@@ -42,17 +43,18 @@ pub(super) struct Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// Which coins a request touches, and whether it changes them. Two footprints of one coin each
-/// share it or do not. Others that share no bit share no coin; now and then two share a bit only.
+/// Which coins a request touches, and whether it changes them. Two footprints of one coin each are
+/// exact: they share the coin or not. Other footprints that share no bit share no coin; sometimes
+/// two share a bit and still no coin.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Footprint {
     mask: [u64; MASK_WORDS],
     /// The number of the only coin, or [`NOTHING`] or [`MUCH`].
     only: u32,
     changes: bool,
-    /// Whether coins come into a locker or on offer by it, or may.
+    /// Whether coins come, or may come, into a locker or on offer by it.
     stores: bool,
-    /// Whether nobody knows into which before it is carried out.
+    /// Whether the locker is unknown before the request is carried out.
     stores_anywhere: bool,
 }
 
@@ -67,15 +69,15 @@ pub(super) struct Place(u64);
 
 struct Entry {
     place: Place,
-    /// What it waits for.
+    /// The requests that it waits for.
     needs: Footprint,
-    /// What waits for it.
+    /// The requests that wait for it.
     touches: Footprint,
     /// The only coin that it changes, where it waits in that coin's queue.
     queued_for: Option<Coin>,
-    /// How many earlier requests it waits for.
+    /// Number of earlier requests that it waits for.
     waits_for: usize,
-    /// Of the task that waits for its turn.
+    /// The waker of the task that waits for its turn.
     waker: Option<Waker>,
 }
 
@@ -92,9 +94,9 @@ impl Order {
         self.under_way.borrow().is_empty()
     }
 
-    /// How many earlier requests one that needs these coins would have to wait for now. Asked of
-    /// every request that comes while others are under way. `exchanges` is its only coin, where it
-    /// is an exchange of that alone.
+    /// Number of earlier requests that a request with these coins would have to wait for now.
+    /// Called for every request that comes while others are under way. `exchanges` is its only
+    /// coin, where it is an exchange of that coin alone.
     #[inline]
     pub fn in_the_way(&self, needs: Footprint, exchanges: Option<Coin>) -> usize {
         let (mut in_the_way, mut queued) = (0, 0);
@@ -113,15 +115,16 @@ impl Order {
         }
     }
 
-    /// Puts a request behind all that came before it. While it cannot be read it `needs` its key
+    /// Puts a request behind all that came before it. While it cannot be read, it `needs` its key
     /// only, and `touches` everything.
     pub fn enter(&self, needs: Footprint, touches: Footprint) -> Place {
         let waits_for = self.in_the_way(needs, None);
         self.push(needs, touches, None, waits_for)
     }
 
-    /// Puts a request about one coin alone behind all that came before it, none of which is in its
-    /// way. `exchanges` is the coin, where the request changes it and waits in the coin's queue.
+    /// Puts a request about one coin alone behind all requests that came before it; none of them is
+    /// in its way. `exchanges` is the coin, where the request changes it and waits in the coin's
+    /// queue.
     #[inline]
     pub fn enter_free(&self, footprint: Footprint, exchanges: Option<Coin>) -> Place {
         self.push(footprint, footprint, exchanges, 0)
@@ -149,7 +152,7 @@ impl Order {
         place
     }
 
-    /// Says better what a request touches than was known when it came.
+    /// States more exactly what a request touches than was known when it came.
     pub fn narrow(&self, place: Place, footprint: Footprint) {
         let mut under_way = self.under_way.borrow_mut();
         let at = position(&under_way, place);
@@ -172,7 +175,7 @@ impl Order {
             .set(self.changes.get() - before + usize::from(footprint.changes));
     }
 
-    /// Waits until nothing that came earlier stands in the way.
+    /// Waits until no earlier request stands in the way.
     ///
     /// # Errors
     /// Where the client goes before that.
@@ -193,7 +196,7 @@ impl Order {
         .await
     }
 
-    /// The client has gone: what has not had its turn never gets it.
+    /// Handles that the client has gone: requests that have not had their turn never get it.
     pub fn close(&self) {
         self.is_closed.set(true);
         for entry in self.under_way.borrow_mut().iter_mut() {
@@ -209,7 +212,7 @@ impl Order {
         let at = position(&under_way, place);
         let left = under_way.remove(at).expect("it was just found");
         for later in under_way.iter_mut().skip(at) {
-            // An exchange that is queued has not waited here.
+            // A queued exchange has not waited here.
             if later.waits_for > 0 && later.needs.conflicts_with(&left.touches) {
                 later.waits_for -= 1;
                 later.wake_if_free();
@@ -220,7 +223,7 @@ impl Order {
     }
 }
 
-/// Where a request stands: places rise. Most often it is the first.
+/// The position of a request: places rise. Most often it is the first.
 #[inline]
 fn position(under_way: &VecDeque<Entry>, place: Place) -> usize {
     if under_way.front().is_some_and(|first| first.place == place) {
@@ -241,7 +244,7 @@ impl Entry {
 }
 
 impl Footprint {
-    /// Touches everything: of a request that cannot be read yet, or that is about no coin in
+    /// Touches everything: for a request that cannot be read yet, or that is about no coin in
     /// particular.
     pub const EVERYTHING: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
@@ -251,7 +254,7 @@ impl Footprint {
         stores_anywhere: false,
     };
 
-    /// Looks at any coin: of a request under a locker's key, which is there while any coin lies in
+    /// Looks at any coin: for a request under a locker's key, which exists while any coin lies in
     /// the locker.
     pub const ANY_COIN: Footprint = Footprint {
         mask: [u64::MAX; MASK_WORDS],
@@ -326,7 +329,7 @@ impl Footprint {
                 footprint.changes = true;
                 if let Ok(request) = PownSum::parse(payload) {
                     request.coins().iter().for_each(|coin| footprint.add(coin));
-                    // Of several, nobody knows before they are looked at.
+                    // With several, nobody knows before they are looked at.
                     if request.coins().len() == 1 {
                         footprint.add_place(&(request.sum() ^ request.delta()));
                     }
@@ -459,7 +462,7 @@ mod tests {
         }
         assert_eq!(order.in_the_way(pown(&[coin(1_000)]), None), 0);
         assert_eq!(order.in_the_way(pown(&[coin(7)]), None), 1);
-        // Of several coins, a bit in 256 that others have too is enough.
+        // With several coins, a bit in 256 that others have too is enough.
         assert!(order.in_the_way(pown(&[coin(1_001), coin(1_002)]), None) > 0);
     }
 

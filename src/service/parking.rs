@@ -21,9 +21,9 @@ use crate::{
     shard::{NotChanged, Shard},
 };
 
-/// Requests about one coin whose answers wait for the coin's owner: composed but for the status,
-/// and kept by whoever sends them. They take a place here instead of a task, a future and a copy of
-/// the request each.
+/// Requests about one coin whose answers wait for the coin's owner. The answers are composed except
+/// for the status, and their senders keep them. Each takes a place here instead of a task, a future
+/// and a copy of the request.
 pub(super) struct Parking<E: Environment> {
     shard: Rc<Shard<E>>,
     latency: Rc<Latency>,
@@ -38,9 +38,9 @@ pub(super) struct Parked {
     pub encryption: Encryption,
     /// When it began.
     pub start: Duration,
-    /// What it came as; `None` where it came over a stream.
+    /// The datagram that it came as; `None` where it came over a stream.
     pub datagram: Option<CameAs>,
-    /// Where the request stands among its connection's.
+    /// Its position among its connection's requests.
     pub place: Option<(Rc<Order>, Place)>,
     /// What has become of its answer.
     pub answer: Answer,
@@ -56,21 +56,21 @@ pub(super) enum Answer {
     Waits,
     /// It may go.
     Released,
-    /// It never goes, whatever the coin's owner says one day.
+    /// It never goes, whatever the coin's owner says later.
     GivenUp,
 }
 
-/// Word that a composed answer may go, once [completed](Release::complete).
+/// Notice that a composed answer may go, once [completed](Release::complete).
 #[derive(Clone, Copy, Debug)]
 pub struct Release {
     /// The number that the request was [parked](super::Outcome::Parked) under.
     pub id: usize,
-    /// `None` where there is to be no answer.
+    /// `None` where the request gets no answer.
     status: Option<Status>,
     execution_micros: u32,
     encryption: Encryption,
-    /// Whether it goes: a datagram may be refused without a word, and gets no answer where the same
-    /// request is under way.
+    /// Whether the answer goes: a datagram may be refused silently, and gets no answer where the
+    /// same request is under way.
     pub goes: bool,
     is_given_up: bool,
 }
@@ -114,8 +114,7 @@ impl<E: Environment> Parking<E> {
         }
     }
 
-    /// Ends a request: its coin passed, or did not, or its owner cannot say; or it is to get no
-    /// answer.
+    /// Ends a request: its coin passed, or did not, or its owner cannot say, or it gets no answer.
     pub fn end(&self, id: usize, passed: Option<Result<bool, NotChanged>>) {
         let mut requests = self.requests.borrow_mut();
         let parked = &mut requests[id];
@@ -146,9 +145,9 @@ impl<E: Environment> Parking<E> {
         self.wake();
     }
 
-    /// Gives up the answers of requests that began before this and wait still. Their numbers are
-    /// free for others once their coins' owners have said what became of them. Gives how many there
-    /// were.
+    /// Gives up the answers of requests that began before this time and still wait. Their numbers
+    /// are free for others once their coins' owners have said what became of them. Returns how many
+    /// there were.
     pub fn give_up(&self, before: Duration) -> usize {
         let mut requests = self.requests.borrow_mut();
         let mut released = self.released.borrow_mut();
@@ -181,7 +180,7 @@ impl<E: Environment> Parking<E> {
         }
     }
 
-    /// Waits until requests have ended, and puts word of them in place of what is in `released`.
+    /// Waits until requests have ended, and replaces the content of `released` by notices of them.
     /// From then on their numbers are free for others.
     pub fn poll_released(
         &self,

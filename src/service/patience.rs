@@ -11,18 +11,18 @@ use super::{
 };
 use crate::runtime::Environment;
 
-/// How often answers are looked for that have waited too long, at most and at least.
+/// Maximum and minimum time between two checks for answers that have waited too long.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
-/// Answers that nobody waits for any more and that are run to their ends. With more, requests that
-/// have to wait get no answer at once: nothing says how long the disk will be silent, and each
-/// takes memory.
+/// Maximum number of answers that nobody waits for any more and that are run to their ends. Beyond
+/// it, requests that have to wait get no answer at once: nobody knows how long the disk will be
+/// silent, and each takes memory.
 const ORPHANS_MAX: usize = 1_024;
 
-/// An answer that comes later, to a request that began at `start` and has this place among those
-/// that wait; or none, where the disk has kept it too long. What makes the answer is run to its end
-/// all the same, without a place.
+/// An answer that comes later, to a request that began at `start` and has this place among the
+/// waiting ones. There is no answer where the disk has kept it too long; its future is run to its
+/// end all the same, without a place.
 pub(super) fn later<E: Environment>(
     node: &Rc<Node<E>>,
     start: Duration,
@@ -33,7 +33,7 @@ pub(super) fn later<E: Environment>(
     if node.shard().is_stalled() && node.orphans.get() >= ORPHANS_MAX {
         return Outcome::Later(Box::pin(async { Made::default() }));
     }
-    // In a box of its own: it has to be able to go on alone.
+    // In a box of its own: the future has to be able to go on alone.
     let answer = Box::pin(answer);
     Outcome::Later(Box::pin(async move {
         let given_up = pin!(node.kept_too_long(start));
@@ -85,7 +85,7 @@ impl<E: Environment> Node<E> {
                 let count = self.parking.give_up(before) as u64;
                 self.given_up.set(self.given_up.get() + count);
             }
-            // Those that wait with a task of their own look for themselves.
+            // Requests that wait with a task of their own check for themselves.
             shard.stall_changed().notify();
             shard.environment.sleep(look).await;
         }

@@ -11,17 +11,18 @@ use crate::{protocol::RaidaId, shard::Stranger};
 /// How many requests of a sort one address may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Requests a second for as long as it likes; 0 for as many as it likes.
+    /// Requests a second in the long run; 0 for any number.
     pub per_s: u32,
-    /// Requests at once, after some time without any.
+    /// Requests at once, after a time without any.
     pub burst: u32,
 }
 
-/// Addresses share so many accounts: those that fall on the same one share what it allows. An
-/// account takes 16 bytes, 64 KiB together, however many addresses there are. A power of two.
+/// Number of accounts that all addresses share: addresses that fall on the same account share what
+/// it allows. An account takes 16 bytes, 64 KiB together, however many addresses there are. A power
+/// of two.
 const ACCOUNTS: usize = 4_096;
 
-/// What each address has sent lately, on one core.
+/// What each address sent lately, on one core.
 pub(super) struct Rates {
     /// From one request to the next at the rate allowed.
     interval: Duration,
@@ -77,7 +78,7 @@ impl Rates {
         is_admitted
     }
 
-    /// Counts so many requests more: one that was admitted makes as much work as these.
+    /// Counts `requests` more: an admitted request made as much work as that many requests.
     pub(super) fn charge(&self, stranger: Stranger, requests: usize) {
         let account = self.account(stranger.number());
         account.set(account.get() + self.interval * requests as u32);
@@ -90,12 +91,12 @@ impl Rates {
     }
 }
 
-/// Wrong claims in the name of each server from each address, on one core. The number of a ticket
-/// has 32 bits: who may try as many as it likes finds some that others hold.
+/// Wrong claims in the name of each server from each address, on one core. A ticket's number has 32
+/// bits, so a stranger with unlimited tries finds some that others hold.
 pub(super) struct WrongClaims(Rates);
 
 impl WrongClaims {
-    /// So many a minute, and as many at once; 0 for any number.
+    /// Allows `per_min` wrong claims a minute, and as many at once; 0 for any number.
     pub(super) fn new(per_min: u32) -> WrongClaims {
         let interval = match per_min {
             0 => Duration::ZERO,
@@ -109,8 +110,8 @@ impl WrongClaims {
     }
 
     /// Whether a claim in this server's name from this address is looked at now; counts it as wrong
-    /// if so. Many may be looked at at the same time, so it is too late to count it when it turns
-    /// out wrong.
+    /// if so. Many claims may be looked at at the same time, so counting them when they turn out
+    /// wrong would be too late.
     pub(super) fn admits(
         &self,
         claimant: RaidaId,
@@ -121,7 +122,7 @@ impl WrongClaims {
         self.0.interval.is_zero() || self.0.charge_one(account, now())
     }
 
-    /// Takes back that one counts which was looked at.
+    /// Takes back the count of one claim that was looked at.
     #[inline]
     pub(super) fn was_right(&self, claimant: RaidaId, stranger: Stranger) {
         let account = self.account(claimant, stranger);
@@ -134,9 +135,9 @@ impl WrongClaims {
 }
 
 /// Claims that this node makes because strangers ask for fixes, on one core. The other servers
-/// count the wrong ones in its name ([`WrongClaims`]) and beyond a limit take no claim of it at
+/// count the wrong ones in its name ([`WrongClaims`]) and beyond a limit accept no claim of it at
 /// all: a stranger with invented tickets would stop everybody's fixes. So where many were wrong
-/// lately, it claims only for strangers that have brought no wrong ticket lately.
+/// lately, the node claims only for strangers that have brought no wrong ticket lately.
 pub(super) struct OwnClaims {
     /// From one wrong claim to the next; zero for any number.
     interval: Duration,
@@ -152,7 +153,8 @@ const WRONG_TICKET: Duration = Duration::from_secs(1);
 const WRONG_TICKETS_MOST: Duration = Duration::from_secs(600);
 
 impl OwnClaims {
-    /// So many wrong claims a minute at each server, and as many at once; 0 for any number.
+    /// Allows `per_min` wrong claims a minute at each server, and as many at once; 0 for any
+    /// number.
     pub(super) fn new(per_min: u32) -> OwnClaims {
         let interval = match per_min {
             0 => Duration::ZERO,
@@ -177,19 +179,19 @@ impl OwnClaims {
         let paid = account.get().max(now);
         let is_admitted = is_trusted || paid <= now + self.ahead;
         if is_admitted {
-            // Those of trusted strangers make it no worse for others than it can be.
+            // Claims of trusted strangers make it no worse for others than it already can be.
             account.set(paid.min(now + self.ahead) + self.interval);
         }
         is_admitted
     }
 
-    /// Takes back that one counts.
+    /// Takes back the count of one claim.
     pub(super) fn was_right(&self, server: RaidaId) {
         let account = &self.servers[usize::from(server.get())];
         account.set(account.get().saturating_sub(self.interval));
     }
 
-    /// A stranger has brought so many wrong tickets.
+    /// Counts `tickets` wrong tickets of a stranger.
     pub(super) fn were_wrong(&self, stranger: Stranger, tickets: usize, now: Duration) {
         let account = self.strangers.account(stranger.number());
         let forgotten = account.get().max(now) + WRONG_TICKET * tickets as u32;

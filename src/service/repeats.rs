@@ -1,6 +1,7 @@
 //! Requests that change something and come again (docs/protocol.md, "Repeats"): a duplicate
-//! datagram, a retry after a time-out, a replay. What was carried out lately is answered as it was,
-//! while its coins still have the numbers that it gave them; what is under way is not begun twice.
+//! datagram, a retry after a time-out, a replay. A request carried out lately gets the same answer
+//! again, while its coins still have the numbers that it gave them. A request that is under way is
+//! not begun twice.
 //!
 //! One shard is the home of a request, whichever core it reaches: the owner of the first coin that
 //! it names. That shard remembers it ([`EndedChange`]). A pown of one coin that its owner can begin
@@ -29,7 +30,7 @@ const NAMED_A_TURN: usize = 64 << 10;
 /// Coins whose numbers are hashed before others get their turn: some 50 µs.
 const GIVEN_A_TURN: usize = 4_096;
 
-/// What a request that is carried out says of itself, where its payload does not tell.
+/// What a request tells of itself when it is carried out, where its payload does not tell it.
 #[derive(Default)]
 pub(super) struct Change {
     given: Option<Given>,
@@ -45,7 +46,7 @@ impl<E: Environment> Node<E> {
     }
 
     /// Answers a request that changes something, and carries it out unless it is a repeat; `None`
-    /// where there is to be no answer.
+    /// where the request gets no answer.
     pub(super) async fn once(
         &self,
         command: Command,
@@ -56,7 +57,7 @@ impl<E: Environment> Node<E> {
         let sender = self.sender(caller);
         let first = first_coin(command, payload);
         let name = self.name(command, payload, first).await;
-        // Where it names no coin, some shard.
+        // Where it names no coin, any shard.
         let home = first.map_or_else(
             || ShardId::new(name.modulo(self.mesh.shards())),
             |coin| coin.page().owner(self.mesh.shards()),
@@ -65,7 +66,7 @@ impl<E: Environment> Node<E> {
         let begin = || self.mesh.ask(home, BeginChange { name, waits });
         let mut begun = begin().await;
         if matches!(begun, Ok(Begun::UnderWay)) && home == self.shard().id {
-            // Another core may have answered it, and word of that be here already.
+            // Another core may have answered it, and its notice may be here already.
             self.mesh.look_up();
             begun = begin().await;
         }
@@ -103,8 +104,8 @@ impl<E: Environment> Node<E> {
                 let change = self.changes.borrow_mut().insert(Change::default());
                 caller.change = Some(change);
                 let answered = match command {
-                    // The most frequent; the others are in a box, so that it has not to carry their
-                    // size.
+                    // The most frequent command; the others are in a box, so that the future does
+                    // not have their size.
                     Command::Pown => self.pown(payload, out).await,
                     _ => Box::pin(self.rarely(command, payload, caller, out)).await,
                 };
@@ -147,13 +148,13 @@ impl<E: Environment> Node<E> {
         naming.finish(first)
     }
 
-    /// A request gave coins these numbers, and its payload does not tell: to be said when the
-    /// change is in force.
+    /// Says which numbers a request gave to coins, where its payload does not tell. To be called
+    /// when the change is in force.
     pub(super) fn gave(&self, caller: Caller, given: Given) {
         self.note(caller, |change| change.given = Some(given));
     }
 
-    /// As [`Node::gave`], of a request that does not name the coins either.
+    /// As [`Node::gave`], for a request that does not name the coins either.
     pub(super) fn gave_to(&self, caller: Caller, coins: Vec<Coin>) {
         self.note(caller, |change| {
             change.given = Some(Given::default());
@@ -181,7 +182,7 @@ impl<E: Environment> Node<E> {
         given
     }
 
-    /// What is to be remembered of a request with this answer: `None` where it was refused, or some
+    /// What the node remembers of a request with this answer: `None` where it was refused, or some
     /// coin of it was not changed.
     async fn carried_out(
         &self,
@@ -215,7 +216,7 @@ impl<E: Environment> Node<E> {
                     details: None,
                 })
             }
-            // Tickets that were accepted; no AN was written where nothing was given.
+            // Tickets were accepted; no AN was written where nothing was given.
             Command::FixEncryption => Some(CarriedOut {
                 given: change.given?,
                 details: Some(Box::new(Details {
@@ -236,7 +237,7 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Answers a request as the one before it that was the same, where its coins still have the
+    /// Answers a request like the earlier one that was the same, where its coins still have the
     /// numbers that it gave them.
     ///
     /// # Errors
@@ -368,9 +369,9 @@ impl<E: Environment> Node<E> {
 
 /// What must hold of the coins of a repeat.
 enum Again {
-    /// They have these numbers, of several of one coin the last.
+    /// They have these numbers; of several of one coin, the last.
     Have(Vec<(Coin, An)>),
-    /// Their numbers are those that are remembered, as a hash.
+    /// Their numbers have this hash.
     Hashed(Vec<Coin>),
     /// They have the numbers that a generator says.
     Derived(Vec<Coin>, crate::protocol::healing::PartialGenerator),
@@ -380,7 +381,7 @@ enum Again {
 
 /// The last number for each coin.
 fn last_of_each(mut numbers: Vec<(Coin, An)>) -> Vec<(Coin, An)> {
-    // The last comes first and stays.
+    // The last one comes first and stays.
     numbers.reverse();
     numbers.sort_by_key(|&(coin, _)| coin);
     numbers.dedup_by_key(|&mut (coin, _)| coin);

@@ -22,7 +22,7 @@ pub(super) fn scatter<R>(
     records: impl Iterator<Item = Option<(Coin, R)>>,
 ) -> Scattered<R> {
     let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<R>)> = BTreeMap::new();
-    // A quarter more than an even share each.
+    // A quarter more than an even share for each.
     let most = records.size_hint().1.unwrap_or(0);
     let share = most.min(most.div_ceil(usize::from(shards)) * 5 / 4);
     let room = || (Vec::with_capacity(share), Vec::with_capacity(share));
@@ -88,8 +88,8 @@ impl<E: Environment> Node<E> {
         outcome
     }
 
-    /// Changes coins that each pass or fail by themselves, and tells `pass` which passed. Those
-    /// that pass change together: after a crash all of them have, or none.
+    /// Changes coins that each pass or fail on their own, and tells `pass` which passed. Those that
+    /// pass change together: after a crash all of them have changed, or none.
     ///
     /// # Errors
     /// 194 where a shard cannot answer now, 254 where too many wait for one of the coins; nothing

@@ -25,7 +25,7 @@ use crate::{
     shard::{Asked, Exchange, Replacement, Single},
 };
 
-/// How a request came, as far as its answer depends on it.
+/// How a request came, as far as its answer depends on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A stream: answers of any length.
@@ -40,14 +40,14 @@ pub enum Outcome {
     Answered,
     /// There is no response.
     Silent,
-    /// The response was appended, but for what [completes](super::Release::complete) it: it may go
-    /// when that is [released](super::Service::poll_released) under this number, whatever becomes
-    /// of the client.
+    /// The response was appended, except for what [completes](super::Release::complete) it. It may
+    /// go when it is [released](super::Service::poll_released) under this number, whatever happens
+    /// to the client.
     Parked(usize),
-    /// The response comes later. Run it to its end, whatever becomes of the client: it may be a
-    /// change that holds coins. What has not begun when the session is dropped ends by itself. An
-    /// empty one is none: over UDP the request may be one that is under way or refused without a
-    /// word; otherwise there never will be one, since nobody knows what becomes of the request
+    /// The response comes later. Run it to its end, whatever happens to the client: it may be a
+    /// change that holds coins. A response that has not begun when the session is dropped ends by
+    /// itself. An empty response is none: over UDP the request may be under way already or refused
+    /// silently; otherwise there will never be one, since nobody knows what becomes of the request
     /// while the disk does not answer.
     Later(Pin<Box<dyn Future<Output = Made>>>),
 }
@@ -72,7 +72,8 @@ const GROUP: usize = 4;
 /// of it: the response says 0.
 const UNTIMED_BODY_BYTES_MAX: usize = 1_000;
 
-/// Of plain requests, most of all: in its place, since moving a key costs more than the rest of it.
+/// The key of plain requests, which are most requests. It stays in its place, since moving a key
+/// costs more than the rest of the request.
 static NO_KEY: Key = Key::None;
 
 /// A request whose answer takes longer: what its response needs besides status and payload.
@@ -86,15 +87,15 @@ struct Pending {
 /// When a request began; `None` while it takes less than a microsecond.
 type Start = Option<Duration>;
 
-/// What became of a request about one coin.
+/// What happened to a request about one coin.
 enum Parked {
     /// It is answered.
     Now(Status),
     /// It waits under this number.
     Under(usize),
-    /// The same is under way, and there is no answer.
+    /// The same request is under way, and there is no answer.
     Repeated,
-    /// It has to wait for something else than the coin's owner; nothing has happened.
+    /// It has to wait for something other than the coin's owner; nothing has happened.
     HasToWait,
 }
 
@@ -127,7 +128,7 @@ impl<E: Environment> Session<E> {
         }
     }
 
-    /// Where the next requests come from; before it is said, from nowhere.
+    /// Where the next requests come from; nowhere before it is set.
     #[inline]
     pub fn come_from(&mut self, address: IpAddr) {
         self.caller.address = address;
@@ -160,8 +161,8 @@ impl<E: Environment> Session<E> {
         found
     }
 
-    /// Has the processor fetch what a request will need that is about to be handled, as far as can
-    /// be told from `bytes`, of which it may be the front.
+    /// Has the processor prefetch what a request will need that is handled soon, as far as `bytes`
+    /// tell. `bytes` may be the front of the request only.
     #[inline]
     pub fn prepare(&self, bytes: &[u8]) {
         let shard = self.node.shard();
@@ -175,7 +176,7 @@ impl<E: Environment> Session<E> {
         }
     }
 
-    /// Answers what [`split`](Session::split) refused; `bytes` is what has come of it.
+    /// Answers what [`split`](Session::split) refused; `bytes` is the part that has come.
     pub fn refuse(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.node.shard().count(|counters| counters.requests += 1);
         let status = match self.split(bytes) {
@@ -186,7 +187,7 @@ impl<E: Environment> Session<E> {
         refuse(out, bytes, status, &self.node.rules.get(), 0);
     }
 
-    /// Answers the beginning of a request that there is no room for.
+    /// Answers the beginning of a request where there is no room for the request.
     pub fn refuse_for_room(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.node.shard().count(|counters| counters.requests += 1);
         let group = bytes.get(GROUP).copied().unwrap_or_default();
@@ -194,8 +195,8 @@ impl<E: Environment> Session<E> {
         refuse(out, bytes, self.node.no_room(group), &rules, 0);
     }
 
-    /// Answers a whole request of a stream, decrypting it in place: the one that the stream was
-    /// [found](Session::split) to start with, where it was looked at.
+    /// Answers a whole request of a stream, decrypting it in place: the request that
+    /// [`split`](Session::split) found at the start of the stream, where it was called.
     #[inline]
     pub fn request(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Outcome {
         if let Some((header, length)) = self.found.take()
@@ -253,7 +254,7 @@ impl<E: Environment> Session<E> {
         (!is_short).then(|| shard.environment.monotonic())
     }
 
-    /// The account of whoever sent this request.
+    /// The account of the sender of this request.
     fn account(&self) -> Account {
         let budget = &self.node.budget;
         match self.order {
@@ -283,7 +284,7 @@ impl<E: Environment> Session<E> {
             .answer_refusal(header, &caller, start, refusal, out)
     }
 
-    /// It takes longer: what it has taken so far, if it is not known, is less than a microsecond.
+    /// It takes longer. Where the time so far is not known, it is less than a microsecond.
     fn pending(&self, header: &RequestHeader, start: Start) -> Pending {
         Pending {
             header: *header,
@@ -305,8 +306,8 @@ impl<E: Environment> Session<E> {
         outcome
     }
 
-    /// Answers a request that is to be measured if it is answered in one go. Apart, so that the
-    /// many that are not do not carry the looks at the clock.
+    /// Answers a request that is measured if it is answered in one go. This is a function of its
+    /// own so that the many requests that are not measured do not read the clock.
     #[cold]
     #[inline(never)]
     fn measure(&mut self, header: &RequestHeader, body: &mut [u8], out: &mut Vec<u8>) -> Outcome {
@@ -320,7 +321,7 @@ impl<E: Environment> Session<E> {
         outcome
     }
 
-    /// Answers a request. `looked` is what the clock said when it came, where somebody looked.
+    /// Answers a request. `looked` is the clock's time when it came, where the clock was read.
     fn answer(
         &mut self,
         header: &RequestHeader,
@@ -435,8 +436,8 @@ impl<E: Environment> Session<E> {
         })
     }
 
-    /// Asks the owner of the only coin of a request, which nothing before it on its connection
-    /// concerns.
+    /// Asks the owner of the only coin of a request; no earlier request on its connection concerns
+    /// that coin.
     ///
     /// # Errors
     /// Where there is no place to wait in; nothing has happened.
@@ -453,7 +454,7 @@ impl<E: Environment> Session<E> {
         let place = self.order.as_ref().map(|order| {
             let footprint = Footprint::one(coin, changes, key_coins(header));
             // Only where it cannot be overtaken: on its way to another shard it may turn out to be
-            // one that was asked before, which takes a task there.
+            // a repeat, which takes a task there.
             let is_queued = changes && node.shard().owns(coin.page());
             let place = order.enter_free(footprint, is_queued.then_some(coin));
             (order.clone(), place)
@@ -594,7 +595,7 @@ impl<E: Environment> Node<E> {
         paid(out, share)
     }
 
-    /// What a request of this group is told that there is no room for.
+    /// The status for a request of this group where there is no room for it.
     pub(super) fn no_room(&self, group: u8) -> Status {
         match group {
             2 | 4 => in_dialect(Status::OUT_OF_MEMORY, self.rules.get().dialect),
@@ -602,7 +603,7 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Counts a request that a task answered, if it did, and what it took.
+    /// Counts a request that a task answered, if it did, and the time that it took.
     fn answered_later(&self, pending: &Pending, made: &Made) {
         if made.bytes.is_empty() {
             return;
@@ -631,7 +632,7 @@ impl<E: Environment> Node<E> {
         )
     }
 
-    /// Whether a refusal may be sent to this caller now, who sent a datagram; counts it.
+    /// Whether a refusal may be sent now to this caller, who sent a datagram; counts it.
     #[cold]
     fn may_refuse(&self, caller: &Caller, status: Status) -> bool {
         let now = || self.shard().environment.monotonic();
@@ -639,12 +640,12 @@ impl<E: Environment> Node<E> {
         datagram.is_none_or(|datagram| self.datagrams.may_refuse(datagram, status, now))
     }
 
-    /// Ends a response: [`Outcome::Answered`], or [`Outcome::Silent`] where there is to be none.
+    /// Ends a response: [`Outcome::Answered`], or [`Outcome::Silent`] where the request gets none.
     ///
     /// Every answer of every command passes here but those that a header alone is refused with and
     /// the end of [parked](Outcome::Parked) ones; so what holds over UDP for all of them is here. A
-    /// command that changes something must not come with an answer that is too long: whoever is
-    /// told to ask over TCP has to find everything as it was. It looks at
+    /// command that changes something must not come with an answer that is too long: a client that
+    /// is told to ask over TCP has to find everything as it was. It looks at
     /// [`Caller::payload_bytes_max`] first.
     #[inline]
     #[allow(
@@ -695,7 +696,7 @@ impl<E: Environment> Node<E> {
 }
 
 impl Caller {
-    /// The same, whose request takes its bytes from where this place is.
+    /// Like the function above, for a request that takes its bytes from the account of this place.
     fn paying(self, place: &budget::Place) -> Caller {
         Caller {
             account: place.account_id(),
@@ -712,7 +713,8 @@ impl<E: Environment> Drop for Session<E> {
     }
 }
 
-/// An answer, with the share of the request that it is all that is left of.
+/// An answer, with the share of its request. The share is reduced to what the answer takes: nothing
+/// else is left of the request.
 fn paid(bytes: Vec<u8>, mut share: Share) -> Made {
     share.hold(bytes.capacity());
     Made {

@@ -5,8 +5,8 @@ use crate::{
 
 /// Coins sorted before others get their turn.
 const SORTED_A_TURN: usize = 8_192;
-/// Coins are sorted by the part of all coins that they are in, and then within that part: so many
-/// parts, of some four pages each.
+/// Number of parts that all coins are divided into, some four pages each. Coins are sorted by part
+/// first, and then within their part.
 const PARTS: usize = 4_096;
 /// Coins that a part can hold, each once.
 const PART_COINS: usize = (PAGES * COINS_PER_PAGE).div_ceil(PARTS);
@@ -64,8 +64,8 @@ pub(super) async fn ranked(
     Some(ranks.map(|rank| (request[rank as usize], rank)).unzip())
 }
 
-/// The notes of changes of all the coins of a request, both rising: the places that those have
-/// which enter lockers. `ranks` says which place each coin has in the request.
+/// The notes of changes of all the coins of a request, both rising: the places of the coins that
+/// enter lockers. `ranks` says which place each coin has in the request.
 pub(super) fn noted(changes: &[Change], ranks: &[u32]) -> Notes {
     let entering = changes.iter().zip(ranks);
     let entering = entering.filter(|(change, _)| change.an.is_marked());
@@ -75,7 +75,7 @@ pub(super) fn noted(changes: &[Change], ranks: &[u32]) -> Notes {
     }
 }
 
-/// The notes of changes that may put coins into lockers: which place each had in the request.
+/// The notes of changes that may put coins into lockers: the place of each coin in the request.
 /// `changes` are rising; `request` names their coins, each once, and may name others.
 pub(super) fn stored(changes: &[Change], request: impl Iterator<Item = Coin>) -> Notes {
     let mut notes = Notes::default();

@@ -1,5 +1,5 @@
-//! Proofs about several coins at once: looked at before anything is held, so that a wrong one keeps
-//! nobody from the coins, and in pieces, so that a long one does not keep a core to itself.
+//! Proofs about several coins at once. They are checked before anything is held, so that a wrong
+//! proof keeps nobody from the coins, and in pieces, so that a long proof does not occupy a core.
 
 use futures_util::future::join_all;
 
@@ -57,7 +57,7 @@ impl<E: Environment> Node<E> {
         Ok(pairs.fold(true, |have, (&(_, an), real)| have & (an == real)))
     }
 
-    /// The numbers of coins of any shards, zeros for those that are free, and how many are not.
+    /// The numbers of coins of any shards, zeros for free coins, and how many coins are not free.
     async fn numbers_or_zero(&self, coins: &[Coin]) -> Result<(Vec<An>, usize), Status> {
         let mut numbers = vec![An::ZERO; coins.len()];
         let (mut rest, mut circulating) = (&mut numbers[..], 0);
@@ -83,8 +83,8 @@ impl<E: Environment> Node<E> {
         Ok((numbers, circulating))
     }
 
-    /// The numbers of these coins, where each is named once and this sum [proves] that who names
-    /// them knows them.
+    /// The numbers of these coins, where each is named once and this sum [proves] that the client
+    /// that names them knows them.
     ///
     /// # Errors
     /// 194 where a shard cannot answer now.
@@ -117,8 +117,8 @@ impl<E: Environment> Node<E> {
         Ok(is_proven.then_some(numbers))
     }
 
-    /// Looks whether a sum proves that who names these coins owns them; what is held afterwards
-    /// must be [looked at again](Node::still_proves).
+    /// Checks whether a sum proves that the client that names these coins owns them. What is held
+    /// afterwards must be [looked at again](Node::still_proves).
     ///
     /// # Errors
     /// 194 where a shard cannot answer now.
@@ -146,10 +146,9 @@ impl<E: Environment> Node<E> {
         })
     }
 
-    /// Whether a sum that was proven proves the same of the coins now that they are held.
+    /// Whether the sum, proven before, still proves the coins now that they are held.
     pub(super) fn still_proves(&self, proven: &Proven, held: &Held<'_>, sum: An) -> bool {
-        // Seldom: somebody changed one of them meanwhile, and perhaps the sum is right all the
-        // same.
+        // Rare: somebody changed one of them meanwhile, and the sum may still be right.
         held.are(&proven.numbers) || {
             let mut known = self.shard().sum_of(held.values.len());
             let mut values = held.values.iter().copied();

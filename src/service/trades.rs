@@ -36,9 +36,9 @@ use crate::{
     },
 };
 
-/// Whoever can say whether something has been paid.
+/// Tells whether something has been paid.
 pub trait Settle {
-    /// Whether an answer has to be waited for: then one stranger may have few questions under way.
+    /// Whether its answers take time: then one stranger may have only few questions under way.
     fn takes_time(&self) -> bool {
         false
     }
@@ -47,10 +47,10 @@ pub trait Settle {
     fn ask(&self, purchase: Purchase) -> LocalBoxFuture<'static, Settled>;
 }
 
-/// A purchase as whoever settles it needs to see it.
+/// A purchase, as the settler of payments sees it.
 #[derive(Clone, Debug)]
 pub struct Purchase {
-    /// What for how much.
+    /// What is for sale, and for how much.
     pub offer: Offer,
     /// Where the seller wants to be paid, as the seller wrote it.
     pub seller: Box<[u8]>,
@@ -58,28 +58,28 @@ pub struct Purchase {
     pub transaction: PaymentId,
     /// The buyer's own name for the purchase.
     pub receipt: [u8; 16],
-    /// What the buyer has to say.
+    /// The buyer's memo.
     pub memo: Vec<u8>,
-    /// What the locker is called.
+    /// The name of the locker.
     pub locker: PublicId,
 }
 
 /// What became of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It is there.
+    /// The payment is there.
     Paid,
-    /// It is there, of what was agreed and to the seller, and not confirmed yet.
+    /// The payment is there, as agreed and to the seller, and is not confirmed yet.
     Seen,
-    /// Nobody has seen it, or nobody could find out.
+    /// Nobody has seen the payment, or nobody could find out.
     Pending,
-    /// It is not what was agreed.
+    /// The payment is not as agreed.
     Refused,
     /// Nobody can tell.
     NotSetUp,
 }
 
-/// Nobody says whether anything has been paid.
+/// A settler that can never say whether something has been paid.
 #[derive(Clone, Copy, Debug)]
 pub struct NoSettlement;
 
@@ -92,20 +92,20 @@ impl Settle for NoSettlement {
 /// How this node trades.
 #[derive(Clone)]
 pub struct Trading {
-    /// Who says whether something has been paid.
+    /// The settler that says whether something has been paid.
     pub settlement: Rc<dyn Settle>,
-    /// What may be asked for.
+    /// The currencies that an offer may ask for.
     pub accepted: Vec<Currency>,
-    /// How often it is asked, where its answer has to be waited for.
+    /// How often the settler is asked, where its answer takes time.
     pub questions: QuestionRates,
 }
 
 /// How many questions a second, on each core: each takes a process of the operator's.
 #[derive(Clone, Copy, Debug)]
 pub struct QuestionRates {
-    /// Of one address.
+    /// Questions of one address.
     pub per_address: Rate,
-    /// Of all datagrams together, which bear any address.
+    /// Questions of all datagrams together, which bear any address.
     pub by_datagram: Rate,
 }
 
@@ -120,7 +120,7 @@ impl QuestionRates {
     };
 }
 
-/// Who has asked lately, on one core.
+/// The strangers that asked lately, on one core.
 pub(super) struct Questions {
     of_one: Rates,
     by_all_datagrams: Rates,
@@ -136,7 +136,7 @@ impl Questions {
 
     fn admit(&self, caller: Caller, now: impl Fn() -> Duration) -> bool {
         let stranger = caller.stranger();
-        // One that has had its share takes nothing from the others.
+        // A stranger that has had its share takes nothing from the others.
         self.of_one.admits(stranger, &now)
             && (caller.transport == Transport::Tcp || self.by_all_datagrams.admits(stranger, &now))
     }
@@ -154,8 +154,8 @@ impl Trading {
 }
 
 impl<E: Environment> Node<E> {
-    /// Puts coins under a trade key, and that up for sale. Whoever is about to make the same offer
-    /// waits until this is done.
+    /// Puts coins under a trade key, and puts that key up for sale. Another request that is about
+    /// to make the same offer waits until this one is done.
     pub(super) async fn put_for_sale(
         &self,
         payload: &[u8],
@@ -214,7 +214,8 @@ impl<E: Environment> Node<E> {
         let (key, coins) = (request.key.an(), &proven.coins);
         let is_offered = self.mesh.ask_all(|| question::IsOffered(offer)).await;
         let is_offered = is_offered.contains(&true);
-        // Where there are more, one of them is another: which one is not asked.
+        // Where there are more coins, one of them is not of this offer; it does not matter which
+        // one.
         let listed = Listed {
             most: coins.len(),
             beyond: Status::OFFER_EXISTS,
@@ -275,7 +276,7 @@ impl<E: Environment> Node<E> {
             let seller = sellers.into_iter().flatten().next();
             return Ok(PeekTrade::answer_address(seller.as_deref(), out));
         }
-        // Those of several shards come together in one list.
+        // Coins of several shards come together in one list.
         let listed = Listed::answered(caller, size_of::<Coin>() + Coin::SIZE);
         let (mut most, mut _room) = (RECORDS_A_TURN / usize::from(self.mesh.shards()), None);
         for _ in 0..LISTING_TRIES {
@@ -300,8 +301,8 @@ impl<E: Environment> Node<E> {
         Err(Status::OUT_OF_MEMORY)
     }
 
-    /// Takes an offer back; not while somebody's payment for it is under way. Nothing is put up
-    /// under the key, and nobody buys what is, from the look at it until it is moved.
+    /// Takes an offer back; not while somebody's payment for it is under way. From the check until
+    /// the coins are moved, nothing is put up under the key, and nobody buys what is there.
     pub(super) async fn remove_trade(
         &self,
         payload: &[u8],
@@ -372,11 +373,11 @@ impl<E: Environment> Node<E> {
         Ok(verdict(moved > 0))
     }
 
-    /// Buys what is on offer, where it has been paid.
+    /// Buys an offer that has been paid.
     ///
-    /// Nothing is kept from others while that is found out. So what was seen before the question is
-    /// looked at again after the answer, by the shards that it belongs to, and is the buyer's alone
-    /// from then until it is written: first the payment, then the trade locker.
+    /// Nothing is kept from others while the settler is asked. So everything seen before the
+    /// question is checked again after the answer, by the shards that own it, and is then reserved
+    /// for the buyer until it is written: first the payment, then the trade locker.
     pub(super) async fn buy(&self, payload: &[u8], caller: Caller) -> Result<Status, Status> {
         let request = Buy::parse(payload)?;
         let payment = *request.transaction.as_bytes();
@@ -394,8 +395,8 @@ impl<E: Environment> Node<E> {
         bought
     }
 
-    /// What comes of a purchase with a payment of which this is known; nothing yet where the
-    /// payment is this buyer's now.
+    /// What comes of a purchase whose payment is in this state. `None` where the purchase goes on:
+    /// the payment is this buyer's now.
     fn outcome_of(&self, known: PaymentState, buyer: Buyer) -> Result<Option<Status>, Status> {
         match known {
             PaymentState::New => Ok(None),
@@ -413,7 +414,7 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Buys with a payment that nobody else is looking at for the same.
+    /// Buys with a payment that nobody else is checking for the same purchase.
     async fn buy_alone(
         &self,
         request: &Buy<'_>,
@@ -450,8 +451,8 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Asks whether a purchase is paid, where its stranger asks not too often and has not too many
-    /// such questions under way.
+    /// Asks whether a purchase is paid, where its stranger does not ask too often and has not too
+    /// many such questions under way.
     async fn settled(
         &self,
         request: &Buy<'_>,
@@ -496,7 +497,8 @@ impl<E: Environment> Node<E> {
         }
     }
 
-    /// Hands a trade locker over, where it is for sale still as it was found and nobody else's.
+    /// Hands a trade locker over, where it is still for sale as it was found and nobody else has
+    /// reserved it.
     async fn hand_over(
         &self,
         request: &Buy<'_>,
@@ -512,7 +514,7 @@ impl<E: Environment> Node<E> {
             Ok(None) => return Err(Status::NO_SUCH_OFFER),
             Err(refused) => return Err(status_of(refused)),
         };
-        // Who has paid and could not be given the coins yet keeps them.
+        // A buyer who has paid and could not be given the coins yet keeps them reserved.
         let kept = Some((buyer, from));
         let bytes = coins.len() * (size_of::<Coin>() + CHANGED);
         let Ok(_room) = self.budget.take(caller.account, bytes) else {
@@ -544,7 +546,8 @@ impl<E: Environment> Node<E> {
             return Err(Status::NO_SUCH_OFFER);
         }
         if self.trading.settlement.takes_time() {
-            // While it was looked at for something else, that may have been kept for it too.
+            // While the payment was checked for another offer, that offer may have been reserved
+            // for it too.
             let end = || question::EndHolds(buyer.payment);
             self.mesh.ask_all(end).await;
         }
@@ -555,7 +558,7 @@ impl<E: Environment> Node<E> {
         Ok(Status::ALL_PASS)
     }
 
-    /// Finds a trade locker with this offer that this buyer may have, wherever one is.
+    /// Finds a trade locker with this offer that this buyer may have, wherever it is.
     async fn find_sale(&self, offer: Offer, buyer: Buyer) -> Result<(ShardId, FoundSale), Status> {
         let mut found = None;
         for home in (0..self.mesh.shards()).map(ShardId::new) {
@@ -569,8 +572,8 @@ impl<E: Environment> Node<E> {
         found.ok_or(Status::NO_SUCH_OFFER)
     }
 
-    /// Changes coins that lie under a trade key, in this order, together, and gives how many they
-    /// were: none where they do not lie there any more.
+    /// Changes coins that lie under a trade key, in this order, together, and returns how many they
+    /// were: none where they no longer lie there.
     async fn move_all(
         &self,
         key: An,
@@ -597,7 +600,7 @@ impl<E: Environment> Node<E> {
         Ok(changed.map_or(0, |()| coins.len()))
     }
 
-    /// The shard where offers like this one are made one at a time.
+    /// The shard where offers equal to this one are made one at a time.
     fn registrar(&self, offer: &Offer) -> ShardId {
         let mut bytes = Vec::with_capacity(Offer::SIZE);
         offer.write(&mut bytes);
@@ -605,7 +608,7 @@ impl<E: Environment> Node<E> {
     }
 }
 
-/// What a buyer hears who cannot have what was on offer.
+/// The status for a buyer who cannot have the offer.
 fn status_of(refused: SaleRefused) -> Status {
     match refused {
         SaleRefused::NotOffered | SaleRefused::Taken => Status::NO_SUCH_OFFER,
@@ -613,7 +616,7 @@ fn status_of(refused: SaleRefused) -> Status {
     }
 }
 
-/// Stands for what a payment buys, and for whom.
+/// A digest of what a payment buys, and for whom.
 fn digest(request: &Buy<'_>) -> [u8; 16] {
     let mut offer = Vec::with_capacity(Offer::SIZE);
     request.offer.write(&mut offer);

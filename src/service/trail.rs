@@ -13,7 +13,7 @@ use crate::{
     shard::{FixLook, NotIssued},
 };
 
-/// What a core has done about healing since the start.
+/// What a core did about healing since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealingCounts {
     /// Tickets issued.
@@ -22,13 +22,14 @@ pub struct HealingCounts {
     pub tickets_refused: u64,
     /// Tickets that were not issued because their address had its share of them.
     pub tickets_refused_share: u64,
-    /// Tickets that were not issued because one of their coins was in as many as it may be.
+    /// Tickets that were not issued because one of their coins was in the maximum number of
+    /// tickets.
     pub tickets_refused_coin: u64,
     /// Claims that were answered with coins.
     pub claims: u64,
     /// Claims that came from another address than the claiming server's.
     pub claims_from_elsewhere: u64,
-    /// Claims of tickets that there are not, or not any more, or whose coins all have other numbers
+    /// Claims of tickets that do not exist, or no longer, or whose coins all have other numbers
     /// now.
     pub claims_unknown: u64,
     /// Claims of tickets that the same server had claimed before.
@@ -41,24 +42,23 @@ pub struct HealingCounts {
     pub too_many_requests: u64,
     /// Fixes.
     pub fixes: u64,
-    /// Coins repaired by them.
+    /// Coins that fixes repaired.
     pub coins_repaired: u64,
-    /// Coins that were not, for whatever reason.
+    /// Coins that fixes did not repair, for whatever reason.
     pub coins_not_repaired: u64,
-    /// Those of them that servers enough vouched for, and that something but a fix had changed less
-    /// than 300 s before, or something since the fix came.
+    /// Those of them with enough votes that something other than a fix had changed less than 300 s
+    /// before, or anything since the fix came.
     pub coins_changed_lately: u64,
-    /// Those of them that servers enough vouched for, and that a ticket of this node listed with
-    /// the number in force.
+    /// Those of them with enough votes that a ticket of this node listed with the number in force.
     pub coins_vouched_here: u64,
-    /// Servers that voted, of all fixes.
+    /// Servers that voted, in all fixes.
     pub votes: u64,
-    /// Servers that were asked to and were down, slow, or refused.
+    /// Servers that were asked to vote and were down, slow, or refused.
     pub votes_missing: u64,
     /// Encryption tickets given.
     pub encryption_tickets: u64,
-    /// Encryption tickets refused: without encryption, proof, or a secret shared with who was to
-    /// read it.
+    /// Encryption tickets refused: without encryption, without proof, or without a secret shared
+    /// with the server that reads it.
     pub encryption_tickets_refused: u64,
     /// Fixes of encryption.
     pub encryption_fixes: u64,
@@ -69,11 +69,11 @@ pub struct HealingCounts {
     pub keys_fixed: u64,
     /// Encryption tickets that were accepted, of all fixes.
     pub encryption_tickets_accepted: u64,
-    /// Encryption tickets that were not: altered, of another coin, too old, or used before; or too
-    /// early.
+    /// Encryption tickets that were not accepted: altered, of another coin, too old, used before,
+    /// or too early.
     pub encryption_tickets_not_accepted: u64,
-    /// Those of them that may be from before the coin changed, or the node started, and are good
-    /// but for that.
+    /// Those of them that are valid, except that they may be from before the coin changed, or the
+    /// node started.
     pub encryption_tickets_too_early: u64,
 }
 
@@ -134,14 +134,14 @@ pub(super) enum NotFixed {
     NoRoom,
 }
 
-/// The trail of healing, for whoever has to find out later what happened: all of it in numbers; in
-/// the log what was refused and repaired, and by whose votes, at level info; each ticket and each
-/// claim at debug. No line has a ticket's number, an authenticity number or what one is derived
-/// from in it.
+/// The trail of healing, for an operator who has to find out later what happened. Numbers count
+/// everything. The log tells what was refused and repaired, and by whose votes, at level info, and
+/// each ticket and each claim at debug. No line contains a ticket's number, an authenticity number
+/// or what one is derived from.
 ///
-/// Strangers decide how much is refused, and a line costs much more than a refusal: of refusals,
-/// and of fixes that repaired nothing, each core tells [so many](REFUSALS_A_SECOND) a second, and
-/// how many more there were.
+/// Strangers decide how much is refused, and a log line costs much more than a refusal. So each
+/// core logs only [a few](REFUSALS_A_SECOND) refusals, and fixes that repaired nothing, a second,
+/// and how many more there were.
 pub(super) struct Trail {
     /// The second that the next two are about.
     second: Cell<u64>,
@@ -150,24 +150,24 @@ pub(super) struct Trail {
     counts: Cell<HealingCounts>,
 }
 
-/// What an operator finds the trail under.
+/// The name under which an operator finds the trail.
 const TARGET: &str = "raida::healing";
 
 const REFUSALS_A_SECOND: u32 = 100;
 
-/// What came of a fix.
+/// The result of a fix.
 pub(super) struct Fixed {
     pub(super) now: Duration,
     pub(super) by: IpAddr,
     /// Coins that it named, each counted once, and how many of them were repaired.
     pub(super) coins: usize,
     pub(super) repaired: usize,
-    /// Those of the others that had votes enough.
+    /// Of the coins that were not repaired, those that had votes enough.
     pub(super) refused: FixesRefused,
     /// Tickets that it brought.
     pub(super) tickets: usize,
-    /// Those who voted, and those who were down, slow, or refused. The others were not waited for:
-    /// it was decided before.
+    /// Servers that voted, and servers that were down, slow, or refused. The others were not waited
+    /// for: the ballot was decided before.
     pub(super) voted: Servers,
     pub(super) no_vote: Servers,
 }
@@ -189,15 +189,15 @@ impl FixesRefused {
     }
 }
 
-/// What came of a fix of encryption.
+/// The result of a fix of encryption.
 pub(super) struct KeyFixed {
     pub(super) now: Duration,
     pub(super) by: IpAddr,
     /// Tickets that it presented.
     pub(super) tickets: usize,
-    /// Whose were accepted.
+    /// The servers whose tickets were accepted.
     pub(super) accepted: Servers,
-    /// How many of the others were good but for the minute rule.
+    /// Number of the other tickets that were valid except for the minute rule.
     pub(super) too_early: usize,
     /// The coin has the new number.
     pub(super) written: bool,
@@ -287,8 +287,8 @@ impl Trail {
         }
     }
 
-    /// Tells of a fix that repaired something, which takes the votes of 13 servers; of others as of
-    /// refusals.
+    /// Logs a fix that repaired something, which takes the votes of 13 servers. Other fixes are
+    /// logged like refusals.
     pub(super) fn fixed(&self, fixed: Fixed) {
         let Fixed {
             now,
@@ -352,7 +352,7 @@ impl Trail {
         }
     }
 
-    /// Tells of a fix that wrote a number; of others as of refusals.
+    /// Logs a fix that wrote a number. Other fixes are logged like refusals.
     pub(super) fn key_fixed(&self, fixed: KeyFixed) {
         let KeyFixed {
             now,

@@ -14,18 +14,18 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, PartialGenerator, TicketId};
 
-/// Coins fixed at a time: what a request for a ticket holds within 65,535 bytes, so that every
-/// server takes it, and less than the 4,096 that a ticket does.
+/// Number of coins fixed at a time: the number that a ticket request of 65,535 bytes holds, so that
+/// every server accepts it; less than the 4,096 that a ticket holds.
 pub const COINS_A_TICKET: usize = 3_000;
 
-/// Groups that have tickets, or ask for them, at the same time. A group sends a server one request
-/// at a time, so that this is also how many requests of a run a server has before it at most, and
-/// how many of its tickets wait to be claimed.
+/// Number of groups that have tickets, or ask for them, at the same time. A group sends a server
+/// one request at a time. So this is also the maximum number of requests of a run that a server has
+/// before it, and of its tickets that wait to be claimed.
 pub const GROUPS_AT_ONCE: usize = 4;
 
-/// Which servers have answered a fix in this run, and which have let one go unanswered until its
-/// time was over. Kept for as long as a command runs, over all its rounds: each fix without an
-/// answer takes [`FIX_TIMEOUT`](super::FIX_TIMEOUT), and a wallet may have many groups.
+/// Which servers have answered a fix in this run, and which have left one unanswered until its time
+/// was over. Kept for as long as a command runs, over all its rounds: each fix without an answer
+/// takes [`FIX_TIMEOUT`](super::FIX_TIMEOUT), and a wallet may have many groups.
 #[derive(Clone, Debug)]
 pub struct FixesSoFar(PerRaida<Manner>);
 
@@ -43,8 +43,8 @@ impl Default for FixesSoFar {
 }
 
 impl FixesSoFar {
-    /// What came instead of the answer of a server that gets no further fix; `None` for any other
-    /// server.
+    /// The result that replaced the answer of a server that gets no further fix; `None` for any
+    /// other server.
     pub fn given_up(&self, raida: RaidaId) -> Option<&str> {
         match &self.0[raida] {
             Manner::Silent(why) => Some(why),
@@ -52,8 +52,8 @@ impl FixesSoFar {
         }
     }
 
-    /// A server that was never heard gets one fix alone: where it is silent, the coins of one group
-    /// are in doubt and no others.
+    /// A server that has not answered yet in this run gets one fix alone: if it is silent, only the
+    /// coins of one group are in doubt.
     fn sent_at_once_max(&self, raida: RaidaId) -> usize {
         match self.0[raida] {
             Manner::Untried => 1,
@@ -73,7 +73,7 @@ impl FixesSoFar {
     }
 }
 
-/// Whether all the time that there is was waited for nothing.
+/// Whether the full time-out passed without an answer.
 fn is_silence(error: &ClientError) -> bool {
     match error {
         ClientError::TimedOut(..) => true,
@@ -82,30 +82,31 @@ fn is_silence(error: &ClientError) -> bool {
     }
 }
 
-/// What servers were asked to do about a coin.
+/// What servers were asked to do with a coin.
 #[derive(Default)]
 pub(super) struct Orders {
-    /// Those that were to fix it: they have had the tickets for it.
+    /// Servers asked to fix it: they have had the tickets for it.
     pub(super) asked: BTreeSet<RaidaId>,
-    /// Those that said that they had.
+    /// Servers that reported the fix as done.
     pub(super) fixed: BTreeSet<RaidaId>,
 }
 
 /// Coins that are fixed together in every round.
 pub(super) struct Group {
-    /// Where they are among the wallet's.
+    /// Their places among the wallet's coins.
     places: Vec<usize>,
     coins: Vec<Coin>,
     /// What was asked for, by a coin's place in the wallet.
     pub(super) orders: BTreeMap<usize, Orders>,
-    /// What their new numbers on each server are derived from, where one was to fix any of them.
-    /// For each server another, since who knows one knows what it makes of every server's number.
+    /// The base of their new numbers on each server, where a server had to fix any of them. Each
+    /// server has a different one: anybody who knows one knows the numbers that it gives on every
+    /// server.
     generators: PerRaida<Option<PartialGenerator>>,
 }
 
 impl Group {
     /// Drawn so that it suits all coins of the group: in a later round the server may have others
-    /// of them to fix. For a whole wallet it could not be: of a million coins hardly any generator
+    /// of them to fix. It could not suit a whole wallet: for a million coins hardly any generator
     /// suits all, since each coin's number is a trade key once in 65,536 times.
     fn generator(
         &mut self,
@@ -137,28 +138,28 @@ pub(super) fn add_groups(groups: &mut Vec<Group>, sick: &[usize], coins: &[Filed
 
 /// A group that is under way.
 struct Open {
-    /// Which group.
+    /// The group.
     group: usize,
-    /// Where those of its coins that are ill are among the wallet's.
+    /// The places, among the wallet's coins, of those of its coins that servers fail.
     ill: Vec<usize>,
-    /// The places in `ill` of what each server is to fix.
+    /// The places in `ill` of the coins that each server has to fix.
     planned: PerRaida<Vec<usize>>,
-    /// What is on disk and was not sent yet.
+    /// Fixes that are on disk and were not sent yet.
     ready: PerRaida<Option<FixOrder>>,
-    /// The numbers in doubt that those of `ready` replaced, by a coin's place in the wallet.
+    /// The numbers in doubt that `ready` replaced, by a coin's place in the wallet.
     replaced: BTreeMap<(RaidaId, usize), An>,
-    /// Requests without an answer.
+    /// Number of requests without an answer.
     asked: usize,
 }
 
-/// What comes from the servers.
+/// A message from the servers.
 enum Heard {
     Tickets(Box<PerRaida<Option<Result<Ticketed, ClientError>>>>),
     Fixed(RaidaId, Fixed),
 }
 
-/// A round. One thread decides and writes, what comes from the servers wakes it up: so groups do
-/// not wait for each other while the disk and the servers have something to do.
+/// A round. One thread decides and writes; messages from the servers wake it up. So groups do not
+/// wait for each other while the disk and the servers have something to do.
 pub(super) struct Round<'a, Draw, At> {
     /// Counted from 1.
     pub(super) number: usize,
@@ -177,7 +178,7 @@ where
     Draw: FnMut(RaidaId, &[Coin]) -> Result<PartialGenerator, getrandom::Error>,
     At: FnMut(Stage),
 {
-    /// Tickets and fixes for the coins at these places among the wallet's, which rise.
+    /// Makes tickets and fixes for the coins at these places among the wallet's, in rising order.
     pub(super) fn carry_out(
         mut self,
         sick: &[usize],
@@ -192,14 +193,14 @@ where
             .filter(|(_, ill): &(_, Vec<usize>)| !ill.is_empty())
             .collect();
         let mut open: Vec<Open> = vec![];
-        // Fixes without an answer, of all groups together.
+        // Number of fixes without an answer, of all groups together.
         let mut fixing = PerRaida::from_fn(|_| 0_usize);
         thread::scope(|scope| {
             let (sender, heard) = mpsc::channel();
             let ask = |group: usize, question: Question| {
                 let sender = sender.clone();
                 scope.spawn(move || {
-                    // A panic has to be heard of here too, or its answer would be waited for.
+                    // A panic must be reported here too, or its answer would be waited for.
                     let answer = catch_unwind(AssertUnwindSafe(|| question.ask(network)));
                     // Nobody listens any more where the disk failed meanwhile.
                     let _ = sender.send((group, answer));
@@ -252,7 +253,7 @@ where
         })
     }
 
-    /// What each server is asked for a ticket for: those of the coins that it passes.
+    /// The coins that each server is asked a ticket for: those that it passes.
     fn passing(&self, ill: &[usize]) -> PerRaida<Option<Owned>> {
         let coins = self.wallet.coins();
         PerRaida::from_fn(|raida| {
@@ -263,7 +264,7 @@ where
         })
     }
 
-    /// Plans what each server is to fix, and brings the new numbers to disk.
+    /// Plans what each server has to fix, and brings the new numbers to disk.
     fn take_tickets(
         &mut self,
         open: &mut Open,
@@ -318,8 +319,8 @@ where
         Ok(())
     }
 
-    /// The fixes that are to be sent now. A server gets new ones when it has answered all that it
-    /// was sent before: so those that it leaves unanswered were sent together, and are waited for
+    /// The fixes to send now. A server gets new ones when it has answered everything that it was
+    /// sent before. So fixes that it leaves unanswered were sent together, and are waited for
     /// together.
     fn due(
         &mut self,
@@ -352,8 +353,8 @@ where
         sent
     }
 
-    /// The server is given up, and was not sent this: what its coins' files said of it before is
-    /// what they are to say again.
+    /// The server is given up, and was not sent this fix: its coins' files get back what they said
+    /// before.
     fn take_back(&mut self, open: &mut Open, raida: RaidaId) {
         if open.ready[raida].take().is_none() {
             return;
@@ -394,7 +395,7 @@ where
 /// Coins with their numbers.
 type Owned = Vec<(Coin, An)>;
 
-/// What servers are asked.
+/// The questions to the servers.
 enum Question {
     Tickets(Box<PerRaida<Option<Owned>>>),
     Fix(RaidaId, FixOrder),
@@ -409,8 +410,8 @@ impl Question {
     }
 }
 
-/// The tickets, and for each of the ill coins whose tickets list it. The answers are to what
-/// [`Round::passing`] gave; no mark of these coins has changed since.
+/// The tickets, and for each of the ill coins, whose tickets list it. The answers are to the
+/// questions that [`Round::passing`] gave; no mark of these coins has changed since.
 fn read_tickets(
     coins: &mut [Filed],
     ill: &[usize],
@@ -435,7 +436,7 @@ fn read_tickets(
         for (place, passed) in asked.into_iter().zip(answer.passed) {
             match passed {
                 true => listed[place][raida] = true,
-                // It changed there since the look.
+                // The coin changed there since the look.
                 false => coins[ill[place]].file.pown.0[raida] = Mark::Failed,
             }
         }

@@ -1,4 +1,4 @@
-//! Healing: coins of a wallet that some servers have lost are repaired there by the word of the
+//! Healing: coins of a wallet that some servers have lost are repaired there, on the votes of the
 //! others (docs/protocol.md, "Group 2: healing").
 //!
 //! | room | what it is |

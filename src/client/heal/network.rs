@@ -5,16 +5,16 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, TicketId};
 
-/// What a server is asked about coins.
+/// A question to a server about coins.
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
-    /// Are these their numbers?
+    /// Whether these are their numbers.
     pub detect: Vec<(Coin, An)>,
-    /// Which of the two numbers have these?
+    /// Which of the two numbers these have.
     pub find: Vec<(Coin, An, An)>,
 }
 
-/// What it said, in the order asked.
+/// The server's answer, in the order asked.
 #[derive(Clone, Debug, Default)]
 pub struct Replies {
     /// Whether each coin to detect passes.
@@ -32,17 +32,17 @@ pub struct Ticketed {
     pub ticket: Option<TicketId>,
 }
 
-/// What came of a fix.
+/// The result of a fix.
 #[derive(Debug, Default)]
 pub struct Fixed {
-    /// What became of each coin, in the order of the request.
+    /// The outcome of each coin, in the order of the request.
     pub outcomes: Vec<Outcome>,
-    /// Why there is no answer, or not to all of it.
+    /// Why there is no answer, or only a partial one.
     pub error: Option<ClientError>,
 }
 
-/// The servers of a network as healing sees them: all are asked at the same time, and those with
-/// nothing to be asked, `None`, answer nothing. Several threads ask at the same time.
+/// The servers of a network as healing sees them: all are asked at the same time. A server with
+/// nothing to ask, `None`, gives no answer. Several threads ask at the same time.
 pub trait Network: Sync {
     /// Asks about coins; nothing is changed.
     fn look(
@@ -50,7 +50,7 @@ pub trait Network: Sync {
         questions: PerRaida<Option<Questions>>,
     ) -> PerRaida<Option<Result<Replies, ClientError>>>;
 
-    /// Asks each for one ticket.
+    /// Asks each server for one ticket.
     fn tickets(
         &self,
         coins: PerRaida<Option<Vec<(Coin, An)>>>,
@@ -61,7 +61,7 @@ pub trait Network: Sync {
 }
 
 /// A server that fixes waits for the others (`[peers] reply_timeout_s`: 5 s, and 32 s with older
-/// ones): whoever gives up earlier does not know what came of it.
+/// ones): a client that gives up earlier does not know the result.
 pub const FIX_TIMEOUT: Duration = Duration::from_secs(40);
 
 impl Network for Raidas {

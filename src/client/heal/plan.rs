@@ -3,13 +3,13 @@ use crate::client::wallet::{Mark, PownString};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// Which of some coins each server is to fix: those that it fails and at least 13 others have
+/// Which of some coins each server has to fix: those that it fails and at least 13 others have
 /// listed on their tickets. `marks` has what the servers said of each coin, `listed` whose tickets
 /// list it.
 ///
-/// A server that did not say whether it knows a coin is sent no fix: it would hold everybody up for
-/// nothing if it is down, and leave two numbers in doubt where it had the right one. It is asked
-/// again in the next round.
+/// A server that did not say whether it knows a coin gets no fix. If it is down, it would hold
+/// everybody up for nothing; if it had the right number, the fix would leave two numbers in doubt.
+/// It is asked again in the next round.
 pub fn plan(marks: &[PownString], listed: &[PerRaida<bool>]) -> PerRaida<Vec<usize>> {
     PerRaida::from_fn(|broken| {
         let coins = marks.iter().zip(listed).enumerate();
@@ -32,7 +32,8 @@ fn votes(listed: &PerRaida<bool>, broken: RaidaId) -> usize {
 mod tests {
     use super::*;
 
-    /// A coin as 25 letters, and as the tickets of those that pass it list it.
+    /// A coin: its marks from 25 letters, and the servers whose tickets list it, which are those
+    /// that pass it.
     fn coin(letters: &str) -> (PownString, PerRaida<bool>) {
         let mut letters = letters.chars();
         let marks = PerRaida::from_fn(|_| match letters.next().unwrap() {

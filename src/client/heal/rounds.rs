@@ -10,11 +10,11 @@ use crate::coin::Coin;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, PartialGenerator, VOTES_NEEDED};
 
-/// Rounds of fixing, at most. A second one is for servers that came back, or had no ticket to give,
-/// during the first.
+/// Maximum number of rounds of fixing. A second one is for servers that came back, or had no ticket
+/// to give, during the first.
 pub const ROUNDS_MAX: usize = 3;
 
-/// What healing is at.
+/// The present step of healing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Asks all servers about the coins.
@@ -23,60 +23,60 @@ pub enum Stage {
     Tickets {
         /// The round, counted from 1.
         round: usize,
-        /// How many coins.
+        /// Number of coins.
         coins: usize,
     },
     /// Waits for servers that fix coins.
     Fixing {
         /// The round, counted from 1.
         round: usize,
-        /// How many coins.
+        /// Number of coins.
         coins: usize,
-        /// On how many servers.
+        /// Number of servers.
         servers: usize,
     },
-    /// Asks all servers once more about the coins that were to be fixed.
+    /// Asks all servers once more about the coins that had to be fixed.
     Checking,
     /// Moves the files to their folders.
     Filing,
 }
 
-/// What became of a wallet's coins.
+/// The result for a wallet's coins.
 #[derive(Clone, Debug)]
 pub struct Healed {
     /// Each coin.
     pub coins: Vec<HealedCoin>,
-    /// Rounds of fixing that there were.
+    /// Number of rounds of fixing.
     pub rounds: usize,
-    /// Why servers did not answer when they were last asked.
+    /// Why servers did not answer the last question.
     pub silent: PerRaida<Option<String>>,
     /// Why servers gave no ticket or fixed nothing.
     pub refusals: Refusals,
-    /// What servers did to coins that nobody asked them to.
+    /// Changes to coins that servers made unasked.
     pub lost: Vec<Lost>,
 }
 
-/// A coin that servers do not know any more which knew it a moment before: somebody changed its
-/// number there, or they lie.
+/// A coin that some servers knew a moment before and no longer know: somebody changed its number
+/// there, or they lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The coin.
     pub coin: Coin,
-    /// Those that passed it before and were to change nothing.
+    /// Servers that passed it before and had nothing to change.
     pub passed_before: Vec<RaidaId>,
-    /// Those that said that they had fixed it.
+    /// Servers that reported a fix of it.
     pub fixed_before: Vec<RaidaId>,
-    /// Those that were to fix it, and so have had the tickets for it, by which anybody can have it
-    /// fixed elsewhere.
+    /// Servers that were asked to fix it. They have had the tickets for it, by which anybody can
+    /// have it fixed elsewhere.
     pub had_tickets: Vec<RaidaId>,
 }
 
 /// The first reason why each server did not do its part in the fixes.
 #[derive(Clone, Debug)]
 pub struct Refusals {
-    /// Gave no ticket.
+    /// The server gave no ticket.
     pub tickets: PerRaida<Option<String>>,
-    /// Carried a fix out not at all, or did not say so.
+    /// The server did not carry a fix out, or did not report it.
     pub fixes: PerRaida<Option<String>>,
 }
 
@@ -89,7 +89,7 @@ impl Default for Refusals {
     }
 }
 
-/// What became of a coin.
+/// The result for a coin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealedCoin {
     /// The coin.
@@ -98,14 +98,14 @@ pub struct HealedCoin {
     pub before: PownString,
     /// What they said at last.
     pub after: PownString,
-    /// What that makes of it: where it is filed.
+    /// The resulting grade: where it is filed.
     pub grade: Grade,
-    /// Whether a server may have either of two numbers still; the file keeps both.
+    /// Whether a server may still have either of two numbers; the file keeps both.
     pub in_doubt: bool,
 }
 
 impl HealedCoin {
-    /// A coin as it is now, beside what the servers said before.
+    /// A coin as it is now, beside the servers' earlier answers.
     pub fn new(file: &CoinFile, before: PownString) -> HealedCoin {
         HealedCoin {
             coin: file.coin,
@@ -117,20 +117,20 @@ impl HealedCoin {
     }
 }
 
-/// Why a wallet was not healed, or not to the end.
+/// Why a wallet was not healed, or not completely.
 #[derive(Debug, thiserror::Error)]
 pub enum HealError {
     /// The wallet cannot be read or written.
     #[error(transparent)]
     Wallet(#[from] WalletError),
-    /// Too few servers to say anything about a coin.
+    /// Too few servers answered to judge any coin.
     #[error(
         "only {answered} of 25 servers answer and {VOTES_NEEDED} are needed, so nothing was done ({first}); is the network up, and is the list of hosts right?"
     )]
     TooFewServers {
         /// Servers that answered.
         answered: usize,
-        /// What came of the first that did not.
+        /// The reason of the first that did not answer.
         first: String,
     },
     /// The servers know no coin of the wallet.
@@ -138,17 +138,17 @@ pub enum HealError {
         "each of the {coins} coins that stood in Bank or Fracked fails on {VOTES_NEEDED} or more servers, so nothing was changed: this is probably another network than theirs; name the right one with --hosts or --network"
     )]
     AnotherNetwork {
-        /// Coins that other servers passed at some time.
+        /// Number of coins that other servers passed at some time.
         coins: usize,
     },
-    /// Too few servers to say what came of it.
+    /// Too few servers answered to judge the result.
     #[error(
         "coins were fixed, but only {answered} of 25 servers answered when they were asked about them once more, and {VOTES_NEEDED} are needed ({first}): it is not known whether the coins are authentic now. The files hold every number; heal again when the network is up"
     )]
     NotConfirmed {
         /// Servers that answered.
         answered: usize,
-        /// What came of the first that did not.
+        /// The reason of the first that did not answer.
         first: String,
     },
     /// The system has no random numbers to give.
@@ -158,8 +158,8 @@ pub enum HealError {
     NoRandomness(#[from] getrandom::Error),
 }
 
-/// Asks the servers about all coins: which of two numbers each has where that is in doubt, whether
-/// it knows the one number where not. Sets marks and settles doubts in memory only. Gives why
+/// Asks the servers about all coins: which of two numbers each has, where that is in doubt; whether
+/// it knows the one number, where not. Sets marks and settles doubts in memory only. Returns why
 /// servers did not answer.
 ///
 /// # Errors
@@ -178,8 +178,8 @@ pub fn look(
     }
 }
 
-/// How many servers answered, and what came of the first that did not, where they are too few to
-/// say anything about a coin.
+/// Returns how many servers answered, and the reason of the first that did not, where they are too
+/// few to judge any coin.
 fn too_few(silent: &PerRaida<Option<String>>) -> Option<(usize, String)> {
     let answered = silent.count(Option::is_none);
     let mut reasons = (silent.iter()).filter_map(|(raida, why)| Some((raida, why.as_ref()?)));
@@ -187,12 +187,12 @@ fn too_few(silent: &PerRaida<Option<String>>) -> Option<(usize, String)> {
     Some((answered, format!("RAIDA {raida}: {why}")))
 }
 
-/// Whether these servers, which were just asked, are those that passed the coins in Bank and
-/// Fracked before. One coin alone may be counterfeit; that all of several became so is less likely
-/// than that the wrong servers were asked.
+/// Checks whether these servers, which were just asked, are those that passed the coins in Bank and
+/// Fracked before. A single coin may be counterfeit. That several coins all became counterfeit is
+/// less likely than that the wrong servers were asked.
 ///
 /// # Errors
-/// They fail all of them, and pass no other coin either.
+/// The servers fail all of them, and pass no other coin either.
 pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
     let passed_before = |filed: &&Filed| matches!(filed.folder, Folder::Bank | Folder::Fracked);
     let known: Vec<&Filed> = coins.iter().filter(passed_before).collect();
@@ -204,20 +204,19 @@ pub fn recognise(coins: &[Filed]) -> Result<(), HealError> {
     Ok(())
 }
 
-/// What the servers said of a wallet's coins before anything was done about it.
+/// What the servers said of a wallet's coins before anything was changed.
 #[derive(Clone, Debug)]
 pub struct Looked {
     /// Their marks.
     pub before: Vec<PownString>,
     /// Why servers did not answer.
     pub silent: PerRaida<Option<String>>,
-    /// Coins that were changed since on some server, and of which it is to be seen what came of
-    /// that.
+    /// Coins that some server changed since; the result of the change still has to be found out.
     pub changed: BTreeSet<Coin>,
 }
 
 impl Looked {
-    /// Looks at a wallet, and brings the marks and what is no longer in doubt to disk.
+    /// Looks at a wallet, and brings the marks and the settled doubts to disk.
     ///
     /// # Errors
     /// As [`look`] and [`recognise`], and then nothing is changed; the disk fails.
@@ -235,21 +234,22 @@ impl Looked {
     }
 }
 
-/// Heals a wallet: limbo coins by finding which numbers are in force, then coins that servers fail
-/// by tickets and fixes, in rounds while that helps; then the coins are graded and filed.
+/// Heals a wallet. First it settles limbo coins by finding which numbers are in force. Then it
+/// repairs coins that servers fail by tickets and fixes, in rounds while that helps. Then it grades
+/// and files the coins.
 ///
 /// A new number is on disk in the coin's file, beside the old one, before the request that brings
-/// it into force is sent, and either leaves the file only when the server has said that it has the
-/// other, or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any
-/// moment loses neither, and the next run finds out which one counts. Where a fix takes effect
-/// after it was given up, the next round's wants the same number: coins stay in the group that they
-/// were first fixed in, and a group keeps what its numbers are derived from.
+/// it into force is sent. Either number leaves the file only when the server has said that it has
+/// the other, or when a new fix that 13 tickets back replaces the one in doubt. So a crash at any
+/// moment loses neither, and the next run finds out which one counts. A fix may take effect after
+/// it was given up; therefore the next round's fix wants the same number: coins stay in the group
+/// that they were first fixed in, and a group keeps the base of its numbers.
 ///
-/// `draw` gives that for a server and some coins; [`draw_generator`](crate::client::draw_generator)
-/// does.
+/// `draw` returns that base for a server and some coins;
+/// [`draw_generator`](crate::client::draw_generator) does it.
 ///
-/// In the end all servers are asked once more about every coin that was to be fixed: one that fixes
-/// has the tickets of all others, and what they say then is what the coins are graded by.
+/// At the end it asks all servers once more about every coin that had to be fixed, and grades the
+/// coins by these answers: a server that fixes has the tickets of all others.
 ///
 /// # Errors
 /// Fewer than 13 servers answer at first, or they are probably another network's, and then nothing
@@ -274,9 +274,9 @@ pub fn heal(
     )
 }
 
-/// The same for a wallet that was looked at a moment ago. No number in doubt is replaced where
-/// `spared` says so: something else than tickets may be about to bring it into force there, such as
-/// a fix of keys ([`under_way`](crate::client::key_healing::under_way())), and if that came last,
+/// Like `heal`, for a wallet that was looked at a moment ago. No number in doubt is replaced where
+/// `spared` says so: something other than tickets may be about to bring it into force there, such
+/// as a fix of keys ([`under_way`](crate::client::key_healing::under_way())). If that came last,
 /// nobody would know the number any more.
 ///
 /// `so_far` says which servers left a fix unanswered earlier in the same run: they get no further
@@ -363,8 +363,8 @@ pub fn heal_looked(
     })
 }
 
-/// Asks all servers about these coins as if nothing were known of them, and gives what they do not
-/// know any more that they knew before.
+/// Asks all servers about these coins as if nothing were known of them, and returns what they knew
+/// before and no longer know.
 fn look_again(
     coins: &mut [Filed],
     orders: &BTreeMap<usize, &Orders>,
@@ -399,7 +399,7 @@ fn look_again(
     Ok((lost.collect(), silent))
 }
 
-/// Says of the servers that were given up that coins were left unfixed there for that reason.
+/// Records for the servers that were given up that coins were left unfixed there for that reason.
 fn say_who_was_given_up(
     refusals: &mut Refusals,
     so_far: &FixesSoFar,
@@ -445,8 +445,8 @@ fn sick(coins: &[Filed], spared: &BTreeSet<(RaidaId, Coin)>, so_far: &FixesSoFar
         .collect()
 }
 
-/// A coin's marks as a round goes by them: where a number in doubt is spared, the server has not
-/// said its last word yet.
+/// A coin's marks as a round uses them: where a number in doubt is spared, the server's answer is
+/// not final yet.
 pub(super) fn last_words(file: &CoinFile, spared: &BTreeSet<(RaidaId, Coin)>) -> PownString {
     let mut marks = file.pown;
     let is_spared =
@@ -457,13 +457,13 @@ pub(super) fn last_words(file: &CoinFile, spared: &BTreeSet<(RaidaId, Coin)>) ->
     marks
 }
 
-/// How often servers pass coins.
+/// Number of passes by all servers.
 fn passes(coins: &[Filed]) -> usize {
     let passes = |filed: &Filed| filed.file.pown.count(Mark::Passed);
     coins.iter().map(passes).sum()
 }
 
-/// Asks each server about the coins of which it has not said anything yet, and again about those
+/// Asks each server about the coins that it has not said anything about yet, and again about those
 /// for which it had neither of two numbers: a fix that was given up may have taken effect since.
 fn ask_unknown(coins: &mut [Filed], network: &impl Network) -> PerRaida<Option<String>> {
     let unknown = PerRaida::from_fn(|raida| -> Vec<usize> {
@@ -518,7 +518,7 @@ fn ask_unknown(coins: &mut [Filed], network: &impl Network) -> PerRaida<Option<S
     silent
 }
 
-/// What a coin file says of a server that gave this instead of an answer.
+/// The mark in a coin file for a server that gave this error instead of an answer.
 pub(in crate::client) fn mark_of(error: &ClientError) -> Mark {
     match error {
         ClientError::Unreachable(..) | ClientError::Broken(..) | ClientError::TimedOut(..) => {

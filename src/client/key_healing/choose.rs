@@ -7,24 +7,25 @@ use crate::coin::Coin;
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// What a wallet's coins say of a server.
+/// A server's state by a wallet's coins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It passes a coin.
     Works,
     /// It passes none and fails some.
     Broken,
-    /// It passes none and fails none: it was silent, or never asked.
+    /// It passes none and fails none: it was silent, or was never asked.
     Unknown,
 }
 
-/// What the marks of the coins in Bank and Fracked make of each server. One whole coin, which all
+/// Each server's state by the marks of the coins in Bank and Fracked. One whole coin, which all
 /// servers pass, shows that none is broken.
 ///
-/// A coin that most servers fail says nothing, nor does one that fewer servers pass than fail,
-/// however many were silent: it is somebody else's by now, and those that still pass it were down
-/// when it changed hands. Taken at its word, a wallet of such a coin alone would have the new
-/// owner's number replaced on all other servers, for which two that lag behind would do.
+/// A coin that most servers fail does not count, nor does a coin that fewer servers pass than fail,
+/// however many were silent. It belongs to somebody else by now, and the servers that still pass it
+/// were down when it changed hands. If it counted, a wallet of such a coin alone would have the new
+/// owner's number replaced on all other servers; two servers that lag behind would be enough for
+/// that.
 pub fn standing(coins: &[Filed]) -> PerRaida<Standing> {
     let mut standing = PerRaida::from_fn(|_| Standing::Unknown);
     for filed in coins.iter().filter(|filed| is_evidence(filed)) {
@@ -45,7 +46,7 @@ fn is_evidence(filed: &Filed) -> bool {
     is_ours && failed < VOTES_NEEDED && failed < filed.file.pown.count(Mark::Passed)
 }
 
-/// Takes note of what the coins say. A server of which they say nothing stays what it was.
+/// Takes note of what the coins say. A server that they say nothing about stays what it was.
 pub fn observe(health: &mut EncryptionHealth, coins: &[Filed]) {
     for (raida, standing) in standing(coins) {
         match standing {
@@ -56,31 +57,31 @@ pub fn observe(health: &mut EncryptionHealth, coins: &[Filed]) {
     }
 }
 
-/// How many servers that vouch for a coin to nobody yet are enough: two to be asked, and as many to
-/// stand in for them.
+/// Number of servers, among those that vouch for a coin to nobody yet, that are enough: two to ask,
+/// and as many to stand in for them.
 const IDLE_WANTED: usize = 4;
 
-/// By which coin a broken server is to be mended, and who can vouch for it.
+/// The coin that mends a broken server, and the servers that can vouch for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Where the coin is among the wallet's.
+    /// The coin's place among the wallet's coins.
     pub place: usize,
     /// The servers that pass it, by rising number: two or more.
     pub helpers: Vec<RaidaId>,
 }
 
-/// The coin for a broken server: one that it fails and two or more working servers pass. Of several
-/// the one that most servers pass, and of those one with a number in doubt there, so that the doubt
-/// has an end. `None` where there is none.
+/// Chooses the coin for a broken server: one that it fails and two or more working servers pass. Of
+/// several, the one that most servers pass; of those, one with a number in doubt there, so that the
+/// doubt ends. `None` where there is none.
 ///
-/// `others` are choices made already, for other servers. Another coin comes first where few of a
-/// coin's servers are left that vouch for it to none of those. For a ticket does not say which way
-/// it goes: with two tickets of one helper for one coin, both of which are on the wire in plain,
-/// anybody can go to the helper itself as if the two broken servers had vouched to it, and it takes
-/// a number of two halves that do not belong together, which destroys the one that it had.
+/// `others` are choices made already, for other servers. Where few of a coin's servers are left
+/// that vouch for it to none of those, another coin comes first. The reason: a ticket does not say
+/// which way it goes. Two tickets of one helper for one coin are both on the wire in plain. With
+/// them anybody can go to the helper itself as if the two broken servers had vouched to it; it then
+/// takes a number of two halves that do not belong together, which destroys the one that it had.
 ///
-/// One whose number in doubt is the key of a locker or an offer will not do: it was on its way
-/// there.
+/// A coin whose number in doubt is the key of a locker or an offer is not suitable: it was on its
+/// way there.
 pub fn choose(
     coins: &[Filed],
     health: &EncryptionHealth,
@@ -119,14 +120,14 @@ pub fn choose(
     })
 }
 
-/// Brings servers into an order that nobody can foresee: that of helpers. Were it known who helps,
-/// two servers would be enough to wait for.
+/// Shuffles servers into an order that nobody can foresee, for choosing helpers. If the helpers
+/// were known beforehand, two servers would be enough to wait for.
 ///
 /// # Errors
 /// The system has no random numbers to give.
 pub fn shuffle(servers: &mut [RaidaId]) -> Result<(), getrandom::Error> {
     for last in (1..servers.len()).rev() {
-        // Of 2^32 values, the remainder by 25 at most prefers none by more than one in 10^8.
+        // Of 2^32 values, the remainder by 25 at most favours none by more than one in 10^8.
         let drawn = getrandom::u32()? as usize % (last + 1);
         servers.swap(last, drawn);
     }
@@ -145,7 +146,7 @@ fn vouching<'a>(
     others.filter(move |&raida| raida != broken && passes(raida))
 }
 
-/// Which servers help how many others in a round, and with which coins.
+/// How many servers each server helps in a round, and with which coins.
 #[derive(Debug)]
 pub(super) struct Busy {
     helped: PerRaida<usize>,
@@ -160,10 +161,9 @@ impl Busy {
         }
     }
 
-    /// Takes one of the helpers that are left, the first of several equals: one that has not
-    /// vouched for this coin to another server, if there is any (why, [`choose`] says), and of
-    /// those the one that helps the fewest others. Its work and its limit of tickets are then
-    /// shared by all.
+    /// Takes one of the helpers that are left, the first of several equals. It prefers a helper
+    /// that has not vouched for this coin to another server ([`choose`] says why), and of those the
+    /// one that helps the fewest others. So all share its work and its limit of tickets.
     pub(super) fn take(&mut self, coin: Coin, left: &mut Vec<RaidaId>) -> Option<RaidaId> {
         let rank = |raida| (self.vouched.contains(&(raida, coin)), self.helped[raida]);
         let (place, &helper) = (left.iter().enumerate()).min_by_key(|&(_, &raida)| rank(raida))?;
@@ -184,7 +184,7 @@ mod tests {
         RaidaId::new(number).unwrap()
     }
 
-    /// A coin as letters: the last one goes for the rest of the 25.
+    /// A coin as letters: the last letter also stands for the rest of the 25.
     fn filed(folder: Folder, letters: &str) -> Filed {
         let coin = Coin {
             denomination: Denomination::new(0).unwrap(),
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(broken(&somebody_elses), [0u8; 0]);
         assert_eq!(chosen(&somebody_elses, 5), None);
         for silent in ['n', 'e', 'u'] {
-            // Two that lag behind, eleven that fail it, and twelve that nothing is heard of.
+            // Two that lag behind, eleven that fail it, and twelve that are silent.
             let sold = [fracked(&format!("pp{}{silent}", "f".repeat(11)))];
             assert_eq!(broken(&sold), [0u8; 0]);
             let mut health = EncryptionHealth::default();

@@ -16,13 +16,13 @@ use crate::protocol::key_healing::{
 };
 use crate::protocol::{RaidaId, Status};
 
-/// Requests under way at a time, each on a thread: what 12 broken servers need, the most that coins
-/// which are not counterfeit can have, with two helpers each.
+/// Number of requests under way at a time, each on a thread: enough for 12 broken servers, the most
+/// that coins which are not counterfeit can have, with two helpers each.
 pub const REQUESTS_AT_ONCE: usize = 24;
 
-/// Pairs of tickets of which a broken server accepted neither, at most: it accepts nobody's for
-/// this coin then, as for one that is for sale there, and to ask all others in vain holds everybody
-/// up.
+/// Maximum number of pairs of tickets where a broken server accepted neither. After these it
+/// accepts nobody's tickets for this coin, as for a coin that is for sale there, and asking all
+/// others without success holds everybody up.
 pub const PAIRS_IN_VAIN_MAX: usize = 4;
 
 /// How servers are mended.
@@ -30,9 +30,9 @@ pub const PAIRS_IN_VAIN_MAX: usize = 4;
 pub struct Settings {
     /// The time.
     pub now: UnixSeconds,
-    /// After how many failures in a row a server is persistently broken.
+    /// Number of failures in a row after which a server is persistently broken.
     pub max_failures: u32,
-    /// Brings those that can vouch for a coin into the order in which they are asked to.
+    /// Brings the servers that can vouch for a coin into the order in which they are asked.
     pub order: fn(&mut [RaidaId]) -> Result<(), getrandom::Error>,
 }
 
@@ -47,52 +47,52 @@ impl Settings {
     }
 }
 
-/// What became of a broken server.
+/// The result for a broken server.
 #[derive(Debug)]
 pub enum KeyFix {
     /// The client has its keys there again, with this coin.
     Fixed {
         /// The coin.
         coin: Coin,
-        /// Who vouched for the first half, and for the second; `None` where the server turned out
-        /// to have one of two numbers that the coin's file held for it.
+        /// The helpers for the first and the second half; `None` where the server turned out to
+        /// have one of two numbers that the coin's file held for it.
         helpers: Option<[RaidaId; 2]>,
     },
-    /// It was tried too often, and failed, to be tried before that time.
+    /// The server was tried too often without success; it is not tried again before that time.
     CoolingDown {
         /// When it may be tried again.
         until: UnixSeconds,
     },
     /// No coin fails there and passes on two working servers.
     NoSuitableCoin,
-    /// The coin changed there lately, or the server started lately: tickets of now may be from
-    /// before, and it takes none. Nothing was changed, and it is no failure.
+    /// The coin changed there lately, or the server started lately. The server accepts no tickets
+    /// of now, since they may be from before. Nothing was changed, and this is no failure.
     TooEarly {
         /// The coin.
         coin: Coin,
-        /// From when on new tickets are good.
+        /// The time from which new tickets are accepted.
         again: UnixSeconds,
     },
     /// Not two servers were left that would vouch for the coin.
     NotEnoughHelpers {
         /// The coin.
         coin: Coin,
-        /// Those that were tried, in this order, and why each was no help.
+        /// The servers that were tried, in this order, and why each was no help.
         failed: Vec<(RaidaId, HelperFault)>,
     },
     /// The broken server refuses the fix; nothing was changed.
     Refused {
         /// The coin.
         coin: Coin,
-        /// What it says.
+        /// The server's status.
         status: Status,
     },
-    /// The broken server gave no answer in time, or none that can be used. Where it may have the
-    /// new number, the coin's file holds both, and the next look finds out.
+    /// The broken server gave no answer in time, or no usable one. Where it may have the new
+    /// number, the coin's file holds both, and the next look finds out.
     NoAnswer {
         /// The coin.
         coin: Coin,
-        /// What came instead.
+        /// The error instead of an answer.
         error: ClientError,
     },
 }
@@ -132,7 +132,7 @@ impl fmt::Display for HelperFault {
     }
 }
 
-/// Why servers were not mended, or not to the end.
+/// Why servers were not mended, or not completely.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyHealingError {
     /// The coins cannot be looked at, or not be healed.
@@ -151,17 +151,17 @@ pub enum KeyHealingError {
     NoRandomness(#[from] getrandom::Error),
 }
 
-/// Mends the broken servers of a wallet, all at the same time: for each a coin that it fails gets a
-/// new number there, on the word of two others that pass it. What the marks of the coins and
-/// `health` say has to be fresh: a [`look`](crate::client::heal::look) and
-/// [`observe`](super::observe). What became of each server that was broken, by rising number, is in
-/// the marks and in `health` afterwards, both on disk.
+/// Mends the broken servers of a wallet, all at the same time: for each, a coin that it fails gets
+/// a new number there, if two others that pass the coin vouch for it. The marks of the coins and
+/// `health` have to be fresh: a [`look`](crate::client::heal::look) and
+/// [`observe`](super::observe). Returns what became of each broken server, by rising number. The
+/// marks and `health` hold it afterwards, both on disk.
 ///
 /// The new number is in the coin's file, beside the old one, before the broken server is sent the
-/// tickets for it, and nothing replaces it there until that server says which one it has, or a fix
-/// by those tickets can no longer take effect ([`under_way`](super::under_way())). So a crash at
-/// any moment loses neither; a number that is in the file already is asked for again rather than
-/// another, so that it does not matter which of two requests takes effect.
+/// tickets for it. Nothing replaces it there until that server says which one it has, or a fix by
+/// those tickets can no longer take effect ([`under_way`](super::under_way())). So a crash at any
+/// moment loses neither. A number that is in the file already is asked for again instead of
+/// another, so it does not matter which of two requests takes effect.
 ///
 /// `draw` gives new numbers; [`draw_an`](crate::client::draw_an) does.
 ///
@@ -178,7 +178,7 @@ pub fn fix_encryption(
     fix_servers(wallet, health, network, settings, &broken, draw)
 }
 
-/// The same for some of the broken servers.
+/// Like `fix_encryption`, for some of the broken servers.
 pub(super) fn fix_servers(
     wallet: &mut Wallet,
     health: &mut EncryptionHealth,
@@ -209,8 +209,8 @@ pub(super) fn fix_servers(
     }
     for (broken, result) in Round::new(wallet, cases, settings.now).carry_out(network)? {
         match &result {
-            // Not even noted as an attempt: that would put off the next one where a cool-down is
-            // on.
+            // This is not even noted as an attempt: that would put off the next one where a
+            // cool-down is on.
             KeyFix::TooEarly { .. } => {}
             KeyFix::Fixed { .. } => {
                 health.mark_tried(broken, settings.now);
@@ -229,30 +229,30 @@ pub(super) fn fix_servers(
 /// A broken server that is being mended.
 struct Case {
     broken: RaidaId,
-    /// Where the coin is among the wallet's.
+    /// The coin's place among the wallet's coins.
     place: usize,
     coin: Coin,
     /// The coin's new number there.
     pan: An,
     parts: [KeyPart; 2],
-    /// An earlier run has sent it, and nobody knows what came of that.
+    /// Whether an earlier run has sent it without learning the result.
     is_in_doubt: bool,
-    /// Who was not asked yet, in the order in which they are to be.
+    /// The helpers not asked yet, in the order in which they are asked.
     left: Vec<RaidaId>,
     tickets: [Option<Presented>; 2],
     failed: Vec<(RaidaId, HelperFault)>,
-    /// Pairs of tickets of which neither was accepted.
+    /// Number of pairs of tickets where neither was accepted.
     in_vain: usize,
-    /// Requests to helpers without an answer.
+    /// Number of requests to helpers without an answer.
     asked: usize,
-    /// What came instead of an answer to the fix.
+    /// The error instead of an answer to the fix.
     lost: Option<ClientError>,
     result: Option<KeyFix>,
 }
 
 impl Case {
-    /// What the file already holds beside the old number is the new one, else it is drawn. It is
-    /// told to nobody yet.
+    /// If the file already holds a number beside the old one, that is the new one; else it is
+    /// drawn. Nobody has been told it yet.
     fn new(
         broken: RaidaId,
         file: &CoinFile,
@@ -282,7 +282,7 @@ impl Case {
     }
 }
 
-/// What a server is asked, for which of the cases.
+/// A question to a server, with the case that it is for.
 struct Job {
     case: usize,
     question: Question,
@@ -339,7 +339,7 @@ impl Question {
     }
 }
 
-/// Which of two numbers a coin has, the new one asked for first: it is what the answer hangs on.
+/// Asks which of two numbers a coin has, the new one first: the answer depends on it.
 fn find(
     network: &impl Network,
     raida: RaidaId,
@@ -352,21 +352,20 @@ fn find(
     }
     Ok(match network.has(raida, coin, an)? {
         true => Found::An,
-        // Also where the new one came into force in between: then it is found the next time.
+        // Also where the new one came into force in between: then the next look finds it.
         false => Found::Neither,
     })
 }
 
-/// All cases of a run. One thread decides and writes, what comes from the servers wakes it up: so
-/// no server waits for another, and numbers that are to be sent at about the same time go to disk
-/// together.
+/// All cases of a run. One thread decides and writes; messages from the servers wake it up. So no
+/// server waits for another, and numbers that are sent at about the same time go to disk together.
 struct Round<'a> {
     wallet: &'a mut Wallet,
     cases: Vec<Case>,
     busy: Busy,
-    /// Questions that nobody was asked yet.
+    /// Questions that were not asked yet.
     next: VecDeque<Job>,
-    /// Cases with both tickets, and their number yet to be brought to disk.
+    /// Cases with both tickets whose number is not on disk yet.
     ready: Vec<usize>,
     now: UnixSeconds,
 }
@@ -388,7 +387,7 @@ impl<'a> Round<'a> {
         network: &impl Network,
     ) -> Result<Vec<(RaidaId, KeyFix)>, KeyHealingError> {
         for case in 0..self.cases.len() {
-            // A number that is in doubt may be in force by now.
+            // A number in doubt may be in force by now.
             let broken = self.cases[case].broken;
             match self.file(case).pan(broken) {
                 Some(_) => self.find(case),
@@ -405,7 +404,7 @@ impl<'a> Round<'a> {
                     let sender = sender.clone();
                     under_way += 1;
                     scope.spawn(move || {
-                        // A panic has to be heard of here too, or its answer would be waited for.
+                        // A panic must be reported here too, or its answer would be waited for.
                         let answer = catch_unwind(AssertUnwindSafe(|| question.ask(network)));
                         // Nobody listens any more where the disk failed meanwhile.
                         let _ = sender.send((case, answer));
@@ -444,7 +443,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Asks helpers for those halves that there is no ticket for.
+    /// Asks helpers for those halves that have no ticket.
     fn ask_helpers(&mut self, number: usize) {
         for half in [Half::First, Half::Second] {
             self.ask_helper(number, half);
@@ -505,7 +504,7 @@ impl<'a> Round<'a> {
         self.end_without_helpers(number);
     }
 
-    /// Ends a case of which a half is missing and nobody is left to vouch for it.
+    /// Ends a case where a half is missing and nobody is left to vouch for it.
     fn end_without_helpers(&mut self, number: usize) {
         let case = &mut self.cases[number];
         if case.asked == 0 {
@@ -517,8 +516,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The broken server has said no to all that it was sent: it has not the new number, and will
-    /// not get it by these tickets, so the file need not keep it and a fix of coins need not wait.
+    /// The broken server has refused everything that it was sent. It does not have the new number,
+    /// and will not get it by these tickets. So the file need not keep it, and a fix of coins need
+    /// not wait.
     fn withdraw(&mut self, number: usize) {
         let Case {
             broken,
@@ -579,8 +579,8 @@ impl<'a> Round<'a> {
                 self.withdraw(number);
             }
             Ok(verdicts) => {
-                // The ticket that was accepted is used up, and the same helper would give the very
-                // same one again within the minute: two others, for the same number.
+                // The accepted ticket is used up, and the same helper would give exactly the same
+                // one again within the minute. So two others are asked, for the same number.
                 let case = &mut self.cases[number];
                 case.in_vain += usize::from(!verdicts.contains(&Verdict::Accepted));
                 for (ticket, verdict) in tickets.iter().zip(verdicts) {
@@ -590,7 +590,7 @@ impl<'a> Round<'a> {
                     };
                     case.failed.push((ticket.helper, fault));
                 }
-                // One helper alone would vouch for nothing.
+                // One helper alone is not enough.
                 match case.left.len() < 2 || case.in_vain >= PAIRS_IN_VAIN_MAX {
                     true => self.end_without_helpers(number),
                     false => self.ask_helpers(number),
@@ -649,8 +649,8 @@ impl<'a> Round<'a> {
                 self.file(number).settle(broken, Found::Neither);
                 return self.ask_helpers(number);
             }
-            // A fix that was given up may be under way still: both numbers stay, and nobody takes
-            // what the server has now for its last word.
+            // A fix that was given up may be under way still. Both numbers stay, and the server's
+            // present number does not count as final.
             (Ok(Found::Neither | Found::An), Some(error)) => {
                 self.file(number).pown.0[broken] = Mark::NoAnswer;
                 KeyFix::NoAnswer { coin, error }

@@ -1,4 +1,4 @@
-//! What a wallet knows of its keys with the servers, from one run to the next.
+//! What a wallet knows of its keys with the servers, kept from one run to the next.
 //!
 //! It is kept in the wallet's folder as `encryption-health.json`, which holds no secret:
 //!
@@ -31,18 +31,17 @@ use crate::plain_file;
 use crate::protocol::RaidaId;
 use crate::shown::Shown;
 
-/// What the file in the wallet's folder is called.
+/// Name of the file in the wallet's folder.
 pub const HEALTH_FILE: &str = "encryption-health.json";
-/// How long a persistently broken server is left alone, where nothing else was asked for.
+/// How long a persistently broken server is left alone by default.
 pub const COOL_DOWN: Duration = Duration::from_secs(30 * 60);
-/// The most that a cool-down can be: a year of 365 days.
+/// Maximum cool-down: a year of 365 days.
 pub const COOL_DOWN_MAX: Duration = Duration::from_secs(365 * 86_400);
-/// After how many attempts in a row that failed a server is persistently broken, where nothing else
-/// was asked for.
+/// Default number of failed attempts in a row after which a server is persistently broken.
 pub const FAILURES_MAX: u32 = 3;
 
 const FORMAT: u64 = 1;
-/// More than a file of ours has, many times over.
+/// Many times the size of any file that this program writes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// A time, in seconds since 1970 in UTC.
@@ -50,19 +49,19 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 pub struct UnixSeconds(pub u64);
 
 impl UnixSeconds {
-    /// The end of the year 9999, the last one that dates have four digits for. A later time is a
+    /// The end of the year 9999, the last one with a date of four-digit years. A later time is a
     /// mistake.
     pub const MAX: UnixSeconds = UnixSeconds(253_402_300_799);
 
     /// The machine's time.
     pub fn now() -> UnixSeconds {
-        // A clock before 1970 is no clock.
+        // A clock before 1970 is wrong.
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         UnixSeconds(since.unwrap_or_default().as_secs())
     }
 }
 
-/// How the client's keys with a server are.
+/// The state of the client's keys with a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Nothing is known to be wrong with them.
@@ -72,14 +71,14 @@ pub enum State {
     /// They are lost.
     #[serde(rename = "broken")]
     Broken,
-    /// They are lost, and attempts to mend that failed so often that the server is left alone for a
+    /// They are lost, and attempts to mend them failed so often that the server is left alone for a
     /// while after each.
     #[serde(rename = "persistently broken")]
     PersistentlyBroken,
 }
 
 impl State {
-    /// What it is called in reports.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             State::Working => "working",
@@ -92,26 +91,26 @@ impl State {
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerHealth {
-    /// How the keys with it are.
+    /// The state of the keys with it.
     pub state: State,
-    /// Attempts to mend them that failed, one after the other.
+    /// Number of failed attempts to mend them, in a row.
     pub failures: u32,
-    /// When the last attempt was made, whatever came of it.
+    /// Time of the last attempt, whatever its result.
     pub last_attempt: Option<UnixSeconds>,
 }
 
-/// Which of 25 servers the client has lost its keys with, and what was tried about it. The time is
-/// passed in.
+/// The servers, of 25, that the client has lost its keys with, and the attempts to mend them.
+/// Callers pass the time in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncryptionHealth {
-    /// How long a persistently broken server is left alone after each attempt; [`COOL_DOWN_MAX`] at
-    /// most is kept.
+    /// How long a persistently broken server is left alone after each attempt, at most
+    /// [`COOL_DOWN_MAX`].
     pub cool_down: Duration,
     servers: PerRaida<ServerHealth>,
 }
 
 impl Default for EncryptionHealth {
-    /// Nothing is known to be broken.
+    /// No server is known to be broken.
     fn default() -> EncryptionHealth {
         EncryptionHealth {
             cool_down: COOL_DOWN,
@@ -138,14 +137,14 @@ impl EncryptionHealth {
             .collect()
     }
 
-    /// The others.
+    /// The servers that are not broken.
     pub fn working(&self) -> Vec<RaidaId> {
         RaidaId::all()
             .filter(|&raida| !self.is_broken(raida))
             .collect()
     }
 
-    /// Takes note that a server is broken. What was tried about it already still counts.
+    /// Notes that a server is broken. Earlier attempts still count.
     pub fn mark_broken(&mut self, raida: RaidaId) {
         let server = &mut self.servers[raida];
         if server.state == State::Working {
@@ -153,20 +152,20 @@ impl EncryptionHealth {
         }
     }
 
-    /// Takes note that a server works: whatever failed before is forgotten.
+    /// Notes that a server works. Earlier failures are forgotten.
     pub fn mark_fixed(&mut self, raida: RaidaId) {
         let server = &mut self.servers[raida];
         server.state = State::Working;
         server.failures = 0;
     }
 
-    /// Takes note that a server was tried.
+    /// Notes that a server was tried.
     pub fn mark_tried(&mut self, raida: RaidaId, now: UnixSeconds) {
         self.servers[raida].last_attempt = Some(now);
     }
 
-    /// Takes note that an attempt to mend a server failed now, after `max_failures` in a row for
-    /// good until its cool-down is over.
+    /// Notes that an attempt to mend a server failed now. After `max_failures` in a row the server
+    /// is persistently broken and left alone until its cool-down is over.
     pub fn mark_failed(&mut self, raida: RaidaId, now: UnixSeconds, max_failures: u32) {
         self.mark_tried(raida, now);
         let server = &mut self.servers[raida];
@@ -177,25 +176,25 @@ impl EncryptionHealth {
         };
     }
 
-    /// Whether a server may be tried: one that is not persistently broken at any time, one that is
-    /// once its cool-down has passed. An attempt that lies ahead of the clock was noted by another
-    /// clock, or before this one was set back: waiting for that time could take for ever, so it is
-    /// over too.
+    /// Whether a server may be tried: at any time unless it is persistently broken, else once its
+    /// cool-down has passed. An attempt that lies ahead of the clock was noted by another clock, or
+    /// before this one was set back. Waiting for that time could take for ever, so its cool-down
+    /// counts as over too.
     pub fn can_retry(&self, raida: RaidaId, now: UnixSeconds) -> bool {
         let server = &self.servers[raida];
         let until = self.next_retry(raida);
         until.is_none_or(|until| now >= until || server.last_attempt.is_some_and(|at| at > now))
     }
 
-    /// From when on a persistently broken server may be tried again; `None` where there is nothing
-    /// to wait for.
+    /// The time from which a persistently broken server may be tried again; `None` where there is
+    /// nothing to wait for.
     pub fn next_retry(&self, raida: RaidaId) -> Option<UnixSeconds> {
         let server = &self.servers[raida];
         let last = (server.last_attempt).filter(|_| server.state == State::PersistentlyBroken)?;
         Some(UnixSeconds(last.0.saturating_add(self.cool_down.as_secs())))
     }
 
-    /// Reads what is known in a wallet's folder: nothing, where there is no file of it.
+    /// Reads what is known from a wallet's folder; nothing, where there is no such file.
     ///
     /// # Errors
     /// The file cannot be read or understood; it is left as it is.
@@ -213,7 +212,7 @@ impl EncryptionHealth {
     }
 
     /// Writes it into the wallet's folder, durably: a crash leaves the old file or the new one.
-    /// Nothing is written where `known` is what the file says already.
+    /// Writes nothing where the file says the same as `known`.
     ///
     /// # Errors
     /// The disk fails or is full.
@@ -232,7 +231,7 @@ impl EncryptionHealth {
             raida: raida.get(),
             state: server.state,
             failures: server.failures,
-            // What could not be read again is not written.
+            // Content that could not be read again is not written.
             last_attempt: server.last_attempt.map(|at| at.min(UnixSeconds::MAX)),
         };
         let document = Document {
@@ -245,7 +244,7 @@ impl EncryptionHealth {
     }
 
     fn parse(text: &str) -> Result<EncryptionHealth, String> {
-        // The format first: another one's file is not damaged.
+        // The format comes first: a file of another format is not damaged.
         let format: Format = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if format.format != FORMAT {
             return Err(format!(
@@ -312,18 +311,18 @@ struct Entry {
     last_attempt: Option<UnixSeconds>,
 }
 
-/// Why it is not known what was known.
+/// Why the known state cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// The system does not give it.
+    /// The system cannot read the file.
     #[error("cannot read {file}: {cause}; nothing was changed: do the same again when this is mended", file = file.shown())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's message.
         cause: io::Error,
     },
-    /// It says something else than which servers are broken.
+    /// The file's content is not a list of broken servers.
     #[error("{file} cannot be understood: {what}; nothing was changed: put it right, or remove it, and `raida health` with --network or --hosts asks the servers anew which of them are broken", file = file.shown())]
     Damaged {
         /// The file.
@@ -355,7 +354,7 @@ mod tests {
         UnixSeconds(NOW.0 + seconds)
     }
 
-    /// One whose server 7 failed for good at [`NOW`].
+    /// A state where server 7 failed for good at [`NOW`].
     fn persistent() -> EncryptionHealth {
         let mut health = EncryptionHealth::default();
         for _ in 0..FAILURES_MAX {
@@ -465,7 +464,7 @@ mod tests {
         health.mark_fixed(raida(7));
         health.save(&wallet, &read()).unwrap();
         assert_eq!(read(), health);
-        // It is no coin, and nothing of the wallet's that is not understood.
+        // The file is no coin, and not an unknown file of the wallet's.
         assert_eq!(wallet.left_alone(), []);
         drop(wallet);
         let wallet = Wallet::open(folder.path(), Access::Change).unwrap();

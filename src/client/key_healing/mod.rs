@@ -1,12 +1,12 @@
-//! Healing of keys: a server whose authenticity numbers a client has lost, so that it cannot even
-//! be talked to in private, takes a new one for a coin by the word of two others (docs/protocol.md
-//! section 6). Here is what brings one coin back on each such server; the others' numbers are then
-//! a matter of
-//! [`heal`](crate::client::heal).
+//! Healing of keys. A client may have lost a server's authenticity numbers, so that it cannot even
+//! talk to the server in private. The server then takes a new number for a coin if two others vouch
+//! for it (docs/protocol.md section 6). This module brings one coin back on each such server;
+//! [`heal`](crate::client::heal) then repairs the others' numbers.
 //!
-//! Who reads along learns nothing of the new number from what is sent here. The look that commands
+//! An eavesdropper learns nothing of the new number from what is sent here. The look that commands
 //! begin with, and [`heal`](crate::client::heal) afterwards, are not encrypted and show every
-//! number of the coins to whoever reads along there, the new one too from the next look on.
+//! number of the coins to an eavesdropper there. From the next look on that includes the new
+//! number.
 //!
 //! | room | what it is |
 //! |---|---|

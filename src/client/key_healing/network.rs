@@ -16,8 +16,8 @@ pub trait Network: Sync {
         asked: &GetEncryptionTicket,
     ) -> Result<EncryptionTicket, ClientError>;
 
-    /// Has a broken server take the number that tickets vouch for: what it says of each. It took
-    /// the number if it accepted both halves, else it did not.
+    /// Has a broken server take the number that tickets vouch for. Returns the verdict on each. The
+    /// server took the number if it accepted both halves, else it did not.
     ///
     /// # Errors
     /// No answer, or a refusal. Without an answer it may have been done.
@@ -28,8 +28,8 @@ pub trait Network: Sync {
         tickets: &[Presented],
     ) -> Result<Vec<Verdict>, ClientError>;
 
-    /// Asks a server whether this is a coin's number there, so that who reads along does not learn
-    /// the number; nothing is changed.
+    /// Asks a server whether this is a coin's number there, without showing the number to an
+    /// eavesdropper; nothing is changed.
     ///
     /// # Errors
     /// No answer, or a refusal.
@@ -37,16 +37,16 @@ pub trait Network: Sync {
 }
 
 impl Network for Raidas {
-    /// The request is of type 4, under the coin itself, which is the proof that the client owns it.
-    /// Not of type 1: where a server starts its key stream again for the answer, as by default, who
-    /// reads along and then sees the ticket go to the broken server in plain has that stream, by it
-    /// the request's challenge, and by that the helper's number of the coin, which is the answer's
-    /// challenge XOR its own.
+    /// The request is of type 4, under the coin itself, which proves that the client owns it. Type
+    /// 1 would not do. By default a server starts its key stream again for the answer. An
+    /// eavesdropper who then sees the ticket go to the broken server in plain has that stream. The
+    /// stream shows the request's challenge, and the answer's challenge XOR the request's is the
+    /// helper's number of the coin.
     ///
-    /// That keeps the new number secret, and adds nothing to what was known of the helper's: what
-    /// commands ask before they mend anything ([`Looked`](crate::client::heal::Looked)) goes to the
-    /// servers as
-    /// [`Raidas::protection`] has it, which is in plain for those that `raida` has.
+    /// That keeps the new number secret, and adds nothing to what was known of the helper's. The
+    /// questions that commands ask before they mend anything
+    /// ([`Looked`](crate::client::heal::Looked)) go to the servers as [`Raidas::protection`] says,
+    /// which is in plain for those of `raida`.
     fn ticket(
         &self,
         helper: RaidaId,
@@ -59,7 +59,7 @@ impl Network for Raidas {
     }
 
     /// Not encrypted: there is no key for it. The tickets show their helpers and the coin's serial
-    /// number, and of the new number nothing.
+    /// number, and nothing of the new number.
     fn fix(
         &self,
         broken: RaidaId,
@@ -70,9 +70,9 @@ impl Network for Raidas {
         client.fix_encryption(coin, tickets)
     }
 
-    /// The number itself is the request's key: a server that has another one, or none, cannot read
-    /// the request, and says so. Under no other key could a server be asked that has lost all
-    /// numbers that the client knows, save for the one that this is about.
+    /// The number itself is the request's key: a server that has another number, or none, cannot
+    /// read the request, and says so. The server may have lost all other numbers that the client
+    /// knows, so no other key could be used.
     fn has(&self, raida: RaidaId, coin: Coin, an: An) -> Result<bool, ClientError> {
         let key = Protection::CoinHmac(coin, an);
         let mut client = self.connect_under(raida, self.timeout, key)?;

@@ -11,29 +11,29 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::key_healing::TOO_EARLY_WAIT;
 
-/// How often servers are waited for that take no tickets yet. One wait is enough unless the coin
-/// changes there again, or the server starts again; and a server that lies could have a client wait
+/// Maximum number of waits for servers that accept no tickets yet. One wait is enough unless the
+/// coin changes there again, or the server starts again. A lying server could make a client wait
 /// for ever.
 pub const WAITS_MAX: usize = 2;
 
-/// Time, as far as it is waited for.
+/// Time, as far as waiting needs it.
 pub trait Patience {
-    /// What time it is.
+    /// The present time.
     fn now(&mut self) -> UnixSeconds;
 
-    /// Lets so much time pass, which these servers need before they take new tickets. Whether it
-    /// has: else they are given up for this time.
+    /// Waits for this long; these servers need it before they accept new tickets. Returns whether
+    /// it waited: if not, they are given up for this time.
     fn wait(&mut self, servers: &[RaidaId], time: Duration) -> bool;
 }
 
-/// Looks at a wallet, mends its broken servers as [`fix_encryption`](super::fix_encryption) does,
-/// and has `then` heal what is left; where it is too early for a server that is still broken then,
-/// waits and does all of it again, at most [`WAITS_MAX`] times, for those servers alone. What is
-/// known before a wait is on disk, so that it can be broken off at any time.
+/// Looks at a wallet, mends its broken servers like [`fix_encryption`](super::fix_encryption), and
+/// has `then` heal the rest. Where it is too early for a server that is still broken then, it waits
+/// and does all of it again, at most [`WAITS_MAX`] times, for those servers alone. The state before
+/// a wait is on disk, so the wait can be interrupted at any time.
 ///
-/// `then` gets the look, its marks of before the first attempt, and where no number in doubt must
-/// be replaced ([`under_way`](super::under_way())). Its last result is given, and for each server
-/// that was broken what became of it last.
+/// `then` gets the look, its marks from before the first attempt, and where no number in doubt may
+/// be replaced ([`under_way`](super::under_way())). Returns its last result, and the last result
+/// for each server that was broken.
 ///
 /// # Errors
 /// As [`Looked::at`], [`fix_encryption`](super::fix_encryption) and `then` give them.
@@ -65,7 +65,7 @@ pub fn mend<T, N: Network + heal::Network>(
         }
         let spared = under_way(wallet.coins(), health, now);
         let healed = then(wallet, looked, &spared)?;
-        // What tickets and fixes repaired on a server is as good as a fix of its keys.
+        // Repairs by tickets and fixes on a server are as good as a fix of its keys.
         let known = health.clone();
         observe(health, wallet.coins());
         health.save(wallet, &known).map_err(HealError::from)?;

@@ -7,20 +7,20 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::key_healing::{CLOCK_AHEAD_MINUTES_MAX, TICKET_AGE_MINUTES_MAX};
 
-/// How long after an attempt began its number may come into force: tickets grow no older, and as
-/// long again for the attempt itself.
+/// How long after an attempt began its number may come into force: the maximum age of a ticket, and
+/// as long again for the attempt itself.
 const UNDER_WAY_MAX: Duration =
     Duration::from_secs(2 * 60 * (TICKET_AGE_MINUTES_MAX + CLOCK_AHEAD_MINUTES_MAX));
 
-/// Where a fix of keys may be under way still, so that no other number must replace the one in
+/// Where a fix of keys may be under way still, so that no other number may replace the one in
 /// doubt: on servers that were tried a short time ago, for each coin whose file has two numbers for
-/// them. A server that said no, or has neither number, may have the fix before it yet: requests
-/// overtake each other, and a server that is unavailable may have written the number down before it
-/// was.
+/// them. A server that said no, or has neither number, may still have the fix before it: requests
+/// overtake each other, and a server that is unavailable may have written the number down before
+/// that.
 ///
 /// A number that [`heal`](crate::client::heal) proposed there is spared as well where it is in
-/// doubt: the file does not say which of the two it was, and to wait does no harm. The key of a
-/// locker or an offer is not; no fix of keys has such a number.
+/// doubt: the file does not say which of the two proposed it, and waiting does no harm. The key of
+/// a locker or an offer is not spared; no fix of keys has such a number.
 pub fn under_way(
     coins: &[Filed],
     health: &EncryptionHealth,
@@ -75,7 +75,7 @@ mod tests {
         let coins = [fracked(0), coin, fracked(2)];
         let mut health = EncryptionHealth::default();
         assert!(under_way(&coins, &health, NOW).is_empty());
-        // Whatever came of it, and whether or not it is broken now.
+        // Whatever the result was, and whether or not it is broken now.
         health.mark_tried(raida(3), NOW);
         health.mark_tried(raida(5), NOW);
         let at = |seconds: u64| under_way(&coins, &health, UnixSeconds(seconds));

@@ -6,36 +6,36 @@ use crate::client::wallet::{Filed, Folder, Wallet};
 use crate::coin::{Coin, Worth};
 use crate::protocol::RaidaId;
 
-/// Which coins of a wallet are meant.
+/// The coins of a wallet that a command is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// All in Bank and Fracked.
     All,
-    /// Some that are worth this.
+    /// Coins that are worth this.
     Amount(Worth),
-    /// These.
+    /// These coins.
     Coins(Vec<Coin>),
 }
 
 /// How coins were chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen {
-    /// As it was asked for.
+    /// As requested.
     AsAsked,
-    /// An earlier run was interrupted: the coins that it had begun with and the wallet still has,
-    /// and no others, whatever was asked for.
+    /// An earlier run was interrupted: the coins that it had begun with and that the wallet still
+    /// has, and no others, whatever was asked for.
     Unfinished,
 }
 
-/// Chooses the coins that are to go to a place, and leaves all others out of what is done to the
+/// Chooses the coins that should go to a place, and leaves all others out of everything done to the
 /// wallet from here on.
 ///
-/// A run that was interrupted may have chosen the same amount before, and part of its coins may be
-/// where they were to go: choosing once more would send more than was meant.
+/// An interrupted run may have chosen the same amount before, and part of its coins may be at the
+/// place already: choosing once more would send more than was meant.
 ///
 /// # Errors
-/// The wallet has not what is asked for; or coins of it were put there before and `more` is not
-/// said.
+/// The wallet does not have what is asked for; or coins of it were put there before and `more` is
+/// not set.
 pub fn choose(
     wallet: &mut Wallet,
     place: &Place,
@@ -92,10 +92,10 @@ pub fn choose(
     Ok(Chosen::AsAsked)
 }
 
-/// Whether all coins in one place, a locker or an offer, can be listed and so taken out again.
+/// Checks that all coins in one place, a locker or an offer, can be listed and so taken out again.
 ///
 /// # Errors
-/// There are too many.
+/// There are too many coins.
 pub fn check_place(coins: usize, before: usize) -> Result<(), LockerError> {
     match coins + before > LISTED_COINS_MAX {
         true => Err(LockerError::TooMany { coins, before }),
@@ -103,11 +103,11 @@ pub fn check_place(coins: usize, before: usize) -> Result<(), LockerError> {
     }
 }
 
-/// Coins that are worth just this; `None` where there are none such, or for nothing at all.
+/// Coins that are worth exactly this; `None` where there are none, or for a worth of zero.
 ///
-/// From the highest denomination down, as many as there are and fit: each denomination divides the
-/// next higher one, so that what the lower ones make together without a higher one could only be
-/// more coins.
+/// From the highest denomination down, it takes as many as there are and fit. Each denomination
+/// divides the next higher one, so using lower ones instead of a higher one could only take more
+/// coins.
 fn amount(have: &[Coin], wanted: Worth) -> Option<BTreeSet<Coin>> {
     let mut left = wanted.0;
     let mut by_worth: Vec<Coin> = have.to_vec();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever some of the coins are worth together can be had.
+        /// An amount can be made if it is the worth of some of the coins.
         #[test]
         fn what_can_be_made_is_made(
             have in prop::collection::btree_set((-2i8..2, 0u32..12), 1..20),

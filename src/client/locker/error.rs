@@ -7,7 +7,7 @@ use crate::coin::{Coin, Worth};
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::shown::Shown;
 
-/// Why nothing was done with a locker, or not to the end. The text of it never holds a key.
+/// Why nothing was done with a locker, or only a part. Its text never holds a key.
 #[derive(Debug, thiserror::Error)]
 pub enum LockerError {
     /// The wallet cannot be read or written.
@@ -16,7 +16,7 @@ pub enum LockerError {
     /// The servers could not be asked about the wallet's coins, or do not know them.
     #[error(transparent)]
     Look(#[from] HealError),
-    /// It is not known what an interrupted run had begun with.
+    /// The coins that an interrupted run had begun with are unknown.
     #[error(
         "{file} says which coins an interrupted command had begun to take, and cannot be used: {what}; move it to another folder and give the command again: `raida heal` files coins of the interrupted one that stay in Limbo",
         file = file.shown()
@@ -24,27 +24,27 @@ pub enum LockerError {
     Takes {
         /// The file.
         file: PathBuf,
-        /// What is the matter with it.
+        /// What is wrong with it.
         what: String,
     },
-    /// Too few servers to say what lies in a locker.
+    /// Too few servers answered to say what lies in a locker.
     #[error(
         "only {answered} of 25 servers say what lies there and {VOTES_NEEDED} are needed, so nothing was changed ({first}); is the network up, and is the list of hosts right?"
     )]
     TooFewServers {
         /// Servers that answered.
         answered: usize,
-        /// What came of the first that did not.
+        /// The reason of the first that did not answer.
         first: String,
     },
-    /// The wallet has not this much in coins.
+    /// The wallet's coins are not worth this much.
     #[error(
         "the wallet's coins in Bank and Fracked whose numbers are not in doubt do not make {wanted}: there are {coins}, worth {have}; name another amount, or the coins themselves"
     )]
     NoSuchAmount {
         /// What was asked for.
         wanted: Worth,
-        /// How many coins there are.
+        /// Number of coins.
         coins: usize,
         /// What they are worth.
         have: Worth,
@@ -62,22 +62,22 @@ pub enum LockerError {
         "coins of this wallet were put there before ({coins}, worth {worth}), so that this may be the same once more: look what is there, with the same --key and servers (`raida locker peek`, `raida trade show`); with --more this command puts more into a locker"
     )]
     PutBefore {
-        /// How many.
+        /// Number of coins.
         coins: usize,
         /// What they are worth.
         worth: Worth,
     },
-    /// More coins in one place than anybody reads the list of.
+    /// More coins in one place than anybody reads in a list.
     #[error(
         "{coins} coins would be in one place with {before} that are there, and nobody reads a list of more than {LISTED_COINS_MAX}, so that they could not be taken out again; put them into several: nothing was changed"
     )]
     TooMany {
-        /// How many are to go there.
+        /// Number of coins that should go there.
         coins: usize,
-        /// How many are known to be there.
+        /// Number of coins known to be there.
         before: usize,
     },
-    /// Coins that too few servers know are nothing to give to anybody.
+    /// Too few servers know the coins to give them to anybody.
     #[error(
         "{} of the coins pass on fewer than {VOTES_NEEDED} servers, so nothing was changed: {}; `raida heal` the wallet first",
         .0.len(),

@@ -1,6 +1,7 @@
 //! Lockers and offers on all 25 servers (docs/protocol.md, "Group 8: lockers"), and the way of a
-//! wallet's coins into them and back. Every number is on disk before a server may have it, so that
-//! a program killed at any moment loses no coin: the same command again goes on where it was.
+//! wallet's coins into them and back. Every number is on disk before a server may have it, so a
+//! program killed at any moment loses no coin: running the same command again continues where it
+//! was.
 //!
 //! | room | what it is |
 //! |---|---|
@@ -11,7 +12,7 @@
 //! | [`take()`] | coins of a locker into a wallet |
 //! | [`relocate`] | coins of a locker into another one |
 //! | [`offers`], [`show`], [`buy`], [`cancel`] | the marketplace |
-//! | [`Seller`], [`addresses`] | where the servers say that an offer is to be paid |
+//! | [`Seller`], [`addresses`] | where, by the servers, an offer's seller wants to be paid |
 //! | [`is_begun`], [`forget_begun`] | what an interrupted [`take()`] had begun with |
 //! | `settle` | which of two numbers a server has after a change |
 
@@ -40,30 +41,30 @@ pub use take::{LeftIn, Taken, TakenCoin, take};
 pub use trade::{Order, Shown, ShownBy, buy, cancel, offers, show};
 pub use under_way::{TAKES_FILE, forget_begun, is_begun};
 
-/// What a change of a wallet's coins is at.
+/// The present step of a change of a wallet's coins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Asks all servers about the coins.
     Looking,
     /// Waits for servers that change them.
     Changing {
-        /// How many coins.
+        /// Number of coins.
         coins: usize,
-        /// On how many servers.
+        /// Number of servers.
         servers: usize,
     },
-    /// Asks those servers again that did not say what they did.
+    /// Asks again those servers that did not say what they did.
     Settling,
     /// Moves the files to their folders.
     Filing,
 }
 
-/// What a server did.
+/// The result of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// Coins that are there now as they were to be.
+    /// Number of coins that have reached their target there.
     pub done: usize,
-    /// Why it did nothing, or not all.
+    /// Why it did nothing, or only a part.
     pub why: Option<String>,
 }
 

@@ -11,25 +11,25 @@ use crate::protocol::healing::VOTES_NEEDED;
 #[derive(Debug)]
 pub struct Peeked(pub PerRaida<Result<Vec<Coin>, ClientError>>);
 
-/// What most servers say, and what the others say that answered.
+/// What most servers say, and what the other servers that answered say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreement {
     /// The coins that most servers have, in the order in which one of them does.
     pub coins: Vec<Coin>,
-    /// How many servers have just these.
+    /// Number of servers that have exactly these.
     pub servers: usize,
     /// The others.
     pub others: Vec<Difference>,
 }
 
-/// What a server has that is not what most have.
+/// How a server's coins differ from those of the majority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Which one.
+    /// The server.
     pub raida: RaidaId,
-    /// Coins that it has not.
+    /// Coins that it lacks.
     pub missing: Vec<Coin>,
-    /// Coins that it has beside.
+    /// Coins that it has in addition.
     pub extra: Vec<Coin>,
 }
 
@@ -41,15 +41,15 @@ pub fn peek(secret: &LockerSecret, raidas: &Raidas) -> Peeked {
 }
 
 impl Peeked {
-    /// How many servers answered.
+    /// Number of servers that answered.
     pub fn answered(&self) -> usize {
         self.0.count(Result::is_ok)
     }
 
-    /// Nothing, where enough servers answered to go by.
+    /// Checks that enough servers answered.
     ///
     /// # Errors
-    /// Fewer than 13 did.
+    /// Fewer than 13 answered.
     pub fn check(&self) -> Result<(), LockerError> {
         let answered = self.answered();
         let failed = (self.0.iter())
@@ -74,7 +74,7 @@ impl Peeked {
         all.copied().filter(|&coin| seen.insert(coin)).collect()
     }
 
-    /// What most servers say; where as many say one thing as another, what the first of them says.
+    /// What most servers say. In a tie, what the first of them says.
     pub fn agreement(&self) -> Agreement {
         let said: Vec<(RaidaId, BTreeSet<Coin>)> = (self.0.iter())
             .filter_map(|(raida, said)| {
@@ -82,7 +82,7 @@ impl Peeked {
             })
             .collect();
         let like = |coins: &BTreeSet<Coin>| said.iter().filter(|(_, other)| other == coins).count();
-        // The last of several equals is what `max_by_key` gives.
+        // `max_by_key` returns the last of several equals.
         let most = said.iter().rev().max_by_key(|(_, coins)| like(coins));
         let Some((first, most)) = most else {
             return Agreement {

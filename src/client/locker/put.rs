@@ -51,23 +51,24 @@ impl Place {
     }
 }
 
-/// What became of coins that were to go to a place.
+/// The result for coins that should go to a place.
 #[derive(Clone, Debug)]
 pub struct Put {
     /// Each coin.
     pub coins: Vec<PutCoin>,
-    /// What each server did.
+    /// The result of each server.
     pub servers: PerRaida<Said>,
 }
 
-/// What became of a coin.
+/// The result for a coin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PutCoin {
     /// The coin.
     pub coin: Coin,
-    /// On how many servers it is there now.
+    /// Number of servers that have it there now.
     pub servers: usize,
-    /// What it is worth to the wallet, where it is not on enough of them to have left it.
+    /// Its grade in the wallet, where too few servers have it there and so it has not left the
+    /// wallet.
     pub grade: Grade,
 }
 
@@ -78,8 +79,8 @@ impl PutCoin {
     }
 }
 
-/// Puts the wallet's coins into a locker, or up for sale, on every server that passes them. Which
-/// coins those are is for [`choose`](super::choose()) to say.
+/// Puts the wallet's coins into a locker, or up for sale, on every server that passes them.
+/// [`choose`](super::choose()) decides which coins those are.
 ///
 /// The new numbers are in the files, beside the old ones, before anything is sent. Coins that at
 /// least 13 servers have there then move to the folder Lockers; the others stay, with the number in
@@ -157,8 +158,8 @@ fn check_passed(coins: &[Filed]) -> Result<(), LockerError> {
     }
 }
 
-/// The places of the coins that a server is to put there: those that it passes and has not there
-/// already. Or why it is to put none, where it cannot put all.
+/// The places of the coins that a server has to put there: those that it passes and does not have
+/// there already. Or why it puts none, where it cannot put all.
 fn to_send(coins: &[Filed], place: &Place, raida: RaidaId) -> Result<Vec<usize>, String> {
     let passes = |filed: &Filed| filed.file.pown.0[raida] == Mark::Passed;
     if let (Place::Sale(..), Some(_)) = (place, coins.iter().find(|filed| !passes(filed))) {

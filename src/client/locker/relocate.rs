@@ -6,24 +6,24 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 
-/// What became of coins that were to change lockers.
+/// The result for coins that should change lockers.
 #[derive(Clone, Debug)]
 pub struct Relocated {
     /// Each coin that lay in the first locker on any server.
     pub coins: Vec<RelocatedCoin>,
-    /// What each server did: how many of them it has in the second locker now.
+    /// The result of each server: how many of them it has in the second locker now.
     pub servers: PerRaida<Said>,
 }
 
-/// What became of a coin.
+/// The result for a coin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelocatedCoin {
     /// The coin.
     pub coin: Coin,
-    /// On how many servers it lies in the second locker now.
+    /// Number of servers that have it in the second locker now.
     pub servers: usize,
-    /// On how many it lay in one of the two, before or after. A coin of fewer than 13 is worth
-    /// nothing there: a server that is wrong can name any.
+    /// Number of servers that had it in one of the two, before or after. A coin of fewer than 13 is
+    /// worth nothing there: a wrong server can name any coin.
     pub known_on: usize,
 }
 
@@ -34,11 +34,11 @@ impl RelocatedCoin {
     }
 }
 
-/// Moves what lies in a locker into another one, on every server, whatever it has there. `only`
-/// says which coins, where not all.
+/// Moves the content of a locker into another one, on every server, whatever it has there. `only`
+/// names the coins, where not all should move.
 ///
-/// Nothing needs to be written down: every number follows from one of the two secrets. What an
-/// interrupted run has not moved the next one does.
+/// Nothing needs to be written down: every number follows from one of the two secrets. The next run
+/// moves what an interrupted run has not moved.
 ///
 /// # Errors
 /// Fewer than 13 servers say what lies in the locker, and then nothing is changed.
@@ -63,7 +63,7 @@ pub fn relocate(
         error.map_or(Ok(refused), Err)
     });
 
-    // What an earlier run has moved is no less there.
+    // Coins that an earlier run has moved count as well.
     let after = peek(to, raidas);
     let there =
         PerRaida::from_fn(|raida| -> BTreeSet<Coin> { after.on(raida).iter().copied().collect() });

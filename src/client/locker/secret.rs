@@ -9,11 +9,11 @@ use crate::hex;
 use crate::protocol::RaidaId;
 use crate::protocol::lockers::{Currency, LockerKey, Price, TradeKey};
 
-/// What opens a locker on all 25 servers: 16 random bytes that its owner keeps or hands on.
+/// Opens a locker on all 25 servers: 16 random bytes that its owner keeps or hands on.
 ///
-/// The key on each server is derived from it: a server that learns its own key, as it must, learns
-/// nothing of the others', and cannot open the locker there. Key of RAIDA n: the first 12 bytes of
-/// HMAC-SHA-256 of `raida locker key` and n (one byte) under the secret, then FF FF FF FF.
+/// The key on each server is derived from it: a server must learn its own key, but it learns
+/// nothing of the others' keys, and cannot open the locker there. Key of RAIDA n: the first 12
+/// bytes of HMAC-SHA-256 of `raida locker key` and n (one byte) under the secret, then FF FF FF FF.
 ///
 /// ```
 /// use raida::client::locker::LockerSecret;
@@ -27,13 +27,13 @@ use crate::protocol::lockers::{Currency, LockerKey, Price, TradeKey};
 pub struct LockerSecret([u8; LockerSecret::SIZE]);
 
 impl LockerSecret {
-    /// Bytes it takes.
+    /// Number of bytes.
     pub const SIZE: usize = 16;
 
     const LABEL: &[u8] = b"raida locker key";
     const NAME_LABEL: &[u8] = b"raida locker name";
 
-    /// Draws one that nobody can guess.
+    /// Draws a secret that nobody can guess.
     ///
     /// # Errors
     /// The system has no random numbers to give.
@@ -50,13 +50,13 @@ impl LockerSecret {
         LockerKey::new(An::new(key)).expect("it ends in FF FF FF FF")
     }
 
-    /// What the locker can be told by, which opens nothing: 32 hexadecimal digits of the
-    /// HMAC-SHA-256 of `raida locker name` under the secret.
+    /// A name for the locker, which opens nothing: 32 hexadecimal digits of the HMAC-SHA-256 of
+    /// `raida locker name` under the secret.
     pub fn name(&self) -> String {
         hex::write(&derive::<16>(&self.0, LockerSecret::NAME_LABEL, &[]))
     }
 
-    /// 32 hexadecimal digits, for its owner's eyes alone.
+    /// 32 hexadecimal digits, for its owner only.
     pub fn expose(&self) -> String {
         hex::write(&self.0)
     }
@@ -76,12 +76,12 @@ impl FromStr for LockerSecret {
     }
 }
 
-/// What owns an offer on all 25 servers: 16 bytes of the form of a trade key, which says price and
-/// currency, so that it is all that the seller needs to keep.
+/// Owns an offer on all 25 servers: 16 bytes of the form of a trade key, which states price and
+/// currency. So the seller needs to keep nothing else.
 ///
-/// As with [`LockerSecret`] the key on each server is derived: the first 9 bytes of HMAC-SHA-256 of
-/// `raida trade key` and n (one byte) under the whole secret, then price, currency and EE EE as in
-/// the secret.
+/// As with [`LockerSecret`], the key on each server is derived: the first 9 bytes of HMAC-SHA-256
+/// of `raida trade key` and n (one byte) under the whole secret, then price, currency and EE EE as
+/// in the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TradeSecret(TradeKey);
 
@@ -89,7 +89,7 @@ impl TradeSecret {
     const LABEL: &[u8] = b"raida trade key";
     const LOCKER_LABEL: &[u8] = b"raida trade locker taken back";
 
-    /// Draws one that nobody can guess, for an offer at this price.
+    /// Draws a secret that nobody can guess, for an offer at this price.
     ///
     /// # Errors
     /// The system has no random numbers to give.
@@ -108,23 +108,23 @@ impl TradeSecret {
     }
 
     /// The locker that coins go through on their way from the offer back into a wallet. It is
-    /// derived too, so that whoever has this secret can go on where an earlier way back was
+    /// derived too, so that an owner of this secret can go on where an earlier way back was
     /// interrupted.
     pub fn way_back(&self) -> LockerSecret {
         LockerSecret(derive(self.0.an().expose(), TradeSecret::LOCKER_LABEL, &[]))
     }
 
-    /// What is to be paid.
+    /// The price.
     pub fn price(&self) -> Price {
         self.0.price()
     }
 
-    /// What is to be paid in.
+    /// The currency of the price.
     pub fn currency(&self) -> Currency {
         self.0.currency()
     }
 
-    /// 32 hexadecimal digits, for its owner's eyes alone.
+    /// 32 hexadecimal digits, for its owner only.
     pub fn expose(&self) -> String {
         hex::write(self.0.an().expose())
     }
@@ -147,13 +147,13 @@ impl FromStr for TradeSecret {
     }
 }
 
-/// Why a text is no secret. Says nothing of the text: it may be a secret with a slip of the pen.
+/// Why a text is no secret. Does not quote the text: it may be a secret with a typing error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASecret {
-    /// Not a locker's.
+    /// The text is no locker's secret.
     #[error("a locker's secret is 32 hex digits")]
     Locker,
-    /// Not an offer's.
+    /// The text is no offer's secret.
     #[error(
         "an offer's secret is 32 hex digits, of which the last fourteen are price (8), currency (00, 01 or 02) and eeee"
     )]

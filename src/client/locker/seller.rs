@@ -6,14 +6,14 @@ use crate::protocol::RaidaId;
 use crate::protocol::healing::VOTES_NEEDED;
 use crate::protocol::lockers::{Address, TradeName};
 
-/// Where the servers say that an offer is to be paid.
+/// Where, by the servers' answers, the seller of an offer wants to be paid.
 #[derive(Clone, Debug, Default)]
 pub struct Seller {
     by_address: BTreeMap<Vec<u8>, Vec<RaidaId>>,
 }
 
 impl Seller {
-    /// Each address, and the servers that say it; what most say first.
+    /// Each address, and the servers that state it; the one with most servers first.
     pub fn by_votes(&self) -> Vec<(Address, &[RaidaId])> {
         let mut said: Vec<_> = self.by_address.iter().collect();
         said.sort_by_key(|(_, servers)| std::cmp::Reverse(servers.len()));
@@ -22,22 +22,22 @@ impl Seller {
             .collect()
     }
 
-    /// The address that at least 13 servers say: a buyer who believes fewer may pay a liar.
+    /// The address that at least 13 servers state: a buyer who believes fewer may pay a liar.
     pub fn agreed(&self) -> Option<Address> {
         let (address, servers) = self.by_votes().into_iter().next()?;
         (servers.len() >= VOTES_NEEDED).then_some(address)
     }
 
-    /// A server says where.
+    /// Records a server's answer.
     pub fn add(&mut self, raida: RaidaId, address: &Address) {
         let servers = self.by_address.entry(address.as_bytes().to_vec());
         servers.or_default().push(raida);
     }
 }
 
-/// Asks every server where some of what is for sale there is to be paid: offer by offer, as they
-/// are named there; nothing where it does not say. A server has twice the time of one answer for
-/// all of it, however much it has for sale.
+/// Asks every server where the sellers of offers there want to be paid: offer by offer, as they are
+/// named there; nothing where the server does not say. A server has twice the time of one answer
+/// for all offers, however many it has for sale.
 pub fn addresses(
     named: &PerRaida<Vec<TradeName>>,
     raidas: &Raidas,

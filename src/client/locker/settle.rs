@@ -7,21 +7,21 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, VOTES_NEEDED};
 
-/// What a server was sent: which of a wallet's coins, by their places, and what became of each.
+/// A request to a server: which of a wallet's coins, by their places, and the outcome of each.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     pub outcomes: Vec<(usize, Outcome)>,
     pub error: Option<ClientError>,
 }
 
-/// Asks which of their two numbers coins have that servers were to change, and takes note of it.
-/// What a server says that it did is not enough: the number before is the only one that is good
-/// where it did nothing. Where it does not answer, it is believed once 13 others have shown that
-/// they have the new number.
+/// Asks which of their two numbers coins have that servers were asked to change, and records the
+/// answers. A server's own report is not enough: if it did nothing, only the number before is
+/// valid. Where it does not answer this question, its report is believed once 13 others have shown
+/// that they have the new number.
 ///
-/// Where it is the old one still, `is_over` says whether the change is known not to be under way
-/// any more: then the new number is dropped. Else both stay in the file, since a request that was
-/// given up may be carried out yet.
+/// Where the old number is still in force, `is_over` says whether the change is known to be over:
+/// then the new number is dropped. Else both stay in the file, since a request that was given up
+/// may still be carried out.
 pub(super) fn settle(
     coins: &mut [Filed],
     sent: &PerRaida<Option<Sent>>,
@@ -34,7 +34,7 @@ pub(super) fn settle(
         became[raida] = outcomes.copied().collect();
     }
     let questions = PerRaida::from_fn(|raida| {
-        // Who could not be reached a moment ago would only cost another time-out.
+        // A server that could not be reached a moment ago would only cost another time-out.
         let error = sent[raida].as_ref().and_then(|sent| sent.error.as_ref());
         if let Some(ClientError::Unreachable(..)) = error {
             return vec![];
@@ -74,7 +74,7 @@ pub(super) fn settle(
             let file = &mut coins[place].file;
             let outcome = became[raida].get(&place).copied();
             match found {
-                // No pass either: the coin is not yet what it is to be.
+                // No pass either: the coin does not have its new number yet.
                 Found::An if !is_over(outcome.unwrap_or(Outcome::Unknown)) => {
                     file.pown.0[raida] = Mark::NoAnswer;
                 }

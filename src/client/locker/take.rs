@@ -9,27 +9,27 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::{Found, VOTES_NEEDED};
 
-/// What became of the coins of a locker.
+/// The result for the coins of a locker.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// The coins that are the wallet's now, or were on their way there.
+    /// The coins that belong to the wallet now, or were on their way there.
     pub coins: Vec<TakenCoin>,
-    /// Coins that lie in the locker still.
+    /// Coins that still lie in the locker.
     pub left: Vec<LeftIn>,
-    /// What each server did: how many of the coins it passes now.
+    /// The result of each server: how many of the coins it passes now.
     pub servers: PerRaida<Said>,
 }
 
-/// What became of a coin that was to be taken.
+/// The result for a coin that should be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TakenCoin {
     /// The coin.
     pub coin: Coin,
     /// What the servers say of it.
     pub pown: PownString,
-    /// What that makes of it: where it is filed.
+    /// The resulting grade: where it is filed.
     pub grade: Grade,
-    /// Whether a server may have either of two numbers still; the file keeps both.
+    /// Whether a server may still have either of two numbers; the file keeps both.
     pub in_doubt: bool,
 }
 
@@ -38,28 +38,28 @@ pub struct TakenCoin {
 pub struct LeftIn {
     /// The coin.
     pub coin: Coin,
-    /// On how many servers it lies in the locker.
+    /// Number of servers that have it in the locker.
     pub servers: usize,
-    /// Whether the wallet has a file of it with other numbers than the locker's. Otherwise it is on
-    /// too few servers to be worth anything.
+    /// Whether the wallet has a file of it with other numbers than the locker's. Otherwise too few
+    /// servers have it for it to be worth anything.
     pub has_other_file: bool,
 }
 
 impl LeftIn {
-    /// Whether it is worth something in the locker: a server that is wrong can name any coin.
+    /// Whether it is worth something in the locker: a wrong server can name any coin.
     pub fn counts(&self) -> bool {
         self.servers >= VOTES_NEEDED
     }
 }
 
 /// Takes coins out of a locker into a wallet: each server gives them numbers that nobody else
-/// knows. `only` says which, where not all.
+/// knows. `only` names the coins, where not all should be taken.
 ///
-/// The new numbers are in files in Limbo, beside the locker's key, before anything is sent. A run
-/// that was interrupted is ended by the next one with the same secret: it sends the very numbers
-/// that are in the files, since a request of the first may be carried out yet, files what the first
-/// had not filed, and gives those coins too. They are no longer known as begun with when the caller
-/// has told of them: [`forget_begun`](super::forget_begun).
+/// The new numbers are in files in Limbo, beside the locker's key, before anything is sent. The
+/// next run with the same secret completes a run that was interrupted: it sends exactly the numbers
+/// that are in the files, since a request of the first may still be carried out, files what the
+/// first had not filed, and returns those coins too. When the caller has reported them,
+/// [`forget_begun`](super::forget_begun) removes them from the coins begun with.
 ///
 /// A coin that fewer than 13 servers have in the locker stays there, unless an earlier run had
 /// begun with it.
@@ -123,7 +123,8 @@ pub fn take(
             in_doubt: filed.file.is_in_doubt(),
         })
         .collect();
-    // Whatever locker this wallet put them into before: 13 servers have other numbers now.
+    // It does not matter which locker this wallet put them into before: 13 servers have other
+    // numbers now.
     let back = coins
         .iter()
         .filter(|coin| coin.pown.count(Mark::Passed) >= VOTES_NEEDED);
@@ -155,9 +156,9 @@ fn where_coins_lie(peeked: &Peeked, only: Option<&BTreeSet<Coin>>) -> Lies {
     lies
 }
 
-/// Which coins are to be taken: those that enough servers have in the locker, and those of which
-/// the wallet has a file that an earlier run made, whatever is known of them by now: those `begun`
-/// with, and those whose file has a key of the locker still.
+/// The coins to take: those that enough servers have in the locker, and those whose file in the
+/// wallet was made by an earlier run, whatever is known of them by now. The latter are those in
+/// `begun` and those whose file still has a key of the locker.
 fn sort_out(
     wallet: &Wallet,
     lies: &Lies,
@@ -195,9 +196,9 @@ fn sort_out(
     (going, left)
 }
 
-/// A file of a coin as it lies in the locker, with the number that each server is to give it. Of a
-/// server that has it not there, or did not say, the locker's key is as good a guess as any: what
-/// it cannot know, healing repairs.
+/// A file of a coin as it lies in the locker, with the number that each server should give it. For
+/// a server that does not have it there, or did not answer, the file has the locker's key, which is
+/// as good a guess as any: healing repairs what it cannot know.
 fn new_file(
     coin: Coin,
     coin_id: u16,
@@ -224,7 +225,7 @@ fn propose(
     draw: &mut impl FnMut() -> Result<An, getrandom::Error>,
 ) -> Result<(), getrandom::Error> {
     for (raida, _) in lies.iter().filter(|(_, lies)| **lies) {
-        // A put that was interrupted: the server has just said that it was carried out there.
+        // A put was interrupted: the server has just said that it was carried out there.
         if file.pan(raida) == Some(keys[raida]) {
             file.settle(raida, Found::Pan);
         }
@@ -235,7 +236,7 @@ fn propose(
     Ok(())
 }
 
-/// The places of the coins that a server is to give new numbers.
+/// The places of the coins that a server should give new numbers.
 fn to_send(coins: &[Filed], lies: &Lies, raida: RaidaId) -> Vec<usize> {
     let is_to_go = |&place: &usize| {
         let file = &coins[place].file;

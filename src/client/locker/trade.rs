@@ -8,7 +8,7 @@ use crate::protocol::lockers::{
     Buy, Currency, Listed, Memo, Offer, PublicId, ReceiptId, TransactionId,
 };
 
-/// Offers that one answer lists, at most: what the request has room to ask for.
+/// Maximum number of offers that one answer lists: the most that the request can ask for.
 const LISTED_MAX: u8 = u8::MAX;
 
 /// Asks every server what is on offer in a currency.
@@ -18,21 +18,21 @@ pub fn offers(currency: Currency, raidas: &Raidas) -> PerRaida<Result<Vec<Listed
     })
 }
 
-/// By what an offer is known.
+/// How an offer is identified.
 #[derive(Clone, Debug)]
 pub enum ShownBy {
-    /// Its secret, to its seller.
+    /// By its secret, which its seller has.
     Secret(TradeSecret),
-    /// What is for sale for how much: on one server no two offers have the same.
+    /// By what is for sale, and for how much: on one server no two offers have the same terms.
     Offer(Offer),
 }
 
 /// What the servers say of one offer.
 #[derive(Debug)]
 pub struct Shown {
-    /// The coins that each of them has there; none where it has no such offer.
+    /// The coins that each server has there; none where it has no such offer.
     pub coins: Peeked,
-    /// What each of them calls it, where it was looked for in their lists.
+    /// Each server's public id for it, where the offer was searched in their lists.
     pub ids: PerRaida<Option<PublicId>>,
 }
 
@@ -74,18 +74,18 @@ pub fn show(by: &ShownBy, raidas: &Raidas) -> Shown {
 /// What a buyer says to every server.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// What is bought for how much.
+    /// What is bought, and for how much.
     pub offer: Offer,
     /// The payment.
     pub transaction: TransactionId,
-    /// That the payment is the buyer's.
+    /// Proof that the payment is the buyer's.
     pub receipt: ReceiptId,
-    /// What the buyer has to say: 1 to 254 bytes.
+    /// The buyer's memo: 1 to 254 bytes.
     pub memo: Vec<u8>,
 }
 
-/// Tells every server that an offer is paid, and has its coins put into a locker. The same may be
-/// asked again, with the same locker: servers that were paid say so once more.
+/// Tells every server that an offer is paid, and has its coins put into a locker. The same request
+/// may be repeated, with the same locker: servers that were paid say so once more.
 ///
 /// # Panics
 /// When the memo is empty, or longer than [`Memo::LENGTH_MAX`].
@@ -106,8 +106,8 @@ pub fn buy(
     })
 }
 
-/// Takes an offer back on every server: its coins go into a locker, or out of circulation. Whether
-/// each had it.
+/// Takes an offer back on every server: its coins go into a locker, or out of circulation. Returns
+/// whether each server had it.
 pub fn cancel(
     secret: &TradeSecret,
     into: Option<&LockerSecret>,

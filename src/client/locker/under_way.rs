@@ -1,9 +1,9 @@
-//! Which coins a wallet is taking out of lockers, from one run to the next: once a coin's file has
-//! the new numbers alone, nothing in it says any more which locker it came from, and a run that
-//! ends then has neither filed the coin nor told anybody of it.
+//! Which coins a wallet is taking out of lockers, kept from one run to the next. Once a coin's file
+//! has the new numbers alone, nothing in it says any more which locker it came from. A run that
+//! ends at that point has neither filed the coin nor reported it.
 //!
 //! It is kept in the wallet's folder as `takes-under-way.json` while there are such coins. The file
-//! holds no secret; `locker` is what [`LockerSecret::name`] makes of one:
+//! holds no secret; `locker` is the [`LockerSecret::name`] of a locker:
 //!
 //! ```json
 //! { "format": 1, "takes": [{ "locker": "5f0c1d...", "coins": ["1.7", "1.8"] }] }
@@ -22,11 +22,11 @@ use crate::coin::Coin;
 use crate::plain_file;
 use crate::protocol::RaidaId;
 
-/// What the file in the wallet's folder is called.
+/// Name of the file in the wallet's folder.
 pub const TAKES_FILE: &str = "takes-under-way.json";
 
 const FORMAT: u64 = 1;
-/// A list of as many coins as a locker can have takes 2 MB.
+/// A list of the maximum number of coins of a locker takes 2 MB.
 const FILE_BYTES_MAX: usize = 64 << 20;
 
 /// Coins by the name of the locker that they are taken from.
@@ -62,12 +62,12 @@ impl UnderWay {
         UnderWay::parse(&text).map_err(|what| unusable(&file, what))
     }
 
-    /// The coins of a locker that were begun with.
+    /// The coins of a locker that a take has begun with.
     pub(super) fn of(&self, secret: &LockerSecret) -> BTreeSet<Coin> {
         self.0.get(&secret.name()).cloned().unwrap_or_default()
     }
 
-    /// Brings to disk that these coins are taken out of a locker now.
+    /// Brings to disk that a take of these coins out of a locker begins now.
     ///
     /// # Errors
     /// The disk fails or is full.
@@ -119,11 +119,11 @@ impl UnderWay {
     }
 }
 
-/// Whether an earlier run has begun to take coins of a locker into a wallet, and has not told of
+/// Whether an earlier run has begun to take coins of a locker into a wallet, and has not reported
 /// them.
 ///
 /// # Errors
-/// It cannot be read what was begun.
+/// The file cannot be read.
 pub fn is_begun(wallet: &Wallet, secret: &LockerSecret) -> Result<bool, LockerError> {
     let begun = UnderWay::read(wallet)?.of(secret);
     let keys = super::take::keys(secret);
@@ -134,10 +134,11 @@ pub fn is_begun(wallet: &Wallet, secret: &LockerSecret) -> Result<bool, LockerEr
     }))
 }
 
-/// Forgets what was begun with a locker's coins: what [`take`](super::take()) gave was told.
+/// Forgets the coins of a locker that a take had begun with: the result of [`take`](super::take())
+/// was reported.
 ///
 /// # Errors
-/// The file cannot be read or changed; then the next take of the same locker tells of its coins
+/// The file cannot be read or changed; then the next take of the same locker reports its coins
 /// again.
 pub fn forget_begun(wallet: &Wallet, secret: &LockerSecret) -> Result<(), LockerError> {
     let mut under_way = UnderWay::read(wallet)?;

@@ -10,15 +10,16 @@ use crate::coin::{An, Coin};
 use crate::protocol::RaidaId;
 use crate::protocol::healing::Found;
 
-/// One coin as a wallet keeps it: its authenticity number on each server, and, where it is not
-/// known which of two is in force, a proposed one beside it.
+/// One coin as a wallet keeps it: its authenticity number on each server. Where it is not known
+/// which of two is in force, a proposed number is beside it.
 ///
-/// What of a file means nothing here (password hash, split, shard) is written as it was read.
+/// Fields of a file that mean nothing here (password hash, split, shard) are written as they were
+/// read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CoinFile {
     /// The coin.
     pub coin: Coin,
-    /// Which network's coin; 6 is CloudCoin.
+    /// The network that the coin belongs to; 6 is CloudCoin.
     pub coin_id: u16,
     /// What the servers last said.
     pub pown: PownString,
@@ -28,33 +29,33 @@ pub struct CoinFile {
     split_and_shard: [u8; 2],
 }
 
-/// Why bytes are not a coin file. The text of it never holds an authenticity number.
+/// Why bytes are not a coin file. Its text never holds an authenticity number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotACoinFile {
     /// The length is wrong.
     #[error("it is {found} bytes long where {expected} are expected")]
     Length {
-        /// Bytes that a coin file like this one has.
+        /// Number of bytes that such a coin file has.
         expected: usize,
-        /// Bytes it has.
+        /// Number of bytes that it has.
         found: usize,
     },
-    /// A byte of the header is not what this format has there.
+    /// A byte of the header does not fit this format.
     #[error("byte {at} is {found} where {expected} is expected: {what}")]
     Header {
-        /// Which byte, counted from 0.
+        /// The position of the byte, counted from 0.
         at: usize,
-        /// What it is.
+        /// Its value.
         found: u8,
-        /// What it has to be.
+        /// The value that it must have.
         expected: &'static str,
-        /// What the byte says.
+        /// The meaning of the byte.
         what: &'static str,
     },
     /// The number of coins is not one.
     #[error("it holds {0} coins; files of one coin each can be read")]
     Coins(u16),
-    /// The POWN string holds something else than marks.
+    /// The POWN string holds something other than marks.
     #[error("its POWN string (bytes 16 to 28) is not 25 marks and a 9")]
     PownString,
     /// The denomination or the serial number cannot exist.
@@ -148,12 +149,12 @@ impl CoinFile {
         bytes
     }
 
-    /// What a wallet calls the file: `DN.SN.bin`.
+    /// Name of the file in a wallet: `DN.SN.bin`.
     pub fn name(&self) -> String {
         CoinFile::name_of(self.coin)
     }
 
-    /// What a wallet calls the file of this coin.
+    /// Name of this coin's file in a wallet.
     pub(super) fn name_of(coin: Coin) -> String {
         format!("{coin}.bin")
     }
@@ -174,8 +175,8 @@ impl CoinFile {
         RaidaId::all().any(|raida| self.pan(raida).is_some())
     }
 
-    /// What the coin is worth to its owner. One with a number in doubt is never counterfeit: the
-    /// servers that fail it may be about to take that number over.
+    /// The coin's grade. A coin with a number in doubt is never counterfeit: the servers that fail
+    /// it may be about to take that number over.
     pub fn grade(&self) -> Grade {
         match self.pown.grade() {
             Grade::Counterfeit if self.is_in_doubt() => Grade::Limbo,
@@ -183,12 +184,12 @@ impl CoinFile {
         }
     }
 
-    /// Keeps a number beside the one there is: the server is about to be asked to take it over.
+    /// Keeps a number beside the present one: the server will be asked to take it over.
     pub fn propose(&mut self, raida: RaidaId, pan: An) {
         self.pans.get_or_insert(self.ans)[raida] = pan;
     }
 
-    /// Drops a number that the server will not take over: it said so.
+    /// Drops a number that the server will not take over, as it said.
     pub fn withdraw(&mut self, raida: RaidaId) {
         if let Some(pans) = &mut self.pans {
             pans[raida] = self.ans[raida];
@@ -198,9 +199,9 @@ impl CoinFile {
         }
     }
 
-    /// Takes note of what a server says, which ends the doubt about it where it has one of the
-    /// numbers. Where it has neither, both stay: it may be another network's, or still at work on
-    /// the fix that brings the proposed one into force, and then nobody else knows that number.
+    /// Records a server's answer, which ends the doubt about it where it has one of the numbers.
+    /// Where it has neither, both stay: it may be another network's, or still at work on the fix
+    /// that brings the proposed one into force, and then nobody else knows that number.
     pub fn settle(&mut self, raida: RaidaId, found: Found) {
         if let Some(pans) = &mut self.pans {
             match found {
@@ -389,7 +390,7 @@ mod tests {
             let _ = CoinFile::parse(&bytes);
         }
 
-        /// A byte of a good file changed: what is accepted is written again as it was.
+        /// A byte of a valid file changed: an accepted file is written again as it was.
         #[test]
         fn what_is_accepted_is_written_as_it_was_read(
             with_pans: bool,

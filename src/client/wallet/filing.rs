@@ -1,5 +1,5 @@
-//! How the bytes of a coin get to their place on disk, so that at every moment they stand in some
-//! whole file.
+//! How the bytes of a coin get to their place on disk, so that at every moment they are in some
+//! complete file.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::CoinFile;
 use crate::plain_file;
 
-/// A file about to be written, and perhaps an older copy in another folder to be removed after it.
+/// A file to be written, and perhaps an older copy in another folder that is removed after it.
 pub struct Filing {
     target: PathBuf,
     bytes: Zeroizing<Vec<u8>>,
@@ -23,9 +23,9 @@ pub struct Filing {
 pub type Step = fn(&Filing) -> io::Result<()>;
 
 impl Filing {
-    /// What is done, in this order: a crash may come between any two. Before the third the old
-    /// file is as it was; from the third on the new one is whole; between the third and the fifth
-    /// both are there.
+    /// The steps, in this order: a crash may come between any two. Before the third the old file is
+    /// as it was. From the third on the new one is complete. Between the third and the fifth both
+    /// are there.
     pub const STEPS: [Step; 6] = [
         Filing::write,
         Filing::sync_file,
@@ -35,7 +35,7 @@ impl Filing {
         Filing::sync_old_folder,
     ];
 
-    /// A new file, where none may be yet.
+    /// A new file, where none may exist yet.
     pub fn create(target: PathBuf, bytes: Zeroizing<Vec<u8>>) -> Filing {
         Filing {
             target,
@@ -55,7 +55,7 @@ impl Filing {
         }
     }
 
-    /// A file put into another folder, over what may be there of that name.
+    /// A file put into another folder, over a file of that name there.
     pub fn supersede(from: PathBuf, target: PathBuf, bytes: Zeroizing<Vec<u8>>) -> Filing {
         Filing {
             target,
@@ -75,14 +75,14 @@ impl Filing {
         }
     }
 
-    /// Where the bytes are to stand.
+    /// The place of the bytes.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Takes a new file back, after however many steps: no later run is to take it, or what is
-    /// written of it, for a coin. What somebody else put there stays. The folder is yet to be
-    /// synced.
+    /// Takes a new file back, after any number of steps: no later run may take it, or the part of
+    /// it that is written, for a coin. Files that somebody else put there stay. The folder still
+    /// has to be synced.
     ///
     /// # Errors
     /// A file cannot be read or removed.
@@ -94,18 +94,19 @@ impl Filing {
     }
 
     fn write(&self) -> io::Result<()> {
-        // Who can read it owns the coin.
+        // Anybody who can read it owns the coin.
         plain_file::create_anew(&temporary(&self.target))?.write_all(&self.bytes)
     }
 
-    /// Any descriptor of the file will do: it is the file that is synced.
+    /// Any descriptor of the file will do: the sync concerns the file.
     fn sync_file(&self) -> io::Result<()> {
         File::open(temporary(&self.target))?.sync_all()
     }
 
     fn name(&self) -> io::Result<()> {
-        // No link that would fail by itself: memory sticks, where wallets are carried, have none.
-        // Whoever changes the wallet holds its lock, so nobody comes between.
+        // Not by a hard link, which would fail by itself where the target exists: memory sticks,
+        // where wallets are carried, have no hard links. A process that changes the wallet holds
+        // its lock, so nobody comes between.
         if !self.over_itself && self.target.symlink_metadata().is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -125,10 +126,10 @@ impl Filing {
     }
 }
 
-/// Carries filings out together: each step of all, then the next, so that a folder is synced once.
+/// Carries out filings together: each step of all, then the next, so that a folder is synced once.
 ///
 /// # Errors
-/// The first step that fails, with its file; what is done stays done.
+/// The first step that fails, with its file. Completed steps stay done.
 pub fn file_all(filings: &[Filing]) -> Result<(), (PathBuf, io::Error)> {
     let each = |step: Step| {
         filings
@@ -148,8 +149,8 @@ pub fn file_all(filings: &[Filing]) -> Result<(), (PathBuf, io::Error)> {
     )
 }
 
-/// Takes new files back, durably; gives those that may be there still. Where their folder cannot be
-/// synced, a power cut may bring back any of them.
+/// Takes new files back, durably. Returns those that may be there still. Where their folder cannot
+/// be synced, a power cut may bring back any of them.
 pub fn take_back_all(filings: &[Filing]) -> Vec<PathBuf> {
     let kept = |filing: &&Filing| filing.take_back().is_err();
     let kept: Vec<&Filing> = filings.iter().filter(kept).collect();
@@ -161,8 +162,8 @@ pub fn take_back_all(filings: &[Filing]) -> Vec<PathBuf> {
     left.iter().map(|filing| filing.target.clone()).collect()
 }
 
-/// Removes a file that holds what is asked for; none and something else than a file are left as
-/// they are.
+/// Removes a file that holds what is asked for. If it does not exist, or is something other than a
+/// file, it is left as it is.
 fn remove_if(file: &Path, holds: impl Fn(&[u8]) -> bool) -> io::Result<()> {
     match file.symlink_metadata() {
         Ok(found) if found.is_file() => {}
@@ -170,7 +171,7 @@ fn remove_if(file: &Path, holds: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    // One byte more than any coin file has tells those that are longer.
+    // Reading one byte more than any coin file has reveals longer files.
     let most = CoinFile::SIZE_WITH_PANS + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(most));
     plain_file::open(file)?
@@ -200,13 +201,13 @@ fn folder(file: &Path) -> &Path {
 
 const TEMPORARY: &str = ".part";
 
-/// Where a file's bytes stand before it has its name.
+/// The place of a file's bytes before it has its name.
 fn temporary(target: &Path) -> PathBuf {
     let name = target.file_name().expect("a coin file has a name");
     target.with_file_name(format!(".{}{TEMPORARY}", name.to_string_lossy()))
 }
 
-/// The name that an unfinished file was to get; `None` for any other file.
+/// The name that an unfinished file should get; `None` for any other file.
 pub fn unfinished(name: &str) -> Option<&str> {
     name.strip_prefix('.')?.strip_suffix(TEMPORARY)
 }

@@ -20,17 +20,17 @@ pub enum Folder {
     Bank,
     /// Coins that some servers fail.
     Fracked,
-    /// Coins of which too little is known.
+    /// Coins that too little is known about.
     Limbo,
-    /// Coins that were taken over and are yet to be graded.
+    /// Coins that were taken over and not graded yet.
     Grade,
-    /// Coins received and not yet taken over: somebody else may own them still.
+    /// Coins received and not taken over yet: somebody else may still own them.
     Suspect,
     /// Coins that most servers fail.
     Counterfeit,
-    /// Coins put into a locker or up for sale: whoever has its secret can take them, so they are
-    /// the wallet's no more. The numbers are kept for as long as nobody has. Made when it is
-    /// needed.
+    /// Coins put into a locker or up for sale: anybody with its secret can take them, so they are
+    /// no longer the wallet's. The numbers are kept until somebody takes the coins. The folder is
+    /// made when it is needed.
     Lockers,
 }
 
@@ -44,11 +44,12 @@ impl Folder {
         Folder::Suspect,
         Folder::Counterfeit,
     ];
-    /// Those whose coins are the wallet's own. To grade a coin in Suspect would be to count as
-    /// one's own what its giver can still spend, and what is in Counterfeit was judged already.
+    /// The folders with the wallet's own coins. Grading a coin in Suspect would count it as the
+    /// wallet's own while its giver can still spend it. Coins in Counterfeit have been judged
+    /// already.
     pub const OWN: [Folder; 4] = [Folder::Bank, Folder::Fracked, Folder::Limbo, Folder::Grade];
 
-    /// What it is called on disk.
+    /// Its name on disk.
     pub fn name(self) -> &'static str {
         match self {
             Folder::Bank => "Bank",
@@ -62,26 +63,26 @@ impl Folder {
     }
 }
 
-/// What a wallet is opened for.
+/// The purpose of opening a wallet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// To look: nothing on disk is touched.
     Look,
-    /// To change it. What an earlier change left half done is finished first, and nobody else
+    /// To change it. An earlier change that was interrupted is completed first, and nobody else
     /// opens the wallet meanwhile.
     Change,
-    /// As `Change`; a wallet that is not there is made.
+    /// Like `Change`; a wallet that does not exist is made.
     Create,
-    /// As `Create`; where nothing was put into it, a wallet that was made goes again.
+    /// Like `Create`; a wallet that was made is removed again where nothing was put into it.
     CreateToUse,
 }
 
 /// A coin in a wallet.
 #[derive(Clone, Debug)]
 pub struct Filed {
-    /// What the file holds, and what was changed of it since.
+    /// The file's content, with the changes since.
     pub file: CoinFile,
-    /// Where it stands.
+    /// Its place.
     pub folder: Folder,
     saved: CoinFile,
 }
@@ -102,9 +103,9 @@ impl Filed {
 pub struct LeftAlone {
     /// The file.
     pub file: PathBuf,
-    /// What is the matter with it.
+    /// What is wrong with it.
     pub reason: String,
-    /// Whether it is, or may be, a coin: anything called `.bin`, finished or not.
+    /// Whether it is, or may be, a coin: anything named `.bin`, finished or not.
     pub may_be_coin: bool,
 }
 
@@ -123,54 +124,54 @@ fn is_coin_name(name: &str) -> bool {
     name.ends_with(".bin")
 }
 
-/// Why a wallet cannot be had or changed.
+/// Why a wallet cannot be opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum WalletError {
     /// None of a wallet's folders is there.
     #[error("{folder} is no wallet: it has no folder Bank; name one that has, or make one with `raida mint --network`", folder = .0.shown())]
     NotAWallet(PathBuf),
-    /// Another program changes it.
+    /// Another program is changing it.
     #[error("another program is at work on the wallet {folder}: wait until it has ended", folder = .0.shown())]
     InUse(PathBuf),
-    /// The file to be written exists.
+    /// The file to write exists.
     #[error("{file} exists already and was left as it is", file = .0.shown())]
     Exists(PathBuf),
     /// New coins could not be filed, and none of them is in the wallet.
     #[error("cannot write {file}: {cause}; the new coins were removed from the wallet again{next}", file = file.shown(), next = remedy(cause))]
     NotAdded {
-        /// Which file.
+        /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's message.
         cause: io::Error,
     },
     /// New coins could not be filed, and some of them could not be removed again.
     #[error("cannot write {file}: {cause}; nor could all new coins be removed from the wallet again: before you go on with it, remove these files, and those of the same names with .part at the end beside them: {}", list(left), file = file.shown())]
     LeftBehind {
-        /// Which file.
+        /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's message.
         cause: io::Error,
         /// Files that may hold coins of this attempt.
         left: Vec<PathBuf>,
     },
-    /// It cannot be opened, or made. Nothing was done.
+    /// The wallet cannot be opened, or made. Nothing was done.
     #[error("cannot {doing} {file}: {cause}{next}; nothing was done", file = file.shown(), next = remedy(cause))]
     NotOpened {
-        /// What was tried.
+        /// The step that was tried.
         doing: &'static str,
-        /// Of which file or folder.
+        /// The file or folder.
         file: PathBuf,
-        /// What the system says.
+        /// The system's message.
         cause: io::Error,
     },
-    /// The disk fails or is full. Every coin is still in a whole file.
+    /// The disk fails or is full. Every coin is still in a complete file.
     #[error("cannot {doing} {file}: {cause}{next}; every coin is still in a file of the wallet: do the same again when this is mended", file = file.shown(), next = remedy(cause))]
     Disk {
-        /// What was tried.
+        /// The step that was tried.
         doing: &'static str,
-        /// Of which file or folder.
+        /// The file or folder.
         file: PathBuf,
-        /// What the system says.
+        /// The system's message.
         cause: io::Error,
     },
 }
@@ -182,19 +183,20 @@ fn list(files: &[PathBuf]) -> String {
 
 /// A wallet's own coins ([`Folder::OWN`]), one file each.
 ///
-/// A file is changed by writing a new one beside it that takes its name, and put into another
-/// folder by writing it there before it is removed here; its content never changes on that way. So
+/// A change of a file writes a new file beside it, which takes its name. A move to another folder
+/// writes the file there before it is removed here; its content does not change on the way. So
 /// after a crash there is at worst a second copy of the same bytes, and it does not matter which
 /// one goes: the one that stays is where the coin's marks say it belongs, which finishes the move.
-/// Two files of a coin that differ come from somewhere else, as from a restored backup; either may
-/// hold numbers that the other has not, so both are left alone.
+/// Two files of a coin that differ come from somewhere else, for example from a restored backup.
+/// Either may hold numbers that the other does not have, so both are left alone.
 #[derive(Debug)]
 pub struct Wallet {
     root: PathBuf,
     coins: Vec<Filed>,
     left_alone: Vec<LeftAlone>,
     lock: Option<Locked>,
-    /// Folders that go again where nothing is in them, each after the one that it is in.
+    /// Folders that are removed again where nothing is in them, each after the folder that it is
+    /// in.
     made: Vec<PathBuf>,
 }
 
@@ -216,8 +218,8 @@ impl Wallet {
     /// Opens a wallet and reads its coins.
     ///
     /// # Errors
-    /// It is none, somebody else changes it, or the disk fails. A file that cannot be read or
-    /// understood is no error: see [`Wallet::left_alone`].
+    /// It is no wallet, somebody else is changing it, or the disk fails. A file that cannot be read
+    /// or understood is no error: see [`Wallet::left_alone`].
     pub fn open(root: &Path, access: Access) -> Result<Wallet, WalletError> {
         let is_there = Folder::OWN
             .iter()
@@ -230,7 +232,7 @@ impl Wallet {
             Access::CreateToUse => make_folders(root)?,
             Access::Look | Access::Change if is_there => vec![],
             Access::Look | Access::Change => {
-                // Its folders may be there, and this user may not see them.
+                // Its folders may exist, and this user may not see them.
                 return Err(match root.join(Folder::OWN[0].name()).try_exists() {
                     Err(cause) => WalletError::NotOpened {
                         doing: "read",
@@ -258,7 +260,7 @@ impl Wallet {
         Ok(wallet)
     }
 
-    /// Where it is.
+    /// Its folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -268,12 +270,12 @@ impl Wallet {
         &self.coins
     }
 
-    /// The same, to be changed; [`Wallet::save`] brings the changes to disk.
+    /// The coins, mutable; [`Wallet::save`] brings the changes to disk.
     pub fn coins_mut(&mut self) -> &mut [Filed] {
         &mut self.coins
     }
 
-    /// Leaves the coins of other networks alone: no server of this one knows anything of them.
+    /// Leaves the coins of other networks alone: no server of this one knows them.
     pub fn keep_only(&mut self, coin_id: u16) {
         let (kept, others) = (self.coins.drain(..))
             .partition::<Vec<Filed>, _>(|filed| filed.file.coin_id == coin_id);
@@ -288,14 +290,14 @@ impl Wallet {
         }
     }
 
-    /// Leaves coins out of what is done to the wallet from here on; nothing of them is touched.
+    /// Leaves coins out of everything done to the wallet from here on; nothing of them is touched.
     pub fn keep_where(&mut self, mut kept: impl FnMut(&Filed) -> bool) {
         self.coins.retain(|filed| kept(filed));
     }
 
-    /// Counts the coins in Counterfeit to the wallet's own from here on, to be judged again: what
-    /// most servers failed once they may pass now, as where some lied. Of a coin that the wallet
-    /// has a file of elsewhere, what lies in Counterfeit stays there.
+    /// Counts the coins in Counterfeit as the wallet's own from here on, to be judged again:
+    /// servers may pass now what most of them failed once, for example where some lied. A coin in
+    /// Counterfeit that the wallet also has elsewhere stays there.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -305,7 +307,7 @@ impl Wallet {
         for name in names(&place)? {
             let file = place.join(&name);
             match read(&file, &name) {
-                // One that was never finished was seen to when the wallet was opened.
+                // An unfinished file was handled when the wallet was opened.
                 _ if unfinished(&name).is_some() => {}
                 Ok(coin) if own.contains(&coin.coin) => {}
                 Ok(coin) => self.coins.push(Filed::new(coin, Folder::Counterfeit)),
@@ -316,7 +318,7 @@ impl Wallet {
         Ok(())
     }
 
-    /// How many coins lie in Counterfeit.
+    /// Number of coins in Counterfeit.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -348,7 +350,7 @@ impl Wallet {
     }
 
     /// Saves, and moves each coin to the folder of its grade. Where a file of that name is there
-    /// already, the coin stays where it is, and is told of in [`Wallet::left_alone`].
+    /// already, the coin stays where it is, and is listed in [`Wallet::left_alone`].
     ///
     /// # Errors
     /// As [`Wallet::save`]; a coin may be in its old folder, the new one, or both.
@@ -364,7 +366,7 @@ impl Wallet {
             let from = self.root.join(filed.folder.name()).join(&name);
             let target = self.root.join(folder.name()).join(&name);
             if holds(&target, &filed.file) {
-                // It was moved already, but for the end.
+                // It was moved already, except for the last step.
                 remove_copy(&from, &target)?;
                 filed.folder = folder;
                 continue;
@@ -374,7 +376,7 @@ impl Wallet {
                     "it belongs to {}, where there is another file of this name: look which one is right, and move it",
                     folder.name()
                 );
-                // Once, however often the wallet is filed.
+                // Listed once, however often the wallet is filed.
                 if !self.left_alone.iter().any(|left| left.file == from) {
                     self.left_alone.push(LeftAlone::new(from, reason));
                 }
@@ -387,12 +389,12 @@ impl Wallet {
         carry_out(&moves)
     }
 
-    /// Puts new coins into a folder, durably: all of them or none, so that whoever made them can
-    /// unmake them where this fails.
+    /// Puts new coins into a folder, durably: all of them or none, so that the caller that made
+    /// them can unmake them where this fails.
     ///
     /// # Errors
-    /// There is a file of that name in it, or the disk fails; what could not be taken back then is
-    /// named.
+    /// There is a file of that name in it, or the disk fails. The error names the files that could
+    /// not be taken back.
     pub fn add(&mut self, folder: Folder, coins: Vec<CoinFile>) -> Result<(), WalletError> {
         let place = self.root.join(folder.name());
         let filings: Vec<Filing> = coins
@@ -415,8 +417,9 @@ impl Wallet {
         Ok(())
     }
 
-    /// Saves, and moves coins that are in a locker now out of the wallet's own, into the folder
-    /// Lockers. An older file of theirs there was of another locker, which they have left since.
+    /// Saves, and moves coins that are in a locker now from the wallet's own folders into the
+    /// folder Lockers. An older file of theirs there belongs to another locker, which they have
+    /// left since.
     ///
     /// # Errors
     /// As [`Wallet::save`]; a coin may be in its old folder, the new one, or both.
@@ -442,8 +445,8 @@ impl Wallet {
         Ok(())
     }
 
-    /// Writes a file that is no coin into the wallet's folder itself, durably: at every moment
-    /// there is the old one or the new one.
+    /// Writes a file that is no coin into the wallet's folder itself, durably: at every moment the
+    /// old file or the new one is there.
     ///
     /// # Errors
     /// The disk fails or is full.
@@ -478,7 +481,7 @@ impl Wallet {
         }
     }
 
-    /// The coins in the folder Lockers; what cannot be read there is passed over.
+    /// The coins in the folder Lockers. Files that cannot be read there are skipped.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -489,8 +492,8 @@ impl Wallet {
         Ok(names.iter().filter_map(read).collect())
     }
 
-    /// Removes files of the folder Lockers whose coins have left their locker: the wallet has them
-    /// back.
+    /// Removes files of the folder Lockers whose coins have left their locker: the wallet has the
+    /// coins back.
     ///
     /// # Errors
     /// The disk fails.
@@ -520,11 +523,10 @@ impl Wallet {
         self.root.join(filed.folder.name()).join(filed.file.name())
     }
 
-    /// Reads what is in the folders; gives the files that were never finished.
+    /// Reads the content of the folders; returns the unfinished files.
     fn read_folders(&mut self) -> Result<Vec<Unfinished>, WalletError> {
         let mut found = vec![];
-        // What is in Counterfeit is not the wallet's to grade, but a move to there may have
-        // stopped.
+        // Coins in Counterfeit are not graded, but a move to that folder may have been interrupted.
         for folder in Folder::OWN.into_iter().chain([Folder::Counterfeit]) {
             let path = self.root.join(folder.name());
             for name in names(&path)? {
@@ -551,7 +553,7 @@ impl Wallet {
     }
 
     /// Leaves one of several files of a coin, or none where they differ. A copy that a move to
-    /// Counterfeit left behind is one too many as well.
+    /// Counterfeit left behind is superfluous as well.
     fn drop_copies(&mut self, remove: bool) -> Result<(), WalletError> {
         let mut by_coin: BTreeMap<Coin, Vec<Filed>> = BTreeMap::new();
         for filed in self.coins.drain(..) {
@@ -588,9 +590,10 @@ impl Wallet {
         Ok(())
     }
 
-    /// Ends what a crash interrupted before the file had its name. Where the coin has a file,
-    /// nothing was ever done that only the unfinished one knows of, since that waits for the name.
-    /// Where it has none, as in minting, the unfinished one is all there is of it.
+    /// Completes what a crash interrupted before the file had its name. Where the coin has a file,
+    /// nothing was ever done that only the unfinished one knows of, since every request waits for
+    /// the name. Where it has none, as in minting, the unfinished file is the only record of the
+    /// coin.
     fn finish(&mut self, unfinished: Unfinished, change: bool) -> Result<(), WalletError> {
         let Unfinished {
             file,
@@ -627,7 +630,7 @@ impl Wallet {
     }
 }
 
-/// A file that has not got its name yet.
+/// A file that does not have its name yet.
 struct Unfinished {
     file: PathBuf,
     target: PathBuf,
@@ -650,7 +653,7 @@ fn names(folder: &Path) -> Result<Vec<String>, WalletError> {
     Ok(names)
 }
 
-/// The coin in a file that has, or was to get, this name.
+/// The coin in a file that has, or should get, this name.
 fn read(file: &Path, name: &str) -> Result<CoinFile, String> {
     if !is_coin_name(name) {
         return Err("it is no coin file: those end in .bin".to_owned());
@@ -662,12 +665,12 @@ fn read(file: &Path, name: &str) -> Result<CoinFile, String> {
     }
 }
 
-/// Whether the file is there with these very bytes.
+/// Whether the file is there with exactly these bytes.
 fn holds(file: &Path, coin: &CoinFile) -> bool {
     CoinFile::read(file).is_ok_and(|other| other == *coin)
 }
 
-/// Why a coin could not be had from a file.
+/// Why a coin could not be read from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableCoin {
     /// The file cannot be read.
@@ -684,7 +687,7 @@ impl CoinFile {
     /// # Errors
     /// It cannot be read, or holds something else than a coin.
     pub fn read(file: &Path) -> Result<CoinFile, UnreadableCoin> {
-        // One byte more than any coin file has tells those that are longer.
+        // Reading one byte more than any coin file has reveals longer files.
         let most = CoinFile::SIZE_WITH_PANS + 1;
         let mut bytes = Zeroizing::new(Vec::with_capacity(most));
         plain_file::open(file)?
@@ -694,10 +697,10 @@ impl CoinFile {
     }
 }
 
-/// Makes what there is not of a wallet's folders: those that it made, each after the one that it is
-/// in.
+/// Makes the missing folders of a wallet. Returns those that it made, each after the folder that it
+/// is in.
 fn make_folders(root: &Path) -> Result<Vec<PathBuf>, WalletError> {
-    // A folder that is made is durable once the folder that it is in is synced.
+    // A new folder is durable once its parent folder is synced.
     let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
     let above: Vec<&Path> = root.ancestors().take_while(missing).collect();
     let mut made: Vec<PathBuf> = above.iter().rev().map(|&folder| folder.into()).collect();
@@ -740,7 +743,7 @@ fn remove_durably(file: &Path) -> Result<(), WalletError> {
         .map_err(|cause| disk("remove", file, cause))
 }
 
-/// Removes a file of which there is a copy, whose name may be only in memory yet.
+/// Removes a file that has a copy. The copy's name may be only in memory yet.
 fn remove_copy(file: &Path, stays: &Path) -> Result<(), WalletError> {
     let folder = stays.parent().expect("a coin file stands in a folder");
     sync(folder).map_err(|cause| disk("sync", folder, cause))?;

@@ -1,4 +1,4 @@
-//! Wallets: folders of coin files (docs/protocol.md section 7), as existing programs keep them.
+//! Wallets: folders of coin files (docs/protocol.md section 7), in the format of existing programs.
 //!
 //! | room | what it is |
 //! |---|---|

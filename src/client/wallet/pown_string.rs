@@ -39,7 +39,7 @@ impl Mark {
         Mark::ALL.into_iter().find(|&mark| mark as u8 == half)
     }
 
-    /// The letter that stands for it.
+    /// Its letter.
     pub fn letter(self) -> char {
         match self {
             Mark::Untried => 'u',
@@ -57,12 +57,12 @@ impl Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PownString(pub PerRaida<Mark>);
 
-/// Bytes of a POWN string in a coin file: 25 half-bytes and a last one that fills up.
+/// Bytes of a POWN string in a coin file: 25 half-bytes and a last one as padding.
 pub(super) const POWN_STRING_BYTES: usize = RaidaId::COUNT.div_ceil(2);
-/// The half-byte that fills up.
+/// The padding half-byte.
 const LAST_HALF: u8 = 0x9;
 
-/// What a coin is worth to its owner, by its POWN string (docs/protocol.md section 7).
+/// A coin's grade: what it is worth to its owner, by its POWN string (docs/protocol.md section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
     /// 13 or more servers pass it and none fails it.
@@ -76,17 +76,17 @@ pub enum Grade {
 }
 
 impl PownString {
-    /// The same mark of every server.
+    /// The same mark for every server.
     pub fn all(mark: Mark) -> PownString {
         PownString(PerRaida::from_fn(|_| mark))
     }
 
-    /// How many servers said this.
+    /// Number of servers that said this.
     pub fn count(&self, mark: Mark) -> usize {
         self.0.count(|&found| found == mark)
     }
 
-    /// What the marks make of the coin.
+    /// The grade that results from the marks.
     pub fn grade(&self) -> Grade {
         let (passed, failed) = (self.count(Mark::Passed), self.count(Mark::Failed));
         if passed >= VOTES_NEEDED {
@@ -101,7 +101,7 @@ impl PownString {
         }
     }
 
-    /// Reads the bytes of a coin file; `None` where a half-byte is none of the marks.
+    /// Reads the bytes of a coin file; `None` where a half-byte is no mark.
     pub(super) fn from_bytes(bytes: &[u8; POWN_STRING_BYTES]) -> Option<PownString> {
         let half = |number: usize| match number % 2 {
             0 => bytes[number / 2] >> 4,
@@ -145,7 +145,7 @@ impl Grade {
         }
     }
 
-    /// What it is called in reports.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Grade::Authentic => "authentic",
@@ -160,7 +160,7 @@ impl Grade {
 mod tests {
     use super::*;
 
-    /// The first so many passed, the next so many failed, the rest did not answer.
+    /// The first `passed` passed, the next `failed` failed, the rest did not answer.
     fn marks(passed: u8, failed: u8) -> PownString {
         PownString(PerRaida::from_fn(|raida| match raida.get() {
             number if number < passed => Mark::Passed,

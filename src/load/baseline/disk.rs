@@ -7,16 +7,16 @@ use std::time::Instant;
 use crate::load::recorder::Recorder;
 
 const BLOCK_BYTES: usize = 4_096;
-/// Blocks written over, one after the other and again from the first.
+/// Number of blocks written, one after the other and then again from the first.
 const BLOCKS: u64 = 4_096;
 
-/// A block, where direct I/O wants it.
+/// A block, aligned for direct I/O.
 #[repr(align(4096))]
 struct Block([u8; BLOCK_BYTES]);
 
 /// A bare disk: one block written directly and synced, then the next. The file has no name and is
-/// full of zeros from the start, as a log segment is, so that no sync has to write a file's length
-/// or where its blocks are.
+/// full of zeros from the start, like a log segment. So no sync has to write a file's length or its
+/// block list.
 pub(in crate::load) struct Disk {
     file: File,
     block: Block,
@@ -24,7 +24,7 @@ pub(in crate::load) struct Disk {
 }
 
 impl Disk {
-    /// A file in `folder`.
+    /// Makes a file in `folder`.
     ///
     /// # Errors
     /// There is no such folder, or its file system cannot hold a file without a name.
@@ -36,7 +36,7 @@ impl Disk {
         };
         let file = match open(libc::O_DIRECT) {
             Ok(file) => file,
-            // Memory file systems have nothing to go around.
+            // Memory file systems have no cache to bypass.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => open(0)?,
             Err(error) => return Err(error),
         };

@@ -15,15 +15,15 @@ use crate::load::cpu_clock::CpuClock;
 use crate::load::datagrams::{Batch, Wait};
 use crate::load::thread::pin;
 
-/// How long until a thread that waits looks whether it is to end.
+/// How long a waiting thread sleeps before it checks whether it should end.
 const WAIT: Duration = Duration::from_millis(100);
 /// Bytes read from a connection at once.
 const READ_BYTES: usize = 64 * 1024;
-/// Connections looked at after one wait.
+/// Connections handled after one wait.
 const EVENTS: usize = 64;
 
-/// A server that sends back what it gets, a thread on each of a node's CPUs: the least that any
-/// server does, and so the most that a node could do. It sleeps while nobody asks.
+/// A server that sends back what it gets, one thread on each of a node's CPUs: the least work that
+/// any server does, and so the most that a node could reach. It sleeps while nobody asks.
 pub(in crate::load) struct Echo {
     address: SocketAddr,
     end: Arc<AtomicBool>,
@@ -36,59 +36,59 @@ impl Echo {
     /// them.
     ///
     /// # Errors
-    /// A socket or a ring cannot be had.
+    /// A socket or a ring could not be created.
     pub(in crate::load) fn udp_uring(cpus: &[Option<usize>]) -> io::Result<Echo> {
-        drop(datagram_ring()?); // whether there can be one; each thread has its own
+        drop(datagram_ring()?); // checks that it works; each thread makes its own
         let (address, sockets) = udp_sockets(cpus)?;
         Ok(Echo::start(address, cpus, sockets, |socket, end| {
-            // Whoever misses the answers counts them.
+            // The client counts the answers that it misses.
             let _ = datagram_ring().and_then(|mut ring| echo_datagrams(&mut ring, &socket, end));
         }))
     }
 
-    /// Over TCP by io_uring, the same way.
+    /// Over TCP by io_uring, in the same way.
     ///
     /// # Errors
-    /// A socket or a ring cannot be had.
+    /// A socket or a ring could not be created.
     pub(in crate::load) fn tcp_uring(cpus: &[Option<usize>]) -> io::Result<Echo> {
-        drop(stream_ring()?); // whether there can be one; each thread has its own
+        drop(stream_ring()?); // checks that it works; each thread makes its own
         let (address, listeners) = tcp_listeners(cpus)?;
         for listener in &listeners {
-            // A ring does not wait for what must not be waited for.
+            // A ring does not wait for operations that must not wait.
             listener.set_nonblocking(false)?;
         }
         Ok(Echo::start(address, cpus, listeners, |listener, end| {
-            // Whoever misses the answers counts them.
+            // The client counts the answers that it misses.
             let _ = stream_ring()
                 .and_then(|mut ring| echo_uring::echo_streams(&mut ring, &listener, end));
         }))
     }
 
-    /// Over UDP: all that has come received with one call and sent back with another.
+    /// Over UDP: one call receives everything that has come, and another sends it back.
     ///
     /// # Errors
-    /// A socket cannot be had.
+    /// A socket could not be created.
     pub(in crate::load) fn udp(cpus: &[Option<usize>]) -> io::Result<Echo> {
         let (address, sockets) = udp_sockets(cpus)?;
         Ok(Echo::start(address, cpus, sockets, |socket, end| {
             let mut batch = Batch::new();
             while !end.load(Relaxed) {
                 if batch.receive(&socket, Wait::ForOne).is_ok() {
-                    // One that cannot be sent is lost, and counted by who misses it.
+                    // A datagram that cannot be sent is lost; the client that misses it counts it.
                     let _ = batch.send_back(&socket);
                 }
             }
         }))
     }
 
-    /// Over TCP: what one read gives is written back with one write.
+    /// Over TCP: one write sends back what one read returned.
     ///
     /// # Errors
-    /// A socket cannot be had.
+    /// A socket could not be created.
     pub(in crate::load) fn tcp(cpus: &[Option<usize>]) -> io::Result<Echo> {
         let (address, listeners) = tcp_listeners(cpus)?;
         Ok(Echo::start(address, cpus, listeners, |listener, end| {
-            // Whoever misses the answers counts them.
+            // The client counts the answers that it misses.
             let _ = echo_streams(&listener, end);
         }))
     }
@@ -119,12 +119,12 @@ impl Echo {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub(in crate::load) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it costs.
+    /// Its cost.
     pub(in crate::load) fn cpu_clock(&self) -> CpuClock {
         self.cpu_clock.clone()
     }
@@ -134,13 +134,13 @@ impl Drop for Echo {
     fn drop(&mut self) {
         self.end.store(true, Relaxed);
         for thread in self.threads.drain(..) {
-            // One that panicked has said so.
+            // A thread that panicked has reported it.
             let _ = thread.join();
         }
     }
 }
 
-/// A socket for each CPU, all of one address.
+/// A socket for each CPU, all with one address.
 fn udp_sockets(cpus: &[Option<usize>]) -> io::Result<(SocketAddr, Vec<UdpSocket>)> {
     let mut sockets: Vec<UdpSocket> = Vec::new();
     let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -221,7 +221,7 @@ fn accept(
     Ok(())
 }
 
-/// Reads once and writes that back. An error is the end of the connection.
+/// Reads once and writes that back. An error ends the connection.
 fn echo(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<()> {
     let length = match stream.read(bytes) {
         Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

@@ -10,9 +10,9 @@ use slab::Slab;
 
 use crate::load::uring::{Received, Ring, Shape};
 
-/// How long until a thread that waits looks whether it is to end.
+/// How long a waiting thread sleeps before it checks whether it should end.
 const WAIT: Duration = Duration::from_millis(100);
-/// Room for a datagram's sender, in front of what it sent, and for what the kernel says of both
+/// Room for a datagram's sender, in front of the data, and for the kernel's description of both
 /// (`struct io_uring_recvmsg_out`: four numbers of four bytes, the second of them unused here).
 const NAME_AT: usize = 16;
 const NAME_ROOM: usize = size_of::<libc::sockaddr_storage>();
@@ -29,7 +29,7 @@ const STREAMS: Shape = Shape {
     buffer_bytes: 16 * 1024,
 };
 
-/// Tokens of receives; a stream's is its number below, and of its sends as well.
+/// Tokens of receives. A stream's token is its number below, for its sends as well.
 const LISTENS: u64 = 1 << 33;
 const RECEIVES: u64 = 1 << 32;
 
@@ -58,7 +58,7 @@ pub(super) fn echo_datagrams(
         ring.wait(WAIT)?;
         while let Some(completion) = ring.next() {
             if completion.token != RECEIVES {
-                continue; // one that cannot be sent is lost, and counted by who misses it
+                continue; // a datagram that cannot be sent is lost; the client counts it
             }
             receives = completion.goes_on;
             let Some(received) = completion.received else {
@@ -76,14 +76,14 @@ pub(super) fn echo_datagrams(
     Ok(())
 }
 
-/// Where in a buffer the sender's name and the datagram are.
+/// The positions of the sender's name and of the datagram in a buffer.
 fn parts(bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
     let name_length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let has_all = name_length <= NAME_ROOM && bytes.len() >= DATAGRAM_AT;
     has_all.then(|| (NAME_AT..NAME_AT + name_length, DATAGRAM_AT..bytes.len()))
 }
 
-/// A stream and what is still to be sent back on it: one piece at a time, for two could overtake
+/// A stream and the data still to send back on it: one piece at a time, since two could overtake
 /// each other.
 struct Echoed {
     stream: TcpStream,
@@ -93,7 +93,7 @@ struct Echoed {
     is_over: bool,
 }
 
-/// Sends back what comes over every stream, from the buffers that it came in.
+/// Sends back everything that comes over every stream, from the buffers that it came in.
 pub(super) fn echo_streams(
     ring: &mut Ring,
     listener: &TcpListener,
@@ -167,7 +167,7 @@ fn go_on(ring: &mut Ring, streams: &mut Slab<Echoed>, key: usize) -> io::Result<
             ring.give_back(received);
         }
         if echoed.receives {
-            // Nothing more is wanted; the receive ends by it.
+            // Nothing more is wanted; that ends the receive.
             let _ = echoed.stream.shutdown(std::net::Shutdown::Both);
         } else if !echoed.sends {
             streams.remove(key);

@@ -1,5 +1,5 @@
-//! What the machine, or another server, can do, to compare a node with: all are measured in turns
-//! in the same run, so that whatever else the machine does hits all of them.
+//! Baselines to compare a node with: what the machine, or another server, can do. All are measured
+//! in turns in the same run, so that other work of the machine affects all of them.
 
 mod disk;
 mod echo;

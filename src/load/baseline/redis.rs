@@ -12,9 +12,9 @@ use crate::load::cpu_clock::CpuClock;
 use crate::load::resp::{Entry, answer_length, compose_set, compose_words};
 use crate::shown::Shown;
 
-/// How long it may take to start, and to give each answer of the preparations.
+/// Maximum time for its start, and for each answer of the preparations.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Coins put in with one write.
+/// Number of coins put in with one write.
 const PRELOAD_AT_ONCE: usize = 500;
 
 /// A Redis server of its own, in a folder of its own, that ends with this value.
@@ -24,18 +24,18 @@ pub(in crate::load) struct Redis {
     folder: PathBuf,
 }
 
-/// How often a Redis server brings what was written to the disk.
+/// How often a Redis server writes changes to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::load) enum Durability {
-    /// Never: it is only read from.
+    /// Never: the load only reads.
     None,
     /// Before each answer, as a node does.
     Always,
 }
 
 impl Redis {
-    /// Starts `redis-server` from PATH on these CPUs, with what it writes in `folder`, and puts an
-    /// entry for each coin in.
+    /// Starts `redis-server` from PATH on these CPUs, with its files in `folder`, and inserts an
+    /// entry for each coin.
     ///
     /// # Errors
     /// What is wrong and what to do, in words.
@@ -57,19 +57,19 @@ impl Redis {
                 Ok(redis)
             }
             Err(error) => {
-                // It is empty: nothing was started in it.
+                // The folder is empty: nothing was started in it.
                 let _ = std::fs::remove_dir(&folder);
                 Err(error)
             }
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub(in crate::load) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it costs.
+    /// Its cost.
     pub(in crate::load) fn cpu_clock(&self) -> CpuClock {
         CpuClock::Process(self.child.id())
     }
@@ -100,10 +100,10 @@ impl Redis {
             .stderr(log.try_clone().map_err(|error| error.to_string())?)
             .stdout(log);
         // SAFETY: between fork and exec only calls are allowed that take no locks and allocate
-        // nothing; prctl(2) is a bare call to the kernel, with numbers for arguments.
+        // nothing; prctl(2) is a bare system call, with numbers for arguments.
         unsafe {
             command.pre_exec(|| {
-                // So that it ends with this program however that ends.
+                // So that it ends with this program, however that ends.
                 match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
                     0 => Ok(()),
                     _ => Err(io::Error::last_os_error()),
@@ -121,7 +121,7 @@ impl Redis {
         }
     }
 
-    /// Waits until it answers, looks whether it does what it is to be compared for, and fills it.
+    /// Waits until the server answers, checks that it does what it is compared for, and fills it.
     fn prepare(&mut self, durability: Durability, coins: &[Coin]) -> Result<(), String> {
         let broken = |error: io::Error| format!("redis-server does not answer: {error}");
         let mut stream = self.connect()?;
@@ -188,8 +188,8 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // Nothing in it is of any use, so it need not be asked. One that has ended is waited for
-        // all the same.
+        // Its data is not needed, so it need not be stopped in order. A process that has ended is
+        // waited for all the same.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -215,7 +215,7 @@ fn make_folder(folder: &Path) -> Result<PathBuf, String> {
     Err(format!("{} is full of old folders", folder.shown()))
 }
 
-/// Does something that a child inherits this thread's CPUs from; none means any.
+/// Runs something whose child inherits this thread's CPUs; none means any.
 fn on_cpus<T>(cpus: &[usize], spawn: impl FnOnce() -> T) -> Result<T, String> {
     if cpus.is_empty() {
         return Ok(spawn());

@@ -12,21 +12,21 @@ use crate::load::side_door::{ChoreError, SideDoor};
 use crate::protocol::lockers::{Buy, LockerKey, Memo, ReceiptId, TransactionId};
 use crate::protocol::{Command, Status};
 
-/// Buys lockers, each with a payment of its own, into a locker of its own. Before each turn what
-/// was bought in the one before is taken out of there and put up for sale again; a turn is over
-/// when all is bought, and what was not bought is taken back after the last one.
+/// Buys lockers, each with a payment of its own, into a locker of its own. Before each turn, the
+/// coins bought in the turn before are taken out of there and put up for sale again. A turn is over
+/// when everything is bought. Lots that were not bought are taken back after the last turn.
 ///
 /// Needs a node for which every purchase counts as paid (`trade.settlement = "trusted"`).
 pub struct BuyKind {
     lots: Lots,
     door: SideDoor,
-    /// Offers to be bought.
+    /// Offers to buy.
     offers: VecDeque<Sale>,
-    /// Lots that are up for sale no more.
+    /// Lots that are no longer up for sale.
     bought: Vec<usize>,
-    /// Offers of which nobody knows whether they are there, or were bought.
+    /// Offers in doubt: nobody knows whether they are there, or were bought.
     in_doubt: Vec<Sale>,
-    /// By slot: what is bought, and the locker that it goes into.
+    /// By slot: the purchase, and the locker that it goes into.
     under_way: Vec<Option<(Sale, LockerKey)>>,
     failure: Option<LoadError>,
 }
@@ -35,7 +35,7 @@ impl BuyKind {
     /// Buys some of the coins at a time.
     ///
     /// # Panics
-    /// When those are none.
+    /// When the number of coins is zero.
     pub fn new(setup: Setup) -> BuyKind {
         let (door, slots) = (setup.side_door, setup.slots);
         let lots = Lots::new(setup);
@@ -55,7 +55,7 @@ impl BuyKind {
         under_way.expect("a request of this slot is under way")
     }
 
-    /// Takes what was bought out of its lockers, and puts it up for sale.
+    /// Takes bought coins out of their lockers, and puts them up for sale.
     fn make_ready(&mut self) -> Result<(), ChoreError> {
         let bought = self.bought.drain(..);
         let mut at_large = Vec::with_capacity(bought.len());

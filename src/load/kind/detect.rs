@@ -7,7 +7,7 @@ use crate::protocol::authentication::Detect;
 use crate::protocol::{Command, Passed, Status};
 
 /// Asks whether coins have the numbers that they have. One request in 64 names a wrong authenticity
-/// number for its first coin, which the node has to notice: one that always says yes is found out.
+/// number for its first coin. The node has to notice it, which exposes a node that always says yes.
 pub struct DetectKind {
     drawn: Drawn,
     spoilt: Spoilt,
@@ -17,7 +17,7 @@ impl DetectKind {
     /// Asks about some of the coins at a time.
     ///
     /// # Panics
-    /// When there is no coin, or none is to be asked about.
+    /// When there is no coin, or no coin to ask about.
     pub fn new(setup: Setup) -> DetectKind {
         DetectKind {
             spoilt: Spoilt::new(setup.slots),

@@ -8,8 +8,7 @@ use crate::load::purse::Held;
 use crate::protocol::authentication::DetectSum;
 use crate::protocol::{Command, Status};
 
-/// Asks whether the numbers of some coins have the XOR that they have. One request in 64 names a
-/// wrong one.
+/// Asks whether the XOR of some coins' numbers is right. One request in 64 names a wrong XOR.
 pub struct DetectSumKind {
     drawn: Drawn,
     once: Once,
@@ -20,7 +19,7 @@ impl DetectSumKind {
     /// Asks about some of the coins at a time.
     ///
     /// # Panics
-    /// When there are fewer coins than are to be asked about at a time, or those are none.
+    /// When there are fewer coins than a request asks about, or a request asks about none.
     pub fn new(setup: Setup) -> DetectSumKind {
         assert!((1..=setup.coins.len()).contains(&setup.coins_per_request));
         DetectSumKind {
@@ -51,7 +50,7 @@ impl Kind for DetectSumKind {
             sum ^= held.an();
             held.coin
         });
-        // The sum is known only when the last coin is drawn, and stands behind them all.
+        // The sum is known only when the last coin is drawn, and it stands behind all coins.
         DetectSum::compose(coins, An::ZERO, payload);
         payload.truncate(payload.len() - An::SIZE);
         debug_assert_eq!(payload.len() - from, drawn.per_request * Coin::SIZE);

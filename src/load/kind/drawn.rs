@@ -6,14 +6,14 @@ use crate::coin::{An, Coin};
 use crate::load::choice::Draw;
 use crate::load::purse::Held;
 
-/// Coins that requests only ask about: any number of requests about the same one may be under way.
+/// Coins that requests only ask about: any number of requests about the same coin may be under way.
 pub(super) struct Drawn {
     pub(super) coins: Vec<Held>,
     pub(super) draw: Draw,
     pub(super) per_request: usize,
 }
 
-/// Which requests are wrong on purpose: [one in so many](SPOILT_EVERY).
+/// Which requests are wrong on purpose: [one in this many](SPOILT_EVERY).
 pub(super) struct Spoilt {
     by_slot: Vec<bool>,
     requests: u64,
@@ -21,7 +21,7 @@ pub(super) struct Spoilt {
 
 impl Drawn {
     /// # Panics
-    /// When there is no coin, or none is to be asked about.
+    /// When there is no coin, or no coin to ask about.
     pub(super) fn new(setup: Setup) -> Drawn {
         assert!(setup.coins_per_request > 0);
         let coins: Vec<Coin> = setup.coins.iter().map(|held| held.coin).collect();
@@ -39,8 +39,8 @@ impl Drawn {
         (0..self.per_request).map(move |record| &self.coins[self.draw.coin(start, record, rng)])
     }
 
-    /// The coins of a new request with their numbers, of which the first is wrong where it is to be
-    /// spoilt.
+    /// The coins of a new request with their numbers; the first number is wrong where the request
+    /// is spoilt.
     pub(super) fn claims(
         &self,
         is_spoilt: bool,
@@ -62,14 +62,14 @@ impl Spoilt {
         }
     }
 
-    /// Whether the new request of a slot is to be wrong.
+    /// Whether the new request of a slot should be wrong.
     pub(super) fn next(&mut self, slot: usize) -> bool {
         self.requests += 1;
         self.by_slot[slot] = self.requests.is_multiple_of(SPOILT_EVERY);
         self.by_slot[slot]
     }
 
-    /// Whether the one under way is.
+    /// Whether the request under way is wrong.
     pub(super) fn is(&self, slot: usize) -> bool {
         self.by_slot[slot]
     }

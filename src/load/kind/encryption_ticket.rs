@@ -9,20 +9,20 @@ use crate::load::purse::Held;
 use crate::protocol::key_healing::{EncryptionTicket, GetEncryptionTicket, split};
 use crate::protocol::{Command, RaidaId, Status};
 
-/// Asks for encryption tickets, with which a client gets a new number for a coin at another server:
-/// for one coin each, which it proves by its number here. One request in 64 names a wrong number,
-/// and must get none.
+/// Asks for encryption tickets, with which a client gets a new number for a coin at another server.
+/// Each request is for one coin, proven by its number here. One request in 64 names a wrong number,
+/// and must get no ticket.
 ///
-/// Only the two servers can read a ticket. What can be seen from here: it is sixteen bytes, and
-/// other ones than the ticket before, since each request wishes another number.
+/// Only the two servers can read a ticket. From here it can be checked that it has sixteen bytes,
+/// and that they differ from the ticket before, since each request wishes another number.
 pub struct EncryptionTicketKind {
     drawn: Drawn,
     spoilt: Spoilt,
-    /// The node's own number: it vouches for nobody to itself.
+    /// The node's own number: it gives no ticket for itself.
     own: RaidaId,
-    /// What was given last.
+    /// The last ticket.
     last: Option<EncryptionTicket>,
-    /// What the node said last to a request that deserves a ticket and got none.
+    /// The node's last status for a request that deserves a ticket and got none.
     refused: Option<Status>,
 }
 
@@ -30,7 +30,7 @@ impl EncryptionTicketKind {
     /// Its name on the command line.
     pub const NAME: &str = "encryption-ticket";
 
-    /// Asks for tickets for one coin at a time, whatever number of coins other kinds ask about.
+    /// Asks for tickets for one coin at a time, however many coins other kinds ask about.
     ///
     /// # Panics
     /// When there is no coin.
@@ -103,7 +103,7 @@ impl Kind for EncryptionTicketKind {
 
     fn withdraw(&mut self, _: usize) {}
 
-    /// A node that gives no ticket at all may still notice wrong numbers, which then look like
+    /// A node that gives no ticket at all may still notice wrong numbers, and those would look like
     /// right answers: so that is an error.
     fn finish(&mut self) -> Result<(), LoadError> {
         match (self.last, self.refused) {

@@ -7,11 +7,11 @@ use crate::load::purse::Held;
 use crate::protocol::healing::{Find, FindAnswer, Found};
 use crate::protocol::{Command, Status};
 
-/// Asks which of two numbers coins have: for half of the requests the first is right, for most
+/// Asks which of two numbers coins have. For half of the requests the first is right, for most
 /// others the second, and for some neither.
 pub struct FindKind {
     drawn: Drawn,
-    /// By slot: what is to be found for each coin.
+    /// By slot: the expected result for each coin.
     expected: Vec<Found>,
 }
 
@@ -19,7 +19,7 @@ impl FindKind {
     /// Asks about some of the coins at a time.
     ///
     /// # Panics
-    /// When there is no coin, or none is to be asked about.
+    /// When there is no coin, or no coin to ask about.
     pub fn new(setup: Setup) -> FindKind {
         FindKind {
             expected: vec![Found::Neither; setup.slots],

@@ -10,17 +10,17 @@ use crate::load::ticket_stock::{FixTickets, Repair, TicketStock};
 use crate::protocol::healing::{Fix, PartialGenerator};
 use crate::protocol::{Command, RaidaId, Status};
 
-/// Has a node repair coins, on tickets that were got before. The coins are in fixed groups, one of
-/// which is in one request at a time, so that it is known at every moment which numbers are in
-/// force.
+/// Has a node repair coins, on tickets that were obtained before. The coins are in fixed groups,
+/// and only one request at a time is about a group, so it is known at every moment which numbers
+/// are in force.
 pub struct FixKind {
     raida: RaidaId,
     repair: Repair,
     stock: Arc<TicketStock>,
     groups: Vec<Group>,
-    /// Groups that no request is about, the one that has rested longest first.
+    /// Groups that no request is about, the longest rested first.
     at_rest: VecDeque<usize>,
-    /// By slot: the group under way, and what its request took.
+    /// By slot: the group under way, and the data of its request.
     by_slot: Vec<Option<(usize, FixTickets)>>,
     waits: bool,
     waited: u64,
@@ -30,15 +30,15 @@ struct Group {
     /// Its number in the stock.
     number: usize,
     coins: Vec<Held>,
-    /// What the numbers in force were derived from by the last fix, and by one of which nobody
-    /// knows whether it was done. The numbers themselves are derived when the load is over: a
-    /// hundred of them take as long as many a request.
+    /// What the numbers in force were derived from: by the last fix, and by a fix that may or may
+    /// not have been done. The numbers themselves are derived when the load is over: deriving a
+    /// hundred takes as long as many a request.
     fixed: Option<PartialGenerator>,
     may_be_fixed: Option<PartialGenerator>,
 }
 
 impl FixKind {
-    /// What the command line calls it.
+    /// Its name on the command line.
     pub const NAME: &str = "fix";
 
     /// Fixes groups of coins on a server, each with its number in the stock.
@@ -67,7 +67,7 @@ impl FixKind {
         }
     }
 
-    /// Takes the group that has rested longest of those with tickets, off the groups at rest.
+    /// Takes the longest rested group with tickets off the groups at rest.
     fn take(&mut self) -> Option<(usize, FixTickets)> {
         for _ in 0..self.at_rest.len() {
             let group = self.at_rest.pop_front()?;
@@ -79,7 +79,7 @@ impl FixKind {
         None
     }
 
-    /// The request in a slot is over.
+    /// Handles that the request in a slot is over.
     fn end(&mut self, slot: usize) -> (usize, FixTickets) {
         let under_way = self.by_slot[slot].take();
         under_way.expect("a request of this slot is under way")
@@ -112,7 +112,7 @@ impl Kind for FixKind {
             }
             Status::ALL_FAIL => right_if(self.repair == Repair::None),
             status if status.is_verdict() => {
-                // Which of its coins passed does not matter any more.
+                // Which of its coins passed is no longer relevant.
                 group.may_be_fixed = Some(tickets.generator);
                 return Verdict::Wrong;
             }

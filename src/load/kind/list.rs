@@ -11,27 +11,27 @@ use crate::load::side_door::SideDoor;
 use crate::protocol::lockers::{ListForSale, Listing, Offer};
 use crate::protocol::{Command, Status};
 
-/// Asks which lockers are for sale, for as many as one answer holds. So many are put up before the
-/// first turn, or as many as there are coins for, and taken back after the last one. Each answer
-/// has to show them in their order; those of others may stand among them, and in front of them so
-/// many that some or all have no room.
+/// Asks which lockers are for sale, for as many as one answer holds. That many are put up before
+/// the first turn, or as many as there are coins for, and taken back after the last one. Each
+/// answer has to show them in their order. Lockers of others may stand among them, and some or all
+/// of them may have no room because of lockers in front of them.
 pub struct ListKind {
     lots: Lots,
     door: SideDoor,
-    /// Lots to be put up.
+    /// Lots to put up.
     to_offer: Vec<usize>,
     made: Vec<Sale>,
-    /// What was made, in this order.
+    /// The offers made, in this order.
     offers: Vec<Offer>,
     own: HashSet<Offer>,
     failure: Option<LoadError>,
 }
 
 impl ListKind {
-    /// Puts up lots of so many coins.
+    /// Puts up lots of `coins_per_request` coins.
     ///
     /// # Panics
-    /// When those are none.
+    /// When the number of coins is zero.
     pub fn new(setup: Setup) -> ListKind {
         let door = setup.side_door;
         let lots = Lots::new(setup);
@@ -46,7 +46,7 @@ impl ListKind {
         }
     }
 
-    /// Whether a listing shows its own offers as it must.
+    /// Whether a listing shows its own offers correctly.
     fn is_shown(&self, listing: &Listing<'_>) -> bool {
         let mut expected = self.offers.iter();
         let mut next = expected.next();

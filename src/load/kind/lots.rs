@@ -10,10 +10,10 @@ use crate::load::side_door::{Chore, ChoreError, SideDoor};
 use crate::protocol::lockers::{LockerKey, Remove, StoreSum};
 use crate::protocol::{Command, Status};
 
-/// Coins in lots of a request's size, each for a locker of its own. Coins that lie in lockers
-/// already are lots as they lie; others are put together as they are chosen.
+/// Coins in lots of a request's size, each for a locker of its own. Coins that already lie in
+/// lockers form lots as they lie; others are grouped in the order of the choice.
 pub(in crate::load) struct Lots {
-    /// Lot after lot, then what is left over.
+    /// Lot after lot, then the coins left over.
     coins: Vec<Held>,
     size: usize,
     count: usize,
@@ -21,7 +21,7 @@ pub(in crate::load) struct Lots {
 
 impl Lots {
     /// # Panics
-    /// When a lot is to have no coin, or lockers have another number of coins.
+    /// When lots would have no coin, or lockers have another number of coins.
     pub(super) fn new(setup: Setup) -> Lots {
         let size = setup.coins_per_request;
         assert!(size > 0);
@@ -46,7 +46,7 @@ impl Lots {
         }
     }
 
-    /// Each coin by itself.
+    /// Each coin alone.
     pub(in crate::load) fn of_one(coins: Vec<Held>) -> Lots {
         Lots {
             count: coins.len(),
@@ -55,7 +55,7 @@ impl Lots {
         }
     }
 
-    /// How many lots there are.
+    /// Number of lots.
     pub(in crate::load) fn len(&self) -> usize {
         self.count
     }
@@ -78,7 +78,7 @@ impl Lots {
         ans.fold(An::ZERO, |sum, an| sum ^ an)
     }
 
-    /// The number that all coins of a lot have, which lie under one key.
+    /// The number that all coins of a lot have that lie under one key.
     pub(in crate::load) fn key(&self, lot: usize) -> An {
         self.lot(lot)[0].an()
     }
@@ -92,14 +92,14 @@ impl Lots {
         held.for_each(|held| held.may_have_got(an));
     }
 
-    /// A change that nobody knew of was not made: the coins have this number, or theirs of before.
+    /// A change in doubt was not made: the coins have this number, or their numbers of before.
     pub(in crate::load) fn is_settled(&mut self, lot: usize, an: Option<An>) {
         for held in self.lot_mut(lot) {
             held.got(an.unwrap_or(held.an()));
         }
     }
 
-    /// Puts lots into lockers under keys that nobody had before, and says which lie there.
+    /// Puts lots into lockers under keys that nobody had before, and returns which lots lie there.
     pub(in crate::load) fn store(
         &mut self,
         lots: impl IntoIterator<Item = usize>,
@@ -138,11 +138,11 @@ impl Lots {
         asked
     }
 
-    /// Takes lots out of their lockers, each coin under its own number again, and says which of
-    /// these lots lie in no locker now, those that lay in none among them.
+    /// Takes lots out of their lockers, each coin under its own number again, and returns which of
+    /// these lots lie in no locker now, including those that lay in none before.
     ///
-    /// A node takes no sum for a proof where coins that lie in one locker are in it in pairs: out
-    /// of there they can be neither stored nor put up for sale.
+    /// A node accepts no sum as a proof where it contains coins of one locker in pairs. From their
+    /// locker such coins can be neither stored nor put up for sale.
     pub(super) fn take_out(
         &mut self,
         lots: impl IntoIterator<Item = usize>,
@@ -177,7 +177,7 @@ impl Lots {
                     at_large(lot);
                 }
                 Some(status) if !status.is_verdict() => {}
-                // Which of its coins were taken out does not matter any more.
+                // Which of its coins were taken out is no longer relevant.
                 _ => coins.for_each(|held| held.may_have_got(held.own_an())),
             }
         }
@@ -189,11 +189,11 @@ impl Lots {
     }
 }
 
-/// The coins in the order in which a request after the other takes them.
+/// The coins in the order in which one request after the other takes them.
 fn chosen(coins: Vec<Held>, size: usize, choice: Choice) -> Vec<Held> {
     let names: Vec<Coin> = coins.iter().map(|held| held.coin).collect();
     let rng = &mut SmallRng::from_rng(&mut rand::rng());
-    // Favourites are lots then, not coins.
+    // Then favourites are lots, not coins.
     let choice = match choice {
         Choice::Zipf { .. } => Choice::Uniform,
         other => other,

@@ -12,11 +12,11 @@ use crate::protocol::lockers::{
 };
 use crate::protocol::{Command, Status};
 
-/// What offers are to be paid in.
+/// The currency of the offers.
 pub(super) const CURRENCY: Currency = Currency::CloudCoin;
 
-/// No two offers of this program have the same price, so that none has the same terms as another
-/// one that is there. Where the prices begin is drawn, for there may be offers of other programs.
+/// No two offers of this program have the same price, so that no two offers have the same terms.
+/// The first price is drawn, since there may be offers of other programs.
 static NEXT_PRICE: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::rng().next_u32()));
 
 /// A lot that is up for sale, or may be.
@@ -24,13 +24,13 @@ static NEXT_PRICE: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::r
 pub(super) struct Sale {
     pub(super) lot: usize,
     pub(super) key: TradeKey,
-    /// The number that the lot's coins have if it turns out that the offer is not there; `None`
-    /// where they have kept theirs then.
+    /// The number that the lot's coins have if the offer turns out not to be there; `None` where
+    /// they have kept theirs then.
     pub(super) or_else: Option<An>,
 }
 
 impl Sale {
-    /// Of a lot at a price that nothing else has.
+    /// Makes an offer of a lot at a price that nothing else has.
     pub(super) fn new(lot: usize, rng: &mut SmallRng) -> Sale {
         let mut secret = [0; TradeKey::SECRET_SIZE];
         rng.fill_bytes(&mut secret);
@@ -50,7 +50,7 @@ impl Sale {
         Command::PutForSale
     }
 
-    /// By what a buyer names it.
+    /// The terms by which a buyer names it.
     pub(super) fn offer(&self, lots: &Lots) -> Offer {
         Offer {
             currency: self.key.currency(),
@@ -64,9 +64,9 @@ impl Sale {
 /// How many offers are under way at a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Each waits for the one before, so that they are on the list in this order.
+    /// One: each waits for the one before, so that they are on the list in this order.
     Kept,
-    /// Several, in whichever order.
+    /// Several, in any order.
     Any,
 }
 
@@ -106,7 +106,7 @@ pub(super) fn put_up(
     asked
 }
 
-/// Takes offers back: their coins go into lockers. Of an offer that is not there nothing is in
+/// Takes offers back: their coins go into lockers. For an offer that is not there, nothing is in
 /// doubt any more afterwards.
 pub(super) fn take_back(
     lots: &mut Lots,

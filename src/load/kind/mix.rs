@@ -6,35 +6,36 @@ use crate::load::LoadError;
 use crate::load::purse::{Held, deal};
 use crate::protocol::{Command, Status};
 
-/// Kinds with their shares, as a person writes them: `detect=90,pown=10`. One kind alone is a mix
+/// Kinds with their shares, as a person writes them: `detect=90,pown=10`. A single kind is a mix
 /// too.
 #[derive(Clone, Debug)]
 pub struct Mix {
     parts: Vec<(&'static KindEntry, u32)>,
 }
 
-/// Requests of several kinds, drawn at random by their shares. Each kind has coins of its own, for
-/// a request that changes a coin makes it unknown what another one about the same coin must answer.
+/// Requests of several kinds, drawn at random by their shares. Each kind has its own coins: if one
+/// kind's request changed a coin, the right answer to another kind's request about it would be
+/// unknown.
 pub struct MixKind {
     parts: Vec<Part>,
     /// The sum of all shares.
     shares: u32,
-    /// By slot: the part whose request it is.
+    /// By slot: the part that its request belongs to.
     part_of: Vec<usize>,
-    /// The part that was drawn and had nothing to ask: it is its turn still, or the shares would
-    /// not be what they were to be.
+    /// The part that was drawn and had nothing to ask: it is still its turn, or the shares would
+    /// not be as specified.
     waits: Option<usize>,
 }
 
 struct Part {
     kind: Box<dyn Kind>,
-    /// Draws below this are its own, or an earlier part's.
+    /// Draws below this limit belong to it, or to an earlier part.
     below: u32,
     count: KindCount,
 }
 
 impl Mix {
-    /// One kind alone; `None` where there is none of this name.
+    /// A mix of one kind; `None` where no kind has this name.
     pub fn one(name: &str) -> Option<Mix> {
         let entry = KINDS.iter().find(|entry| entry.name == name)?;
         Some(Mix {
@@ -81,12 +82,12 @@ impl Mix {
         }
     }
 
-    /// Whether a kind of it is about coins.
+    /// Whether any of its kinds is about coins.
     pub fn is_about_coins(&self) -> bool {
         (self.parts.iter()).any(|(entry, _)| entry.does != Does::Nothing)
     }
 
-    /// Whether the kind of this name is in it.
+    /// Whether it contains the kind of this name.
     pub fn asks_for(&self, name: &str) -> bool {
         self.parts.iter().any(|(entry, _)| entry.name == name)
     }
@@ -100,7 +101,7 @@ impl Mix {
         share(&mut changing) / share(&mut self.parts.iter())
     }
 
-    /// The kind of it for which coins get numbers that are drawn on the way; `in_lockers` tells
+    /// Its kind, if any, for which coins get numbers that are drawn on the way; `in_lockers` tells
     /// whether the coins lie in lockers already.
     pub fn drawing(&self, in_lockers: bool) -> Option<&'static str> {
         let draws = |numbers| match numbers {
@@ -113,21 +114,21 @@ impl Mix {
         drawing.next().map(|entry| entry.name)
     }
 
-    /// The kind of it that proves coins by a sum of their numbers, and so cannot be about several
-    /// of a locker at a time.
+    /// Its kind, if any, that proves coins by a sum of their numbers, and so cannot be about
+    /// several coins of a locker at a time.
     pub fn summing(&self) -> Option<&'static str> {
         let mut entries = self.parts.iter().map(|&(entry, _)| entry);
         let summing = entries.find(|entry| entry.numbers == Numbers::KnownBySum);
         summing.map(|entry| entry.name)
     }
 
-    /// Whether a kind of it looks into lockers that are there already.
+    /// Whether any of its kinds looks into existing lockers.
     pub fn takes_lockers(&self) -> bool {
         let mut entries = self.parts.iter().map(|&(entry, _)| entry);
         entries.any(|entry| entry.numbers == Numbers::KnownInLockers)
     }
 
-    /// Coins that it takes at least, with so many under way at a time, all threads together.
+    /// Minimum number of coins, with `slots` requests under way at a time, all threads together.
     pub fn coins_needed(&self, slots: usize, threads: usize, coins_per_request: usize) -> usize {
         let needs = self.parts.iter().map(|(entry, _)| match entry.does {
             Does::Nothing => 0,
@@ -156,7 +157,7 @@ impl Mix {
         self.parts.iter().map(part).collect::<Vec<_>>().join(", ")
     }
 
-    /// Makes what one thread asks.
+    /// Makes the requests of one thread.
     ///
     /// # Panics
     /// When there are fewer coins than [`Mix::coins_needed`].
@@ -196,7 +197,7 @@ impl Mix {
         })
     }
 
-    /// Lockers that it takes at least, where its coins lie in lockers.
+    /// Minimum number of lockers, where its coins lie in lockers.
     pub fn lockers_needed(&self, threads: usize) -> usize {
         threads * self.parts_about_coins()
     }

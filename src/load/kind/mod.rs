@@ -1,5 +1,5 @@
-//! What a load asks, and what the answer must be: one file a kind, one interface. A new kind is a
-//! file here and a line in [`KINDS`].
+//! The requests of a load, and their right answers: one file for each kind, one interface. A new
+//! kind is a file here and a line in [`KINDS`].
 
 mod buy;
 mod detect;
@@ -52,9 +52,10 @@ use super::purse::Held;
 use super::side_door::SideDoor;
 use crate::protocol::{Command, Status};
 
-/// A kind of request. Each thread has its own; `slot` names one of the requests it has under way.
+/// A kind of request. Each thread has its own; `slot` names one of the requests that it has under
+/// way.
 pub trait Kind: Send {
-    /// Appends the payload of a new request, and says what it asks for. `None` where there is
+    /// Appends the payload of a new request, and returns what it asks for. `None` where there is
     /// nothing left to ask: every coin that could be asked about is under way already, or in doubt.
     fn request(
         &mut self,
@@ -63,75 +64,75 @@ pub trait Kind: Send {
         payload: &mut Vec<u8>,
     ) -> Option<Command>;
 
-    /// Looks at the answer.
+    /// Checks the answer.
     fn answer(&mut self, slot: usize, status: Status, payload: &[u8]) -> Verdict;
 
-    /// No answer came: what the request asked for may have been done.
+    /// Handles a missing answer: what the request asked for may have been done.
     fn lost(&mut self, slot: usize);
 
-    /// The request never went to a node: what it asked for was not done.
+    /// Handles a request that never went to a node: what it asked for was not done.
     fn withdraw(&mut self, slot: usize);
 
-    /// The coins it was given, as they are now.
+    /// The coins that it was given, as they are now.
     fn coins(self: Box<Self>) -> Vec<Held>;
 
-    /// Before a turn: makes ready what requests need and what is no part of them, however long it
+    /// Before a turn: prepares what requests need and what is no part of them, however long it
     /// takes.
     fn prepare(&mut self) {}
 
-    /// Whether there was nothing to ask the last time only because something is being made ready.
+    /// Whether there was nothing to ask the last time only because something is being prepared.
     fn waits(&self) -> bool {
         false
     }
 
-    /// Whether there was nothing to ask the last time because all that was made ready for this turn
-    /// is used up, or could not be made ready: the turn is over then, and no longer than it took.
+    /// Whether there was nothing to ask the last time because everything prepared for this turn is
+    /// used up, or could not be prepared. The turn is over then, and no longer than it took.
     fn is_spent(&self) -> bool {
         false
     }
 
-    /// After the last turn: takes back what was made ready and must not stay.
+    /// After the last turn: takes back what was prepared and must not stay.
     ///
     /// # Errors
-    /// It could not be taken back; or earlier, what requests need could not be made ready.
+    /// It could not be taken back; or earlier, what requests need could not be prepared.
     fn finish(&mut self) -> Result<(), LoadError> {
         Ok(())
     }
 
-    /// How often a request that was due had to wait for that; counts anew from then on.
+    /// Number of times that a due request had to wait for the preparation. Starts again at zero.
     fn take_waited(&mut self) -> u64 {
         0
     }
 
-    /// What the node's answers were, kind by kind, where there are several.
+    /// The node's answers, kind by kind, where there are several kinds.
     fn counts(&self) -> Vec<KindCount> {
         vec![]
     }
 }
 
-/// What an answer is worth.
+/// The verdict on an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it must be.
+    /// Right.
     Right,
     /// The node did not do it, and said so.
     Refused,
-    /// The node claims what is not so.
+    /// The node claims something untrue.
     Wrong,
 }
 
-/// What a kind is made from, for one thread.
+/// The input of a kind, for one thread.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Coins to ask about, this thread's and this kind's own.
     pub coins: Vec<Held>,
-    /// How many of them a request is about.
+    /// Number of coins of a request.
     pub coins_per_request: usize,
-    /// Requests under way at most.
+    /// Maximum number of requests under way.
     pub slots: usize,
-    /// Which coins.
+    /// How coins are chosen.
     pub choice: Choice,
-    /// The way to the node for what is made ready between turns.
+    /// The way to the node for work between turns.
     pub side_door: SideDoor,
 }
 
@@ -142,7 +143,7 @@ pub struct KindEntry {
     pub name: &'static str,
     /// What its requests do with coins.
     pub does: Does,
-    /// Which numbers coins have meanwhile.
+    /// The coins' numbers meanwhile.
     pub numbers: Numbers,
     /// Makes one.
     pub make: fn(Setup) -> Box<dyn Kind>,
@@ -151,7 +152,7 @@ pub struct KindEntry {
 /// What a kind's requests do with coins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
-    /// They are about none.
+    /// They are about no coins.
     Nothing,
     /// They ask about them.
     Reads,
@@ -159,32 +160,32 @@ pub enum Does {
     Changes,
 }
 
-/// Which authenticity numbers coins have while a kind asks about them.
+/// The authenticity numbers that coins have while a kind asks about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// One of the two that are known before the load begins.
     Known,
-    /// As well, and requests prove them by a sum: coins that share a number may prove nothing.
+    /// Like `Known`, and requests prove them by a sum: coins that share a number may prove nothing.
     KnownBySum,
-    /// Those of coins that lie in lockers already stay as they are; others get keys that are drawn.
+    /// Coins that already lie in lockers keep their numbers; others get keys that are drawn.
     KnownInLockers,
-    /// Any, drawn on the way: whoever loses this program loses the coins.
+    /// Any number, drawn on the way: if this program is lost, so are the coins.
     Drawn,
 }
 
-/// How often a kind of a mix was asked and what came back, warm-up included; answers without their
+/// How often a kind of a mix was asked and its answers, warm-up included; answers without their
 /// times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KindCount {
     /// The kind's name.
     pub name: &'static str,
-    /// Answers as they must be.
+    /// Right answers.
     pub right: u64,
-    /// Answers that cannot be.
+    /// Impossible answers.
     pub wrong: u64,
     /// Refusals.
     pub refused: u64,
-    /// Requests without an answer, or without one that can be read.
+    /// Requests without an answer, or without a readable one.
     pub lost: u64,
 }
 
@@ -297,8 +298,8 @@ pub static KINDS: [KindEntry; 16] = [
     },
 ];
 
-/// One request in so many is wrong on purpose, where that changes nothing: a node that always says
-/// yes is found out.
+/// One request in this many is wrong on purpose, where that changes nothing, to expose a node that
+/// always says yes.
 const SPOILT_EVERY: u64 = 64;
 
 /// For kinds that expect every coin to pass.
@@ -306,7 +307,7 @@ fn all_pass(status: Status) -> Verdict {
     only(Status::ALL_PASS, status)
 }
 
-/// For requests that one verdict alone is right for.
+/// For requests that have exactly one right verdict.
 fn only(right: Status, status: Status) -> Verdict {
     match status {
         status if status == right => Verdict::Right,
@@ -315,7 +316,7 @@ fn only(right: Status, status: Status) -> Verdict {
     }
 }
 
-/// What turns a right number into a wrong one: anything but zeros.
+/// Turns a right number into a wrong one: anything but zeros.
 fn wrong(rng: &mut SmallRng) -> crate::coin::An {
     use rand::Rng;
     let mut bytes = [0; crate::coin::An::SIZE];

@@ -10,8 +10,8 @@ use crate::load::purse::Held;
 use crate::load::side_door::{ChoreError, SideDoor};
 use crate::protocol::{Command, Status};
 
-/// Puts coins up for sale, each lot at a price of its own. Before each turn the offers of the one
-/// before are taken back, and their coins taken out of lockers; a turn is over when all coins are
+/// Puts coins up for sale, each lot at a price of its own. Before each turn the offers of the turn
+/// before are taken back, and their coins taken out of lockers. A turn is over when all coins are
 /// up for sale.
 pub struct OfferKind {
     lots: Lots,
@@ -27,7 +27,7 @@ impl OfferKind {
     /// Puts some of the coins up for sale at a time.
     ///
     /// # Panics
-    /// When those are none.
+    /// When the number of coins is zero.
     pub fn new(setup: Setup) -> OfferKind {
         let (door, slots) = (setup.side_door, setup.slots);
         let lots = Lots::new(setup);
@@ -46,7 +46,7 @@ impl OfferKind {
         under_way.expect("a request of this slot is under way")
     }
 
-    /// Takes all offers back, and their coins out of the lockers that these go into then.
+    /// Takes all offers back, and then their coins out of the lockers that they go into.
     fn make_ready(&mut self) -> Result<(), ChoreError> {
         take_back(&mut self.lots, &self.made, &self.door)?;
         let lots = self.made.drain(..).map(|sale| sale.lot);

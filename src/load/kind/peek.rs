@@ -12,16 +12,16 @@ use crate::load::side_door::SideDoor;
 use crate::protocol::lockers::{LockerKey, Peek};
 use crate::protocol::{Command, Status};
 
-/// Looks into lockers, which has to show just the coins that lie there in the order in which they
-/// were stored. One request in 64 names a key that no locker has.
+/// Looks into lockers. The answer has to show exactly the coins that lie there in the order in
+/// which they were stored. One request in 64 names a key that no locker has.
 ///
-/// Coins that lie in lockers already stay there as they are, and the first answer says in which
-/// order; all others have to say the same. Others are put into lockers before the first turn.
+/// Coins that already lie in lockers stay there as they are. The first answer states their order,
+/// and all others have to state the same. Other coins are put into lockers before the first turn.
 pub struct PeekKind {
     lots: Lots,
     draw: Draw,
     door: SideDoor,
-    /// What a peek of each locker answers, one after the other.
+    /// The expected answers to a peek of each locker, one after the other.
     contents: Vec<u8>,
     /// By lot: whether the order of its coins is known.
     is_known: Vec<bool>,
@@ -34,10 +34,10 @@ pub struct PeekKind {
 }
 
 impl PeekKind {
-    /// Looks into lockers of so many coins.
+    /// Looks into lockers of `coins_per_request` coins.
     ///
     /// # Panics
-    /// When there are too few coins for one locker, or those are none.
+    /// When there are too few coins for one locker, or the number of coins is zero.
     pub fn new(setup: Setup) -> PeekKind {
         let (door, slots) = (setup.side_door, setup.slots);
         let choice = match setup.choice {
@@ -67,7 +67,7 @@ impl PeekKind {
         }
     }
 
-    /// Whether this is what a peek of the lot must show.
+    /// Whether this is the right answer to a peek of the lot.
     fn is_in(&mut self, lot: usize, shown: &[u8]) -> bool {
         let size = self.contents.len() / self.lots.len();
         let expected = &mut self.contents[lot * size..][..size];

@@ -13,7 +13,7 @@ impl PownKind {
     /// Changes some of the coins at a time.
     ///
     /// # Panics
-    /// When none is to be changed at a time.
+    /// When the number of coins to change at a time is zero.
     pub fn new(setup: Setup) -> PownKind {
         PownKind(UnderWay::new(setup))
     }

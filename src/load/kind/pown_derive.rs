@@ -18,13 +18,13 @@ pub struct PownDeriveKind {
 }
 
 impl PownDeriveKind {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub const NAME: &str = "pown-derive";
 
     /// Changes some of the coins at a time.
     ///
     /// # Panics
-    /// When none is to be changed at a time.
+    /// When the number of coins to change at a time is zero.
     pub fn new(setup: Setup) -> PownDeriveKind {
         PownDeriveKind {
             raida: setup.side_door.options.raida,

@@ -8,18 +8,18 @@ use crate::protocol::authentication::PownSum;
 use crate::protocol::{Command, Status};
 
 /// Gives coins their other authenticity number by a sum. All coins of a purse have the same XOR of
-/// their two numbers, so that one delta takes any of them to its other one, whichever it has. A
-/// node of the `spec` dialect takes one coin a request: [`super::PownDeriveKind`] is for several.
+/// their two numbers, so one delta takes any of them to its other number, whichever it has. A node
+/// of the `spec` dialect takes one coin per request: [`super::PownDeriveKind`] is for several.
 pub struct PownSumKind(UnderWay);
 
 impl PownSumKind {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub const NAME: &str = "pown-sum";
 
     /// Changes some of the coins at a time.
     ///
     /// # Panics
-    /// When none is to be changed at a time.
+    /// When the number of coins to change at a time is zero.
     pub fn new(setup: Setup) -> PownSumKind {
         PownSumKind(UnderWay::new(setup))
     }

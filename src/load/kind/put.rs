@@ -11,13 +11,13 @@ use crate::protocol::lockers::{LockerKey, StoreSum};
 use crate::protocol::{Command, Status};
 
 /// Puts coins into lockers, each lot into one of its own under a new key. Before each turn the lots
-/// of the one before are taken out again; a turn is over when all coins lie in lockers.
+/// of the turn before are taken out again. A turn is over when all coins lie in lockers.
 pub struct PutKind {
     lots: Lots,
     door: SideDoor,
     /// Lots that lie in no locker.
     at_large: VecDeque<usize>,
-    /// Lots that do.
+    /// Lots that lie in lockers.
     stored: Vec<usize>,
     /// By slot: the lot, and the locker that it goes into.
     under_way: Vec<Option<(usize, LockerKey)>>,
@@ -28,7 +28,7 @@ impl PutKind {
     /// Puts some of the coins into a locker at a time.
     ///
     /// # Panics
-    /// When those are none.
+    /// When the number of coins is zero.
     pub fn new(setup: Setup) -> PutKind {
         let (door, slots) = (setup.side_door, setup.slots);
         let lots = Lots::new(setup);

@@ -12,8 +12,8 @@ use crate::load::side_door::SideDoor;
 use crate::protocol::lockers::{LockerKey, Remove, Removed};
 use crate::protocol::{Command, Status};
 
-/// Takes all coins of a locker out, giving each a new number. The lockers are made ready before
-/// each turn, which is over when all of them are empty.
+/// Takes all coins of a locker out, giving each a new number. The lockers are prepared before each
+/// turn. A turn is over when all lockers are empty.
 pub struct TakeKind {
     lots: Lots,
     door: SideDoor,
@@ -29,7 +29,7 @@ pub struct TakeKind {
 #[derive(Clone, Default)]
 struct UnderWay {
     lot: usize,
-    /// The numbers that its coins are to get.
+    /// The new numbers of its coins.
     ans: Vec<An>,
 }
 
@@ -37,7 +37,7 @@ impl TakeKind {
     /// Takes some of the coins out of a locker at a time.
     ///
     /// # Panics
-    /// When those are none.
+    /// When the number of coins is zero.
     pub fn new(setup: Setup) -> TakeKind {
         let (door, slots) = (setup.side_door, setup.slots);
         let under_way = UnderWay {
@@ -55,7 +55,7 @@ impl TakeKind {
         }
     }
 
-    /// All coins of a slot's request have their new numbers, or may have.
+    /// All coins of a slot's request have their new numbers, or may have them.
     fn end(&mut self, slot: usize, give: impl Fn(&mut Held, An)) {
         let UnderWay { lot, ans } = &self.under_way[slot];
         for (held, &an) in self.lots.lot_mut(*lot).iter_mut().zip(ans) {
@@ -96,7 +96,7 @@ impl Kind for TakeKind {
                 self.taken.push(lot);
                 Verdict::Right
             }
-            // Which of its coins were taken out does not matter any more.
+            // Which of its coins were taken out is no longer relevant.
             _ => {
                 self.end(slot, Held::may_have_got);
                 Verdict::Wrong
@@ -138,7 +138,7 @@ impl Kind for TakeKind {
     }
 }
 
-/// Whether a bitmap says of each record that it passed.
+/// Whether a bitmap says that each record passed.
 fn is_full(bitmap: &[u8], records: usize) -> bool {
     let bit = |record: usize| {
         bitmap

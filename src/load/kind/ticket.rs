@@ -9,9 +9,10 @@ use crate::protocol::{Command, Status};
 /// Asks for tickets for coins. One request in 64 names a wrong authenticity number for its first
 /// coin, which must not get into the ticket.
 ///
-/// A node keeps each ticket for 300 s unless told otherwise: its pool has to hold what is asked for
-/// in that time (`tickets.pool`, `tickets.lifetime_s`), of which one address may have an eighth
-/// (`tickets.shares`) and one coin 128 tickets (`tickets.per_coin`), or the rest is refused.
+/// A node keeps each ticket for 300 s unless told otherwise. Its pool has to hold all tickets that
+/// are asked for in that time (`tickets.pool`, `tickets.lifetime_s`). One address may have an
+/// eighth of the pool (`tickets.shares`) and one coin 128 tickets (`tickets.per_coin`); the rest is
+/// refused.
 pub struct TicketKind {
     drawn: Drawn,
     spoilt: Spoilt,
@@ -21,7 +22,7 @@ impl TicketKind {
     /// Asks for tickets for some of the coins at a time.
     ///
     /// # Panics
-    /// When there is no coin, or none is to be asked about.
+    /// When there is no coin, or no coin to ask about.
     pub fn new(setup: Setup) -> TicketKind {
         TicketKind {
             spoilt: Spoilt::new(setup.slots),

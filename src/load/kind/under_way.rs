@@ -6,9 +6,9 @@ use crate::coin::{An, Coin};
 use crate::load::at_rest::AtRest;
 use crate::load::purse::Held;
 
-/// Coins whose numbers requests change, each in one request at a time, so that it is known at every
-/// moment which number is in force: a node that forgets a change, or makes one that it did not
-/// tell, fails a later request.
+/// Coins whose numbers requests change, each in one request at a time. So it is known at every
+/// moment which number is in force: a node that forgets a change, or makes a change without
+/// reporting it, fails a later request.
 pub(super) struct UnderWay {
     coins: Vec<Held>,
     coins_per_request: usize,
@@ -42,14 +42,14 @@ impl UnderWay {
         enough.then(|| taken.iter().map(|&coin| &self.coins[coin]))
     }
 
-    /// The request was answered, which asked for these numbers to be in force.
+    /// Handles the answer to a request that asked for these numbers to be in force.
     pub(super) fn end(&mut self, slot: usize, verdict: Verdict, asked: impl Fn(&Held) -> An) {
         for coin in self.by_slot[slot].drain(..) {
             let held = &mut self.coins[coin];
             let an = asked(held);
             match verdict {
                 Verdict::Right => held.got(an),
-                // Which of its coins passed does not matter any more.
+                // Which of its coins passed is no longer relevant.
                 Verdict::Wrong => held.may_have_got(an),
                 Verdict::Refused => {}
             }
@@ -59,7 +59,7 @@ impl UnderWay {
         }
     }
 
-    /// No answer came. The coins stay out of all further requests.
+    /// Handles a missing answer. The coins stay out of all further requests.
     pub(super) fn lose(&mut self, slot: usize, asked: impl Fn(&Held) -> An) {
         for coin in self.by_slot[slot].drain(..) {
             let held = &mut self.coins[coin];
@@ -67,7 +67,7 @@ impl UnderWay {
         }
     }
 
-    /// The request was never sent.
+    /// Handles a request that was never sent.
     pub(super) fn withdraw(&mut self, slot: usize) {
         for coin in self.by_slot[slot].drain(..) {
             self.at_rest.put(coin);

@@ -11,7 +11,7 @@ use crate::protocol::{Command, RaidaId, Status};
 /// that asks for it, and 25 that claim it. Every claim must give the coins of the ticket, in their
 /// order.
 ///
-/// Needs a node that believes whoever claims: one without a list of peers, or with
+/// Needs a node that believes every claim: one without a list of peers, or with
 /// `peers.verify_source = false`.
 pub struct ValidateKind {
     drawn: Drawn,
@@ -20,10 +20,10 @@ pub struct ValidateKind {
 
 #[derive(Default)]
 struct Slot {
-    /// The coins of its ticket, as they were asked for.
+    /// The coins of its ticket, in the order of the request.
     coins: Vec<Coin>,
     ticket: Option<TicketId>,
-    /// How many servers have claimed it.
+    /// Number of servers that have claimed it.
     claimed: u8,
 }
 
@@ -31,7 +31,7 @@ impl ValidateKind {
     /// Claims tickets for some of the coins at a time.
     ///
     /// # Panics
-    /// When there is no coin, or none is to be asked about.
+    /// When there is no coin, or no coin to ask about.
     pub fn new(setup: Setup) -> ValidateKind {
         ValidateKind {
             slots: (0..setup.slots).map(|_| Slot::default()).collect(),
@@ -88,8 +88,8 @@ impl Kind for ValidateKind {
         }
     }
 
-    /// The server in whose name it was counts as having claimed; a ticket that was asked for is
-    /// given up.
+    /// The server in whose name the claim was made counts as having claimed; a ticket that was
+    /// asked for is given up.
     fn lost(&mut self, _: usize) {}
 
     fn withdraw(&mut self, slot: usize) {

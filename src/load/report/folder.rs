@@ -14,19 +14,19 @@ use super::{Report, ReportError, Spread, Trace, hgrm, hlog};
 /// The result in its folder.
 pub const RESULT_FILE: &str = "result.json";
 
-/// A result as it was read back.
+/// A result as read back.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// What to call it beside others: the name of its folder or file.
+    /// Its name beside others: the name of its folder or file.
     pub name: String,
     /// The result.
     pub report: Report,
-    /// The logs that lie beside it; none for contenders whose log is not there.
+    /// The logs beside it; none for contenders without a log there.
     pub traces: Vec<Trace>,
 }
 
-/// Writes everything there is of a run that began at `start`; makes the folder. `steps` are the
-/// rates of a sweep one by one: percentiles over all of them would be of no load at all.
+/// Writes all files of a run that began at `start`; makes the folder. `steps` are the rates of a
+/// sweep one by one: percentiles over all of them would describe no load at all.
 ///
 /// # Errors
 /// A file cannot be written, or a picture not drawn.
@@ -56,7 +56,7 @@ pub fn write(
 /// Reads a result, and the logs beside it.
 ///
 /// # Errors
-/// The file cannot be read, or is something else.
+/// The file cannot be read, or has other content.
 pub fn read(file: &Path) -> Result<Stored, ReportError> {
     let file = match file.is_dir() {
         true => file.join(RESULT_FILE),
@@ -71,7 +71,7 @@ pub fn read(file: &Path) -> Result<Stored, ReportError> {
     let report = Report::parse(&text).map_err(not_a_result(&file))?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut traces = Vec::new();
-    // Beside a result of another name lie the logs of another run.
+    // Logs beside a result of another name belong to another run.
     let is_whole_folder = file.file_name().is_some_and(|name| name == RESULT_FILE);
     for contender in report.contenders.iter().filter(|_| is_whole_folder) {
         let log = folder.join(super::trace::file_stem(&contender.name) + ".hlog");
@@ -117,7 +117,7 @@ pub fn compare(folder: &Path, results: &[Stored]) -> Result<Vec<PathBuf>, Report
         rates(&heading("Right answers a second".to_owned()), &bars)?,
     )?;
     let is_alone = results.len() == 1;
-    // Of several results the nodes alone, or lines could not be told apart.
+    // Of several results only the nodes, or lines could not be distinguished.
     let latencies: Vec<_> = (results.iter())
         .flat_map(|result| {
             (result.traces.iter())
@@ -198,7 +198,7 @@ fn bars(result: &Stored) -> impl Iterator<Item = RateBar> {
     })
 }
 
-/// The load that all have, or how many there are.
+/// The load that all have, or the number of loads.
 fn common_load(results: &[Stored]) -> String {
     let load = &results[0].report.load;
     match results.iter().all(|result| result.report.load == *load) {
@@ -207,8 +207,8 @@ fn common_load(results: &[Stored]) -> String {
     }
 }
 
-/// What tells a line of the picture by shards from another: what was asked over what, without how
-/// long, in how many slices, and of how many shards.
+/// What distinguishes a line of the picture by shards from another: the kinds and the transport,
+/// without the time, the number of slices and the number of shards.
 fn load_without_shards(result: &Stored) -> String {
     let load = &result.report.load;
     let end = load.find(" loop").and_then(|at| load[..at].rfind(','));

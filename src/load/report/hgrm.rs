@@ -5,17 +5,18 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-/// Lines from one halving of the distance to 100 % to the next: what HdrHistogram's tools print.
+/// Number of lines from one halving of the distance to 100 % to the next, as HdrHistogram's tools
+/// print them.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 
-/// The plotter's unit when a file does not say otherwise, which these cannot.
+/// The plotter's unit when a file does not state another, which these files cannot.
 const NANOS_PER_MILLISECOND: f64 = 1e6;
 
-/// The percentiles of latencies that are given in nanoseconds; `about` is a line for people at the
+/// Writes the percentiles of latencies given in nanoseconds; `about` is a line for people at the
 /// end.
 ///
-/// Values are milliseconds, but with six decimals, not the usual three: an answer from memory takes
-/// ten microseconds.
+/// Values are milliseconds, but with six decimals instead of the usual three: an answer from memory
+/// takes ten microseconds.
 pub fn percentiles(latency_ns: &Histogram<u64>, about: &str) -> String {
     let mut text = String::new();
     let mut line = |value: &str, percentile: &str, count: &str, inverse: &str| {
@@ -62,7 +63,7 @@ pub fn percentiles(latency_ns: &Histogram<u64>, about: &str) -> String {
         .collect()
 }
 
-/// Places a bucket has: twice as many values as its digits tell apart, as a power of two.
+/// Number of places of a bucket: twice as many values as its digits distinguish, as a power of two.
 fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
     (2 * 10u64.pow(histogram.sigfig().into())).next_power_of_two()
 }
@@ -72,8 +73,8 @@ mod tests {
     use super::*;
     use crate::load::Tally;
 
-    /// As the plotter reads it: lines of four columns that do not begin with '#', of which the
-    /// first and the last are numbers.
+    /// Reads a text as the plotter does: lines of four columns that do not begin with '#'. The
+    /// first and the last column are numbers.
     fn plotted(text: &str) -> Vec<(f64, f64)> {
         let rows = text.lines().filter(|line| !line.starts_with('#'));
         let columns = rows.map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -15,7 +15,7 @@ use crate::load::Interval;
 
 use super::Trace;
 
-/// What the log's readers look for in its first line.
+/// The text that the log's readers look for in its first line.
 const FORMAT: &str = "[Histogram log format version 1.3]";
 
 /// The column of maxima is for people: milliseconds, where the histograms have nanoseconds.
@@ -51,15 +51,15 @@ pub fn write(trace: &Trace, start: SystemTime, about: &str) -> String {
     String::from_utf8(text).expect("the log is text")
 }
 
-/// What the histograms of a log may take, bytes: an hour of them, one a second.
+/// Maximum memory for the histograms of a log, bytes: an hour of them, one a second.
 const MEMORY_MAX: usize = 512 << 20;
-/// The most bytes of counts that a histogram says that it has: more than any here.
+/// Maximum number of bytes of counts that a histogram may state: more than any here has.
 const COUNTS_MAX: u32 = 4 << 20;
-/// The longest time, in seconds, that a log says: some 30 years.
+/// The longest time, in seconds, that a log may state: some 30 years.
 const SECONDS_MAX: f64 = 1e9;
 
-/// Whether the times at the front of a line are times: the reader of the log takes any number for
-/// one.
+/// Checks that the times at the front of a line are times: the reader of the log accepts any
+/// number.
 fn check_times(line: &str) -> Result<(), String> {
     if line.starts_with(['#', '"']) {
         return Ok(());
@@ -73,10 +73,12 @@ fn check_times(line: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a deflated histogram is as long as one may be: the reader takes memory for what it says.
+/// Checks that a deflated histogram is not too long: the reader allocates the memory that the
+/// histogram states.
 fn check_length(bytes: &[u8]) -> Result<(), String> {
     let cut = || "a histogram is broken: it is too short".to_owned();
-    // Cookie and length, and then, deflated, the same of what is in it.
+    // The front is a cookie and a length; the deflated content begins with another cookie and
+    // length.
     let mut front = [0; 8];
     let deflated = bytes.get(8..).ok_or_else(cut)?;
     let read = flate2::read::ZlibDecoder::new(deflated).read_exact(&mut front);

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::picture::{count_in_words, micros_in_words};
 use crate::load::{Contender, Counts, Progress};
 
-/// How often the line is written anew. Each time takes the generator some microseconds.
+/// How often the line is rewritten. Each time takes the generator some microseconds.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A line on standard error that follows a run until it is dropped, and then goes away.
@@ -20,7 +20,7 @@ pub struct Live {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What was seen at one look.
+/// The values at one look.
 struct Seen {
     contender: Contender,
     counts: Counts,
@@ -67,7 +67,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         self.end = None;
         if let Some(thread) = self.thread.take() {
-            // Where it panicked there is no line any more, which is no reason to end the run.
+            // If the thread panicked, there is no line any more, which is no reason to end the run.
             let _ = thread.join();
         }
     }

@@ -3,12 +3,12 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// Where something was measured: enough to tell machines apart, nothing that names one.
+/// The machine of a measurement: enough to tell machines apart, nothing that identifies one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's model.
     pub cpu: String,
-    /// CPUs that are on.
+    /// Number of CPUs online.
     pub cpus: usize,
     /// The kernel's release.
     pub kernel: String,
@@ -17,7 +17,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, as /proc describes it; what it does not say is "unknown" or 0.
+    /// This machine, as /proc describes it; missing values are "unknown" or 0.
     pub fn here() -> Machine {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let (processors, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));

@@ -1,5 +1,5 @@
-//! What is left of a run when it is over: the result as JSON, its histograms, its pictures. Knows
-//! what was measured; takes no measurement.
+//! The files that remain of a run when it is over: the result as JSON, its histograms, its
+//! pictures. This module knows what was measured; it takes no measurement.
 //!
 //! | room | what it is |
 //! |---|---|
@@ -39,7 +39,7 @@ pub enum ReportError {
     /// The file or folder fails.
     #[error("cannot {doing} {path}: {cause}", path = .path.shown())]
     File {
-        /// What was tried, as in "cannot read".
+        /// The step that failed, as in "cannot read".
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -57,9 +57,9 @@ pub enum ReportError {
     /// A picture cannot be drawn.
     #[error("cannot draw {picture}: {what}")]
     Picture {
-        /// Which.
+        /// The picture.
         picture: &'static str,
-        /// What stands in the way.
+        /// The reason.
         what: String,
     },
 }

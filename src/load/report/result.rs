@@ -5,20 +5,20 @@ use serde::{Deserialize, Serialize};
 use super::{Machine, Utc};
 use crate::load::{Measured, SweepStep, Tally};
 
-/// What `format` says of the results that are written here. It rises when a field changes its
-/// meaning or goes away; one that is added does not raise it.
+/// The value of `format` in results that are written here. It rises when a field changes its
+/// meaning or is removed; adding a field does not raise it.
 const FORMAT: u32 = 1;
 
-/// A result: what was asked, where, and what came of it.
+/// A result: what was asked, where, and the outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Which fields there are, and what they mean.
+    /// The version of the fields and their meanings.
     pub format: u32,
     /// The load in words.
     pub load: String,
-    /// The command that gets it again.
+    /// The command that repeats it.
     pub command: String,
-    /// When the run was over.
+    /// The time at which the run was over.
     pub time_utc: String,
     /// What a request waits for.
     #[serde(rename = "loop")]
@@ -30,17 +30,17 @@ pub struct Report {
     /// Shards of the node, where the command says how many there are.
     #[serde(default)]
     pub shards: Option<usize>,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// By what.
+    /// The generator.
     pub generator: GeneratorReport,
     /// The node first, then the baselines.
     pub contenders: Vec<ContenderReport>,
-    /// The node by each of the baselines.
+    /// The ratio of the node to each of the baselines.
     pub ratios: Vec<Ratio>,
     /// The rates of a sweep, rising.
     pub sweep: Option<Vec<SweepPoint>>,
-    /// Coins that had another number afterwards than the node's answers made it.
+    /// Coins whose number afterwards differed from the one that the node's answers imply.
     pub coins_wrong_afterwards: Option<u64>,
     /// Coins that did not get their own numbers back.
     pub coins_astray: Option<u64>,
@@ -63,42 +63,42 @@ pub struct GeneratorReport {
     pub threads: usize,
     /// How they talk to the kernel.
     pub io: String,
-    /// What a request to the node costs it, microseconds on a CPU.
+    /// Its cost of a request to the node, microseconds on a CPU.
     pub cpu_us_per_request: Option<f64>,
     /// The part of its threads' time that they were on a CPU.
     pub cpu_share: Option<f64>,
-    /// It, not the node, was the limit: the rates say what the generator can do.
+    /// Whether it, not the node, was the limit: the rates then show what the generator can do.
     pub is_limit: bool,
 }
 
 /// What one contender did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContenderReport {
-    /// Who.
+    /// The contender.
     pub name: String,
     /// Right answers a second, the median of the slices.
     pub per_second: f64,
-    /// The same of each slice.
+    /// `per_second` of each slice.
     pub per_second_by_slice: Vec<f64>,
     /// Right answers for each second that the server was on a CPU, of each slice; empty where that
     /// is not known.
     pub per_cpu_second_by_slice: Vec<f64>,
     /// Latencies of the slices' right and late answers.
     pub latency_us: LatencyMicros,
-    /// The same of each slice.
+    /// `latency_us` of each slice.
     #[serde(default)]
     pub latency_us_by_slice: Vec<LatencyMicros>,
-    /// Slices that ended before their time because all that was made ready for them was used up;
-    /// rates are of the time they took.
+    /// Slices that ended before their time because everything prepared for them was used up. Their
+    /// rates refer to the time that they took.
     #[serde(default)]
     pub slices_cut_short: usize,
     /// Requests of the slices.
     pub counts: CountsReport,
     /// All requests: those of the slices, between them and before.
     pub with_warm_up: CountsReport,
-    /// What the first wrong answer was.
+    /// The first wrong answer.
     pub first_wrong: Option<String>,
-    /// What the first refusal was.
+    /// The first refusal.
     pub first_refused: Option<String>,
 }
 
@@ -115,16 +115,16 @@ pub struct LatencyMicros {
     pub max: f64,
 }
 
-/// Requests, by what came of them.
+/// Requests, by their outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountsReport {
-    /// Answered as they must be, in time.
+    /// Right answers in time.
     pub right: u64,
-    /// Answered with what is not so.
+    /// Wrong answers.
     pub wrong: u64,
     /// Refused.
     pub refused: u64,
-    /// Answered as they must be, and later than the command permits.
+    /// Right answers later than the command permits.
     pub late: u64,
     /// Not answered in time, or never sent in an open loop that fell behind.
     pub lost: u64,
@@ -132,14 +132,14 @@ pub struct CountsReport {
     pub stray: u64,
 }
 
-/// The node by another contender, slice by slice.
+/// The ratio of the node to another contender, slice by slice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// The other.
+    /// The other contender.
     pub to: String,
-    /// Of right answers a second.
+    /// Ratio of right answers a second.
     pub of_rates: Spread,
-    /// Of right answers for each second on a CPU, where both are known.
+    /// Ratio of right answers for each second on a CPU, where both are known.
     pub of_rates_by_cpu: Option<Spread>,
 }
 
@@ -161,14 +161,14 @@ pub struct SweepPoint {
     pub per_second: f64,
     /// From when a request was due.
     pub latency_us: LatencyMicros,
-    /// What came of them.
+    /// Their outcome.
     pub counts: CountsReport,
-    /// More than the node can do.
+    /// Whether it is more than the node can do.
     pub is_saturated: bool,
 }
 
 impl Report {
-    /// The result of a run that is over now; the first of `measured` is the node.
+    /// Makes the result of a run that is over now; the first of `measured` is the node.
     ///
     /// # Panics
     /// When nothing was measured.
@@ -200,7 +200,7 @@ impl Report {
         }
     }
 
-    /// Reads one back.
+    /// Reads a result back.
     ///
     /// # Errors
     /// What is wrong with the text.
@@ -228,12 +228,12 @@ impl Report {
     }
 }
 
-/// Numbers of a result are 0 or within these, whatever they count or measure: an axis can be drawn
-/// for them.
+/// Numbers of a result are 0 or within these bounds, whatever they count or measure, so that an
+/// axis can be drawn for them.
 const NUMBERS: RangeInclusive<f64> = 1e-9..=1e18;
 const SHARDS_MAX: usize = u16::MAX as usize;
 
-/// Looks at every number of a result.
+/// Checks every number of a result.
 fn check_numbers(value: &serde_json::Value) -> Result<(), String> {
     match value {
         serde_json::Value::Number(number) => match number.as_f64() {
@@ -269,7 +269,7 @@ impl ContenderReport {
 }
 
 impl SweepPoint {
-    /// What a step of a sweep found out.
+    /// The result of a step of a sweep.
     pub fn of(step: &SweepStep) -> SweepPoint {
         let total = step.measured.total();
         SweepPoint {
@@ -283,7 +283,7 @@ impl SweepPoint {
 }
 
 impl LatencyMicros {
-    /// Of latencies in nanoseconds.
+    /// From latencies in nanoseconds.
     pub fn of(latency_ns: &hdrhistogram::Histogram<u64>) -> LatencyMicros {
         let at = |quantile| latency_ns.value_at_quantile(quantile) as f64 / 1e3;
         LatencyMicros {
@@ -299,7 +299,7 @@ impl LatencyMicros {
 }
 
 impl CountsReport {
-    /// Of a tally.
+    /// From a tally.
     pub fn of(tally: &Tally) -> CountsReport {
         CountsReport {
             right: tally.right,
@@ -335,8 +335,7 @@ impl Ratio {
 }
 
 impl Spread {
-    /// Of those values that are numbers at all (a ratio to nothing is none); `None` where there are
-    /// none.
+    /// From the values that are numbers (a ratio to nothing is none); `None` where there are none.
     pub fn of(mut values: Vec<f64>) -> Option<Spread> {
         values.retain(|value| value.is_finite());
         values.sort_by(f64::total_cmp);

@@ -2,17 +2,17 @@ use hdrhistogram::Histogram;
 
 use crate::load::{Interval, Measured, Tally};
 
-/// One contender's latencies: when they were, and how long.
+/// One contender's latencies, and when they were measured.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// Who.
+    /// The contender.
     pub name: String,
     /// In the order of time; there may be time between them.
     pub intervals: Vec<Interval>,
 }
 
 impl Trace {
-    /// What was measured, without what lies between the slices.
+    /// The measured part, without the time between the slices.
     pub fn of(measured: &Measured) -> Trace {
         let slices = measured.slices.iter();
         Trace {
@@ -25,7 +25,7 @@ impl Trace {
     pub fn whole(&self) -> Histogram<u64> {
         let mut whole = Tally::default().latency_ns;
         for interval in &self.intervals {
-            // Counted into bounds of its own, so that none can fail for having others: those of a
+            // Counted into bounds of its own, so that other bounds cannot make it fail: those of a
             // file may be wider than this program's.
             for value in interval.latency_ns.iter_recorded() {
                 whole.saturating_record_n(value.value_iterated_to(), value.count_at_value());
@@ -34,13 +34,13 @@ impl Trace {
         whole
     }
 
-    /// Its files' name, without ending.
+    /// Its files' name, without extension.
     pub fn file_stem(&self) -> String {
         file_stem(&self.name)
     }
 }
 
-/// A contender's name as a file's: words with a dash between them.
+/// A contender's name as a file name: words with a dash between them.
 pub(super) fn file_stem(name: &str) -> String {
     let is_break = |c: char| !c.is_ascii_alphanumeric() && c != '_';
     let words: Vec<&str> = name

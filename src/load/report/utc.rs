@@ -3,7 +3,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::{SignedDuration, civil};
 
-/// A time to the second, in UTC; shows itself as RFC 3339 has it, which ends with the year 9999.
+/// A time to the second, in UTC; it is displayed in the format of RFC 3339, which ends with the
+/// year 9999.
 ///
 /// ```
 /// use raida::load::report::Utc;
@@ -15,7 +16,7 @@ pub struct Utc(u64);
 impl Utc {
     /// The machine's time.
     pub fn now() -> Utc {
-        // A clock before 1970 is no clock.
+        // A clock before 1970 is wrong.
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Utc(since.unwrap_or_default().as_secs())
     }
@@ -41,7 +42,7 @@ mod tests {
 
     #[test]
     fn days_months_and_leap_years_are_those_of_the_calendar() {
-        // As `date -u -d @N +%FT%TZ` has them.
+        // The results of `date -u -d @N +%FT%TZ`.
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (68_169_599, "1972-02-28T23:59:59Z"),
@@ -55,7 +56,7 @@ mod tests {
             assert_eq!(Utc::at_unix_seconds(seconds).to_string(), text);
         }
     }
-    /// Written another way than it is computed.
+    /// Written in another way than it is computed.
     #[test]
     fn each_day_follows_the_one_before() {
         let (mut year, mut month, mut day) = (1970, 1, 1);

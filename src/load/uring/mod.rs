@@ -1,8 +1,8 @@
-//! Requests by io_uring: a ring a thread, multishot receive into buffers that the kernel picks, and
-//! all that is to be sent handed over with the call that waits. Needs Linux 6.1.
+//! Requests by io_uring: one ring for each thread, multishot receive into buffers that the kernel
+//! picks, and everything to send handed over with the call that waits. Needs Linux 6.1.
 //!
-//! CPU time of the generator a request, microseconds, detect of one coin on Linux 6.18, median of
-//! six runs of each that took turns with the other's:
+//! The generator's CPU time for each request, microseconds, detect of one coin on Linux 6.18,
+//! median of six runs of each, in turns with the other's:
 //!
 //! | | calls | ring |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! | TCP, 16 connections, 1 deep | 5.62 | 5.38 |
 //! | TCP, 16 connections, 16 deep | 0.55 | 0.47 |
 //!
-//! So calls are what is used unless asked: one recvmmsg takes a batch of datagrams for less than as
-//! many completions cost. Kept connections with many requests on each are cheaper by a ring.
+//! So the default is calls: one recvmmsg takes a batch of datagrams for less than as many
+//! completions cost. Kept connections with many requests on each are cheaper by a ring.
 
 mod ring;
 mod tcp;

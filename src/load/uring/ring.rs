@@ -10,60 +10,60 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use memmap2::MmapMut;
 
-/// The one group of buffers that a ring has.
+/// The only group of buffers that a ring has.
 const GROUP: u16 = 0;
-/// In a token that the ring gives out itself: a buffer is being sent from.
+/// Marks a token that the ring issues itself: a buffer is being sent from.
 const SENDS_BUFFER: u64 = 1 << 63;
 const BUFFER_SHIFT: u32 = 40;
 
-/// How large a ring is.
+/// The size of a ring.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::load) struct Shape {
-    /// Requests handed over with one call, at most; more take several.
+    /// Maximum number of requests handed over with one call; more take several calls.
     pub(in crate::load) entries: u32,
-    /// Buffers for what is received: a power of two.
+    /// Number of buffers for receiving: a power of two.
     pub(in crate::load) buffers: u16,
-    /// Bytes of each.
+    /// Bytes of each buffer.
     pub(in crate::load) buffer_bytes: usize,
 }
 
 /// An io_uring of one thread, with buffers that the kernel receives into.
 pub(in crate::load) struct Ring {
     io: IoUring,
-    // Below `io`: the kernel knows of both as long as that is there.
+    // Declared below `io`: the kernel knows both for as long as `io` exists.
     buffers: Option<Buffers>,
-    /// What a receive that names senders starts from; the kernel copies it.
+    /// The template of a receive that names senders; the kernel copies it.
     names: Box<libc::msghdr>,
     /// Sends without a completion yet.
     sends: usize,
 }
 
-/// Buffers that the kernel picks from, and the list of those it may.
+/// Buffers that the kernel picks from, and the list of the available ones.
 struct Buffers {
     list: MmapMut,
     bytes: MmapMut,
     count: u16,
-    /// From one buffer to the next.
+    /// Distance from one buffer to the next.
     stride: usize,
     buffer_bytes: usize,
     tail: u16,
 }
 
-/// A request has ended, or a multishot one has come so far.
+/// A request has ended, or a multishot request has produced a result.
 #[derive(Debug)]
 pub(in crate::load) struct Completion {
-    /// As it was given.
+    /// The token, as given.
     pub(in crate::load) token: u64,
-    /// Bytes, or a file descriptor, or what went wrong.
+    /// Bytes, a file descriptor, or an error.
     pub(in crate::load) result: io::Result<u32>,
     /// The buffer that was received into.
     pub(in crate::load) received: Option<Received>,
-    /// Whether there will be more of the same request.
+    /// Whether more of the same request will follow.
     pub(in crate::load) goes_on: bool,
 }
 
-/// A buffer that is this program's until it is given back. There is one of it for each time that
-/// the kernel filled the buffer.
+/// A buffer that belongs to this program until it is given back. There is one value for each time
+/// that the kernel filled the buffer.
 #[derive(Debug)]
 pub(in crate::load) struct Received {
     buffer: u16,
@@ -74,7 +74,7 @@ impl Ring {
     /// A ring for the calling thread alone.
     ///
     /// # Errors
-    /// The kernel does not do it, or does not let this program.
+    /// The kernel does not support it, or does not permit it to this program.
     pub(in crate::load) fn new(shape: Shape) -> io::Result<Ring> {
         let io = IoUring::builder()
             .setup_single_issuer()
@@ -103,15 +103,14 @@ impl Ring {
         })
     }
 
-    /// Receives from a connected socket, again and again until a completion says that it does not
-    /// go on.
+    /// Receives from a connected socket, repeatedly until a completion says that it does not go on.
     pub(in crate::load) fn receive(&mut self, socket: RawFd, token: u64) -> io::Result<()> {
         let entry = opcode::RecvMulti::new(Fd(socket), GROUP).build();
         // SAFETY: it writes only into the ring's own buffers.
         unsafe { self.push(entry.user_data(token)) }
     }
 
-    /// Receives datagrams with the names of who sent them, again and again.
+    /// Receives datagrams with the names of their senders, repeatedly.
     pub(in crate::load) fn receive_named(&mut self, socket: RawFd, token: u64) -> io::Result<()> {
         let names = ptr::from_ref(&*self.names);
         let entry = opcode::RecvMsgMulti::new(Fd(socket), names, GROUP).build();
@@ -119,7 +118,7 @@ impl Ring {
         unsafe { self.push(entry.user_data(token)) }
     }
 
-    /// Accepts connections, again and again.
+    /// Accepts connections, repeatedly.
     pub(in crate::load) fn accept(&mut self, listener: RawFd, token: u64) -> io::Result<()> {
         let entry = opcode::AcceptMulti::new(Fd(listener)).build();
         // SAFETY: it writes nowhere.
@@ -143,13 +142,13 @@ impl Ring {
             .flags(libc::MSG_NOSIGNAL)
             .build();
         self.sends += 1;
-        // SAFETY: the kernel reads the bytes, which stay as they are, as the caller says.
+        // SAFETY: the kernel reads the bytes, which the caller keeps unchanged.
         unsafe { self.push(entry.user_data(token)) }
     }
 
-    /// Sends a part of what was received, to whom another part of it names, if any does. The buffer
-    /// goes back to the kernel when that is done, and the completion has the token, which has 40
-    /// bits.
+    /// Sends a part of the received data, to the address that another part of it names, if any. The
+    /// buffer goes back to the kernel when that is done, and the completion has the token, which
+    /// has 40 bits.
     pub(in crate::load) fn send_received(
         &mut self,
         socket: RawFd,
@@ -169,13 +168,13 @@ impl Ring {
                 (send.dest_addr(name.as_ptr().cast())).dest_addr_len(name.len() as libc::socklen_t);
         }
         self.sends += 1;
-        // SAFETY: the kernel reads bytes of a buffer that nobody gets hold of until the completion:
+        // SAFETY: the kernel reads bytes of a buffer that nobody can access until the completion:
         // `received` is gone, and `next` offers the buffer again only then.
         unsafe { self.push(send.build().user_data(token)) }
     }
 
-    /// Hands over what is to be done, and waits for something to have come besides the ends of
-    /// sends; not at all for zero.
+    /// Hands over the work, and waits until something besides the ends of sends has come; does not
+    /// wait for zero.
     pub(in crate::load) fn wait(&mut self, patience: Duration) -> io::Result<()> {
         if patience.is_zero() {
             let is_idle = {
@@ -192,7 +191,7 @@ impl Ring {
         }
         let time = Timespec::from(patience);
         let limits = SubmitArgs::new().timespec(&time);
-        // Sends end within the call that hands them over, as a rule.
+        // Sends usually end within the call that hands them over.
         let wanted = self.sends + 1;
         match self.io.submitter().submit_with_args(wanted, &limits) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => Ok(()),
@@ -200,7 +199,7 @@ impl Ring {
         }
     }
 
-    /// The next completion there is.
+    /// The next available completion.
     pub(in crate::load) fn next(&mut self) -> Option<Completion> {
         let entry = self.io.completion().next()?;
         let flags = entry.flags();
@@ -227,18 +226,18 @@ impl Ring {
         })
     }
 
-    /// A send of [`Ring::send`] has ended: whoever knows its token says so.
+    /// A send of [`Ring::send`] has ended: the caller, which knows its token, says so.
     pub(in crate::load) fn sent(&mut self) {
         self.sends -= 1;
     }
 
-    /// What was received.
+    /// The received bytes.
     pub(in crate::load) fn bytes(&self, received: &Received) -> &[u8] {
         let buffers = self.buffers.as_ref().expect("they go only with the ring");
         &buffers.bytes[buffers.place(received)]
     }
 
-    /// The same, to be decrypted where it lies.
+    /// The received bytes, mutable, for decryption in place.
     pub(in crate::load) fn bytes_mut(&mut self, received: &Received) -> &mut [u8] {
         let buffers = self.buffers.as_mut().expect("they go only with the ring");
         let place = buffers.place(received);
@@ -257,10 +256,11 @@ impl Ring {
     }
 
     /// # Safety
-    /// What the entry points at is there until it is completed, or the ring dropped.
+    /// The memory that the entry points at exists until the entry is completed, or the ring
+    /// dropped.
     unsafe fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
         loop {
-            // SAFETY: as this function asks.
+            // SAFETY: as this function requires.
             if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return Ok(());
             }
@@ -271,12 +271,12 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // The kernel ends what is under way after the ring is closed, at a time of its own, and may
-        // write into the buffers until then. So it ends before.
+        // The kernel ends operations under way after the ring is closed, at a time of its own, and
+        // may write into the buffers until then. So they are ended before.
         match (self.io.submitter()).register_sync_cancel(None, CancelBuilder::any()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // The memory is worth less than what would be written over.
+            // Leaking the memory is better than having freed memory written over.
             Err(_) => std::mem::forget(self.buffers.take()),
         }
     }
@@ -304,13 +304,13 @@ impl Buffers {
         start..start + received.length.min(self.buffer_bytes)
     }
 
-    /// Lets the kernel have a buffer.
+    /// Makes a buffer available to the kernel.
     fn offer(&mut self, buffer: u16) {
         debug_assert!(buffer < self.count);
         let address = self.bytes[usize::from(buffer) * self.stride..].as_mut_ptr() as u64;
         let list: *mut BufRingEntry = self.list.as_mut_ptr().cast();
         let index = usize::from(self.tail & (self.count - 1));
-        // SAFETY: `list` has `count` entries, and all bytes are a value of one. The kernel reads an
+        // SAFETY: `list` has `count` entries, and any bytes are a valid entry. The kernel reads an
         // entry only after the tail below says that it is there.
         let entry = unsafe { &mut *list.add(index) };
         entry.set_addr(address);

@@ -16,17 +16,17 @@ const SHAPE: Shape = Shape {
     buffers: 256,
     buffer_bytes: 16 * 1024,
 };
-/// In a token: a send, not a receive.
+/// Marks a token as a send, not a receive.
 const SENDS: u64 = 1 << 32;
 
-/// Requests over TCP on kept connections, by io_uring. Slot i is always asked over connection i mod
+/// Requests over TCP on kept connections, by io_uring. Slot i always uses connection i mod
 /// connections.
 pub(in crate::load) struct UringTcp {
-    // Before the connections, whose bytes it sends.
+    // Declared before the connections, whose bytes it sends.
     ring: Ring,
     connections: Vec<Connection>,
     address: SocketAddr,
-    /// Connections with requests to be sent.
+    /// Connections with requests to send.
     to_send: Vec<usize>,
     looked_for_overdue: Instant,
 }
@@ -39,13 +39,13 @@ struct Connection {
     asked: VecDeque<usize>,
     answers: Answers,
     receives: bool,
-    /// Requests to be sent when those before are.
+    /// Requests to send when those before are sent.
     requests: Vec<u8>,
-    /// What the kernel sends from, from `sent` on: not touched while it does.
+    /// The buffer that the kernel sends from, from `sent` on: not touched while it does.
     sending: Vec<u8>,
     sent: usize,
     sends: bool,
-    /// Whether it is in the list of those with requests to be sent.
+    /// Whether it is in the list of connections with requests to send.
     is_listed: bool,
 }
 
@@ -90,7 +90,7 @@ impl UringTcp {
         Ok(())
     }
 
-    /// Sends what is left of the last send, or all that has gathered since.
+    /// Sends the rest of the last send, or everything that has gathered since.
     fn send(&mut self, index: usize) -> io::Result<()> {
         let connection = &mut self.connections[index];
         let Some(stream) = &connection.stream else {
@@ -129,12 +129,12 @@ impl UringTcp {
         }
     }
 
-    /// Takes what came over a connection; `false` where it is of no more use.
+    /// Takes what came over a connection; `false` where the connection is of no more use.
     fn received(&mut self, completion: Completion, flight: &mut Flight, now: Instant) -> bool {
         let connection = &mut self.connections[completion.token as usize];
         connection.receives = completion.goes_on;
         let Some(received) = completion.received else {
-            // All buffers were full: it begins anew in the loop.
+            // All buffers were full: the receive starts again in the loop.
             let error = completion.result.err();
             return error.is_some_and(|error| error.raw_os_error() == Some(libc::ENOBUFS));
         };
@@ -152,7 +152,7 @@ impl UringTcp {
         !is_end && is_in_order
     }
 
-    /// The connection is of no more use in this turn.
+    /// Marks the connection as unusable in this turn.
     fn give_up(&mut self, index: usize, flight: &mut Flight) {
         let connections = self.connections.len();
         let connection = &mut self.connections[index];
@@ -161,7 +161,7 @@ impl UringTcp {
         }
         connection.is_broken = true;
         if let Some(stream) = &connection.stream {
-            // Ends what is under way on it. One that is closed already has nothing under way.
+            // Ends the operations under way on it. A closed connection has none.
             let _ = stream.shutdown(Shutdown::Both);
         }
         for slot in connection.asked.drain(..) {
@@ -170,7 +170,7 @@ impl UringTcp {
         flight.retire(|slot| slot % connections == index);
     }
 
-    /// Waits until nothing is under way on connections that broke.
+    /// Waits until nothing is under way on broken connections.
     fn finish_broken(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         while self
@@ -209,7 +209,7 @@ impl Carrier for UringTcp {
                 && has_ended(stream)
             {
                 connection.is_broken = true;
-                // Ends what is under way on it, as in `give_up`.
+                // Ends the operations under way on it, as in `give_up`.
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }

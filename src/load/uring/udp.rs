@@ -10,21 +10,21 @@ use crate::load::carrier::Carrier;
 use crate::load::flight::Flight;
 use crate::load::udp::{connect_socket, dropped, lose_overdue};
 
-/// The longest datagram there can be, bytes.
+/// The longest possible datagram, bytes.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
-/// How often to look for requests that wait for too long.
+/// How often to check for requests that wait for too long.
 const OVERDUE_EVERY: Duration = Duration::from_millis(20);
 const SHAPE: Shape = Shape {
     entries: 256,
     buffers: 256,
     buffer_bytes: DATAGRAM_BYTES_MAX,
 };
-/// Tokens below this are chunks that are sent.
+/// Tokens below this are chunks being sent.
 const RECEIVES: u64 = 1 << 32;
 
 /// Requests over UDP from one socket, by io_uring.
 pub(in crate::load) struct UringUdp {
-    // Before the chunks, which it sends from.
+    // Declared before the chunks, which it sends from.
     ring: Ring,
     chunks: Chunks,
     socket: UdpSocket,
@@ -122,7 +122,7 @@ impl Carrier for UringUdp {
                         self.ring.give_back(received);
                     }
                     (Ok(_), None) => {}
-                    // All buffers were full: it begins anew above.
+                    // All buffers were full: the receive starts again above.
                     (Err(error), _) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                     (Err(error), _) => return Err(error),
                 }

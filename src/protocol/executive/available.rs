@@ -1,8 +1,8 @@
 use crate::coin::{Denomination, SerialNumber};
 
-/// Serial numbers listed of one denomination, at most (docs/protocol.md section 5).
+/// Maximum number of serial numbers listed of one denomination (docs/protocol.md section 5).
 const LISTED_MAX: usize = 1_024;
-/// Ranges of one denomination, at most, and singles: their counts have one byte each.
+/// Maximum number of ranges of one denomination, and of singles: their counts have one byte each.
 const KIND_MAX: usize = 255;
 /// A run of this many serial numbers is cheaper as a range (8 bytes) than one by one (4 bytes
 /// each); a run of two costs the same, and stays two singles.
@@ -12,9 +12,10 @@ const RANGE_RUN_MIN: u32 = 3;
 /// range as first and last SN, each single as SN; at most 3,063 bytes. `free` are the free serial
 /// numbers by rising number, no number twice.
 ///
-/// Returns how many were listed: always the first ones of `free`, so that the caller reserves the
-/// pages of just those. A run of three or more becomes a range, a shorter one singles; where one
-/// kind is used up the other takes its place, and where both are, or 1,024 are listed, it ends.
+/// Returns how many were listed: always the first ones of `free`, so that the caller reserves
+/// exactly their pages. A run of three or more becomes a range, a shorter one singles. Where one
+/// kind is used up, the other takes its place. The list ends where both are used up, or 1,024
+/// numbers are listed.
 pub fn write_free_sns(
     denomination: Denomination,
     free: impl IntoIterator<Item = SerialNumber>,
@@ -42,7 +43,7 @@ pub fn write_free_sns(
     list.listed
 }
 
-/// What is listed so far. The counts come before the numbers on the wire, and ranges before
+/// The numbers listed so far. The counts come before the numbers on the wire, and ranges before
 /// singles, so both wait here until all are known: 3 kB of stack.
 struct List {
     ranges: [(u32, u32); KIND_MAX],
@@ -65,7 +66,8 @@ impl Default for List {
 }
 
 impl List {
-    /// Lists a run, or as much of its front as there is room for; whether it was all of it.
+    /// Lists a run, or as much of its front as there is room for. Returns whether it listed all of
+    /// it.
     fn add(&mut self, (first, last): (u32, u32)) -> bool {
         let run = last - first + 1;
         let singles_left = KIND_MAX - self.singles_len;
@@ -105,14 +107,14 @@ impl List {
 }
 
 /// The answer to "get available SNs" as a client reads it: an iterator over its denominations, in
-/// the order of the answer. It ends at the first thing that is no such answer;
-/// [`AvailableSnsReply::is_whole`] tells whether that was its end.
+/// the order of the answer. It ends at the first part that is no such answer;
+/// [`AvailableSnsReply::is_whole`] tells whether that was the end of the answer.
 #[derive(Clone, Debug)]
 pub struct AvailableSnsReply<'a> {
     rest: &'a [u8],
 }
 
-/// What a node says is free of one denomination.
+/// The free serial numbers of one denomination, as a node reports them.
 #[derive(Clone, Copy, Debug)]
 pub struct FreeSns<'a> {
     /// The denomination.

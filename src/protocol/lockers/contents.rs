@@ -33,17 +33,17 @@ impl Peek {
 /// Peek trade locker: which coins are for sale there? Its key or its public id: 16 bytes. Answered
 /// with [`Contents`].
 ///
-/// An addition of this node: with a byte 1 after the name, where is it to be paid? Answered with
-/// the seller's [`Address`].
+/// An addition of this node: with a byte 1 after the name, the request asks where the seller wants
+/// to be paid. Answered with the seller's [`Address`].
 #[derive(Clone, Copy, Debug)]
 pub struct PeekTrade {
     /// The trade locker.
     pub name: TradeName,
-    /// What is asked of it.
+    /// The question about it.
     pub asks_for: TradePart,
 }
 
-/// What somebody wants to know of an offer.
+/// A question about an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TradePart {
     /// Which coins it has.
@@ -55,8 +55,8 @@ pub enum TradePart {
 impl PeekTrade {
     const ADDRESS: u8 = 1;
 
-    /// Reads a payload: 16 where it has another size or asks for nothing known, 242 where no trade
-    /// locker is called so.
+    /// Reads a payload: 16 where it has another size or an unknown question, 242 where no trade
+    /// locker has such a name.
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<PeekTrade, Status> {
         let (name, asks_for) = match payload {
@@ -80,8 +80,8 @@ impl PeekTrade {
         }
     }
 
-    /// Appends the answer to who asks for the address: its length and its bytes with 241; 242 where
-    /// there is no such offer.
+    /// Appends the answer to the question for the address: its length and its bytes with 241; 242
+    /// where there is no such offer.
     pub fn answer_address(address: Option<&[u8]>, out: &mut Vec<u8>) -> Status {
         let Some(address) = address else {
             return Status::ALL_FAIL;
@@ -106,7 +106,7 @@ impl PeekTrade {
 /// The coins of a locker or trade locker, as a client reads the answer to a peek.
 #[derive(Clone, Copy, Debug)]
 pub enum Contents<'a> {
-    /// There is no such locker, or what comes to the same, there is nothing in it.
+    /// There is no such locker, or it is empty, which is the same.
     Nothing,
     /// The coins, in the order in which they were stored.
     Coins(Coins<'a>),
@@ -125,7 +125,7 @@ impl<'a> Contents<'a> {
         }
     }
 
-    /// Reads the answer; `None` where it is none.
+    /// Reads the answer; `None` where the payload is no such answer.
     pub fn read(status: Status, payload: &'a [u8]) -> Option<Contents<'a>> {
         match status {
             Status::ALL_FAIL => Some(Contents::Nothing),
@@ -147,10 +147,10 @@ impl<'a> Contents<'a> {
     }
 }
 
-/// Remove: give these coins of a locker new authenticity numbers, by which they leave it. Its key,
-/// n x (DN SN, new AN): 16 + 21n bytes. Answered by [`PassFail`](crate::protocol::PassFail) with
+/// Remove: give these coins of a locker new authenticity numbers, so that they leave it. Its key, n
+/// x (DN SN, new AN): 16 + 21n bytes. Answered by [`PassFail`](crate::protocol::PassFail) with
 /// [`Bitmap::Always`](crate::protocol::pass_fail::Bitmap::Always), or with 242 and no payload where
-/// there is no such locker. A coin that is not in the locker just fails, also one that cannot
+/// there is no such locker. A coin that is not in the locker simply fails, also one that cannot
 /// exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Remove<'a> {
@@ -172,7 +172,7 @@ impl<'a> Remove<'a> {
         })
     }
 
-    /// Appends the payload: each coin with the number it is to get.
+    /// Appends the payload: each coin with its new number.
     pub fn compose(
         key: LockerKey,
         records: impl IntoIterator<Item = (Coin, An)>,
@@ -182,7 +182,7 @@ impl<'a> Remove<'a> {
         write(records.into_iter().map(|(coin, an)| (Some(coin), an)), out);
     }
 
-    /// How many coins there are: 1 or more.
+    /// Number of coins: 1 or more.
     #[inline]
     #[expect(
         clippy::len_without_is_empty,
@@ -198,7 +198,7 @@ impl<'a> Remove<'a> {
         self.records.get(record)
     }
 
-    /// The coins and the numbers they are to get; `None` for a coin that cannot exist.
+    /// The coins and their new numbers; `None` for a coin that cannot exist.
     #[inline]
     pub fn records(&self) -> impl ExactSizeIterator<Item = (Option<Coin>, An)> + Clone + use<'a> {
         self.records.iter()
@@ -215,7 +215,8 @@ pub enum Removed<'a> {
 }
 
 impl<'a> Removed<'a> {
-    /// Reads the answer to a request of this many coins; `None` where it is none.
+    /// Reads the answer to a request of this many coins; `None` where the payload is no such
+    /// answer.
     pub fn read(status: Status, payload: &'a [u8], records: usize) -> Option<Removed<'a>> {
         match (status, payload) {
             (Status::ALL_FAIL, []) => Some(Removed::NoLocker),

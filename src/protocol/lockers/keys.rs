@@ -6,12 +6,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::{Currency, Price};
 use crate::coin::An;
 
-// Where a trade key keeps what it says to everyone. What stands before it is the owner's secret.
+// Position of the public part of a trade key. The bytes before it are the owner's secret.
 const PRICE: usize = 9;
 const CURRENCY: usize = PRICE + Price::SIZE;
 
-/// The key of a locker: an authenticity number whose last four bytes are FF. Whoever knows it owns
-/// the coins that have it. Printing it shows nothing.
+/// The key of a locker: an authenticity number whose last four bytes are FF. Anybody who knows it
+/// owns the coins that have it. Printing it shows nothing.
 ///
 /// ```
 /// use raida::{coin::An, protocol::lockers::LockerKey};
@@ -22,7 +22,7 @@ const CURRENCY: usize = PRICE + Price::SIZE;
 pub struct LockerKey(An);
 
 impl LockerKey {
-    /// Takes the number as a key; `None` where it has not the mark.
+    /// Takes the number as a key; `None` where it does not have the mark.
     #[inline]
     pub fn new(an: An) -> Option<LockerKey> {
         an.is_locker_key().then_some(LockerKey(an))
@@ -42,8 +42,9 @@ impl std::fmt::Debug for LockerKey {
 }
 
 /// The key of a trade locker: an authenticity number whose bytes 9-12 are its price, byte 13 its
-/// currency and bytes 14-15 EE. It is as good as the coins, so nothing tells it to whoever does not
-/// know it; others know the locker by its [`PublicId`]. Printing it shows nothing.
+/// currency and bytes 14-15 EE. It is as good as the coins, so the server never tells it to a
+/// client that does not know it; others know the locker by its [`PublicId`]. Printing it shows
+/// nothing.
 ///
 /// ```
 /// use raida::protocol::lockers::{Currency, Price, PublicIdKey, TradeKey, TradeName};
@@ -62,17 +63,18 @@ pub struct TradeKey {
 }
 
 impl TradeKey {
-    /// Bytes that the owner chooses, at random: they are all that keeps the key from others.
+    /// Bytes that the owner chooses, at random: only they keep the key from others.
     pub const SECRET_SIZE: usize = PRICE;
 
-    /// Takes the number as a key; `None` where it has not the mark or names no currency there is.
+    /// Takes the number as a key; `None` where it does not have the mark or names an unknown
+    /// currency.
     #[inline]
     pub fn new(an: An) -> Option<TradeKey> {
         let currency = currency(&an).filter(|_| an.is_trade_key())?;
         Some(TradeKey { an, currency })
     }
 
-    /// A key that says this price; `secret` should be random.
+    /// A key that states this price; `secret` should be random.
     pub fn of(secret: [u8; Self::SECRET_SIZE], price: Price, currency: Currency) -> TradeKey {
         let mut bytes = [0xee; An::SIZE];
         bytes[..PRICE].copy_from_slice(&secret);
@@ -90,20 +92,20 @@ impl TradeKey {
         self.an
     }
 
-    /// What is to be paid.
+    /// The price.
     #[inline]
     pub fn price(&self) -> Price {
         price(self.an.expose())
     }
 
-    /// What is to be paid in.
+    /// The currency of the price.
     #[inline]
     pub fn currency(&self) -> Currency {
         self.currency
     }
 
-    /// What a listing calls the locker on the node that has this key: bytes 0-8 are a keyed hash of
-    /// the whole key, the rest is the key's.
+    /// The name that a listing on the node with this key gives the locker: bytes 0-8 are a keyed
+    /// hash of the whole key, the rest is the key's.
     pub fn public_id(&self, key: &PublicIdKey) -> PublicId {
         let mut bytes = *self.an.expose();
         bytes[..PRICE].copy_from_slice(&key.hash(&self.an)[..PRICE]);
@@ -120,17 +122,17 @@ impl std::fmt::Debug for TradeKey {
     }
 }
 
-/// What a node derives public ids with: 32 random bytes that it keeps, so that ids stay the same,
-/// and shows nobody. Who has them can try keys against a listing, which takes 2^72 tries where the
-/// key's owner chose well.
+/// The key that a node derives public ids with: 32 random bytes. The node keeps them, so that ids
+/// stay the same, and shows them to nobody. Anybody who has them can try keys against a listing,
+/// which takes 2^72 tries where the key's owner chose well.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct PublicIdKey([u8; PublicIdKey::SIZE]);
 
 impl PublicIdKey {
-    /// Bytes it takes.
+    /// Number of bytes.
     pub const SIZE: usize = 32;
 
-    /// What is hashed starts with this, so that the bytes can serve other ends as well.
+    /// The hashed text starts with this, so that the bytes can serve other purposes as well.
     const LABEL: &[u8] = b"public id of a trade locker";
 
     /// Takes the bytes as they are.
@@ -154,8 +156,8 @@ impl std::fmt::Debug for PublicIdKey {
     }
 }
 
-/// What a listing calls a trade locker. Everyone may know it: it opens nothing. It has the form of
-/// a trade key, price and currency included.
+/// The name of a trade locker in a listing. Everyone may know it: it opens nothing. It has the form
+/// of a trade key, price and currency included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicId {
     bytes: [u8; PublicId::SIZE],
@@ -166,7 +168,7 @@ impl PublicId {
     /// Bytes an id takes.
     pub const SIZE: usize = An::SIZE;
 
-    /// Takes the bytes as an id; `None` where they have not its form.
+    /// Takes the bytes as an id; `None` where they do not have its form.
     #[inline]
     pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Option<PublicId> {
         TradeKey::new(An::new(*bytes)).map(|form| PublicId {
@@ -181,13 +183,13 @@ impl PublicId {
         self.bytes
     }
 
-    /// What is to be paid.
+    /// The price.
     #[inline]
     pub fn price(&self) -> Price {
         price(&self.bytes)
     }
 
-    /// What is to be paid in.
+    /// The currency of the price.
     #[inline]
     pub fn currency(&self) -> Currency {
         self.currency
@@ -207,10 +209,10 @@ impl std::fmt::Debug for PublicId {
     }
 }
 
-/// Names a trade locker in a request: its key or its public id, which nothing tells apart. Printing
-/// it shows nothing.
+/// Names a trade locker in a request: by its key or its public id, which look alike. Printing it
+/// shows nothing.
 ///
-/// Look it up [as an id](TradeName::as_public_id) first: whoever has a listing can offer coins
+/// Look it up [as an id](TradeName::as_public_id) first: anybody with a listing can offer coins
 /// under a key that equals another's id, but nobody can make a key whose id is another's key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TradeName(TradeKey);
@@ -228,7 +230,7 @@ impl TradeName {
         self.0.an.expose()
     }
 
-    /// The id that it may be.
+    /// The id, if the name is one.
     #[inline]
     pub fn as_public_id(&self) -> PublicId {
         PublicId {
@@ -237,7 +239,7 @@ impl TradeName {
         }
     }
 
-    /// The key that it may be.
+    /// The key, if the name is one.
     #[inline]
     pub fn as_key(&self) -> TradeKey {
         self.0
@@ -265,7 +267,7 @@ impl std::fmt::Debug for TradeName {
     }
 }
 
-/// The currency that a key of a trade locker names, whether or not it has the mark of one.
+/// The currency that a key of a trade locker names, whether or not the key has the mark.
 #[inline]
 pub(super) fn currency(an: &An) -> Option<Currency> {
     Currency::from_byte(an.expose()[CURRENCY])
@@ -310,8 +312,8 @@ mod tests {
         }
     }
 
-    /// As Python's `hmac.new(bytes([7] * 32), b"public id of a trade locker" + key, "sha256")` has
-    /// it.
+    /// The result of Python's `hmac.new(bytes([7] * 32), b"public id of a trade locker" + key,
+    /// "sha256")`.
     #[test]
     fn a_public_id_is_a_keyed_hash_and_the_terms() {
         let id = key().public_id(&PublicIdKey::new([7; 32]));

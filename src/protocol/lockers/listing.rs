@@ -5,9 +5,9 @@ use crate::protocol::{Dialect, Status};
 /// bytes. Answered as [`ListForSale::answer`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListForSale {
-    /// What they are paid in.
+    /// The currency that they are paid in.
     pub currency: Currency,
-    /// Trade lockers to list, at most.
+    /// Maximum number of trade lockers to list.
     pub most: u8,
 }
 
@@ -29,7 +29,7 @@ impl ListForSale {
         out.extend_from_slice(&[self.currency.to_byte(), self.most]);
     }
 
-    /// Appends the answer, of as many of these trade lockers as were asked for, and gives its
+    /// Appends the answer, with as many of these trade lockers as were asked for, and returns its
     /// status. `spec`: public id (16), currency (1), value (8), price (4), 29 bytes each. `raidax`:
     /// 13 bytes each, without the public id.
     pub fn answer(
@@ -56,9 +56,9 @@ impl ListForSale {
 /// One trade locker of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// What it is called; `None` where the server speaks the `raidax` dialect, which does not say.
+    /// Its public id; `None` where the server speaks the `raidax` dialect, which does not state it.
     pub id: Option<PublicId>,
-    /// What is for sale for how much.
+    /// What is for sale, and for how much.
     pub offer: Offer,
 }
 
@@ -75,11 +75,13 @@ enum Form<'a> {
 const SPEC_SIZE: usize = PublicId::SIZE + Offer::SIZE;
 
 impl<'a> Listing<'a> {
-    /// Reads the answer to a request for lockers paid in this currency; `None` where it is none.
+    /// Reads the answer to a request for lockers paid in this currency; `None` where the payload is
+    /// no such answer.
     ///
-    /// The dialects differ in length, save where 29 and 13 both divide it. Then it is `spec` where
-    /// it reads as that, each id with the terms that follow it: for a list of the other dialect to
-    /// do so, its second offer would have to be worth half of all the coins there can be.
+    /// The dialects differ in length, except where both 29 and 13 divide it. Then the answer is
+    /// `spec` if it reads as `spec`, each id with the terms that follow it. For that to happen with
+    /// a list of the other dialect, its second offer would have to be worth half of all the coins
+    /// there can be.
     pub fn read(status: Status, payload: &'a [u8], asked: Currency) -> Option<Listing<'a>> {
         if status != Status::ALL_PASS {
             return None;
@@ -97,7 +99,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// How many trade lockers are listed.
+    /// Number of trade lockers listed.
     pub fn len(&self) -> usize {
         match self.0 {
             Form::Spec(listed) => listed.len(),
@@ -226,7 +228,7 @@ mod tests {
     }
 
     proptest! {
-        /// Of 13 and of 29 lockers a length is right in both dialects.
+        /// A length of 13 and of 29 lockers is right in both dialects.
         #[test]
         fn a_client_reads_what_a_server_composed_without_being_told_the_dialect(
             lockers in prop_oneof![

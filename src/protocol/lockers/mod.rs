@@ -1,5 +1,5 @@
-//! Group 8: lockers and the marketplace (docs/protocol.md section 5). Sizes here are of the
-//! payload: the page's less the 18 bytes of challenge and trailer.
+//! Group 8: lockers and the marketplace (docs/protocol.md section 5). Sizes here are sizes of the
+//! payload: 18 bytes (challenge and trailer) less than on that page.
 //!
 //! | room | what it is |
 //! |---|---|
@@ -12,10 +12,12 @@
 //! | `purchase` | buying |
 //!
 //! Where several refusals apply, the page does not say which wins. Here lengths are checked first
-//! (16, 39), then keys and values (50, 198, 199), then coins (40): no refusal costs more than it
-//! has to. A key that cannot be any locker's is answered as one that no locker has: 242.
+//! (16, 39), then keys and values (50, 198, 199), then coins (40), so that no refusal costs more
+//! than it has to. A key that cannot be any locker's gets the same answer as a key that no locker
+//! has: 242.
 //!
-//! The statuses of this group are the same in both dialects; two answers are not, and say so.
+//! The statuses of this group are the same in both dialects; two answers differ, and their
+//! documentation says so.
 
 mod contents;
 mod keys;

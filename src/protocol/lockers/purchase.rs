@@ -36,8 +36,8 @@ impl std::fmt::Debug for TransactionId {
     }
 }
 
-/// By what a buyer proves to whoever settles payments that this one is its own. Printing it shows
-/// nothing.
+/// With it a buyer proves to the settler of payments that a payment is the buyer's own. Printing it
+/// shows nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ReceiptId([u8; ReceiptId::SIZE]);
 
@@ -51,7 +51,7 @@ impl ReceiptId {
         ReceiptId(bytes)
     }
 
-    /// The bytes themselves: for the wire and for whoever settles the payment, never for a log.
+    /// The bytes themselves: for the wire and for the settler of the payment, never for a log.
     #[inline]
     pub const fn expose(&self) -> &[u8; Self::SIZE] {
         &self.0
@@ -64,12 +64,12 @@ impl std::fmt::Debug for ReceiptId {
     }
 }
 
-/// What a buyer writes to whoever settles the payment: 1 to 254 bytes, not always a text.
+/// What a buyer writes to the settler of the payment: 1 to 254 bytes, not always a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Memo<'a>(&'a [u8]);
 
 impl<'a> Memo<'a> {
-    /// Bytes of the longest.
+    /// Bytes of the longest memo.
     pub const LENGTH_MAX: usize = 254;
 
     /// Takes these bytes; `None` where there are none or too many.
@@ -87,27 +87,27 @@ impl<'a> Memo<'a> {
     }
 }
 
-/// Shows the length alone: what stands in it is between buyer and seller.
+/// Shows the length only: the content is between buyer and seller.
 impl std::fmt::Debug for Memo<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Memo({} bytes)", self.0.len())
     }
 }
 
-/// Buy: I have paid for the trade locker with just this offer, put its coins into this locker.
+/// Buy: I have paid for the trade locker with exactly this offer; put its coins into this locker.
 /// Locker key (16), currency (1), value (8), price (4), transaction id (32), receipt id (16), memo
 /// (1-254): 77 bytes and the memo. Answered with 241, 51, 150, 180 or 203, and no payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Buy<'a> {
-    /// The locker that the coins are to go into.
+    /// The locker that the coins go into.
     pub into: LockerKey,
-    /// What is bought for how much.
+    /// What is bought, and for how much.
     pub offer: Offer,
     /// The payment.
     pub transaction: TransactionId,
-    /// That the payment is the buyer's.
+    /// Proof that the payment is the buyer's.
     pub receipt: ReceiptId,
-    /// What the buyer has to say.
+    /// The buyer's memo.
     pub memo: Memo<'a>,
 }
 

@@ -7,7 +7,7 @@ use crate::{
     },
 };
 
-/// Where a seller is to be paid: 16 to 120 bytes, which the protocol does not look into.
+/// Where a seller wants to be paid: 16 to 120 bytes. The protocol does not interpret them.
 #[derive(Clone, Copy)]
 pub struct Address {
     length: u8,
@@ -15,9 +15,9 @@ pub struct Address {
 }
 
 impl Address {
-    /// Bytes of the shortest.
+    /// Bytes of the shortest address.
     pub const LENGTH_MIN: usize = 16;
-    /// Bytes of the longest.
+    /// Bytes of the longest address.
     pub const LENGTH_MAX: usize = 120;
     /// Bytes that hold an address in a request, whatever its length.
     const PADDED: usize = 128;
@@ -50,7 +50,7 @@ impl PartialEq for Address {
 
 impl Eq for Address {}
 
-/// Shows the length alone: where somebody is paid is nobody else's business.
+/// Shows the length only: nobody else needs to know where somebody is paid.
 impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Address({} bytes)", self.length)
@@ -59,24 +59,24 @@ impl std::fmt::Debug for Address {
 
 /// Put for sale: put these coins into a trade locker, if this is the XOR of their authenticity
 /// numbers. n x (DN SN), XOR (16), trade key (16), address length (1), address (128, padded): 161 +
-/// 5n bytes. Answered with 241 or 242 and no payload, or with 148 where such an offer is there
+/// 5n bytes. Answered with 241 or 242 and no payload, or with 148 where the same offer is there
 /// already.
 #[derive(Clone, Copy, Debug)]
 pub struct PutForSale<'a> {
     coins: Coins<'a>,
-    /// What the client says the XOR of the coins' authenticity numbers is.
+    /// The XOR of the coins' authenticity numbers, as the client says.
     pub sum: An,
-    /// The trade locker to put them into, which says price and currency.
+    /// The trade locker to put them into; it states price and currency.
     pub key: TradeKey,
-    /// Where the seller is to be paid.
+    /// Where the seller wants to be paid.
     pub address: Address,
 }
 
 impl<'a> PutForSale<'a> {
     /// Reads a payload: 16 where it is too short, 39 where it does not divide; then 50 where the
-    /// key names no currency there is, 199 where it has not the mark of a trade key, 198 where the
-    /// address is too short or too long; then 40 where a coin cannot exist. What pads the address
-    /// is ignored.
+    /// key names an unknown currency, 199 where it does not have the mark of a trade key, 198 where
+    /// the address is too short or too long; then 40 where a coin cannot exist. The padding of the
+    /// address is ignored.
     pub fn parse(payload: &'a [u8]) -> Result<PutForSale<'a>, Status> {
         const SHORT: Status = Status::INVALID_LENGTH;
         let (rest, padded) = payload
@@ -129,13 +129,13 @@ impl<'a> PutForSale<'a> {
 pub struct RemoveTrade {
     /// The trade locker.
     pub key: TradeKey,
-    /// Where its coins are to go; `None`: out of circulation.
+    /// Where its coins go; `None`: out of circulation.
     pub into: Option<LockerKey>,
 }
 
 impl RemoveTrade {
     /// Reads a payload: 16 where it has another size, 199 where the second key is no locker's, 242
-    /// where no trade locker has a key as the first.
+    /// where no trade locker has a key like the first.
     pub fn parse(payload: &[u8]) -> Result<RemoveTrade, Status> {
         let (key, rest) = payload.split_first_chunk().ok_or(Status::INVALID_LENGTH)?;
         let into = match rest {

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct StoreSum<'a> {
     coins: Coins<'a>,
-    /// What the client says the XOR of the coins' authenticity numbers is.
+    /// The XOR of the coins' authenticity numbers, as the client says.
     pub sum: An,
     /// The locker to put them into.
     pub key: LockerKey,
@@ -64,13 +64,13 @@ pub struct StoreMultiple<'a> {
 }
 
 impl<'a> StoreMultiple<'a> {
-    /// Lockers in one request, at most.
+    /// Maximum number of lockers in one request.
     pub const LOCKERS_MAX: usize = u8::MAX as usize;
-    /// Coins for one locker, at most.
+    /// Maximum number of coins for one locker.
     pub const COINS_MAX: usize = u16::MAX as usize;
 
-    /// Reads a payload: 198 where there are no lockers, 16 where it is shorter or longer than they
-    /// say.
+    /// Reads a payload: 198 where there are no lockers, 16 where it is shorter or longer than the
+    /// lockers need.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<StoreMultiple<'a>, Status> {
         let (&lockers, list) = payload.split_first().ok_or(Status::INVALID_LENGTH)?;
@@ -92,7 +92,7 @@ impl<'a> StoreMultiple<'a> {
     ///
     /// # Panics
     /// When there are no lockers or over [`StoreMultiple::LOCKERS_MAX`], or over
-    /// [`StoreMultiple::COINS_MAX`] coins for one of them: their counts do not hold more.
+    /// [`StoreMultiple::COINS_MAX`] coins for one of them: the counts on the wire hold no more.
     pub fn compose<C: IntoIterator<Item = Coin>>(
         lockers: impl IntoIterator<Item = (C, An, LockerKey)>,
         out: &mut Vec<u8>,
@@ -113,7 +113,7 @@ impl<'a> StoreMultiple<'a> {
         out[counted] = u8::try_from(count).expect("at most LOCKERS_MAX lockers");
     }
 
-    /// How many lockers there are: 1 to 255.
+    /// Number of lockers: 1 to 255.
     #[inline]
     #[expect(
         clippy::len_without_is_empty,
@@ -123,7 +123,7 @@ impl<'a> StoreMultiple<'a> {
         usize::from(self.lockers)
     }
 
-    /// The lockers, in the order of the request. One that could not be stored by itself either is
+    /// The lockers, in the order of the request. A locker that could not be stored alone either is
     /// its refusal, and no reason not to store the others: it has no coins (16), its key is no
     /// locker's (199), or one of its coins cannot exist (40).
     #[inline]
@@ -140,8 +140,8 @@ impl<'a> StoreMultiple<'a> {
 /// Bytes of the number of coins before each locker.
 const COUNT_SIZE: usize = 2;
 
-/// What [`StoreSum`] reads of the first locker of a list, and the rest of the list; `None` where
-/// the list ends before the locker does.
+/// The part that [`StoreSum`] reads of the first locker of a list, and the rest of the list; `None`
+/// where the list ends before the locker does.
 #[inline]
 fn split_locker(list: &[u8]) -> Option<(&[u8], &[u8])> {
     let (count, rest) = list.split_first_chunk::<COUNT_SIZE>()?;
@@ -150,9 +150,9 @@ fn split_locker(list: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Composes the answer to [`StoreMultiple`]: 241 where all lockers were stored, 242 where none was,
-/// 243 otherwise. In the `spec` dialect a byte a locker follows, 1 stored, 0 not; in the `raidax`
-/// dialect 243 has a bitmap and the others have no payload. Lockers may be reported in any order;
-/// one that is never reported was not stored.
+/// 243 otherwise. In the `spec` dialect a byte for each locker follows, 1 stored, 0 not; in the
+/// `raidax` dialect 243 has a bitmap and the others have no payload. Lockers may be reported in any
+/// order; one that is never reported was not stored.
 #[derive(Debug)]
 pub struct StoreAnswer<'b>(Form<'b>);
 
@@ -167,7 +167,7 @@ enum Form<'b> {
 }
 
 impl<'b> StoreAnswer<'b> {
-    /// Begins an answer for this many lockers, none of which is stored yet.
+    /// Begins an answer for this many lockers; none is stored yet.
     #[inline]
     pub fn begin(payload: &'b mut Vec<u8>, lockers: usize, dialect: Dialect) -> StoreAnswer<'b> {
         StoreAnswer(match dialect {
@@ -184,7 +184,7 @@ impl<'b> StoreAnswer<'b> {
         })
     }
 
-    /// This locker was stored. Saying so twice changes nothing.
+    /// Records that this locker was stored. A second call changes nothing.
     ///
     /// # Panics
     /// When there is no such locker.
@@ -230,16 +230,16 @@ fn status(stored: usize, lockers: usize) -> Status {
 /// The answer to [`StoreMultiple`] as a client reads it, in whichever dialect it comes.
 #[derive(Clone, Copy, Debug)]
 pub enum Stored<'a> {
-    /// A byte a locker, as in the `spec` dialect.
+    /// A byte for each locker, as in the `spec` dialect.
     Bytes(&'a [u8]),
     /// As in the `raidax` dialect.
     Bits(Passed<'a>),
 }
 
 impl<'a> Stored<'a> {
-    /// Reads the answer to a request of this many lockers; `None` where it is none. One dialect
-    /// cannot be taken for the other: a bitmap has fewer bytes than there are lockers, save where
-    /// there is one locker, and then the answer is never mixed.
+    /// Reads the answer to a request of this many lockers; `None` where the payload is no such
+    /// answer. One dialect cannot be taken for the other: a bitmap has fewer bytes than there are
+    /// lockers, except where there is one locker, and then the answer is never mixed.
     pub fn read(status: Status, payload: &'a [u8], lockers: usize) -> Option<Stored<'a>> {
         if payload.is_empty() || payload.len() != lockers {
             return Passed::read(status, payload, lockers).map(Stored::Bits);
@@ -297,7 +297,7 @@ mod tests {
         for length in 0..42 {
             let refusal = match length {
                 0..37 => Status::INVALID_LENGTH,
-                // What is the key then ends in FF FF FF FF as well.
+                // The key then ends in FF FF FF FF as well.
                 37 => Status::INVALID_COIN,
                 _ => Status::UNEVEN_RECORDS,
             };
@@ -385,7 +385,8 @@ mod tests {
         }
     }
 
-    /// The existing server's bitmap has a byte more than it needs where its bits end with a byte.
+    /// The existing server's bitmap has one byte too many where the number of its bits is a
+    /// multiple of 8.
     #[test]
     fn a_bitmap_that_is_longer_than_it_need_be_is_read() {
         let stored = Stored::read(Status::MIXED, &[0b1000_0001, 0], 8).unwrap();

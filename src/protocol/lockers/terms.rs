@@ -1,6 +1,6 @@
 use crate::coin::Coin;
 
-/// What a trade locker is paid in.
+/// The currency that a trade locker is paid in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Currency {
     /// 0
@@ -32,7 +32,7 @@ impl Currency {
         self as u8
     }
 
-    /// What it is called in reports and settings.
+    /// Its name in reports and settings.
     pub const fn name(self) -> &'static str {
         match self {
             Currency::CloudCoin => "cloudcoin",
@@ -48,7 +48,7 @@ impl std::fmt::Display for Currency {
     }
 }
 
-/// How much of a currency a trade locker costs, in the unit that buyer and seller mean: the
+/// How much of a currency a trade locker costs, in the unit that buyer and seller agree on: the
 /// protocol names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Price(u32);
@@ -57,7 +57,7 @@ impl Price {
     /// Bytes a price takes.
     pub const SIZE: usize = 4;
 
-    /// This much.
+    /// A price of this amount.
     #[inline]
     pub const fn new(price: u32) -> Price {
         Price(price)
@@ -70,7 +70,7 @@ impl Price {
     }
 }
 
-/// What the coins of a trade locker are worth together, in the smallest unit (0.00000001).
+/// The worth of all coins of a trade locker, in the smallest unit (0.00000001).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(u64);
 
@@ -78,20 +78,20 @@ impl Value {
     /// Bytes a value takes.
     pub const SIZE: usize = 8;
 
-    /// So many units.
+    /// A value of this many units.
     #[inline]
     pub const fn from_units(units: u64) -> Value {
         Value(units)
     }
 
-    /// In the smallest unit.
+    /// The value in the smallest unit.
     #[inline]
     pub const fn units(self) -> u64 {
         self.0
     }
 
-    /// What these coins are worth together; `None` where eight bytes do not hold it, which takes
-    /// over 184,467 coins of the highest denomination: such a locker cannot be on offer.
+    /// The worth of all these coins. `None` where it does not fit eight bytes, which takes over
+    /// 184,467 coins of the highest denomination: such a locker cannot be on offer.
     pub fn of(coins: impl IntoIterator<Item = Coin>) -> Option<Value> {
         let worth = |coin: Coin| coin.denomination.worth_units();
         let mut coins = coins.into_iter();
@@ -100,15 +100,15 @@ impl Value {
     }
 }
 
-/// What is for sale for how much: by this a buyer names what it buys, and no two trade lockers have
-/// the same. Currency (1), value (8), price (4): 13 bytes.
+/// What is for sale, and for how much. A buyer names an offer by these terms, and no two trade
+/// lockers have the same. Currency (1), value (8), price (4): 13 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offer {
-    /// What is to be paid in.
+    /// The currency of the price.
     pub currency: Currency,
     /// What the coins are worth.
     pub value: Value,
-    /// What is to be paid.
+    /// The price.
     pub price: Price,
 }
 

@@ -23,7 +23,7 @@ pub(in crate::load::report) fn count_in_words(count: f64) -> String {
     }
 }
 
-/// Three digits, without zeros that say nothing.
+/// Three digits, without trailing zeros.
 fn three_digits(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 99.95 => 0,
@@ -37,8 +37,8 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-/// An axis: what it is of, where it begins and ends, which places have a label, and which only a
-/// thin line.
+/// An axis: its name, where it begins and ends, which places have a label, and which only a thin
+/// line.
 pub(super) struct Axis {
     pub name: &'static str,
     pub range: Range<f64>,
@@ -46,7 +46,7 @@ pub(super) struct Axis {
     pub thin: Vec<f64>,
     /// A place in words.
     pub words: fn(f64) -> String,
-    /// Each power of ten as wide as the next.
+    /// Logarithmic: each power of ten as wide as the next.
     pub is_logarithmic: bool,
 }
 
@@ -59,7 +59,8 @@ pub(super) fn log_of_micros(name: &'static str, values: impl Iterator<Item = f64
     if most == 0.0 {
         (least, most) = (1.0, 1_000.0);
     }
-    // Room under the lowest line and above the highest, and never so little that noise fills it.
+    // Leaves room under the lowest line and above the highest, and never so little that noise fills
+    // it.
     let (mut from, mut to) = (least.log10() - 0.12, most.log10() + 0.12);
     if to - from < 1.0 {
         let missing = 1.0 - (to - from);
@@ -105,7 +106,7 @@ pub(super) fn from_zero(
     }
 }
 
-/// 1, 2, 2.5 or 5 times a power of ten, no less than asked for.
+/// The smallest of 1, 2, 2.5 or 5 times a power of ten that is not less than requested.
 fn round_step(least: f64) -> f64 {
     let power = 10f64.powf(least.log10().floor());
     let steps = [1.0, 2.0, 2.5, 5.0, 10.0];

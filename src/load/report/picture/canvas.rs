@@ -14,13 +14,14 @@ use crate::load::report::ReportError;
 const WIDTH: u32 = 1_000;
 const HEIGHT: u32 = 580;
 
-/// The drawing library knows whole places only: it draws on so many more of them, and the page
-/// shows the picture so much smaller, or lines would go up in stairs.
+/// Pixels drawn per pixel shown: the drawing library knows integer coordinates only. So it draws a
+/// picture larger by this factor, and the page shows it smaller by the same factor. Otherwise lines
+/// would go up in stairs.
 const SCALE: u32 = 4;
 
-/// What every system has one of.
+/// A font that every system has.
 const FONT: &str = "Inter, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif";
-/// A character of it is about so wide, by its height.
+/// Approximate width of a character, by its height.
 const CHARACTER_WIDTH: f64 = 0.56;
 /// The library divides sizes by this before it writes them.
 const FONT_SCALE: f64 = 1.24;
@@ -35,7 +36,7 @@ const GRID: RGBColor = RGBColor(222, 226, 232);
 const THIN_GRID: RGBColor = RGBColor(240, 242, 245);
 pub(super) const ALARM: RGBColor = RGBColor(220, 38, 38);
 
-/// Told apart by most eyes, also those that see fewer colours (after Okabe and Ito).
+/// Colours that most eyes can distinguish, also those that see fewer colours (after Okabe and Ito).
 const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 100, 190),
     RGBColor(213, 94, 0),
@@ -57,7 +58,7 @@ pub(super) fn paler(RGBColor(r, g, b): RGBColor) -> RGBColor {
     RGBColor(half(r), half(g), half(b))
 }
 
-/// What stands over a picture.
+/// The heading of a picture.
 #[derive(Clone, Debug)]
 pub struct Heading {
     /// The load in words.
@@ -87,7 +88,7 @@ pub(super) type Coordinates = Cartesian2d<Axis, Axis>;
 pub(super) type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Coordinates>;
 pub(super) type Failed = Box<dyn std::error::Error>;
 
-/// Pixels of the page as places to draw on.
+/// Pixels of the page as positions on the drawing.
 pub(super) fn px(pixels: f64) -> i32 {
     (pixels * f64::from(SCALE)).round() as i32
 }
@@ -97,7 +98,7 @@ pub(super) fn width(pixels: f64) -> u32 {
     px(pixels).unsigned_abs()
 }
 
-/// Draws a picture: heading, legend, and what `body` puts into the room that is left.
+/// Draws a picture: heading, legend, and in the remaining room what `body` draws.
 pub(super) fn draw(
     picture: &'static str,
     heading: &Heading,
@@ -140,7 +141,7 @@ pub(super) fn draw(
         picture,
         what: error.to_string(),
     })?;
-    // The library writes the drawing's size as the page's.
+    // The library writes the drawing's size as the page's size.
     let drawn = format!(
         "<svg width=\"{}\" height=\"{}\"",
         WIDTH * SCALE,
@@ -155,7 +156,7 @@ pub(super) fn chart<'a, 'b>(area: &'a Area<'b>, x: Axis, y: Axis) -> Result<Char
     chart_beside(area, 84.0, x, y)
 }
 
-/// The same, with so many pixels for what stands on its left.
+/// Like the function above, with this many pixels for the labels on the left.
 pub(super) fn chart_beside<'a, 'b>(
     area: &'a Area<'b>,
     left: f64,
@@ -202,7 +203,7 @@ pub(super) fn label(color: RGBColor, side: HPos) -> TextStyle<'static> {
     text(SMALL_SIZE, color, false).pos(Pos::new(side, VPos::Center))
 }
 
-/// How wide small letters are, about.
+/// Approximate width of small letters.
 pub(super) fn small_text_width(text: &str) -> f64 {
     text.chars().count() as f64 * SMALL_SIZE * CHARACTER_WIDTH
 }
@@ -217,7 +218,7 @@ fn write(
     Ok(())
 }
 
-/// Entries side by side, in as many rows as they need; returns where the last row ends.
+/// Draws entries side by side, in as many rows as they need; returns where the last row ends.
 fn draw_legend(root: &Area<'_>, legend: &[Entry], top: f64) -> Result<f64, Failed> {
     const ROW: f64 = 21.0;
     const MARK: f64 = 26.0;
@@ -258,7 +259,7 @@ fn draw_legend(root: &Area<'_>, legend: &[Entry], top: f64) -> Result<f64, Faile
     Ok(y + ROW / 2.0 + 4.0)
 }
 
-/// Text in lines of so many characters, broken between words.
+/// Text in lines of at most `characters` characters, broken between words.
 fn wrapped(text: &str, characters: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

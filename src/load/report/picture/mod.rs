@@ -1,5 +1,5 @@
-//! Pictures of results as SVG, one file a picture. All stand on the same canvas, so that they
-//! look like one set.
+//! Pictures of results as SVG, one file for each. All use the same canvas, so that they look like
+//! one set.
 
 mod axis;
 mod canvas;
@@ -19,7 +19,7 @@ pub use sweep::rate_against_latency;
 
 use super::LoopKind;
 
-/// An axis of latencies says from when they count, where all of them do.
+/// An axis of latencies states from when they count, where that is the same for all.
 fn latency_from(loop_kind: Option<LoopKind>) -> &'static str {
     match loop_kind {
         Some(LoopKind::Closed) => "latency, from sending",

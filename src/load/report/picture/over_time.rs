@@ -15,8 +15,8 @@ struct Bar {
     max: f64,
 }
 
-/// What latencies were at which time of the run: for each interval a bar from p50 to p99 and a dot
-/// at the longest. Contenders take turns, so their bars stand beside each other.
+/// Latencies over the time of the run: for each interval a bar from p50 to p99 and a dot at the
+/// longest. Contenders take turns, so their bars stand beside each other.
 ///
 /// # Errors
 /// The picture cannot be drawn.

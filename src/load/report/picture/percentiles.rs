@@ -7,11 +7,11 @@ use super::canvas::{self, Entry, Heading, Mark};
 use super::latency_from;
 use crate::load::report::{LoopKind, ReportError};
 
-/// Points of a line from one halving of the distance to 100 % to the next.
+/// Number of points of a line from one halving of the distance to 100 % to the next.
 const TICKS_PER_HALF_DISTANCE: u32 = 24;
 
-/// How long the quickest 50, 90, 99, 99.9... in a hundred took: each decade of the rest as wide as
-/// the one before. Latencies are in nanoseconds.
+/// How long the quickest 50, 90, 99, 99.9... in a hundred took: each decade of the rest is as wide
+/// as the one before. Latencies are in nanoseconds.
 ///
 /// # Errors
 /// The picture cannot be drawn.
@@ -36,7 +36,7 @@ pub fn latency_by_percentile(
         })
         .collect();
     let all = || lines.iter().flatten();
-    // At least to 99.9 %, and so far as there are answers.
+    // At least to 99.9 %, and as far as there are answers.
     let most = all().map(|&(one_in, _)| one_in).fold(1e3, f64::max);
     let x = Axis {
         name: "of the right answers, so many are at least as quick",
@@ -60,9 +60,9 @@ pub fn latency_by_percentile(
     })
 }
 
-/// One in so many takes longer than so many microseconds.
+/// Points (n, t): one answer in n takes longer than t microseconds.
 fn line(latency_ns: &Histogram<u64>) -> Vec<(f64, f64)> {
-    // What is left beyond the last answer is less than one answer.
+    // The remainder beyond the last answer is less than one answer.
     let most = latency_ns.len() as f64;
     let steps = latency_ns.iter_quantiles(TICKS_PER_HALF_DISTANCE);
     let points = steps.map(|step| {

@@ -9,16 +9,16 @@ use crate::load::report::{ReportError, Spread};
 /// One bar: right answers a second of one contender in one result.
 #[derive(Clone, Debug)]
 pub struct RateBar {
-    /// Which result.
+    /// The result.
     pub result: String,
-    /// Who in it.
+    /// The contender in it.
     pub contender: String,
     /// Right answers a second, over the slices.
     pub per_second: Spread,
 }
 
 /// Right answers a second beside each other: a bar to the median of the slices, a line from the
-/// least to the most. A colour a contender.
+/// least to the most. Each contender has a colour.
 ///
 /// # Errors
 /// The picture cannot be drawn.

@@ -12,9 +12,9 @@ use crate::load::report::{Report, ReportError, Spread};
 /// One load's answers, by shards.
 type Line = BTreeMap<usize, Spread>;
 
-/// What more shards bring: right answers a second, and for each second of the node on a CPU times
-/// the shards, which does not suffer where shards have to share CPUs with the generator. Dashes are
-/// what as many times one shard would be. A line a load.
+/// The gain of more shards: right answers a second, and right answers for each second of the node
+/// on a CPU times the shards. The latter does not suffer where shards have to share CPUs with the
+/// generator. Dashes show that many times the rate of one shard. One line for each load.
 ///
 /// # Errors
 /// The picture cannot be drawn, or no result says how many shards its node had.

@@ -7,7 +7,7 @@ use super::axis::{count_in_words, from_zero, log_of_micros};
 use super::canvas::{self, Entry, Heading, Mark};
 use crate::load::report::{LatencyMicros, ReportError, SweepPoint};
 
-/// A percentile's name, and where it is in a latency.
+/// A percentile's name, and its field in a latency.
 type Percentile = (&'static str, fn(&LatencyMicros) -> f64);
 
 const PERCENTILES: [Percentile; 3] = [
@@ -16,8 +16,9 @@ const PERCENTILES: [Percentile; 3] = [
     ("p99.9", |latency| latency.p99_9),
 ];
 
-/// How latencies rise with the rate that is asked for, until there are not as many answers. With
-/// several sweeps, colours tell sweeps apart and lines percentiles; with one, colours do.
+/// How latencies rise with the requested rate, until there are fewer answers than that. With
+/// several sweeps, colours distinguish sweeps and lines percentiles; with one, colours distinguish
+/// percentiles.
 ///
 /// # Errors
 /// The picture cannot be drawn.
@@ -61,8 +62,8 @@ pub fn rate_against_latency(
         for (index, (_, points)) in sweeps.iter().enumerate() {
             let first = points.iter().position(|point| point.is_saturated);
             if let Some(first) = first {
-                // From the last rate that was kept up with, where that is known, the border lies
-                // somewhere on the way.
+                // The border lies somewhere above the last rate that was kept up with, where that
+                // is known.
                 let from = points[first].rate_wanted;
                 let tint = canvas::ALARM.mix(0.08).filled();
                 chart.draw_series([Rectangle::new([(from, bottom), (right, top)], tint)])?;
@@ -90,7 +91,7 @@ pub fn rate_against_latency(
             }
             for point in points.iter().filter(|point| point.is_saturated) {
                 let words = format!("{} answered", count_in_words(point.per_second));
-                // At the bottom, where no line of a saturated node is; one row a sweep.
+                // At the bottom, where a saturated node has no line; one row for each sweep.
                 let at = (point.rate_wanted, bottom);
                 let up = canvas::px(-14.0 - 17.0 * index as f64);
                 let (side, gap) = match point.rate_wanted > right * 0.85 {
