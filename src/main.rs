@@ -16,7 +16,7 @@ fn main() -> ExitCode {
 #[cfg(target_env = "gnu")]
 fn give_memory_back() {
     /// From here on a block is a mapping of its own, in bytes. Two calls to the system and a page
-    /// fault for each 4 KiB are little beside what is done with so many bytes.
+    /// fault for each 4 KiB are little beside the work on a block of this length.
     const LONG_BLOCK: libc::c_int = 64 << 10;
     /// Free memory at the end of a heap that is kept, in bytes.
     const KEPT: libc::c_int = 128 << 10;

@@ -1,5 +1,5 @@
-//! Plain files, read up to a bound. A name that somebody gives may stand for something else: a FIFO
-//! that nobody writes to would hang whoever opens it, a device or a file full of holes has no end.
+//! Plain files, read up to a bound. A name that somebody gives may stand for something else: a
+//! FIFO without a writer would hang its reader, a device or a file full of holes has no end.
 
 use std::{
     fs::{File, FileType, Metadata, OpenOptions},
@@ -23,7 +23,7 @@ const ROOT: u32 = 0;
 /// # Errors
 /// There is none, it cannot be read, or it is something else than a plain file.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Not to wait for whoever writes to a FIFO.
+    // Does not wait for a FIFO's writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -66,7 +66,7 @@ pub fn check(file_type: FileType) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
-/// Reads a file of at most so many bytes.
+/// Reads a file of at most `most` bytes.
 ///
 /// # Errors
 /// As [`open`], or it is longer.
@@ -85,7 +85,7 @@ pub fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a text of at most so many bytes.
+/// Reads a text of at most `most` bytes.
 ///
 /// # Errors
 /// As [`read`], or it is no UTF-8.
@@ -94,7 +94,7 @@ pub fn read_text(path: &Path, most: usize) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))
 }
 
-/// Reads a text of at most so many bytes that nobody else may have put there.
+/// Reads a text of at most `most` bytes that no other user may have put there.
 ///
 /// # Errors
 /// As [`read_text`], or it is somebody else's, who knows what is in it.

@@ -573,7 +573,7 @@ impl BenchCommand {
         }
         let hosts = Hosts::read(&network.join("hosts"))?;
         let mut plan = self.plan(self.address(&hosts.0[self.node.raida()])?, stop)?;
-        // Whoever gives up earlier does not know what came of a fix.
+        // An earlier time-out would leave the outcome of a fix unknown.
         plan.timeout = plan.timeout.max(FIX_TIMEOUT);
         let (threads, slots) = (plan.cpus.len(), plan.slots_per_thread());
         let groups = match self.mint {

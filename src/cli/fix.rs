@@ -63,7 +63,7 @@ impl FixCommand {
             )));
         }
         let mut client = self.node.connect_patiently(FIX_TIMEOUT)?;
-        // Whoever is not answered here has changed nothing yet and has no file to wonder about.
+        // A run without an answer here has changed nothing, and leaves no file behind.
         client.echo()?;
         let generator = draw_generator(raida, &coins)?;
         let mut tickets = PerRaida::from_fn(|_| None);

@@ -53,8 +53,7 @@ impl PownCommand {
             proposals.push((record.coin, record.an, draw_an()?));
         }
         let mut client = self.node.connect_encrypted(&self.encryption)?;
-        // Whoever is not answered here, as for a wrong RAIDA number or key, has changed nothing yet
-        // and has no file of numbers to wonder about.
+        // A run without an answer here has changed nothing, and leaves no file of numbers behind.
         client.echo()?;
         let proposed = proposals.iter().zip(&records);
         let proposed = proposed.map(|(&(coin, _, an), record)| CoinRecord {

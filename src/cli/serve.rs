@@ -109,7 +109,7 @@ impl ServeCommand {
         if let Some(fewer) = fewer_connections(&config, node.summary()) {
             tracing::warn!("connections: {fewer}");
         }
-        // Whoever collects the log gets both outputs as one, as from systemd, and reads JSON alone.
+        // A log collector, as under systemd, gets both outputs as one and reads JSON alone.
         let is_text = config.log.format == LogFormat::Text;
         match is_text {
             true => print(&greeting(&config, node.summary()))?,

@@ -1,10 +1,12 @@
 //! `raida mint` for a wallet that is killed, and given again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use raida::client::wallet::{Access, Wallet};
+use raida::client::{CoinListReader, Months};
+use raida::coin::Coin;
 
 use crate::network_process::{Network, NetworkProcess};
 
@@ -29,6 +31,39 @@ fn coins(network: &NetworkProcess, raida: u8) -> usize {
     audit.0.iter().sum::<u32>() as usize
 }
 
+/// Deletes the coins of the lists that a killed mint left: those of the wallet stay.
+fn delete_left_over_lists(network: &NetworkProcess, wallet: &Path) {
+    let Ok(filed) = Wallet::open(wallet, Access::Look) else {
+        return;
+    };
+    let is_list = |path: &PathBuf| path.extension().is_some_and(|end| end == "part");
+    let entries = std::fs::read_dir(wallet).unwrap();
+    let lists = entries.map(|entry| entry.unwrap().path()).filter(is_list);
+    for list in lists {
+        let asked = CoinListReader::open(&list, Months::Optional).unwrap();
+        let asked: Vec<Coin> = asked.map(|record| record.unwrap().coin).collect();
+        let is_filed = |coin: &Coin| filed.coins().iter().any(|f| f.file.coin == *coin);
+        if !asked.iter().any(is_filed) {
+            continue;
+        }
+        let before = coins(network, 3);
+        let deleted = Command::new(env!("CARGO_BIN_EXE_raida"))
+            .arg("delete")
+            .arg(&list)
+            .args(["--whatever-number", "--network"])
+            .arg(network.dir())
+            .output()
+            .unwrap();
+        assert_eq!(deleted.status.code(), Some(2), "{}", said(&deleted));
+        assert!(
+            said(&deleted).contains("are filed in the wallet"),
+            "{}",
+            said(&deleted)
+        );
+        assert_eq!(coins(network, 3), before);
+    }
+}
+
 #[test]
 fn after_a_mint_that_was_killed_each_coin_is_in_a_wallet_or_deleted_by_what_it_says() {
     let network = Network::new().start();
@@ -45,6 +80,7 @@ fn after_a_mint_that_was_killed_each_coin_is_in_a_wallet_or_deleted_by_what_it_s
         std::thread::sleep(Duration::from_millis(round * 8));
         process.kill().unwrap();
         process.wait().unwrap();
+        delete_left_over_lists(&network, &wallet);
         let again = mint(&network, &wallet).output().unwrap();
         assert!(again.status.success(), "{}", said(&again));
         if let Some(command) = said(&again).split('`').nth(1) {

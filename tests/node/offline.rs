@@ -15,7 +15,7 @@ use raida::store::book::Notes;
 use raida::store::log::{Durability, Log, LogSettings};
 use raida::store::offline::{OfflineError, OfflineFolder};
 use raida::store::record::{Change, PageSequence};
-use raida::store::{DataFolder, PageImage, SLOT_BYTES, Slot, slot_offset};
+use raida::store::{DataFolder, NodeIdentity, PageImage, SLOT_BYTES, Slot, slot_offset};
 use serde_json::Value;
 
 const PAGE_FILE_BYTES: usize = 17_408;
@@ -249,6 +249,41 @@ fn page_files_come_back_byte_for_byte() {
     trial.succeed("export --data d --raidax-data Out");
     assert!(relative(&trial.path("Data")) == relative(&trial.path("Out")));
     assert_eq!(trial.check().0, 0);
+}
+
+#[test]
+fn an_import_for_a_node_says_how_that_starts_and_keeps_away_from_another_ones_folder() {
+    let trial = Trial::new();
+    trial.import_small();
+    let node = |raida: u8| {
+        let text = format!("[node]\nraida_id = {raida}\ndata_dir = \"data\"\n");
+        std::fs::write(trial.folder.path().join("node.toml"), text).unwrap();
+    };
+    node(7);
+    let out = trial.succeed("import --config node.toml --csv a.csv");
+    assert!(
+        out.ends_with("try: raida serve --config node.toml\n"),
+        "{out}"
+    );
+    let folder = DataFolder::open(&trial.folder.path().join("data"), false).unwrap();
+    folder
+        .serve_as(NodeIdentity {
+            raida: 7,
+            coin_id: 6,
+        })
+        .unwrap();
+    drop(folder);
+    trial.succeed("import --config node.toml --csv a.csv");
+    node(3);
+    let run = trial.run("import --config node.toml --csv a.csv");
+    assert_eq!(run.status, 2, "{}", run.out);
+    let says = "data is the data folder of RAIDA 7, coin id 6, and this node is RAIDA 3";
+    assert!(run.err.contains(says), "{}", run.err);
+    // Nor does a wallet become a data folder.
+    std::fs::create_dir_all(trial.folder.path().join("wallet/Bank")).unwrap();
+    let run = trial.run("import --data wallet --csv a.csv");
+    assert_eq!(run.status, 2, "{}", run.out);
+    assert!(run.err.contains("wallet is a wallet"), "{}", run.err);
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl PutCommand {
     fn on_one(&self, mut client: Client, file: &Path) -> Result<Answer, CliError> {
         let coins = read_coins(file)?;
         check_sum(&coins, file)?;
-        // Whoever is not answered here has changed nothing, and needs no key.
+        // A run without an answer here has changed nothing, and needs no key.
         client.echo()?;
         let key = match &self.key {
             Some(text) => {

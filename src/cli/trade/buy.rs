@@ -171,7 +171,7 @@ impl BuyCommand {
             Some(text) => text.locker_secret("--key")?,
             None => LockerSecret::draw()?,
         };
-        // That the wallet cannot be had is better known before the coins are bought.
+        // A wallet that cannot be opened is told of before the coins are bought.
         let wallet = match &self.wallet {
             Some(folder) => {
                 let mut wallet = Wallet::open(folder, Access::CreateToUse)?;

@@ -77,7 +77,7 @@ impl OfferCommand {
         let coins: Vec<(Coin, An)> = read_coins(file)?;
         check_sum(&coins, file)?;
         check_place(coins.len(), 0)?;
-        // Whoever is not answered here has changed nothing, and needs no key.
+        // A run without an answer here has changed nothing, and needs no key.
         client.echo()?;
         let key = match &self.key {
             Some(text) => text.trade_key("--key")?,
