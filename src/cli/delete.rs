@@ -7,7 +7,7 @@ use serde_json::json;
 use super::CliError;
 use super::coins::no_coin_in;
 use super::node::{AdminKeyArgs, NodeArgs};
-use super::output::{Answer, print, print_json};
+use super::output::{Answer, print, print_json, warn};
 use super::said::phrase;
 use super::same_coins::SameCoins;
 use crate::client::wallet::{Access, Wallet};
@@ -65,14 +65,23 @@ impl DeleteCommand {
                 false => owned.push((record.coin, record.an)),
             }
         }
-        let is_list = self.file.extension().is_some_and(|end| end == "part");
-        if owned.is_empty() && others.is_empty() && !is_list {
+        if owned.is_empty() && others.is_empty() && !self.is_left_over() {
             return Err(no_coin_in(&self.file));
         }
         match &self.network {
             Some(network) => self.on_all(network, &others),
             None => self.on_one(&owned, others),
         }
+    }
+
+    /// Whether the file is a list that a killed command, or the command after it, left.
+    fn is_left_over(&self) -> bool {
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let is_unknown = name.rsplit_once("unknown-").is_some_and(|(_, end)| {
+            let number = end.strip_suffix(".csv");
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        });
+        is_unknown || name.ends_with(".part")
     }
 
     fn on_one(&self, owned: &[(Coin, An)], mut others: Vec<Coin>) -> Result<Answer, CliError> {
@@ -113,30 +122,26 @@ impl DeleteCommand {
     }
 
     fn on_all(&self, network: &Path, coins: &[Coin]) -> Result<Answer, CliError> {
+        let mut coins = coins.to_vec();
         // A mint that was killed may have filed what its list names.
         if let Some(folder) = self.file.parent()
             && let Ok(wallet) = Wallet::open(folder, Access::Look)
         {
             let filed: BTreeSet<Coin> = wallet.coins().iter().map(|f| f.file.coin).collect();
-            let theirs: Vec<Coin> = coins
-                .iter()
-                .copied()
-                .filter(|c| filed.contains(c))
-                .collect();
+            let theirs: Vec<Coin> = coins.extract_if(.., |coin| filed.contains(coin)).collect();
             if !theirs.is_empty() {
-                return Err(CliError::Unfinished(format!(
-                    "{} of this list are filed in the wallet {wallet}, so nothing was taken out of circulation: `raida mint --network {} --wallet {wallet}` says what an interrupted mint left over, and ends its list",
+                warn(&format!(
+                    "{} of this list are filed in the wallet {}: they stay in circulation",
                     phrase(&theirs),
-                    network.shown(),
-                    wallet = folder.shown(),
-                )));
+                    folder.shown(),
+                ));
             }
         }
         let hosts = Hosts::read(&network.join("hosts"))?;
         let timeout = Duration::from_millis(self.node.timeout_ms);
         let raidas = Raidas::new(hosts, self.node.coin_id, timeout);
         let nodes = SameCoins::open(raidas, network, |_| true)?;
-        let there = nodes.in_circulation(coins)?;
+        let there = nodes.in_circulation(&coins)?;
         nodes.free(&there)?;
         self.report(&there, &[], coins.len() - there.len(), true)
     }
@@ -148,9 +153,9 @@ impl DeleteCommand {
         missing: usize,
         is_list: bool,
     ) -> Result<Answer, CliError> {
-        // A list of what a killed command had made: nobody needs it any more.
-        let is_done =
-            is_list && left.is_empty() && self.file.extension().is_some_and(|end| end == "part");
+        // A list of what a killed command had made: another use of it would take coins that were
+        // made since.
+        let is_done = is_list && left.is_empty() && self.is_left_over();
         if is_done {
             std::fs::remove_file(&self.file)?;
         }

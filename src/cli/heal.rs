@@ -196,7 +196,9 @@ impl HealCommand {
             } = coin;
             let grade = grade.name();
             let doubt = match in_doubt {
-                true => ", two numbers in doubt, both are kept: heal again",
+                true => {
+                    ", two numbers in doubt, both are kept: heal again, in five minutes where a server changed it just now"
+                }
                 false => "",
             };
             let would = match self.dry_run {

@@ -64,7 +64,7 @@ impl ImportCommand {
         let folder = OfflineFolder::open(&path, true)?;
         // A folder that is named alone may be of any node.
         if self.folder.config.is_some() {
-            folder.is_of(NodeIdentity {
+            folder.serve_as(NodeIdentity {
                 raida: node.raida_id,
                 coin_id: node.coin_id,
             })?;

@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -11,18 +12,30 @@ use crate::load::Stop;
 ///
 /// # Errors
 /// The system has no room for the handler.
-pub fn tell(text: String) -> io::Result<()> {
+pub fn tell(text: String) -> io::Result<Told> {
     let mut signals = Signals::new([SIGINT])?;
+    let told = Told(Arc::new(Mutex::new(text)));
+    let text = Arc::clone(&told.0);
     let listen = move || {
         for signal in signals.forever() {
-            warn(&text);
+            warn(&text.lock().unwrap_or_else(PoisonError::into_inner));
             let _ = emulate_default_handler(signal);
         }
     };
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(listen)
-        .map(drop)
+        .spawn(listen)?;
+    Ok(told)
+}
+
+/// What Ctrl-C says.
+pub struct Told(Arc<Mutex<String>>);
+
+impl Told {
+    /// Has Ctrl-C say this from now on.
+    pub fn change(&self, text: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
 }
 
 /// Lets Ctrl-C, and what else asks a program to end, end a run in order: `stop` hears of the first

@@ -61,14 +61,17 @@ impl PownCommand {
             an,
             mfs: Some(record.mfs.unwrap_or_else(this_month)),
         });
-        let new = NewNumbers::write(&self.out, proposed.collect())?;
         let (file, out) = (self.file.shown(), self.out.shown());
-        let interrupted = interrupt::tell(format!(
-            "interrupted: keep {file} and {out}; `raida find {file} --proposed {out}{}` says which numbers are in force; then pown {file} again to another file",
-            self.node.flags_needed()
+        let told = interrupt::tell(format!(
+            "interrupted before anything was sent: {file} is as it was; a file {out}.N.part, if there is one, can be removed"
         ));
-        if let Err(error) = interrupted {
-            warn(&format!("no way to hear of Ctrl-C: {error}"));
+        let new = NewNumbers::write(&self.out, proposed.collect())?;
+        match told {
+            Ok(told) => told.change(format!(
+                "interrupted: keep {file} and {out}; `raida find {file} --proposed {out}{}` says which numbers are in force; then pown {file} again to another file",
+                self.node.flags_needed()
+            )),
+            Err(error) => warn(&format!("no way to hear of Ctrl-C: {error}")),
         }
         let (outcomes, error) = send(&mut client, &proposals);
         new.keep(&outcomes, error.as_ref())?;

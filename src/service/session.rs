@@ -648,7 +648,7 @@ impl<E: Environment> Node<E> {
     /// is told to ask over TCP has to find everything as it was. It looks at
     /// [`Caller::payload_bytes_max`] first.
     #[inline]
-    #[allow(
+    #[expect(
         clippy::too_many_arguments,
         reason = "each is of another part of the request, and no two go elsewhere together"
     )]

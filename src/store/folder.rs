@@ -227,7 +227,7 @@ impl DataFolder {
     ///
     /// # Errors
     /// Another one has; or the file system fails.
-    pub fn is_of(&self, is: NodeIdentity) -> Result<bool, FolderError> {
+    fn is_of(&self, is: NodeIdentity) -> Result<bool, FolderError> {
         let path = self.path.join(IDENTITY_FILE);
         let was = match plain_file::read_text(&path, plain_file::SECRET_BYTES_MAX) {
             Ok(text) => NodeIdentity::parse(&text),

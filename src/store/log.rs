@@ -745,8 +745,27 @@ impl<E: Environment> Log<E> {
             }
             self.write_batch(&mut frame).await;
         }
+        self.mark_end().await;
         self.state.borrow_mut().ended = true;
         self.closed.notify();
+    }
+
+    /// Blanks the block after the last batch. A segment that is used again has an older batch there,
+    /// perhaps the middle of one, which a reader cannot tell from a batch that was cut short.
+    async fn mark_end(&self) {
+        let segment_bytes = self.settings.get().segment_bytes;
+        let end = {
+            let state = self.state.borrow();
+            let newest = state.used.back().filter(|_| !state.is_lost);
+            let has_room = |s: &&Segment<_>| s.offset + BLOCK_BYTES as u64 <= segment_bytes;
+            newest.filter(has_room).map(|s| (s.file.clone(), s.offset))
+        };
+        if let Some((file, offset)) = end
+            && let Err(error) = file.write_at(&[0; BLOCK_BYTES], offset).await
+        {
+            let shard = self.settings.get().shard;
+            tracing::debug!(shard, %error, "the end of the log is not marked");
+        }
     }
 
     async fn write_batch(&self, frame: &mut Vec<u8>) {

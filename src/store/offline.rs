@@ -82,12 +82,12 @@ impl OfflineFolder {
         })
     }
 
-    /// Looks whether the folder is another node's.
+    /// Takes note whose folder it is, where nothing says that yet.
     ///
     /// # Errors
-    /// It is; or the file system fails.
-    pub fn is_of(&self, node: NodeIdentity) -> Result<(), FolderError> {
-        self.folder.is_of(node).map(drop)
+    /// It is another node's; or the file system fails.
+    pub fn serve_as(&self, node: NodeIdentity) -> Result<(), FolderError> {
+        self.folder.serve_as(node)
     }
 
     /// Whether opening it made it.

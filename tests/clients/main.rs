@@ -2,6 +2,7 @@
 
 mod client;
 mod commands;
+mod fuzzed;
 mod heal;
 mod key_healing_client;
 mod load;
@@ -13,4 +14,6 @@ mod report;
 mod settle_bitcoin;
 #[path = "../support/small_node/mod.rs"]
 mod small_node;
+#[path = "../../fuzz/targets.rs"]
+mod targets;
 mod wallet;

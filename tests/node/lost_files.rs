@@ -265,6 +265,25 @@ fn other_parts_of_a_folder_that_go_missing_are_named() {
     assert!(trial.serve.start().greeted("data").contains("(new)"));
 }
 
+/// Older batches in a segment that is used again are longer than those of a short run over them.
+#[test]
+fn after_orderly_stops_no_batch_is_said_to_be_cut_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let serve = Serve::on(&data).with("storage.segment_bytes", 1 << 20);
+    // A batch of 140 coins takes several blocks, one of two coins takes one.
+    for (pages, coins) in [(6, 140), (1, 2), (6, 140), (3, 2)] {
+        let node = serve.start();
+        mint(&mut node.client(), &admin_key(&data), &[0], pages, coins);
+        let ending = node.stop();
+        assert!(ending.status.success(), "{ending:?}");
+        let check = raida(&[OsStr::new("check"), OsStr::new("--data"), data.as_os_str()]);
+        let said = String::from_utf8_lossy(&check.stdout);
+        assert_eq!(check.status.code(), Some(0), "{said}");
+        assert!(!said.contains("cut short"), "{said}");
+    }
+}
+
 #[test]
 fn a_segment_that_is_removed_under_a_node_stops_changes_and_loses_none() {
     for shards in [1, 2] {

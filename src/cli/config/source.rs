@@ -134,6 +134,18 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The configuration in a text, over the defaults; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// Anything in it is wrong: then all that is wrong.
+    pub fn parse(name: &Path, text: &str) -> Result<Config, ConfigError> {
+        let mut reading = Reading::default();
+        reading.take_file(name, text);
+        reading.finish()
+    }
+}
+
 impl Problem {
     /// The line of the file, 0 where it is not in a file.
     fn line(&self) -> usize {

@@ -35,7 +35,7 @@ use crate::shown::Shown;
   raida locker put --hosts hosts.txt --wallet wallet --coin 1.4711 --coin 1.4712 --key @secret")]
 pub struct PutCommand {
     /// CSV of coins; the months column may be missing
-    #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
+    #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers", "choice"])]
     file: Option<PathBuf>,
     /// The locker: 32 hex digits, or @FILE that holds them. Without it the command makes one up and
     /// shows it before anything is sent

@@ -221,6 +221,12 @@ fn text_of_taken(taken: &Taken, wallet: &Path) -> String {
             phrase(&coins(&hurt))
         );
     }
+    let behind = taken.servers.count(|said| said.done < taken.coins.len());
+    if behind > 0 && hurt.is_empty() && !ours.is_empty() {
+        text += &format!(
+            "{behind} servers have not all of them: take again with the same --key when they answer, since until then the locker's key opens them there\n"
+        );
+    }
     for coin in &open {
         text += &format!(
             "{} is {} ({}): take again with the same --key\n",

@@ -297,6 +297,19 @@ fn before_payment(shown: &Peeked) -> String {
     let none: Vec<RaidaId> = RaidaId::all()
         .filter(|&raida| said(raida).is_ok_and(Vec::is_empty))
         .collect();
+    // After an earlier run most servers have sold it, and those that have it still are no liars.
+    if agreement.coins.is_empty() {
+        let have: Vec<RaidaId> = RaidaId::all()
+            .filter(|&raida| said(raida).is_ok_and(|coins| !coins.is_empty()))
+            .collect();
+        if !have.is_empty() {
+            return format!(
+                "asked before any of them is told of the payment: RAIDA {} have an offer like this, {} others have none, as after an earlier run of this command\n",
+                numbers(&have),
+                none.len()
+            );
+        }
+    }
     let silent: Vec<RaidaId> = RaidaId::all()
         .filter(|&raida| said(raida).is_err())
         .collect();
@@ -317,6 +330,9 @@ fn before_payment(shown: &Peeked) -> String {
         if !servers.is_empty() {
             text += &format!("; RAIDA {}: {what}", numbers(servers));
         }
+    }
+    if have < VOTES_NEEDED && have > 0 {
+        text += "; that is fewer than 13, and those are told all the same: the coins cannot be taken back there any more";
     }
     text + "\n"
 }

@@ -30,7 +30,7 @@ use crate::shown::Shown;
   raida trade offer --network raida-network --wallet wallet --amount 250 --price 40000 --currency bitcoin --address bc1qxy2kgdygjrsqtzq2n0yrf2493p83kkfjhx0wlh")]
 pub struct OfferCommand {
     /// CSV of coins; the months column may be missing
-    #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers"])]
+    #[arg(required_unless_present = "wallet", conflicts_with_all = ["wallet", "servers", "choice"])]
     file: Option<PathBuf>,
     /// The price of all of them together, in the unit that buyer and seller mean
     #[arg(long, value_name = "N", value_parser = asked_price)]

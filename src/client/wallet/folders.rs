@@ -621,6 +621,10 @@ impl Wallet {
                     self.coins.push(Filed::new(coin, folder));
                 }
             }
+            // Nothing was ever in it.
+            Err(_) if change && file.metadata().is_ok_and(|file| file.len() == 0) => {
+                remove_durably(&file)?;
+            }
             Err(reason) => {
                 let reason = format!("a file that was never finished: {reason}");
                 self.left_alone.push(LeftAlone::new(file, reason));

@@ -104,7 +104,7 @@ pub struct ContenderReport {
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "percentiles, named as everywhere")]
+#[expect(missing_docs, reason = "percentiles, named as everywhere")]
 pub struct LatencyMicros {
     pub mean: f64,
     pub p50: f64,
@@ -145,7 +145,7 @@ pub struct Ratio {
 
 /// Values of several slices.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "they are what they are called")]
+#[expect(missing_docs, reason = "they are what they are called")]
 pub struct Spread {
     pub least: f64,
     pub median: f64,

@@ -20,7 +20,7 @@ mod survey;
 
 pub use entry::{Entry, Notes, Payment, PaymentId, Placed, Sale, Stamp};
 pub use file::BookFile;
-pub use layout::Counts;
+pub use layout::{Counts, decode_entries};
 pub use survey::Losses;
 
 pub(super) use file::{make_pair, write_book};

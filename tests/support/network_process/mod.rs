@@ -239,10 +239,8 @@ impl NetworkProcess {
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill takes two numbers and no memory; the child was not waited for, so its number
         // is nobody else's.
-        assert_eq!(
-            unsafe { libc::kill(self.child.id() as libc::pid_t, signal) },
-            0
-        );
+        let sent = unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+        assert_eq!(sent, 0);
     }
 
     /// Waits for its end; returns how it ended, and how to start it again on the same folder.
