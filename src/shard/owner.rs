@@ -286,7 +286,7 @@ impl<E: Environment> Shard<E> {
         page.owner(self.shards) == self.id
     }
 
-    /// Ends a request that changes something, which [began](Request::BeginChange) here.
+    /// Ends a request that changes something, which [began](super::question::BeginChange) here.
     pub fn end_change(&self, ended: EndedChange) {
         let now = self.environment.monotonic();
         self.repeats.borrow_mut().end(ended, now);

@@ -750,8 +750,9 @@ impl<E: Environment> Log<E> {
         self.closed.notify();
     }
 
-    /// Blanks the block after the last batch. A segment that is used again has an older batch there,
-    /// perhaps the middle of one, which a reader cannot tell from a batch that was cut short.
+    /// Blanks the block after the last batch. A segment that is used again has an older batch
+    /// there, perhaps the middle of one, which a reader cannot tell from a batch that was cut
+    /// short.
     async fn mark_end(&self) {
         let segment_bytes = self.settings.get().segment_bytes;
         let end = {

@@ -41,7 +41,7 @@ pub struct SegmentHeader {
     pub chain: u32,
     /// The newest checkpoint round known complete when the segment was taken into use.
     pub round: u64,
-    /// Whether there is a [list of segments](super::segment_list) that names it, once anybody rests
+    /// Whether there is a list of segments that names it, once anybody rests
     /// on it. Not so for segments of the format's first version.
     pub has_list: bool,
 }

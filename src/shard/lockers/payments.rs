@@ -21,7 +21,7 @@ pub(super) struct Payments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PaymentState {
     /// Nothing. The asker may look at it now, until the look is
-    /// [ended](crate::shard::Request::EndPayment).
+    /// [ended](crate::shard::question::EndPayment).
     New,
     /// It is looked at for the same right now, or being used up for something else.
     UnderWay,

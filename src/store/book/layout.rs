@@ -247,7 +247,7 @@ pub(super) fn decode_chunk(chunk: &[u8]) -> Option<(&[u8], u32)> {
 }
 
 /// Calls `each` for every entry of a chunk; gives false at the first that is not what
-/// [`Chunk::push`] writes.
+/// `Chunk::push` writes.
 pub fn decode_entries(mut entries: &[u8], mut each: impl FnMut(Entry)) -> bool {
     while !entries.is_empty() {
         let Some(entry) = take_entry(&mut entries) else {
