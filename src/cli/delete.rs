@@ -11,8 +11,10 @@ use super::output::{Answer, print, print_json, warn};
 use super::said::phrase;
 use super::same_coins::SameCoins;
 use crate::client::wallet::{Access, Wallet};
-use crate::client::{CoinListReader, Hosts, Months, Outcome, Raidas};
+use crate::client::{CoinListError, CoinListReader, Hosts, Months, Outcome, Raidas};
 use crate::coin::{An, Coin};
+use crate::folder_lock::Locked;
+use crate::plain_file;
 use crate::protocol::AdminKey;
 use crate::protocol::executive::SessionId;
 use crate::shown::Shown;
@@ -58,6 +60,11 @@ impl DeleteCommand {
         self.node.name_by(&self.admin)?;
         let mut owned: Vec<(Coin, An)> = Vec::new();
         let mut others: Vec<Coin> = Vec::new();
+        // A list that is written still is of a command that runs: its coins are somebody's.
+        let list = plain_file::open(&self.file).and_then(Locked::take);
+        if self.is_left_over() && list.is_ok_and(|lock| lock.is_none()) {
+            return Err(CoinListError::BeingWritten(self.file.clone()).into());
+        }
         for record in CoinListReader::open(&self.file, Months::Optional)? {
             let record = record?;
             match record.is_unknown() || self.network.is_some() {

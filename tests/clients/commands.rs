@@ -6,6 +6,7 @@ use std::process::Command as Process;
 use crate::small_node::{ADMIN_KEY, Fault, RAIDA, SmallNode};
 use raida::client::{CoinListReader, CoinRecord, Months};
 use raida::coin::{An, Coin, Denomination, SerialNumber};
+use raida::folder_lock::Locked;
 use raida::protocol::{Command, Status};
 
 /// A node, and a folder to work in that holds its admin key.
@@ -218,6 +219,21 @@ fn a_list_without_a_coin_and_tickets_that_repair_nothing_are_refused_before_anyt
         assert!(run.err.contains(says), "{}", run.err);
         assert!(!trial.exists("new.csv"));
     }
+}
+
+#[test]
+fn a_list_that_a_command_writes_still_is_not_deleted() {
+    let trial = Trial::new();
+    let list = trial.path("c.csv.7.part");
+    let head = "denomination,serial_number,authenticity_number,months_from_start\n";
+    std::fs::write(&list, format!("{head}0,7,{:032x},1\n", 7)).unwrap();
+    let lock = Locked::take(std::fs::File::open(&list).unwrap()).unwrap();
+    assert!(lock.is_some());
+    let run = trial.run("delete c.csv.7.part --admin-key-file admin.key --whatever-number");
+    assert_eq!(run.status, 2, "{}", run.out);
+    let says = "is being written by another process";
+    assert!(run.err.contains(says), "{}", run.err);
+    assert!(list.exists());
 }
 
 #[test]
